@@ -3,8 +3,9 @@
     apt-get install festvox-ru
     python recipes/ljspeech/sample/build.py
 
-The rule: of the sentences lasting 3 to 8 s, ordered by id, take 26 at equal distances. FLAC is lossless: every sample is read
-back and compared with the original. Nothing is written before all sentences have been found usable.
+The rule: of the sentences lasting 3 to 8 s, ordered by id, take 26 at equal distances. FLAC is
+lossless: every sample is read back and compared with the original. Nothing is written before all
+sentences have been found usable.
 """
 
 from __future__ import annotations
