@@ -1,0 +1,260 @@
+"""What a mel spectrogram means: every number that defines one, in one frozen value.
+
+A model owns a `MelSpec` and its checkpoint stores it, so that a mel of another convention can be
+refused by name (`vocoder.audio.validation`) and recomputed exactly (`vocoder.audio.log_mel`). No
+audio is touched here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, Literal
+
+import torch
+import torchaudio
+from torch import Tensor
+
+
+def _positive_int(name: str, value: object) -> int:
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise ValueError(f"MelSpec.{name} must be a whole number, got {value!r}.") from None
+    if number < 1:
+        raise ValueError(f"MelSpec.{name} must be at least 1, got {number}.")
+    return number
+
+
+def _finite_float(name: str, value: object) -> float:
+    if isinstance(value, str):
+        # YAML reads 1e-5 as text.
+        raise ValueError(
+            f"MelSpec.{name} must be a number, got the text {value!r} (YAML wants a decimal "
+            f"point in a number with an exponent: 1.0e-5)."
+        )
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise ValueError(f"MelSpec.{name} must be a number, got {value!r}.") from None
+    if not math.isfinite(number):
+        raise ValueError(f"MelSpec.{name} must be finite, got {number}.")
+    return number
+
+
+def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    if value not in allowed:
+        choices = " or ".join(repr(choice) for choice in allowed)
+        raise ValueError(f"MelSpec.{name} must be {choices}, got {value!r}.")
+
+
+def _listed(names: list[str]) -> str:
+    return ("field " if len(names) == 1 else "fields ") + ", ".join(repr(name) for name in names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MelSpec:
+    r"""Everything that defines a log-mel spectrogram.
+
+    .. math:: M[m, k] = \log_b \max\Bigl(\sum_f F[m, f]\, |X[f, k]|^p,\; \epsilon\Bigr)
+
+    where X is the short-time Fourier transform of audio in [-1, 1] under a periodic Hann window
+    (not normalised), f a frequency bin, k a frame, F the triangular mel filters, p `power`, b
+    `log_base` and ε `floor`.
+
+    With `center=False` (every preset; the convention of HiFi-GAN) the audio is zero-padded at its
+    end to a whole number of hops, and frame k is centred on the middle of samples [k * hop, (k +
+    1) * hop): there are ceil(samples / hop) frames. With `center=True` (Tacotron 2, librosa) frame
+    k is centred on sample k * hop: there are 1 + floor(samples / hop) frames. 1,000 samples at hop
+    256 make 4 frames either way, 1,024 samples make 4 and 5.
+
+    Attributes:
+        sample_rate: of the audio, in Hz.
+        n_fft: length of the Fourier transform, in samples.
+        hop_length: distance between frames, in samples.
+        win_length: length of the Hann window, in samples, centred in the n_fft samples of a frame:
+            hop_length <= win_length <= n_fft.
+        n_mels: number of mel bands.
+        fmin: lower edge of the lowest band, in Hz.
+        fmax: upper edge of the highest band, in Hz, at most sample_rate / 2.
+        mel_scale: "slaney" (linear below 1 kHz, logarithmic above) or "htk".
+        mel_norm: "slaney" (every filter has the same area) or None (every filter peaks at 1).
+        power: 1.0 for magnitudes, 2.0 for powers.
+        log_base: "e" or "10".
+        floor: smallest value before the logarithm; greater than 0.
+        center: where the frames lie, as above.
+
+    Raises:
+        ValueError: a field has a value that no mel can have; one sentence names the field.
+    """
+
+    sample_rate: int
+    n_fft: int
+    hop_length: int
+    win_length: int
+    n_mels: int
+    fmin: float
+    fmax: float
+    mel_scale: Literal["slaney", "htk"] = "slaney"
+    mel_norm: Literal["slaney"] | None = "slaney"
+    power: float = 1.0
+    log_base: Literal["e", "10"] = "e"
+    floor: float = 1e-5
+    center: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("sample_rate", "n_fft", "hop_length", "win_length", "n_mels"):
+            object.__setattr__(self, name, _positive_int(name, getattr(self, name)))
+        for name in ("fmin", "fmax", "power", "floor"):
+            object.__setattr__(self, name, _finite_float(name, getattr(self, name)))
+        _one_of("mel_scale", self.mel_scale, ("slaney", "htk"))
+        _one_of("mel_norm", self.mel_norm, ("slaney", None))
+        _one_of("power", self.power, (1.0, 2.0))
+        _one_of("log_base", self.log_base, ("e", "10"))
+        if not isinstance(self.center, bool):
+            raise ValueError(f"MelSpec.center must be true or false, got {self.center!r}.")
+        if self.win_length > self.n_fft:
+            raise ValueError(
+                f"MelSpec.win_length ({self.win_length}) must not exceed n_fft ({self.n_fft})."
+            )
+        if self.hop_length > self.win_length:
+            raise ValueError(
+                f"MelSpec.hop_length ({self.hop_length}) must not exceed win_length "
+                f"({self.win_length}): samples between the windows would be seen by no frame."
+            )
+        if self.fmin < 0:
+            raise ValueError(f"MelSpec.fmin must be at least 0 Hz, got {self.fmin:g}.")
+        if self.fmax <= self.fmin:
+            raise ValueError(f"MelSpec.fmax ({self.fmax:g}) must lie above fmin ({self.fmin:g}).")
+        if self.fmax > self.sample_rate / 2:
+            raise ValueError(
+                f"MelSpec.fmax ({self.fmax:g} Hz) lies above half the sample rate "
+                f"({self.sample_rate / 2:g} Hz), where there is nothing to measure."
+            )
+        if self.floor <= 0:
+            raise ValueError(
+                f"MelSpec.floor must be greater than 0, got {self.floor:g}: silence would be -inf."
+            )
+
+    @classmethod
+    def preset(cls, name: str) -> MelSpec:
+        """The named MelSpec of `PRESETS`.
+
+        Raises:
+            ValueError: there is no preset of that name; the message lists those there are.
+        """
+        try:
+            return PRESETS[name]
+        except KeyError:
+            raise ValueError(
+                f"There is no MelSpec preset {name!r}; the presets are {', '.join(PRESETS)}."
+            ) from None
+
+    def to_dict(self) -> dict[str, int | float | str | bool | None]:
+        """The fields as plain values, for JSON or YAML."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> MelSpec:
+        """The inverse of `to_dict`; fields that have a default may be left out.
+
+        Raises:
+            ValueError: a key is unknown or missing (named), or a value is refused.
+        """
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = [str(key) for key in values if key not in fields]
+        if unknown:
+            raise ValueError(
+                f"MelSpec has no {_listed(unknown)}; its fields are {', '.join(fields)}."
+            )
+        missing = [
+            name
+            for name, field in fields.items()
+            if field.default is dataclasses.MISSING and name not in values
+        ]
+        if missing:
+            raise ValueError(f"MelSpec needs {_listed(missing)}.")
+        return cls(**values)
+
+    def frames(self, samples: int) -> int:
+        """How many frames the mel of that many samples has."""
+        if self.center:
+            return 1 + samples // self.hop_length
+        return -(-samples // self.hop_length)
+
+    def log(self, value: float) -> float:
+        """The logarithm of a number in this MelSpec's base."""
+        return math.log(value) if self.log_base == "e" else math.log10(value)
+
+    @property
+    def log_floor(self) -> float:
+        """The value of silence, the least that a mel of this MelSpec can have."""
+        return self.log(self.floor)
+
+    @cached_property
+    def log_ceiling(self) -> float:
+        """An upper bound of the mel of audio in [-1, 1], in this MelSpec's base.
+
+        |X| is at most the sum of the window, which is win_length / 2, so the bound is the log of
+        max_m sum_f F[m, f] * (win_length / 2) ** power. Speech stays well below it.
+        """
+        # A property must not depend on the caller's default device.
+        with torch.device("cpu"):
+            gain = self.filters().sum(dim=1).max().item()
+        # The floor is a bound where every filter falls between two bins.
+        return self.log(max(gain * (self.win_length / 2) ** self.power, self.floor))
+
+    def filters(self) -> Tensor:
+        """The mel filters F, (n_mels, n_fft // 2 + 1), float32, by torchaudio.
+
+        torchaudio rounds half of an odd sample rate down to a whole Hz.
+        """
+        filters = torchaudio.functional.melscale_fbanks(
+            self.n_fft // 2 + 1,
+            self.fmin,
+            self.fmax,
+            self.n_mels,
+            self.sample_rate,
+            norm=self.mel_norm,
+            mel_scale=self.mel_scale,
+        )
+        return filters.T.float().contiguous()
+
+
+_LJSPEECH = MelSpec(
+    sample_rate=22050,
+    n_fft=1024,
+    hop_length=256,
+    win_length=1024,
+    n_mels=80,
+    fmin=0.0,
+    fmax=8000.0,
+)
+
+#: The named MelSpecs. "ljspeech" is the convention of Tacotron 2, WaveGlow and HiFi-GAN; the
+#: others carry it over to their sample rate.
+PRESETS: Mapping[str, MelSpec] = MappingProxyType(
+    {
+        "ljspeech": _LJSPEECH,
+        "speech-16k": dataclasses.replace(_LJSPEECH, sample_rate=16000),
+        "speech-24k": dataclasses.replace(_LJSPEECH, sample_rate=24000, n_mels=100, fmax=12000.0),
+        "speech-44k": dataclasses.replace(
+            _LJSPEECH,
+            sample_rate=44100,
+            n_fft=2048,
+            hop_length=512,
+            win_length=2048,
+            n_mels=128,
+            fmax=22050.0,
+        ),
+    }
+)
