@@ -1,0 +1,123 @@
+"""The log-mel transform: audio to the mel that a `MelSpec` defines, differentiable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torchaudio
+from torch import Tensor, nn
+
+from vocoder.audio.mel_spec import MelSpec
+
+
+class LogMel(nn.Module):
+    r"""Audio to log-mel spectrogram:
+
+    .. math:: M[m, k] = \log_b \max\Bigl(\sum_f F[m, f]\, |X[f, k]|^p,\; \epsilon\Bigr)
+
+    with the symbols of `MelSpec`. It equals librosa to 1e-4 (float32; on a GPU as long as
+    `torch.backends.cuda.matmul.allow_tf32` is off, as it is by default).
+
+    Frames (see `MelSpec`): with `center=False` the audio is zero-padded at its end to a whole
+    number of hops, then (n_fft - hop_length) / 2 samples are reflected at either end; with
+    `center=True` n_fft / 2 samples are reflected. Worked example for n_fft 1,024 and hop 256:
+    1,000 samples are zero-padded to 1,024, 384 are added at either end, 1,792 in all, so that 1 +
+    (1,792 - 1,024) / 256 = 4 frames fit. Audio shorter than the padding is reflected back and
+    forth as often as it takes (as `numpy.pad` does), so a single sample has a mel too.
+
+    Everything is computed in float32, whatever the autocast, the dtype of the audio, or a
+    `.half()` of the module around it. The gradient is finite everywhere, and zero where the floor
+    cuts off. The window and the filters are not part of the state dict: the MelSpec says all of
+    it.
+
+    Args:
+        mel_spec: the definition of the mel.
+    """
+
+    window: Tensor  # (win_length,)
+    filters: Tensor  # (n_mels, n_fft // 2 + 1)
+
+    def __init__(self, mel_spec: MelSpec) -> None:
+        super().__init__()
+        self.mel_spec = mel_spec
+        self.register_buffer("window", torch.hann_window(mel_spec.win_length), persistent=False)
+        self.register_buffer("filters", mel_spec.filters(), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LogMel:
+        # A .half() of the model would round the window and the filters: follow the device, not the
+        # dtype.
+        def move(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        applied: Any = super()._apply(move, recurse)
+        return applied
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """The log-mel spectrogram of audio.
+
+        Args:
+            audio: (samples,) or (batch, samples), floating point, in [-1, 1], at
+                `mel_spec.sample_rate`; at least one sample.
+
+        Returns:
+            (n_mels, frames) or (batch, n_mels, frames), float32, where frames =
+            `mel_spec.frames(samples)`.
+
+        Raises:
+            ValueError: the audio has another number of dimensions, no samples, or is not floating
+                point.
+        """
+        spec = self.mel_spec
+        if audio.ndim not in (1, 2):
+            raise ValueError(
+                f"Audio must be (samples,) or (batch, samples), got shape {tuple(audio.shape)}."
+            )
+        if not audio.is_floating_point():
+            raise ValueError(
+                f"Audio must be floating point in [-1, 1], got {audio.dtype}; "
+                f"divide int16 samples by 32768."
+            )
+        if audio.shape[-1] == 0:
+            raise ValueError("Audio has no samples, so it has no mel.")
+
+        with torch.autocast(audio.device.type, enabled=False):
+            audio = audio.float()
+            if spec.center:
+                left = right = spec.n_fft // 2
+            else:
+                audio = F.pad(audio, (0, -audio.shape[-1] % spec.hop_length))
+                left = (spec.n_fft - spec.hop_length) // 2
+                right = spec.n_fft - spec.hop_length - left
+            # abs() has gradient 0 at 0, where sqrt(re² + im²) would have NaN.
+            magnitude = torchaudio.functional.spectrogram(
+                _reflect(audio, left, right),
+                pad=0,
+                window=self.window,
+                n_fft=spec.n_fft,
+                hop_length=spec.hop_length,
+                win_length=spec.win_length,
+                power=spec.power,
+                normalized=False,
+                center=False,
+            )  # (..., n_fft // 2 + 1, frames)
+            mel = torch.matmul(self.filters, magnitude).clamp(min=spec.floor)
+            return mel.log() if spec.log_base == "e" else mel.log10()
+
+    def extra_repr(self) -> str:
+        return repr(self.mel_spec)
+
+
+def _reflect(audio: Tensor, left: int, right: int) -> Tensor:
+    """Reflect padding of the last axis that also works for audio shorter than the padding."""
+    samples = audio.shape[-1]
+    if samples > max(left, right):
+        # torch pads the last axis by reflection only where there is a channel axis.
+        return F.pad(audio.unsqueeze(-2), (left, right), mode="reflect").squeeze(-2)
+    # A triangle wave over the samples: 0 1 2 1 0 1 2 ... for three of them.
+    period = max(2 * (samples - 1), 1)
+    index = torch.arange(-left, samples + right, device=audio.device) % period
+    return audio[..., torch.minimum(index, period - index) if samples > 1 else index]
