@@ -1,0 +1,196 @@
+"""Audio files: reads every format of libsndfile, writes 16-bit audio whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import os
+import uuid
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr  # type: ignore[import-untyped]
+import torch
+from torch import Tensor
+
+#: What `write_audio` writes: suffix of the file to libsndfile's container and encoding.
+_FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
+
+# libsndfile's Vorbis encoder overflows the stack when it is given minutes of audio in one call.
+_BLOCK = 1 << 16
+
+
+def read_audio(path: str | os.PathLike[str], sample_rate: int | None = None) -> tuple[Tensor, int]:
+    """Reads an audio file as mono float32.
+
+    Args:
+        path: a file in any format that libsndfile reads: WAV, FLAC, OGG, MP3, AIFF and others.
+        sample_rate: rate to resample to, in Hz; None keeps the file's own.
+
+    Returns:
+        The audio, (samples,), float32, the mean of the file's channels, in [-1, 1] unless the file
+        holds floating point beyond it (or resampling overshoots a little), and its sample rate in
+        Hz: `sample_rate` where that is given. n samples at rate r become about n * sample_rate /
+            r.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError, PermissionError: there is no such file, or it cannot
+            be opened.
+        ValueError: it is not audio, holds no samples, or holds NaN or infinities; or sample_rate
+            is not positive.
+    """
+    path = Path(path)
+    if sample_rate is not None:
+        sample_rate = _checked_rate(sample_rate)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory, not an audio file.")
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}.")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty.")
+    with path.open("rb") as file:
+        try:
+            samples, file_rate = soundfile.read(file, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise ValueError(
+                f"{path} is not audio that can be read ({error.error_string.rstrip('.')}); "
+                f"WAV, FLAC, OGG and MP3 can."
+            ) from error
+    if samples.shape[0] == 0:
+        raise ValueError(f"{path} holds no samples.")
+    bad = samples.shape[0] - int(np.isfinite(samples).all(axis=1).sum())
+    if bad:
+        raise ValueError(f"{path} holds NaN or infinity in {bad} of {samples.shape[0]} samples.")
+
+    mono = samples.mean(axis=1, dtype=np.float32)
+    if sample_rate is not None and sample_rate != file_rate:
+        # soxr (which librosa resamples with, too) rejects aliases by more than 100 dB, takes any
+        # pair of rates in little memory, where torchaudio's kernel for 44,101 to 22,050 Hz would
+        # fill gigabytes, and costs 10 ms a minute of audio. librosa's own wrapper adds seconds of
+        # imports.
+        mono = soxr.resample(mono, file_rate, sample_rate, quality="HQ")
+        if mono.shape[0] == 0:
+            raise ValueError(
+                f"{path} is too short to resample from {file_rate} to {sample_rate} Hz."
+            )
+        file_rate = sample_rate
+    return torch.from_numpy(np.ascontiguousarray(mono)), int(file_rate)
+
+
+def write_audio(
+    path: str | os.PathLike[str], audio: Tensor | npt.NDArray[Any], sample_rate: int
+) -> None:
+    """Writes mono audio as 16-bit WAV or FLAC, or as OGG Vorbis, by the path's suffix.
+
+    A sample x becomes round(32768 * x), so 16-bit audio that was read comes out the same. Samples
+    beyond [-1, 1] are clipped, never wrapped around. The file appears under its name when it is
+    whole; an error leaves what was there before.
+
+    Args:
+        path: file to write; one that exists is replaced. Suffix .wav, .flac or .ogg.
+        audio: (samples,), floating point in [-1, 1], a torch tensor on any device or a numpy
+            array.
+        sample_rate: in Hz.
+
+    Warns:
+        UserWarning: samples were clipped: how many, and the peak.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        IsADirectoryError: the path is a folder.
+        OSError: the folder cannot be written to, or the disk is full.
+        ValueError: another suffix; audio that is not (samples,), not floating point, empty, NaN or
+            infinite; a rate that the format cannot hold.
+    """
+    path = Path(path)
+    sample_rate = _checked_rate(sample_rate)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory; name a file in it, such as audio.wav.")
+    if path.suffix.lower() not in _FORMATS:
+        raise ValueError(
+            f"Cannot tell the format of {path.name!r} by its suffix: use {', '.join(_FORMATS)}."
+        )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to.")
+    samples = _checked_samples(audio)
+
+    peak = max(float(samples.max()), -float(samples.min()))
+    clipped = 0
+    container, encoding = _FORMATS[path.suffix.lower()]
+    # Encoded in memory, so that a full disk is Python's OSError and not a callback that libsndfile
+    # ignores.
+    encoded = io.BytesIO()
+    try:
+        with soundfile.SoundFile(
+            encoded, "w", sample_rate, channels=1, format=container, subtype=encoding
+        ) as sound:
+            for start in range(0, len(samples), _BLOCK):
+                block = samples[start : start + _BLOCK]
+                clipped += int((np.abs(block) > 1).sum())
+                pcm = np.clip(np.rint(block * np.float32(32768)), -32768, 32767)
+                sound.write(pcm.astype(np.int16))
+    except soundfile.LibsndfileError as error:
+        raise ValueError(
+            f"Cannot write {path} as {container} at {sample_rate} Hz "
+            f"({error.error_string.rstrip('.')})."
+        ) from error
+
+    # In the same folder, since only within a file system is the rename atomic.
+    temporary = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        with temporary.open("xb") as file:
+            file.write(encoded.getbuffer())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+    # After the file is safe: a caller may turn warnings into errors.
+    if clipped:
+        warnings.warn(
+            f"Clipped {clipped} of {len(samples)} samples of {path.name} to [-1, 1]; the peak was "
+            f"{peak:.3g}.",
+            stacklevel=2,
+        )
+
+
+def _checked_rate(sample_rate: object) -> int:
+    if (
+        isinstance(sample_rate, bool)
+        or not isinstance(sample_rate, int | np.integer)
+        or sample_rate < 1
+    ):
+        raise ValueError(f"A sample rate is a positive whole number of Hz, got {sample_rate!r}.")
+    return int(sample_rate)
+
+
+def _checked_samples(audio: Tensor | npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    if isinstance(audio, Tensor):
+        if not audio.is_floating_point():
+            raise ValueError(_not_floating(audio.dtype))
+        # numpy has no bfloat16.
+        array = audio.detach().to("cpu", torch.float32).numpy()
+    else:
+        array = np.asarray(audio)
+        if not np.issubdtype(array.dtype, np.floating):
+            raise ValueError(_not_floating(array.dtype))
+    if array.ndim != 1:
+        raise ValueError(
+            f"Audio to write must be mono, (samples,), got shape {array.shape}; "
+            f"write the items of a batch one by one."
+        )
+    if array.size == 0:
+        raise ValueError("There are no samples to write.")
+    bad = array.size - int(np.isfinite(array).sum())
+    if bad:
+        raise ValueError(f"Audio to write holds NaN or infinity in {bad} of {array.size} samples.")
+    return array.astype(np.float32, copy=False)
+
+
+def _not_floating(dtype: object) -> str:
+    return (
+        f"Audio to write must be floating point in [-1, 1], got {dtype}; "
+        f"divide int16 samples by 32768."
+    )
