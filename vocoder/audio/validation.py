@@ -1,0 +1,239 @@
+"""The check that a mel can have come from a `MelSpec`: what differs and how to convert.
+
+Feeding a vocoder the mel of another convention is the commonest mistake there is with vocoders,
+and it is silent: the audio is just bad. The check refuses what cannot come from the MelSpec,
+guesses what it is instead, and warns where a mel is legal but looks like something else.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import torch
+from torch import Tensor
+
+from vocoder.audio.mel_spec import PRESETS, MelSpec
+
+#: How far below the floor a mel may reach, in nats of magnitude: acoustic models undershoot a
+#: little.
+MARGIN_BELOW = 1.5
+
+#: How far above the loudest possible audio a mel may reach, in nats of magnitude.
+MARGIN_ABOVE = 2.0
+
+#: A mel of fewer frames is too little evidence to warn about.
+MIN_FRAMES = 20
+
+#: What a mel must spread over (1 % to 99 % quantile), in its own units, to be warned about as base
+#: 10.
+MIN_SPREAD = 3.5
+
+# Below every logarithm that people take (the natural one of 1e-15 is -34.5), above the quiet of
+# any mel in decibels.
+_LEAST_LOG = -36.0
+
+_LN10 = math.log(10)
+
+
+class MelError(ValueError):
+    """A mel that cannot have come from the MelSpec it was checked against."""
+
+
+def check_mel(mel: Tensor, mel_spec: MelSpec) -> None:
+    """Checks that a mel can have come from a MelSpec.
+
+    Refused are a wrong shape or dtype, NaN and infinities, and values outside
+    [log_floor - MARGIN_BELOW, log_ceiling + MARGIN_ABOVE] (margins in nats of magnitude: they
+    double for power mels and shrink by ln 10 for base 10). The message guesses the convention from
+    the values (decibels, another base, linear, audio not scaled to [-1, 1]) and gives the
+    expression that converts it.
+
+    A base-10 mel lies inside the range of a natural-log MelSpec. It is refused where its least
+    value is log10(floor), several times over; where only its range speaks for it, it is let
+    through with a warning. So are values that are nowhere negative, which look like magnitudes
+    without a logarithm.
+
+    Args:
+        mel: (n_mels, frames) or (batch, n_mels, frames), floating point, on any device.
+        mel_spec: the MelSpec it should follow.
+
+    Raises:
+        MelError: it cannot have come from the MelSpec; one sentence says why and how to convert.
+
+    Warns:
+        UserWarning: it can, but looks as if it did not.
+    """
+    _check_layout(mel, mel_spec)
+    values = mel.detach().float()
+    _check_finite(values)
+    _check_range(values, mel_spec)
+    _check_lookalikes(values, mel_spec)
+
+
+def _check_layout(mel: Tensor, spec: MelSpec) -> None:
+    if not isinstance(mel, Tensor):
+        raise MelError(f"A mel must be a torch tensor, got {type(mel).__name__}.")
+    if not mel.is_floating_point():
+        kind = "complex (a Fourier transform?)" if mel.is_complex() else str(mel.dtype)
+        raise MelError(f"A mel must be floating point, since it holds logarithms, but is {kind}.")
+    shape = tuple(mel.shape)
+    if mel.ndim not in (2, 3):
+        raise MelError(
+            f"A mel must be (n_mels, frames) or (batch, n_mels, frames), got {mel.ndim} "
+            f"{'dimension' if mel.ndim == 1 else 'dimensions'}: shape {shape}."
+        )
+    bands, frames = shape[-2:]
+    if bands != spec.n_mels:
+        if frames == spec.n_mels:
+            raise MelError(
+                f"The mel of shape {shape} is transposed, (frames, n_mels): the MelSpec wants "
+                f"(n_mels, frames) with n_mels = {spec.n_mels}, so pass mel.swapaxes(-1, -2)."
+            )
+        presets = " and ".join(repr(name) for name, p in PRESETS.items() if p.n_mels == bands)
+        owners = f" ({bands} is the number of {presets})" if presets else ""
+        raise MelError(
+            f"The mel of shape {shape} has {bands} bands{owners}, the MelSpec {spec.n_mels}: bands "
+            f"cannot be converted, so compute the mel again with this MelSpec."
+        )
+    if 0 in shape:
+        raise MelError(f"The mel of shape {shape} has no {'items' if shape[0] == 0 else 'frames'}.")
+
+
+def _check_finite(values: Tensor) -> None:
+    finite = values.isfinite()
+    if bool(finite.all()):
+        return
+    first = (~finite).any(dim=-2).nonzero()[0].tolist()  # [frame] or [item, frame]
+    where = f"frame {first[-1]}" + (f" of item {first[0]}" if len(first) == 2 else "")
+    negative_infinity = int(values.isneginf().sum())
+    bad = int((~finite).sum())
+    hint = (
+        "; the logarithm of 0 is -inf, so clamp to the floor before it"
+        if negative_infinity == bad
+        else ""
+    )
+    raise MelError(
+        f"The mel holds {bad} NaN or infinite {'value' if bad == 1 else 'values'}, "
+        f"the first in {where}{hint}."
+    )
+
+
+def _check_range(values: Tensor, spec: MelSpec) -> None:
+    low, high = _limits(spec)
+    least, most = _extremes(values)
+    if least < low or most > high:
+        raise MelError(
+            f"The mel's values run from {least:.4g} to {most:.4g}, where the MelSpec, "
+            f"{_scale(spec)}, allows {low:.4g} to {high:.4g}: {_advice(values, spec)}."
+        )
+
+
+def _advice(values: Tensor, spec: MelSpec) -> str:
+    """What values out of range look like, and the expression that converts them."""
+    low, high = _limits(spec)
+    least, most = _extremes(values)
+
+    # Without the logarithm, values crowd near 0 under a few peaks; logarithms spread evenly.
+    if least >= 0 and values.median().item() < 0.2 * most and spec.log(most) <= high:
+        return _linear_advice(spec)
+
+    if least >= low and most <= high + spec.power * spec.log(32768):
+        log2 = "math.log(2)" if spec.log_base == "e" else "math.log10(2)"
+        return (
+            "it looks like the mel of int16 samples, so divide the audio by 32768, or use "
+            f"mel - {15 * spec.power:g} * {log2}"
+        )
+
+    if spec.log_base == "10" and least >= low * _LN10 and most <= high * _LN10:
+        return "it looks like a natural logarithm, so use mel / math.log(10)"
+
+    if least < _LEAST_LOG or most > high:
+        factor = 10 if spec.power == 2 or _rests_on(values, 10 * math.log10(spec.floor)) else 20
+        scale = (_LN10 if spec.log_base == "e" else 1.0) / factor
+        # A peak of exactly 0 is that of decibels relative to it: they lie lower by any amount.
+        relative = abs(most) < 1e-4
+        if least * scale >= (low - spec.log_ceiling if relative else low) and most * scale <= high:
+            where = "relative to the peak" if relative else f"{factor} * log10 of {_quantity(spec)}"
+            reference = "compute it with ref=1.0 and " if relative else ""
+            base = " * math.log(10)" if spec.log_base == "e" else ""
+            return f"it looks like decibels, {where}, so {reference}use mel / {factor}{base}"
+    elif least < low:
+        other = "powers" if spec.power == 1 else "magnitudes"
+        return (
+            f"it looks like a logarithm with a lower floor, so use mel.clip({spec.log_floor:.6g}), "
+            f"or compute it again with power={spec.power:g} if it was made of {other}"
+        )
+    return "compute it with LogMel(mel_spec), or model.mel(audio), from audio in [-1, 1]"
+
+
+def _check_lookalikes(values: Tensor, spec: MelSpec) -> None:
+    """Refuses or warns of mels that are legal but look like another convention."""
+    least, most = _extremes(values)
+    if least == most:  # silence, or a made-up constant: nothing to tell a convention by
+        return
+    enough = values.shape[-1] >= MIN_FRAMES
+    if least >= 0 and enough:
+        _warn(f"The mel has no value below 0: {_linear_advice(spec)}.")
+        return
+
+    floor10 = math.log10(spec.floor)
+    if spec.log_base == "10" or least < floor10 - 1e-3 or most > spec.log_ceiling / _LN10:
+        return
+    advice = "it looks like a base-10 logarithm, so use mel * math.log(10)"
+    if _rests_on(values, floor10):
+        raise MelError(
+            f"The mel's least value, {least:.4g}, is log10 of the floor {spec.floor:g} where the "
+            f"MelSpec has the natural logarithm, {spec.log_floor:.4g}: {advice}."
+        )
+    if enough and _spread(values) > MIN_SPREAD:
+        _warn(
+            f"The mel's values run from {least:.4g} to {most:.4g}, which the MelSpec, "
+            f"{_scale(spec)}, allows, but {advice} if it is one."
+        )
+
+
+def _limits(spec: MelSpec) -> tuple[float, float]:
+    """Least and greatest value let through, in the MelSpec's own units."""
+    neper = spec.power * (1.0 if spec.log_base == "e" else 1 / _LN10)
+    return spec.log_floor - MARGIN_BELOW * neper, spec.log_ceiling + MARGIN_ABOVE * neper
+
+
+def _extremes(values: Tensor) -> tuple[float, float]:
+    least, most = torch.aminmax(values)
+    return least.item(), most.item()
+
+
+def _rests_on(values: Tensor, floor: float) -> bool:
+    """Whether the least value is this floor, and the same several times over."""
+    least = values.min()
+    return abs(least.item() - floor) < 1e-3 and int((values == least).sum()) >= 3
+
+
+def _spread(values: Tensor) -> float:
+    """Distance between the 1 % and the 99 % quantile: a few odd values do not count."""
+    flat = values.flatten()
+    flat = flat[:: 1 + flat.numel() // (1 << 20)]  # torch.quantile takes 16M values at most
+    low, high = torch.quantile(flat, flat.new_tensor([0.01, 0.99])).tolist()
+    return float(high - low)
+
+
+def _quantity(spec: MelSpec) -> str:
+    return "magnitudes" if spec.power == 1 else "powers"
+
+
+def _scale(spec: MelSpec) -> str:
+    base = "natural logarithm" if spec.log_base == "e" else "base-10 logarithm"
+    return f"{base} of {_quantity(spec)} with floor {spec.floor:g}"
+
+
+def _linear_advice(spec: MelSpec) -> str:
+    log = "log" if spec.log_base == "e" else "log10"
+    return (
+        f"it looks like {_quantity(spec)} without the logarithm, so use "
+        f"{log}(mel.clip({spec.floor:g}))"
+    )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, UserWarning, stacklevel=4)
