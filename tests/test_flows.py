@@ -1,0 +1,334 @@
+"""Every invertible piece under one contract, against autograd, in float64, parameters perturbed."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from vocoder.flows import (
+    ActNorm,
+    AdditiveCoupling,
+    AffineCoupling,
+    BatchNorm,
+    Bijection,
+    Chain,
+    ChannelHalves,
+    ChannelMask,
+    Checkerboard,
+    ConditionalScale,
+    FactorOut,
+    InvertibleConv1x1,
+    LappedTransform,
+    PLUConv1x1,
+    Squeeze,
+    Swap,
+    mixing_matrix,
+)
+from vocoder.nn import GatedConvStack
+
+CHANNELS, TIME, CONDITION = 4, 6, 3
+
+
+@pytest.fixture(autouse=True)
+def double_precision() -> Iterator[None]:
+    torch.manual_seed(0)
+    previous = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(previous)
+
+
+def stack(n_in: int, n_out: int, **options: object) -> GatedConvStack:
+    sizes: dict[str, object] = {"channels": 3, "n_layers": 2} | options
+    return GatedConvStack(n_in, n_out, CONDITION, **sizes)  # type: ignore[arg-type]
+
+
+class Dense(nn.Module):
+    """A conditioner that is no convolution, to show that couplings take any network."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.layer = nn.Conv1d(n_in + CONDITION, n_out, 1)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        return torch.tanh(self.layer(torch.cat([x, condition], dim=1)))
+
+
+def small_model() -> Bijection:
+    """A whole conditioned flow with early outputs, from a waveform of 24 samples."""
+
+    def step(channels: int) -> list[Bijection]:
+        half = channels // 2
+        return [
+            ActNorm(channels),
+            InvertibleConv1x1(channels),
+            AffineCoupling(stack(half, 2 * (channels - half))),
+        ]
+
+    rest = Chain([*step(2), PLUConv1x1(2)])
+    return Chain([Squeeze(4), *step(4), FactorOut(2, rest)])
+
+
+# name -> (piece, channels of its input, time of its input)
+PIECES: dict[str, tuple[Callable[[], Bijection], int, int]] = {
+    "squeeze": (lambda: Squeeze(3), 2, 6),
+    "lapped": (lambda: LappedTransform(4), 1, 24),
+    "lapped one block": (lambda: LappedTransform(4), 1, 4),
+    "conv1x1": (lambda: InvertibleConv1x1(CHANNELS), CHANNELS, TIME),
+    "conv1x1 even-odd": (lambda: InvertibleConv1x1(5, "even-odd"), 5, TIME),
+    "plu": (lambda: PLUConv1x1(CHANNELS), CHANNELS, TIME),
+    "plu half-swap": (lambda: PLUConv1x1(CHANNELS, "half-swap"), CHANNELS, TIME),
+    "swap": (lambda: Swap(), CHANNELS, TIME),
+    "swap odd": (lambda: Swap(), 5, TIME),
+    "actnorm": (lambda: ActNorm(CHANNELS), CHANNELS, TIME),
+    "batchnorm": (lambda: BatchNorm(CHANNELS), CHANNELS, TIME),
+    "affine": (lambda: AffineCoupling(stack(2, 4)), CHANNELS, TIME),
+    "affine separable": (lambda: AffineCoupling(stack(2, 4, separable=True)), CHANNELS, TIME),
+    "affine plain weights": (
+        lambda: AffineCoupling(stack(2, 4, weight_norm=False)),
+        CHANNELS,
+        TIME,
+    ),
+    "affine odd channels": (lambda: AffineCoupling(stack(2, 6)), 5, TIME),
+    "affine swapped": (lambda: AffineCoupling(Dense(3, 4), ChannelHalves(swap=True)), 5, TIME),
+    "affine bounded": (lambda: AffineCoupling(stack(2, 4), log_scale_bound=0.5), CHANNELS, TIME),
+    "affine checkerboard": (lambda: AffineCoupling(stack(4, 8), Checkerboard()), CHANNELS, TIME),
+    "affine checkerboard odd": (lambda: AffineCoupling(stack(4, 8), Checkerboard(1)), CHANNELS, 5),
+    "affine channel mask": (
+        lambda: AffineCoupling(Dense(4, 8), ChannelMask([True, False, False, True])),
+        CHANNELS,
+        TIME,
+    ),
+    "additive": (lambda: AdditiveCoupling(stack(2, 2)), CHANNELS, TIME),
+    "additive checkerboard": (
+        lambda: AdditiveCoupling(stack(4, 4), Checkerboard()),
+        CHANNELS,
+        TIME,
+    ),
+    "conditional scale": (
+        lambda: ConditionalScale(nn.Conv1d(CONDITION, CHANNELS, 3, padding=1)),
+        CHANNELS,
+        TIME,
+    ),
+    "factor out": (lambda: FactorOut(1, AffineCoupling(stack(1, 4))), CHANNELS, TIME),
+    "chain": (lambda: Chain([Swap(), InvertibleConv1x1(CHANNELS)]), CHANNELS, TIME),
+    "whole model": (small_model, 1, 24),
+}
+
+
+def perturbed(piece: Bijection) -> Bijection:
+    """In evaluation mode, every parameter and running statistic moved off its start."""
+    for parameter in piece.parameters():
+        parameter.data.add_(0.3 * torch.randn_like(parameter))
+    for module in piece.modules():
+        if isinstance(module, BatchNorm):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+        if isinstance(module, ActNorm):
+            module.initialized.fill_(True)
+    return piece.eval()
+
+
+@pytest.fixture(params=PIECES)
+def case(request: pytest.FixtureRequest) -> tuple[Bijection, Tensor, Tensor]:
+    build, channels, time = PIECES[request.param]
+    piece = perturbed(build())
+    x = torch.randn(2, channels, time)
+    condition_time = time // 4 if request.param == "whole model" else time
+    return piece, x, torch.randn(2, CONDITION, condition_time)
+
+
+def test_inverse_undoes_forward(case: tuple[Bijection, Tensor, Tensor]) -> None:
+    piece, x, condition = case
+    z, _ = piece(x, condition)
+    assert not torch.equal(z.flatten(), x.flatten())
+    assert (piece.inverse(z, condition) - x).abs().max() < 1e-10
+    # and without gradients, when cached inverses serve
+    with torch.no_grad():
+        assert (piece.inverse(z, condition) - x).abs().max() < 1e-10
+
+
+def test_log_det_is_that_of_the_jacobian(case: tuple[Bijection, Tensor, Tensor]) -> None:
+    piece, x, condition = case
+    _, log_det = piece(x, condition)
+    assert log_det.shape == (x.shape[0],)
+    for item in range(x.shape[0]):
+
+        def one(value: Tensor, item: int = item) -> Tensor:
+            return piece(value.unsqueeze(0), condition[item : item + 1])[0].flatten()
+
+        jacobian = torch.autograd.functional.jacobian(one, x[item]).reshape(x[0].numel(), -1)
+        expected = torch.linalg.slogdet(jacobian).logabsdet
+        assert (log_det[item] - expected).abs() < 1e-9
+
+
+def test_gradient_reaches_every_parameter_both_ways(
+    case: tuple[Bijection, Tensor, Tensor],
+) -> None:
+    piece, x, condition = case
+    z, _ = piece(x, condition)
+    objectives = {
+        "forward": lambda: sum(part.square().sum() for part in piece(x, condition)),
+        "inverse": lambda: piece.inverse(z.detach(), condition).square().sum(),
+    }
+    names = [name for name, _ in piece.named_parameters()]
+    if not names:
+        pytest.skip("a piece without parameters")
+    for direction, objective in objectives.items():
+        parameters = list(piece.parameters())
+        gradients = torch.autograd.grad(objective(), parameters, allow_unused=True)
+        for name, gradient in zip(names, gradients, strict=True):
+            assert gradient is not None, f"{direction}: {name} is not reached"
+            assert gradient.abs().max() > 0, f"{direction}: {name} has no gradient"
+
+
+def test_gradcheck(case: tuple[Bijection, Tensor, Tensor]) -> None:
+    piece, x, condition = case
+    x, condition = x[:1].requires_grad_(), condition[:1].requires_grad_()
+    assert torch.autograd.gradcheck(piece, (x, condition))
+    assert torch.autograd.gradcheck(piece.inverse, (piece(x, condition)[0].detach(), condition))
+
+
+def test_density_integrates_to_one() -> None:
+    """p(x) of a two-dimensional flow, summed over a grid that holds all of its mass."""
+    flow = perturbed(
+        Chain(
+            [
+                ActNorm(2),
+                InvertibleConv1x1(2),
+                AffineCoupling(stack(1, 2), log_scale_bound=1.0),
+                PLUConv1x1(2),
+                AffineCoupling(stack(1, 2), log_scale_bound=1.0),
+            ]
+        )
+    )
+    condition = torch.ones(1, CONDITION, 1)
+    with torch.no_grad():
+        samples = flow.inverse(torch.randn(10_000, 2, 1), condition.expand(10_000, -1, -1))
+        low, high = samples.amin(dim=0) - 3, samples.amax(dim=0) + 3  # (2, 1)
+        axes = [torch.linspace(float(low[i]), float(high[i]), 1000) for i in range(2)]
+        points = torch.cartesian_prod(*axes).unsqueeze(-1)  # (points, 2, 1)
+        z, log_det = flow(points, condition.expand(points.shape[0], -1, -1))
+        log_p = log_det - 0.5 * z.square().sum(dim=(1, 2)) - math.log(2 * math.pi)
+        total = log_p.exp().sum() * (axes[0][1] - axes[0][0]) * (axes[1][1] - axes[1][0])
+    assert abs(total - 1) < 1e-3
+
+
+@pytest.mark.parametrize("build", [InvertibleConv1x1, PLUConv1x1])
+def test_cached_inverse_follows_the_weights(build: type[Bijection]) -> None:
+    piece = build(4)  # type: ignore[call-arg]
+    x = torch.randn(1, 4, 5)
+    state = copy.deepcopy(piece.state_dict())
+
+    def error() -> float:
+        with torch.no_grad():
+            return float((piece.inverse(piece(x)[0]) - x).abs().max())
+
+    def step() -> None:
+        optimiser = torch.optim.SGD(piece.parameters(), lr=0.1)
+        sum(part.square().sum() for part in piece(x)).backward()  # type: ignore[union-attr]
+        optimiser.step()
+
+    assert error() < 1e-10
+    with torch.no_grad():
+        assert piece.inverse_matrix() is piece.inverse_matrix()  # type: ignore[operator]
+    step()
+    assert error() < 1e-10
+    piece.load_state_dict(state)
+    assert error() < 1e-10
+    piece.float()
+    assert piece(x.float())[0].dtype == torch.float32
+    piece.double()
+    assert error() < 1e-5
+    for parameter in piece.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    assert piece.eval() is piece
+    assert error() < 1e-10
+
+
+def test_actnorm_normalises_its_first_training_batch_only() -> None:
+    piece = ActNorm(3)
+    x = 5 + 3 * torch.randn(4, 3, 50)
+    z, _ = piece(x)
+    assert z.mean(dim=(0, 2)).abs().max() < 1e-10
+    assert (z.std(dim=(0, 2), correction=0) - 1).abs().max() < 1e-10
+    before = piece.shift.clone()
+    piece(10 * x)
+    assert torch.equal(piece.shift, before)
+    fresh = ActNorm(3)
+    fresh.load_state_dict(piece.state_dict())
+    fresh(10 * x)
+    assert torch.equal(fresh.shift, before)
+
+
+def test_batchnorm_trains_on_batch_statistics_and_keeps_averages() -> None:
+    piece = BatchNorm(2, momentum=1.0)
+    x = 4 + 2 * torch.randn(8, 2, 40)
+    z, log_det = piece(x)
+    assert z.mean(dim=(0, 2)).abs().max() < 1e-6
+    expected = -0.5 * 40 * torch.log(x.var(dim=(0, 2), correction=0) + piece.eps).sum()
+    assert (log_det - expected).abs().max() < 1e-9
+    piece.eval()
+    assert (piece.inverse(piece(x)[0]) - x).abs().max() < 1e-10
+
+
+def test_lapped_transform_is_orthogonal_and_compacts_a_tone() -> None:
+    lapped = LappedTransform(32)
+    x = torch.randn(1, 1, 32 * 9)
+    z, log_det = lapped(x)
+    assert z.shape == (1, 32, 9)
+    assert torch.equal(log_det, torch.zeros(1))
+    assert (z.square().sum() - x.square().sum()).abs() < 1e-9
+    # A tone in the middle of band 10 stays within a band of it: sine-window side lobes are low.
+    tone = torch.sin(math.pi * (10.5 / 32) * torch.arange(32 * 9) + 0.3).reshape(1, 1, -1)
+    energy = lapped(tone)[0][0, :, 2:-2].square().sum(dim=1)
+    assert energy[9:12].sum() / energy.sum() > 0.98
+    # In float32 it inverts to rounding.
+    single = LappedTransform(256).float()
+    x = torch.randn(1, 1, 256 * 20, dtype=torch.float32)
+    assert (single.inverse(single(x)[0]) - x).abs().max() < 5e-6
+
+
+def test_log_det_is_float32_under_autocast() -> None:
+    torch.set_default_dtype(torch.float32)
+    for build, channels, time in PIECES.values():
+        piece = perturbed(build().float())
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            steps = time // 4 if build is small_model else time
+            z, log_det = piece(torch.randn(2, channels, time), torch.randn(2, CONDITION, steps))
+        assert log_det.dtype == torch.float32
+        assert z.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["rotation", "permutation", "even-odd", "half-swap", "identity"])
+def test_mixing_matrices_are_orthogonal(kind: str) -> None:
+    matrix = mixing_matrix(6, kind)  # type: ignore[arg-type]
+    assert (matrix @ matrix.T - torch.eye(6)).abs().max() < 1e-12
+    if kind == "rotation":
+        assert torch.det(matrix) > 0
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: LappedTransform(5), "even number of bands"),
+        (lambda: LappedTransform(4)(torch.zeros(1, 1, 6)), "whole number of blocks"),
+        (lambda: Squeeze(4)(torch.zeros(1, 1, 6)), "whole number of blocks"),
+        (lambda: Squeeze(0), "at least one sample"),
+        (lambda: InvertibleConv1x1(4, "shuffle"), "unknown mixing"),  # type: ignore[arg-type]
+        (lambda: FactorOut(0, Swap()), "at least one channel"),
+        (lambda: ChannelMask([True, True]), "some channels to keep"),
+        (lambda: Checkerboard(2), "0 or 1"),
+        (lambda: BatchNorm(2, momentum=0.0), "momentum"),
+        (lambda: AffineCoupling(Dense(2, 4), log_scale_bound=0.0), "positive"),
+        (lambda: ConditionalScale(nn.Identity())(torch.zeros(1, 2, 3)), "needs a condition"),
+    ],
+)
+def test_bad_sizes_are_refused_in_one_sentence(build: Callable[[], object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        build()

@@ -1,0 +1,118 @@
+"""A checkpoint on disk: a directory with ``model.safetensors`` and ``config.json``, no pickle.
+
+Knows files, tensors and JSON; knows no model. `vocoder.models.load` builds the model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+WEIGHTS_NAME = "model.safetensors"
+CONFIG_NAME = "config.json"
+FORMAT_VERSION = 1
+
+_PICKLE_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".tar"}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be read or written; the message says why and what to do."""
+
+
+def write_checkpoint(
+    directory: str | os.PathLike[str], config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> Path:
+    """Write ``config`` and ``tensors`` into ``directory``, made if it does not exist.
+
+    Each file is written aside and renamed, weights first, so that an interrupted write leaves
+    the previous file whole.
+
+    Returns:
+        The directory.
+
+    Raises:
+        CheckpointError: ``directory`` is a file, or names one (``.safetensors`` and the like).
+    """
+    directory = Path(directory)
+    if directory.is_file() or directory.suffix in _PICKLE_SUFFIXES | {".safetensors"}:
+        raise CheckpointError(
+            f"a checkpoint is a directory ({WEIGHTS_NAME} and {CONFIG_NAME}), and {directory} "
+            "names a file: give the name of a directory"
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    # safetensors refuses views and shared storage; contiguous CPU copies have neither.
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps({"format_version": FORMAT_VERSION, **config}, indent=2, ensure_ascii=False)
+    _replace(directory / WEIGHTS_NAME, safetensors.torch.save(plain, metadata={"format": "pt"}))
+    _replace(directory / CONFIG_NAME, (text + "\n").encode())
+    return directory
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read ``(config, tensors)`` from a checkpoint directory or from the weights file in one.
+
+    Raises:
+        CheckpointError: nothing there, a pickled file, a broken file, or a newer format.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"there is no checkpoint at {path}: check the name")
+    if path.is_file() and path.suffix in _PICKLE_SUFFIXES:
+        raise CheckpointError(
+            f"{path} is a pickled file, which could run code when loaded, so it is not opened: "
+            f"give the directory with {WEIGHTS_NAME} and {CONFIG_NAME} that a training run writes "
+            "(for weights of the published WaveGlow see vocoder.load_published_waveglow)"
+        )
+    directory = path if path.is_dir() else path.parent
+    weights = path if path.is_file() and path.name != CONFIG_NAME else directory / WEIGHTS_NAME
+    config_path = directory / CONFIG_NAME
+    for needed in (config_path, weights):
+        if not needed.is_file():
+            raise CheckpointError(
+                f"{directory} is no checkpoint: it has no {needed.name}, and a checkpoint is a "
+                f"directory with {WEIGHTS_NAME} and {CONFIG_NAME}"
+            )
+    try:
+        config = json.loads(config_path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{config_path} is not readable as JSON: {error}") from error
+    version = config.pop("format_version", None) if isinstance(config, dict) else None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{config_path} has format_version {version!r} and this package reads "
+            f"{FORMAT_VERSION}: upgrade flow-vocoder, or use a checkpoint that it wrote"
+        )
+    try:
+        tensors = safetensors.torch.load_file(weights)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{weights} is damaged or not a safetensors file ({error}): copy it again"
+        ) from error
+    return config, tensors
+
+
+def _replace(path: Path, content: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        # mkstemp makes private files; a checkpoint is as readable as any other file.
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,41 @@
+"""The mathematics of normalizing flows: invertible pieces under one contract, and no audio.
+
+Every piece is a `Bijection`: ``forward(x, condition) -> (z, log_det)`` and
+``inverse(z, condition) -> x``.
+"""
+
+from .bijection import Bijection, Chain, FactorOut
+from .coupling import (
+    AdditiveCoupling,
+    AffineCoupling,
+    ChannelHalves,
+    ChannelMask,
+    Checkerboard,
+    ConditionalScale,
+    Partition,
+)
+from .linear import InvertibleConv1x1, Mixing, PLUConv1x1, Swap, mixing_matrix
+from .normalization import ActNorm, BatchNorm
+from .squeeze import LappedTransform, Squeeze
+
+__all__ = [
+    "ActNorm",
+    "AdditiveCoupling",
+    "AffineCoupling",
+    "BatchNorm",
+    "Bijection",
+    "Chain",
+    "ChannelHalves",
+    "ChannelMask",
+    "Checkerboard",
+    "ConditionalScale",
+    "FactorOut",
+    "InvertibleConv1x1",
+    "LappedTransform",
+    "Mixing",
+    "PLUConv1x1",
+    "Partition",
+    "Squeeze",
+    "Swap",
+    "mixing_matrix",
+]

@@ -1,0 +1,305 @@
+"""What every vocoder of this package is: mel in, audio out, checked and repeatable."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vocoder.audio import LogMel, MelSpec, check_mel
+from vocoder.checkpoints import write_checkpoint
+
+from .noise import Noise
+
+Array = TypeVar("Array", Tensor, NDArray[Any])
+
+
+class Vocoder(nn.Module, ABC):
+    """Base class of all vocoders; owns the `MelSpec` that its mels must follow.
+
+    A subclass names its ``family``, passes its `MelSpec` to ``super().__init__`` and implements
+    `generate` and `log_likelihood`. ``config`` then holds the constructor's arguments by
+    themselves, which is all that a checkpoint needs beside the weights.
+
+    Everywhere: F frames of mel describe exactly F * hop samples.
+    """
+
+    family: ClassVar[str]
+    """Name of the model family in checkpoints and on the command line."""
+
+    config: dict[str, Any]
+    """The constructor's arguments as plain JSON values."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" not in cls.__dict__:
+            return
+        build = cls.__init__
+        signature = inspect.signature(build)
+
+        @functools.wraps(build)
+        def record_and_build(self: Vocoder, *args: Any, **kwargs: Any) -> None:
+            if type(self) is cls:
+                bound = signature.bind(self, *args, **kwargs)
+                bound.apply_defaults()
+                self.config = {k: v for k, v in bound.arguments.items() if k != "self"}
+            build(self, *args, **kwargs)
+            if type(self) is cls:
+                self.config["mel_spec"] = self.mel_spec.to_dict()
+
+        cls.__init__ = record_and_build  # type: ignore[method-assign]
+
+    def __init__(self, mel_spec: MelSpec | str) -> None:
+        super().__init__()
+        self.mel_spec = MelSpec.preset(mel_spec) if isinstance(mel_spec, str) else mel_spec
+        self._log_mel = LogMel(self.mel_spec)
+
+    # -- what a family implements ------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def context_frames(self) -> tuple[int, int]:
+        """Mel frames before and after a frame on which its samples depend: (past, look-ahead)."""
+
+    @abstractmethod
+    def generate(
+        self, mel: Tensor, noise: Noise, temperature: float, first_frame: int = 0
+    ) -> Tensor:
+        """Audio (batch, frames * hop) from a checked mel (batch, n_mels, frames).
+
+        ``first_frame`` is the absolute index of the first frame, by which noise is drawn. The
+        same noise serves every item of the batch.
+        """
+
+    def log_likelihood(self, audio: Tensor, mel: Tensor) -> Tensor:
+        """log p(audio | mel) in nats, (batch,), for audio of exactly frames * hop samples."""
+        raise NotImplementedError(
+            f"{type(self).__name__} defines no likelihood: it is not a density of audio"
+        )
+
+    # -- what users call -----------------------------------------------------------------------
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of the audio that comes out, Hz."""
+        return self.mel_spec.sample_rate
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return next(self.parameters()).device
+
+    def mel(self, audio: Array) -> Array:
+        """The log-mel spectrogram of audio, in the convention this model was made for.
+
+        Args:
+            audio: (samples,) or (batch, samples), in [-1, 1], at `sample_rate`.
+
+        Returns:
+            (n_mels, frames) or (batch, n_mels, frames), float32, of the same kind as ``audio``.
+        """
+        tensor = _tensor(audio, "audio")
+        return _like(audio, self._log_mel(tensor.to(self.device)))
+
+    def synthesize(
+        self,
+        mel: Array,
+        temperature: float = 0.667,
+        seed: int | None = 0,
+        lengths: Sequence[int] | None = None,
+    ) -> Array:
+        """Audio from a log-mel spectrogram.
+
+        Args:
+            mel: (n_mels, frames) or (batch, n_mels, frames) in the convention of `mel_spec`.
+            temperature: scale of the latent noise, 0 or more; 0 is deterministic, 1 samples the
+                model's density, in between trades noise against detail.
+            seed: the same seed gives the same audio, alone or in a batch, whatever the
+                neighbours and the padding; None draws a new one from torch's global generator.
+            lengths: number of valid frames of each item of a padded batch; audio beyond them
+                is zero.
+
+        Returns:
+            (frames * hop,) or (batch, frames * hop), float32 in [-1, 1], of the kind of ``mel``.
+
+        Raises:
+            MelError: the mel cannot come from `mel_spec`; the message says what differs.
+            ValueError: temperature, seed or lengths are out of range.
+        """
+        frames = self._checked(mel)
+        _check_temperature(temperature)
+        noise = Noise(_fresh_seed() if seed is None else seed)
+        batch = frames if frames.ndim == 3 else frames.unsqueeze(0)
+        sizes = _checked_lengths(lengths, batch)
+        audio = torch.zeros(batch.shape[0], batch.shape[2] * self.mel_spec.hop_length)
+        audio = audio.to(self.device)
+        with torch.no_grad():
+            # Items of equal length share a pass; padding never enters one, so it cannot be heard.
+            for size in sorted(set(sizes)):
+                rows = [i for i, own in enumerate(sizes) if own == size]
+                made = self.generate(batch[rows, :, :size], noise, temperature)
+                audio[rows, : made.shape[1]] = made.float().clamp(-1, 1)
+        return _like(mel, audio if frames.ndim == 3 else audio[0])
+
+    def stream(
+        self, mel_chunks: Iterable[Array], temperature: float = 0.667, seed: int | None = 0
+    ) -> Iterator[Array]:
+        """Audio chunk by chunk from chunks of mel, in constant memory.
+
+        The concatenated chunks equal `synthesize` of the concatenated mel. The output lags the
+        input by the look-ahead of `context_frames`, and comes to an end with the input.
+
+        Args:
+            mel_chunks: (n_mels, frames) each, of any lengths.
+            temperature, seed: as in `synthesize`.
+
+        Yields:
+            (samples,) float32 in [-1, 1], of the same kind as the chunk of mel that completed it.
+        """
+        _check_temperature(temperature)
+        noise = Noise(_fresh_seed() if seed is None else seed)
+        past, ahead = self.context_frames
+        hop = self.mel_spec.hop_length
+        held: Tensor | None = None  # frames that are not done with; the first has index `start`
+        start = done = 0
+        chunk: Array | None = None
+
+        def render(last: int) -> Tensor:
+            assert held is not None
+            with torch.no_grad():
+                audio = self.generate(held.unsqueeze(0), noise, temperature, start)[0]
+            return audio[(done - start) * hop : (last - start) * hop].float().clamp(-1, 1)
+
+        for chunk in mel_chunks:
+            frames = self._checked(chunk)
+            if frames.ndim != 2:
+                raise ValueError(
+                    f"stream takes chunks of shape (n_mels, frames), got {frames.ndim}-D"
+                )
+            held = frames if held is None else torch.cat([held, frames], dim=1)
+            ready = start + held.shape[1] - ahead
+            if ready > done:
+                yield _like(chunk, render(ready))
+                done = ready
+                keep_from = max(start, done - past)
+                held, start = held[:, keep_from - start :], keep_from
+        if held is not None and chunk is not None and start + held.shape[1] > done:
+            yield _like(chunk, render(start + held.shape[1]))
+
+    def log_prob(self, audio: Array, mel: Array) -> Array:
+        """Log-likelihood log p(audio | mel) in nats, summed over the samples.
+
+        A density over audio in [-1, 1]: recorded 16-bit audio should be dequantised first (one
+        quantisation step, 1/32768, of uniform noise), and figures should say so.
+
+        Args:
+            audio: (samples,) or (batch, samples); F * hop samples for F frames of mel. Up to one
+                hop fewer are completed with zeros, as `mel` does.
+            mel: (n_mels, frames) or (batch, n_mels, frames).
+
+        Returns:
+            (batch,), or a scalar for input without a batch, of the same kind as ``audio``.
+
+        Raises:
+            NotImplementedError: the model has no likelihood; the message says why.
+        """
+        frames = self._checked(mel)
+        samples, frames, batched = self._paired(audio, frames)
+        result = self.log_likelihood(samples, frames)
+        return _like(audio, result if batched else result[0])
+
+    def training_loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """Mean negative log-likelihood in nats per sample, a scalar.
+
+        Args:
+            batch: ``audio`` (batch, frames * hop) and ``mel`` (batch, n_mels, frames).
+        """
+        audio = batch["audio"]
+        return -self.log_likelihood(audio, batch["mel"]).mean() / audio.shape[-1]
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a checkpoint directory: ``model.safetensors`` and ``config.json``.
+
+        Returns:
+            The directory.
+        """
+        header = {"family": self.family, "config": self.config}
+        return write_checkpoint(path, header, self.state_dict())
+
+    # -- checks --------------------------------------------------------------------------------
+
+    def _checked(self, mel: Tensor | NDArray[Any]) -> Tensor:
+        tensor = _tensor(mel, "mel")
+        check_mel(tensor, self.mel_spec)
+        return tensor.to(device=self.device, dtype=torch.float32)
+
+    def _paired(self, audio: Tensor | NDArray[Any], frames: Tensor) -> tuple[Tensor, Tensor, bool]:
+        """Audio (batch, F * hop) and mel (batch, n_mels, F) that belong together."""
+        samples = _tensor(audio, "audio").to(device=self.device, dtype=frames.dtype)
+        batched = samples.ndim == 2
+        if samples.ndim not in (1, 2) or frames.ndim != samples.ndim + 1:
+            raise ValueError(
+                f"audio of shape {tuple(samples.shape)} and mel of shape {tuple(frames.shape)} do "
+                "not go together: give (samples,) with (n_mels, frames), or both with a batch"
+            )
+        if not batched:
+            samples, frames = samples.unsqueeze(0), frames.unsqueeze(0)
+        hop = self.mel_spec.hop_length
+        missing = frames.shape[2] * hop - samples.shape[1]
+        if samples.shape[0] != frames.shape[0] or not 0 <= missing <= hop:
+            raise ValueError(
+                f"audio of shape {tuple(samples.shape)} does not fit a mel of "
+                f"{frames.shape[0]} x {frames.shape[2]} frames: {frames.shape[2]} frames of {hop} "
+                f"samples are {frames.shape[2] * hop} samples"
+            )
+        return F.pad(samples, (0, missing)), frames, batched
+
+
+def _tensor(array: Tensor | NDArray[Any], name: str) -> Tensor:
+    if isinstance(array, Tensor):
+        return array
+    if isinstance(array, np.ndarray):
+        # A copy where torch cannot share memory (negative strides, read-only files).
+        return torch.from_numpy(np.array(array, copy=True))
+    raise TypeError(f"{name} is a {type(array).__name__}: give a torch tensor or a numpy array")
+
+
+def _like(original: Array, result: Tensor) -> Array:
+    """``result`` as numpy if ``original`` is, else on the device of ``original``."""
+    if isinstance(original, Tensor):
+        return result.to(original.device)
+    return result.detach().cpu().numpy()
+
+
+def _check_temperature(temperature: float) -> None:
+    if not (math.isfinite(temperature) and temperature >= 0):
+        raise ValueError(
+            f"temperature is {temperature}: it must be a number from 0 up, usually to 1"
+        )
+
+
+def _fresh_seed() -> int:
+    return int(torch.randint(2**62, ()).item())
+
+
+def _checked_lengths(lengths: Sequence[int] | None, batch: Tensor) -> list[int]:
+    if lengths is None:
+        return [batch.shape[2]] * batch.shape[0]
+    sizes = [int(length) for length in lengths]
+    if len(sizes) != batch.shape[0] or not all(0 < size <= batch.shape[2] for size in sizes):
+        raise ValueError(
+            f"lengths {sizes} do not fit a batch of {batch.shape[0]} mels of {batch.shape[2]} "
+            "frames: give one number of frames per item, at least 1 and at most the padded length"
+        )
+    return sizes

@@ -1,0 +1,60 @@
+"""Reproducible noise, indexed by seed and absolute position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Noise is drawn in blocks of this many frames, each from a generator of its own, so that any
+# stretch of any signal can be had without drawing what comes before it.
+_BLOCK_FRAMES = 32
+
+
+class Noise:
+    """Standard normal and uniform noise as a function of (seed, absolute mel-frame index) only.
+
+    The same frames give the same numbers alone or in a batch, in one pass or streaming, on any
+    device (they are drawn on the CPU).
+
+    Args:
+        seed: a non-negative integer.
+
+    Raises:
+        ValueError: the seed is negative.
+    """
+
+    def __init__(self, seed: int) -> None:
+        if seed < 0:
+            raise ValueError(f"seed is {seed}: it must be a non-negative integer")
+        self.seed = int(seed)
+
+    def normal(self, first_frame: int, frames: int, per_frame: int) -> Tensor:
+        """Standard normal, (frames, per_frame), float32."""
+        return self._blocks(0, torch.randn, first_frame, frames, per_frame)
+
+    def uniform(self, first_frame: int, frames: int, per_frame: int) -> Tensor:
+        """Uniform on [0, 1), (frames, per_frame), float32; independent of `normal`."""
+        return self._blocks(1, torch.rand, first_frame, frames, per_frame)
+
+    def _blocks(
+        self,
+        kind: int,
+        draw: Callable[..., Tensor],
+        first_frame: int,
+        frames: int,
+        per_frame: int,
+    ) -> Tensor:
+        first_block = first_frame // _BLOCK_FRAMES
+        last_block = (first_frame + max(frames, 1) - 1) // _BLOCK_FRAMES
+        blocks = []
+        for block in range(first_block, last_block + 1):
+            state = np.random.SeedSequence([self.seed, kind, block]).generate_state(1, np.uint64)
+            # torch takes signed 64-bit seeds.
+            generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+            # Whole blocks, since a shorter draw need not be a prefix of a longer one.
+            blocks.append(draw(_BLOCK_FRAMES, per_frame, generator=generator, dtype=torch.float32))
+        offset = first_frame - first_block * _BLOCK_FRAMES
+        return torch.cat(blocks)[offset : offset + frames]

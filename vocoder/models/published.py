@@ -1,0 +1,239 @@
+"""Weights of the published NVIDIA WaveGlow as a `WaveGlow` of this package."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from vocoder.audio import MelSpec
+from vocoder.checkpoints import CheckpointError
+from vocoder.flows import AffineCoupling, InvertibleConv1x1
+
+from .waveglow import WaveGlow
+
+_HOW_TO_CONVERT = (
+    "where the original code can be imported, write its tensors alone with "
+    "torch.save({'state_dict': model.state_dict()}, 'waveglow_tensors.pt') and load that file"
+)
+
+# Published name of a module within coupling k -> name in our GatedConvStack.
+_STACK_NAMES = {
+    "start": "start",
+    "cond_layer": "condition",
+    "in_layers": "dilated",
+    "res_skip_layers": "residual_skip",
+    "end": "end",
+}
+
+
+def load_published_waveglow(
+    state_dict_or_path: Mapping[str, Any] | str | os.PathLike[str],
+    config: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+) -> WaveGlow:
+    """A `WaveGlow` with the weights of the published implementation, giving the same numbers.
+
+    The sizes are read off the tensors. Weight normalisation is fused on the way in. The mel
+    convention is that of Tacotron 2 (the preset ``ljspeech`` with ``center=True``) unless the
+    config says otherwise.
+
+    Args:
+        state_dict_or_path: the state dict, or a dict that holds it under ``state_dict``, ``model``
+            or ``weights``; or a path to a ``.safetensors`` file or a ``torch.save`` file of tensors.
+            Weight-normalised or fused, with or without a ``module.`` or ``weights.`` prefix.
+        config: the published config (a dict, or a path to its JSON), whole or its
+            ``waveglow_config`` part. Checked against the tensors; its ``data_config``, if there,
+            sets the mel convention.
+
+    Returns:
+        The model in evaluation mode, without weight normalisation.
+
+    Raises:
+        CheckpointError: the file holds a pickled module (nothing of it is run), tensors are missing
+            or left over, or the config contradicts the tensors.
+    """
+    if isinstance(state_dict_or_path, Mapping):
+        content: Any = state_dict_or_path
+    else:
+        content, file_config = _read(Path(state_dict_or_path))
+        config = file_config if config is None else config
+    stated: Mapping[str, Any] | None = config if isinstance(config, Mapping) else None
+    if config is not None and not isinstance(config, Mapping):
+        try:
+            stated = json.loads(Path(config).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"the config {config} is not readable as JSON: {error}"
+            ) from error
+    tensors = _fused(_tensors(content))
+    sizes = _sizes(tensors)
+    if stated is not None:
+        _check_config(sizes, stated)
+    model = WaveGlow(
+        mel_spec=_mel_spec(sizes["n_mel_channels"], stated),
+        squeeze="blocks",
+        n_group=sizes["n_group"],
+        n_flows=sizes["n_flows"],
+        n_early_every=sizes["n_early_every"],
+        n_early_size=sizes["n_early_size"],
+        channels=sizes["n_channels"],
+        n_layers=sizes["n_layers"],
+        kernel_size=sizes["kernel_size"],
+        weight_norm=False,
+    )
+    _fill(model, tensors)
+    return model.eval()
+
+
+def _read(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
+    """The content of a file, and the config if it carries one."""
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}: check the name")
+    if path.suffix == ".safetensors":
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+            tensors = load_file(path)
+        except (safetensors.SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+        return tensors, json.loads(metadata["config"]) if "config" in metadata else None
+    try:
+        # weights_only: tensors and plain containers, never code.
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds a pickled module, and loading it would run code from the file, so it is "
+            f"refused: {_HOW_TO_CONVERT}"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a readable file of tensors: {error}") from error
+    file_config = content.get("config") if isinstance(content, Mapping) else None
+    return content, file_config if isinstance(file_config, Mapping) else None
+
+
+def _tensors(content: Any) -> dict[str, Tensor]:
+    """The state dict wherever it is, its names without prefixes."""
+    while isinstance(content, Mapping):
+        inner = next((content[k] for k in ("state_dict", "model", "weights") if k in content), None)
+        if inner is None:
+            break
+        content = inner
+    if isinstance(content, torch.nn.Module):
+        raise CheckpointError(f"this is a module, not its tensors: {_HOW_TO_CONVERT}")
+    if not isinstance(content, Mapping):
+        raise CheckpointError("this holds no state dict: expected a mapping from names to tensors")
+    named = {
+        name[len("weights.") :] if name.startswith("weights.") else name: value
+        for name, value in content.items()
+        if isinstance(value, Tensor)
+    }
+    named = {re.sub(r"^(module\.)+", "", name): value for name, value in named.items()}
+    known = re.compile(r"^(upsample|convinv|WN)\.")
+    return {name: value.float() for name, value in named.items() if known.match(name)}
+
+
+def _fused(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """w = g v / |v|, the norm over all axes but the first (both of torch's spellings)."""
+    result = dict(tensors)
+    pairs = (
+        ("weight_g", "weight_v"),
+        ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+    )
+    for gain_name, direction_name in pairs:
+        for name in [n for n in result if n.endswith("." + gain_name)]:
+            stem = name[: -len(gain_name)]
+            if stem + direction_name not in result:
+                raise CheckpointError(f"{name} is there and {stem}{direction_name} is not")
+            gain, direction = result.pop(name), result.pop(stem + direction_name)
+            norm = direction.flatten(1).norm(dim=1).reshape(gain.shape)
+            result[stem + "weight"] = gain * direction / norm
+    return result
+
+
+def _sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """The published config's numbers, read off the shapes."""
+    try:
+        flows = 1 + max(int(n.split(".")[1]) for n in tensors if n.startswith("convinv."))
+        layers = 1 + max(int(n.split(".")[3]) for n in tensors if n.startswith("WN.0.in_layers."))
+        widths = [tensors[f"convinv.{k}.conv.weight"].shape[0] for k in range(flows)]
+        drops = [k for k in range(1, flows) if widths[k] != widths[k - 1]]
+        return {
+            "n_mel_channels": tensors["upsample.weight"].shape[0],
+            "n_flows": flows,
+            "n_group": widths[0],
+            "n_early_every": drops[0] if drops else 0,
+            "n_early_size": widths[drops[0] - 1] - widths[drops[0]] if drops else 0,
+            "n_layers": layers,
+            "n_channels": tensors["WN.0.start.weight"].shape[0],
+            "kernel_size": tensors["WN.0.in_layers.0.weight"].shape[2],
+        }
+    except (KeyError, ValueError, IndexError) as error:
+        raise CheckpointError(
+            f"these {len(tensors)} tensors are not the weights of a WaveGlow: {error} is missing"
+        ) from error
+
+
+def _check_config(sizes: Mapping[str, int], config: Mapping[str, Any]) -> None:
+    part = config.get("waveglow_config", config)
+    stated = {**part, **part.get("WN_config", {})}
+    for name, value in sizes.items():
+        # Without a drop in width the tensors say nothing of early outputs.
+        unknown = name.startswith("n_early") and value == 0
+        if name in stated and stated[name] != value and not unknown:
+            raise CheckpointError(
+                f"the config says {name} = {stated[name]} and the tensors say {value}: this config "
+                "belongs to other weights"
+            )
+
+
+def _mel_spec(n_mels: int, config: Mapping[str, Any] | None) -> MelSpec:
+    # Published models were trained on mels of Tacotron 2, whose frames are centred on k * hop.
+    spec = dataclasses.replace(MelSpec.preset("ljspeech"), n_mels=n_mels, center=True)
+    names = {
+        "sampling_rate": "sample_rate",
+        "filter_length": "n_fft",
+        "hop_length": "hop_length",
+        "win_length": "win_length",
+        "mel_fmin": "fmin",
+        "mel_fmax": "fmax",
+    }
+    data = (config or {}).get("data_config", {})
+    stated = {ours: data[theirs] for theirs, ours in names.items() if theirs in data}
+    return dataclasses.replace(spec, **stated)
+
+
+def _fill(model: WaveGlow, tensors: Mapping[str, Tensor]) -> None:
+    """Copy every tensor to its place, and see that none is missing or left over."""
+    names = {id(module): name for name, module in model.named_modules()}
+    mixings = [m for m in model.modules() if isinstance(m, InvertibleConv1x1)]
+    couplings = [m for m in model.modules() if isinstance(m, AffineCoupling)]
+    state: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        kind, *rest = name.split(".")
+        if kind == "upsample":
+            state[f"upsampling.conv.{rest[0]}"] = value
+        elif kind == "convinv":
+            state[f"{names[id(mixings[int(rest[0])])]}.weight"] = value.squeeze(-1)
+        else:
+            stack = names[id(couplings[int(rest[0])].conditioner)]
+            state[".".join([stack, _STACK_NAMES.get(rest[1], rest[1]), *rest[2:]])] = value
+    expected = model.state_dict()
+    missing = sorted(expected.keys() - state.keys())
+    surplus = sorted(state.keys() - expected.keys())
+    wrong = sorted(n for n in expected.keys() & state.keys() if expected[n].shape != state[n].shape)
+    if missing or surplus or wrong:
+        raise CheckpointError(
+            f"the weights do not fit a WaveGlow of their sizes: missing {missing[:3]}, unexpected "
+            f"{surplus[:3]}, of another shape {wrong[:3]}"
+        )
+    model.load_state_dict(state)

@@ -1,0 +1,310 @@
+"""WaveGlow: a normalizing flow from audio to Gaussian noise, conditioned on the mel spectrogram."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vocoder.audio import MelSpec
+from vocoder.flows import (
+    AffineCoupling,
+    Bijection,
+    Chain,
+    ConditionalScale,
+    FactorOut,
+    InvertibleConv1x1,
+    LappedTransform,
+    Mixing,
+    PLUConv1x1,
+    Squeeze,
+)
+from vocoder.nn import GatedConvStack, TransposedUpsampling
+
+from .base import Array, Vocoder, _like, _tensor
+from .noise import Noise
+
+
+class BandScale(nn.Module):
+    r"""Minus the log standard deviation of each band of a lapped transform, read off the mel.
+
+    .. math:: s(m) = -(A m + a) - g(m)
+
+    A interpolates the log-mel linearly in frequency at the band centres and a undoes the gains of
+    window and mel filters, so that Gaussian noise of standard deviation sigma gives
+    :math:`s \approx -\log\sigma` before any training; both are then learnt. g is a small
+    convolutional network that starts at zero.
+
+    Shapes: mel (batch, n_mels, frames) to (batch, bands, frames).
+    """
+
+    def __init__(self, mel_spec: MelSpec, bands: int, channels: int, kernel_size: int) -> None:
+        super().__init__()
+        self.linear = nn.Conv1d(mel_spec.n_mels, bands, 1)
+        self.network = nn.Sequential(
+            nn.Conv1d(mel_spec.n_mels, channels, kernel_size, padding=kernel_size // 2),
+            nn.GELU(),
+            nn.Conv1d(channels, bands, 1),
+        )
+        self.reach = kernel_size // 2
+        weight, bias = _band_interpolation(mel_spec, bands)
+        with torch.no_grad():
+            self.linear.weight.copy_(-weight.unsqueeze(-1))
+            assert self.linear.bias is not None
+            self.linear.bias.copy_(-bias)
+            for parameter in self.network[-1].parameters():
+                parameter.zero_()
+
+    def forward(self, mel: Tensor) -> Tensor:
+        result: Tensor = self.linear(mel) - self.network(mel)
+        return result
+
+
+def _band_interpolation(mel_spec: MelSpec, bands: int) -> tuple[Tensor, Tensor]:
+    """(bands, n_mels) and (bands,): log standard deviation of a band from the log-mel."""
+    filters = mel_spec.filters().double()  # (n_mels, bins)
+    bins = torch.linspace(0, mel_spec.sample_rate / 2, filters.shape[1], dtype=torch.float64)
+    area = filters.sum(dim=1).clamp_min(1e-12)
+    mel_centres = (filters @ bins) / area
+    centres = (torch.arange(bands, dtype=torch.float64) + 0.5) * mel_spec.sample_rate / 2 / bands
+    right = torch.searchsorted(mel_centres, centres).clamp(1, mel_spec.n_mels - 1)
+    left = right - 1
+    fraction = (centres - mel_centres[left]) / (mel_centres[right] - mel_centres[left])
+    # Bands outside the mel's range take the value of its nearest filter.
+    fraction = fraction.clamp(0, 1)
+    rows = torch.arange(bands)
+    weight = torch.zeros(bands, mel_spec.n_mels, dtype=torch.float64)
+    weight[rows, left] += 1 - fraction
+    weight[rows, right] += fraction
+    # For white noise of unit variance |X| is Rayleigh with E|X| = sqrt(pi/4 sum w^2), and
+    # E|X|^2 = sum w^2; a periodic Hann window has sum w^2 = 3/8 of its length.
+    energy = 3 / 8 * mel_spec.win_length
+    gain = math.pi / 4 * energy if mel_spec.power == 1 else energy
+    log_gain = area.log() + mel_spec.power / 2 * math.log(gain)
+    nats = 1.0 if mel_spec.log_base == "e" else math.log(10)
+    weight_nats = weight * nats / mel_spec.power
+    bias = -(weight @ log_gain) / mel_spec.power
+    dtype = torch.get_default_dtype()
+    return weight_nats.to(dtype), bias.to(dtype)
+
+
+class WaveGlow(Vocoder):
+    r"""WaveGlow with a choice of how audio becomes channels.
+
+    .. math:: z = f(x; m), \qquad
+        \log p(x \mid m) = \log \mathcal N(z; 0, I) + \log |\det \partial f / \partial x|
+
+    f turns the waveform x into ``n_group`` channels and applies ``n_flows`` steps, each an
+    invertible 1x1 convolution and an affine coupling whose gated convolution stack sees the mel m; every
+    ``n_early_every`` steps, ``n_early_size`` channels are finished. All samples come out of one
+    parallel pass of :math:`f^{-1}`. Paper: WaveGlow (Prenger, Valle and Catanzaro, 2019).
+
+    ``squeeze="blocks"`` cuts the waveform into plain blocks of n_group samples, as the paper does
+    (8). ``squeeze="lapped"`` takes the MDCT of n_group bands instead: orthogonal, without block
+    edges; with n_group equal to the hop the whole network runs at the mel frame rate, which is
+    what makes it fast. A diagonal scale that the mel sets (``conditional_scale``) then whitens the
+    bands.
+
+    The arguments' defaults are those of the paper.
+
+    Args:
+        mel_spec: the mel convention, as a `MelSpec` or the name of a preset.
+        squeeze: "blocks" or "lapped".
+        n_group: channels after the squeeze; must divide the hop.
+        n_flows: number of steps.
+        n_early_every: steps between early outputs; 0 for none.
+        n_early_size: channels per early output.
+        channels, n_layers, kernel_size: width, depth and taps of each coupling's `GatedConvStack`.
+        mixing: what the 1x1 convolutions start as (see `vocoder.flows.mixing_matrix`); a list is
+            cycled through.
+        plu: keep the 1x1 convolutions in PLU factors.
+        conditional_scale: begin with `ConditionalScale` by a `BandScale`; for "lapped" only.
+        scale_channels, scale_kernel_size: width and taps of that network.
+        log_scale_bound: bound of the couplings' log-scales (see `AffineCoupling`).
+        separable: depthwise-separable convolutions in the couplings (SqueezeWave).
+        weight_norm: weight normalisation in the couplings.
+
+    Raises:
+        ValueError: sizes that do not fit together; the message names them.
+    """
+
+    family = "waveglow"
+
+    def __init__(
+        self,
+        mel_spec: MelSpec | str = "ljspeech",
+        squeeze: Literal["blocks", "lapped"] = "blocks",
+        n_group: int = 8,
+        n_flows: int = 12,
+        n_early_every: int = 4,
+        n_early_size: int = 2,
+        channels: int = 256,
+        n_layers: int = 8,
+        kernel_size: int = 3,
+        mixing: Mixing | list[Mixing] = "rotation",
+        plu: bool = False,
+        conditional_scale: bool = False,
+        scale_channels: int = 256,
+        scale_kernel_size: int = 5,
+        log_scale_bound: float | None = None,
+        separable: bool = False,
+        weight_norm: bool = True,
+    ) -> None:
+        super().__init__(mel_spec)
+        hop = self.mel_spec.hop_length
+        if squeeze not in ("blocks", "lapped"):
+            raise ValueError(f"squeeze is {squeeze!r}: choose 'blocks' or 'lapped'")
+        if n_group < 2 or hop % n_group:
+            raise ValueError(
+                f"n_group {n_group} does not divide the hop of {hop} samples into blocks of two "
+                "samples or more"
+            )
+        if n_flows < 1:
+            raise ValueError(f"n_flows is {n_flows}: a flow has at least one step")
+        if conditional_scale and (squeeze != "lapped" or n_group != hop):
+            raise ValueError(
+                "conditional_scale reads the scale of frequency bands off the mel: it needs "
+                "squeeze 'lapped' and n_group equal to the hop"
+            )
+        self.n_group = n_group
+        self.steps_per_frame = hop // n_group
+        self.upsampling: TransposedUpsampling | None = None
+        condition_channels = self.mel_spec.n_mels
+        if self.steps_per_frame > 1:
+            self.upsampling = TransposedUpsampling(
+                self.mel_spec.n_mels, self.mel_spec.win_length, hop
+            )
+            condition_channels *= n_group
+        self._fold = Squeeze(n_group)  # of the upsampled mel, to the rate of the latents
+
+        mixings: Sequence[Mixing] = [mixing] if isinstance(mixing, str) else mixing
+        reach = 0  # of all couplings together, in steps of the latents
+
+        def flow_steps(first: int, width: int) -> Chain:
+            nonlocal reach
+            pieces: list[Bijection] = []
+            for step in range(first, n_flows):
+                if n_early_every and step and step % n_early_every == 0 and step != first:
+                    rest = flow_steps(step, width - n_early_size)
+                    return Chain([*pieces, FactorOut(n_early_size, rest)])
+                kind = mixings[step % len(mixings)]
+                pieces.append(PLUConv1x1(width, kind) if plu else InvertibleConv1x1(width, kind))
+                network = GatedConvStack(
+                    in_channels=width // 2,
+                    out_channels=2 * (width - width // 2),
+                    condition_channels=condition_channels,
+                    channels=channels,
+                    n_layers=n_layers,
+                    kernel_size=kernel_size,
+                    weight_norm=weight_norm,
+                    separable=separable,
+                )
+                reach += network.reach
+                pieces.append(AffineCoupling(network, log_scale_bound=log_scale_bound))
+            return Chain(pieces)
+
+        early = (n_flows - 1) // n_early_every if n_early_every else 0
+        if n_group - early * n_early_size < 2:
+            raise ValueError(
+                f"{early} early outputs of {n_early_size} channels leave fewer than two of "
+                f"{n_group}: raise n_early_every or n_group"
+            )
+        pieces: list[Bijection] = []
+        pieces.append(LappedTransform(n_group) if squeeze == "lapped" else Squeeze(n_group))
+        frames = 0
+        if conditional_scale:
+            scale = BandScale(self.mel_spec, n_group, scale_channels, scale_kernel_size)
+            pieces.append(ConditionalScale(scale))
+            frames += scale.reach
+        self.flow = Chain([*pieces, flow_steps(0, n_group)])
+
+        frames += math.ceil(reach / self.steps_per_frame)
+        if squeeze == "lapped":
+            frames += 1  # half a block into each neighbour
+        before = 0 if self.upsampling is None else math.ceil(self.mel_spec.win_length / hop) - 1
+        self._context_frames = (frames + before, frames)
+
+    @property
+    def context_frames(self) -> tuple[int, int]:
+        return self._context_frames
+
+    def _condition(self, mel: Tensor) -> Tensor:
+        """The mel at the rate of the latents: (batch, condition channels, time)."""
+        if self.upsampling is None:
+            return mel
+        folded, _ = self._fold(self.upsampling(mel))
+        return folded
+
+    def forward(self, audio: Array, mel: Array) -> tuple[Array, Array]:
+        """From audio to latents.
+
+        Args:
+            audio: (batch, samples) or (samples,) with samples = frames * hop (up to a hop fewer are
+                completed with zeros).
+            mel: (batch, n_mels, frames) or (n_mels, frames).
+
+        Returns:
+            z (batch, n_group, samples / n_group), early outputs first, standard normal under the
+            model; and log_det (batch,), in nats. Without the batch axis for input without one.
+        """
+        frames = _tensor(mel, "mel").to(device=self.device, dtype=self.dtype)
+        samples, frames, batched = self._paired(audio, frames)
+        z, log_det = self.flow(samples.unsqueeze(1), self._condition(frames))
+        if not batched:
+            z, log_det = z[0], log_det[0]
+        return _like(audio, z), _like(audio, log_det)
+
+    def inverse(self, z: Array, mel: Array) -> Array:
+        """From latents to audio: the exact inverse of `forward`, differentiable, not clipped.
+
+        Args:
+            z: (batch, n_group, frames * hop / n_group), or without the batch axis.
+            mel: (batch, n_mels, frames), or without the batch axis.
+
+        Returns:
+            (batch, frames * hop), or (frames * hop,).
+        """
+        frames = _tensor(mel, "mel").to(device=self.device, dtype=self.dtype)
+        latents = _tensor(z, "z").to(device=self.device, dtype=self.dtype)
+        batched = latents.ndim == 3
+        if not batched:
+            latents, frames = latents.unsqueeze(0), frames.unsqueeze(0)
+        expected = (frames.shape[0], self.n_group, frames.shape[-1] * self.steps_per_frame)
+        if latents.shape != expected:
+            raise ValueError(
+                f"latents of shape {tuple(latents.shape)} do not fit the mel: expected {expected}"
+            )
+        audio = self.flow.inverse(latents, self._condition(frames)).squeeze(1)
+        return _like(z, audio if batched else audio[0])
+
+    def log_likelihood(self, audio: Tensor, mel: Tensor) -> Tensor:
+        z, log_det = self.flow(audio.unsqueeze(1), self._condition(mel))
+        z = z.to(log_det.dtype)
+        size = z[0].numel()
+        return log_det - 0.5 * z.square().sum(dim=(1, 2)) - 0.5 * size * math.log(2 * math.pi)
+
+    def generate(
+        self, mel: Tensor, noise: Noise, temperature: float, first_frame: int = 0
+    ) -> Tensor:
+        return self.inverse(self.latents(mel, noise, temperature, first_frame), mel)
+
+    def latents(
+        self, mel: Tensor, noise: Noise, temperature: float, first_frame: int = 0
+    ) -> Tensor:
+        """The latents that ``noise`` gives for a mel (batch, n_mels, frames), times temperature."""
+        hop = self.mel_spec.hop_length
+        drawn = noise.normal(first_frame, mel.shape[-1], hop)
+        # (frames, steps, n_group) -> (n_group, frames * steps)
+        z = drawn.reshape(-1, self.n_group).T * temperature
+        return z.to(device=self.device, dtype=self.dtype).expand(mel.shape[0], -1, -1)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the parameters."""
+        return next(self.parameters()).dtype
+
+
+__all__ = ["BandScale", "WaveGlow"]

@@ -1,0 +1,102 @@
+"""The gated, dilated convolution stack of WaveNet, as flows use it: not causal, conditioned."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+
+class GatedConvStack(nn.Module):
+    r"""WaveNet's residual stack without causality ("WN" in WaveGlow).
+
+    With h the hidden channels of layer l, dilation :math:`2^l` and condition c,
+
+    .. math::
+        a, b &= W_l *_{2^l} h + V_l c \\
+        r, k &= R_l (\tanh a \odot \sigma(b)) \\
+        h &\leftarrow h + r, \qquad y \leftarrow y + k,
+
+    where h starts as a 1x1 convolution of the input and the output is a 1x1 convolution of the
+    summed skips y, initialised with zeros, so that a coupling built on it starts as the identity.
+    Sequence length is kept (zero padding at the ends). Shapes: x (batch, in_channels, time),
+    condition (batch, condition_channels, time), result (batch, out_channels, time). Papers:
+    WaveNet (van den Oord et al., 2016), WaveGlow (Prenger et al., 2019).
+
+    Args:
+        in_channels, out_channels, condition_channels: widths of input, output and condition.
+        channels: hidden width h.
+        n_layers: number of gated layers; dilation doubles from 1.
+        kernel_size: taps of each dilated convolution, odd.
+        weight_norm: train with weight normalisation (Salimans and Kingma, 2016). Turn it off for
+            weights that come with the norm already fused.
+        separable: depthwise-separable dilated convolutions (SqueezeWave, Zhai et al., 2020): a
+            dilated convolution of each channel by itself, then a 1x1 convolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        condition_channels: int,
+        channels: int = 256,
+        n_layers: int = 8,
+        kernel_size: int = 3,
+        weight_norm: bool = True,
+        separable: bool = False,
+    ) -> None:
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size is {kernel_size}: it must be odd to keep the length")
+        if n_layers < 1:
+            raise ValueError(f"n_layers is {n_layers}: the stack needs at least one layer")
+        self.channels = channels
+        self.n_layers = n_layers
+        # Frames of context that the output needs on each side of the input.
+        self.reach = (kernel_size // 2) * (2**n_layers - 1)
+
+        def conv(n_in: int, n_out: int, kernel: int = 1, dilation: int = 1) -> nn.Module:
+            if separable and kernel > 1:
+                depthwise = nn.Conv1d(
+                    n_in,
+                    n_in,
+                    kernel,
+                    dilation=dilation,
+                    padding=dilation * (kernel // 2),
+                    groups=n_in,
+                )
+                return nn.Sequential(depthwise, conv(n_in, n_out))
+            layer = nn.Conv1d(
+                n_in, n_out, kernel, dilation=dilation, padding=dilation * (kernel // 2)
+            )
+            return parametrizations.weight_norm(layer) if weight_norm else layer
+
+        self.start = conv(in_channels, channels)
+        # One convolution serves the condition of all layers: computed once a pass.
+        self.condition = conv(condition_channels, 2 * channels * n_layers)
+        self.dilated = nn.ModuleList(
+            conv(channels, 2 * channels, kernel_size, 2**layer) for layer in range(n_layers)
+        )
+        # The residual of the last layer would go nowhere, so that layer has a skip only.
+        self.residual_skip = nn.ModuleList(
+            conv(channels, channels if layer == n_layers - 1 else 2 * channels)
+            for layer in range(n_layers)
+        )
+        # Weight normalisation cannot hold a zero-initialised layer, so this one has none.
+        self.end = nn.Conv1d(channels, out_channels, 1)
+        nn.init.zeros_(self.end.weight)
+        nn.init.zeros_(self.end.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        hidden = self.start(x)
+        conditions = self.condition(condition).chunk(self.n_layers, dim=1)
+        skip = torch.zeros_like(hidden)
+        for layer in range(self.n_layers):
+            a, b = (self.dilated[layer](hidden) + conditions[layer]).chunk(2, dim=1)
+            out = self.residual_skip[layer](torch.tanh(a) * torch.sigmoid(b))
+            if layer < self.n_layers - 1:
+                residual, out = out.chunk(2, dim=1)
+                hidden = hidden + residual
+            skip = skip + out
+        result: Tensor = self.end(skip)
+        return result
