@@ -1,1 +1,58 @@
-"""flow-vocoder: from log-mel spectrograms to speech by a normalizing flow, in one parallel pass."""
+"""flow-vocoder: log-mel spectrograms to speech by a normalizing flow, in one parallel pass.
+
+>>> import vocoder
+>>> model = vocoder.load("runs/my-voice/model")  # doctest: +SKIP
+>>> audio = model.synthesize(mel)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Name -> the module that defines it. Resolved on first use, so that `import vocoder` itself costs
+# nothing: torch takes seconds, and `vocoder --help` needs none of it.
+_HOMES = {
+    "CheckpointError": "vocoder.checkpoints",
+    "MelError": "vocoder.audio",
+    "MelSpec": "vocoder.audio",
+    "Vocoder": "vocoder.models",
+    "load": "vocoder.library",
+    "load_published_waveglow": "vocoder.models",
+    "read_audio": "vocoder.audio",
+    "synthesize": "vocoder.library",
+    "write_audio": "vocoder.audio",
+}
+
+if TYPE_CHECKING:
+    from vocoder.audio import MelError, MelSpec, read_audio, write_audio
+    from vocoder.checkpoints import CheckpointError
+    from vocoder.library import load, synthesize
+    from vocoder.models import Vocoder, load_published_waveglow
+
+__all__ = [
+    "CheckpointError",
+    "MelError",
+    "MelSpec",
+    "Vocoder",
+    "__version__",
+    "load",
+    "load_published_waveglow",
+    "read_audio",
+    "synthesize",
+    "write_audio",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vocoder' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -49,8 +49,8 @@ def load_published_waveglow(
 
     Args:
         state_dict_or_path: the state dict, or a dict that holds it under ``state_dict``, ``model``
-            or ``weights``; or a path to a ``.safetensors`` file or a ``torch.save`` file of tensors.
-            Weight-normalised or fused, with or without a ``module.`` or ``weights.`` prefix.
+            or ``weights``; or a path to a ``.safetensors`` file or a ``torch.save`` file of
+            tensors. Weight-normalised or fused, with or without a ``module.`` or ``weights.`` prefix.
         config: the published config (a dict, or a path to its JSON), whole or its
             ``waveglow_config`` part. Checked against the tensors; its ``data_config``, if there,
             sets the mel convention.
@@ -115,8 +115,11 @@ def _read(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
             f"{path} holds a pickled module, and loading it would run code from the file, so it is "
             f"refused: {_HOW_TO_CONVERT}"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a readable file of tensors: {error}") from error
+    except Exception as error:
+        # A file of another kind makes the restricted unpickler fail in any way it likes.
+        raise CheckpointError(
+            f"{path} is not a readable file of tensors ({type(error).__name__}: {error})"
+        ) from error
     file_config = content.get("config") if isinstance(content, Mapping) else None
     return content, file_config if isinstance(file_config, Mapping) else None
 

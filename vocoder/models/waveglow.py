@@ -98,8 +98,8 @@ class WaveGlow(Vocoder):
         \log p(x \mid m) = \log \mathcal N(z; 0, I) + \log |\det \partial f / \partial x|
 
     f turns the waveform x into ``n_group`` channels and applies ``n_flows`` steps, each an
-    invertible 1x1 convolution and an affine coupling whose gated convolution stack sees the mel m; every
-    ``n_early_every`` steps, ``n_early_size`` channels are finished. All samples come out of one
+    invertible 1x1 convolution and an affine coupling whose gated convolution stack sees the mel m;
+    every ``n_early_every`` steps, ``n_early_size`` channels are finished. All samples come out of one
     parallel pass of :math:`f^{-1}`. Paper: WaveGlow (Prenger, Valle and Catanzaro, 2019).
 
     ``squeeze="blocks"`` cuts the waveform into plain blocks of n_group samples, as the paper does

@@ -1,0 +1,216 @@
+"""Weights of the published WaveGlow give the published numbers, whatever form they come in."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import vocoder
+from vocoder import CheckpointError, load_published_waveglow
+from vocoder.flows import AffineCoupling, InvertibleConv1x1
+
+REFERENCE = Path(__file__).parent / "data" / "waveglow_parity_small.safetensors"
+
+
+@pytest.fixture(scope="module")
+def reference() -> dict[str, Tensor]:
+    return load_file(REFERENCE)
+
+
+@pytest.fixture(scope="module")
+def config() -> dict[str, Any]:
+    with safetensors.safe_open(REFERENCE, "pt") as file:
+        return json.loads(file.metadata()["config"])
+
+
+@pytest.fixture(scope="module")
+def weights(reference: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix("weights."): v for k, v in reference.items() if k.startswith("weights.")}
+
+
+def close(ours: Tensor, theirs: Tensor) -> bool:
+    return ours.shape == theirs.shape and bool((ours - theirs).abs().max() < 1e-4)
+
+
+def test_numbers_of_the_published_implementation(
+    reference: dict[str, Tensor], config: dict[str, Any]
+) -> None:
+    model = load_published_waveglow(REFERENCE)
+    log_dets: list[Tensor] = []
+    for module in model.modules():
+        if isinstance(module, AffineCoupling | InvertibleConv1x1):
+            module.register_forward_hook(lambda _m, _i, out: log_dets.append(out[1]))
+    with torch.no_grad():
+        z, log_det = model(reference["audio"], reference["mel"])
+    assert close(z, reference["z"])
+    # Steps alternate 1x1 convolution, coupling; each early output's rest is within the step before.
+    order = [m for m in model.modules() if isinstance(m, AffineCoupling | InvertibleConv1x1)]
+    assert len(order) == len(log_dets) == 2 * config["n_flows"]
+    couplings, mixings = log_dets[1::2], log_dets[0::2]
+    assert close(torch.stack(couplings), reference["sum_log_s"])
+    # The published figure is batch * time * log|det W|.
+    assert close(torch.stack(mixings).sum(dim=1), reference["log_det_W"])
+    assert close(log_det, reference["sum_log_s"].sum(dim=0) + torch.stack(mixings).sum(dim=0))
+
+    with torch.no_grad():
+        loss = -model.log_prob(reference["audio"], reference["mel"]).sum()
+    # The published loss leaves out the normal density's constant.
+    per_sample = loss / reference["audio"].numel() - 0.5 * math.log(2 * math.pi)
+    assert close(per_sample.reshape(1), reference["loss"])
+
+    with torch.no_grad():
+        zero = model.inverse(torch.zeros_like(z), reference["mel"])
+        drawn = reference["infer_latents"]
+        early, channels = config["n_early_size"], config["n_group"]
+        last = channels - early * ((config["n_flows"] - 1) // config["n_early_every"])
+        # Drawn last channels first, then the early outputs from the deepest; ours: early first.
+        parts = [drawn[:, :last], *drawn[:, last:].split(early, dim=1)]
+        latents = torch.cat(parts[::-1], dim=1)
+        audio = model.inverse(latents, reference["mel"])
+    assert close(zero, reference["infer_zero"])
+    assert close(audio, reference["infer"])
+
+
+def fused(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weight norm taken out by torch itself."""
+    result = {k: v for k, v in weights.items() if not k.endswith(("weight_g", "weight_v"))}
+    for name in weights:
+        if name.endswith("weight_v"):
+            stem = name.removesuffix("weight_v")
+            result[stem + "weight"] = torch._weight_norm(
+                weights[name], weights[stem + "weight_g"], 0
+            )
+    return result
+
+
+def new_style(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The names that torch's present weight_norm gives."""
+    renamed = {}
+    for name, value in weights.items():
+        name = name.replace("weight_g", "parametrizations.weight.original0")
+        renamed[name.replace("weight_v", "parametrizations.weight.original1")] = value
+    return renamed
+
+
+FORMS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
+    "plain": lambda w: w,
+    "fused": fused,
+    "new weight norm": new_style,
+    "module prefix": lambda w: {f"module.{k}": v for k, v in w.items()},
+    "in state_dict": lambda w: {"state_dict": w, "epoch": 3},
+    "in model, prefixed": lambda w: {"model": {f"module.{k}": v for k, v in fused(w).items()}},
+    "half precision aside": lambda w: {k: v.double() for k, v in w.items()},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("where", ["dict", "pt", "safetensors"])
+def test_every_form_gives_the_same_audio(
+    form: str, where: str, weights: dict[str, Tensor], reference: dict[str, Tensor], tmp_path: Path
+) -> None:
+    content = FORMS[form](weights)
+    source: Any = content
+    if where == "pt":
+        source = tmp_path / "waveglow.pt"
+        torch.save(content, source)
+    elif where == "safetensors":
+        if not all(isinstance(value, Tensor) for value in content.values()):
+            pytest.skip("safetensors files hold no nested dicts")
+        source = tmp_path / "waveglow.safetensors"
+        save_file(content, source)
+    model = load_published_waveglow(source)
+    with torch.no_grad():
+        zero = model.inverse(torch.zeros_like(reference["z"]), reference["mel"])
+    assert close(zero, reference["infer_zero"])
+
+
+def test_it_is_a_vocoder_like_any_other(tmp_path: Path, reference: dict[str, Tensor]) -> None:
+    model = load_published_waveglow(REFERENCE)
+    mel = reference["mel"][0].clamp(-11, 2)
+    audio = model.synthesize(mel, temperature=0.6)
+    assert audio.shape == (mel.shape[1] * 256,)
+    again = vocoder.load(model.save(tmp_path / "model"))
+    assert torch.equal(again.synthesize(mel, temperature=0.6), audio)
+
+
+def test_config_is_read_and_checked(
+    weights: dict[str, Tensor], config: dict[str, Any], tmp_path: Path
+) -> None:
+    whole = {
+        "waveglow_config": config,
+        "data_config": {"sampling_rate": 24000, "mel_fmax": 7600.0, "segment_length": 16000},
+    }
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(whole))
+    for given in (whole, path, str(path)):
+        model = load_published_waveglow(weights, given)
+        assert model.sample_rate == 24000
+        assert model.mel_spec.fmax == 7600
+        assert model.mel_spec.center
+    assert load_published_waveglow(weights, config).sample_rate == 22050
+    with pytest.raises(CheckpointError, match="n_flows = 12 and the tensors say 4"):
+        load_published_waveglow(weights, {**config, "n_flows": 12})
+    with pytest.raises(CheckpointError, match="not readable as JSON"):
+        load_published_waveglow(weights, tmp_path / "missing.json")
+
+
+class Payload:
+    """What a hostile file would hold: unpickling it runs code."""
+
+    ran = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_run, ())
+
+
+def _run() -> int:
+    Payload.ran = True
+    return 1
+
+
+def test_a_pickled_module_is_refused_and_nothing_runs(tmp_path: Path) -> None:
+    path = tmp_path / "waveglow_256channels.pt"
+    torch.save({"model": Payload()}, path)
+    with pytest.raises(CheckpointError, match=re.escape("torch.save({'state_dict'")):
+        load_published_waveglow(path)
+    path.write_bytes(pickle.dumps(Payload()))
+    with pytest.raises(CheckpointError):
+        load_published_waveglow(path)
+    with pytest.raises(CheckpointError, match="pickled"):
+        vocoder.load(path)
+    torch.save({"model": torch.nn.Linear(2, 2)}, path)
+    with pytest.raises(CheckpointError, match="pickled module"):
+        load_published_waveglow(path)
+    assert not Payload.ran
+
+
+def test_other_files_and_dicts_are_refused(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="there is no file"):
+        load_published_waveglow(tmp_path / "none.pt")
+    (tmp_path / "text.pt").write_text("hello")
+    with pytest.raises(CheckpointError):
+        load_published_waveglow(tmp_path / "text.pt")
+    (tmp_path / "text.safetensors").write_text("hello")
+    with pytest.raises(CheckpointError, match="not a readable safetensors"):
+        load_published_waveglow(tmp_path / "text.safetensors")
+    with pytest.raises(CheckpointError, match="not the weights of a WaveGlow"):
+        load_published_waveglow({"layer.weight": torch.zeros(2)})
+    some = {k: v for k, v in weights.items() if k != "WN.1.end.bias"}
+    with pytest.raises(CheckpointError, match="missing"):
+        load_published_waveglow(some)
+    with pytest.raises(CheckpointError, match="unexpected"):
+        load_published_waveglow({**weights, "WN.1.extra.bias": torch.zeros(2)})
+    lone = {k: v for k, v in weights.items() if k != "WN.0.start.weight_v"}
+    with pytest.raises(CheckpointError, match="weight_v is not"):
+        load_published_waveglow(lone)

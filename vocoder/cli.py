@@ -1,0 +1,175 @@
+"""The command `vocoder`: each subcommand reads its arguments, calls the package, and prints.
+
+Heavy imports happen inside the commands, so that `vocoder --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import vocoder
+
+if TYPE_CHECKING:
+    from vocoder.models import Vocoder
+
+app = typer.Typer(
+    name="vocoder",
+    help="Log-mel spectrograms to speech by a normalizing flow.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint",
+        "-c",
+        help="Checkpoint directory, or the name of a bundled model. [default: the bundled default]",
+    ),
+]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Audio file to write.")]
+Temperature = Annotated[
+    float, typer.Option("--temperature", "-t", help="Scale of the latent noise, usually 0 to 1.")
+]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the latent noise.")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite the output file.")]
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"flow-vocoder {vocoder.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def synthesize(
+    mel: Annotated[Path, typer.Argument(help="Log-mel spectrogram: a .npy array (bands, frames).")],
+    output: Output,
+    checkpoint: Checkpoint = None,
+    temperature: Temperature = 0.667,
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Audio from a log-mel spectrogram in a .npy file."""
+    _refuse_overwriting(output, force)
+    spectrogram = _read_mel(mel)
+    model = vocoder.load(checkpoint)
+    started = time.perf_counter()
+    audio = model.synthesize(spectrogram, temperature=temperature, seed=seed)
+    _write(output, audio, model, time.perf_counter() - started)
+
+
+@app.command()
+def resynthesize(
+    audio: Annotated[Path, typer.Argument(help="Audio file of any format and sample rate.")],
+    output: Output,
+    checkpoint: Checkpoint = None,
+    temperature: Temperature = 0.667,
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Copy synthesis: the mel spectrogram of a recording, turned back into audio."""
+    _refuse_overwriting(output, force)
+    model = vocoder.load(checkpoint)
+    samples, _ = vocoder.read_audio(audio, model.sample_rate)
+    started = time.perf_counter()
+    result = model.synthesize(model.mel(samples), temperature=temperature, seed=seed)
+    # The mel describes whole hops; the recording's own length is what the user expects back.
+    _write(output, result[: len(samples)], model, time.perf_counter() - started)
+
+
+@app.command()
+def info(
+    checkpoint: Annotated[
+        str | None, typer.Argument(help="Checkpoint directory, or the name of a bundled model.")
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """What a checkpoint is: its family, size, mel convention and arguments."""
+    import dataclasses
+    import json
+
+    from rich.console import Console
+    from rich.table import Table
+
+    model = vocoder.load(checkpoint)
+    past, ahead = model.context_frames
+    milliseconds = 1000 * model.mel_spec.hop_length / model.sample_rate
+    facts = {
+        "family": model.family,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "sample_rate": model.sample_rate,
+        "context_frames": past,
+        "look_ahead_frames": ahead,
+        "look_ahead_ms": round(ahead * milliseconds, 1),
+        "mel_spec": dataclasses.asdict(model.mel_spec),
+        "config": {k: v for k, v in model.config.items() if k != "mel_spec"},
+    }
+    if json_output:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            table.add_row(f"[bold]{name}[/]", "")
+            for key, inner in value.items():
+                table.add_row(f"  {key}", str(inner))
+        else:
+            table.add_row(
+                f"[bold]{name}[/]", f"{value:,}" if isinstance(value, int) else str(value)
+            )
+    Console().print(table)
+
+
+def _read_mel(path: Path) -> np.ndarray:  # type: ignore[name-defined]  # noqa: F821
+    import numpy as np
+
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}: give a .npy file with a log-mel spectrogram")
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(
+            f"{path} is not a readable .npy array of numbers ({error}): write one with numpy.save"
+        ) from error
+
+
+def _refuse_overwriting(output: Path, force: bool) -> None:
+    # Before the work, so that minutes of it are not thrown away.
+    if output.exists() and not force:
+        raise ValueError(f"{output} exists: choose another name, or overwrite it with --force")
+    if not output.parent.is_dir():
+        raise ValueError(f"there is no directory {output.parent} to write {output.name} into")
+
+
+def _write(output: Path, audio: object, model: Vocoder, seconds: float) -> None:
+    vocoder.write_audio(output, audio, model.sample_rate)  # type: ignore[arg-type]
+    length = len(audio) / model.sample_rate  # type: ignore[arg-type]
+    typer.echo(
+        f"{output}: {length:.2f} s at {model.sample_rate:,} Hz, made in {seconds:.2f} s "
+        f"({length / seconds:.1f} times real time)"
+    )
+
+
+def main() -> None:
+    """Entry point: what a user can mend is said in one sentence, without a traceback."""
+    try:
+        app()
+    except (ValueError, OSError, ImportError, NotImplementedError) as error:
+        # MelError, CheckpointError and AudioError are ValueErrors.
+        typer.secho(f"vocoder: {error}", fg=typer.colors.RED, err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
