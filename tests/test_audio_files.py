@@ -1,0 +1,198 @@
+"""Audio files: every format in, 16-bit out, nothing wrapped and nothing half-written."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from vocoder.audio import read_audio, write_audio
+
+RECORDING = sorted((Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs").glob("*.flac"))[0]
+
+
+def tone(frequency: float, rate: int, seconds: float = 1.0) -> torch.Tensor:
+    time = torch.arange(int(rate * seconds), dtype=torch.float64) / rate
+    return (0.5 * torch.sin(2 * math.pi * frequency * time)).float()
+
+
+def level(audio: torch.Tensor) -> float:
+    """Of the middle of the audio, away from the edges, in dB of full scale."""
+    middle = audio[len(audio) // 4 : -len(audio) // 4]
+    return 10 * math.log10(middle.square().mean().item() + 1e-20)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_16_bit_audio_comes_back_bit_for_bit(tmp_path, suffix):
+    audio, rate = read_audio(RECORDING)
+    audio[:3] = torch.tensor([-1.0, 32767 / 32768, -1 / 32768])
+    assert (audio.dtype, audio.ndim, rate) == (torch.float32, 1, 16000)
+    write_audio(tmp_path / f"copy{suffix}", audio, rate)
+    again, again_rate = read_audio(tmp_path / f"copy{suffix}")
+    assert torch.equal(again, audio)
+    assert again_rate == rate
+    assert soundfile.info(tmp_path / f"copy{suffix}").subtype == "PCM_16"
+    assert [path.name for path in tmp_path.iterdir()] == [f"copy{suffix}"]
+
+
+def test_samples_are_rounded_and_full_scale_is_the_greatest_integer(tmp_path):
+    audio = np.array([1.0, -1.0, 0.6 / 32768, -0.6 / 32768, 0.4 / 32768, 2.5 / 32768])
+    write_audio(tmp_path / "a.wav", audio, 8000)
+    pcm, _ = soundfile.read(tmp_path / "a.wav", dtype="int16")
+    assert pcm.tolist() == [32767, -32768, 1, -1, 0, 2]
+
+
+def test_what_is_too_loud_is_clipped_with_a_warning_and_never_wrapped(tmp_path):
+    audio = torch.tensor([0.25, 1.5, -3.0, 1.0, -1.0])
+    with pytest.warns(UserWarning, match=r"Clipped 2 of 5 samples of a\.wav.*the peak was 3\."):
+        write_audio(tmp_path / "a.wav", audio, 8000)
+    pcm, _ = soundfile.read(tmp_path / "a.wav", dtype="int16")
+    assert pcm.tolist() == [8192, 32767, -32768, 32767, -32768]
+
+
+@pytest.mark.parametrize(
+    "kind", ["tensor", "numpy", "float64", "bfloat16", "with gradient", "view"]
+)
+def test_any_floating_audio_is_written(tmp_path, kind):
+    audio = torch.tensor([0.5, -0.25, 0.0])
+    write_audio(
+        tmp_path / "a.wav",
+        {
+            "tensor": audio,
+            "numpy": audio.numpy(),
+            "float64": audio.double().numpy(),
+            "bfloat16": audio.bfloat16(),
+            "with gradient": audio.clone().requires_grad_(),
+            "view": torch.stack([audio, audio], dim=1)[:, 0],
+        }[kind],
+        np.int64(8000),
+    )
+    assert torch.equal(read_audio(tmp_path / "a.wav")[0], audio)
+
+
+def test_minutes_of_ogg_are_written_whole(tmp_path):
+    """In one call libsndfile's encoder would overflow the stack."""
+    audio = tone(440, 8000, seconds=240)
+    write_audio(tmp_path / "a.ogg", audio, 8000)
+    again, rate = read_audio(tmp_path / "a.ogg")
+    assert (len(again), rate) == (len(audio), 8000)
+    assert level(again - audio) < level(audio) - 20
+
+
+@pytest.mark.parametrize("container", ["WAV", "FLAC", "OGG", "MP3", "AIFF"])
+def test_many_formats_are_read_as_the_mean_of_their_channels(tmp_path, container):
+    left, right = tone(440, 22050), tone(660, 22050)
+    path = tmp_path / "stereo"  # the content tells the format, not the name
+    soundfile.write(path, torch.stack([left, right], dim=1).numpy(), 22050, format=container)
+    audio, rate = read_audio(str(path))
+    expected = (left + right) / 2
+    assert rate == 22050
+    assert (audio.dtype, audio.shape) == (torch.float32, expected.shape)
+    assert level(audio - expected) < level(expected) - 25
+
+
+@pytest.mark.parametrize(("old", "new"), [(44100, 22050), (48000, 22050), (16000, 44100)])
+def test_resampling_keeps_time_pitch_and_level(tmp_path, old, new):
+    write_audio(tmp_path / "a.wav", tone(1000, old), old)
+    audio, rate = read_audio(tmp_path / "a.wav", sample_rate=new)
+    assert (rate, audio.dtype, len(audio)) == (new, torch.float32, new)
+    assert level(audio - tone(1000, new)) < -80
+
+
+def test_resampling_leaves_no_alias(tmp_path):
+    write_audio(tmp_path / "a.wav", tone(15000, 44100), 44100)
+    assert level(read_audio(tmp_path / "a.wav")[0]) > -10
+    assert level(read_audio(tmp_path / "a.wav", 22050)[0]) < -90
+
+
+def test_rates_without_a_common_divisor_are_resampled(tmp_path):
+    write_audio(tmp_path / "a.wav", tone(1000, 44101), 44101)
+    audio, _ = read_audio(tmp_path / "a.wav", 22050)
+    assert level(audio - tone(1000, 22050)) < -80
+
+
+def test_what_cannot_be_read_is_refused_in_a_sentence(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"There is no file .*none\.wav\.$"):
+        read_audio(tmp_path / "none.wav")
+    with pytest.raises(IsADirectoryError, match="is a directory, not an audio file"):
+        read_audio(tmp_path)
+    (tmp_path / "empty.wav").touch()
+    with pytest.raises(ValueError, match=r"empty\.wav is empty"):
+        read_audio(tmp_path / "empty.wav")
+    (tmp_path / "text.wav").write_text("this is not audio\n" * 100)
+    with pytest.raises(ValueError, match=r"text\.wav is not audio that can be read"):
+        read_audio(tmp_path / "text.wav")
+    soundfile.write(tmp_path / "header.wav", np.zeros(0), 16000)
+    with pytest.raises(ValueError, match=r"header\.wav holds no samples"):
+        read_audio(tmp_path / "header.wav")
+    soundfile.write(tmp_path / "nan.wav", np.array([0.0, np.nan, np.inf]), 16000, subtype="FLOAT")
+    with pytest.raises(ValueError, match="NaN or infinity in 2 of 3 samples"):
+        read_audio(tmp_path / "nan.wav")
+    for rate in (0, -1, 22050.0, True):
+        with pytest.raises(ValueError, match="positive whole number of Hz"):
+            read_audio(RECORDING, rate)
+
+
+BAD_AUDIO = {
+    "NaN": (torch.tensor([0.0, math.nan]), "NaN or infinity in 1 of 2 samples"),
+    "infinite": (np.array([np.inf, -np.inf]), "NaN or infinity in 2 of 2 samples"),
+    "empty": (torch.zeros(0), "no samples to write"),
+    "batch": (torch.zeros(1, 100), r"must be mono, \(samples,\), got shape \(1, 100\)"),
+    "int16": (np.zeros(100, dtype=np.int16), "floating point.*got int16; divide .* by 32768"),
+    "int tensor": (torch.zeros(100, dtype=torch.int16), "floating point.*got torch.int16"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_AUDIO)
+def test_bad_audio_leaves_the_file_that_was_there(tmp_path, kind):
+    audio, message = BAD_AUDIO[kind]
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"what was there")
+    with pytest.raises(ValueError, match=message):
+        write_audio(path, audio, 16000)
+    assert path.read_bytes() == b"what was there"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_bad_places_are_refused_in_a_sentence(tmp_path):
+    audio = torch.zeros(100)
+    with pytest.raises(FileNotFoundError, match=r"no folder .*missing to write a\.wav to"):
+        write_audio(tmp_path / "missing" / "a.wav", audio, 16000)
+    with pytest.raises(IsADirectoryError, match="is a directory"):
+        write_audio(tmp_path, audio, 16000)
+    for name in ("a.mp3", "a"):
+        with pytest.raises(ValueError, match=r"by its suffix: use \.wav, \.flac, \.ogg"):
+            write_audio(tmp_path / name, audio, 16000)
+    with pytest.raises(ValueError, match="positive whole number of Hz"):
+        write_audio(tmp_path / "a.wav", audio, 0)
+    with pytest.raises(ValueError, match=r"Cannot write .*a\.flac as FLAC at 10000000 Hz"):
+        write_audio(tmp_path / "a.flac", audio, 10_000_000)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_the_file_that_was_there(tmp_path):
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"what was there")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_audio(path, torch.zeros(10000), 16000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == b"what was there"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_clipped_audio_is_written_even_where_warnings_are_errors(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="Clipped"):
+            write_audio(tmp_path / "a.wav", torch.tensor([2.0]), 8000)
+    assert read_audio(tmp_path / "a.wav")[0].tolist() == [32767 / 32768]
