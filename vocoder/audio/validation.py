@@ -134,8 +134,7 @@ def _advice(values: Tensor, spec: MelSpec) -> str:
     low, high = _limits(spec)
     least, most = _extremes(values)
 
-    # Without the logarithm, values crowd near 0 under a few peaks; logarithms spread evenly.
-    if least >= 0 and values.median().item() < 0.2 * most and spec.log(most) <= high:
+    if _looks_linear(values) and spec.log(most) <= high:
         return _linear_advice(spec)
 
     if least >= low and most <= high + spec.power * spec.log(32768):
@@ -173,7 +172,7 @@ def _check_lookalikes(values: Tensor, spec: MelSpec) -> None:
     if least == most:  # silence, or a made-up constant: nothing to tell a convention by
         return
     enough = values.shape[-1] >= MIN_FRAMES
-    if least >= 0 and enough:
+    if enough and _looks_linear(values):
         _warn(f"The mel has no value below 0: {_linear_advice(spec)}.")
         return
 
@@ -202,6 +201,12 @@ def _limits(spec: MelSpec) -> tuple[float, float]:
 def _extremes(values: Tensor) -> tuple[float, float]:
     least, most = torch.aminmax(values)
     return least.item(), most.item()
+
+
+def _looks_linear(values: Tensor) -> bool:
+    """Without the logarithm, values crowd near 0 under a few peaks; logarithms spread evenly."""
+    least, most = _extremes(values)
+    return least >= 0 and values.median().item() < 0.2 * most
 
 
 def _rests_on(values: Tensor, floor: float) -> bool:

@@ -1,0 +1,226 @@
+"""check_mel: real mels pass without a word, other conventions are named and converted."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from vocoder.audio import PRESETS, LogMel, MelError, MelSpec, check_mel, read_audio
+
+RECORDINGS = sorted((Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs").glob("*.flac"))
+LJSPEECH = MelSpec.preset("ljspeech")
+SPECS = {
+    **PRESETS,
+    "power": dataclasses.replace(LJSPEECH, power=2.0),
+    "base 10": dataclasses.replace(LJSPEECH, log_base="10"),
+    "power, base 10": dataclasses.replace(LJSPEECH, power=2.0, log_base="10", floor=1e-10),
+    "htk": dataclasses.replace(LJSPEECH, mel_scale="htk", mel_norm=None, center=True),
+}
+SPEECH = {
+    rate: [read_audio(path, rate)[0] for path in RECORDINGS[::5]]
+    for rate in {spec.sample_rate for spec in SPECS.values()}
+}
+BASE_10 = r"looks like a base-10 logarithm, so use mel \* math\.log\(10\)"
+
+
+def speech_mel(spec: MelSpec, gain: float = 1.0) -> torch.Tensor:
+    """Of a recording, with the hiss of a poor microphone so that it does not rest on the floor."""
+    audio = SPEECH[spec.sample_rate][0]
+    hiss = 1e-3 * torch.randn(len(audio), generator=torch.Generator().manual_seed(0))
+    return LogMel(spec)(gain * (audio + hiss))
+
+
+# What must pass, and (warnings being errors here) pass without a word.
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.01, "peak"])
+@pytest.mark.parametrize("name", SPECS)
+def test_speech_loud_and_quiet_passes(name, gain):
+    spec = SPECS[name]
+    for audio in SPEECH[spec.sample_rate]:
+        scale = 1 / audio.abs().max() if gain == "peak" else gain
+        check_mel(LogMel(spec)(scale * audio), spec)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_silence_noise_and_full_scale_square_waves_pass(name):
+    spec = SPECS[name]
+    log_mel = LogMel(spec)
+    samples = 100 * spec.hop_length
+    check_mel(log_mel(torch.zeros(samples)), spec)
+    noise = torch.rand(samples, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for level in (1.0, 0.1, 1e-3, 1e-5):
+        check_mel(log_mel(level * noise), spec)
+    period = torch.arange(samples) * 100 / spec.sample_rate
+    check_mel(log_mel(torch.where(period % 1 < 0.5, 1.0, -1.0)), spec)
+    half_silent = noise.clone()
+    half_silent[samples // 2 :] = 0
+    check_mel(log_mel(half_silent), spec)
+
+
+def test_noisy_speech_passes():
+    spec = MelSpec.preset("speech-16k")
+    log_mel = LogMel(spec)
+    generator = torch.Generator().manual_seed(0)
+    for audio in SPEECH[16000]:
+        for decibels in (0, 20, 30):
+            hiss = torch.randn(len(audio), generator=generator) * audio.std()
+            noisy = audio + hiss * 10 ** (-decibels / 20)
+            check_mel(log_mel(noisy / noisy.abs().max()), spec)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_any_floating_dtype_one_frame_and_a_batch_pass(dtype):
+    mel = speech_mel(LJSPEECH).to(dtype)
+    check_mel(mel, LJSPEECH)
+    check_mel(mel[:, :1], LJSPEECH)
+    check_mel(torch.stack([mel, mel.flip(-1)]).requires_grad_(), LJSPEECH)
+
+
+def test_made_up_mels_pass():
+    check_mel(torch.zeros(80, 50), LJSPEECH)
+    check_mel(torch.full((80, 50), -5.0), LJSPEECH)
+    check_mel(torch.randn(80, 50, generator=torch.Generator().manual_seed(0)), LJSPEECH)
+
+
+def test_a_little_beyond_the_bounds_passes_and_more_does_not():
+    mel = speech_mel(LJSPEECH)
+    mel[3, 4], mel[5, 6] = LJSPEECH.log_floor - 1.4, LJSPEECH.log_ceiling + 1.9
+    check_mel(mel, LJSPEECH)
+    mel[3, 4] = LJSPEECH.log_floor - 1.6
+    with pytest.raises(MelError, match=r"from -13\.11 to 5\.125.*allows -13\.01 to 5\.225"):
+        check_mel(mel, LJSPEECH)
+    mel[3, 4], mel[5, 6] = 0.0, LJSPEECH.log_ceiling + 2.1
+    with pytest.raises(MelError, match=r"to 5\.325, where"):
+        check_mel(mel, LJSPEECH)
+
+
+# What must not.
+
+
+@pytest.mark.parametrize(
+    ("mel", "message"),
+    [
+        ([[0.0]], "must be a torch tensor, got list"),
+        (torch.zeros(80), r"got 1 dimension: shape \(80,\)"),
+        (torch.zeros(1, 1, 80, 9), r"got 4 dimensions: shape \(1, 1, 80, 9\)"),
+        (torch.zeros(9, 80), r"transposed, \(frames, n_mels\).*pass mel\.swapaxes\(-1, -2\)"),
+        (torch.zeros(2, 9, 80), r"shape \(2, 9, 80\) is transposed"),
+        (torch.zeros(100, 9), r"100 bands \(100 is the number of 'speech-24k'\), the MelSpec 80"),
+        (torch.zeros(64, 9), "has 64 bands, the MelSpec 80: .*compute the mel again"),
+        (torch.zeros(80, 0), "has no frames"),
+        (torch.zeros(0, 80, 9), "has no items"),
+        (torch.zeros(80, 9, dtype=torch.int64), "floating point.*torch.int64"),
+        (torch.zeros(80, 9, dtype=torch.bool), "floating point.*torch.bool"),
+        (torch.zeros(80, 9, dtype=torch.complex64), "floating point.*complex"),
+    ],
+)
+def test_a_wrong_layout_is_named(mel, message):
+    with pytest.raises(MelError, match=message):
+        check_mel(mel, LJSPEECH)
+
+
+def test_bands_that_two_presets_have_are_attributed_to_both():
+    with pytest.raises(MelError, match="80 is the number of 'ljspeech' and 'speech-16k'"):
+        check_mel(torch.zeros(80, 9), MelSpec.preset("speech-24k"))
+
+
+def test_nan_and_infinity_are_counted_and_located():
+    mel = speech_mel(LJSPEECH)
+    mel[70, 5] = math.nan
+    with pytest.raises(MelError, match=r"holds 1 NaN or infinite value, the first in frame 5\.$"):
+        check_mel(mel, LJSPEECH)
+    mel[0, 7] = math.inf
+    with pytest.raises(MelError, match=r"holds 2 .* frame 5 of item 1"):
+        check_mel(torch.stack([torch.zeros_like(mel), mel]), LJSPEECH)
+    with pytest.raises(MelError, match=r"holds 1600 .* frame 0; .*clamp to the floor"):
+        check_mel(torch.zeros(80, 20).log(), LJSPEECH)
+
+
+def as_natural(mel: torch.Tensor, spec: MelSpec) -> torch.Tensor:
+    return mel if spec.log_base == "e" else mel * math.log(10)
+
+
+#: Convention: (natural log of the mel, MelSpec) -> the mel in that convention.
+CONVENTIONS = {
+    "decibels": lambda log, spec: log * (20 / spec.power) / math.log(10),
+    "linear": lambda log, spec: log.exp(),
+    "int16": lambda log, spec: (log + spec.power * math.log(32768)) / math.log(spec_base(spec)),
+}
+
+
+def spec_base(spec: MelSpec) -> float:
+    return math.e if spec.log_base == "e" else 10.0
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("name", SPECS)
+def test_the_conversion_in_the_message_gives_the_mel_back(name, convention):
+    """The expression after "use" is evaluated as it stands."""
+    spec = SPECS[name]
+    mel = speech_mel(spec, gain=8.0 if convention == "linear" else 1.0)  # linear: beyond the bound
+    other = CONVENTIONS[convention](as_natural(mel, spec), spec)
+    with pytest.raises(MelError) as caught:
+        check_mel(other, spec)
+    expression = str(caught.value).rsplit("use ", 1)[1].removesuffix(".")
+    names = {"mel": other, "math": math, "log": torch.log, "log10": torch.log10}
+    converted = eval(expression, names)  # noqa: S307
+    torch.testing.assert_close(converted, mel, rtol=0, atol=1e-3)
+    check_mel(converted, spec)
+
+
+def test_a_natural_logarithm_is_recognised_where_base_10_is_meant():
+    mel = speech_mel(LJSPEECH)
+    spec = SPECS["base 10"]
+    with pytest.raises(MelError, match=r"natural logarithm, so use mel / math\.log\(10\)"):
+        check_mel(mel, spec)
+    check_mel(mel / math.log(10), spec)
+
+
+def test_decibels_relative_to_the_peak_are_recognised():
+    mel = speech_mel(LJSPEECH)
+    decibels = (20 / math.log(10) * (mel - mel.max())).clamp(min=-80)
+    with pytest.raises(MelError, match=r"relative to the peak, so compute it with ref=1\.0 and"):
+        check_mel(decibels, LJSPEECH)
+
+
+def test_ten_times_log10_of_magnitudes_is_told_by_its_floor():
+    mel = torch.cat([speech_mel(LJSPEECH), LogMel(LJSPEECH)(torch.zeros(5120))], dim=-1)
+    with pytest.raises(MelError, match=r"10 \* log10 of magnitudes, so use mel / 10 \* math"):
+        check_mel(10 / math.log(10) * mel, LJSPEECH)
+
+
+def test_a_lower_floor_is_recognised():
+    low = dataclasses.replace(LJSPEECH, floor=1e-10)
+    mel = torch.cat([speech_mel(low), LogMel(low)(torch.zeros(5120))], dim=-1)
+    with pytest.raises(MelError, match=r"lower floor, so use mel\.clip\(-11\.5129\).*power=1"):
+        check_mel(mel, LJSPEECH)
+    check_mel(mel.clip(-11.5129), LJSPEECH)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_base_10_that_rests_on_its_floor_is_refused(name):
+    spec = PRESETS[name]
+    mel = LogMel(spec)(torch.cat([SPEECH[spec.sample_rate][0], torch.zeros(10000)]))
+    for dtype in (torch.float32, torch.float16):
+        with pytest.raises(MelError, match=f"-5, is log10 of the floor 1e-05.*{BASE_10}"):
+            check_mel((mel / math.log(10)).to(dtype), spec)
+
+
+def test_base_10_that_does_not_is_let_through_with_a_warning():
+    mel = LogMel(LJSPEECH)(SPEECH[22050][0]).clamp(min=-11.4) / math.log(10)
+    with pytest.warns(UserWarning, match=BASE_10) as caught:
+        check_mel(mel, LJSPEECH)
+    assert caught[0].filename == __file__
+    check_mel(mel[:, :19], LJSPEECH)  # too short to tell
+
+
+def test_magnitudes_inside_the_range_of_logarithms_are_let_through_with_a_warning():
+    mel = speech_mel(LJSPEECH, gain=0.1).exp()
+    assert mel.max() < LJSPEECH.log_ceiling
+    with pytest.warns(UserWarning, match=r"no value below 0: .*use log\(mel\.clip\(1e-05\)\)"):
+        check_mel(mel, LJSPEECH)
