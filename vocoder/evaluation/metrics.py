@@ -1,0 +1,358 @@
+"""Measures of how close made audio is to a recording: plain functions of two signals.
+
+Every function takes (reference, degraded, sample_rate): two mono signals of the same length, torch
+tensors or numpy arrays (samples,), floating point in [-1, 1], that belong together sample by
+sample, as copy synthesis and its recording do (nothing is shifted or warped to fit); and their
+sample rate in Hz. It returns a float. `METRICS` lists them with unit and direction, `measure`
+takes them all. No models and no files here.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import soxr  # type: ignore[import-untyped]
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vocoder.audio import LogMel, MelSpec
+
+from .extras import MissingExtraError, require
+
+Signal = Tensor | NDArray[Any]
+Floats = NDArray[np.float32]
+
+# What is below is compared at one rate, so that figures do not depend on that of the audio.
+_WIDE_BAND = 16000
+
+_CEPSTRUM_SPEC = MelSpec(
+    sample_rate=_WIDE_BAND,
+    n_fft=1024,
+    hop_length=80,
+    win_length=400,
+    n_mels=80,
+    fmin=0.0,
+    fmax=8000.0,
+)
+_CEPSTRUM_ORDER = 24
+
+_PITCH_RANGE = (60.0, 600.0)  # Hz
+_PITCH_WINDOW = 1024  # samples at 16 kHz: nearly four periods of the lowest pitch
+_PITCH_HOP = 160
+
+# PESQ's C source keeps 50 utterances in fixed arrays and writes beyond them. It takes 0.2 s of
+# speech and 0.2 s of pause to begin the next one, so 15 s hold fewer.
+_PESQ_SECONDS = 15
+
+
+class MetricError(ValueError):
+    """A measure has no value for this pair of signals; the message says why."""
+
+
+def log_mel_distance(
+    reference: Signal, degraded: Signal, sample_rate: int, mel_spec: MelSpec | str
+) -> float:
+    r"""Mean absolute difference of the log-mel spectrograms, in nats; 0 or more, lower is better.
+
+    .. math:: d = \frac{1}{K F} \sum_{m, k} |M[m, k] - \hat M[m, k]|
+
+    over all K bands m and F frames k, silent ones too. A mel in base 10 is counted in nats all the
+    same. 0.1 nats are 0.87 dB where `MelSpec.power` is 1.
+
+    Args:
+        mel_spec: the mel M, or the name of its preset. Audio of another rate is resampled to it.
+
+    Raises:
+        MetricError: lengths that differ, no samples, or NaN.
+    """
+    spec = MelSpec.preset(mel_spec) if isinstance(mel_spec, str) else mel_spec
+    pair = _pair(reference, degraded, sample_rate, spec.sample_rate)
+    log_mel = LogMel(spec)
+    first, second = (log_mel(torch.from_numpy(audio)) for audio in pair)
+    nats = 1.0 if spec.log_base == "e" else math.log(10)
+    return nats * float((first - second).abs().mean())
+
+
+def mel_cepstral_distortion(reference: Signal, degraded: Signal, sample_rate: int) -> float:
+    r"""Mel-cepstral distortion (MCD) in dB; 0 or more, lower is better.
+
+    .. math:: \mathrm{MCD} = \frac{10 \sqrt 2}{\ln 10} \frac{1}{F} \sum_k
+        \Bigl(\sum_{d=1}^{24} (c_d[k] - \hat c_d[k])^2\Bigr)^{1/2}, \qquad
+        c_d[k] = \frac{2}{80} \sum_{m=0}^{79} M[m, k] \cos \frac{\pi d (m + 1/2)}{80}
+
+    with M the natural log of an 80-band magnitude mel (0-8 kHz, Slaney, 25 ms windows every 5 ms,
+    floor 1e-5) of the audio at 16 kHz. With this scale of c it is the root mean square difference,
+    over mel frequency, of the smoothed spectral envelopes, without their level (:math:`c_0`);
+    frames are paired as they are, without time warping. The literature has many mel-cepstra
+    (WORLD's, 13 coefficients): figures compare with those of the same definition only. Paper:
+    Kubichek, 1993.
+
+    Raises:
+        MetricError: lengths that differ, no samples, or NaN.
+    """
+    pair = _pair(reference, degraded, sample_rate, _WIDE_BAND)
+    log_mel = LogMel(_CEPSTRUM_SPEC)
+    bands = _CEPSTRUM_SPEC.n_mels
+    order = torch.arange(1, _CEPSTRUM_ORDER + 1).unsqueeze(1)
+    angle = math.pi * order * (torch.arange(bands) + 0.5) / bands
+    transform = 2 / bands * angle.cos()  # (24, 80)
+    first, second = (transform @ log_mel(torch.from_numpy(audio)) for audio in pair)
+    distance = (first - second).square().sum(dim=0).sqrt().mean()
+    return 10 * math.sqrt(2) / math.log(10) * float(distance)
+
+
+def stoi(reference: Signal, degraded: Signal, sample_rate: int) -> float:
+    """Short-time objective intelligibility (STOI); at most 1 (identical), higher is better.
+
+    The mean correlation of the one-third octave band envelopes (150 Hz to 4 kHz, at 10 kHz) in
+    windows of 384 ms, where the reference is not silent; about 0 for unrelated audio. By the
+    package pystoi. Paper: Taal, Hendriks, Heusdens and Jensen, 2011.
+
+    Raises:
+        MetricError: lengths that differ, NaN, or less than 0.4 s of the reference is not silent.
+        MissingExtraError: pystoi is not installed (extra ``metrics``).
+    """
+    pystoi = require("pystoi", "STOI", "metrics")
+    pair = _pair(reference, degraded, sample_rate, sample_rate)
+    first, second = (audio.astype(np.float64) for audio in pair)
+    # pystoi fails on less than one frame, and gives 1e-5 for less than 30.
+    too_short = "the reference has less than 0.4 s that are not silent, and STOI needs that"
+    if len(first) < 0.4 * sample_rate or not first.any():
+        raise MetricError(too_short)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        try:
+            return float(pystoi.stoi(first, second, sample_rate))
+        except RuntimeWarning as warning:
+            raise MetricError(too_short) from warning
+
+
+def pesq(reference: Signal, degraded: Signal, sample_rate: int) -> float:
+    """PESQ, wide band: predicted opinion of listeners, 1.02 to 4.64 (identical), higher is better.
+
+    ITU-T P.862.2 (mean opinion score, listening quality objective) at 16 kHz, to which the audio is
+    resampled: what lies above 8 kHz is not heard. By the package pesq. The level of the pair is
+    evened out. The standard is meant for sentences: audio of more than 15 s is cut into equal
+    pieces, and the result is the mean of those that hold speech. Paper: Rix, Beerends, Hollier and
+    Hekstra, 2001.
+
+    Raises:
+        MetricError: lengths that differ, NaN, less than 0.25 s, or no speech in the reference or
+            in the degraded audio.
+        MissingExtraError: pesq is not installed (extra ``metrics``).
+    """
+    package = require("pesq", "PESQ", "metrics")
+    first, second = _pair(reference, degraded, sample_rate, _WIDE_BAND)
+    if not first.any() or not second.any():
+        silent = "degraded audio" if first.any() else "reference"
+        raise MetricError(f"the {silent} is silent, and PESQ compares speech with speech")
+    pieces = -(-len(first) // (_PESQ_SECONDS * _WIDE_BAND))
+    scores = []
+    for own, other in zip(
+        np.array_split(first, pieces), np.array_split(second, pieces), strict=True
+    ):
+        if not own.any() or not other.any():
+            continue
+        try:
+            scores.append(float(package.pesq(_WIDE_BAND, own, other, "wb")))
+        except package.BufferTooShortError as error:
+            raise MetricError("PESQ needs at least 0.25 s of audio") from error
+        except package.NoUtterancesError:
+            continue
+    if not scores:
+        raise MetricError("PESQ finds no speech in the reference")
+    return sum(scores) / len(scores)
+
+
+def f0_rmse(reference: Signal, degraded: Signal, sample_rate: int) -> float:
+    r"""Root mean square error of the pitch, in cents; 0 or more, lower is better.
+
+    .. math:: \Bigl(\frac{1}{|V|} \sum_{k \in V} e_k^2\Bigr)^{1/2}, \qquad
+        e_k = 1200 \log_2 (\hat f_k / f_k)
+
+    over the frames V (10 ms apart) that are voiced in both; 100 cents are a semitone. Pitch by
+    probabilistic YIN (`librosa.pyin`) between 60 and 600 Hz, at 16 kHz. Paper: Mauch and Dixon,
+    2014.
+
+    Raises:
+        MetricError: lengths that differ, NaN, or no frame is voiced in both.
+    """
+    first, second = _pair(reference, degraded, sample_rate, _WIDE_BAND)
+    return _f0_rmse(_pitch(first), _pitch(second))
+
+
+def voicing_f1(reference: Signal, degraded: Signal, sample_rate: int) -> float:
+    r"""F1 score of the decision voiced or unvoiced, 0 to 1 (identical), higher is better.
+
+    .. math:: F_1 = \frac{2\, |V \cap \hat V|}{|V| + |\hat V|}
+
+    with V and :math:`\hat V` the frames that are voiced in the reference and in the degraded
+    audio, decided as in `f0_rmse`.
+
+    Raises:
+        MetricError: lengths that differ, NaN, or neither has a voiced frame.
+    """
+    first, second = _pair(reference, degraded, sample_rate, _WIDE_BAND)
+    return _voicing_f1(_pitch(first), _pitch(second))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measure: how to take it and how to read it."""
+
+    name: str
+    title: str
+    unit: str
+    better: Literal["higher", "lower"]
+    function: Callable[[Signal, Signal, int], float] | None
+    """None for the log-mel distance, which wants a MelSpec as well."""
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("log_mel_distance", "log-mel distance", "nats", "lower", None),
+        Metric("mcd", "MCD", "dB", "lower", mel_cepstral_distortion),
+        Metric("stoi", "STOI", "", "higher", stoi),
+        Metric("pesq", "PESQ", "MOS", "higher", pesq),
+        Metric("f0_rmse", "F0 RMSE", "cents", "lower", f0_rmse),
+        Metric("voicing_f1", "voicing F1", "", "higher", voicing_f1),
+    )
+}
+"""The measures by name."""
+
+
+def installed_metrics() -> list[str]:
+    """The names in `METRICS` whose packages are installed."""
+    names = list(METRICS)
+    for package in ("stoi", "pesq"):
+        try:
+            require("pystoi" if package == "stoi" else package, package, "metrics")
+        except MissingExtraError:
+            names.remove(package)
+    return names
+
+
+def measure(
+    reference: Signal,
+    degraded: Signal,
+    sample_rate: int,
+    mel_spec: MelSpec | str,
+    names: Iterable[str] | None = None,
+) -> dict[str, float | None]:
+    """The measures of one pair, by name.
+
+    Args:
+        mel_spec: for the log-mel distance.
+        names: keys of `METRICS`; None for all of them.
+
+    Returns:
+        The values in the order of ``names``; None for one that this pair has no value of (no
+        voiced frame, silence).
+
+    Raises:
+        MetricError: the pair itself is wrong: lengths that differ, no samples, NaN.
+        MissingExtraError: a measure wants a package that is not installed.
+        ValueError: an unknown name.
+    """
+    wanted = list(METRICS if names is None else names)
+    unknown = [name for name in wanted if name not in METRICS]
+    if unknown:
+        raise ValueError(f"there is no measure {unknown[0]!r}: choose among {', '.join(METRICS)}")
+    first, second = _pair(reference, degraded, sample_rate, sample_rate)
+
+    @functools.cache  # the pitch is the slowest, and two measures want it
+    def pitches() -> tuple[Floats, Floats]:
+        pair = _pair(first, second, sample_rate, _WIDE_BAND)
+        return _pitch(pair[0]), _pitch(pair[1])
+
+    values: dict[str, float | None] = {}
+    for name in wanted:
+        function = METRICS[name].function
+        try:
+            if name == "f0_rmse":
+                values[name] = _f0_rmse(*pitches())
+            elif name == "voicing_f1":
+                values[name] = _voicing_f1(*pitches())
+            elif function is None:
+                values[name] = log_mel_distance(first, second, sample_rate, mel_spec)
+            else:
+                values[name] = function(first, second, sample_rate)
+        except MetricError:
+            values[name] = None
+    return values
+
+
+def _pitch(audio: Floats) -> Floats:
+    """Fundamental frequency in Hz at 10 ms steps, NaN where unvoiced; audio at 16 kHz."""
+    import librosa  # takes seconds to import
+
+    low, high = _PITCH_RANGE
+    frequency, voiced, _ = librosa.pyin(
+        audio,
+        fmin=low,
+        fmax=high,
+        sr=_WIDE_BAND,
+        frame_length=_PITCH_WINDOW,
+        hop_length=_PITCH_HOP,
+    )
+    return np.where(voiced, frequency, np.nan).astype(np.float32)
+
+
+def _f0_rmse(first: Floats, second: Floats) -> float:
+    cents = 1200 * np.log2(second / first)
+    both = np.isfinite(cents)
+    if not both.any():
+        raise MetricError("no frame is voiced in both signals, so their pitch does not compare")
+    return float(np.sqrt(np.mean(np.square(cents[both]))))
+
+
+def _voicing_f1(first: Floats, second: Floats) -> float:
+    voiced, also = np.isfinite(first), np.isfinite(second)
+    total = int(voiced.sum() + also.sum())
+    if total == 0:
+        raise MetricError("neither signal has a voiced frame, so there is no voicing to score")
+    return 2 * int((voiced & also).sum()) / total
+
+
+def _pair(
+    reference: Signal, degraded: Signal, sample_rate: int, target_rate: int
+) -> tuple[Floats, Floats]:
+    """Both signals, checked, as float32 at ``target_rate``."""
+    if isinstance(sample_rate, bool) or sample_rate < 1:
+        raise MetricError(f"a sample rate is a positive number of Hz, got {sample_rate!r}")
+    first = _samples(reference, "reference")
+    second = _samples(degraded, "degraded audio")
+    if len(first) != len(second):
+        raise MetricError(
+            f"the reference has {len(first)} samples and the degraded audio {len(second)}: they "
+            "are compared sample by sample, so cut both to the same length"
+        )
+    if sample_rate != target_rate:
+        first, second = (
+            soxr.resample(audio, sample_rate, target_rate, quality="HQ")
+            for audio in (first, second)
+        )
+    if len(first) == 0:
+        raise MetricError("there are no samples to compare")
+    return first, second
+
+
+def _samples(audio: Signal, name: str) -> Floats:
+    if isinstance(audio, Tensor):
+        audio = audio.detach().to("cpu", torch.float32).numpy()
+    if audio.ndim != 1 or not np.issubdtype(audio.dtype, np.floating):
+        raise MetricError(
+            f"the {name} must be (samples,) of floating point in [-1, 1], got {audio.dtype} of "
+            f"shape {audio.shape}"
+        )
+    if not np.isfinite(audio).all():
+        raise MetricError(f"the {name} holds NaN or infinity")
+    return np.ascontiguousarray(audio, dtype=np.float32)
