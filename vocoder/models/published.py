@@ -50,7 +50,8 @@ def load_published_waveglow(
     Args:
         state_dict_or_path: the state dict, or a dict that holds it under ``state_dict``, ``model``
             or ``weights``; or a path to a ``.safetensors`` file or a ``torch.save`` file of
-            tensors. Weight-normalised or fused, with or without a ``module.`` or ``weights.`` prefix.
+            tensors. Weight-normalised or fused, with or without a ``module.`` or ``weights.``
+            prefix.
         config: the published config (a dict, or a path to its JSON), whole or its
             ``waveglow_config`` part. Checked against the tensors; its ``data_config``, if there,
             sets the mel convention.

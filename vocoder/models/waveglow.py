@@ -99,8 +99,8 @@ class WaveGlow(Vocoder):
 
     f turns the waveform x into ``n_group`` channels and applies ``n_flows`` steps, each an
     invertible 1x1 convolution and an affine coupling whose gated convolution stack sees the mel m;
-    every ``n_early_every`` steps, ``n_early_size`` channels are finished. All samples come out of one
-    parallel pass of :math:`f^{-1}`. Paper: WaveGlow (Prenger, Valle and Catanzaro, 2019).
+    every ``n_early_every`` steps, ``n_early_size`` channels are finished. All samples come out of
+    one parallel pass of :math:`f^{-1}`. Paper: WaveGlow (Prenger, Valle and Catanzaro, 2019).
 
     ``squeeze="blocks"`` cuts the waveform into plain blocks of n_group samples, as the paper does
     (8). ``squeeze="lapped"`` takes the MDCT of n_group bands instead: orthogonal, without block

@@ -1,0 +1,133 @@
+"""Checkpoints on disk, and models by name: what is refused, and what is said."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import vocoder
+from vocoder import CheckpointError, MelSpec
+from vocoder.checkpoints import read_checkpoint, write_checkpoint
+from vocoder.models import WaveGlow
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    spec = MelSpec(
+        sample_rate=8000, n_fft=64, hop_length=16, win_length=64, n_mels=6, fmin=0, fmax=4000
+    )
+    model = WaveGlow(mel_spec=spec, n_flows=2, n_early_every=0, channels=4, n_layers=1)
+    return model.save(tmp_path / "model")
+
+
+def edit(checkpoint: Path, **changes: object) -> None:
+    path = checkpoint / "config.json"
+    config = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+
+
+def test_the_config_is_readable_json(checkpoint: Path) -> None:
+    config = json.loads((checkpoint / "config.json").read_text())
+    assert config["family"] == "waveglow"
+    assert config["config"]["n_flows"] == 2
+    assert config["config"]["mel_spec"]["hop_length"] == 16
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"format_version": 99}, "upgrade flow-vocoder"),
+        ({"format_version": None}, "format_version"),
+        ({"family": "wavelet"}, "family 'wavelet' is unknown"),
+        ({"family": None}, "lacks"),
+        ({"config": {"n_flowz": 2}}, "does not fit WaveGlow"),
+        ({"config": {"n_flows": 3}}, "do not fit their config"),
+    ],
+)
+def test_a_config_of_another_kind_is_refused(
+    checkpoint: Path, changes: dict[str, object], words: str
+) -> None:
+    edit(checkpoint, **changes)
+    with pytest.raises(CheckpointError, match=words):
+        vocoder.load(checkpoint)
+
+
+def test_broken_or_missing_files_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="there is no checkpoint at"):
+        vocoder.load(tmp_path / "nothing")
+    with pytest.raises(CheckpointError, match=r"it has no config.json"):
+        vocoder.load(tmp_path)
+    (checkpoint / "model.safetensors").write_bytes(b"half a file")
+    with pytest.raises(CheckpointError, match="damaged"):
+        vocoder.load(checkpoint)
+    (checkpoint / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="JSON"):
+        vocoder.load(checkpoint)
+    (checkpoint / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"it has no model.safetensors"):
+        vocoder.load(checkpoint)
+
+
+def test_an_interrupted_write_leaves_the_previous_checkpoint(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (checkpoint / "model.safetensors").read_bytes()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        vocoder.load(checkpoint).save(checkpoint)
+    assert (checkpoint / "model.safetensors").read_bytes() == before
+    assert len(list(checkpoint.iterdir())) == 2
+
+
+def test_a_file_name_is_no_checkpoint_directory(tmp_path: Path) -> None:
+    for name in ("model.safetensors", "model.pt"):
+        with pytest.raises(CheckpointError, match="give the name of a directory"):
+            write_checkpoint(tmp_path / name, {}, {})
+        assert not (tmp_path / name).exists()
+
+
+def test_shared_and_strided_tensors_survive(tmp_path: Path) -> None:
+    base = torch.arange(12.0).reshape(3, 4)
+    write_checkpoint(tmp_path / "c", {"family": "x"}, {"a": base.T, "b": base, "c": base[:, 1]})
+    config, tensors = read_checkpoint(tmp_path / "c")
+    assert config == {"family": "x"}
+    assert torch.equal(tensors["a"], base.T)
+    assert torch.equal(tensors["c"], base[:, 1])
+
+
+def test_a_name_that_is_neither_bundled_nor_a_path() -> None:
+    with pytest.raises(CheckpointError, match=r"no model 'nonesuch'.*train one"):
+        vocoder.load("nonesuch")
+    with pytest.raises(CheckpointError, match="there is no checkpoint at"):
+        vocoder.load("runs/nonesuch/model")
+
+
+def test_without_a_bundled_default_it_says_how_to_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vocoder.library.bundled_models", dict)
+    with pytest.raises(CheckpointError, match=r"python recipes/ljspeech/train.py --data sample"):
+        vocoder.load()
+
+
+def test_importing_the_package_has_no_side_effects() -> None:
+    code = (
+        "import sys, vocoder; heavy = {'torch', 'librosa', 'lightning', 'matplotlib'} & "
+        "set(sys.modules); assert not heavy, heavy; assert 'load' in dir(vocoder); "
+        "import vocoder.models; lightning = 'lightning' in sys.modules; assert not lightning"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_every_public_name_resolves() -> None:
+    for name in vocoder.__all__:
+        assert getattr(vocoder, name) is not None
+    with pytest.raises(AttributeError, match="nonesuch"):
+        vocoder.nonesuch  # noqa: B018

@@ -1,0 +1,145 @@
+"""The command as a user types it: a process, files, exit codes, one sentence on error."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import vocoder
+from vocoder import cli
+from vocoder.models import WaveGlow
+
+SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs/ru_0024.flac"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    model = WaveGlow(
+        mel_spec="speech-16k",
+        squeeze="lapped",
+        n_group=256,
+        n_flows=1,
+        n_early_every=0,
+        channels=8,
+        n_layers=1,
+        conditional_scale=True,
+    )
+    return model.save(tmp_path_factory.mktemp("run") / "model")
+
+
+@dataclass
+class Result:
+    """What a process would leave behind."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(*arguments: object) -> Result:
+    """The command within this process, since starting torch anew takes seconds each time."""
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr(sys, "argv", ["vocoder", *map(str, arguments)])
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+def test_as_a_process() -> None:
+    command = [sys.executable, "-m", "vocoder.cli"]
+    result = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == f"flow-vocoder {vocoder.__version__}"
+    bad = [*command, "info", "no/such/model"]
+    result = subprocess.run(bad, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("vocoder: there is no checkpoint at")
+
+
+def test_resynthesize_writes_audio_of_the_same_length(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.wav"
+    result = run("resynthesize", SAMPLE, "-o", out, "--checkpoint", checkpoint)
+    assert result.returncode == 0, result.stderr
+    assert "times real time" in result.stdout
+    original, rate = soundfile.read(SAMPLE)
+    audio, out_rate = soundfile.read(out)
+    assert out_rate == rate
+    assert audio.shape == original.shape
+    # Even untrained the scale follows the mel, so loud stretches are loud.
+    blocks = len(audio) // 1600 * 1600
+    loudness = [np.log(x[:blocks].reshape(-1, 1600).std(axis=1) + 1e-4) for x in (original, audio)]
+    assert np.corrcoef(loudness)[0, 1] > 0.9
+
+
+def test_synthesize_reads_a_mel_and_is_repeatable(checkpoint: Path, tmp_path: Path) -> None:
+    model = vocoder.load(checkpoint)
+    samples, _ = vocoder.read_audio(SAMPLE, model.sample_rate)
+    np.save(tmp_path / "mel.npy", model.mel(samples).numpy())
+    for name in ("a.wav", "b.wav"):
+        arguments = ["-o", tmp_path / name, "-c", checkpoint, "--seed", 3, "--temperature", 0.5]
+        assert run("synthesize", tmp_path / "mel.npy", *arguments).returncode == 0
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+
+
+def test_info_as_text_and_json(checkpoint: Path) -> None:
+    facts = json.loads(run("info", checkpoint, "--json").stdout)
+    assert facts["family"] == "waveglow"
+    assert facts["sample_rate"] == 16000
+    assert facts["config"]["squeeze"] == "lapped"
+    text = run("info", checkpoint).stdout
+    assert "sample_rate" in text
+    assert "lapped" in text
+
+
+def test_help() -> None:
+    for command in ((), ("synthesize",), ("resynthesize",), ("info",)):
+        assert run(*command, "--help").returncode == 0
+
+
+def test_errors_are_one_sentence_and_write_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.wav"
+    np.save(tmp_path / "db.npy", np.full((80, 50), -60.0, dtype=np.float32))
+    np.save(tmp_path / "object.npy", np.array([{}], dtype=object), allow_pickle=True)
+    (tmp_path / "text.wav").write_text("no audio")
+    (tmp_path / "taken.wav").write_bytes(b"precious")
+    with_model = ("-c", checkpoint)
+    cases = [
+        (("resynthesize", tmp_path / "none.wav", "-o", out, *with_model), "none.wav"),
+        (("resynthesize", tmp_path / "text.wav", "-o", out, *with_model), "text.wav"),
+        (("resynthesize", SAMPLE, "-o", out, "-c", tmp_path / "no/model"), "no checkpoint"),
+        (("resynthesize", SAMPLE, "-o", tmp_path / "no/out.wav", *with_model), "no directory"),
+        (("resynthesize", SAMPLE, "-o", tmp_path / "taken.wav", *with_model), "--force"),
+        (("resynthesize", SAMPLE, "-o", out, "-t", "-1", *with_model), "temperature"),
+        (("synthesize", tmp_path / "none.npy", "-o", out, *with_model), "there is no file"),
+        (("synthesize", tmp_path / "object.npy", "-o", out, *with_model), "not a readable .npy"),
+        (("synthesize", tmp_path / "db.npy", "-o", out, *with_model), "decibels"),
+        (("resynthesize", SAMPLE, "-o", tmp_path / "out.xyz", *with_model), "xyz"),
+    ]
+    for arguments, words in cases:
+        result = run(*arguments)
+        assert result.returncode == 2, arguments
+        assert words in result.stderr
+        assert "Traceback" not in result.stderr
+        assert not out.exists()
+    assert (tmp_path / "taken.wav").read_bytes() == b"precious"
+    forced = run("resynthesize", SAMPLE, "-o", tmp_path / "taken.wav", "--force", *with_model)
+    assert forced.returncode == 0
+    assert soundfile.info(tmp_path / "taken.wav").frames > 0
