@@ -16,7 +16,7 @@ help: ## list the commands
 sound: $(VENV)/.installed-package ## install, train for about two minutes on the CPU, make first-sound.wav
 	$(BIN)/python $(RECIPE)/train.py --data sample --config $(RECIPE)/config/sound.yaml
 	$(BIN)/vocoder resynthesize $(RECIPE)/sample/wavs/ru_0813.flac \
-	    --checkpoint runs/sound/model -o first-sound.wav
+	    --checkpoint runs/sound/model -o first-sound.wav --force
 
 test: $(VENV)/.installed-dev ## install and run the tests
 	$(BIN)/python -m pytest
@@ -55,9 +55,17 @@ $(VENV)/.created:
 	echo "If there is one elsewhere: make PYTHON=/path/to/python3.11 ..." >&2; \
 	exit 1
 
-$(VENV)/.installed-package: EXTRAS :=
-$(VENV)/.installed-dev: EXTRAS := [dev]
-$(VENV)/.installed-package $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.created
-	@echo "Installing into $(VENV): PyTorch and what else pyproject.toml names, several GB, once"
-	$(BIN)/python -m pip install --disable-pip-version-check -e ".$(EXTRAS)"
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
+NOTE := "Installing into $(VENV): PyTorch and what else pyproject.toml names, several GB, once"
+
+$(VENV)/.installed-package: pyproject.toml | $(VENV)/.created
+	@echo $(NOTE)
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/.created
+	@echo $(NOTE)
+	$(PIP_INSTALL) -e ".[dev]"
+	$(PIP_INSTALL) -e ".[metrics]" || \
+	    echo "pesq could not be built (it needs a C compiler): the tests of PESQ are skipped"
 	@touch $@
