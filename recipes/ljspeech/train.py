@@ -1,0 +1,27 @@
+"""Train a vocoder on LJSpeech, or on any corpus in its layout.
+
+    python recipes/ljspeech/train.py                            LJSpeech, the default flow
+    python recipes/ljspeech/train.py --data my-voice            a corpus of your own
+    python recipes/ljspeech/train.py --data sample --config recipes/ljspeech/config/sound.yaml
+
+The same command again goes on where it stopped. All options: --help; the resulting configuration:
+--print_config. Everything that happens is in `vocoder.training`; README.md tells it in words.
+"""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+if __name__ == "__main__":
+    try:
+        from vocoder.training.recipe import main
+    except ModuleNotFoundError as error:
+        sys.exit(f"train.py: {error.name} is not installed: run `pip install .` in the repository")
+    sys.exit(
+        main(
+            description="Train a vocoder on LJSpeech, or on any corpus in its layout.",
+            default_config=HERE / "config" / "lapped.yaml",
+            sample=HERE / "sample",
+        )
+    )

@@ -1,0 +1,228 @@
+"""Corpora of speech in LJSpeech's layout: finding or downloading one, reading its list, and
+choosing once and for all which utterances are never trained on.
+
+The layout is a folder with `metadata.csv`, one utterance a line as `id|text|normalised text`
+(UTF-8, no quoting), and `wavs/ID.wav` (or .flac, .ogg, .mp3) at any sample rate.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import inspect
+import logging
+import os
+import shutil
+import socket
+import tarfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from vocoder.training.errors import CorpusError
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One line of `metadata.csv` and the audio file it names."""
+
+    id: str
+    path: Path
+    text: str
+    normalised: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The utterances of a corpus whose audio file is there, in the order of `metadata.csv`."""
+
+    folder: Path
+    utterances: tuple[Utterance, ...]
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+
+@dataclass(frozen=True)
+class Split:
+    """Ids of the utterances to train on, to validate with while training, and to test with."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+def read_corpus(folder: str | Path) -> Corpus:
+    """Read the list of a corpus in LJSpeech's layout.
+
+    Malformed lines, repeated ids and lines whose audio file is missing are left out and reported
+    as warnings, with a count and the first example of each.
+
+    Raises:
+        CorpusError: no `metadata.csv`, not UTF-8, or no usable line in it.
+    """
+    folder = Path(folder)
+    metadata = folder / "metadata.csv"
+    if not metadata.is_file():
+        raise CorpusError(
+            f"{folder} has no metadata.csv: a corpus is a folder with metadata.csv "
+            "(id|text|normalised text) and wavs/ID.wav"
+        )
+    utterances: dict[str, Utterance] = {}
+    left_out: dict[str, list[str]] = {"malformed": [], "repeated id": [], "audio file missing": []}
+    try:
+        with metadata.open(encoding="utf-8-sig", newline="") as file:
+            for line, row in enumerate(csv.reader(file, delimiter="|", quoting=csv.QUOTE_NONE), 1):
+                if not row:
+                    continue
+                id = row[0].strip()
+                if len(row) not in (2, 3) or not id:
+                    left_out["malformed"].append(f"line {line}: {'|'.join(row)[:60]!r}")
+                elif id in utterances:
+                    left_out["repeated id"].append(f"line {line}: {id}")
+                elif (path := _audio_file(folder / "wavs", id)) is None:
+                    left_out["audio file missing"].append(f"line {line}: wavs/{id}.wav")
+                else:
+                    utterances[id] = Utterance(id, path, row[1], row[-1])
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise CorpusError(f"{metadata} cannot be read ({error}): it must be UTF-8 text") from error
+    for reason, examples in left_out.items():
+        if examples:
+            log.warning("%s: %d lines left out, %s (first: %s)", metadata, len(examples), reason,
+                        examples[0])  # fmt: skip
+    if not utterances:
+        reasons = ", ".join(f"{len(e)} {reason}" for reason, e in left_out.items() if e)
+        raise CorpusError(f"{metadata} has no usable line ({reasons or 'it is empty'})")
+    return Corpus(folder, tuple(utterances.values()))
+
+
+def _audio_file(wavs: Path, id: str) -> Path | None:
+    for suffix in SUFFIXES:
+        path = wavs / (id + suffix)
+        if path.is_file():
+            return path
+    return None
+
+
+def split(
+    ids: Sequence[str],
+    validation_fraction: float = 0.02,
+    test_fraction: float = 0.02,
+    at_least: int = 3,
+) -> Split:
+    """Choose validation and test utterances by a hash of their ids.
+
+    An id whose hash, read as a number u in [0, 1), is below `test_fraction` is for testing, one
+    with u >= 1 - `validation_fraction` for validation. So the choice depends on no seed and no
+    order, and adding files to a corpus moves none of the others. Where a small corpus gives fewer
+    than `at_least` of either, the ids with the next hashes fill it up, but never so far that
+    nothing is left to train on.
+
+    Raises:
+        CorpusError: fewer than three ids, so that one of the three sets would be empty.
+    """
+    if len(ids) < 3:
+        raise CorpusError(
+            f"{len(ids)} utterances cannot be split into training, validation and test: "
+            "a corpus needs at least 3"
+        )
+    at_least = min(at_least, (len(ids) - 1) // 2)
+    u = {id: _unit_hash(id) for id in ids}
+    ranked = sorted(ids, key=lambda id: u[id])
+    n_test = max(at_least, sum(u[id] < test_fraction for id in ids))
+    n_validation = max(at_least, sum(u[id] >= 1 - validation_fraction for id in ids))
+    test = set(ranked[:n_test])
+    validation = set(ranked[len(ids) - n_validation :]) - test
+    train = tuple(id for id in ids if id not in test and id not in validation)
+    if not train:
+        raise CorpusError("nothing is left to train on: lower the validation and test fractions")
+    return Split(
+        train,
+        tuple(id for id in ids if id in validation),
+        tuple(id for id in ids if id in test),
+    )
+
+
+def _unit_hash(id: str) -> float:
+    digest = hashlib.sha256(b"split: " + id.encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def held_out(folder: str | Path) -> Split:
+    """The split of the corpus in `folder` that every recipe of this project uses by default."""
+    return split([utterance.id for utterance in read_corpus(folder).utterances])
+
+
+def ljspeech_url() -> str:
+    """Where torchaudio downloads LJSpeech from."""
+    from torchaudio.datasets import LJSPEECH
+
+    return str(inspect.signature(LJSPEECH.__init__).parameters["url"].default)
+
+
+def find_ljspeech(data_dir: str | Path = "data") -> Path | None:
+    """LJSpeech where people keep it: $LJSPEECH, `data_dir`/LJSpeech-1.1 or ./LJSpeech-1.1."""
+    named = os.environ.get("LJSPEECH")
+    if named and not (Path(named) / "metadata.csv").is_file():
+        raise CorpusError(f"LJSPEECH names {named}, which has no metadata.csv")
+    places = [Path(named)] if named else [Path(data_dir) / "LJSpeech-1.1", Path("LJSpeech-1.1")]
+    return next((place for place in places if (place / "metadata.csv").is_file()), None)
+
+
+def download_ljspeech(
+    data_dir: str | Path = "data", url: str | None = None, timeout: float = 60.0
+) -> Path:
+    """Download LJSpeech (2.6 GB) through torchaudio, with a progress bar and its checksum.
+
+    Everything happens in a folder of its own beside the final place, which the corpus takes by
+    one rename: an interrupted download or unpacking is never taken for the corpus.
+
+    Args:
+        data_dir: the corpus comes to `data_dir`/LJSpeech-1.1.
+        url: the archive, `NAME.tar.bz2` with a folder NAME in it; torchaudio's by default.
+        timeout: seconds without an answer after which the network counts as closed.
+
+    Raises:
+        CorpusError: no connection, a broken transfer or a wrong checksum.
+    """
+    from torchaudio.datasets import LJSPEECH
+
+    url = url or ljspeech_url()
+    name = url.rsplit("/", 1)[-1].removesuffix(".tar.bz2")
+    final = Path(data_dir) / name
+    staging = Path(data_dir) / f".{name}.download"
+    staging.mkdir(parents=True, exist_ok=True)
+    # An archive in here was moved into place whole and verified; a folder may be half unpacked.
+    shutil.rmtree(staging / name, ignore_errors=True)
+    for partial in staging.glob("*.partial"):  # of a download that was killed
+        partial.unlink()
+    log.warning("downloading %s to %s", url, final)
+    try:
+        with _socket_timeout(timeout):
+            LJSPEECH(staging, url=url, download=True)
+    except (OSError, RuntimeError, tarfile.TarError, EOFError) as error:
+        raise CorpusError(
+            f"{url} could not be downloaded ({error}): download it by hand and unpack it to "
+            f"{final}, or train on another corpus with --data DIR, or try the recipe with "
+            "--data sample"
+        ) from error
+    os.replace(staging / name, final)
+    shutil.rmtree(staging)
+    return final
+
+
+@contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    # torch.hub, which torchaudio downloads with, passes no timeout: a silent network would hang.
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

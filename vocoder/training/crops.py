@@ -1,0 +1,300 @@
+"""What a model is trained and validated on: random crops and held-out excerpts of a prepared
+corpus, each a pure function of a seed and an index, with its Lightning data module.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from vocoder.audio import MelSpec
+from vocoder.training.corpus import Corpus, Split, read_corpus, split
+from vocoder.training.errors import CorpusError
+from vocoder.training.prepared import PreparedCorpus, prepare
+
+log = logging.getLogger(__name__)
+
+Item = dict[str, Any]
+
+
+class Crops(Dataset[Item]):
+    r"""An endless set of random crops; crop i depends on (seed, i) and on nothing else.
+
+    A crop is drawn from an utterance chosen in proportion to its length, at any sample, and made
+    louder or softer by a gain g, uniform in decibels within `gain_db` and limited so that the
+    utterance does not clip. Its ends are faded (`fade`), it is rounded to 16 bits again,
+    q = round(g n) for recorded samples n in [-32768, 32767], as a recording at that volume would
+    have been, and dequantised:
+
+    .. math:: x = (q + u) / 32768, \qquad u \sim \mathrm{Uniform}[-\tfrac12, \tfrac12)
+
+    so that -log p(x) bounds the cost of coding q, up to the constant log 32768 a sample (Theis et
+    al., 2016, "A note on the evaluation of generative models"; Uria et al., 2013).
+
+    Item: `audio`, (crop_frames * hop,) float32, is x; `clean`, of the same shape, is q / 32768, the
+    audio before dequantisation: its mel is what a model is given when it is used. An utterance
+    shorter than a crop is completed with zeros.
+
+    Faded, a crop is an utterance of its own, which its own mel describes to the very ends. With
+    the mel of the uncut utterance instead, the ends of the crop are jumps that this mel does not
+    show, and a lapped transform spreads them over all bands: the loss of an untrained flow is then
+    hundreds of nats per sample, and after 400 steps of the `sound` config its held-out
+    log-likelihood was lower (5.171 against 5.179 nats) and its mel distance larger (0.499, 0.489).
+
+    Args:
+        corpus: what to crop from.
+        ids: the utterances to crop from.
+        hop_length: samples per mel frame.
+        crop_frames: length of a crop in mel frames.
+        gain_db: least and greatest gain, in decibels.
+        seed: another seed gives other crops.
+    """
+
+    def __init__(
+        self,
+        corpus: PreparedCorpus,
+        ids: Sequence[str],
+        hop_length: int,
+        crop_frames: int,
+        gain_db: tuple[float, float] = (0.0, 0.0),
+        seed: int = 0,
+    ) -> None:
+        if crop_frames < 2:
+            raise ValueError(f"crop_frames is {crop_frames}: a crop has two frames or more")
+        if gain_db[0] > gain_db[1]:
+            raise ValueError(f"gain_db is {gain_db}: give the least gain first")
+        self.corpus = corpus
+        self.ids = tuple(ids)
+        self.hop_length = hop_length
+        self.samples = crop_frames * hop_length
+        self.gain_db = gain_db
+        self.seed = seed
+        self.ends = np.cumsum([corpus.entries[id].samples for id in self.ids])
+
+    def __getitem__(self, index: int) -> Item:
+        rng = np.random.default_rng((self.seed, index))
+        which = np.searchsorted(self.ends, rng.integers(self.ends[-1]), side="right")
+        id = self.ids[int(which)]
+        recorded = self.corpus.audio(id)
+        offset = int(rng.integers(max(recorded.size - self.samples, 0) + 1))
+        gain = 10 ** (rng.uniform(*self.gain_db) / 20)
+        gain = min(gain, 32767 / max(self.corpus.entries[id].peak, 1))
+        crop = np.zeros(self.samples)
+        piece = recorded[offset : offset + self.samples]
+        crop[: piece.size] = gain * piece
+        return item(np.rint(fade(crop, self.hop_length)), rng)
+
+
+def fade(samples: NDArray[np.float64], length: int) -> NDArray[np.float64]:
+    """Let the first `length` samples rise from zero and the last ones fall to it (sine squared)."""
+    ramp = np.sin(np.pi / 2 * (np.arange(length) + 0.5) / length) ** 2
+    samples = samples.copy()
+    samples[:length] *= ramp
+    samples[-length:] *= ramp[::-1]
+    return samples
+
+
+def item(samples: NDArray[Any], rng: np.random.Generator) -> Item:
+    """`clean` is q / 32768 and `audio` is (q + u) / 32768, u uniform on [-1/2, 1/2).
+
+    `samples` are q, whole numbers in [-32768, 32767].
+    """
+    q = samples.astype(np.float32)
+    u = rng.random(q.size, dtype=np.float32) - np.float32(0.5)
+    return {"audio": (q + u) / np.float32(32768), "clean": q / np.float32(32768)}
+
+
+class HeldOut(Dataset[Item]):
+    """Held-out utterances, or their middles, dequantised with noise that never changes.
+
+    Item: `id`, `audio` (frames * hop,) dequantised as in `Crops`, and `clean`, the same before.
+
+    Args:
+        corpus: what to take them from.
+        ids: the utterances.
+        hop_length: every item is cut to a whole number of hops, in samples.
+        seconds: longest item: of a longer utterance its middle is taken, with faded ends; None
+            for whole utterances.
+    """
+
+    def __init__(
+        self,
+        corpus: PreparedCorpus,
+        ids: Sequence[str],
+        hop_length: int,
+        seconds: float | None = None,
+    ) -> None:
+        self.corpus = corpus
+        self.ids = tuple(ids)
+        self.hop_length = hop_length
+        self.seconds = seconds
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Item:
+        id = self.ids[index]
+        recorded = self.corpus.audio(id)
+        frames = recorded.size // self.hop_length
+        longest = frames
+        if self.seconds is not None:
+            longest = max(int(self.seconds * self.corpus.sample_rate / self.hop_length), 2)
+        samples = np.array(recorded[: frames * self.hop_length], dtype=np.float64)
+        if frames > longest:
+            start = (frames - longest) // 2 * self.hop_length
+            samples = samples[start : start + longest * self.hop_length]
+            samples = np.rint(fade(samples, self.hop_length))
+        return {"id": id, **item(samples, np.random.default_rng(zlib.crc32(id.encode())))}
+
+
+class CropSampler(Sampler[list[int]]):
+    """Batches of crop indices without end, from crop `start` on.
+
+    Every batch of all devices together is one stretch of indices; device `rank` of `world_size`
+    takes its share of it. So n devices see the crops that one would see with n times the batch,
+    and a run that resumes at the crop where it stopped repeats and skips none.
+    """
+
+    def __init__(self, batch_size: int, start: int = 0, rank: int = 0, world_size: int = 1) -> None:
+        self.batch_size = batch_size
+        self.start = start
+        self.rank = rank
+        self.world_size = world_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        stride = self.batch_size * self.world_size
+        for first in itertools.count(self.start + self.rank * self.batch_size, stride):
+            yield list(range(first, first + self.batch_size))
+
+
+class SpeechData(lightning.LightningDataModule):
+    """Crops to train on and held-out utterances to validate with, of one corpus.
+
+    Args:
+        mel_spec: of the model; its sample rate is the one that the corpus is prepared at.
+        folder: the corpus, in LJSpeech's layout.
+        cache: where prepared corpora are kept.
+        batch_size: crops per step and device.
+        crop_frames: length of a crop in mel frames.
+        gain_db: least and greatest gain of the volume augmentation, in decibels.
+        validation_fraction: share of the utterances held out for validation; see `corpus.split`.
+        test_fraction: share held out for testing.
+        validation_utterances: at most so many are used at each validation.
+        validation_seconds: longest excerpt of each; null for whole utterances.
+        workers: processes that load crops; 0 loads them in the training process.
+        seed: of the crops.
+    """
+
+    def __init__(
+        self,
+        mel_spec: MelSpec,
+        folder: Path,
+        cache: Path,
+        batch_size: int = 16,
+        crop_frames: int = 64,
+        gain_db: tuple[float, float] = (-9.0, 3.0),
+        validation_fraction: float = 0.02,
+        test_fraction: float = 0.02,
+        validation_utterances: int = 20,
+        validation_seconds: float | None = None,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}: a batch has at least one crop")
+        self.mel_spec = mel_spec
+        self.folder = folder
+        self.cache = cache
+        self.batch_size = batch_size
+        self.crop_frames = crop_frames
+        self.gain_db = gain_db
+        self.validation_fraction = validation_fraction
+        self.test_fraction = test_fraction
+        self.validation_utterances = validation_utterances
+        self.validation_seconds = validation_seconds
+        self.workers = workers
+        self.seed = seed
+        self._corpus: Corpus | None = None
+        self._prepared: PreparedCorpus | None = None
+        self._split: Split | None = None
+
+    def prepare_data(self) -> None:
+        self._corpus = self._corpus or read_corpus(self.folder)
+        prepare(self._corpus, self.mel_spec.sample_rate, self.cache)
+
+    def setup(self, stage: str | None = None) -> None:
+        if self._prepared is not None:
+            return
+        corpus = self._corpus = self._corpus or read_corpus(self.folder)
+        self._prepared = prepare(corpus, self.mel_spec.sample_rate, self.cache)
+        # Split before files are left out, so that the choice does not depend on the sample rate.
+        ids = [utterance.id for utterance in corpus.utterances]
+        whole = split(ids, self.validation_fraction, self.test_fraction)
+        usable = self._prepared.entries
+        self._split = Split(
+            tuple(id for id in whole.train if id in usable),
+            tuple(id for id in whole.validation if id in usable),
+            tuple(id for id in whole.test if id in usable),
+        )
+        for name in ("train", "validation", "test"):
+            if not getattr(self._split, name):
+                raise CorpusError(f"{self.folder}: every utterance for {name} had to be left out")
+
+    @property
+    def prepared(self) -> PreparedCorpus:
+        """The prepared corpus; there once `setup` has run."""
+        assert self._prepared is not None
+        return self._prepared
+
+    @property
+    def split(self) -> Split:
+        """The usable utterances of each set; there once `setup` has run."""
+        assert self._split is not None
+        return self._split
+
+    def crops(self) -> Crops:
+        """The crops that training draws from."""
+        return Crops(
+            self.prepared,
+            self.split.train,
+            self.mel_spec.hop_length,
+            self.crop_frames,
+            self.gain_db,
+            self.seed,
+        )
+
+    def held_out(self, ids: Sequence[str], seconds: float | None = None) -> HeldOut:
+        """Held-out utterances as `HeldOut` gives them."""
+        return HeldOut(self.prepared, ids, self.mel_spec.hop_length, seconds)
+
+    def train_dataloader(self) -> DataLoader[Item]:
+        trainer: Any = self.trainer
+        sampler = CropSampler(
+            self.batch_size,
+            # Counted by the training module and kept in its checkpoints.
+            start=trainer.lightning_module.crops_seen,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+        return DataLoader(
+            self.crops(),
+            batch_sampler=sampler,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def val_dataloader(self) -> DataLoader[Item]:
+        ids = self.split.validation[: self.validation_utterances]
+        return DataLoader(self.held_out(ids, self.validation_seconds), batch_size=1)

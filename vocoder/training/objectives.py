@@ -1,0 +1,153 @@
+"""Training objectives: from a model and a batch to the terms of a loss. No training framework."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vocoder.models import Vocoder
+
+
+class Objective(nn.Module):
+    """Base class of the objectives.
+
+    `forward(model, audio, mel, budget_used, generator)` takes audio (batch, frames * hop), mel
+    (batch, n_mels, frames), the fraction of the training budget that is used up, in [0, 1], and
+    the generator to draw from. It returns named scalars; `loss` is the one to minimise, and
+    `nll` the negative log-likelihood in nats per sample.
+    """
+
+    def forward(
+        self,
+        model: Vocoder,
+        audio: Tensor,
+        mel: Tensor,
+        budget_used: float,
+        generator: torch.Generator,
+    ) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+
+class MaximumLikelihood(Objective):
+    r"""Negative log-likelihood of the audio, in nats per sample: :math:`-\log p(x \mid m) / T`."""
+
+    def forward(
+        self,
+        model: Vocoder,
+        audio: Tensor,
+        mel: Tensor,
+        budget_used: float,
+        generator: torch.Generator,
+    ) -> dict[str, Tensor]:
+        nll = model.training_loss({"audio": audio, "mel": mel})
+        return {"loss": nll, "nll": nll.detach()}
+
+
+class LikelihoodAndSpectral(Objective):
+    r"""Likelihood, and the distance of the model's own audio from the recording in spectra.
+
+    .. math:: L = -\frac{\log p(x \mid m)}{T} + w \, \Bigl( D_{STFT}(x, \hat x)
+        + w_{mel} \, \lVert M(x) - M(\hat x) \rVert_1 \Bigr), \qquad
+        \hat x = f^{-1}(\tau z; m), \; z \sim \mathcal N(0, I)
+
+    where D is `multi_resolution_stft` and M the model's own log-mel, averaged over its elements
+    and in nats. The second term needs an inverse pass with gradients, which costs about as much as
+    the likelihood does; it is computed on a part of the batch, in float32. Likelihood alone
+    spends its effort on noise; this term buys sound for some nats. Paper: WG-WaveNet (Hsu and Lee,
+    2020) trains a flow in this way.
+
+    For models with `forward` and `inverse` (flows).
+
+    Args:
+        weight: w, of both spectral terms.
+        mel_weight: of the log-mel term relative to the STFT terms.
+        start: fraction of the training budget after which the term sets in: audio from an
+            untrained flow has nothing to teach.
+        temperature: tau.
+        batch_fraction: part of the batch, at least one item, on which the term is computed.
+        resolutions: FFT lengths in samples; hop and window are a quarter and the whole of each.
+    """
+
+    def __init__(
+        self,
+        weight: float = 1.5,
+        mel_weight: float = 1.0,
+        start: float = 0.15,
+        temperature: float = 0.7,
+        batch_fraction: float = 0.5,
+        resolutions: Sequence[int] = (512, 1024, 2048),
+    ) -> None:
+        super().__init__()
+        self.weight = weight
+        self.mel_weight = mel_weight
+        self.start = start
+        self.temperature = temperature
+        self.batch_fraction = batch_fraction
+        self.resolutions = tuple(resolutions)
+
+    def forward(
+        self,
+        model: Vocoder,
+        audio: Tensor,
+        mel: Tensor,
+        budget_used: float,
+        generator: torch.Generator,
+    ) -> dict[str, Tensor]:
+        if budget_used < self.start:
+            nll = model.training_loss({"audio": audio, "mel": mel})
+            return {"loss": nll, "nll": nll.detach()}
+        z, log_det = model(audio, mel)
+        z = z.to(log_det.dtype)
+        log_prior = -0.5 * (z.square() + math.log(2 * math.pi)).sum(dim=tuple(range(1, z.ndim)))
+        nll = -(log_prior + log_det).mean() / audio.shape[-1]
+        items = max(1, round(self.batch_fraction * audio.shape[0]))
+        noise = torch.randn(z[:items].shape, generator=generator, device=z.device, dtype=z.dtype)
+        inverse = model.inverse
+        assert callable(inverse)
+        made = inverse(self.temperature * noise, mel[:items])
+        with torch.autocast(audio.device.type, enabled=False):
+            made = made.float()
+            stft = multi_resolution_stft(made, audio[:items], self.resolutions)
+            nats = math.log(10) if model.mel_spec.log_base == "10" else 1.0
+            distance = nats * (model.mel(made) - mel[:items]).abs().mean()
+            loss = nll + self.weight * (stft + self.mel_weight * distance)
+        return {
+            "loss": loss,
+            "nll": nll.detach(),
+            "stft": stft.detach(),
+            "mel_distance": distance.detach(),
+        }
+
+
+def multi_resolution_stft(
+    made: Tensor, true: Tensor, resolutions: Sequence[int] = (512, 1024, 2048)
+) -> Tensor:
+    r"""Spectral convergence and log-magnitude distance, averaged over STFT resolutions.
+
+    .. math:: D = \frac1R \sum_r \frac{\lVert S_r(x) - S_r(\hat x) \rVert_F}
+        {\lVert S_r(x) \rVert_F} + \operatorname{mean} |\log S_r(x) - \log S_r(\hat x)|
+
+    S is the magnitude under a Hann window, at least 1e-4 (about the noise of 16 bits). Paper:
+    Parallel WaveGAN (Yamamoto et al., 2020).
+
+    Args:
+        made, true: (batch, samples), in [-1, 1]; at least half of the longest resolution.
+
+    Returns:
+        a scalar, without unit.
+    """
+    total = made.new_zeros(())
+    for size in resolutions:
+        window = torch.hann_window(size, device=made.device, dtype=made.dtype)
+        made_magnitude, true_magnitude = (
+            torch.stft(x, size, size // 4, size, window, return_complex=True).abs().clamp_min(1e-4)
+            for x in (made, true)
+        )
+        difference = torch.linalg.vector_norm(true_magnitude - made_magnitude, dim=(1, 2))
+        convergence = difference / torch.linalg.vector_norm(true_magnitude, dim=(1, 2))
+        log_distance = (true_magnitude.log() - made_magnitude.log()).abs().mean()
+        total = total + convergence.mean() + log_distance
+    return total / len(resolutions)

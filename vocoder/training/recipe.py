@@ -1,0 +1,340 @@
+"""From the command line to a trained model: what all training recipes share."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import lightning
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from vocoder.checkpoints import CheckpointError
+from vocoder.models import Vocoder, load_checkpoint
+from vocoder.training.callbacks import (
+    AveragedWeights,
+    HeldOutSound,
+    History,
+    Interrupted,
+    LastCheckpoint,
+    TrainingBar,
+)
+from vocoder.training.corpus import download_ljspeech, find_ljspeech
+from vocoder.training.crops import SpeechData
+from vocoder.training.errors import TrainingError
+from vocoder.training.module import VocoderTraining
+from vocoder.training.objectives import Objective
+from vocoder.training.report import write_report
+
+log = logging.getLogger("vocoder.training")
+
+# What the recipe sets itself, or offers in a better place.
+_OURS = {
+    "accumulate_grad_batches": False,
+    "barebones": True,
+    "callbacks": True,
+    "check_val_every_n_epoch": True,
+    "default_root_dir": True,
+    "enable_checkpointing": True,
+    "enable_model_summary": True,
+    "fast_dev_run": True,
+    "gradient_clip_algorithm": True,
+    "gradient_clip_val": True,
+    "logger": True,
+    "max_epochs": True,
+    "max_steps": True,
+    "max_time": True,
+    "min_epochs": True,
+    "min_steps": True,
+    "num_sanity_val_steps": True,
+    "overfit_batches": True,
+    "reload_dataloaders_every_n_epochs": True,
+    "use_distributed_sampler": True,
+}
+
+
+def parser(description: str) -> ArgumentParser:
+    """The options of a training recipe; the keys of its YAML files are the same."""
+    options = ArgumentParser(prog="train.py", description=description)
+    options.add_argument(
+        "--config", action="config", help="YAML of these options; may be repeated, the later wins"
+    )
+    options.add_argument(
+        "--data",
+        type=str | None,
+        help="folder of a corpus in LJSpeech's layout, or 'sample' for the small one that comes "
+        "with the recipe; by default LJSpeech, found in $LJSPEECH or data/, or downloaded",
+    )
+    options.add_argument(
+        "--run",
+        type=str | None,
+        help="folder of the run (default: runs/NAME OF THE CONFIG); a run that is there goes on",
+    )
+    options.add_argument("--max_steps", type=int | None, help="end after so many steps")
+    options.add_argument(
+        "--max_time",
+        type=str | None,
+        help="end after so much training, resumed or not: 10m, 1h30m, 2d or DD:HH:MM:SS",
+    )
+    options.add_argument(
+        "--start_from",
+        type=str | None,
+        help="directory of a trained model of the same sizes whose weights a new run starts from",
+    )
+    options.add_argument("--seed", type=int, default=0, help="of weights, crops and noise")
+    options.add_argument(
+        "--save_every", type=float, default=180, help="seconds between saves of last.ckpt"
+    )
+    options.add_argument("--cache", type=str, default="data/prepared", help="for decoded corpora")
+    options.add_subclass_arguments(Vocoder, "model", required=True)
+    options.add_subclass_arguments(Objective, "objective", required=True)
+    options.add_class_arguments(
+        VocoderTraining, "training", skip={"model", "objective", "seed"}, instantiate=False
+    )
+    options.add_class_arguments(
+        SpeechData, "speech", skip={"mel_spec", "folder", "cache", "seed"}, instantiate=False
+    )
+    options.add_class_arguments(AveragedWeights, "average", instantiate=False)
+    skipped = {name for name, skip in _OURS.items() if skip}
+    options.add_class_arguments(lightning.Trainer, "trainer", skip=skipped, instantiate=False)
+    options.set_defaults({"trainer.val_check_interval": 500})
+    return options
+
+
+def main(
+    description: str,
+    default_config: Path,
+    sample: Path,
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Run a recipe; returns the exit code.
+
+    Args:
+        description: for `--help`.
+        default_config: used when the command line names no `--config`.
+        sample: the corpus that `--data sample` means.
+        arguments: the command line, `sys.argv[1:]` by default.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    # Lightning's tips are for who writes a Trainer, not for who trains a vocoder.
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*`IterableDataset`.*", ".*LeafSpec.*"):
+        warnings.filterwarnings("ignore", message)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not any(word == "--config" or word.startswith("--config=") for word in words):
+        words = ["--config", str(default_config), *words]
+    options = parser(description)
+    config = options.parse_args(words)
+    try:
+        train(options, config, sample)
+    except Interrupted as stop:
+        log.info("stopped by %s; the same command goes on from here", stop)
+        return 130
+    except SIGTERMException:
+        log.info("stopped by SIGTERM; the same command goes on from here")
+        return 143
+    except (TrainingError, CheckpointError, MisconfigurationException) as error:
+        sys.stderr.write(f"train.py: {' '.join(str(error).split())}\n")
+        return 2
+    return 0
+
+
+def train(options: ArgumentParser, config: Namespace, sample: Path) -> None:
+    """Train as `config` says: find the data, resume or start, fit, write model and report."""
+    budget = duration(config.max_time) if config.max_time else None
+    if budget is None and not config.max_steps:
+        raise TrainingError("there is no end: give --max_time (such as 2h) or --max_steps")
+    run = Path(config.run or default_run(config))
+    checkpoint = resumable(run, options, config)
+
+    lightning.seed_everything(config.seed, verbose=False)
+    try:
+        made = options.instantiate_classes(config)
+        module = VocoderTraining(
+            made.model, made.objective, **made.training.as_dict(), seed=config.seed
+        )
+        averaged = AveragedWeights(**made.average.as_dict())
+    except (TypeError, ValueError) as error:
+        raise TrainingError(f"the configuration cannot be built: {error}") from error
+    if config.start_from and checkpoint is None:
+        start_from(module.model, config.start_from)
+
+    data = SpeechData(
+        module.model.mel_spec,
+        corpus_folder(config.data, sample),
+        Path(config.cache),
+        **made.speech.as_dict(),
+        seed=config.seed,
+    )
+    if first_process():
+        # Before Lightning starts other processes, which would wait for one that failed.
+        data.prepare_data()
+    data.setup()
+    check_rate(data)
+
+    history = History(run / "history.jsonl")
+    trainer = lightning.Trainer(
+        **made.trainer.as_dict(),
+        max_steps=config.max_steps or -1,
+        max_epochs=-1,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        enable_checkpointing=True,
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # `CropSampler` does it
+        default_root_dir=run,
+        logger=TensorBoardLogger(run, name="", version="tensorboard"),
+        callbacks=[
+            Timer(budget, verbose=False),
+            averaged,
+            HeldOutSound(),
+            history,
+            TrainingBar(),
+            LastCheckpoint(run / "last.ckpt", config.save_every),
+        ],
+    )
+    if trainer.is_global_zero:
+        run.mkdir(parents=True, exist_ok=True)
+        write_whole(run / "config.yaml", options.dump(config))
+        announce(run, module.model, data, checkpoint)
+    if checkpoint is None:
+        trainer.validate(module, data, verbose=False)
+    trainer.fit(module, data, ckpt_path=checkpoint, weights_only=False)
+    averaged.apply_to(module)
+    trainer.validate(module, data, verbose=False)
+    if trainer.is_global_zero:
+        write_report(run, trainer, module, data, history.rows(), config.seed)
+
+
+def first_process() -> bool:
+    """Whether this is the only process of the run, or the one that speaks and writes for all."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def default_run(config: Namespace) -> Path:
+    """runs/NAME, by the names of the config files."""
+    return Path("runs") / "+".join(Path(str(path)).stem for path in config.config)
+
+
+def duration(text: str) -> timedelta:
+    """A length of time from 90s, 10m, 1h30m, 2d (and so on) or from DD:HH:MM:SS.
+
+    Raises:
+        TrainingError: neither of them, or nothing left of it.
+    """
+    units = re.fullmatch(
+        r"\s*(?:(\d+(?:\.\d+)?)\s*d)?\s*(?:(\d+(?:\.\d+)?)\s*h)?"
+        r"\s*(?:(\d+(?:\.\d+)?)\s*m(?:in)?)?\s*(?:(\d+(?:\.\d+)?)\s*s)?\s*",
+        text,
+    )
+    clock = re.fullmatch(r"(\d+):(\d\d):(\d\d):(\d\d)", text.strip())
+    found = clock or units
+    if found is not None:
+        days, hours, minutes, seconds = (float(number or 0) for number in found.groups())
+        length = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+        if length:
+            return length
+    raise TrainingError(f"max_time {text!r} is no length of time: write 10m, 1h30m or 00:02:00:00")
+
+
+def resumable(run: Path, options: ArgumentParser, config: Namespace) -> Path | None:
+    """The checkpoint to go on from, or None for a new run.
+
+    Raises:
+        TrainingError: the folder holds a run of another model.
+    """
+    checkpoint = run / "last.ckpt"
+    if not checkpoint.exists():
+        return None
+    before = yaml.safe_load((run / "config.yaml").read_text())
+    now = yaml.safe_load(options.dump(config))
+    different = differing_keys(before.get("model"), now.get("model"), "model")
+    if different:
+        raise TrainingError(
+            f"{run} holds a run of another model ({', '.join(different)} differ): "
+            "choose another folder with --run, or remove that one"
+        )
+    return checkpoint
+
+
+def differing_keys(a: Any, b: Any, name: str) -> list[str]:
+    """Dotted names of the values in which two configurations differ."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        keys = sorted(a.keys() | b.keys())
+        return [d for key in keys for d in differing_keys(a.get(key), b.get(key), f"{name}.{key}")]
+    return [] if a == b else [name]
+
+
+def start_from(model: Vocoder, path: str) -> None:
+    """Copy the weights of a trained model into `model`.
+
+    Raises:
+        TrainingError: its weights are of other shapes.
+    """
+    try:
+        model.load_state_dict(load_checkpoint(path).state_dict())
+    except RuntimeError as error:
+        raise TrainingError(f"the weights in {path} are of another model: {error}") from error
+
+
+def corpus_folder(data: str | None, sample: Path) -> Path:
+    """The folder that `--data` means; downloads LJSpeech if it means that and it is nowhere."""
+    if data == "sample":
+        return sample
+    if data:
+        return Path(data)
+    return find_ljspeech() or download_ljspeech()
+
+
+def check_rate(data: SpeechData) -> None:
+    """Say so where the recordings hold less than the model's sample rate promises."""
+    original = data.prepared.original_sample_rate
+    if original < data.mel_spec.sample_rate and first_process():
+        log.warning(
+            "%s is recorded at %d Hz and the model works at %d Hz: there is nothing to learn above "
+            "%d Hz; for speech at 16 kHz give --model.init_args.mel_spec speech-16k",
+            data.prepared.name,
+            original,
+            data.mel_spec.sample_rate,
+            original // 2,
+        )
+
+
+def announce(run: Path, model: Vocoder, data: SpeechData, checkpoint: Path | None) -> None:
+    """One paragraph at the start: what is trained, on what, where."""
+    parameters = sum(p.numel() for p in model.parameters())
+    prepared, split = data.prepared, data.split
+    log.info(
+        "%s, %.1fM parameters, %d Hz; %s: %d utterances to train on (%.1f min), %d to validate, "
+        "%d to test; run folder %s",
+        type(model).__name__,
+        parameters / 1e6,
+        model.sample_rate,
+        prepared.name,
+        len(split.train),
+        prepared.seconds(split.train) / 60,
+        len(split.validation),
+        len(split.test),
+        run,
+    )
+    if checkpoint is not None:
+        log.info("going on from %s", checkpoint)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is there as a whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
