@@ -23,7 +23,10 @@ _HOW_TO_GET_ONE = (
 
 
 def load(name: str | os.PathLike[str] | None = None) -> Vocoder:
-    """A trained vocoder, in evaluation mode, on the CPU.
+    """A trained vocoder, ready to run: in evaluation mode, on the CPU, weight norms fused.
+
+    To train it further, start a recipe from it (``--start_from``) or use
+    `vocoder.models.load_checkpoint`, which keeps the weights as they were trained.
 
     Args:
         name: None for the bundled default; else the name of a bundled model, a checkpoint
@@ -35,14 +38,14 @@ def load(name: str | os.PathLike[str] | None = None) -> Vocoder:
             checkpoint that this version reads. Pickled files are never opened.
     """
     if name is not None and (Path(name).exists() or _looks_like_path(name)):
-        return load_checkpoint(name)
+        return load_checkpoint(name).fused()
     wanted = DEFAULT_NAME if name is None else str(name)
     bundled = bundled_models()
     if wanted not in bundled:
         have = f"the bundled models are {', '.join(bundled)}" if bundled else "none is bundled yet"
         which = "no default model" if name is None else f"no model {wanted!r}"
         raise CheckpointError(f"there is {which} ({have}): {_HOW_TO_GET_ONE}")
-    return load_checkpoint(bundled[wanted])
+    return load_checkpoint(bundled[wanted]).fused()
 
 
 def bundled_models() -> dict[str, Path]:

@@ -90,8 +90,6 @@ class LappedTransform(Bijection):
 
     def _rotate(self, blocks: Tensor, sign: int) -> Tensor:
         """Rotate mirrored pairs about each inner boundary; sign -1 undoes it. (batch, time, M)"""
-        if blocks.shape[1] < 2:
-            return blocks
         half = self.bands // 2
         sin, cos = self.rotation_sin, sign * self.rotation_cos
         after, before = blocks[:, 1:, :half], blocks[:, :-1, half:].flip(-1)

@@ -19,6 +19,7 @@ from torch import Tensor
 from vocoder.audio import MelSpec
 from vocoder.checkpoints import CheckpointError
 from vocoder.flows import AffineCoupling, InvertibleConv1x1
+from vocoder.nn.weight_norm import fuse_weight_norm
 
 from .waveglow import WaveGlow
 
@@ -76,7 +77,10 @@ def load_published_waveglow(
             raise CheckpointError(
                 f"the config {config} is not readable as JSON: {error}"
             ) from error
-    tensors = _fused(_tensors(content))
+    try:
+        tensors = fuse_weight_norm(_tensors(content))
+    except ValueError as error:
+        raise CheckpointError(f"the state dict is incomplete: {error}") from error
     sizes = _sizes(tensors)
     if stated is not None:
         _check_config(sizes, stated)
@@ -144,24 +148,6 @@ def _tensors(content: Any) -> dict[str, Tensor]:
     named = {re.sub(r"^(module\.)+", "", name): value for name, value in named.items()}
     known = re.compile(r"^(upsample|convinv|WN)\.")
     return {name: value.float() for name, value in named.items() if known.match(name)}
-
-
-def _fused(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """w = g v / |v|, the norm over all axes but the first (both of torch's spellings)."""
-    result = dict(tensors)
-    pairs = (
-        ("weight_g", "weight_v"),
-        ("parametrizations.weight.original0", "parametrizations.weight.original1"),
-    )
-    for gain_name, direction_name in pairs:
-        for name in [n for n in result if n.endswith("." + gain_name)]:
-            stem = name[: -len(gain_name)]
-            if stem + direction_name not in result:
-                raise CheckpointError(f"{name} is there and {stem}{direction_name} is not")
-            gain, direction = result.pop(name), result.pop(stem + direction_name)
-            norm = direction.flatten(1).norm(dim=1).reshape(gain.shape)
-            result[stem + "weight"] = gain * direction / norm
-    return result
 
 
 def _sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:

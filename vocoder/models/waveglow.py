@@ -23,6 +23,7 @@ from vocoder.flows import (
     Squeeze,
 )
 from vocoder.nn import GatedConvStack, TransposedUpsampling
+from vocoder.nn.weight_norm import fuse_weight_norm
 
 from .base import Array, Vocoder, _like, _tensor
 from .noise import Noise
@@ -300,6 +301,16 @@ class WaveGlow(Vocoder):
         # (frames, steps, n_group) -> (n_group, frames * steps)
         z = drawn.reshape(-1, self.n_group).T * temperature
         return z.to(device=self.device, dtype=self.dtype).expand(mel.shape[0], -1, -1)
+
+    def fused(self) -> WaveGlow:
+        """The same function without weight normalisation: what to use for inference.
+
+        Returns:
+            A new model in evaluation mode, on the same device, with ``weight_norm=False``.
+        """
+        model = WaveGlow(**{**self.config, "mel_spec": self.mel_spec, "weight_norm": False})
+        model.load_state_dict(fuse_weight_norm(self.state_dict()))
+        return model.to(device=self.device, dtype=self.dtype).eval()
 
     @property
     def dtype(self) -> torch.dtype:
