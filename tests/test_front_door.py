@@ -1,0 +1,80 @@
+"""The front doors: `make sound` promises a sentence that was never trained on, and make passes over
+any Python that does not run, is of another version or cannot make environments."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vocoder.training.corpus import held_out
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_sentence_of_make_sound_was_never_trained_on():
+    sentences = re.findall(r"sample/wavs/(\w+)\.flac", (ROOT / "Makefile").read_text())
+    assert sentences
+    assert set(sentences) <= set(held_out(ROOT / "recipes" / "ljspeech" / "sample").test)
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Runs make with a PATH of `tmp_path`/bin and what the Makefile's shell lines need."""
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("make", "sh", "touch"):
+        (programs / name).symlink_to(shutil.which(name))
+
+    def run(**pythons):
+        for name, script in pythons.items():
+            path = programs / name.replace("_", ".")
+            path.write_text(f"#!/bin/sh\n{script}\n")
+            path.chmod(0o755)
+        environment = {k: v for k, v in os.environ.items() if k not in ("PYTHON", "MAKEFLAGS")}
+        return subprocess.run(
+            ["make", f"VENV={tmp_path / 'venv'}", str(tmp_path / "venv" / ".created")],
+            cwd=ROOT,
+            env={**environment, "PATH": str(programs)},
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+def test_no_usable_python_is_said_with_the_reason_for_each(make, tmp_path):
+    result = make(python3_11="exit 127", python3="echo 3.13")
+    assert result.returncode != 0
+    for reason in ("python3.11 does not run", "python3.12 does not run", "python3 is Python 3.13"):
+        assert reason in result.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+def test_a_python_that_cannot_make_environments_is_named_with_its_remedy(make, tmp_path):
+    result = make(python3_11='case "$2" in *ensurepip*) exit 1;; esac; echo 3.11')
+    assert result.returncode != 0
+    assert "apt install python3.11-venv" in result.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+def test_a_dead_shim_is_passed_over_for_the_next_python(make, tmp_path):
+    # Without pip, which would take ten seconds: the real interpreter, and -m venv shortened.
+    python = f'[ "$1" = -m ] && set -- "$@" --without-pip\nexec {sys.executable} "$@"'
+    result = make(python3_11="exit 127", python3=python)
+    assert result.returncode == 0, result.stderr
+    made = tmp_path / "venv" / "bin" / "python"
+    version = subprocess.run([made, "-V"], capture_output=True, text=True, check=True).stdout
+    assert version.split()[1] == sys.version.split()[0]
+    assert (tmp_path / "venv" / ".created").exists()
+
+
+def test_an_environment_that_could_not_be_made_leaves_no_stamp(make, tmp_path):
+    result = make(python3_11='[ "$1" = -m ] && mkdir -p "$3" && exit 1; echo 3.11')
+    assert result.returncode != 0
+    assert not (tmp_path / "venv" / ".created").exists()
