@@ -109,8 +109,16 @@ def test_info_as_text_and_json(checkpoint: Path) -> None:
     assert "lapped" in text
 
 
+def test_export_writes_a_graph(checkpoint: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript", reason="extra export is not installed")
+    result = run("export", "--onnx", tmp_path / "model.onnx", "-c", checkpoint)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "model.onnx").stat().st_size > 1000
+    assert run("export", "--onnx", tmp_path / "model.onnx", "-c", checkpoint).returncode == 2
+
+
 def test_help() -> None:
-    for command in ((), ("synthesize",), ("resynthesize",), ("info",)):
+    for command in ((), ("synthesize",), ("resynthesize",), ("export",), ("info",)):
         assert run(*command, "--help").returncode == 0
 
 

@@ -89,6 +89,21 @@ def resynthesize(
 
 
 @app.command()
+def export(
+    onnx: Annotated[Path, typer.Option("--onnx", help="ONNX graph to write.")],
+    checkpoint: Checkpoint = None,
+    force: Force = False,
+) -> None:
+    """Write a flow as an ONNX graph (mel, noise) -> audio, of any batch and length."""
+    _refuse_overwriting(onnx, force)
+    model = vocoder.load(checkpoint)
+    from vocoder.engines.onnx import export_onnx
+
+    export_onnx(model, onnx)  # type: ignore[arg-type]  # which says so if it is no flow
+    typer.echo(f"{onnx}: {onnx.stat().st_size / 1e6:.1f} MB, mel and noise in, audio out")
+
+
+@app.command()
 def info(
     checkpoint: Annotated[
         str | None, typer.Argument(help="Checkpoint directory, or the name of a bundled model.")

@@ -1,0 +1,74 @@
+"""The exported graph in the real onnxruntime gives the audio of the model it came from."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vocoder.audio import MelSpec
+from vocoder.models import WaveGlow
+
+pytest.importorskip("onnxscript", reason="extra export is not installed")
+pytest.importorskip("onnxruntime", reason="extra export is not installed")
+
+from vocoder.engines.onnx import OnnxVocoder, export_onnx
+
+SPEC = MelSpec(
+    sample_rate=8000, n_fft=64, hop_length=16, win_length=64, n_mels=6, fmin=0, fmax=4000
+)
+VARIANTS = {
+    "lapped": {"squeeze": "lapped", "n_group": 16, "n_early_every": 0, "conditional_scale": True},
+    "published": {"squeeze": "blocks", "n_group": 8, "n_early_every": 2, "n_early_size": 2},
+    "plu": {"squeeze": "lapped", "n_group": 16, "n_early_every": 0, "plu": True},
+}
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[WaveGlow, OnnxVocoder]:
+    torch.manual_seed(0)
+    sizes = {"n_flows": 4, "channels": 8, "n_layers": 2} | VARIANTS[request.param]
+    model = WaveGlow(mel_spec=SPEC, **sizes)
+    for parameter in model.parameters():
+        parameter.data.add_(0.05 * torch.randn_like(parameter))
+    path = export_onnx(model.eval(), tmp_path_factory.mktemp("onnx") / "model.onnx")
+    assert [p.name for p in path.parent.iterdir()] == ["model.onnx"]
+    return model, OnnxVocoder(path, threads=1)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 17, 200])
+@pytest.mark.parametrize("batch", [None, 1, 3])
+def test_same_audio_as_the_model(
+    pair: tuple[WaveGlow, OnnxVocoder], frames: int, batch: int | None
+) -> None:
+    model, exported = pair
+    shape = (SPEC.n_mels, frames) if batch is None else (batch, SPEC.n_mels, frames)
+    mel = (-4 + 2 * np.random.default_rng(frames).random(shape)).astype(np.float32)
+    ours = model.synthesize(mel, temperature=0.8, seed=4)
+    theirs = exported.synthesize(mel, temperature=0.8, seed=4)
+    assert theirs.dtype == np.float32
+    assert theirs.shape == ours.shape
+    assert np.abs(ours - theirs).max() < 1e-4
+    assert np.abs(ours).max() > 0.01
+
+
+def test_the_mel_convention_travels(pair: tuple[WaveGlow, OnnxVocoder]) -> None:
+    assert pair[1].mel_spec == SPEC
+
+
+def test_what_is_no_flow_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="no flow"):
+        export_onnx(torch.nn.Linear(1, 1), tmp_path / "x.onnx")  # type: ignore[arg-type]
+
+
+def test_without_the_extra_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ImportError, match=r"flow-vocoder\[export\]"):
+        export_onnx(WaveGlow(mel_spec=SPEC, n_flows=1, channels=4, n_layers=1), tmp_path / "x.onnx")
