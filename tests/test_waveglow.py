@@ -329,6 +329,22 @@ def test_the_scale_reads_every_log_convention() -> None:
     assert max(stds) / min(stds) < 1.15
 
 
+def test_config_is_recorded_for_subclasses_too() -> None:
+    class Renamed(WaveGlow):
+        """Inherits the constructor."""
+
+    class Small(WaveGlow):
+        """Has a constructor of its own."""
+
+        def __init__(self, mel_spec: MelSpec, width: int = 4) -> None:
+            super().__init__(mel_spec=mel_spec, n_flows=1, channels=width, n_layers=1)
+
+    renamed = Renamed(SPEC, n_flows=1, channels=4, n_layers=1)
+    assert renamed.config["channels"] == 4
+    assert renamed.config["kernel_size"] == 3
+    assert Small(SPEC, 6).config == {"mel_spec": SPEC.to_dict(), "width": 6}
+
+
 def test_noise_is_a_function_of_seed_and_position() -> None:
     noise = Noise(7)
     whole = noise.normal(0, 100, 16)
