@@ -69,10 +69,6 @@ class Crops(Dataset[Item]):
         gain_db: tuple[float, float] = (0.0, 0.0),
         seed: int = 0,
     ) -> None:
-        if crop_frames < 2:
-            raise ValueError(f"crop_frames is {crop_frames}: a crop has two frames or more")
-        if gain_db[0] > gain_db[1]:
-            raise ValueError(f"gain_db is {gain_db}: give the least gain first")
         self.corpus = corpus
         self.ids = tuple(ids)
         self.hop_length = hop_length
@@ -193,6 +189,9 @@ class SpeechData(lightning.LightningDataModule):
         validation_seconds: longest excerpt of each; null for whole utterances.
         workers: processes that load crops; 0 loads them in the training process.
         seed: of the crops.
+
+    Raises:
+        ValueError: a size below what a crop or a batch can have, or gains in the wrong order.
     """
 
     def __init__(
@@ -213,6 +212,10 @@ class SpeechData(lightning.LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}: a batch has at least one crop")
+        if crop_frames < 2:
+            raise ValueError(f"crop_frames is {crop_frames}: a crop has two frames or more")
+        if gain_db[0] > gain_db[1]:
+            raise ValueError(f"gain_db is {gain_db}: give the least gain first")
         self.mel_spec = mel_spec
         self.folder = folder
         self.cache = cache

@@ -203,8 +203,9 @@ class VocoderTraining(lightning.LightningModule):
         return result
 
     def on_validation_epoch_end(self) -> None:
-        # Every device validates on everything: the sums are complete on each.
+        # Every device validates on everything: the sums are complete and the same on each.
         if self._samples:
-            self.log("val/log_likelihood", self._log_likelihood / self._samples)
+            self.log("val/log_likelihood", self._log_likelihood / self._samples, sync_dist=True)
         if self._distances:
-            self.log("val/mel_distance", sum(self._distances) / len(self._distances))
+            mean = sum(self._distances) / len(self._distances)
+            self.log("val/mel_distance", mean, sync_dist=True)

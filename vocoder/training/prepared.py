@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -92,6 +93,7 @@ def prepare(corpus: Corpus, sample_rate: int, cache: str | Path) -> PreparedCorp
     if folder.is_dir():
         return PreparedCorpus(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(folder.parent)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         _write(corpus, sample_rate, partial)
@@ -103,6 +105,13 @@ def prepare(corpus: Corpus, sample_rate: int, cache: str | Path) -> PreparedCorp
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return PreparedCorpus(folder)
+
+
+def _remove_abandoned(cache: Path) -> None:
+    """Remove what killed preparations left: nothing has been written to it for an hour."""
+    for audio in cache.glob(".*/audio.int16"):
+        if time.time() - audio.stat().st_mtime > 3600:
+            shutil.rmtree(audio.parent, ignore_errors=True)
 
 
 def _fingerprint(corpus: Corpus, sample_rate: int) -> str:

@@ -7,21 +7,25 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch.nn.utils.parametrize import is_parametrized
 
 from vocoder.checkpoints import CheckpointError
 from vocoder.models import Vocoder, load_checkpoint
+from vocoder.nn.weight_norm import fuse_weight_norm
 from vocoder.training.callbacks import (
     AveragedWeights,
     HeldOutSound,
@@ -160,24 +164,22 @@ def train(options: ArgumentParser, config: Namespace, sample: Path) -> None:
     checkpoint = resumable(run, options, config)
 
     lightning.seed_everything(config.seed, verbose=False)
-    try:
-        made = options.instantiate_classes(config)
+    with readable("the configuration cannot be built"):
+        made = options.instantiate(config)
         module = VocoderTraining(
             made.model, made.objective, **made.training.as_dict(), seed=config.seed
         )
         averaged = AveragedWeights(**made.average.as_dict())
-    except (TypeError, ValueError) as error:
-        raise TrainingError(f"the configuration cannot be built: {error}") from error
+        data = SpeechData(
+            module.model.mel_spec,
+            corpus_folder(config.data, sample),
+            Path(config.cache),
+            **made.speech.as_dict(),
+            seed=config.seed,
+        )
     if config.start_from and checkpoint is None:
         start_from(module.model, config.start_from)
 
-    data = SpeechData(
-        module.model.mel_spec,
-        corpus_folder(config.data, sample),
-        Path(config.cache),
-        **made.speech.as_dict(),
-        seed=config.seed,
-    )
     if first_process():
         # Before Lightning starts other processes, which would wait for one that failed.
         data.prepare_data()
@@ -185,26 +187,27 @@ def train(options: ArgumentParser, config: Namespace, sample: Path) -> None:
     check_rate(data)
 
     history = History(run / "history.jsonl")
-    trainer = lightning.Trainer(
-        **made.trainer.as_dict(),
-        max_steps=config.max_steps or -1,
-        max_epochs=-1,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        enable_checkpointing=True,
-        enable_model_summary=False,
-        use_distributed_sampler=False,  # `CropSampler` does it
-        default_root_dir=run,
-        logger=TensorBoardLogger(run, name="", version="tensorboard"),
-        callbacks=[
-            Timer(budget, verbose=False),
-            averaged,
-            HeldOutSound(),
-            history,
-            TrainingBar(),
-            LastCheckpoint(run / "last.ckpt", config.save_every),
-        ],
-    )
+    with readable("the trainer cannot be built"):
+        trainer = lightning.Trainer(
+            **made.trainer.as_dict(),
+            max_steps=config.max_steps or -1,
+            max_epochs=-1,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            enable_checkpointing=True,
+            enable_model_summary=False,
+            use_distributed_sampler=False,  # `CropSampler` does it
+            default_root_dir=run,
+            logger=TensorBoardLogger(run, name="", version="tensorboard"),
+            callbacks=[
+                Timer(budget, verbose=False),
+                averaged,
+                HeldOutSound(),
+                history,
+                TrainingBar(),
+                LastCheckpoint(run / "last.ckpt", config.save_every),
+            ],
+        )
     if trainer.is_global_zero:
         run.mkdir(parents=True, exist_ok=True)
         write_whole(run / "config.yaml", options.dump(config))
@@ -216,6 +219,15 @@ def train(options: ArgumentParser, config: Namespace, sample: Path) -> None:
     trainer.validate(module, data, verbose=False)
     if trainer.is_global_zero:
         write_report(run, trainer, module, data, history.rows(), config.seed)
+
+
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Turns what constructors say about their arguments into the sentence that a user gets."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise TrainingError(f"{what}: {error}") from error
 
 
 def first_process() -> bool:
@@ -278,13 +290,25 @@ def differing_keys(a: Any, b: Any, name: str) -> list[str]:
 
 
 def start_from(model: Vocoder, path: str) -> None:
-    """Copy the weights of a trained model into `model`.
+    """Copy the weights of a trained model into `model`, weight-normalised or fused as either is.
 
     Raises:
         TrainingError: its weights are of other shapes.
     """
+    weights = fuse_weight_norm(load_checkpoint(path).state_dict())
+    own = fuse_weight_norm(model.state_dict()).keys()
+    different = sorted(own ^ weights.keys())
+    if different:
+        raise TrainingError(f"the weights in {path} are of another model: {different[0]} differs")
     try:
-        model.load_state_dict(load_checkpoint(path).state_dict())
+        with torch.no_grad():
+            for name, value in weights.items():
+                module = model.get_submodule(name.rpartition(".")[0])
+                attribute = name.rpartition(".")[2]
+                if is_parametrized(module, attribute):
+                    setattr(module, attribute, value)  # found gain and direction by itself
+                else:
+                    getattr(module, attribute).copy_(value)
     except RuntimeError as error:
         raise TrainingError(f"the weights in {path} are of another model: {error}") from error
 
