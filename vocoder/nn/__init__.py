@@ -1,6 +1,15 @@
 """Plain networks: nothing here knows of flows, mels or training."""
 
+from .causal import CausalGatedStack
 from .gated import GatedConvStack
-from .upsampling import TransposedUpsampling
+from .mixture import DiscretisedMixture, Distribution
+from .upsampling import LinearUpsampling, TransposedUpsampling
 
-__all__ = ["GatedConvStack", "TransposedUpsampling"]
+__all__ = [
+    "CausalGatedStack",
+    "DiscretisedMixture",
+    "Distribution",
+    "GatedConvStack",
+    "LinearUpsampling",
+    "TransposedUpsampling",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -23,3 +24,27 @@ class TransposedUpsampling(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         result: Tensor = self.conv(frames)[..., : frames.shape[-1] * self.hop]
         return result
+
+
+class LinearUpsampling(nn.Module):
+    """Linear interpolation between the middles of frames, without parameters.
+
+    (batch, channels, frames + 2) -> (batch, channels, frames * hop): the first and the last frame
+    are neighbours that the frames between them need. Sample j of a frame of ``hop`` samples lies
+    at p = (j + 1/2) / hop - 1/2 of the way from the middle of its frame to that of the next, or,
+    where p is negative, |p| of the way to that of the one before.
+    """
+
+    weights: Tensor
+
+    def __init__(self, hop: int) -> None:
+        super().__init__()
+        self.hop = hop
+        p = (torch.arange(hop, dtype=torch.float64) + 0.5) / hop - 0.5
+        weights = torch.stack([(-p).clamp_min(0), 1 - p.abs(), p.clamp_min(0)])
+        # (before, own, after) x hop. Of the sizes, not of the weights: no checkpoint holds it.
+        self.register_buffer("weights", weights.to(torch.get_default_dtype()), persistent=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        neighbours = frames.unfold(-1, 3, 1)  # (batch, channels, frames, 3)
+        return torch.matmul(neighbours, self.weights.to(frames.dtype)).flatten(-2)
