@@ -219,6 +219,11 @@ def train(options: ArgumentParser, config: Namespace, sample: Path) -> None:
     trainer.validate(module, data, verbose=False)
     if trainer.is_global_zero:
         write_report(run, trainer, module, data, history.rows(), config.seed)
+    if trainer.world_size > 1:
+        # The others wait for the report: Lightning takes one that has left early for a failure
+        # and kills the rest, and one that leaves with its group open may well end in an abort.
+        trainer.strategy.barrier()
+        torch.distributed.destroy_process_group()
 
 
 @contextmanager

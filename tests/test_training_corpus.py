@@ -1,0 +1,216 @@
+"""Reading a corpus in LJSpeech's layout, splitting it, and getting LJSpeech."""
+
+import hashlib
+import http.server
+import io
+import socket
+import tarfile
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torchaudio.datasets.ljspeech
+
+from vocoder.training.corpus import (
+    download_ljspeech,
+    find_ljspeech,
+    held_out,
+    ljspeech_url,
+    read_corpus,
+    split,
+)
+from vocoder.training.errors import CorpusError
+
+SAMPLE = Path(__file__).parents[1] / "recipes" / "ljspeech" / "sample"
+
+
+def write_corpus(folder: Path, lines: list[str], files: list[str]) -> Path:
+    (folder / "wavs").mkdir(parents=True)
+    (folder / "metadata.csv").write_text("\n".join(lines), encoding="utf-8")
+    noise = np.random.default_rng(0).normal(0, 0.1, 800)
+    for name in files:
+        soundfile.write(folder / "wavs" / name, noise, 8000)
+    return folder
+
+
+def test_reads_the_sample_corpus() -> None:
+    corpus = read_corpus(SAMPLE)
+    assert corpus.name == "sample"
+    assert len(corpus.utterances) == 26
+    assert corpus.utterances[0].id == "ru_0024"
+    assert corpus.utterances[0].path.suffix == ".flac"
+    assert corpus.utterances[0].normalised.startswith("В междузвёздном")
+
+
+def test_bad_lines_are_left_out_and_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = ['a|He said "well|He said "well', "b|two columns", "no bars", "|x|x", "a|again|again",
+             "gone|x|x", "also gone|x|x", "c|x|x|x"]  # fmt: skip
+    corpus = read_corpus(write_corpus(tmp_path / "c", lines, ["a.wav", "b.flac", "c.wav"]))
+    assert [u.id for u in corpus.utterances] == ["a", "b"]
+    # A quotation mark does not swallow the lines after it.
+    assert corpus.utterances[0].normalised == 'He said "well'
+    assert corpus.utterances[1].normalised == "two columns"
+    assert "3 lines left out, malformed (first: line 3: 'no bars')" in caplog.text
+    assert "1 lines left out, repeated id (first: line 5: a)" in caplog.text
+    assert "2 lines left out, audio file missing (first: line 6: wavs/gone.wav)" in caplog.text
+
+
+@pytest.mark.parametrize("lines", [[], ["gone|x|x"]])
+def test_a_corpus_without_utterances_is_refused(tmp_path: Path, lines: list[str]) -> None:
+    with pytest.raises(CorpusError, match="no usable line"):
+        read_corpus(write_corpus(tmp_path / "c", lines, []))
+
+
+def test_other_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"has no metadata\.csv"):
+        read_corpus(tmp_path)
+    (tmp_path / "metadata.csv").write_bytes("a|Grüße|Grüße".encode("latin-1"))
+    with pytest.raises(CorpusError, match="must be UTF-8"):
+        read_corpus(tmp_path)
+
+
+def test_split_is_disjoint_and_stays_when_files_are_added() -> None:
+    ids = [f"LJ{i:05}" for i in range(5000)]
+    before, after = split(ids[:3000]), split(list(reversed(ids)))
+    assert set(before.train) | set(before.validation) | set(before.test) == set(ids[:3000])
+    assert len(before.train) + len(before.validation) + len(before.test) == 3000
+    assert 30 < len(before.validation) < 90
+    assert 30 < len(before.test) < 90
+    for name in ("train", "validation", "test"):
+        assert set(getattr(before, name)) <= set(getattr(after, name))
+
+
+@pytest.mark.parametrize("count, held", [(3, 1), (5, 2), (26, 3)])
+def test_small_corpora_hold_something_out(count: int, held: int) -> None:
+    parts = split([f"u{i}" for i in range(count)])
+    assert (len(parts.validation), len(parts.test)) == (held, held)
+    assert len(parts.train) == count - 2 * held
+
+
+def test_too_small_corpora_cannot_be_split() -> None:
+    with pytest.raises(CorpusError, match="at least 3"):
+        split(["a", "b"])
+
+
+def test_the_split_of_the_sample_is_fixed() -> None:
+    """The make target for first sound and all published scores name these utterances."""
+    parts = held_out(SAMPLE)
+    assert parts.validation == ("ru_0069", "ru_0151", "ru_0633")
+    assert parts.test == ("ru_0209", "ru_0502", "ru_0813")
+
+
+def test_finds_ljspeech(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LJSPEECH", raising=False)
+    assert find_ljspeech() is None
+    write_corpus(tmp_path / "data" / "LJSpeech-1.1", ["a|x|x"], ["a.wav"])
+    assert find_ljspeech() == Path("data/LJSpeech-1.1")
+    elsewhere = write_corpus(tmp_path / "lj", ["a|x|x"], ["a.wav"])
+    monkeypatch.setenv("LJSPEECH", str(elsewhere))
+    assert find_ljspeech() == elsewhere
+    monkeypatch.setenv("LJSPEECH", str(tmp_path / "nowhere"))
+    with pytest.raises(CorpusError, match="LJSPEECH names"):
+        find_ljspeech()
+
+
+# -- download, from a server on this machine --------------------------------------------------
+
+
+class Archive(http.server.BaseHTTPRequestHandler):
+    """Serves a small LJSpeech; `cut` sends half of it, `wrong` another file."""
+
+    content = b""
+    requests = 0
+
+    def do_GET(self) -> None:
+        type(self).requests += 1
+        body = self.content if "wrong" not in self.path else self.content[::-1]
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if "cut" in self.path else body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = write_corpus(
+        tmp_path / "source" / "LJSpeech-1.1", ["a|x|x", "b|y|y"], ["a.wav", "b.wav"]
+    )
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:bz2") as tar:
+        tar.add(folder, "LJSpeech-1.1")
+    Archive.content = packed.getvalue()
+    Archive.requests = 0
+    checksum = hashlib.sha256(Archive.content).hexdigest()
+    release = torchaudio.datasets.ljspeech._RELEASE_CONFIGS["release1"]
+    monkeypatch.setitem(release, "checksum", checksum)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Archive) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+        thread.join()
+
+
+def test_downloads_and_unpacks(server: str, tmp_path: Path) -> None:
+    folder = download_ljspeech(tmp_path / "data", f"{server}/LJSpeech-1.1.tar.bz2")
+    assert folder == tmp_path / "data" / "LJSpeech-1.1"
+    assert [u.id for u in read_corpus(folder).utterances] == ["a", "b"]
+    assert [p.name for p in (tmp_path / "data").iterdir()] == ["LJSpeech-1.1"]
+
+
+@pytest.mark.parametrize("fault", ["cut", "wrong"])
+def test_a_broken_transfer_leaves_nothing_that_passes_for_the_corpus(
+    server: str, tmp_path: Path, fault: str
+) -> None:
+    data = tmp_path / "data"
+    with pytest.raises(CorpusError, match="--data sample"):
+        download_ljspeech(data, f"{server}/{fault}/LJSpeech-1.1.tar.bz2")
+    assert find_ljspeech(data) is None
+    # The next attempt starts over and succeeds.
+    download_ljspeech(data, f"{server}/LJSpeech-1.1.tar.bz2")
+    assert find_ljspeech(data) == data / "LJSpeech-1.1"
+
+
+def test_an_interrupted_unpacking_starts_over_without_a_new_download(
+    server: str, tmp_path: Path
+) -> None:
+    staging = tmp_path / "data" / ".LJSpeech-1.1.download"
+    staging.mkdir(parents=True)
+    (staging / "LJSpeech-1.1.tar.bz2").write_bytes(Archive.content)
+    write_corpus(staging / "LJSpeech-1.1", ["a|x|x"], [])
+    folder = download_ljspeech(tmp_path / "data", f"{server}/LJSpeech-1.1.tar.bz2")
+    assert [u.id for u in read_corpus(folder).utterances] == ["a", "b"]
+    assert Archive.requests == 0
+
+
+def test_no_connection_says_what_to_do(tmp_path: Path) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Archive) as httpd:
+        port = httpd.server_port
+    url = f"http://127.0.0.1:{port}/LJSpeech-1.1.tar.bz2"
+    with pytest.raises(CorpusError) as caught:
+        download_ljspeech(tmp_path / "data", url)
+    message = str(caught.value)
+    assert url in message
+    assert "Connection refused" in message
+    assert str(tmp_path / "data" / "LJSpeech-1.1") in message
+    assert "--data DIR" in message
+
+
+def test_a_silent_network_does_not_hang(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # accepts, and never answers
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/LJSpeech-1.1.tar.bz2"
+        with pytest.raises(CorpusError, match="timed out"):
+            download_ljspeech(tmp_path / "data", url, timeout=0.5)
+
+
+def test_the_default_url_is_torchaudios() -> None:
+    assert ljspeech_url().startswith("https://")
+    assert ljspeech_url().endswith("/LJSpeech-1.1.tar.bz2")

@@ -1,0 +1,263 @@
+"""Prepared corpora, and what is cropped from them."""
+
+import itertools
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from vocoder.audio import LogMel, MelSpec
+from vocoder.training.corpus import read_corpus
+from vocoder.training.crops import Crops, CropSampler, HeldOut, SpeechData
+from vocoder.training.errors import CorpusError
+from vocoder.training.prepared import PreparedCorpus, prepare
+
+SAMPLE = Path(__file__).parents[1] / "recipes" / "ljspeech" / "sample"
+
+
+def write_corpus(folder: Path, audio: dict[str, np.ndarray], rate: int = 8000) -> Path:
+    (folder / "wavs").mkdir(parents=True, exist_ok=True)
+    for id, samples in audio.items():
+        soundfile.write(folder / "wavs" / f"{id}.wav", samples, rate, subtype="PCM_16")
+    (folder / "metadata.csv").write_text("".join(f"{id}|x|x\n" for id in audio))
+    return folder
+
+
+def noise(samples: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.clip(np.rint(3000 * rng.normal(size=samples)), -30000, 30000).astype(np.int16)
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> PreparedCorpus:
+    return prepare(read_corpus(SAMPLE), 16000, tmp_path_factory.mktemp("cache"))
+
+
+# -- preparation -------------------------------------------------------------------------------
+
+
+def test_prepared_audio_is_that_of_the_files(sample: PreparedCorpus) -> None:
+    assert len(sample.entries) == 26
+    assert sample.original_sample_rate == 16000
+    for id in ("ru_0024", "ru_0813"):
+        recorded, _ = soundfile.read(SAMPLE / "wavs" / f"{id}.flac", dtype="int16")
+        np.testing.assert_array_equal(sample.audio(id), recorded)
+        assert sample.entries[id].peak == np.abs(recorded.astype(int)).max()
+    assert sample.seconds() == pytest.approx(171, abs=1)
+
+
+def test_resampling_and_mixing_down(tmp_path: Path) -> None:
+    time_ = np.arange(16000) / 16000
+    tone = np.sin(2 * np.pi * 440 * time_)
+    stereo = np.stack([0.5 * tone, 0 * tone], axis=1)
+    folder = write_corpus(tmp_path / "c", {"a": stereo}, rate=16000)
+    prepared = prepare(read_corpus(folder), 8000, tmp_path / "cache")
+    audio = prepared.audio("a") / 32768
+    assert audio.shape == (8000,)
+    np.testing.assert_allclose(audio[100:-100], 0.25 * tone[200:-200:2], atol=0.002)
+    assert prepared.original_sample_rate == 16000
+
+
+def test_useless_files_are_left_out_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = noise(8000)
+    audio = {"good": good, "zeros": 0 * good, "hiss": good // 3000, "short": good[:500]}
+    folder = write_corpus(tmp_path / "c", {**audio, "broken": good, "empty": good[:0]})
+    (folder / "wavs" / "broken.wav").write_bytes(b"RIFF no more")
+    prepared = prepare(read_corpus(folder), 8000, tmp_path / "cache")
+    assert list(prepared.entries) == ["good"]
+    assert prepared.left_out == {
+        "silent": ["zeros", "hiss"],
+        "too short": ["short"],
+        "unreadable": ["broken", "empty"],
+    }
+    assert "2 files left out, silent (first: zeros)" in caplog.text
+    assert "broken.wav" in caplog.text
+    write_corpus(tmp_path / "c", {"zeros": 0 * good})
+    silence = read_corpus(folder)
+    with pytest.raises(CorpusError, match="no usable audio: 1 silent"):
+        prepare(silence, 8000, tmp_path / "cache")
+
+
+def test_prepared_once_and_anew_when_the_corpus_or_the_rate_changes(tmp_path: Path) -> None:
+    folder = write_corpus(tmp_path / "c", {"a": noise(4000), "b": noise(4000, 1)})
+    first = prepare(read_corpus(folder), 8000, tmp_path / "cache")
+    written = (first.folder / "audio.int16").stat().st_mtime_ns
+    again = prepare(read_corpus(folder), 8000, tmp_path / "cache")
+    assert again.folder == first.folder
+    assert (again.folder / "audio.int16").stat().st_mtime_ns == written
+    assert prepare(read_corpus(folder), 4000, tmp_path / "cache").sample_rate == 4000
+    write_corpus(folder, {"a": noise(4000, 2), "b": noise(4000, 1)})
+    changed = prepare(read_corpus(folder), 8000, tmp_path / "cache")
+    assert changed.folder != first.folder
+    np.testing.assert_array_equal(changed.audio("a"), noise(4000, 2))
+
+
+def test_a_killed_preparation_is_never_taken_for_a_whole_one(tmp_path: Path) -> None:
+    folder = write_corpus(tmp_path / "c", {f"u{i}": noise(40000, i) for i in range(100)})
+    cache = tmp_path / "cache"
+    code = (
+        "import sys; from vocoder.training.corpus import read_corpus; "
+        "from vocoder.training.prepared import prepare; "
+        "prepare(read_corpus(sys.argv[1]), 8000, sys.argv[2])"
+    )
+    root = Path(__file__).parents[1]
+    process = subprocess.Popen([sys.executable, "-c", code, str(folder), str(cache)], cwd=root)
+    while not any(path.stat().st_size for path in cache.glob(".*/audio.int16")):
+        time.sleep(0.001)
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    assert not [path for path in cache.iterdir() if not path.name.startswith(".")]
+    (left,) = cache.iterdir()
+    os.utime(left / "audio.int16", (0, 0))
+    assert len(prepare(read_corpus(folder), 8000, cache).entries) == 100
+    assert not left.exists()  # what a kill leaves behind does not stay for ever
+
+
+# -- crops -------------------------------------------------------------------------------------
+
+
+def test_a_crop_depends_on_seed_and_index_alone(sample: PreparedCorpus) -> None:
+    ids = tuple(sample.entries)
+    crops = Crops(sample, ids, 256, 16, (-9, 3), seed=1)
+    same = Crops(sample, ids, 256, 16, (-9, 3), seed=1)
+    other = Crops(sample, ids, 256, 16, (-9, 3), seed=2)
+    forwards = [crops[i] for i in range(20)]
+    backwards = [same[i] for i in reversed(range(20))][::-1]
+    for a, b in zip(forwards, backwards, strict=True):
+        np.testing.assert_array_equal(a["audio"], b["audio"])
+    assert not any(np.array_equal(crops[i]["audio"], other[i]["audio"]) for i in range(20))
+    for a, b in itertools.combinations(forwards, 2):
+        assert not np.array_equal(a["audio"], b["audio"])
+
+
+def test_crops_are_the_recording_faded_and_dequantised(tmp_path: Path) -> None:
+    recorded = noise(4000)
+    folder = write_corpus(tmp_path / "c", {"a": recorded})
+    prepared = prepare(read_corpus(folder), 8000, tmp_path / "cache")
+    crops = Crops(prepared, ["a"], 16, 20, (0, 0))
+    seen = set()
+    for i in range(200):
+        crop = crops[i]
+        q = crop["clean"] * 32768
+        np.testing.assert_array_equal(q, np.rint(q))
+        u = crop["audio"] * 32768 - q
+        assert -0.501 < u.min() < -0.4
+        assert 0.4 < u.max() < 0.501  # float32 has a hundredth of a step left at this volume
+        (start,) = (
+            s for s in range(4000 - 320 + 1)
+            if np.array_equal(recorded[s + 16 : s + 304], q[16:-16])
+        )  # fmt: skip
+        ramp = np.sin(np.pi / 2 * (np.arange(16) + 0.5) / 16) ** 2
+        np.testing.assert_array_equal(q[:16], np.rint(recorded[start : start + 16] * ramp))
+        seen.add(start)
+    # Crops begin anywhere, and reach both ends.
+    assert len(seen) > 180
+    assert len({start % 16 for start in seen}) == 16
+    assert min(seen) < 100
+    assert max(seen) > 3580
+
+
+def test_gain_stays_in_its_range_and_never_clips(tmp_path: Path) -> None:
+    loud = noise(4000)
+    loud[::40] = 30000
+    folder = write_corpus(tmp_path / "c", {"a": loud})
+    prepared = prepare(read_corpus(folder), 8000, tmp_path / "cache")
+    peaks = [np.abs(Crops(prepared, ["a"], 16, 20, (-6, 12))[i]["clean"]).max() for i in range(300)]
+    assert max(peaks) <= 32767 / 32768
+    assert max(peaks) > 0.99
+    assert 30000 / 32768 * 10 ** (-6.1 / 20) < min(peaks) < 30000 / 32768 * 10 ** (-5 / 20)
+
+
+def test_utterances_are_drawn_in_proportion_to_their_length(tmp_path: Path) -> None:
+    one = np.full(1600, 1000, dtype=np.int16)
+    audio = {"long": np.tile(one, 9), "short": -one}
+    prepared = prepare(read_corpus(write_corpus(tmp_path / "c", audio)), 8000, tmp_path / "cache")
+    crops = Crops(prepared, ["long", "short"], 16, 20)
+    share = np.mean([crops[i]["clean"].sum() < 0 for i in range(2000)])
+    assert 0.07 < share < 0.13
+
+
+def test_utterances_shorter_than_a_crop_are_completed_with_zeros(tmp_path: Path) -> None:
+    folder = write_corpus(tmp_path / "c", {"a": noise(1000)})
+    prepared = prepare(read_corpus(folder), 8000, tmp_path / "cache")
+    crop = Crops(prepared, ["a"], 64, 32)[0]
+    assert crop["clean"].shape == (2048,)
+    np.testing.assert_array_equal(crop["clean"][64:1000] * 32768, noise(1000)[64:])
+    assert not crop["clean"][1000:].any()
+    assert crop["audio"][1000:].any()
+
+
+def test_the_mel_of_a_crop_away_from_its_ends_is_that_of_the_utterance(
+    sample: PreparedCorpus,
+) -> None:
+    spec = MelSpec.preset("speech-16k")
+    log_mel = LogMel(spec)
+    ids = ["ru_0024"]
+    recorded = torch.from_numpy(np.array(sample.audio("ru_0024"))) / 32768
+    clean = torch.from_numpy(Crops(sample, ids, spec.hop_length, 16)[3]["clean"])
+    windows = recorded.unfold(0, 512, 1)
+    start = int((windows == clean[1024:1536]).all(1).nonzero()[0, 0]) - 1024
+    whole = log_mel(recorded[start % spec.hop_length :])
+    frame = start // spec.hop_length
+    # A fade of one hop reaches the three frames whose windows overlap it.
+    expected = whole[:, frame + 3 : frame + 13]
+    torch.testing.assert_close(log_mel(clean)[:, 3:13], expected, atol=1e-4, rtol=0)
+
+
+def test_devices_share_batches_and_resume_where_they_stopped() -> None:
+    def batches(count: int, **sampler: int) -> list[list[int]]:
+        return list(itertools.islice(CropSampler(**sampler), count))
+
+    alone = batches(6, batch_size=4)
+    assert alone[:2] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    shares = [batches(6, batch_size=2, rank=r, world_size=2) for r in (0, 1)]
+    assert [a + b for a, b in zip(*shares, strict=True)] == alone
+    assert batches(3, batch_size=4) + batches(3, batch_size=4, start=12) == alone
+
+
+def test_held_out_items_never_change(sample: PreparedCorpus) -> None:
+    whole = HeldOut(sample, ["ru_0041", "ru_0024"], 256)
+    assert whole[1]["id"] == "ru_0024"
+    frames = sample.entries["ru_0024"].samples // 256
+    np.testing.assert_array_equal(
+        whole[1]["clean"] * 32768, sample.audio("ru_0024")[: frames * 256]
+    )
+    np.testing.assert_array_equal(whole[1]["audio"], HeldOut(sample, ["ru_0024"], 256)[0]["audio"])
+    assert np.abs(whole[1]["audio"] - whole[1]["clean"]).max() <= 0.51 / 32768
+    excerpt = HeldOut(sample, ["ru_0024"], 256, seconds=1.0)[0]["clean"]
+    assert excerpt.shape == (62 * 256,)
+    middle = sample.entries["ru_0024"].samples // 2
+    assert (excerpt[7000:8000] * 32768).tolist() in [
+        sample.audio("ru_0024")[s : s + 1000].tolist() for s in range(middle - 2000, middle)
+    ]
+
+
+def test_speech_data_trains_on_nothing_that_is_held_out(tmp_path: Path) -> None:
+    data = SpeechData(MelSpec.preset("speech-16k"), SAMPLE, tmp_path)
+    data.prepare_data()
+    data.setup()
+    held = set(data.split.validation) | set(data.split.test)
+    assert len(held) == 6
+    assert len(data.split.train) == 20
+    assert not held & set(data.crops().ids)
+
+
+def test_speech_data_without_usable_test_utterances_is_refused(tmp_path: Path) -> None:
+    audio = {f"u{i}": noise(4000, i) for i in range(6)}
+    folder = write_corpus(tmp_path / "c", audio)
+    data = SpeechData(MelSpec.preset("speech-16k"), folder, tmp_path / "cache")
+    data.setup()
+    for id in data.split.test:
+        audio[id] = 0 * audio[id]
+    write_corpus(folder, audio)
+    with pytest.raises(CorpusError, match="every utterance for test"):
+        SpeechData(MelSpec.preset("speech-16k"), folder, tmp_path / "cache").setup()
