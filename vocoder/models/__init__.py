@@ -13,8 +13,10 @@ from .base import Vocoder
 from .noise import Noise
 from .published import load_published_waveglow
 from .waveglow import WaveGlow
+from .wavenet import WaveNet
+from .wavernn import WaveRNN
 
-FAMILIES: dict[str, type[Vocoder]] = {model.family: model for model in (WaveGlow,)}
+FAMILIES: dict[str, type[Vocoder]] = {model.family: model for model in (WaveGlow, WaveNet, WaveRNN)}
 """Every family by the name that checkpoints give it."""
 
 
@@ -63,6 +65,8 @@ __all__ = [
     "Noise",
     "Vocoder",
     "WaveGlow",
+    "WaveNet",
+    "WaveRNN",
     "build",
     "load_checkpoint",
     "load_published_waveglow",

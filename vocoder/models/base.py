@@ -7,7 +7,7 @@ import inspect
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -23,6 +23,10 @@ from vocoder.checkpoints import write_checkpoint
 from .noise import Noise
 
 Array = TypeVar("Array", Tensor, NDArray[Any])
+
+Renderer = Callable[[Tensor, int, int, int], Tensor]
+"""(window of mel (1, n_mels, frames), index of its first frame, first frame to make and the one
+after the last) -> samples, (1, samples)."""
 
 
 class Vocoder(nn.Module, ABC):
@@ -50,12 +54,14 @@ class Vocoder(nn.Module, ABC):
 
         @functools.wraps(build)
         def record_and_build(self: Vocoder, *args: Any, **kwargs: Any) -> None:
-            if type(self) is cls:
+            # Only the outermost constructor: a subclass's arguments are not its parent's.
+            outermost = type(self).__init__ is record_and_build
+            if outermost:
                 bound = signature.bind(self, *args, **kwargs)
                 bound.apply_defaults()
                 self.config = {k: v for k, v in bound.arguments.items() if k != "self"}
             build(self, *args, **kwargs)
-            if type(self) is cls:
+            if outermost:
                 self.config["mel_spec"] = self.mel_spec.to_dict()
 
         cls.__init__ = record_and_build  # type: ignore[method-assign]
@@ -69,8 +75,11 @@ class Vocoder(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def context_frames(self) -> tuple[int, int]:
-        """Mel frames before and after a frame on which its samples depend: (past, look-ahead)."""
+    def context_frames(self) -> tuple[int | None, int]:
+        """Mel frames before and after a frame on which its samples depend: (past, look-ahead).
+
+        The past is None where it has no end: an autoregressive model goes on from its own samples.
+        """
 
     @abstractmethod
     def generate(
@@ -169,8 +178,7 @@ class Vocoder(nn.Module, ABC):
         """
         _check_temperature(temperature)
         noise = Noise(_fresh_seed() if seed is None else seed)
-        past, ahead = self.context_frames
-        hop = self.mel_spec.hop_length
+        (past, ahead), make = self._renderer(noise, temperature)
         held: Tensor | None = None  # frames that are not done with; the first has index `start`
         start = done = 0
         chunk: Array | None = None
@@ -178,8 +186,8 @@ class Vocoder(nn.Module, ABC):
         def render(last: int) -> Tensor:
             assert held is not None
             with torch.no_grad():
-                audio = self.generate(held.unsqueeze(0), noise, temperature, start)[0]
-            return audio[(done - start) * hop : (last - start) * hop].float().clamp(-1, 1)
+                audio = make(held.unsqueeze(0), start, done, last)[0]
+            return audio.float().clamp(-1, 1)
 
         for chunk in mel_chunks:
             frames = self._checked(chunk)
@@ -196,6 +204,22 @@ class Vocoder(nn.Module, ABC):
                 held, start = held[:, keep_from - start :], keep_from
         if held is not None and chunk is not None and start + held.shape[1] > done:
             yield _like(chunk, render(start + held.shape[1]))
+
+    def _renderer(self, noise: Noise, temperature: float) -> tuple[tuple[int, int], Renderer]:
+        """How `stream` makes audio: frames of mel needed before and after those to make, and how.
+
+        The renderer is called for consecutive frames, so that it may keep a state.
+        """
+        past, ahead = self.context_frames
+        if past is None:
+            raise NotImplementedError(f"{type(self).__name__} needs a renderer that keeps a state")
+        hop = self.mel_spec.hop_length
+
+        def render(window: Tensor, start: int, first: int, last: int) -> Tensor:
+            audio = self.generate(window, noise, temperature, start)
+            return audio[:, (first - start) * hop : (last - start) * hop]
+
+        return (past, ahead), render
 
     def log_prob(self, audio: Array, mel: Array) -> Array:
         """Log-likelihood log p(audio | mel) in nats, summed over the samples.
@@ -236,6 +260,10 @@ class Vocoder(nn.Module, ABC):
         """
         header = {"family": self.family, "config": self.config}
         return write_checkpoint(path, header, self.state_dict())
+
+    def fused(self) -> Vocoder:
+        """The same function in the form that is fastest to run, in evaluation mode."""
+        return self.eval()
 
     # -- checks --------------------------------------------------------------------------------
 

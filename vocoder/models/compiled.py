@@ -1,0 +1,367 @@
+"""The sample loops of the autoregressive models in machine code: numba, float32, one core.
+
+Imported when first used: compilation takes some seconds, and is kept in numba's cache (beside this
+file, else in the user's cache folder; without either it is done anew in each process). Matrices are
+(in, out), so that inner loops run along memory; sums are contracted to fused multiply-adds, and
+otherwise in the written order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vocoder.nn.mixture import COLDEST, SMALLEST_SCALE, STEP
+
+Floats = NDArray[np.float32]
+
+# A Python float in the midst of float32 would make numba compute in float64.
+_ZERO = np.float32(0)
+_HALF = np.float32(0.5)
+_ONE = np.float32(1)
+_TWO = np.float32(2)
+_QUARTER = np.float32(0.25)
+_STEP = np.float32(STEP)
+_LEVELS = np.float32(1 / STEP)
+_SMALLEST_SCALE = np.float32(SMALLEST_SCALE)
+_COLDEST = np.float32(COLDEST)
+_LARGEST_LOG_SCALE = np.float32(2)
+_SATURATED = np.float32(9)
+# Numerator and denominator of the [5/6] Pade approximant of tanh, from Lambert's fraction.
+_P2, _P4 = np.float32(1260 / 10395), np.float32(21 / 10395)
+_Q2, _Q4, _Q6 = np.float32(4725 / 10395), np.float32(210 / 10395), np.float32(1 / 10395)
+
+# Samples for which the past taps of a layer are computed at once.
+_BLOCK = 16
+
+
+def array(tensor: Tensor) -> Floats:
+    """A tensor's values as a contiguous float32 array on the CPU."""
+    return np.ascontiguousarray(tensor.detach().float().cpu().numpy())
+
+
+def _compile(function: Any) -> Any:
+    options: dict[str, Any] = {
+        "fastmath": {"contract", "nsz"},
+        "error_model": "numpy",
+        "nogil": True,
+    }
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # no folder for the cache can be written
+        return numba.njit(**options)(function)
+
+
+@_compile
+def tanh(x: Any) -> Any:
+    """tanh to 3e-7, without a branch or a call, so that loops over it become vector code.
+
+    The Pade approximant p/q of tanh(x/4), then tanh 2u = 2 tanh u / (1 + tanh^2 u) twice; all of
+    it in numerators and denominators, for one division.
+    """
+    u = _QUARTER * min(max(x, -_SATURATED), _SATURATED)
+    v = u * u
+    p = u * (_ONE + v * (_P2 + v * _P4))
+    q = _ONE + v * (_Q2 + v * (_Q4 + v * _Q6))
+    s = _TWO * p * q
+    c = p * p + q * q
+    return _TWO * s * c / (s * s + c * c)
+
+
+@_compile
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x)), by way of `tanh`."""
+    return _HALF + _HALF * tanh(_HALF * x)
+
+
+# Loops over vectors are functions of whole vectors: with an offset in the index, numba tests each
+# index for being negative, and makes no vector code.
+
+
+@_compile
+def copy(x: Any, y: Any) -> None:
+    """y = x."""
+    for c in range(x.shape[0]):
+        y[c] = x[c]
+
+
+@_compile
+def add(x: Any, y: Any) -> None:
+    """y += x."""
+    for c in range(x.shape[0]):
+        y[c] += x[c]
+
+
+@_compile
+def rectify(x: Any) -> None:
+    """x = max(x, 0)."""
+    for c in range(x.shape[0]):
+        x[c] = max(x[c], _ZERO)
+
+
+@_compile
+def gate(a: Any, b: Any, y: Any) -> None:
+    """y = tanh(a) * sigmoid(b)."""
+    for c in range(y.shape[0]):
+        y[c] = tanh(a[c]) * sigmoid(b[c])
+
+
+@_compile
+def multiply_add(x: Any, w: Any, y: Any, first: int, rows: int) -> None:
+    """y[first + r] += x[r] @ w for r < rows; x (.., in), w (in, out), y (.., out).
+
+    Four rows and four inputs at a time: w is what there is most of, so it is read once for as many
+    rows as fit in registers.
+    """
+    n, m = w.shape
+    fours = n - n % 4
+    r = 0
+    while r + 4 <= rows:
+        a, b, c, d = y[first + r], y[first + r + 1], y[first + r + 2], y[first + r + 3]
+        for i in range(0, fours, 4):
+            a0, a1, a2, a3 = x[r, i], x[r, i + 1], x[r, i + 2], x[r, i + 3]
+            b0, b1, b2, b3 = x[r + 1, i], x[r + 1, i + 1], x[r + 1, i + 2], x[r + 1, i + 3]
+            c0, c1, c2, c3 = x[r + 2, i], x[r + 2, i + 1], x[r + 2, i + 2], x[r + 2, i + 3]
+            d0, d1, d2, d3 = x[r + 3, i], x[r + 3, i + 1], x[r + 3, i + 2], x[r + 3, i + 3]
+            for o in range(m):
+                w0, w1, w2, w3 = w[i, o], w[i + 1, o], w[i + 2, o], w[i + 3, o]
+                a[o] += a0 * w0 + a1 * w1 + a2 * w2 + a3 * w3
+                b[o] += b0 * w0 + b1 * w1 + b2 * w2 + b3 * w3
+                c[o] += c0 * w0 + c1 * w1 + c2 * w2 + c3 * w3
+                d[o] += d0 * w0 + d1 * w1 + d2 * w2 + d3 * w3
+        r += 4
+    while r < rows:
+        a = y[first + r]
+        for i in range(0, fours, 4):
+            a0, a1, a2, a3 = x[r, i], x[r, i + 1], x[r, i + 2], x[r, i + 3]
+            for o in range(m):
+                a[o] += a0 * w[i, o] + a1 * w[i + 1, o] + a2 * w[i + 2, o] + a3 * w[i + 3, o]
+        r += 1
+    for i in range(fours, n):
+        for r in range(rows):
+            for o in range(m):
+                y[first + r, o] += x[r, i] * w[i, o]
+
+
+@_compile
+def draw(parameters: Any, m: int, choice: Any, value: Any, temperature: Any) -> Any:
+    """`DiscretisedMixture.sample` for one item: audio on the 16-bit grid."""
+    index = 0
+    if m > 1:
+        cold = max(temperature, _COLDEST)
+        highest = parameters[0]
+        for i in range(1, m):
+            highest = max(highest, parameters[i])
+        total = _ZERO
+        for i in range(m):
+            total += np.exp((parameters[i] - highest) / cold)
+        cumulative = _ZERO
+        for i in range(m - 1):
+            cumulative += np.exp((parameters[i] - highest) / cold) / total
+            if cumulative > choice:
+                break
+            index += 1
+    size = parameters.shape[0]
+    scale = _SMALLEST_SCALE + np.exp(min(parameters[size - m + index], _LARGEST_LOG_SCALE))
+    x = parameters[size - 2 * m + index] + temperature * scale * value
+    level = np.floor(x * _LEVELS + _HALF)
+    return _STEP * min(max(level, -_LEVELS), _LEVELS - _ONE)
+
+
+@_compile
+def interpolate(frames: Any, frame: int, weights: Any, j: int, begin: int, out: Any) -> None:
+    """out = channels from ``begin`` on of sample j of a frame, as `LinearUpsampling` has it.
+
+    ``frames`` (frames + 2, channels) begin one frame earlier.
+    """
+    # One of the two neighbours has weight 0.
+    own = frames[frame + 1][begin:]
+    other = frames[frame if weights[0, j] > 0 else frame + 2][begin:]
+    weight, share = weights[1, j], max(weights[0, j], weights[2, j])
+    for o in range(out.shape[0]):
+        out[o] = weight * own[o] + share * other[o]
+
+
+@_compile
+def wavenet(
+    start_weight: Any,
+    start_bias: Any,
+    past_weight: Any,
+    now_weight: Any,
+    out_weight: Any,
+    out_bias: Any,
+    first_weight: Any,
+    first_bias: Any,
+    last_weight: Any,
+    last_bias: Any,
+    dilations: Any,
+    ring_start: Any,
+    rings: Any,
+    condition: Any,
+    weights: Any,
+    choice: Any,
+    value: Any,
+    temperature: Any,
+    n_mixtures: int,
+    previous: Any,
+    clock: int,
+) -> Any:
+    """Samples (batch, samples) of WaveNet; changes ``rings`` and ``previous`` in place.
+
+    Args, with L layers of C channels and K taps:
+        start_weight, start_bias: (C,).
+        past_weight: (L, (K - 1) * C, 2 C), taps from the oldest to the last before now.
+        now_weight: (L, C, 2 C), the tap on the present.
+        out_weight, out_bias: (L, C, 2 C) and (L, 2 C), residual and skip.
+        first_weight, first_bias, last_weight, last_bias: the two convolutions of the head.
+        dilations: (L,).
+        ring_start: (L + 1,); rows [ring_start[l], ring_start[l + 1]) of ``rings`` are the ring
+            of layer l, (K - 1) * dilation samples long.
+        rings: (rows, batch, C).
+        condition: (batch, frames + 2, L * 2 C).
+        weights: (3, hop), of `LinearUpsampling`.
+        choice, value: (samples,), the noise.
+        previous: (batch,), the last sample of each item.
+        clock: number of samples made before.
+    """
+    n_layers, channels = now_weight.shape[0], now_weight.shape[1]
+    taps = past_weight.shape[1] // channels
+    batch, hop, samples = previous.shape[0], weights.shape[1], choice.shape[0]
+    width = 2 * channels
+    audio = np.empty((batch, samples), np.float32)
+    gates = np.empty((n_layers, _BLOCK * batch, width), np.float32)
+    past = np.empty((_BLOCK * batch, taps * channels), np.float32)
+    hidden = np.empty((batch, channels), np.float32)
+    gated = np.empty((batch, channels), np.float32)
+    out = np.empty((batch, width), np.float32)
+    skip = np.empty((batch, channels), np.float32)
+    middle = np.empty((batch, channels), np.float32)
+    parameters = np.empty((batch, last_bias.shape[0]), np.float32)
+    for t in range(samples):
+        for item in range(batch):
+            for c in range(channels):
+                hidden[item, c] = start_bias[c] + start_weight[c] * previous[item]
+                skip[item, c] = _ZERO
+        for layer in range(n_layers):
+            dilation = dilations[layer]
+            begin = ring_start[layer]
+            length = ring_start[layer + 1] - begin
+            block = min(dilation, _BLOCK)
+            row = t % block
+            if row == 0:
+                # What samples t to t + block - 1 need of this layer's past is all there.
+                size = min(block, samples - t)
+                for ahead in range(size):
+                    frame = (t + ahead) // hop
+                    j = (t + ahead) % hop
+                    for item in range(batch):
+                        target = ahead * batch + item
+                        into = gates[layer, target]
+                        interpolate(condition[item], frame, weights, j, layer * width, into)
+                        for tap in range(taps):
+                            slot = begin + (clock + t + ahead + tap * dilation) % length
+                            copy(rings[slot, item], past[target][tap * channels :])
+                multiply_add(past, past_weight[layer], gates[layer], 0, size * batch)
+            slot = begin + (clock + t) % length
+            multiply_add(hidden, now_weight[layer], gates[layer], row * batch, batch)
+            for item in range(batch):
+                copy(hidden[item], rings[slot, item])
+                now = gates[layer, row * batch + item]
+                gate(now[:channels], now[channels:], gated[item])
+                copy(out_bias[layer], out[item])
+            multiply_add(gated, out_weight[layer], out, 0, batch)
+            for item in range(batch):
+                add(out[item][:channels], hidden[item])
+                add(out[item][channels:], skip[item])
+        for item in range(batch):
+            rectify(skip[item])
+            copy(first_bias, middle[item])
+            copy(last_bias, parameters[item])
+        multiply_add(skip, first_weight, middle, 0, batch)
+        for item in range(batch):
+            rectify(middle[item])
+        multiply_add(middle, last_weight, parameters, 0, batch)
+        for item in range(batch):
+            previous[item] = draw(parameters[item], n_mixtures, choice[t], value[t], temperature)
+            audio[item, t] = previous[item]
+    return audio
+
+
+@_compile
+def recur(given: Any, own: Any, h: Any) -> None:
+    """h = the next state of a GRU from W x + b and U h + b', each in the order r, z, n."""
+    size = h.shape[0]
+    given_z, given_n = given[size:], given[2 * size :]
+    own_z, own_n = own[size:], own[2 * size :]
+    for c in range(size):
+        r = sigmoid(given[c] + own[c])
+        z = sigmoid(given_z[c] + own_z[c])
+        n = tanh(given_n[c] + r * own_n[c])
+        h[c] = n + z * (h[c] - n)
+
+
+@_compile
+def add_scaled(x: Any, scale: Any, y: Any) -> None:
+    """y += scale * x."""
+    for c in range(x.shape[0]):
+        y[c] += scale * x[c]
+
+
+@_compile
+def wavernn(
+    sample_weight: Any,
+    state_weight: Any,
+    state_bias: Any,
+    first_weight: Any,
+    first_bias: Any,
+    last_weight: Any,
+    last_bias: Any,
+    condition: Any,
+    weights: Any,
+    choice: Any,
+    value: Any,
+    temperature: Any,
+    n_mixtures: int,
+    previous: Any,
+    hidden: Any,
+) -> Any:
+    """Samples (batch, samples) of WaveRNN; changes ``previous`` and ``hidden`` in place.
+
+    Args, with a state of H channels:
+        sample_weight: (3 H,), what the last sample adds to the gates.
+        state_weight, state_bias: (H, 3 H) and (3 H,), what the state does.
+        first_weight, first_bias, last_weight, last_bias: the head.
+        condition: (batch, frames + 2, 3 H), what the mel adds to the gates, bias included.
+        weights: (3, hop), of `LinearUpsampling`.
+        choice, value: (samples,), the noise.
+        previous: (batch,), the last sample of each item.
+        hidden: (batch, H).
+    """
+    batch, samples, hop = previous.shape[0], choice.shape[0], weights.shape[1]
+    audio = np.empty((batch, samples), np.float32)
+    given = np.empty((batch, state_bias.shape[0]), np.float32)
+    own = np.empty((batch, state_bias.shape[0]), np.float32)
+    middle = np.empty((batch, first_bias.shape[0]), np.float32)
+    parameters = np.empty((batch, last_bias.shape[0]), np.float32)
+    for t in range(samples):
+        for item in range(batch):
+            interpolate(condition[item], t // hop, weights, t % hop, 0, given[item])
+            add_scaled(sample_weight, previous[item], given[item])
+            copy(state_bias, own[item])
+            copy(first_bias, middle[item])
+            copy(last_bias, parameters[item])
+        multiply_add(hidden, state_weight, own, 0, batch)
+        for item in range(batch):
+            recur(given[item], own[item], hidden[item])
+        multiply_add(hidden, first_weight, middle, 0, batch)
+        for item in range(batch):
+            rectify(middle[item])
+        multiply_add(middle, last_weight, parameters, 0, batch)
+        for item in range(batch):
+            previous[item] = draw(parameters[item], n_mixtures, choice[t], value[t], temperature)
+            audio[item, t] = previous[item]
+    return audio

@@ -1,0 +1,167 @@
+"""WaveRNN: one recurrent layer, the fast contender among the autoregressive models."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vocoder.audio import MelSpec
+from vocoder.nn import Distribution, LinearUpsampling
+
+from .autoregressive import AutoregressiveVocoder, Session
+
+
+class WaveRNN(AutoregressiveVocoder):
+    r"""A GRU over samples with a mixture output, conditioned on the mel spectrogram.
+
+    .. math::
+        r, z &= \sigma(W_{r,z} [x_{t-1}, c_t] + U_{r,z} h + b_{r,z}) \\
+        n &= \tanh(W_n [x_{t-1}, c_t] + b_n + r \odot (U_n h + b'_n)) \\
+        h &\leftarrow (1 - z) \odot n + z \odot h \\
+        P(q_t \mid q_{<t}, m) &= \mathrm{Mixture}\bigl(q_t;\; B \max(A h + a, 0) + b\bigr)
+
+    c is the features that a small convolutional network makes of the mel, interpolated between the
+    middles of the frames. `AutoregressiveVocoder` defines likelihood and temperature. In place of
+    the paper's two softmaxes over halves of 16 bits stands the mixture that `WaveNet` has.
+
+    The engines: "cell" is a loop over PyTorch's GRU cell; "compiled" is the loop in machine code
+    (numba), with W c computed for frames and interpolated, which is the same.
+
+    Paper: WaveRNN (Kalchbrenner et al., 2018). The default has 1.2M parameters.
+
+    Args:
+        mel_spec: the mel convention, as a `MelSpec` or the name of a preset.
+        distribution, n_mixtures: of the output (see `DiscretisedMixture`).
+        hidden_size: channels of h.
+        head_channels: channels of A h.
+        condition_channels, condition_kernel_size: width and taps of the network on the mel.
+
+    Raises:
+        ValueError: a size is out of range; the message names it.
+    """
+
+    family = "wavernn"
+    engines = ("compiled", "cell")
+
+    def __init__(
+        self,
+        mel_spec: MelSpec | str = "ljspeech",
+        distribution: Distribution = "logistic",
+        n_mixtures: int = 10,
+        hidden_size: int = 512,
+        head_channels: int = 256,
+        condition_channels: int = 128,
+        condition_kernel_size: int = 5,
+    ) -> None:
+        super().__init__(
+            mel_spec, distribution, n_mixtures, condition_channels, condition_kernel_size
+        )
+        if min(hidden_size, head_channels) < 1:
+            raise ValueError(
+                f"hidden_size is {hidden_size} and head_channels {head_channels}: both must be at "
+                "least 1"
+            )
+        self.upsampling = LinearUpsampling(self.mel_spec.hop_length)
+        self.gru = nn.GRU(1 + condition_channels, hidden_size, batch_first=True)
+        self.head = nn.Sequential(
+            nn.Linear(hidden_size, head_channels),
+            nn.ReLU(),
+            nn.Linear(head_channels, self.output.n_parameters),
+        )
+        bias = self.head[-1].bias
+        assert isinstance(bias, Tensor)
+        self.output.start(bias)
+
+    def predict(self, previous: Tensor, features: Tensor) -> Tensor:
+        condition = self.upsampling(features)[..., : previous.shape[-1]]
+        inputs = torch.cat([previous.to(condition.dtype), condition], dim=1).transpose(1, 2)
+        # Rounding adds up over a recurrence, and PyTorch's GRU takes one type throughout.
+        with torch.autocast(inputs.device.type, enabled=False):
+            hidden, _ = self.gru(inputs.to(self.dtype))
+        result: Tensor = self.head(hidden).transpose(1, 2)
+        return result
+
+    def _begin(self, engine: str, batch: int, temperature: float) -> Session:
+        if engine == "cell":
+            return _Cell(self, batch, temperature)
+        return _Compiled(self, batch, temperature)
+
+
+class _Cell:
+    """One step of PyTorch's GRU cell per sample."""
+
+    def __init__(self, model: WaveRNN, batch: int, temperature: float) -> None:
+        self.model = model
+        self.temperature = temperature
+        self.previous = torch.zeros(batch, 1, device=model.device, dtype=model.dtype)
+        self.hidden = self.previous.new_zeros(batch, model.gru.hidden_size)
+
+    def __call__(self, features: Tensor, choice: Tensor, value: Tensor) -> Tensor:
+        model = self.model
+        weights = model.gru.all_weights[0]  # of the input and the state, then the biases of these
+        choice, value = choice.to(self.previous), value.to(self.previous)
+        made = []
+        for t, condition in enumerate(model.upsampling(features).permute(2, 0, 1).contiguous()):
+            self.hidden = torch.gru_cell(
+                torch.cat([self.previous, condition], dim=1),
+                self.hidden,
+                *weights,
+            )
+            parameters = model.head(self.hidden)
+            sample = model.output.sample(parameters, choice[t], value[t], self.temperature)
+            self.previous = sample.unsqueeze(1)
+            made.append(sample)
+        return torch.stack(made, dim=1)
+
+
+class _Compiled:
+    """The whole loop over samples in machine code, on one core of the CPU."""
+
+    def __init__(self, model: WaveRNN, batch: int, temperature: float) -> None:
+        from . import compiled
+
+        array = compiled.array
+        input_weight, state_weight, _, state_bias = model.gru.all_weights[0]
+        first, last = model.head[0], model.head[2]
+        assert isinstance(first, nn.Linear)
+        assert isinstance(last, nn.Linear)
+        weights = (
+            array(input_weight)[:, 0],
+            array(state_weight).T,
+            array(state_bias),
+            array(first.weight).T,
+            array(first.bias),
+            array(last.weight).T,
+            array(last.bias),
+        )
+        # numba compiles for the memory layout it is given; gaps would cost vector code.
+        self.weights = [np.ascontiguousarray(weight) for weight in weights]
+        self.model = model
+        self.temperature = temperature
+        self.previous = np.zeros(batch, np.float32)
+        self.hidden = np.zeros((batch, model.gru.hidden_size), np.float32)
+
+    def __call__(self, features: Tensor, choice: Tensor, value: Tensor) -> Tensor:
+        from . import compiled
+
+        array = compiled.array
+        input_weight, _, input_bias, _ = self.model.gru.all_weights[0]
+        # At the rate of frames, (batch, frames + 2, 3 * hidden_size).
+        gates = F.linear(features.transpose(1, 2), input_weight[:, 1:], input_bias)
+        audio = compiled.wavernn(
+            *self.weights,
+            array(gates),
+            array(self.model.upsampling.weights),
+            array(choice),
+            array(value),
+            np.float32(self.temperature),
+            self.model.output.n_mixtures,
+            self.previous,
+            self.hidden,
+        )
+        return torch.from_numpy(audio).to(features.device)
+
+
+__all__ = ["WaveRNN"]
