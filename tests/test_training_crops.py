@@ -157,7 +157,9 @@ def test_crops_are_the_recording_faded_and_dequantised(tmp_path: Path) -> None:
             if np.array_equal(recorded[s + 16 : s + 304], q[16:-16])
         )  # fmt: skip
         ramp = np.sin(np.pi / 2 * (np.arange(16) + 0.5) / 16) ** 2
-        np.testing.assert_array_equal(q[:16], np.rint(recorded[start : start + 16] * ramp))
+        np.testing.assert_array_equal(
+            q[:16], np.rint(recorded[start : start + 16] * ramp.astype(np.float32))
+        )
         seen.add(start)
     # Crops begin anywhere, and reach both ends.
     assert len(seen) > 180

@@ -13,7 +13,6 @@ from typing import Any
 
 import lightning
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -85,15 +84,15 @@ class Crops(Dataset[Item]):
         offset = int(rng.integers(max(recorded.size - self.samples, 0) + 1))
         gain = 10 ** (rng.uniform(*self.gain_db) / 20)
         gain = min(gain, 32767 / max(self.corpus.entries[id].peak, 1))
-        crop = np.zeros(self.samples)
+        crop = np.zeros(self.samples, dtype=np.float32)
         piece = recorded[offset : offset + self.samples]
-        crop[: piece.size] = gain * piece
+        np.multiply(piece, gain, out=crop[: piece.size], casting="unsafe")
         return item(np.rint(fade(crop, self.hop_length)), rng)
 
 
-def fade(samples: NDArray[np.float64], length: int) -> NDArray[np.float64]:
+def fade(samples: NDArray[np.float32], length: int) -> NDArray[np.float32]:
     """Let the first `length` samples rise from zero and the last ones fall to it (sine squared)."""
-    ramp = np.sin(np.pi / 2 * (np.arange(length) + 0.5) / length) ** 2
+    ramp = np.sin(np.pi / 2 * (np.arange(length) + 0.5) / length).astype(np.float32) ** 2
     samples = samples.copy()
     samples[:length] *= ramp
     samples[-length:] *= ramp[::-1]
@@ -145,7 +144,7 @@ class HeldOut(Dataset[Item]):
         longest = frames
         if self.seconds is not None:
             longest = max(int(self.seconds * self.corpus.sample_rate / self.hop_length), 2)
-        samples = np.array(recorded[: frames * self.hop_length], dtype=np.float64)
+        samples = np.array(recorded[: frames * self.hop_length], dtype=np.float32)
         if frames > longest:
             start = (frames - longest) // 2 * self.hop_length
             samples = samples[start : start + longest * self.hop_length]
@@ -187,7 +186,8 @@ class SpeechData(lightning.LightningDataModule):
         test_fraction: share held out for testing.
         validation_utterances: at most so many are used at each validation.
         validation_seconds: longest excerpt of each; null for whole utterances.
-        workers: processes that load crops; 0 loads them in the training process.
+        workers: processes that load crops; 0 loads them in the training process. By default 4
+            beside a GPU, which would wait for them, and 0 where the cores are training.
         seed: of the crops.
 
     Raises:
@@ -206,7 +206,7 @@ class SpeechData(lightning.LightningDataModule):
         test_fraction: float = 0.02,
         validation_utterances: int = 20,
         validation_seconds: float | None = None,
-        workers: int = 0,
+        workers: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -290,12 +290,14 @@ class SpeechData(lightning.LightningDataModule):
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
+        gpu = trainer.strategy.root_device.type != "cpu"
+        workers = self.workers if self.workers is not None else 4 * gpu
         return DataLoader(
             self.crops(),
             batch_sampler=sampler,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=gpu,
         )
 
     def val_dataloader(self) -> DataLoader[Item]:

@@ -287,10 +287,14 @@ def resumable(run: Path, options: ArgumentParser, config: Namespace) -> Path | N
 
 
 def differing_keys(a: Any, b: Any, name: str) -> list[str]:
-    """Dotted names of the values in which two configurations differ."""
+    """Dotted names of the values in which two configurations differ.
+
+    A key that only one of them has does not count: an argument that a model got or lost since a
+    run began is no reason not to go on with it.
+    """
     if isinstance(a, dict) and isinstance(b, dict):
-        keys = sorted(a.keys() | b.keys())
-        return [d for key in keys for d in differing_keys(a.get(key), b.get(key), f"{name}.{key}")]
+        keys = sorted(a.keys() & b.keys())
+        return [d for key in keys for d in differing_keys(a[key], b[key], f"{name}.{key}")]
     return [] if a == b else [name]
 
 
