@@ -1,7 +1,7 @@
 """Builds the corpus festvox-ru, recorded Russian speech, from Debian's package of that name.
 
     apt-get install festvox-ru
-    python recipes/festvox-ru/build.py                   620 sentences, 99.5 minutes: data/festvox-ru
+    python recipes/festvox-ru/build.py                   620 sentences, 99.5 minutes
     python recipes/festvox-ru/build.py --sample --output recipes/ljspeech/sample
 
 The second makes the sample corpus of this repository: of the sentences lasting 3 to 8 s, ordered by
@@ -109,7 +109,7 @@ def build(voice: Path, output: Path, sample: bool) -> str:
             copy(path, wavs / path.name)
     if not sample and COPYRIGHT.exists():
         copy(COPYRIGHT, output / "COPYRIGHT")
-    # Last and by a rename: a folder without it is no corpus, so a half-built one is never taken for one.
+    # Last and by a rename: a folder without it is no corpus, so none half-built is taken for one.
     partial = output / ".metadata.csv.part"
     partial.write_text("".join(lines), encoding="utf-8", newline="\n")
     os.replace(partial, output / "metadata.csv")

