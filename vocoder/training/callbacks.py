@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import signal
 import sys
@@ -287,6 +288,7 @@ class TrainingBar(ProgressBar):
         self._enabled = True
         self._bar: Any = None
         self._drawn = 0.0
+        self._loss: float | None = None
 
     def disable(self) -> None:
         self._enabled = False
@@ -321,23 +323,36 @@ class TrainingBar(ProgressBar):
     ) -> None:
         if self._bar is None:
             return
-        now = time.monotonic()
-        if now - self._drawn < (0.5 if self._terminal else 30):
-            return
         assert isinstance(pl_module, VocoderTraining)
-        self._drawn = now
+        loss = float(trainer.callback_metrics["train/nll"])
+        if math.isfinite(loss):
+            # Crops differ by nats: smoothed over the last fifty steps or so.
+            self._loss = loss if self._loss is None else self._loss + (loss - self._loss) / 50
+        if time.monotonic() - self._drawn >= (0.5 if self._terminal else 30):
+            self._draw(trainer, pl_module)
+
+    def on_train_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        if self._bar is not None:
+            assert isinstance(pl_module, VocoderTraining)
+            self._draw(trainer, pl_module)
+
+    def _draw(self, trainer: lightning.Trainer, pl_module: VocoderTraining) -> None:
+        self._drawn = time.monotonic()
         line = self._line(trainer, pl_module)
+        used = pl_module.measure_budget()
         if self._terminal:
-            self._bar.n = 100 * pl_module.budget_used
+            self._bar.n = 100 * used
             self._bar.set_description_str(line)
         else:
-            sys.stderr.write(f"{pl_module.budget_used:4.0%} {line}\n")
+            sys.stderr.write(f"{used:4.0%} {line}\n")
 
     def _line(self, trainer: lightning.Trainer, pl_module: VocoderTraining) -> str:
         metrics = trainer.callback_metrics
         parts = [f"step {trainer.global_step:,}"]
-        if "train/nll" in metrics:
-            parts.append(f"loss {float(metrics['train/nll']):.3f} nats/sample")
+        if self._loss is not None:
+            parts.append(f"loss {self._loss:.3f} nats/sample")
         if "val/log_likelihood" in metrics:
             parts.append(f"held-out likelihood {float(metrics['val/log_likelihood']):.3f}")
         seen = (pl_module.samples_seen - self._samples) / pl_module.model.sample_rate

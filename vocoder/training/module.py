@@ -93,7 +93,10 @@ class VocoderTraining(lightning.LightningModule):
         )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        self.budget_used = self._measure_budget()
+        self.budget_used = self.measure_budget()
+        if self.trainer.world_size > 1:
+            # Clocks differ, and devices that disagree on the learning rate drift apart.
+            self.budget_used = self.trainer.strategy.broadcast(self.budget_used)
         rate = self.learning_rate_at(self.global_step, self.budget_used)
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
@@ -106,20 +109,15 @@ class VocoderTraining(lightning.LightningModule):
         decay = r + (1 - r) * (1 + math.cos(math.pi * budget_used)) / 2
         return self.learning_rate * warmup * decay
 
-    def _measure_budget(self) -> float:
-        trainer = self.trainer
+    def measure_budget(self) -> float:
+        """Fraction of the budget used up by now, in [0, 1], by this device's clock."""
         used = 0.0
-        if trainer.max_steps > 0:
-            used = self.global_step / trainer.max_steps
-        timed = False
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if self.trainer.max_steps > 0:
+            used = self.global_step / self.trainer.max_steps
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None:
                 elapsed = callback.time_elapsed()
                 used = max(used, elapsed / max(elapsed + left, 1e-9))
-                timed = True
-        if timed and trainer.world_size > 1:
-            # Clocks differ, and devices that disagree on the learning rate drift apart.
-            used = trainer.strategy.broadcast(used)
         return min(used, 1.0)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
