@@ -1,0 +1,592 @@
+"""The speed benchmark: every contender timed in one process, in turns, on the machine at hand.
+
+`run_benchmark` measures and returns plain JSON values, `render_table` and `plot` show them,
+`save_result` writes them. Who is compared is in `vocoder.evaluation.contenders`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import gc
+import io
+import json
+import os
+import platform
+import re
+import statistics
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from .contenders import Contender, Job, standard_contenders
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Result = dict[str, Any]
+Progress = Callable[[int, int, str], None]
+Timer = Callable[[Callable[[], object], torch.device], float]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Audio to make at once: ``batch`` items of ``audio_seconds`` each."""
+
+    batch: int
+    audio_seconds: float
+
+    @property
+    def label(self) -> str:
+        """As in "5 s" and "16 × 1 s"."""
+        length = f"{self.audio_seconds:g} s"
+        return length if self.batch == 1 else f"{self.batch} × {length}"
+
+
+WORKLOADS = (Workload(1, 1), Workload(1, 5), Workload(1, 20), Workload(16, 1))
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure.
+
+    Attributes:
+        rounds: timings of each cell, n.
+        parallel_seconds, sequential_seconds: about how long one timing may take, for contenders
+            that make all samples in parallel and for those that make them one by one. A slower
+            one makes less audio than the workload asks for, and its time is scaled.
+    """
+
+    rounds: int
+    parallel_seconds: float
+    sequential_seconds: float
+
+
+FULL = Effort(rounds=9, parallel_seconds=3.5, sequential_seconds=1.0)
+QUICK = Effort(rounds=3, parallel_seconds=0.25, sequential_seconds=0.15)
+
+# A timing shorter than this is preceded by an untimed run, which brings caches and threads back
+# from the contender before.
+_SETTLE_BELOW = 0.2
+
+
+def run_benchmark(
+    contenders: Sequence[Contender] | None = None,
+    *,
+    quick: bool = False,
+    device: str = "auto",
+    threads: int | None = None,
+    progress: Progress | None = None,
+    workloads: Sequence[Workload] = WORKLOADS,
+    effort: Effort | None = None,
+    timer: Timer | None = None,
+) -> Result:
+    """Times every contender on every workload and says what it costs.
+
+    First each contender is loaded, its multiply-accumulates are counted, and each of its cells (a
+    contender at a workload) is warmed up; compiling happens here. Then every cell is timed once a
+    round, for ``effort.rounds`` rounds, so that a machine that slows down does so for all. On a GPU
+    the clock is read after synchronising. What is timed goes from a mel that is on the device to
+    audio that is on the device, through the interface that users call.
+
+    A contender that is too slow for a workload makes less audio and its times are scaled to the
+    workload in proportion; ``measured_audio_seconds`` says how much it made. One that cannot run
+    here is left out, with its reason under ``machine.left_out``.
+
+    Args:
+        contenders: None for `standard_contenders()`. Models in them end up on ``device``.
+        quick: less audio and fewer rounds: below two minutes on two CPU cores.
+        device: "auto" (a CUDA device if there is one), "cpu" or "cuda". Contenders that only run on
+            the CPU do so in any case, and their rows say it.
+        threads: CPU threads of PyTorch; None leaves them.
+        progress: called with (steps done, steps in all, what is next) before every step and once
+            at the end.
+        workloads, effort, timer: what is measured, how long (overrides ``quick``) and by what.
+
+    Returns:
+        ``{"machine": {...}, "rows": [...]}`` of JSON values, a row for each cell:
+
+        - name, family, engine, device, threads, dtype, weights: what ran;
+        - batch, audio_seconds: the workload;
+        - seconds_median, seconds_spread: median and interquartile range of the n timings;
+        - samples_per_second: of the whole batch, by the median;
+        - times_real_time: seconds of audio, of the whole batch, per second;
+        - first_audio_seconds: median time until `Vocoder.stream` gives its first chunk, given
+          chunks of mel no longer than that needs; for a batch, and for a contender that cannot
+          stream, the whole pass;
+        - measured_audio_seconds: audio of all items together that was really made; less than batch
+          * audio_seconds where the contender was too slow for the effort;
+        - parameters: their number;
+        - gmac_per_audio_second: 1e9 multiply-accumulates per second of audio, see `count_macs`;
+        - peak_memory_bytes: parameters and buffers, and what a run adds to them at its peak: on a
+          GPU by PyTorch's allocator, on Linux by the resident memory of the process; null
+          elsewhere. Of the run that was timed, so where that made less audio it is for less.
+
+    Raises:
+        ValueError: an unknown device, or CUDA is asked for and not there.
+    """
+    target = _device(device)
+    entries = list(standard_contenders(quick=quick) if contenders is None else contenders)
+    if effort is None:
+        effort = QUICK if quick else FULL
+    timer = _timed if timer is None else timer
+    threads_before = torch.get_num_threads()
+    try:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        return _run(entries, workloads, effort, target, timer, progress)
+    finally:
+        torch.set_num_threads(threads_before)
+
+
+def _run(
+    contenders: Sequence[Contender],
+    workloads: Sequence[Workload],
+    effort: Effort,
+    target: torch.device,
+    timer: Timer,
+    progress: Progress | None,
+) -> Result:
+    entries: list[_Entry] = []
+    left_out: dict[str, str] = {}
+    steps = 1 + len(workloads) * (1 + effort.rounds)
+    total, done = steps * len(contenders), 0
+
+    def step(label: str) -> None:
+        nonlocal done
+        if progress is not None:
+            progress(done, total, label)
+        done += 1
+
+    for contender in contenders:
+        before = done
+        step(f"{contender.name}: load and count")
+        try:
+            contender.load(torch.device("cpu"))
+            macs = contender.multiply_accumulates()  # on the CPU, where no fused kernel hides any
+            device = target if target.type in contender.devices else torch.device("cpu")
+            contender.load(device)
+            contender.job(1, 1).run()  # compiles, where there is something to compile
+            entry = _Entry(contender, device, timer, effort, macs)
+            for workload in workloads:
+                step(f"{contender.name}: warm up, {workload.label}")
+                entry.prepare(workload)
+            entry.prepare_first()
+        except Exception as error:  # what keeps one from running keeps nobody else from it
+            left_out[contender.name] = str(error).split("\n")[0] or type(error).__name__
+            total -= steps - (done - before)
+            continue
+        entries.append(entry)
+
+    for turn in range(effort.rounds):
+        for entry in entries:
+            for cell in entry.cells:
+                label = f"{entry.contender.name}: {cell.workload.label}"
+                step(f"{label}, round {turn + 1} of {effort.rounds}")
+                entry.measure(cell)
+            entry.measure_first()
+    if progress is not None:
+        progress(total, total, "done")
+    machine = _machine(target)
+    machine["rounds"] = effort.rounds
+    machine["left_out"] = left_out
+    return {
+        "machine": machine,
+        "rows": [entry.row(cell) for entry in entries for cell in entry.cells],
+    }
+
+
+@dataclass
+class _Cell:
+    """A contender at a workload."""
+
+    workload: Workload
+    job: Job
+    estimate: float  # seconds for the job
+    peak_memory: int | None
+    timings: list[float] = dataclasses.field(default_factory=list)
+
+
+class _Entry:
+    """A contender on its device, with what is measured of it."""
+
+    def __init__(
+        self,
+        contender: Contender,
+        device: torch.device,
+        timer: Timer,
+        effort: Effort,
+        macs: float,
+    ) -> None:
+        self.contender = contender
+        self.device = device
+        self.timer = timer
+        self.macs = macs
+        self.cap = effort.sequential_seconds if contender.sequential else effort.parallel_seconds
+        self.cells: list[_Cell] = []
+        self.first = contender.first_audio()
+        self.first_timings: list[float] = []
+        self.first_is_slow = False
+
+    def prepare(self, workload: Workload) -> None:
+        """Add the cell, warm, with as much of the workload as takes the time that it may."""
+        contender, cap, batch = self.contender, self.cap, workload.batch
+        wanted = round(workload.audio_seconds * contender.sample_rate)
+        # What it could do at the smaller workload is where to start; else with the least there is.
+        known = [cell.job.samples for cell in self.cells if cell.workload.batch == batch]
+        job = contender.job(batch, min(known[-1] if known else 1, wanted))
+        seconds = self._time(job)
+        if seconds < cap:  # it may have been the first of its shape
+            seconds = self._time(job)
+        while job.samples < wanted and seconds < cap / 2:
+            growth = min(cap / max(seconds, 1e-9), 8.0)
+            job = contender.job(batch, min(wanted, int(job.samples * growth)))
+            seconds = self._time(job)
+        if seconds > 1.5 * cap:
+            fewer = contender.job(batch, min(wanted, max(1, int(job.samples * cap / seconds))))
+            if fewer.samples < job.samples:
+                job = fewer
+        timings: list[float] = []
+        peak = _peak_memory(contender, lambda: timings.append(self._time(job)), self.device)
+        self.cells.append(_Cell(workload, job, timings[-1], peak))
+
+    def _time(self, job: Job) -> float:
+        return self.timer(job.run, self.device)
+
+    def prepare_first(self) -> None:
+        """Warm up the first chunk of a stream; if it takes long, this one timing has to do."""
+        if self.first is None:
+            return
+        seconds = self.timer(self.first, self.device)
+        self.first_is_slow = seconds > self.cap
+        if self.first_is_slow:
+            self.first_timings.append(seconds)
+
+    def measure(self, cell: _Cell) -> None:
+        if cell.estimate < _SETTLE_BELOW:
+            cell.job.run()
+        cell.timings.append(self._time(cell.job))
+
+    def measure_first(self) -> None:
+        if self.first is not None and not self.first_is_slow:
+            self.first_timings.append(self.timer(self.first, self.device))
+
+    def row(self, cell: _Cell) -> dict[str, Any]:
+        contender, workload = self.contender, cell.workload
+        audio = workload.batch * workload.audio_seconds
+        measured = cell.job.items * cell.job.samples / contender.sample_rate
+        scale = audio / measured
+        seconds = scale * statistics.median(cell.timings)
+        lower, upper = np.percentile(cell.timings, [25, 75])
+        streams = workload.batch == 1 and self.first_timings
+        return {
+            "name": contender.name,
+            "family": contender.family,
+            "engine": contender.engine,
+            "device": self.device.type,
+            "threads": contender.threads,
+            "dtype": _dtype(contender),
+            "batch": workload.batch,
+            "audio_seconds": workload.audio_seconds,
+            "seconds_median": seconds,
+            "seconds_spread": scale * float(upper - lower),
+            "samples_per_second": audio * contender.sample_rate / seconds,
+            "times_real_time": audio / seconds,
+            "first_audio_seconds": statistics.median(self.first_timings) if streams else seconds,
+            "measured_audio_seconds": measured,
+            "parameters": contender.parameters,
+            "gmac_per_audio_second": self.macs / 1e9,
+            "peak_memory_bytes": cell.peak_memory,
+            "weights": contender.weights,
+        }
+
+
+def _dtype(contender: Contender) -> str:
+    tensors = [*contender.module.parameters(), *contender.module.buffers()]
+    return next(
+        str(tensor.dtype).removeprefix("torch.") for tensor in tensors if tensor.is_floating_point()
+    )
+
+
+def _timed(run: Callable[[], object], device: torch.device) -> float:
+    """Seconds that a call takes, to the end of the work that it queued on a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def _peak_memory(
+    contender: Contender, run: Callable[[], object], device: torch.device
+) -> int | None:
+    module = contender.module
+    own = sum(t.numel() * t.element_size() for t in [*module.parameters(), *module.buffers()])
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        torch.cuda.synchronize(device)
+        return own + torch.cuda.max_memory_allocated(device) - before
+    extra = _resident_peak(run)
+    return None if extra is None else own + extra
+
+
+def _resident_peak(run: Callable[[], object]) -> int | None:
+    """Bytes by which a call raises the resident memory at its peak; None where Linux is not."""
+    # What the allocator keeps of earlier runs would be used again and not be seen. Where the C
+    # library is not glibc, the figure can be too low by that.
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+        before = _status_bytes("VmRSS")
+        run()
+        return max(_status_bytes("VmHWM") - before, 0)
+    except OSError:
+        return None
+
+
+def _status_bytes(key: str) -> int:
+    status = Path("/proc/self/status").read_text()
+    match = re.search(rf"^{key}:\s+(\d+) kB", status, re.MULTILINE)
+    if match is None:
+        raise OSError(f"/proc/self/status has no {key}")
+    return 1024 * int(match[1])
+
+
+def _device(name: str) -> torch.device:
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"there is no device {name!r} to measure on: choose auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("PyTorch sees no CUDA device here: measure on the CPU with device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _machine(device: torch.device) -> dict[str, Any]:
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "gpu": gpu,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "flow_vocoder": _version(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        info = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or platform.machine()
+    match = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
+    return match[1] if match else platform.machine()
+
+
+def _version() -> str | None:
+    try:
+        return metadata.version("flow-vocoder")
+    except metadata.PackageNotFoundError:
+        return None  # run from a checkout
+
+
+# -- showing a result --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Line:
+    """The rows of one contender on one device, by the label of their workload."""
+
+    label: str
+    """The name, with the device where there are several."""
+    rows: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def any_row(self) -> Mapping[str, Any]:
+        """One of the rows, for what they share."""
+        return next(iter(self.rows.values()))
+
+
+def lines(result: Result) -> list[Line]:
+    """A result by contender, the fastest first (by the median speed over its workloads)."""
+    grouped: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for row in result["rows"]:
+        label = Workload(row["batch"], row["audio_seconds"]).label
+        grouped.setdefault((row["name"], row["device"]), {})[label] = row
+    several = len({device for _, device in grouped}) > 1
+    found = [
+        Line(f"{name} ({device})" if several else name, rows)
+        for (name, device), rows in grouped.items()
+    ]
+
+    def speed(line: Line) -> float:
+        return statistics.median(row["samples_per_second"] for row in line.rows.values())
+
+    return sorted(found, key=speed, reverse=True)
+
+
+def table(result: Result) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of a result, as text; a star marks speeds measured on less audio."""
+    found = lines(result)
+    labels = list(dict.fromkeys(label for line in found for label in line.rows))
+    headings = ["vocoder", "weights", "parameters", "GMAC/s", *labels, "±", "first audio", "memory"]
+    cells = []
+    for line in found:
+        row = line.any_row
+        memory = row["peak_memory_bytes"]
+        cells.append(
+            [
+                line.label,
+                row["weights"],
+                f"{row['parameters'] / 1e6:.2f}M" if row["parameters"] else "–",
+                _significant(row["gmac_per_audio_second"]),
+                *(_speed(line.rows[label]) if label in line.rows else "–" for label in labels),
+                f"{50 * max(_relative_spread(row) for row in line.rows.values()):.0f} %",
+                f"{_significant(1000 * row['first_audio_seconds'])} ms",
+                "–" if memory is None else f"{memory / 2**20:.0f} MiB",
+            ]
+        )
+    return headings, cells
+
+
+def caption(result: Result) -> str:
+    """What the numbers of `table` are, and where they were measured."""
+    machine = result["machine"]
+    threads = sorted({row["threads"] for row in result["rows"]})
+    where = ", ".join(str(machine[key]) for key in ("cpu", "gpu") if machine[key])
+    left_out = machine["left_out"]
+    labels = [label for line in lines(result) for label in line.rows] or ["–"]
+    text = (
+        "Times real time (seconds of audio per second of computing), more is faster; * on less "
+        f"audio. Medians of {machine['rounds']}; ±: half the interquartile range, of the workload "
+        f"where it is largest. First audio and memory: at {labels[0]}. GMAC/s: 1e9 "
+        f"multiply-accumulates per second of audio. {where}, {machine['cores']} cores, "
+        f"{' or '.join(map(str, threads))} {'thread' if threads == [1] else 'threads'}, "
+        f"PyTorch {machine['torch']}, {machine['date']}."
+    )
+    return text + (f" Left out: {', '.join(left_out)}." if left_out else "")
+
+
+def render_table(result: Result) -> Table:
+    """A result as a table for the terminal (rich)."""
+    from rich.table import Table
+
+    headings, cells = table(result)
+    rendered = Table(caption=caption(result), caption_justify="left")
+    for index, heading in enumerate(headings):
+        rendered.add_column(heading, justify="left" if index < 2 else "right")
+    for line in cells:
+        rendered.add_row(*line)
+    return rendered
+
+
+def plot(result: Result, path: str | os.PathLike[str]) -> Path:
+    """A PNG of samples per second, on a log scale, of every contender at every workload.
+
+    Returns:
+        The path.
+    """
+    # The figure by itself, without pyplot, leaves the caller's backend alone.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    found = lines(result)[::-1]
+    labels = list(dict.fromkeys(label for line in found for label in line.rows))
+    figure = Figure(figsize=(9, 1.6 + 0.42 * len(found)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for index, label in enumerate(labels):
+        offset = 0.5 * (0.5 - (index + 0.5) / len(labels))
+        rows = [(y + offset, line.rows[label]) for y, line in enumerate(found)]
+        for scaled in (False, True):
+            points = [(y, row) for y, row in rows if _scaled(row) is scaled]
+            axes.plot(
+                [row["samples_per_second"] for _, row in points],
+                [y for y, _ in points],
+                "osD^v"[index % 5],
+                color=f"C{index}",
+                markersize=6,
+                fillstyle="none" if scaled else "full",
+                label=None if scaled else label,
+            )
+    rates = {round(row["samples_per_second"] / row["times_real_time"]) for row in result["rows"]}
+    axes.axvspan(0.99 * min(rates), 1.01 * max(rates), color="0.8", zorder=0)
+    axes.text(
+        max(rates),
+        1.0,
+        " real time",
+        transform=axes.get_xaxis_transform(),
+        va="bottom",
+        color="0.4",
+    )
+    axes.set_yticks(range(len(found)), [line.label for line in found])
+    axes.set_xscale("log")
+    axes.grid(axis="x", which="major", color="0.9")
+    axes.set_axisbelow(True)
+    axes.set_xlabel("samples per second")
+    machine = result["machine"]
+    figure.suptitle(
+        f"{machine['gpu'] or machine['cpu']}, {machine['cores']} CPU cores "
+        "(hollow: measured on less audio)",
+        fontsize="medium",
+    )
+    axes.legend(title="audio at once", loc="lower right")
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=144)
+    return _write_whole(Path(path), content.getvalue())
+
+
+def save_result(result: Result, path: str | os.PathLike[str]) -> Path:
+    """Write a result as JSON. Returns the path."""
+    text = json.dumps(result, indent=1, ensure_ascii=False)
+    return _write_whole(Path(path), (text + "\n").encode())
+
+
+def _write_whole(path: Path, content: bytes) -> Path:
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to.")
+    temporary = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _scaled(row: Mapping[str, Any]) -> bool:
+    return bool(row["measured_audio_seconds"] < row["batch"] * row["audio_seconds"])
+
+
+def _speed(row: Mapping[str, Any]) -> str:
+    return _significant(row["times_real_time"]) + ("*" if _scaled(row) else "")
+
+
+def _relative_spread(row: Mapping[str, Any]) -> float:
+    return float(row["seconds_spread"] / row["seconds_median"])
+
+
+def _significant(value: float) -> str:
+    return f"{value:.{_decimals(value)}f}"
+
+
+def _decimals(value: float) -> int:
+    """Decimals that show two significant digits, three from 100 on."""
+    if value <= 0:
+        return 0
+    return max(0, 1 - int(np.floor(np.log10(value))))
