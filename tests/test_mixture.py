@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vocoder.models import compiled
 from vocoder.nn.mixture import SMALLEST_SCALE, STEP, DiscretisedMixture, Distribution
 
 CASES = [("logistic", 1), ("logistic", 4), ("gaussian", 1), ("gaussian", 3)]
@@ -139,3 +140,13 @@ def test_a_sample_can_be_no_surer_than_the_smallest_scale() -> None:
 def test_other_mixtures_are_refused(distribution: Distribution, n_mixtures: int) -> None:
     with pytest.raises(ValueError, match=r"choose|at least"):
         DiscretisedMixture(distribution, n_mixtures)
+
+
+def test_at_temperature_zero_no_noise_decides_between_components_almost_as_likely() -> None:
+    mixture = DiscretisedMixture("logistic", 2)
+    own = torch.tensor([[0.0, 2e-7, -0.5, 0.5, -9.0, -9.0]])
+    for choice in (0.0, 0.3, 0.7, 0.9999):
+        assert mixture.sample(own, torch.tensor(choice), torch.tensor(1.0), 0.0) == 0.5
+        assert compiled.draw(
+            own[0].numpy(), 2, np.float32(choice), np.float32(1), np.float32(0)
+        ) == np.float32(0.5)

@@ -1,4 +1,4 @@
-"""What is WaveNet's own: the receptive field and the default size. The rest: test_autoregressive."""
+"""What is WaveNet's own: receptive field and default size. The rest: test_autoregressive.py."""
 
 from __future__ import annotations
 

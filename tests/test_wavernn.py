@@ -1,4 +1,4 @@
-"""What is WaveRNN's own: the equations of its GRU. The rest: test_autoregressive."""
+"""What is WaveRNN's own: the equations of its GRU. The rest: test_autoregressive.py."""
 
 from __future__ import annotations
 

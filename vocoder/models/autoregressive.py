@@ -21,6 +21,9 @@ from .noise import Noise
 # the time after which an interrupt is heard.
 _CHUNK_FRAMES = 32
 
+INPUT_GAIN = 10.0
+"""What the initial weights of audio are multiplied by: speech has an RMS of about a tenth."""
+
 Session = Callable[[Tensor, Tensor, Tensor], Tensor]
 """A generation under way, one chunk of frames at a call; keeps what the next chunk needs.
 
@@ -208,4 +211,4 @@ def _has_numba() -> bool:
     return True
 
 
-__all__ = ["AutoregressiveVocoder", "Session"]
+__all__ = ["INPUT_GAIN", "AutoregressiveVocoder", "Session"]

@@ -151,20 +151,19 @@ def multiply_add(x: Any, w: Any, y: Any, first: int, rows: int) -> None:
 def draw(parameters: Any, m: int, choice: Any, value: Any, temperature: Any) -> Any:
     """`DiscretisedMixture.sample` for one item: audio on the 16-bit grid."""
     index = 0
-    if m > 1:
-        cold = max(temperature, _COLDEST)
-        highest = parameters[0]
-        for i in range(1, m):
-            highest = max(highest, parameters[i])
+    for i in range(1, m):
+        if parameters[i] > parameters[index]:
+            index = i
+    if m > 1 and temperature >= _COLDEST:
+        highest = parameters[index]
         total = _ZERO
         for i in range(m):
-            total += np.exp((parameters[i] - highest) / cold)
+            total += np.exp((parameters[i] - highest) / temperature)
         cumulative = _ZERO
-        for i in range(m - 1):
-            cumulative += np.exp((parameters[i] - highest) / cold) / total
+        for index in range(m):
+            cumulative += np.exp((parameters[index] - highest) / temperature) / total
             if cumulative > choice:
                 break
-            index += 1
     size = parameters.shape[0]
     scale = _SMALLEST_SCALE + np.exp(min(parameters[size - m + index], _LARGEST_LOG_SCALE))
     x = parameters[size - 2 * m + index] + temperature * scale * value

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from vocoder.audio import MelSpec
 from vocoder.nn import CausalGatedStack, Distribution
 
-from .autoregressive import AutoregressiveVocoder, Session
+from .autoregressive import INPUT_GAIN, AutoregressiveVocoder, Session
 
 
 class WaveNet(AutoregressiveVocoder):
@@ -75,9 +75,10 @@ class WaveNet(AutoregressiveVocoder):
             cycle=cycle,
             kernel_size=kernel_size,
         )
-        bias = self.stack.head[-1].bias
-        assert isinstance(bias, Tensor)
-        self.output.start(bias)
+        (last,) = _convolutions([self.stack.head[-1]])
+        self.output.start(last.weight, _bias(last))
+        with torch.no_grad():
+            self.stack.start.weight.mul_(INPUT_GAIN)
 
     def predict(self, previous: Tensor, features: Tensor) -> Tensor:
         result: Tensor = self.stack(previous, features)

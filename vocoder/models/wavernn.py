@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from vocoder.audio import MelSpec
 from vocoder.nn import Distribution, LinearUpsampling
 
-from .autoregressive import AutoregressiveVocoder, Session
+from .autoregressive import INPUT_GAIN, AutoregressiveVocoder, Session
 
 
 class WaveRNN(AutoregressiveVocoder):
@@ -70,9 +70,11 @@ class WaveRNN(AutoregressiveVocoder):
             nn.ReLU(),
             nn.Linear(head_channels, self.output.n_parameters),
         )
-        bias = self.head[-1].bias
-        assert isinstance(bias, Tensor)
-        self.output.start(bias)
+        last = self.head[-1]
+        assert isinstance(last, nn.Linear)
+        self.output.start(last.weight, last.bias)
+        with torch.no_grad():
+            self.gru.all_weights[0][0][:, 0].mul_(INPUT_GAIN)
 
     def predict(self, previous: Tensor, features: Tensor) -> Tensor:
         condition = self.upsampling(features)[..., : previous.shape[-1]]

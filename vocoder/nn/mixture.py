@@ -17,7 +17,7 @@ SMALLEST_SCALE = STEP / 4
 """Least scale of a component. No bin is then wider than four scales, so that float32 suffices."""
 
 COLDEST = 1e-6
-"""Temperature at which components are chosen when a lower one, or 0, is asked for."""
+"""Temperature below which the likeliest component is taken, whatever the noise."""
 
 _LARGEST_LOG_SCALE = 2.0
 _NODES = 8
@@ -112,8 +112,11 @@ class DiscretisedMixture:
             (batch,).
         """
         logits, means, scales = self._split(parameters.unsqueeze(-1))
-        cumulative = F.softmax(logits.squeeze(-1) / max(temperature, COLDEST), dim=1).cumsum(1)
-        index = (cumulative <= choice).sum(dim=1, keepdim=True).clamp(max=self.n_mixtures - 1)
+        if temperature < COLDEST:
+            index = logits.argmax(dim=1)
+        else:
+            cumulative = F.softmax(logits.squeeze(-1) / temperature, dim=1).cumsum(1)
+            index = (cumulative <= choice).sum(dim=1, keepdim=True).clamp(max=self.n_mixtures - 1)
         mean = means.squeeze(-1).gather(1, index).squeeze(1)
         scale = scales.squeeze(-1).gather(1, index).squeeze(1)
         return self.levels(mean + temperature * scale * value) * STEP
@@ -125,13 +128,14 @@ class DiscretisedMixture:
         # The middle of each of the 2^24 cells in which float32 draws uniform numbers.
         return torch.logit(uniform.double() + 2**-25).to(uniform.dtype)
 
-    def start(self, bias: Tensor) -> None:
-        """Set a bias of `n_parameters` so that an untrained network covers speech, in place."""
+    def start(self, weight: Tensor, bias: Tensor) -> None:
+        """Change a network's last layer in place so that, untrained, it covers speech."""
         m = self.n_mixtures
         with torch.no_grad():
+            weight.mul_(0.1)
             bias.zero_()
             bias[-2 * m : -m] = torch.linspace(-0.1, 0.1, m) if m > 1 else 0.0
-            bias[-m:] = math.log(0.05)
+            bias[-m:] = math.log(0.1)
 
     def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, means and scales, (batch, M, time) each."""
