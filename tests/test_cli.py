@@ -118,7 +118,7 @@ def test_export_writes_a_graph(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_help() -> None:
-    for command in ((), ("synthesize",), ("resynthesize",), ("export",), ("info",)):
+    for command in ((), ("synthesize",), ("resynthesize",), ("export",), ("benchmark",), ("info",)):
         assert run(*command, "--help").returncode == 0
 
 

@@ -104,6 +104,62 @@ def export(
 
 
 @app.command()
+def benchmark(
+    quick: Annotated[bool, typer.Option("--quick", help="Under two minutes on two cores.")] = False,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON to standard output.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="JSON file to write the result to.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="PNG to draw the result in.")] = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option("--checkpoint", "-c", help="A trained model to include; may be repeated."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads. [default: all]")] = None,
+    force: Force = False,
+) -> None:
+    """Speed of every family and engine, measured side by side on this machine."""
+    import json
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    for path in (output, plot):
+        if path is not None:
+            _refuse_overwriting(path, force)
+    from vocoder.evaluation import benchmark as speed
+    from vocoder.evaluation.contenders import standard_contenders
+
+    models = {f"{name} (trained)": vocoder.load(name) for name in checkpoint or []}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    # The bar goes to standard error, so that --json leaves standard output to the JSON.
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task("benchmark", total=None)
+
+        def progress(done: int, total: int, label: str) -> None:
+            bar.update(task, completed=done, total=total, description=label)
+
+        result = speed.run_benchmark(
+            standard_contenders(models, quick=quick),
+            quick=quick,
+            device=device,
+            threads=threads,
+            progress=progress,
+        )
+    if output is not None:
+        speed.save_result(result, output)
+    if plot is not None:
+        speed.plot(result, plot)
+    if json_output:
+        typer.echo(json.dumps(result, indent=1, ensure_ascii=False))
+    else:
+        Console().print(speed.render_table(result))
+
+
+@app.command()
 def info(
     checkpoint: Annotated[
         str | None, typer.Argument(help="Checkpoint directory, or the name of a bundled model.")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import logging
-import math
 import os
 import platform
 import shlex
 import subprocess
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,10 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-import torchaudio
 from torch import Tensor
 
 from vocoder.audio import write_audio
+from vocoder.evaluation import METRICS, installed_metrics, measure
 from vocoder.training.callbacks import training_seconds
 from vocoder.training.crops import SpeechData
 from vocoder.training.module import VocoderTraining
@@ -59,15 +57,15 @@ def write_report(
         made = model.synthesize(mel, module.temperature, seed=0).cpu()
         write_audio(folder / f"{name}.original.wav", original, model.sample_rate)
         write_audio(folder / f"{name}.wav", made, model.sample_rate)
-        made_mel = model.mel(made)
-        pictures.append((item["id"], mel.cpu(), made_mel.cpu()))
-        nats = math.log(10) if model.mel_spec.log_base == "10" else 1.0
+        pictures.append((item["id"], mel.cpu(), model.mel(made).cpu()))
+        # The mel describes whole hops, so what is made may be longer by a part of one.
+        pair = (original, made[: len(original)])
+        values = measure(*pair, model.sample_rate, model.mel_spec, _measures())
         scores.append(
             {
                 "utterance": item["id"],
                 "log-likelihood": _log_likelihood(model, torch.from_numpy(item["audio"]), mel),
-                "mel distance": nats * float((made_mel - mel).abs().mean()),
-                **_perceptual(original, made, model.sample_rate),
+                **{METRICS[name].title: value for name, value in values.items()},
             }
         )
     _draw(run / "report.png", rows, pictures)
@@ -76,10 +74,10 @@ def write_report(
         f"vocoder resynthesize {shlex.quote(str(example))} "
         f"--checkpoint {shlex.quote(str(run / 'model'))} -o out.wav"
     )
-    text = _page(run, trainer, module, data, rows, scores, seed, command)
-    partial = run / "report.md.partial"
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, run / "report.md")
+    facts = _facts(trainer, module, data, seed)
+    summary = {"facts": facts, "validation": rows, "test": scores}
+    _write_whole(run / "report.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    _write_whole(run / "report.md", _page(run, module, facts, rows, scores, command))
     log.info("\n%s\nUse the model:\n  %s", run / "report.md", command)
 
 
@@ -90,36 +88,21 @@ def _log_likelihood(model: Any, audio: Tensor, mel: Tensor) -> float | None:
         return None
 
 
-def _perceptual(original: Tensor, made: Tensor, rate: int) -> dict[str, float]:
-    """STOI and wide-band PESQ, where their packages (extra `metrics`) are installed."""
-    at_16k: Callable[[Tensor], Any] = lambda x: (  # noqa: E731
-        torchaudio.functional.resample(x, rate, 16000).numpy()
-    )
-    scores = {}
-    if importlib.util.find_spec("pystoi"):
-        from pystoi import stoi
-
-        scores["STOI"] = float(stoi(at_16k(original), at_16k(made), 16000))
-    if importlib.util.find_spec("pesq"):
-        from pesq import PesqError, pesq
-
-        try:
-            scores["PESQ"] = float(pesq(16000, at_16k(original), at_16k(made), "wb"))
-        except PesqError as error:
-            log.warning("PESQ has no score: %s", error)
-    return scores
+def _measures() -> list[str]:
+    """The quick measures; those of pitch take longer than making the audio."""
+    return [name for name in installed_metrics() if name not in ("f0_rmse", "voicing_f1")]
 
 
-def _page(
-    run: Path,
-    trainer: lightning.Trainer,
-    module: VocoderTraining,
-    data: SpeechData,
-    rows: list[dict[str, Any]],
-    scores: list[dict[str, Any]],
-    seed: int,
-    command: str,
-) -> str:
+def _write_whole(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _facts(
+    trainer: lightning.Trainer, module: VocoderTraining, data: SpeechData, seed: int
+) -> dict[str, str]:
+    """What was trained, on what, where and for how long."""
     model = module.model
     prepared, split = data.prepared, data.split
     left_out = ", ".join(f"{len(ids)} {why}" for why, ids in prepared.left_out.items() if ids)
@@ -140,8 +123,19 @@ def _page(
         "seed": str(seed),
         "commit": _commit(),
     }
+    return {name: fact for name, fact in facts.items() if fact}
+
+
+def _page(
+    run: Path,
+    module: VocoderTraining,
+    facts: dict[str, str],
+    rows: list[dict[str, Any]],
+    scores: list[dict[str, Any]],
+    command: str,
+) -> str:
     lines = [f"# {run.name}", ""]
-    lines += [f"- {name}: {fact}" for name, fact in facts.items() if fact]
+    lines += [f"- {name}: {fact}" for name, fact in facts.items()]
     if len(rows) > 1:
         first, last = rows[0], rows[-1]
         lines += ["", "Held out (validation), start to end:", ""]
