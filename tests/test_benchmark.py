@@ -154,6 +154,23 @@ def test_slow_contenders_make_less_audio_and_say_so() -> None:
         assert row["samples_per_second"] == pytest.approx(100, rel=0.1)
 
 
+def test_one_by_one_a_measurement_stands_for_longer_workloads() -> None:
+    slow = Convolution("slow", 100)
+    slow.sequential = True
+    result, timer = faked([slow])
+    assert [name for name, _ in timer.log][-10:] == 5 * ["slow 1", "slow 3"]
+    short, long, batch = result["rows"]
+    assert long["seconds_median"] == pytest.approx(4 * short["seconds_median"])
+    assert long["measured_audio_seconds"] == short["measured_audio_seconds"] < 0.1
+    assert batch["batch"] == 3
+    # One that makes all of the shorter workload makes more of the longer one.
+    quicker = Convolution("quicker", 5000)
+    quicker.sequential = True
+    rows = faked([quicker])[0]["rows"]
+    assert rows[0]["measured_audio_seconds"] == 1
+    assert 2 < rows[1]["measured_audio_seconds"] < 3
+
+
 def test_a_slow_first_chunk_is_timed_once() -> None:
     class Slow(Convolution):
         def first_audio(self) -> Callable[[], object]:

@@ -70,7 +70,7 @@ class Effort:
     sequential_seconds: float
 
 
-FULL = Effort(rounds=9, parallel_seconds=3.5, sequential_seconds=1.0)
+FULL = Effort(rounds=9, parallel_seconds=3.5, sequential_seconds=2.0)
 QUICK = Effort(rounds=3, parallel_seconds=0.25, sequential_seconds=0.15)
 
 # A timing shorter than this is preceded by an untimed run, which brings caches and threads back
@@ -98,8 +98,9 @@ def run_benchmark(
     audio that is on the device, through the interface that users call.
 
     A contender that is too slow for a workload makes less audio and its times are scaled to the
-    workload in proportion; ``measured_audio_seconds`` says how much it made. One that cannot run
-    here is left out, with its reason under ``machine.left_out``.
+    workload in proportion; ``measured_audio_seconds`` says how much it made. Where it makes samples
+    one by one, such a measurement stands for longer workloads of the same batch, too. One that
+    cannot run here is left out, with its reason under ``machine.left_out``.
 
     Args:
         contenders: None for `standard_contenders()`. Models in them end up on ``device``.
@@ -191,7 +192,7 @@ def _run(
             for cell in entry.cells:
                 label = f"{entry.contender.name}: {cell.workload.label}"
                 step(f"{label}, round {turn + 1} of {effort.rounds}")
-                entry.measure(cell)
+                entry.measure(cell, turn)
             entry.measure_first()
     if progress is not None:
         progress(total, total, "done")
@@ -240,9 +241,15 @@ class _Entry:
         """Add the cell, warm, with as much of the workload as takes the time that it may."""
         contender, cap, batch = self.contender, self.cap, workload.batch
         wanted = round(workload.audio_seconds * contender.sample_rate)
+        smaller = [cell for cell in self.cells if cell.workload.batch == batch]
+        if contender.sequential and smaller and smaller[-1].job.samples < wanted:
+            known = smaller[-1]
+            if known.job.samples < known.workload.audio_seconds * contender.sample_rate:
+                # The same samples again, at the same cost each: one measurement says it all.
+                self.cells.append(dataclasses.replace(known, workload=workload))
+                return
         # What it could do at the smaller workload is where to start; else with the least there is.
-        known = [cell.job.samples for cell in self.cells if cell.workload.batch == batch]
-        job = contender.job(batch, min(known[-1] if known else 1, wanted))
+        job = contender.job(batch, min(smaller[-1].job.samples if smaller else 1, wanted))
         seconds = self._time(job)
         if seconds < cap:  # it may have been the first of its shape
             seconds = self._time(job)
@@ -270,7 +277,9 @@ class _Entry:
         if self.first_is_slow:
             self.first_timings.append(seconds)
 
-    def measure(self, cell: _Cell) -> None:
+    def measure(self, cell: _Cell, turn: int) -> None:
+        if len(cell.timings) > turn:
+            return  # shared with a cell before
         if cell.estimate < _SETTLE_BELOW:
             cell.job.run()
         cell.timings.append(self._time(cell.job))
