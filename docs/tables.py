@@ -30,9 +30,48 @@ def benchmark_table(result: Mapping[str, Any]) -> str:
     return "\n".join([*rows, "", caption(dict(result)).replace("*", r"\*")])
 
 
+def runs_table(group: str) -> Callable[[Mapping[str, Any]], str]:
+    """What makes Markdown of one group of docs/runs.json."""
+
+    def make(groups: Mapping[str, Any]) -> str:
+        rows = groups[group]
+        names = list(dict.fromkeys(name for row in rows for name in _means(row["test"])))
+        headings = ["model", "parameters", "minutes", "audio seen", "log-likelihood"]
+        lines = [[*headings, "log-mel distance", *names], ["---", *["---:"] * (5 + len(names))]]
+        for row in rows:
+            means = _means(row["test"])
+            cells = [
+                row["family"],
+                f"{row['parameters'] / 1e6:.1f}M",
+                f"{row['train_seconds'] / 60:.0f}",
+                f"{row['audio_seconds']:,.0f} s",
+                _change(row["log_likelihood"]),
+                _change(row["mel_distance"]),
+            ]
+            lines.append([*cells, *(f"{means[n]:.2f}" if n in means else "" for n in names)])
+        text = ["| " + " | ".join(line) + " |" for line in lines]
+        facts = [f"{rows[0]['data']}; {rows[0]['hardware']}; seed {rows[0]['seed']}."]
+        return "\n".join([*text, "", *facts])
+
+    return make
+
+
+def _change(pair: list[float | None]) -> str:
+    return " → ".join("" if value is None else f"{value:.3f}" for value in pair)
+
+
+def _means(test: list[dict[str, Any]]) -> dict[str, float]:
+    """The mean over the test utterances of what the columns of the validation do not show."""
+    shown = ("STOI", "PESQ")
+    values = {name: [row[name] for row in test if row.get(name) is not None] for name in shown}
+    return {name: sum(found) / len(found) for name, found in values.items() if found}
+
+
 # Marker -> the file of the measurement, and what makes Markdown of it.
 TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "benchmark": ("docs/benchmark.json", benchmark_table),
+    "likelihood": ("docs/runs.json", runs_table("likelihood")),
+    "sample": ("docs/runs.json", runs_table("sample")),
 }
 
 

@@ -34,7 +34,7 @@ KEYS = {
     "peak_memory_bytes", "weights",
 }  # fmt: skip
 CPU = torch.device("cpu")
-SMALL = Effort(rounds=2, parallel_seconds=0.02, sequential_seconds=0.02)
+SMALL = Effort(2, parallel_seconds=0.02, sequential_seconds=0.02, parallel_audio_seconds=0.01)
 
 
 class Convolution(Contender):
@@ -95,7 +95,7 @@ class FakeTimer:
 
 
 WORKLOADS = (Workload(1, 1), Workload(1, 4), Workload(3, 1))
-EFFORT = Effort(rounds=5, parallel_seconds=0.5, sequential_seconds=0.5)
+EFFORT = Effort(5, parallel_seconds=0.5, sequential_seconds=0.5, parallel_audio_seconds=0.03)
 
 
 def faked(entries: list[Contender], **kwargs: Any) -> tuple[dict[str, Any], FakeTimer]:
@@ -152,6 +152,18 @@ def test_slow_contenders_make_less_audio_and_say_so() -> None:
         # Scaled to the whole workload, up to the jitter.
         assert row["seconds_median"] == pytest.approx(10 * batch * seconds, rel=0.1)
         assert row["samples_per_second"] == pytest.approx(100, rel=0.1)
+
+
+def test_what_runs_in_parallel_is_never_judged_by_a_few_frames() -> None:
+    effort = Effort(2, parallel_seconds=0.5, sequential_seconds=0.5, parallel_audio_seconds=0.3)
+    result = run_benchmark(
+        [Convolution("slow", 100)],
+        device="cpu",
+        workloads=WORKLOADS,
+        effort=effort,
+        timer=FakeTimer(),
+    )
+    assert [row["measured_audio_seconds"] for row in result["rows"]] == [0.3, 0.3, 0.3]
 
 
 def test_one_by_one_a_measurement_stands_for_longer_workloads() -> None:
@@ -245,6 +257,8 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result["rows"] == []
     assert 'pip install "flow-vocoder[bench]"' in result["machine"]["left_out"]["Vocos"]
     assert "Left out: Vocos." in shown(result)
+    with pytest.raises(ValueError, match="nothing to plot"):
+        benchmark.plot(result, "benchmark.png")
 
 
 @pytest.mark.parametrize("name, message", [("tpu", "auto, cpu or cuda"), ("cuda", "no CUDA")])
@@ -266,6 +280,18 @@ def test_resident_peak_sees_what_is_allocated_and_freed() -> None:
     if peak is None:
         pytest.skip("resident memory is read on Linux only")
     assert 60 * 2**20 < peak < 100 * 2**20
+
+
+def test_without_linux_memory_is_unknown_and_the_rest_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(key: str) -> int:
+        raise OSError(key)
+
+    monkeypatch.setattr(benchmark, "_status_bytes", refuse)
+    result, _ = faked([Convolution("a", 1e4)])
+    assert [row["peak_memory_bytes"] for row in result["rows"]] == [None, None, None]
+    assert benchmark.table(result)[1][0][-1] == "–"
 
 
 # -- the real contenders, small ----------------------------------------------------------------

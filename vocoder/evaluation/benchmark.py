@@ -63,15 +63,18 @@ class Effort:
         parallel_seconds, sequential_seconds: about how long one timing may take, for contenders
             that make all samples in parallel and for those that make them one by one. A slower
             one makes less audio than the workload asks for, and its time is scaled.
+        parallel_audio_seconds: audio, of all items together, that a contender of the first kind
+            makes at least, however slow it is: on a few frames it would look slower.
     """
 
     rounds: int
     parallel_seconds: float
     sequential_seconds: float
+    parallel_audio_seconds: float
 
 
-FULL = Effort(rounds=9, parallel_seconds=3.5, sequential_seconds=2.0)
-QUICK = Effort(rounds=3, parallel_seconds=0.25, sequential_seconds=0.15)
+FULL = Effort(9, parallel_seconds=3.5, sequential_seconds=2.0, parallel_audio_seconds=0.5)
+QUICK = Effort(3, parallel_seconds=0.25, sequential_seconds=0.15, parallel_audio_seconds=0.15)
 
 # A timing shorter than this is preceded by an untimed run, which brings caches and threads back
 # from the contender before.
@@ -103,7 +106,7 @@ def run_benchmark(
     cannot run here is left out, with its reason under ``machine.left_out``.
 
     Args:
-        contenders: None for `standard_contenders()`. Models in them end up on ``device``.
+        contenders: None for `standard_contenders`, all with random weights.
         quick: less audio and fewer rounds: below two minutes on two CPU cores.
         device: "auto" (a CUDA device if there is one), "cpu" or "cuda". Contenders that only run on
             the CPU do so in any case, and their rows say it.
@@ -174,7 +177,8 @@ def _run(
             contender.load(torch.device("cpu"))
             macs = contender.multiply_accumulates()  # on the CPU, where no fused kernel hides any
             device = target if target.type in contender.devices else torch.device("cpu")
-            contender.load(device)
+            if device.type != "cpu":
+                contender.load(device)
             contender.job(1, 1).run()  # compiles, where there is something to compile
             entry = _Entry(contender, device, timer, effort, macs)
             for workload in workloads:
@@ -230,6 +234,7 @@ class _Entry:
         self.contender = contender
         self.device = device
         self.timer = timer
+        self.effort = effort
         self.macs = macs
         self.cap = effort.sequential_seconds if contender.sequential else effort.parallel_seconds
         self.cells: list[_Cell] = []
@@ -248,8 +253,12 @@ class _Entry:
                 # The same samples again, at the same cost each: one measurement says it all.
                 self.cells.append(dataclasses.replace(known, workload=workload))
                 return
+        least = 1
+        if not contender.sequential:
+            audio = min(self.effort.parallel_audio_seconds / batch, workload.audio_seconds)
+            least = max(1, round(audio * contender.sample_rate))
         # What it could do at the smaller workload is where to start; else with the least there is.
-        job = contender.job(batch, min(smaller[-1].job.samples if smaller else 1, wanted))
+        job = contender.job(batch, min(smaller[-1].job.samples if smaller else least, wanted))
         seconds = self._time(job)
         if seconds < cap:  # it may have been the first of its shape
             seconds = self._time(job)
@@ -258,11 +267,13 @@ class _Entry:
             job = contender.job(batch, min(wanted, int(job.samples * growth)))
             seconds = self._time(job)
         if seconds > 1.5 * cap:
-            fewer = contender.job(batch, min(wanted, max(1, int(job.samples * cap / seconds))))
-            if fewer.samples < job.samples:
-                job = fewer
+            samples = max(least, int(job.samples * cap / seconds))
+            if contender.job(batch, samples).samples < job.samples:
+                job = contender.job(batch, samples)
         timings: list[float] = []
         peak = _peak_memory(contender, lambda: timings.append(self._time(job)), self.device)
+        if not timings:  # memory cannot be read here
+            timings.append(self._time(job))
         self.cells.append(_Cell(workload, job, timings[-1], peak))
 
     def _time(self, job: Job) -> float:
@@ -509,7 +520,12 @@ def plot(result: Result, path: str | os.PathLike[str]) -> Path:
 
     Returns:
         The path.
+
+    Raises:
+        ValueError: the result has no rows.
     """
+    if not result["rows"]:
+        raise ValueError("nothing could be measured, so there is nothing to plot")
     # The figure by itself, without pyplot, leaves the caller's backend alone.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
