@@ -370,6 +370,19 @@ def test_every_kind_of_contender_makes_the_audio_it_says(batch: int) -> None:
         assert audio.isfinite().all()
 
 
+def test_the_graph_of_a_flow_makes_its_audio() -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    entry = contenders.OnnxFlow("flow", small_flow)
+    entry.load(CPU)
+    job = entry.job(2, 600)
+    assert (job.items, job.samples) == (2, 768)
+    made = job.run()
+    assert isinstance(made, np.ndarray)
+    mel = entry.mel(3).expand(2, -1, -1)
+    np.testing.assert_allclose(made, entry.model.synthesize(mel).numpy(), atol=1e-4)
+
+
 def test_first_audio_is_one_frame_of_a_stream() -> None:
     entry = PackageModel("flow", small_flow)
     entry.load(CPU)
