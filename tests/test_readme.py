@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import typer
+import yaml
 
 import vocoder
 from vocoder import MelSpec, cli
@@ -87,3 +88,11 @@ def test_the_table_of_presets_is_that_of_the_code() -> None:
         numbers = [spec.sample_rate, spec.n_fft, spec.hop_length, spec.n_mels]
         assert cells == [*(f"{n:,}" for n in numbers), f"{low} – {high}"]
         assert spec.n_fft == spec.win_length
+
+
+def test_the_look_ahead_is_that_of_the_default_flow() -> None:
+    config = yaml.safe_load((ROOT / "recipes/ljspeech/config/lapped.yaml").read_text())
+    model = WaveGlow(**config["model"]["init_args"])
+    frames = model.context_frames[1]
+    seconds = frames * model.mel_spec.hop_length / model.sample_rate
+    assert f"looks {frames} frames ahead ({seconds:.1f} s at 22,050 Hz)" in README
