@@ -124,25 +124,44 @@ class _Naive:
 
 
 class _Cached:
-    """One step per sample; ring buffers hold the past of each layer."""
+    """One step per sample; a ring buffer holds the past of each layer.
+
+    What can be done for all layers at once is: the past taps, which are known when a sample begins,
+    and the skips, which are not needed before it ends. In place, since at one column of
+    activations a call of PyTorch costs more than the arithmetic in it.
+    """
 
     def __init__(self, model: WaveNet, batch: int, temperature: float) -> None:
         stack = model.stack
+        channels, layers = stack.channels, stack.n_layers
         self.model = model
         self.temperature = temperature
         self.previous = torch.zeros(batch, 1, device=model.device, dtype=model.dtype)
         self.clock = 0
-        self.taps = [
-            layer.weight.permute(2, 1, 0).flatten(0, 1).contiguous()  # oldest tap first
-            for layer in _convolutions(stack.dilated)
+        # (layers, taps * in, out), the oldest tap first
+        weight = torch.stack(
+            [conv.weight.permute(2, 1, 0).flatten(0, 1) for conv in _convolutions(stack.dilated)]
+        )
+        self.past_weight = weight[:, :-channels].contiguous()
+        self.now_weight = weight[:, -channels:].contiguous()
+        outs = _convolutions(stack.residual_skip)
+        self.residual = [
+            (conv.weight[:channels, :, 0].T.contiguous(), _bias(conv)[:channels])
+            for conv in outs[:-1]
         ]
-        self.residual_skip = [
-            (layer.weight.squeeze(-1), layer.bias) for layer in _convolutions(stack.residual_skip)
-        ]
-        self.rings = [
-            self.previous.new_zeros((stack.kernel_size - 1) * dilation, batch, stack.channels)
-            for dilation in stack.dilations
-        ]
+        # (layers * in, out)
+        self.skip_weight = torch.cat([conv.weight[-channels:, :, 0].T for conv in outs])
+        self.skip_bias = torch.stack([_bias(conv)[-channels:] for conv in outs]).sum(0)
+
+        dilations = torch.tensor(stack.dilations, device=model.device)
+        self.lengths = (stack.kernel_size - 1) * dilations.unsqueeze(1)
+        self.starts = self.lengths.cumsum(0) - self.lengths
+        taps = torch.arange(stack.kernel_size - 1, device=model.device)
+        self.offsets = dilations.unsqueeze(1) * taps  # (layers, taps)
+        self.rings = self.previous.new_zeros(int(self.lengths.sum()), batch, channels)
+        self.hidden = self.previous.new_zeros(layers, batch, channels)
+        self.gates = self.previous.new_zeros(layers, batch, 2 * channels)
+        self.gated = self.previous.new_zeros(layers, batch, channels)
 
     def __call__(self, features: Tensor, choice: Tensor, value: Tensor) -> Tensor:
         stack, hop = self.model.stack, self.model.mel_spec.hop_length
@@ -165,21 +184,23 @@ class _Cached:
     def _step(self, condition: Tensor) -> Tensor:
         """Parameters of the next sample, (batch, n_parameters), from (layers, batch, 2 C)."""
         stack = self.model.stack
+        slots = self.starts + (self.clock + self.offsets) % self.lengths
+        past = self.rings[slots].transpose(1, 2).flatten(2)  # (layers, batch, taps * C)
+        torch.baddbmm(condition, past, self.past_weight, out=self.gates)
+        a, b = self.gates.chunk(2, dim=2)
         start = stack.start
-        hidden = F.linear(self.previous, start.weight.squeeze(-1), start.bias)
-        skip = torch.zeros_like(hidden)
-        for layer, dilation in enumerate(stack.dilations):
-            ring = self.rings[layer]
-            slots = [(self.clock + k * dilation) % len(ring) for k in range(stack.kernel_size - 1)]
-            taps = torch.cat([*(ring[slot] for slot in slots), hidden], dim=1)
-            ring[slots[0]] = hidden
-            a, b = torch.addmm(condition[layer], taps, self.taps[layer]).chunk(2, dim=1)
-            out = F.linear(torch.tanh(a) * torch.sigmoid(b), *self.residual_skip[layer])
+        self.hidden[0] = F.linear(self.previous, start.weight.squeeze(-1), start.bias)
+        for layer, (hidden, gates, a_l, b_l, gated) in enumerate(
+            zip(self.hidden, self.gates, a, b, self.gated, strict=True)
+        ):
+            gates.addmm_(hidden, self.now_weight[layer])
+            torch.mul(a_l.tanh(), b_l.sigmoid(), out=gated)
             if layer < stack.n_layers - 1:
-                residual, out = out.chunk(2, dim=1)
-                hidden = hidden + residual
-            skip = skip + out
+                weight, bias = self.residual[layer]
+                torch.addmm(hidden, gated, weight, out=self.hidden[layer + 1]).add_(bias)
+        self.rings[slots[:, 0]] = self.hidden
         self.clock += 1
+        skip = torch.addmm(self.skip_bias, self.gated.transpose(0, 1).flatten(1), self.skip_weight)
         result: Tensor = stack.head((skip / math.sqrt(stack.n_layers)).unsqueeze(-1)).squeeze(-1)
         return result
 
