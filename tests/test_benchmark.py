@@ -209,6 +209,7 @@ def test_schema() -> None:
     assert machine["rounds"] == 5
     assert machine["left_out"] == {}
     assert machine["cores"] >= 1
+    assert machine["load_before"] >= 0
     assert machine["torch"] == torch.__version__
 
 

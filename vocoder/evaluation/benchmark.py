@@ -73,7 +73,7 @@ class Effort:
     parallel_audio_seconds: float
 
 
-FULL = Effort(9, parallel_seconds=3.5, sequential_seconds=2.0, parallel_audio_seconds=0.5)
+FULL = Effort(9, parallel_seconds=3.5, sequential_seconds=1.5, parallel_audio_seconds=0.5)
 QUICK = Effort(3, parallel_seconds=0.25, sequential_seconds=0.15, parallel_audio_seconds=0.15)
 
 # A timing shorter than this is preceded by an untimed run, which brings caches and threads back
@@ -104,6 +104,10 @@ def run_benchmark(
     workload in proportion; ``measured_audio_seconds`` says how much it made. Where it makes samples
     one by one, such a measurement stands for longer workloads of the same batch, too. One that
     cannot run here is left out, with its reason under ``machine.left_out``.
+
+    The machine should have nothing else to do: a second thread that has to wait for its core makes
+    all others wait, and can slow a contender down tenfold. ``machine.load_before`` is the load
+    average of the minute before, which says whether it was idle (0); null where there is none.
 
     Args:
         contenders: None for `standard_contenders`, all with random weights.
@@ -161,6 +165,7 @@ def _run(
 ) -> Result:
     entries: list[_Entry] = []
     left_out: dict[str, str] = {}
+    load_before = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     steps = 1 + len(workloads) * (1 + effort.rounds)
     total, done = steps * len(contenders), 0
 
@@ -201,6 +206,7 @@ def _run(
     if progress is not None:
         progress(total, total, "done")
     machine = _machine(target)
+    machine["load_before"] = load_before
     machine["rounds"] = effort.rounds
     machine["left_out"] = left_out
     return {
