@@ -6,6 +6,7 @@ import dataclasses
 import math
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -158,6 +159,23 @@ def test_streaming_equals_one_pass(model: WaveGlow, sizes: list[int]) -> None:
     assert (torch.cat(chunks) - whole).abs().max() < 1e-5
     if len(sizes) == 90:
         assert len(chunks) > 10
+
+
+def test_long_mels_are_made_in_windows(model: WaveGlow, monkeypatch: pytest.MonkeyPatch) -> None:
+    mel = random_mel(130, 2)
+    whole = model.synthesize(mel, lengths=[130, 101])
+    monkeypatch.setattr("vocoder.models.base.LONGEST_PASS", 40)
+    longest = []
+    generate = type(model).generate
+
+    def watched(self: WaveGlow, mel: Tensor, *arguments: Any) -> Tensor:
+        longest.append(mel.shape[2])
+        return generate(self, mel, *arguments)
+
+    monkeypatch.setattr(type(model), "generate", watched)
+    assert (model.synthesize(mel, lengths=[130, 101]) - whole).abs().max() < 1e-5
+    assert len(longest) == 4 + 3
+    assert max(longest) <= 40 + sum(model.context_frames)
 
 
 def test_context_frames_is_what_the_output_depends_on(model: WaveGlow) -> None:

@@ -24,6 +24,9 @@ from .noise import Noise
 
 Array = TypeVar("Array", Tensor, NDArray[Any])
 
+LONGEST_PASS = 8192
+"""Mel frames that `Vocoder.synthesize` makes at once; 95 s at 22,050 Hz and a hop of 256."""
+
 Renderer = Callable[[Tensor, int, int, int], Tensor]
 """(window of mel (1, n_mels, frames), index of its first frame, first frame to make and the one
 after the last) -> samples, (1, samples)."""
@@ -157,7 +160,7 @@ class Vocoder(nn.Module, ABC):
             # Items of equal length share a pass; padding never enters one, so it cannot be heard.
             for size in sorted(set(sizes)):
                 rows = [i for i, own in enumerate(sizes) if own == size]
-                made = self.generate(batch[rows, :, :size], noise, temperature)
+                made = self._in_windows(batch[rows, :, :size], noise, temperature)
                 audio[rows, : made.shape[1]] = made.float().clamp(-1, 1)
         return _like(mel, audio if frames.ndim == 3 else audio[0])
 
@@ -204,6 +207,20 @@ class Vocoder(nn.Module, ABC):
                 held, start = held[:, keep_from - start :], keep_from
         if held is not None and chunk is not None and start + held.shape[1] > done:
             yield _like(chunk, render(start + held.shape[1]))
+
+    def _in_windows(self, mel: Tensor, noise: Noise, temperature: float) -> Tensor:
+        """`generate`; long mels window by window with their context, so that memory is bounded."""
+        past, ahead = self.context_frames
+        frames = mel.shape[2]
+        if past is None or frames <= LONGEST_PASS:
+            return self.generate(mel, noise, temperature)
+        _, make = self._renderer(noise, temperature)
+        pieces = []
+        for first in range(0, frames, LONGEST_PASS):
+            last = min(first + LONGEST_PASS, frames)
+            start = max(first - past, 0)
+            pieces.append(make(mel[:, :, start : last + ahead], start, first, last))
+        return torch.cat(pieces, dim=1)
 
     def _renderer(self, noise: Noise, temperature: float) -> tuple[tuple[int, int], Renderer]:
         """How `stream` makes audio: frames of mel needed before and after those to make, and how.
