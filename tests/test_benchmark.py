@@ -227,6 +227,14 @@ def test_multiply_accumulates_of_fourier_transforms() -> None:
     assert contenders.count_macs(lambda: torch.fft.fft(x + 0j)) == 3 * 5 * 1024 * 10 / 2
 
 
+def test_multiply_accumulates_of_products_in_place() -> None:
+    x, y, z = torch.randn(4, 5), torch.randn(5, 6), torch.zeros(4, 6)
+    for run in (lambda: z.addmm_(x, y), lambda: torch.addmm(z, x, y, out=z.clone())):
+        assert contenders.count_macs(run) == 4 * 5 * 6
+    stacks = torch.zeros(3, 4, 6), torch.randn(3, 4, 5), torch.randn(3, 5, 6)
+    assert contenders.count_macs(lambda: stacks[0].baddbmm_(*stacks[1:])) == 3 * 4 * 5 * 6
+
+
 def test_progress_ends_at_the_total() -> None:
     calls: list[tuple[int, int, str]] = []
     faked([Convolution("a", 1e4), Convolution("b", 1e4)], progress=lambda *a: calls.append(a))
