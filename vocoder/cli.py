@@ -5,6 +5,7 @@ Heavy imports happen inside the commands, so that `vocoder --help` answers at on
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -130,6 +131,13 @@ def benchmark(
     for path in (output, plot):
         if path is not None:
             _refuse_overwriting(path, force)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if load > 0.5:
+        typer.secho(
+            f"Other programs use {load:.1f} processors: the figures will be theirs too.",
+            fg=typer.colors.YELLOW,
+            err=True,
+        )
     from vocoder.evaluation import benchmark as speed
     from vocoder.evaluation.contenders import standard_contenders
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import os
 import warnings
 from pathlib import Path
@@ -97,9 +98,13 @@ def export_onnx(model: WaveGlow, path: str | os.PathLike[str]) -> Path:
     frames = 3
     example = (torch.zeros(2, spec.n_mels, frames), torch.zeros(2, frames, spec.hop_length))
     batch_size, length = torch.export.Dim("batch"), torch.export.Dim("frames")
+    exporter_log = logging.getLogger("torch.onnx")
+    level = exporter_log.level
     with warnings.catch_warnings():
-        # Deprecations inside torch's own exporter, of no use to who exports a model.
+        # What torch's exporter says of itself (its deprecations, packages it could use) is of no
+        # use to who exports a model.
         warnings.simplefilter("ignore")
+        exporter_log.setLevel(logging.ERROR)
         program = torch.onnx.export(
             graph,
             example,
@@ -110,6 +115,7 @@ def export_onnx(model: WaveGlow, path: str | os.PathLike[str]) -> Path:
             dynamic_shapes=({0: batch_size, 2: length}, {0: batch_size, 1: length}),
             verbose=False,
         )
+    exporter_log.setLevel(level)
     assert program is not None
     proto = program.model_proto
     entry = proto.metadata_props.add()
