@@ -26,6 +26,7 @@ PERFECT = {
     "pesq": 4.644,  # the top of the scale of P.862.2
     "f0_rmse": 0.0,
     "voicing_f1": 1.0,
+    "periodicity_error": 0.0,
 }
 Measure = Callable[[np.ndarray, np.ndarray], float]
 
@@ -114,6 +115,16 @@ def test_voicing_counts_frames() -> None:
     whole, half = tone(150, 2), tone(150, 2)
     half[RATE:] = 0
     assert metrics.voicing_f1(whole, half, RATE) == pytest.approx(2 / 3, abs=0.03)
+    # Of the periodicity it is the root mean square: a half of it lost is 0.71 of all lost.
+    lost = metrics.periodicity_error(whole, np.zeros_like(whole), RATE)
+    assert 0.7 < lost < 1
+    error = metrics.periodicity_error(whole, half, RATE)
+    assert error == pytest.approx(lost * 0.5**0.5, rel=0.05)
+
+
+def test_noise_hurts_periodicity(speech: np.ndarray) -> None:
+    scores = [metrics.periodicity_error(speech, noisy(speech, s), RATE) for s in (40, 10, -10)]
+    assert 0 < scores[0] < scores[1] < scores[2] <= 1, scores
 
 
 @pytest.mark.parametrize("base", ["e", "10"])

@@ -168,6 +168,86 @@ def benchmark(
 
 
 @app.command()
+def evaluate(
+    directory: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of recordings; of a corpus with metadata.csv, its test utterances."
+        ),
+    ],
+    checkpoint: Checkpoint = None,
+    against: Annotated[
+        str | None, typer.Option("--against", help="Another model: adds paired differences.")
+    ] = None,
+    temperature: Temperature = 0.667,
+    seed: Seed = 0,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Take only the first so many recordings.")
+    ] = None,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON to standard output.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="JSON file to write the result to.")
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option("--table", help="Markdown file to write the tables to.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="PNG to draw the result in.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    force: Force = False,
+) -> None:
+    """Quality of copy synthesis: recordings to mels and back, measured against the recordings."""
+    import json
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    for path in (output, table, plot):
+        if path is not None:
+            _refuse_overwriting(path, force)
+    name = checkpoint or "default"
+    if against == name:
+        raise ValueError(f"{name} cannot be compared with itself: give --against another model")
+    from vocoder.evaluation import copy_synthesis
+
+    models = {name: vocoder.load(checkpoint)}
+    if against is not None:
+        models[against] = vocoder.load(against)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    # The bar goes to standard error, so that --json leaves standard output to the JSON.
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task("evaluate", total=None)
+
+        def progress(done: int, total: int, label: str) -> None:
+            bar.update(task, completed=done, total=total, description=label)
+
+        result = copy_synthesis.evaluate(
+            models,
+            directory,
+            limit=limit,
+            temperature=temperature,
+            seed=seed,
+            device=device,
+            progress=progress,
+        )
+    for reason in result["skipped"].values():
+        typer.secho(f"vocoder: skipped: {reason}", fg=typer.colors.YELLOW, err=True)
+    for reason in result["left_out"].values():
+        typer.secho(f"vocoder: left out: {reason}", fg=typer.colors.YELLOW, err=True)
+    if output is not None:
+        copy_synthesis.save_result(result, output)
+    if table is not None:
+        copy_synthesis.markdown(result, table)
+    if plot is not None:
+        copy_synthesis.plot(result, plot)
+    if json_output:
+        typer.echo(json.dumps(result, indent=1, ensure_ascii=False))
+    else:
+        Console().print(copy_synthesis.render(result))
+
+
+@app.command()
 def info(
     checkpoint: Annotated[
         str | None, typer.Argument(help="Checkpoint directory, or the name of a bundled model.")

@@ -1,0 +1,369 @@
+"""Copy synthesis measured through the whole path: stand-ins that are known, and the command."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch import Tensor, nn
+
+from vocoder import cli
+from vocoder.audio import MelSpec, read_audio
+from vocoder.evaluation import MissingExtraError, copy_synthesis
+from vocoder.evaluation.copy_synthesis import EvaluationError, estimate, evaluate, find_recordings
+from vocoder.evaluation.dnsmos import dnsmos
+from vocoder.models import Vocoder, WaveGlow
+from vocoder.models.noise import Noise
+from vocoder.training.corpus import held_out
+
+SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample"
+RATE = 16000
+LEVELS = (0.0, 0.002, 0.05)  # of the noise that a stand-in adds
+SEVERAL = {"clean": 0.0, "hiss": 0.002, "roar": 0.05}
+
+
+class StandIn(Vocoder):
+    """Remembers the audio that it took the mel of, and gives it back with white noise."""
+
+    family = "stand-in"
+
+    def __init__(self, mel_spec: MelSpec | str = "speech-16k", level: float = 0.0) -> None:
+        super().__init__(mel_spec)
+        self.level = level
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    context_frames = (0, 0)
+
+    def mel(self, audio: Any) -> Any:
+        self.audio = audio
+        return super().mel(audio)
+
+    def generate(
+        self, mel: Tensor, noise: Noise, temperature: float, first_frame: int = 0
+    ) -> Tensor:
+        samples = mel.shape[2] * self.mel_spec.hop_length
+        generator = torch.Generator().manual_seed(0)
+        hiss = self.level * torch.randn(samples, generator=generator)
+        return (self.audio[:samples] + hiss).unsqueeze(0)
+
+
+class Uniform(StandIn):
+    """With a likelihood, too: every sample is uniform in [-1, 1]; it checks what it is given."""
+
+    def log_likelihood(self, audio: Tensor, mel: Tensor) -> Tensor:
+        noise = 32768 * (audio[0] - self.audio)
+        assert noise.abs().max() <= 0.5 + 1e-2
+        assert noise.std().item() == pytest.approx(12**-0.5, rel=0.05)
+        self.seen = audio
+        return torch.full((audio.shape[0],), audio.shape[1] * -math.log(2))
+
+
+def shorten(name: str, target: Path, seconds: float = 1.5, rate: int = RATE) -> None:
+    audio, _ = read_audio(SAMPLE / f"wavs/{name}.flac", rate)
+    soundfile.write(target, audio[: round(seconds * rate)].numpy(), rate, subtype="PCM_16")
+
+
+@pytest.fixture(scope="module")
+def wavs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wavs")
+    (folder / "speaker").mkdir()
+    shorten("ru_0813", folder / "a.wav")
+    shorten("ru_0264", folder / "speaker/b.flac")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(wavs: Path) -> dict[str, Any]:
+    """Three known distortions, all measures that are installed."""
+    return evaluate({name: StandIn(level=level) for name, level in SEVERAL.items()}, wavs)
+
+
+def means(result: dict[str, Any], measure: str) -> list[float]:
+    return [result["rows"][name][measure]["mean"] for name in SEVERAL]
+
+
+def test_identical_audio_is_perfect(result: dict[str, Any]) -> None:
+    perfect = {
+        "log_mel_distance": 0.0,
+        "mcd": 0.0,
+        "stoi": 1.0,
+        "pesq": 4.644,
+        "f0_rmse": 0.0,
+        "voicing_f1": 1.0,
+        "periodicity_error": 0.0,
+    }
+    row = result["rows"]["clean"]
+    for name in perfect.keys() - result["left_out"].keys():
+        assert row[name]["mean"] == pytest.approx(perfect[name], abs=1e-3), name
+        assert row[name]["n"] == 2
+    if "dnsmos" in row:
+        assert row["dnsmos"] == result["rows"]["recording"]["dnsmos"]
+
+
+def test_more_noise_scores_worse_in_every_measure(result: dict[str, Any]) -> None:
+    for name in ("log_mel_distance", "mcd", "stoi", "pesq", "periodicity_error", "dnsmos"):
+        if name in result["left_out"]:
+            continue
+        sign = 1 if result["measures"][name]["better"] == "lower" else -1
+        clean, hiss, roar = (sign * value for value in means(result, name))
+        assert clean < hiss < roar, name
+    assert means(result, "voicing_f1")[0] > means(result, "voicing_f1")[2]
+
+
+def test_griffin_lim_is_near_but_not_the_recording(result: dict[str, Any]) -> None:
+    row = result["rows"]["Griffin-Lim"]
+    # Half a hop too early or late, and STOI would be lower.
+    if "stoi" in row:
+        assert 0.85 < row["stoi"]["mean"] < 0.999
+    assert 0 < row["log_mel_distance"]["mean"] < means(result, "log_mel_distance")[1]
+    assert row["log_likelihood"]["n"] == 0
+
+
+def test_the_recording_is_judged_only_by_what_needs_no_reference(result: dict[str, Any]) -> None:
+    taken = {name for name, row in result["rows"]["recording"].items() if row["n"]}
+    assert taken == {"dnsmos"} - result["left_out"].keys()
+
+
+def test_differences_are_paired(result: dict[str, Any]) -> None:
+    assert list(result["differences"]) == ["hiss", "roar"]
+    for name in ("mcd", "log_mel_distance"):
+        values = [file["values"] for file in result["files"]]
+        expected = estimate([v["clean"][name] - v["roar"][name] for v in values])
+        assert result["differences"]["roar"][name] == expected
+        assert expected["mean"] < 0
+        assert expected["n"] == 2
+    assert result["differences"]["roar"]["log_likelihood"]["mean"] is None
+
+
+def test_an_estimate_is_students_t() -> None:
+    # By a printed table: t = 2.776 at 97.5 % and 4 degrees of freedom; s = sqrt(2.5).
+    half = 2.7764 * math.sqrt(2.5 / 5)
+    got = estimate([1, 2, 3, 4, 5])
+    assert got == {
+        "mean": 3,
+        "lower": pytest.approx(3 - half, abs=1e-4),
+        "upper": pytest.approx(3 + half, abs=1e-4),
+        "n": 5,
+    }
+    assert estimate([7.0]) == {"mean": 7.0, "lower": None, "upper": None, "n": 1}
+    assert estimate([]) == {"mean": None, "lower": None, "upper": None, "n": 0}
+
+
+def test_an_interval_holds_the_truth_as_often_as_it_says() -> None:
+    samples = np.random.default_rng(0).normal(5, 2, (1000, 4))
+    held = [e["lower"] < 5 < e["upper"] for e in (estimate(list(s)) for s in samples)]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.02)
+
+
+QUICK = ("log_mel_distance", "times_real_time", "log_likelihood")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the measures that take no time."""
+    monkeypatch.setattr(copy_synthesis, "_available", lambda: (list(QUICK), {}))
+
+
+@pytest.mark.usefixtures("quick")
+def test_log_likelihood_is_of_audio_dequantised_with_noise_that_stays(wavs: Path) -> None:
+    model = Uniform()
+    runs, seen = [], []
+    for _ in range(2):
+        runs.append(evaluate({"uniform": model}, wavs, limit=1))
+        seen.append(model.seen)
+    assert torch.equal(*seen)
+    row = runs[0]["rows"]["uniform"]
+    assert row["log_likelihood"]["mean"] == pytest.approx(-math.log(2))
+    assert row["times_real_time"]["mean"] > 0
+
+
+@pytest.mark.usefixtures("quick")
+def test_models_of_other_rates_compare_but_not_in_nats_per_sample(wavs: Path) -> None:
+    models = {"narrow": Uniform(), "wide": Uniform("ljspeech")}
+    result = evaluate(models, wavs, limit=1)
+    assert result["rows"]["wide"]["log_mel_distance"]["mean"] == pytest.approx(0, abs=1e-6)
+    assert result["differences"]["wide"]["log_likelihood"]["n"] == 0
+    assert result["differences"]["wide"]["log_mel_distance"]["n"] == 1
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("center", [False, True])
+def test_griffin_lim_keeps_time_in_both_conventions(center: bool, wavs: Path) -> None:
+    spec = MelSpec.from_dict({**MelSpec.preset("speech-16k").to_dict(), "center": center})
+    model = StandIn(spec)
+    clean, _ = copy_synthesis._recording(wavs / "a.wav", "a.wav", spec)
+    made = copy_synthesis._griffin_lim(spec, 0)(model.mel(clean))[: len(clean)]
+    assert made.shape == clean.shape
+    # The envelopes match best where nothing is shifted.
+    envelopes = [torch.nn.functional.avg_pool1d(x.abs()[None], 65, 1, 32)[0] for x in (clean, made)]
+    own, other = (e - e.mean() for e in envelopes)
+    shifts = range(-256, 257, 32)
+    best = max(shifts, key=lambda s: float((own * other.roll(s)).sum()))
+    assert abs(best) <= 32
+
+
+@pytest.mark.usefixtures("quick")
+def test_bad_files_are_skipped_and_said(wavs: Path, tmp_path: Path) -> None:
+    shutil.copy(wavs / "a.wav", tmp_path)
+    (tmp_path / "broken.wav").write_text("no audio")
+    soundfile.write(tmp_path / "short.wav", np.zeros(100), RATE)
+    (tmp_path / ".hidden.wav").write_text("not looked at")
+    result = evaluate({"clean": StandIn()}, tmp_path)
+    assert [file["file"] for file in result["files"]] == ["a.wav"]
+    assert result["skipped"].keys() == {"broken.wav", "short.wav"}
+    assert "not audio" in result["skipped"]["broken.wav"]
+    assert "too short" in result["skipped"]["short.wav"]
+    assert "broken.wav" in copy_synthesis.caption(result)
+    (tmp_path / "a.wav").unlink()
+    with pytest.raises(EvaluationError, match=r"none of the 2 recordings.*broken\.wav"):
+        evaluate({"clean": StandIn()}, tmp_path)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_model_that_makes_nan_is_said(wavs: Path) -> None:
+    with pytest.raises(EvaluationError, match="worn out made NaN"):
+        evaluate({"worn out": StandIn(level=math.nan)}, wavs)
+
+
+def test_of_a_corpus_the_test_utterances_are_taken() -> None:
+    found = find_recordings(SAMPLE)
+    assert {path.stem for path in found} == set(held_out(SAMPLE).test)
+    assert len(find_recordings(SAMPLE / "wavs")) > len(found)
+
+
+def test_missing_packages_are_left_out_and_named(
+    wavs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("pesq", "pystoi", "speechmos", "speechmos.dnsmos"):
+        monkeypatch.setitem(sys.modules, package, None)
+    wanted, left_out = copy_synthesis._available()
+    assert left_out.keys() == {"pesq", "stoi", "dnsmos"}
+    assert all("flow-vocoder[metrics]" in reason for reason in left_out.values())
+    assert not left_out.keys() & set(wanted)
+    with pytest.raises(MissingExtraError, match="DNSMOS"):
+        dnsmos(np.zeros(RATE, np.float32), RATE)
+
+
+def test_markdown_has_all_and_no_more(result: dict[str, Any], tmp_path: Path) -> None:
+    text = copy_synthesis.markdown(result, tmp_path / "table.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in lines if "speaker" in line or "a.wav" in line}) == 1
+    for words in ("| clean |", "| roar |", "| Griffin-Lim |", "clean – roar", "| speaker/b.flac |"):
+        assert words in text
+    assert f"{result['rows']['roar']['mcd']['mean']:.2f}" in text or "MCD" not in text
+    assert "Student's t" in text
+
+
+# -- the command -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    made = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        model = WaveGlow(
+            "speech-16k", squeeze="lapped", n_group=256, n_flows=1, n_early_every=0, channels=8,
+            n_layers=1, conditional_scale=True,
+        )  # fmt: skip
+        for parameter in model.parameters():
+            parameter.data += 0.01 * torch.randn_like(parameter)
+        made.append(model.save(tmp_path_factory.mktemp("run") / "model"))
+    return made
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr(sys, "argv", ["vocoder", "evaluate", *map(str, arguments)])
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+    return code, out.getvalue(), err.getvalue()
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_command_writes_json_markdown_and_a_plot(
+    wavs: Path, checkpoints: list[Path], tmp_path: Path
+) -> None:
+    model, other = checkpoints
+    out, table, plot = (tmp_path / name for name in ("e.json", "e.md", "e.png"))
+    files = ("--output", out, "--table", table, "--plot", plot)
+    code, printed, err = run(
+        wavs, "-c", model, "--against", other, "--json", *files, "--device", "cpu"
+    )
+    assert code == 0, err
+    result = json.loads(printed)
+    assert json.loads(out.read_text()) == result
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert str(model) in table.read_text()
+    assert set(result) == {
+        "about", "measures", "left_out", "skipped", "rows", "differences", "files",
+    }  # fmt: skip
+    assert list(result["rows"]) == ["recording", str(model), str(other), "Griffin-Lim"]
+    assert result["about"]["models"][str(model)]["family"] == "waveglow"
+    for row in (*result["rows"].values(), *result["differences"].values()):
+        assert row.keys() == result["measures"].keys()
+        for value in row.values():
+            assert value.keys() == {"mean", "lower", "upper", "n"}
+    assert result["rows"][str(model)]["log_likelihood"]["n"] == 2
+    assert result["differences"][str(other)]["log_likelihood"]["mean"] != 0
+    for file in result["files"]:
+        assert file["seconds"] == pytest.approx(1.5, abs=0.02)
+        assert file["values"].keys() == result["rows"].keys()
+    code, _, err = run(wavs, "-c", model, *files)
+    assert code == 2
+    assert "--force" in err
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_command_prints_a_table(wavs: Path, checkpoints: list[Path], tmp_path: Path) -> None:
+    folder = tmp_path / "wavs"
+    folder.mkdir()
+    shutil.copy(wavs / "a.wav", folder)
+    (folder / "b.wav").write_text("no audio")
+    code, printed, err = run(folder, "-c", checkpoints[0])
+    assert code == 0, err
+    assert "Griffin-Lim" in printed
+    assert "b.wav" in err
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda folder: folder / "none", "not there"),
+        (lambda folder: folder, "no audio"),
+        (lambda folder: SAMPLE / "metadata.csv", "is a file"),
+    ],
+)
+def test_a_wrong_directory_is_one_sentence(
+    make: Callable[[Path], Path], words: str, checkpoints: list[Path], tmp_path: Path
+) -> None:
+    code, printed, err = run(make(tmp_path), "-c", checkpoints[0])
+    assert code == 2
+    assert words in err
+    assert not printed
+    assert "Traceback" not in err
+
+
+def test_a_model_is_not_compared_with_itself(wavs: Path, checkpoints: list[Path]) -> None:
+    code, _, err = run(wavs, "-c", checkpoints[0], "--against", checkpoints[0])
+    assert code == 2
+    assert "itself" in err

@@ -1,0 +1,46 @@
+"""DNSMOS: what listeners would say of speech, predicted by a network that hears no reference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import soxr  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .extras import require
+from .metrics import MetricError
+
+_RATE = 16000  # Hz, what the networks were trained at
+
+
+def dnsmos(audio: Tensor | NDArray[Any], sample_rate: int) -> float:
+    """DNSMOS P.835, overall quality: predicted opinion of listeners, 1 to 5, higher is better.
+
+    The mean over windows of 9 s, every 1 s; shorter audio is repeated until it fills one. Audio is
+    resampled to 16 kHz: what lies above 8 kHz is not heard. Made to judge noise suppressors, it
+    hears noise and distortion, and not whether the words and the speaker are those of a recording.
+    By the package speechmos, which brings Microsoft's networks. Paper: Reddy, Gopal and Cutler,
+    2022, "DNSMOS P.835".
+
+    Args:
+        audio: (samples,), floating point in [-1, 1].
+        sample_rate: in Hz.
+
+    Raises:
+        MetricError: no samples, or NaN.
+        MissingExtraError: speechmos, or what it imports, is not installed (extra ``metrics``).
+    """
+    package = require("speechmos.dnsmos", "DNSMOS", "metrics")
+    if isinstance(audio, Tensor):
+        audio = audio.detach().cpu().numpy()
+    samples = np.asarray(audio, dtype=np.float32)
+    if samples.ndim != 1 or not np.isfinite(samples).all():
+        raise MetricError("DNSMOS judges audio of shape (samples,), without NaN or infinity")
+    if sample_rate != _RATE:
+        samples = soxr.resample(samples, sample_rate, _RATE, quality="HQ")
+    if len(samples) == 0:
+        raise MetricError("there are no samples for DNSMOS to judge")
+    # Resampling overshoots a little, and the package refuses what is beyond 1.
+    return float(package.run(np.clip(samples, -1, 1), _RATE)["ovrl_mos"])
