@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from vocoder.training.corpus import read_corpus, split
+from vocoder.corpus import read_corpus, split
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 SAMPLE = RECIPES / "ljspeech" / "sample"

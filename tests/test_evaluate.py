@@ -20,17 +20,16 @@ from torch import Tensor, nn
 
 from vocoder import cli
 from vocoder.audio import MelSpec, read_audio
-from vocoder.evaluation import MissingExtraError, copy_synthesis
+from vocoder.corpus import held_out
+from vocoder.evaluation import MetricError, MissingExtraError, copy_synthesis
 from vocoder.evaluation.copy_synthesis import EvaluationError, estimate, evaluate, find_recordings
 from vocoder.evaluation.dnsmos import dnsmos
 from vocoder.models import Vocoder, WaveGlow
 from vocoder.models.noise import Noise
-from vocoder.training.corpus import held_out
 
 SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample"
 RATE = 16000
-LEVELS = (0.0, 0.002, 0.05)  # of the noise that a stand-in adds
-SEVERAL = {"clean": 0.0, "hiss": 0.002, "roar": 0.05}
+SEVERAL = {"clean": 0.0, "hiss": 0.002, "roar": 0.05}  # level of the noise that a stand-in adds
 
 
 class StandIn(Vocoder):
@@ -172,7 +171,8 @@ QUICK = ("log_mel_distance", "times_real_time", "log_likelihood")
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the measures that take no time."""
-    monkeypatch.setattr(copy_synthesis, "_available", lambda: (list(QUICK), {}))
+    left_out = {"pesq": "PESQ needs a package"}
+    monkeypatch.setattr(copy_synthesis, "_available", lambda: (list(QUICK), left_out))
 
 
 @pytest.mark.usefixtures("quick")
@@ -186,6 +186,14 @@ def test_log_likelihood_is_of_audio_dequantised_with_noise_that_stays(wavs: Path
     row = runs[0]["rows"]["uniform"]
     assert row["log_likelihood"]["mean"] == pytest.approx(-math.log(2))
     assert row["times_real_time"]["mean"] > 0
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_last_frame_of_a_centred_mel_is_of_no_sample(wavs: Path) -> None:
+    spec = MelSpec.from_dict({**MelSpec.preset("speech-16k").to_dict(), "center": True})
+    result = evaluate({"uniform": Uniform(spec)}, wavs, limit=1)
+    row = result["rows"]["uniform"]
+    assert row["log_likelihood"]["mean"] == pytest.approx(-math.log(2))
 
 
 @pytest.mark.usefixtures("quick")
@@ -255,13 +263,20 @@ def test_missing_packages_are_left_out_and_named(
         dnsmos(np.zeros(RATE, np.float32), RATE)
 
 
+def test_dnsmos_refuses_what_is_no_audio() -> None:
+    pytest.importorskip("speechmos")
+    for audio in (np.zeros(0, np.float32), np.full(9, np.nan, np.float32), np.zeros((2, 9))):
+        with pytest.raises(MetricError, match="DNSMOS"):
+            dnsmos(audio, RATE)
+
+
 def test_markdown_has_all_and_no_more(result: dict[str, Any], tmp_path: Path) -> None:
     text = copy_synthesis.markdown(result, tmp_path / "table.md").read_text()
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines if "speaker" in line or "a.wav" in line}) == 1
     for words in ("| clean |", "| roar |", "| Griffin-Lim |", "clean – roar", "| speaker/b.flac |"):
         assert words in text
-    assert f"{result['rows']['roar']['mcd']['mean']:.2f}" in text or "MCD" not in text
+    assert f"{result['rows']['roar']['mcd']['mean']:.2f} ± " in text
     assert "Student's t" in text
 
 
@@ -341,8 +356,12 @@ def test_the_command_prints_a_table(wavs: Path, checkpoints: list[Path], tmp_pat
     (folder / "b.wav").write_text("no audio")
     code, printed, err = run(folder, "-c", checkpoints[0])
     assert code == 0, err
-    assert "Griffin-Lim" in printed
-    assert "b.wav" in err
+    words = " ".join(printed.split())
+    assert "Griffin-Lim" in words
+    assert "Left out, not installed: PESQ." in words
+    assert "Skipped: b.wav." in words
+    assert "PESQ needs a package" in err
+    assert "b.wav is not audio" in err
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vocoder.training.corpus import held_out
+from vocoder.corpus import held_out
 
 ROOT = Path(__file__).parents[1]
 

@@ -16,8 +16,8 @@ import pytest
 import soundfile
 import torch
 
+from vocoder.corpus import held_out
 from vocoder.models import Vocoder, load_checkpoint
-from vocoder.training.corpus import held_out
 from vocoder.training.errors import TrainingError
 from vocoder.training.objectives import Objective
 from vocoder.training.recipe import differing_keys, duration, main, parser

@@ -13,9 +13,8 @@ import soundfile
 import torch
 
 from vocoder.audio import LogMel, MelSpec
-from vocoder.training.corpus import read_corpus
+from vocoder.corpus import CorpusError, read_corpus
 from vocoder.training.crops import Crops, CropSampler, HeldOut, SpeechData
-from vocoder.training.errors import CorpusError
 from vocoder.training.prepared import PreparedCorpus, prepare
 
 SAMPLE = Path(__file__).parents[1] / "recipes" / "ljspeech" / "sample"
@@ -104,7 +103,7 @@ def test_a_killed_preparation_is_never_taken_for_a_whole_one(tmp_path: Path) -> 
     folder = write_corpus(tmp_path / "c", {f"u{i}": noise(40000, i) for i in range(100)})
     cache = tmp_path / "cache"
     code = (
-        "import sys; from vocoder.training.corpus import read_corpus; "
+        "import sys; from vocoder.corpus import read_corpus; "
         "from vocoder.training.prepared import prepare; "
         "prepare(read_corpus(sys.argv[1]), 8000, sys.argv[2])"
     )

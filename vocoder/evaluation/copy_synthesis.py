@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,9 +24,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vocoder.audio import LogMel, MelSpec, read_audio
+from vocoder.corpus import SUFFIXES, CorpusError, held_out, read_corpus
 from vocoder.models import Vocoder
-from vocoder.training.corpus import SUFFIXES, held_out, read_corpus
-from vocoder.training.errors import CorpusError
 
 from . import contenders
 from .benchmark import (
@@ -86,7 +85,7 @@ def find_recordings(directory: str | os.PathLike[str]) -> list[Path]:
     """The recordings of a directory that a vocoder should be judged by.
 
     Of a corpus in LJSpeech's layout (a folder with `metadata.csv`) these are the test utterances of
-    `vocoder.training.corpus.held_out`, which no recipe trains on; of any other folder all audio
+    `vocoder.corpus.held_out`, which no recipe trains on; of any other folder all audio
     files in it and below it, in the order of their paths. Files whose names begin with a dot are
     left out.
 
@@ -354,7 +353,9 @@ def _judge(
             values["dnsmos"] = dnsmos(audio, rate)
         if system.log_prob is not None:
             try:
-                nats = float(system.log_prob(dequantised, mel)) / len(clean)
+                # A mel in the centred convention has one frame more, which is of no sample.
+                whole = mel[:, : len(clean) // system.mel_spec.hop_length]
+                nats = float(system.log_prob(dequantised, whole)) / len(clean)
             except NotImplementedError:  # a model that defines none
                 nats = None
             if nats is not None and not math.isfinite(nats):
@@ -466,8 +467,9 @@ def caption(result: Result) -> str:
     threads = about["threads"]
     sentences = [
         f"Copy synthesis of {len(result['files'])} recordings ({seconds:.0f} s) at temperature "
-        f"{about['temperature']:g}, seed {about['seed']}: means and 95 % confidence intervals "
-        "(Student's t over recordings); ↑ more is better, ↓ less is.",
+        f"{about['temperature']:g}, seed {about['seed']}: means and "
+        f"{100 * about['confidence']:g} % confidence intervals ({about['interval']}); "
+        "↑ more is better, ↓ less is.",
         "Log-likelihood: of audio in [-1, 1], dequantised from 16 bits.",
         f"Speed: {where}, {threads} {'thread' if threads == 1 else 'threads'}, "
         f"PyTorch {machine['torch']}, {machine['date']}.",
@@ -554,7 +556,7 @@ def plot(result: Result, path: str | os.PathLike[str]) -> Path:
 
 
 def _heading(measure: Mapping[str, Any]) -> str:
-    better: Literal["↑", "↓"] = "↑" if measure["better"] == "higher" else "↓"
+    better = "↑" if measure["better"] == "higher" else "↓"
     unit = f", {measure['unit']}" if measure["unit"] else ""
     return f"{measure['title']}{unit} {better}"
 
@@ -572,7 +574,7 @@ def _number(value: float | None, sign: str = "") -> str:
 
 
 def _decimals(value: float) -> int:
-    """Decimals that show three digits and a half, and never more than three."""
+    """Decimals that show three or four digits, and never more than three decimals."""
     return 3 if abs(value) < 2 else 2 if abs(value) < 20 else 1 if abs(value) < 200 else 0
 
 

@@ -1,6 +1,5 @@
-"""Training: corpora, crops, objectives, the Lightning module and its callbacks.
+"""Training: crops of a corpus, objectives, the Lightning module, its callbacks, the recipe.
 
-The only package here that imports lightning. Import the modules by name
-(`vocoder.training.corpus`, `vocoder.training.module`, ...): reading a corpus must not cost the
-import of a training framework.
+The only package here that imports lightning. Import its modules by name (`vocoder.training.module`,
+...).
 """

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vocoder.audio import MelSpec
-from vocoder.training.corpus import Corpus, Split, read_corpus, split
-from vocoder.training.errors import CorpusError
+from vocoder.corpus import Corpus, CorpusError, Split, read_corpus, split
 from vocoder.training.prepared import PreparedCorpus, prepare
 
 log = logging.getLogger(__name__)

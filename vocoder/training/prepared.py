@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from vocoder.audio import read_audio
-from vocoder.training.corpus import Corpus, Utterance
-from vocoder.training.errors import CorpusError
+from vocoder.corpus import Corpus, CorpusError, Utterance
 
 log = logging.getLogger(__name__)
 

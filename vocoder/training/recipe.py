@@ -24,6 +24,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.nn.utils.parametrize import is_parametrized
 
 from vocoder.checkpoints import CheckpointError
+from vocoder.corpus import CorpusError, download_ljspeech, find_ljspeech
 from vocoder.models import Vocoder, load_checkpoint
 from vocoder.nn.weight_norm import fuse_weight_norm
 from vocoder.training.callbacks import (
@@ -34,7 +35,6 @@ from vocoder.training.callbacks import (
     LastCheckpoint,
     TrainingBar,
 )
-from vocoder.training.corpus import download_ljspeech, find_ljspeech
 from vocoder.training.crops import SpeechData
 from vocoder.training.errors import TrainingError
 from vocoder.training.module import VocoderTraining
@@ -149,7 +149,7 @@ def main(
     except SIGTERMException:
         log.info("stopped by SIGTERM; the same command goes on from here")
         return 143
-    except (TrainingError, CheckpointError, MisconfigurationException) as error:
+    except (TrainingError, CorpusError, CheckpointError, MisconfigurationException) as error:
         sys.stderr.write(f"train.py: {' '.join(str(error).split())}\n")
         return 2
     return 0

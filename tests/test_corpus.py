@@ -13,7 +13,8 @@ import pytest
 import soundfile
 import torchaudio.datasets.ljspeech
 
-from vocoder.training.corpus import (
+from vocoder.corpus import (
+    CorpusError,
     download_ljspeech,
     find_ljspeech,
     held_out,
@@ -21,7 +22,6 @@ from vocoder.training.corpus import (
     read_corpus,
     split,
 )
-from vocoder.training.errors import CorpusError
 
 SAMPLE = Path(__file__).parents[1] / "recipes" / "ljspeech" / "sample"
 

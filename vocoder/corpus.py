@@ -20,9 +20,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vocoder.training.errors import CorpusError
-
 log = logging.getLogger(__name__)
+
+
+class CorpusError(ValueError):
+    """A corpus is missing, unreadable or empty; the message says what to do."""
+
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
