@@ -52,9 +52,11 @@ class StandIn(Vocoder):
         self, mel: Tensor, noise: Noise, temperature: float, first_frame: int = 0
     ) -> Tensor:
         samples = mel.shape[2] * self.mel_spec.hop_length
-        generator = torch.Generator().manual_seed(0)
-        hiss = self.level * torch.randn(samples, generator=generator)
-        return (self.audio[:samples] + hiss).unsqueeze(0)
+        made = torch.zeros(samples)  # a centred mel has a frame more than the audio
+        known = self.audio[:samples]
+        made[: len(known)] = known
+        hiss = torch.randn(samples, generator=torch.Generator().manual_seed(0))
+        return (made + self.level * hiss).unsqueeze(0)
 
 
 class Uniform(StandIn):
