@@ -140,6 +140,7 @@ def benchmark(
         )
     from vocoder.evaluation import benchmark as speed
     from vocoder.evaluation.contenders import standard_contenders
+    from vocoder.evaluation.results import save_result
 
     models = {f"{name} (trained)": vocoder.load(name) for name in checkpoint or []}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -158,7 +159,7 @@ def benchmark(
             progress=progress,
         )
     if output is not None:
-        speed.save_result(result, output)
+        save_result(result, output)
     if plot is not None:
         speed.plot(result, plot)
     if json_output:
@@ -210,6 +211,7 @@ def evaluate(
     if against == name:
         raise ValueError(f"{name} cannot be compared with itself: give --against another model")
     from vocoder.evaluation import copy_synthesis
+    from vocoder.evaluation.results import save_result
 
     models = {name: vocoder.load(checkpoint)}
     if against is not None:
@@ -236,7 +238,7 @@ def evaluate(
     for reason in result["left_out"].values():
         typer.secho(f"vocoder: left out: {reason}", fg=typer.colors.YELLOW, err=True)
     if output is not None:
-        copy_synthesis.save_result(result, output)
+        save_result(result, output)
     if table is not None:
         copy_synthesis.markdown(result, table)
     if plot is not None:

@@ -1,7 +1,7 @@
 """The speed benchmark: every contender timed in one process, in turns, on the machine at hand.
 
-`run_benchmark` measures and returns plain JSON values, `render_table` and `plot` show them,
-`save_result` writes them. Who is compared is in `vocoder.evaluation.contenders`.
+`run_benchmark` measures and returns plain JSON values, `render_table` and `plot` show them; who is
+compared is in `vocoder.evaluation.contenders`.
 """
 
 from __future__ import annotations
@@ -11,16 +11,11 @@ import ctypes
 import dataclasses
 import gc
 import io
-import json
 import os
-import platform
 import re
 import statistics
-import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +23,11 @@ import numpy as np
 import torch
 
 from .contenders import Contender, Job, standard_contenders
+from .results import Progress, Result, device_named, machine_facts, timed, write_whole
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-Result = dict[str, Any]
-Progress = Callable[[int, int, str], None]
 Timer = Callable[[Callable[[], object], torch.device], float]
 
 
@@ -141,11 +135,11 @@ def run_benchmark(
     Raises:
         ValueError: an unknown device, or CUDA is asked for and not there.
     """
-    target = _device(device)
+    target = device_named(device)
     entries = list(standard_contenders(quick=quick) if contenders is None else contenders)
     if effort is None:
         effort = QUICK if quick else FULL
-    timer = _timed if timer is None else timer
+    timer = timed if timer is None else timer
     threads_before = torch.get_num_threads()
     try:
         if threads is not None:
@@ -205,7 +199,7 @@ def _run(
             entry.measure_first()
     if progress is not None:
         progress(total, total, "done")
-    machine = _machine(target)
+    machine = machine_facts(target)
     machine["load_before"] = load_before
     machine["rounds"] = effort.rounds
     machine["left_out"] = left_out
@@ -342,17 +336,6 @@ def _dtype(contender: Contender) -> str:
     )
 
 
-def _timed(run: Callable[[], object], device: torch.device) -> float:
-    """Seconds that a call takes, to the end of the work that it queued on a GPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
-
-
 def _peak_memory(
     contender: Contender, run: Callable[[], object], device: torch.device
 ) -> int | None:
@@ -391,44 +374,6 @@ def _status_bytes(key: str) -> int:
     if match is None:
         raise OSError(f"/proc/self/status has no {key}")
     return 1024 * int(match[1])
-
-
-def _device(name: str) -> torch.device:
-    if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"there is no device {name!r} to measure on: choose auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("PyTorch sees no CUDA device here: measure on the CPU with device cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def _machine(device: torch.device) -> dict[str, Any]:
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    return {
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
-        "gpu": gpu,
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "flow_vocoder": _version(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
-
-
-def _cpu_name() -> str:
-    try:
-        info = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or platform.machine()
-    match = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
-    return match[1] if match else platform.machine()
-
-
-def _version() -> str | None:
-    try:
-        return metadata.version("flow-vocoder")
-    except metadata.PackageNotFoundError:
-        return None  # run from a checkout
 
 
 # -- showing a result --------------------------------------------------------------------------
@@ -579,25 +524,7 @@ def plot(result: Result, path: str | os.PathLike[str]) -> Path:
     axes.legend(title="audio at once", loc="lower right")
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=144)
-    return _write_whole(Path(path), content.getvalue())
-
-
-def save_result(result: Result, path: str | os.PathLike[str]) -> Path:
-    """Write a result as JSON. Returns the path."""
-    text = json.dumps(result, indent=1, ensure_ascii=False)
-    return _write_whole(Path(path), (text + "\n").encode())
-
-
-def _write_whole(path: Path, content: bytes) -> Path:
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to.")
-    temporary = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    return write_whole(Path(path), content.getvalue())
 
 
 def _scaled(row: Mapping[str, Any]) -> bool:

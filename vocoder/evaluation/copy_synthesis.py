@@ -1,7 +1,7 @@
 """Copy synthesis: recordings to mels and back by a vocoder, and how close to them it comes.
 
 `evaluate` measures and returns plain JSON values; `tables`, `caption`, `render`, `markdown` and
-`plot` show them, `save_result` writes them. The measures themselves are in
+`plot` show them. The measures themselves are in
 `vocoder.evaluation.metrics` and `.dnsmos`.
 """
 
@@ -28,18 +28,10 @@ from vocoder.corpus import SUFFIXES, CorpusError, held_out, read_corpus
 from vocoder.models import Vocoder
 
 from . import contenders
-from .benchmark import (
-    Progress,
-    Result,
-    _device,
-    _machine,
-    _timed,
-    _write_whole,
-    save_result,
-)
 from .dnsmos import dnsmos
 from .extras import MissingExtraError, require
 from .metrics import METRICS, Metric, measure, missing_metrics
+from .results import Progress, Result, device_named, machine_facts, timed, write_whole
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -54,7 +46,6 @@ __all__ = [
     "markdown",
     "plot",
     "render",
-    "save_result",
     "tables",
 ]
 
@@ -185,7 +176,7 @@ def evaluate(
     """
     if limit is not None and limit < 1:
         raise ValueError(f"the limit is {limit}: take at least 1 recording")
-    target = _device(device)
+    target = device_named(device)
     folder = Path(directory)
     paths = find_recordings(folder)[:limit]
     wanted, left_out = _available()
@@ -227,7 +218,7 @@ def evaluate(
             "interval": "Student's t over recordings",
             "device": target.type,
             "threads": torch.get_num_threads(),
-            "machine": _machine(target),
+            "machine": machine_facts(target),
         },
         "measures": {
             name: {"title": m.title, "unit": m.unit, "better": m.better}
@@ -343,7 +334,7 @@ def _judge(
         if warm:  # the first call compiles, where there is something to compile
             make(mel[:, : max(1, round(_WARM_UP_SECONDS * rate / system.mel_spec.hop_length))])
         made: list[Tensor] = []
-        taken = _timed(lambda: made.append(make(mel)), system.device)
+        taken = timed(lambda: made.append(make(mel)), system.device)
         audio = made[0][: len(clean)].cpu()
         if not audio.isfinite().all():
             raise ValueError(f"{system.name} made NaN or infinity of it")
@@ -511,7 +502,7 @@ def markdown(result: Result, path: str | os.PathLike[str]) -> Path:
         blocks.append("\n".join([f"## {table.title}", "", *rows]))
         if len(blocks) == 1:
             blocks.append(caption(result))
-    return _write_whole(Path(path), ("\n\n".join(blocks) + "\n").encode())
+    return write_whole(Path(path), ("\n\n".join(blocks) + "\n").encode())
 
 
 def plot(result: Result, path: str | os.PathLike[str]) -> Path:
@@ -552,7 +543,7 @@ def plot(result: Result, path: str | os.PathLike[str]) -> Path:
         axes.set_visible(False)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=144)
-    return _write_whole(Path(path), content.getvalue())
+    return write_whole(Path(path), content.getvalue())
 
 
 def _heading(measure: Mapping[str, Any]) -> str:

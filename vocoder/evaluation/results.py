@@ -1,0 +1,100 @@
+"""What all measurements share: the device, the clock, the machine's facts, files written whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import time
+import uuid
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Result = dict[str, Any]
+"""A measurement as plain JSON values."""
+
+Progress = Callable[[int, int, str], None]
+"""Called with (steps done, steps in all, what is next)."""
+
+
+def timed(run: Callable[[], object], device: torch.device) -> float:
+    """Seconds that a call takes, to the end of the work that it queued on a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def device_named(name: str) -> torch.device:
+    """The device of the names "auto" (CUDA where there is one), "cpu" and "cuda".
+
+    Raises:
+        ValueError: another name, or CUDA is asked for and not there.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"there is no device {name!r} to measure on: choose auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("PyTorch sees no CUDA device here: measure on the CPU with device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def machine_facts(device: torch.device) -> dict[str, Any]:
+    """What a figure was measured on, as JSON values."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "gpu": gpu,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "flow_vocoder": _version(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        info = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or platform.machine()
+    match = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
+    return match[1] if match else platform.machine()
+
+
+def _version() -> str | None:
+    try:
+        return metadata.version("flow-vocoder")
+    except metadata.PackageNotFoundError:
+        return None  # run from a checkout
+
+
+def save_result(result: Result, path: str | os.PathLike[str]) -> Path:
+    """Write a result as JSON. Returns the path."""
+    text = json.dumps(result, indent=1, ensure_ascii=False)
+    return write_whole(Path(path), (text + "\n").encode())
+
+
+def write_whole(path: Path, content: bytes) -> Path:
+    """Write a file by way of a temporary one, so that it is whole or as before.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to.")
+    temporary = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
