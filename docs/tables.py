@@ -57,7 +57,7 @@ def runs_table(group: str) -> Callable[[Mapping[str, Any]], str]:
 
 
 def _change(pair: list[float | None]) -> str:
-    return " → ".join("" if value is None else f"{value:.3f}" for value in pair)
+    return "" if None in pair else " → ".join(f"{value:.3f}" for value in pair)
 
 
 def _means(test: list[dict[str, Any]]) -> dict[str, float]:
