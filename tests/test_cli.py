@@ -151,3 +151,25 @@ def test_errors_are_one_sentence_and_write_nothing(checkpoint: Path, tmp_path: P
     forced = run("resynthesize", SAMPLE, "-o", tmp_path / "taken.wav", "--force", *with_model)
     assert forced.returncode == 0
     assert soundfile.info(tmp_path / "taken.wav").frames > 0
+
+
+def test_benchmark_prints_json_and_writes_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vocoder.evaluation import benchmark, contenders
+
+    standard = contenders.standard_contenders
+
+    def only_griffin_lim(*arguments: object, **options: object) -> list[contenders.Contender]:
+        return [c for c in standard(quick=True) if isinstance(c, contenders.GriffinLim)]
+
+    monkeypatch.setattr(contenders, "standard_contenders", only_griffin_lim)
+    monkeypatch.setattr(benchmark, "QUICK", benchmark.Effort(1, 0.05, 0.05, 0.05))
+    files = (tmp_path / "speed.json", tmp_path / "speed.png")
+    result = run("benchmark", "--quick", "--json", "-o", files[0], "--plot", files[1])
+    assert result.returncode == 0, result.stderr
+    printed = json.loads(result.stdout)
+    assert printed == json.loads(files[0].read_text())
+    assert [row["batch"] for row in printed["rows"]] == [1, 1, 1, 16]
+    assert files[1].stat().st_size > 1000
+    assert run("benchmark", "--quick", "-o", files[0]).returncode == 2

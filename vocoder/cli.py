@@ -5,9 +5,11 @@ Heavy imports happen inside the commands, so that `vocoder --help` answers at on
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -126,7 +128,6 @@ def benchmark(
     import json
 
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     for path in (output, plot):
         if path is not None:
@@ -143,14 +144,7 @@ def benchmark(
     from vocoder.evaluation.results import save_result
 
     models = {f"{name} (trained)": vocoder.load(name) for name in checkpoint or []}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    # The bar goes to standard error, so that --json leaves standard output to the JSON.
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task("benchmark", total=None)
-
-        def progress(done: int, total: int, label: str) -> None:
-            bar.update(task, completed=done, total=total, description=label)
-
+    with _progress_bar("benchmark") as progress:
         result = speed.run_benchmark(
             standard_contenders(models, quick=quick),
             quick=quick,
@@ -202,7 +196,6 @@ def evaluate(
     import json
 
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     for path in (output, table, plot):
         if path is not None:
@@ -216,14 +209,7 @@ def evaluate(
     models = {name: vocoder.load(checkpoint)}
     if against is not None:
         models[against] = vocoder.load(against)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    # The bar goes to standard error, so that --json leaves standard output to the JSON.
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task("evaluate", total=None)
-
-        def progress(done: int, total: int, label: str) -> None:
-            bar.update(task, completed=done, total=total, description=label)
-
+    with _progress_bar("evaluate") as progress:
         result = copy_synthesis.evaluate(
             models,
             directory,
@@ -303,6 +289,23 @@ def _read_mel(path: Path) -> np.ndarray:  # type: ignore[name-defined]  # noqa: 
         raise ValueError(
             f"{path} is not a readable .npy array of numbers ({error}): write one with numpy.save"
         ) from error
+
+
+@contextlib.contextmanager
+def _progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar that is told (steps done, steps in all, what is next)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    # The bar goes to standard error, so that --json leaves standard output to the JSON.
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None)
+
+        def progress(done: int, total: int, label: str) -> None:
+            bar.update(task, completed=done, total=total, description=label)
+
+        yield progress
 
 
 def _refuse_overwriting(output: Path, force: bool) -> None:
