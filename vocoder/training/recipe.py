@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import sys
 import warnings
@@ -25,6 +24,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from vocoder.checkpoints import CheckpointError
 from vocoder.corpus import CorpusError, download_ljspeech, find_ljspeech
+from vocoder.evaluation.results import write_whole
 from vocoder.models import Vocoder, load_checkpoint
 from vocoder.nn.weight_norm import fuse_weight_norm
 from vocoder.training.callbacks import (
@@ -210,7 +210,7 @@ def train(options: ArgumentParser, config: Namespace, sample: Path) -> None:
         )
     if trainer.is_global_zero:
         run.mkdir(parents=True, exist_ok=True)
-        write_whole(run / "config.yaml", options.dump(config))
+        write_whole(run / "config.yaml", options.dump(config).encode())
         announce(run, module.model, data, checkpoint)
     if checkpoint is None:
         trainer.validate(module, data, verbose=False)
@@ -364,10 +364,3 @@ def announce(run: Path, model: Vocoder, data: SpeechData, checkpoint: Path | Non
     )
     if checkpoint is not None:
         log.info("going on from %s", checkpoint)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there as a whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

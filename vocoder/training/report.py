@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from vocoder.audio import write_audio
 from vocoder.evaluation import METRICS, installed_metrics, measure
+from vocoder.evaluation.results import save_result, write_whole
 from vocoder.training.callbacks import training_seconds
 from vocoder.training.crops import SpeechData
 from vocoder.training.module import VocoderTraining
@@ -76,8 +76,9 @@ def write_report(
     )
     facts = _facts(trainer, module, data, seed)
     summary = {"facts": facts, "validation": rows, "test": scores}
-    _write_whole(run / "report.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
-    _write_whole(run / "report.md", _page(run, module, facts, rows, scores, command))
+    save_result(summary, run / "report.json")
+    page = _page(run, module, facts, rows, scores, command)
+    write_whole(run / "report.md", page.encode())
     log.info("\n%s\nUse the model:\n  %s", run / "report.md", command)
 
 
@@ -92,12 +93,6 @@ def _measures() -> list[str]:
     """The quick measures; those of pitch take longer than making the audio."""
     of_pitch = ("f0_rmse", "voicing_f1", "periodicity_error")
     return [name for name in installed_metrics() if name not in of_pitch]
-
-
-def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _facts(
