@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -24,6 +25,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from tqdm import tqdm
 
+from vocoder.evaluation.results import write_whole
 from vocoder.training.module import VocoderTraining
 
 
@@ -68,6 +70,14 @@ class AveragedWeights(WeightAveraging):
     def apply_to(self, pl_module: lightning.LightningModule) -> None:
         """Replace the weights by their average, for good."""
         self._copy_average_to_current(pl_module)
+
+    @property
+    def averaged(self) -> VocoderTraining:
+        """The module with the averaged weights, while training goes on."""
+        assert self._average_model is not None
+        module = self._average_model.module
+        assert isinstance(module, VocoderTraining)
+        return module
 
     # Lightning writes through .data, which leaves the version counters of the parameters as they
     # are: what a model caches by them (inverted 1x1 convolutions) would go stale unnoticed.
@@ -178,6 +188,59 @@ class LastCheckpoint(Checkpoint):
 
 class Interrupted(Exception):  # noqa: N818  (not an error)
     """Training was asked to stop; the message says by what. Everything is saved."""
+
+
+class Snapshots(Callback):
+    """Keeps the averaged model as it is after so many minutes of training: the learning curve.
+
+    Each goes to a folder of its own, `folder`/10min, a checkpoint like that of the finished run,
+    with ``training.json`` beside the weights: minutes, steps, seconds of audio seen, learning rate.
+    Those that are there are kept, so a resumed run adds the later ones.
+
+    Args:
+        folder: for the snapshots.
+        minutes: of training, validation included; null or an empty list for none.
+        averaged: where the weights come from.
+    """
+
+    def __init__(
+        self, folder: Path, minutes: Sequence[float] | None, averaged: AveragedWeights
+    ) -> None:
+        if any(point <= 0 for point in minutes or ()):
+            raise ValueError(f"snapshot_minutes is {minutes}: give minutes above 0")
+        self.folder = folder
+        self.averaged = averaged
+        self._left = sorted(minutes or ())
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        # A point that a resumed run is past can no longer be taken, and the next would be late.
+        spent = training_seconds(trainer) / 60
+        self._left = [point for point in self._left if point > spent]
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        spent = training_seconds(trainer) / 60
+        if not self._left or spent < self._left[0] or not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, VocoderTraining)
+        folder = self.folder / f"{self._left.pop(0):g}min"
+        model = self.averaged.averaged.model
+        model.save(folder)
+        facts = {
+            "minutes": round(spent, 2),
+            "steps": trainer.global_step,
+            "audio_seconds": round(pl_module.samples_seen / model.sample_rate, 1),
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+        }
+        write_whole(folder / "training.json", (json.dumps(facts, indent=1) + "\n").encode())
 
 
 class History(Callback):

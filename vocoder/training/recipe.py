@@ -33,6 +33,7 @@ from vocoder.training.callbacks import (
     History,
     Interrupted,
     LastCheckpoint,
+    Snapshots,
     TrainingBar,
 )
 from vocoder.training.crops import SpeechData
@@ -99,6 +100,12 @@ def parser(description: str) -> ArgumentParser:
     options.add_argument("--seed", type=int, default=0, help="of weights, crops and noise")
     options.add_argument(
         "--save_every", type=float, default=180, help="seconds between saves of last.ckpt"
+    )
+    options.add_argument(
+        "--snapshot_minutes",
+        type=list[float] | None,
+        default=[5, 10, 20, 40, 80, 160, 320, 640],
+        help="keep the averaged model after so many minutes of training, in RUN/snapshots",
     )
     options.add_argument("--cache", type=str, default="data/prepared", help="for decoded corpora")
     options.add_subclass_arguments(Vocoder, "model", required=True)
@@ -170,6 +177,7 @@ def train(options: ArgumentParser, config: Namespace, sample: Path) -> None:
             made.model, made.objective, **made.training.as_dict(), seed=config.seed
         )
         averaged = AveragedWeights(**made.average.as_dict())
+        snapshots = Snapshots(run / "snapshots", config.snapshot_minutes, averaged)
         data = SpeechData(
             module.model.mel_spec,
             corpus_folder(config.data, sample),
@@ -202,6 +210,7 @@ def train(options: ArgumentParser, config: Namespace, sample: Path) -> None:
             callbacks=[
                 Timer(budget, verbose=False),
                 averaged,
+                snapshots,
                 HeldOutSound(),
                 history,
                 TrainingBar(),
