@@ -15,12 +15,13 @@ from torch import Tensor
 
 from vocoder.audio import MelSpec, read_audio
 from vocoder.flows import InvertibleConv1x1
-from vocoder.models import Vocoder, WaveGlow
+from vocoder.models import Vocoder, WaveGlow, load_checkpoint
 from vocoder.training.callbacks import (
     AveragedWeights,
     HeldOutSound,
     History,
     LastCheckpoint,
+    Snapshots,
     TrainingBar,
     training_seconds,
 )
@@ -331,6 +332,24 @@ def test_validation_uses_the_averaged_weights_and_puts_the_others_back(
     assert seen["error"] < 1e-5  # not the cached inverse of the other weights
     average.apply_to(training)
     assert_same(seen["validated"], weights(training))
+
+
+def test_snapshots_are_the_averaged_model_of_their_minute(tmp_path: Path, cache: Path) -> None:
+    folder = tmp_path / "snapshots"
+    first, later = 1e-6, 1e9  # minutes: the first step is past the one, no step reaches the other
+    _, average, _ = run(tmp_path, cache, max_steps=1, callbacks=[Snapshots(folder, [later, first])])
+    assert [path.name for path in folder.iterdir()] == ["1e-06min"]
+    kept = load_checkpoint(folder / "1e-06min")
+    assert_same(kept.state_dict(), dict(average.averaged.model.state_dict()))
+    facts = json.loads((folder / "1e-06min" / "training.json").read_text())
+    assert facts["steps"] == 1
+    assert facts["audio_seconds"] == pytest.approx(2 * 16 * 256 / 16000, abs=0.05)
+
+    (folder / "1e-06min" / "training.json").unlink()  # a resumed run does not take it again
+    run(tmp_path, cache, max_steps=2, callbacks=[Snapshots(folder, [first, later])])
+    assert [path.name for path in folder.rglob("training.json")] == []
+    with pytest.raises(ValueError, match="minutes above 0"):
+        Snapshots(folder, [5, 0])
 
 
 def test_changing_to_the_average_leaves_no_stale_inverse() -> None:

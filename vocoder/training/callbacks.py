@@ -200,16 +200,14 @@ class Snapshots(Callback):
     Args:
         folder: for the snapshots.
         minutes: of training, validation included; null or an empty list for none.
-        averaged: where the weights come from.
+
+    Needs an `AveragedWeights` before it among the callbacks.
     """
 
-    def __init__(
-        self, folder: Path, minutes: Sequence[float] | None, averaged: AveragedWeights
-    ) -> None:
+    def __init__(self, folder: Path, minutes: Sequence[float] | None) -> None:
         if any(point <= 0 for point in minutes or ()):
             raise ValueError(f"snapshot_minutes is {minutes}: give minutes above 0")
         self.folder = folder
-        self.averaged = averaged
         self._left = sorted(minutes or ())
 
     def on_train_start(
@@ -232,7 +230,9 @@ class Snapshots(Callback):
             return
         assert isinstance(pl_module, VocoderTraining)
         folder = self.folder / f"{self._left.pop(0):g}min"
-        model = self.averaged.averaged.model
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        (average,) = (c for c in callbacks if isinstance(c, AveragedWeights))
+        model = average.averaged.model
         model.save(folder)
         facts = {
             "minutes": round(spent, 2),

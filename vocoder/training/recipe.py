@@ -177,7 +177,7 @@ def train(options: ArgumentParser, config: Namespace, sample: Path) -> None:
             made.model, made.objective, **made.training.as_dict(), seed=config.seed
         )
         averaged = AveragedWeights(**made.average.as_dict())
-        snapshots = Snapshots(run / "snapshots", config.snapshot_minutes, averaged)
+        snapshots = Snapshots(run / "snapshots", config.snapshot_minutes)
         data = SpeechData(
             module.model.mel_spec,
             corpus_folder(config.data, sample),
