@@ -1,0 +1,221 @@
+"""English text to phonemes: what is read aloud, sentence by sentence, symbol by symbol.
+
+Nothing here is a normaliser, a pronunciation dictionary or a sentence splitter of our own. This
+module joins three small libraries that need no network (hibari-tts, normt2s and sentencex; why
+these is told in docs/text.md), gives their output a closed inventory of symbols, and refuses what
+cannot be read.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hibari.g2p import G2P
+    from normt2s import Normalizer
+
+
+class TextError(ValueError):
+    """A text cannot be read aloud; the message says why, in one sentence."""
+
+
+# Characters that one call reads: an utterance, not a book, which `split_sentences` cuts up.
+MAX_CHARACTERS = 1000
+
+WORD_BOUNDARY = " "
+PUNCTUATION = (".", ",", "?", "!", ";", ":")
+CONSONANTS = (
+    "b", "d", "dʒ", "f", "h", "j", "k", "l", "m", "n", "p", "s", "t", "tʃ", "v", "w", "z",
+    "ð", "ŋ", "ɡ", "ɹ", "ɾ", "ʃ", "ʒ", "θ",
+)  # fmt: skip
+VOWELS = (
+    "aɪ", "aʊ", "eɪ", "i", "oʊ", "u", "æ", "ɑ", "ɔ", "ɔɪ", "ɛ", "ɜ", "ɪ", "ʊ", "ʌ",
+)  # fmt: skip
+REDUCED_VOWELS = ("ə", "ᵊ", "ᵻ")  # never stressed
+STRESSES = ("", "ˌ", "ˈ")  # none, secondary, primary
+
+SYMBOLS: tuple[str, ...] = (
+    *PUNCTUATION,
+    WORD_BOUNDARY,
+    *CONSONANTS,
+    *REDUCED_VOWELS,
+    *(stress + vowel for vowel in VOWELS for stress in STRESSES),
+)
+"""Every symbol that `phonemes` can give, in a fixed order: an acoustic model's input table.
+
+A vowel carries its stress (`ˈeɪ`, `ˌeɪ`, `eɪ`), so that each symbol is a stretch of sound or a
+pause, which is what an alignment of symbols to frames assumes.
+"""
+
+# hibari-tts writes General American with one character a sound; IPA needs two for some. The last
+# two lines are rare: variants that its network for unknown words can give.
+_IPA = {
+    "A": "eɪ", "I": "aɪ", "O": "oʊ", "W": "aʊ", "Y": "ɔɪ", "T": "ɾ", "ʤ": "dʒ", "ʧ": "tʃ",
+    "ɐ": "ə", "…": ".", "—": ",", "–": ",",
+    "a": "ɑ", "y": "i", "ʀ": "ɹ", "ʔ": "t", "ɒ": "ɑ", "ɚ": "ə", "g": "ɡ", "r": "ɹ", "e": "ɛ",
+    "o": "oʊ", "x": "k",
+}  # fmt: skip
+_PHONES = frozenset(CONSONANTS + REDUCED_VOWELS)
+_VOWELS = frozenset(VOWELS)
+
+# As hibari-tts reads numbers, four digits alone are a year; normt2s wants a preposition before.
+_YEAR = re.compile(r"(?<![\w.,$£€#-])(1[1-9]\d\d|20\d\d)(?![\w%]|[.,]\d)")
+_CLAUSE_END = re.compile(r"(?<=[,;:—])\s+")
+
+
+@lru_cache(maxsize=1)
+def _g2p() -> G2P:
+    from hibari.g2p import G2P
+
+    return G2P()
+
+
+@lru_cache(maxsize=1)
+def _number_words() -> Normalizer:
+    from normt2s import Normalizer
+    from normt2s.langs.en import English
+
+    class SpokenEnglish(English):
+        def time(self, hour: int, minute: int, suffix: str | None) -> str:
+            # "a m" would be read as the article and a letter.
+            words = super().time(hour, minute, suffix)
+            return re.sub(r" ([ap]) m$", lambda match: f" {match[1].upper()}.M.", words)
+
+    normalizer = Normalizer(SpokenEnglish(), latex="keep")
+    normalizer.lexicon.punctuation.clear()  # a dash is a pause of its own
+    for spelled in ("U.S.", "U.K."):  # the pronouncing dictionary reads them with their stress
+        normalizer.lexicon.abbreviations.pop(spelled, None)
+    return normalizer
+
+
+def normalise(text: str) -> str:
+    """Write out what is not written as it is spoken: numbers, money, dates, times, units.
+
+    "Dr. Smith paid $3.50 on 3 March 1999." becomes "Dr Smith paid three dollars and fifty cents
+    on the third of March nineteen ninety-nine." White space becomes single spaces; letter case and
+    punctuation stay.
+
+    Raises:
+        TextError: nothing but white space, or longer than `MAX_CHARACTERS`.
+    """
+    from hibari.g2p import numbers
+    from hibari.g2p.normalize import normalize
+
+    if not text.strip():
+        raise TextError("there is no text to read: give at least one word")
+    if len(text) > MAX_CHARACTERS:
+        raise TextError(
+            f"the text has {len(text):,} characters, more than the {MAX_CHARACTERS:,} that are "
+            "read in one go: split it into sentences first"
+        )
+    text = unicodedata.normalize("NFC", text).replace("`", "'")
+    text = normalize(text)
+    text = _YEAR.sub(lambda match: numbers.year(int(match[1])).replace(",", ""), text)
+    return _number_words().normalize(text).strip()
+
+
+def phonemes(text: str) -> list[str]:
+    """The sounds of an English sentence in General American, as members of `SYMBOLS`.
+
+    Phonemes in IPA, each vowel with its stress; a space between words; and `. , ? ! ; :` where the
+    text pauses, which stand for the boundary there. A dash counts as a comma, an ellipsis as a full
+    stop; quotation marks and brackets give nothing. What ends without punctuation ends in a full
+    stop. "Hello, Bob" gives
+    `h ə l ˈoʊ , b ˈɑ b .`, with no spaces beside the comma.
+
+    The same text always gives the same symbols.
+
+    Raises:
+        TextError: no text, too much (`MAX_CHARACTERS`), nothing that can be pronounced, or letters
+            that are not Latin.
+    """
+    words = normalise(text)
+    _refuse_other_scripts(words)
+    read = _symbols(_g2p()(words, normalize_text=False))
+    symbols: list[str] = []
+    for symbol in read:
+        after_boundary = not symbols or symbols[-1] == WORD_BOUNDARY or symbols[-1] in PUNCTUATION
+        if symbol == WORD_BOUNDARY:
+            if not after_boundary:
+                symbols.append(symbol)
+        elif symbol in PUNCTUATION:
+            if symbols and symbols[-1] == WORD_BOUNDARY:
+                symbols[-1] = symbol
+            elif not after_boundary:
+                symbols.append(symbol)
+        else:
+            symbols.append(symbol)
+    if symbols and symbols[-1] == WORD_BOUNDARY:
+        symbols.pop()
+    if not symbols:
+        raise TextError(f"nothing in {_shortened(text)} can be pronounced: give at least one word")
+    if symbols[-1] not in PUNCTUATION:
+        symbols.append(".")
+    return symbols
+
+
+def _symbols(pronunciation: str) -> Iterator[str]:
+    stress = ""
+    for character in pronunciation:
+        if character in ("ˈ", "ˌ"):
+            stress = character
+            continue
+        symbol = _IPA.get(character, character)
+        if symbol in _VOWELS:
+            yield stress + symbol
+            stress = ""
+        elif symbol in _PHONES or symbol in PUNCTUATION:
+            yield symbol
+            if symbol in REDUCED_VOWELS:
+                stress = ""
+        elif symbol.isspace():
+            yield WORD_BOUNDARY
+        # Anything else is a bracket, a quotation mark or a mark of the unknown-word network.
+
+
+def _refuse_other_scripts(text: str) -> None:
+    for character in text:
+        if character.isalpha() and not unicodedata.name(character, "").startswith(
+            ("LATIN", "MODIFIER LETTER", "FEMININE ORDINAL", "MASCULINE ORDINAL")
+        ):
+            word = next(word for word in text.split() if character in word)
+            script = unicodedata.name(character, "unknown").split()[0]
+            script = "Chinese" if script == "CJK" else script.capitalize()
+            raise TextError(
+                f"{_shortened(word)} is written in {script} letters: only English can be read"
+            )
+
+
+def _shortened(text: str, characters: int = 40) -> str:
+    return repr(text if len(text) <= characters else text[: characters - 1] + "…")
+
+
+def split_sentences(text: str, max_characters: int = 400) -> list[str]:
+    """The sentences of a text, in order, each without white space around it.
+
+    A line break is white space, an empty line ends a sentence whatever stands before it. What is
+    still longer than `max_characters` is cut after the last comma, semicolon, colon or dash that
+    fits, or else between words.
+    """
+    import sentencex
+
+    sentences: list[str] = []
+    for paragraph in re.split(r"\n\s*\n", text):
+        for sentence in sentencex.segment("en", " ".join(paragraph.split())):
+            sentences.extend(_cut(sentence.strip(), max_characters))
+    return sentences
+
+
+def _cut(sentence: str, max_characters: int) -> Iterator[str]:
+    while len(sentence) > max_characters:
+        head = sentence[: max_characters + 1]
+        ends = [match.end() for match in _CLAUSE_END.finditer(head)]
+        at = ends[-1] if ends else head.rfind(" ") + 1 or max_characters
+        yield sentence[:at].strip()
+        sentence = sentence[at:].strip()
+    if sentence:
+        yield sentence
