@@ -14,6 +14,8 @@ from vocoder.flows import (
     ActNorm,
     AdditiveCoupling,
     AffineCoupling,
+    AlternatingFrames,
+    AnotherSize,
     BatchNorm,
     Bijection,
     Chain,
@@ -46,6 +48,11 @@ def double_precision() -> Iterator[None]:
 def stack(n_in: int, n_out: int, **options: object) -> GatedConvStack:
     sizes: dict[str, object] = {"channels": 3, "n_layers": 2} | options
     return GatedConvStack(n_in, n_out, CONDITION, **sizes)  # type: ignore[arg-type]
+
+
+def halved(n_in: int, n_out: int) -> GatedConvStack:
+    """A conditioner for `AlternatingFrames`, which shows it the condition of two steps."""
+    return GatedConvStack(n_in, n_out, 2 * CONDITION, channels=3, n_layers=2)
 
 
 class Dense(nn.Module):
@@ -99,6 +106,9 @@ PIECES: dict[str, tuple[Callable[[], Bijection], int, int]] = {
     "affine bounded": (lambda: AffineCoupling(stack(2, 4), log_scale_bound=0.5), CHANNELS, TIME),
     "affine checkerboard": (lambda: AffineCoupling(stack(4, 8), Checkerboard()), CHANNELS, TIME),
     "affine checkerboard odd": (lambda: AffineCoupling(stack(4, 8), Checkerboard(1)), CHANNELS, 5),
+    "affine frames": (lambda: AffineCoupling(halved(4, 8), AlternatingFrames()), CHANNELS, TIME),
+    "affine frames odd": (lambda: AffineCoupling(halved(4, 8), AlternatingFrames()), CHANNELS, 5),
+    "affine odd frames": (lambda: AffineCoupling(halved(4, 8), AlternatingFrames(1)), CHANNELS, 5),
     "affine channel mask": (
         lambda: AffineCoupling(Dense(4, 8), ChannelMask([True, False, False, True])),
         CHANNELS,
@@ -110,10 +120,16 @@ PIECES: dict[str, tuple[Callable[[], Bijection], int, int]] = {
         CHANNELS,
         TIME,
     ),
+    "additive frames": (lambda: AdditiveCoupling(halved(4, 4), AlternatingFrames()), CHANNELS, 5),
     "conditional scale": (
         lambda: ConditionalScale(nn.Conv1d(CONDITION, CHANNELS, 3, padding=1)),
         CHANNELS,
         TIME,
+    ),
+    "another size": (
+        lambda: AnotherSize(8, 4, Chain([PLUConv1x1(4), AffineCoupling(stack(2, 4))])),
+        8,
+        3,
     ),
     "factor out": (lambda: FactorOut(1, AffineCoupling(stack(1, 4))), CHANNELS, TIME),
     "chain": (lambda: Chain([Swap(), InvertibleConv1x1(CHANNELS)]), CHANNELS, TIME),
@@ -294,6 +310,32 @@ def test_lapped_transform_is_orthogonal_and_compacts_a_tone() -> None:
     assert (single.inverse(single(x)[0]) - x).abs().max() < 5e-6
 
 
+@pytest.mark.parametrize("time", [4, 5])
+@pytest.mark.parametrize("parity", [0, 1])
+def test_alternating_frames_are_the_checkerboard(parity: int, time: int) -> None:
+    """The same function as the mask gives, for a conditioner that looks at its own step only."""
+    torch.manual_seed(1)
+
+    class Neighbours(nn.Module):
+        """Shift and log-scale of a step from the mean of the two steps of its pair."""
+
+        def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+            even, odd = x[..., 0::2], torch.nn.functional.pad(x, (0, 1))[..., 1::2]
+            both = torch.stack([even + odd, even + odd], dim=-1).flatten(-2)[..., : x.shape[-1]]
+            return torch.cat([both, both.tanh()], dim=1)
+
+    class Same(nn.Module):
+        def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+            assert condition.shape[1:] == (2 * CONDITION, (time + 1) // 2)
+            return torch.cat([x, x.tanh()], dim=1)
+
+    x, condition = torch.randn(2, 3, time), torch.randn(2, CONDITION, time)
+    masked = AffineCoupling(Neighbours(), Checkerboard(parity))(x, condition)
+    halved_rate = AffineCoupling(Same(), AlternatingFrames(parity))(x, condition)
+    for one, other in zip(masked, halved_rate, strict=True):
+        assert (one - other).abs().max() < 1e-12
+
+
 def test_log_det_is_float32_under_autocast() -> None:
     torch.set_default_dtype(torch.float32)
     for build, channels, time in PIECES.values():
@@ -324,6 +366,9 @@ def test_mixing_matrices_are_orthogonal(kind: str) -> None:
         (lambda: FactorOut(0, Swap()), "at least one channel"),
         (lambda: ChannelMask([True, True]), "some channels to keep"),
         (lambda: Checkerboard(2), "0 or 1"),
+        (lambda: AlternatingFrames(2), "0 or 1"),
+        (lambda: AnotherSize(8, 3, Swap()), "divide it"),
+        (lambda: AnotherSize(8, 8, Swap()), "divide it"),
         (lambda: BatchNorm(2, momentum=0.0), "momentum"),
         (lambda: AffineCoupling(Dense(2, 4), log_scale_bound=0.0), "positive"),
         (lambda: ConditionalScale(nn.Identity())(torch.zeros(1, 2, 3)), "needs a condition"),

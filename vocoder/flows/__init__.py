@@ -8,6 +8,7 @@ from .bijection import Bijection, Chain, FactorOut
 from .coupling import (
     AdditiveCoupling,
     AffineCoupling,
+    AlternatingFrames,
     ChannelHalves,
     ChannelMask,
     Checkerboard,
@@ -16,12 +17,14 @@ from .coupling import (
 )
 from .linear import InvertibleConv1x1, Mixing, PLUConv1x1, Swap, mixing_matrix
 from .normalization import ActNorm, BatchNorm
-from .squeeze import LappedTransform, Squeeze
+from .squeeze import AnotherSize, LappedTransform, Squeeze
 
 __all__ = [
     "ActNorm",
     "AdditiveCoupling",
     "AffineCoupling",
+    "AlternatingFrames",
+    "AnotherSize",
     "BatchNorm",
     "Bijection",
     "Chain",

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .bijection import Bijection, promote, zero_log_det
 
@@ -29,8 +30,12 @@ class Partition(nn.Module, ABC):
     def merge(self, x: Tensor, target: Tensor) -> Tensor:
         """x with its changing variables replaced by those of ``target``."""
 
-    def changes(self, target: Tensor) -> Tensor | None:
-        """Mask, 1 where ``target`` holds changing variables; None where all of it does."""
+    def condition(self, condition: Tensor | None) -> Tensor | None:
+        """What the conditioner is given of the coupling's condition."""
+        return condition
+
+    def changes(self, x: Tensor) -> Tensor | None:
+        """Mask, 1 where the target of x holds changing variables; None where all of it does."""
         return None
 
 
@@ -77,8 +82,8 @@ class _Masked(Partition):
         keep = self.keep(x)
         return keep * x + (1 - keep) * target
 
-    def changes(self, target: Tensor) -> Tensor:
-        return 1 - self.keep(target)
+    def changes(self, x: Tensor) -> Tensor:
+        return 1 - self.keep(x)
 
 
 class Checkerboard(_Masked):
@@ -97,6 +102,53 @@ class Checkerboard(_Masked):
     def keep(self, x: Tensor) -> Tensor:
         steps = torch.arange(x.shape[-1], device=x.device) + self.parity
         return (steps % 2 == 0).to(x.dtype)
+
+
+class AlternatingFrames(Partition):
+    """The partition of `Checkerboard`, with a conditioner at half the rate instead of a mask.
+
+    Two neighbouring time steps make one of the conditioner: of T steps it sees the
+    n = ceil(T / 2) even ones (with ``parity`` 1 the odd ones), (batch, C, n), and sets the others.
+    Its condition is both steps' condition, (batch, 2 * condition channels, n), even step first.
+    So it does half of the work, and looks twice as far. Where T is odd, the step that is missing
+    counts as zeros.
+
+    Even and odd are counted from the first step of x: of a signal that is made in pieces, each
+    must begin at an even step.
+
+    Args:
+        parity: 0 if the even steps condition the odd ones, 1 if the odd ones the even.
+    """
+
+    def __init__(self, parity: int = 0) -> None:
+        super().__init__()
+        if parity not in (0, 1):
+            raise ValueError(f"parity is {parity}: it must be 0 or 1")
+        self.parity = parity
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Even and odd steps, n each."""
+        return x[..., 0::2], F.pad(x, (0, 1))[..., 1::2]
+
+    def context(self, x: Tensor) -> Tensor:
+        return self._parts(x)[self.parity]
+
+    def target(self, x: Tensor) -> Tensor:
+        return self._parts(x)[1 - self.parity]
+
+    def merge(self, x: Tensor, target: Tensor) -> Tensor:
+        context = self.context(x)
+        pair = [target, context] if self.parity else [context, target]
+        return torch.stack(pair, dim=-1).flatten(-2)[..., : x.shape[-1]]
+
+    def condition(self, condition: Tensor | None) -> Tensor | None:
+        return None if condition is None else torch.cat(self._parts(condition), dim=1)
+
+    def changes(self, x: Tensor) -> Tensor | None:
+        if self.parity:
+            return None  # there is an even step in every pair
+        steps = torch.arange(1, x.shape[-1] + 1, 2, device=x.device)
+        return (steps < x.shape[-1]).to(x.dtype)
 
 
 class ChannelMask(_Masked):
@@ -137,7 +189,8 @@ class AdditiveCoupling(Bijection):
         self.partition = partition or ChannelHalves()
 
     def _shift(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        shift: Tensor = self.conditioner(self.partition.context(x), condition)
+        told = self.partition.condition(condition)
+        shift: Tensor = self.conditioner(self.partition.context(x), told)
         return shift.to(x.dtype)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -181,11 +234,12 @@ class AffineCoupling(Bijection):
 
     def _parameters_of(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         """Shift and log-scale of the target, in at least float32."""
-        parameters: Tensor = self.conditioner(self.partition.context(x), condition)
+        told = self.partition.condition(condition)
+        parameters: Tensor = self.conditioner(self.partition.context(x), told)
         shift, log_scale = parameters.to(promote(parameters.dtype)).chunk(2, dim=1)
         if self.log_scale_bound is not None:
             log_scale = self.log_scale_bound * torch.tanh(log_scale / self.log_scale_bound)
-        changes = self.partition.changes(log_scale)
+        changes = self.partition.changes(x)
         return shift, log_scale if changes is None else log_scale * changes
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:

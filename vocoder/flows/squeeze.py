@@ -116,3 +116,47 @@ class LappedTransform(Bijection):
             # The DCT-IV matrix is symmetric and orthogonal: its own inverse.
             blocks = torch.matmul(z.to(self.dct.dtype).transpose(1, 2), self.dct)
             return self._rotate(blocks, -1).reshape(z.shape[0], 1, -1)
+
+
+class AnotherSize(Bijection):
+    r"""A bijection g that works in a lapped transform of another size.
+
+    .. math:: z = S \, g(T_m T_n^{-1} x;\, c')
+
+    with :math:`T_n` the `LappedTransform` of n bands, c' the condition with every step repeated
+    n / m times, and S the `Squeeze` of n / m steps into channels, so that z has the shape of x:
+    (batch, n, time). All but g is orthogonal, so the log-determinant is that of g. A transform of
+    half the size has twice the resolution in time and half of it in frequency. A step of z depends
+    on x up to two steps away even if those of g do not mix.
+
+    Args:
+        bands: n, channels of x.
+        size: m, channels of g's input (batch, m, time * n / m); even, and a divisor of n.
+        inner: g, which keeps channels and time.
+    """
+
+    def __init__(self, bands: int, size: int, inner: Bijection) -> None:
+        super().__init__()
+        if size < 2 or size >= bands or bands % size:
+            raise ValueError(
+                f"size is {size}: the other transform must be smaller than that of {bands} bands "
+                "and divide it"
+            )
+        self.outer_transform = LappedTransform(bands)
+        self.inner_transform = LappedTransform(size)
+        self.fold = Squeeze(bands // size)
+        self.inner = inner
+
+    def _condition(self, condition: Tensor | None) -> Tensor | None:
+        return None if condition is None else condition.repeat_interleave(self.fold.factor, dim=-1)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        y, _ = self.inner_transform(self.outer_transform.inverse(x))
+        y, log_det = self.inner(y, self._condition(condition))
+        z, _ = self.fold(y)
+        return z, log_det
+
+    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        y = self.inner.inverse(self.fold.inverse(z), self._condition(condition))
+        x, _ = self.outer_transform(self.inner_transform.inverse(y))
+        return x
