@@ -43,6 +43,7 @@ __all__ = [
     "estimate",
     "evaluate",
     "find_recordings",
+    "griffin_lim",
     "markdown",
     "plot",
     "render",
@@ -271,12 +272,20 @@ def _systems(
             return model.synthesize(mel, temperature, seed)
 
         found.append(_System(name, model.mel_spec, device, make, model.mel, model.log_prob))
-    griffin_lim = _griffin_lim(first.mel_spec, seed)
-    return [*found, _System(GRIFFIN_LIM, first.mel_spec, cpu, griffin_lim, log_mel)]
+    phases = griffin_lim(first.mel_spec, seed)
+    return [*found, _System(GRIFFIN_LIM, first.mel_spec, cpu, phases, log_mel)]
 
 
-def _griffin_lim(spec: MelSpec, seed: int) -> Callable[[Tensor], Tensor]:
-    """Griffin-Lim of torchaudio from a log-mel of that convention, on the CPU."""
+def griffin_lim(spec: MelSpec, seed: int) -> Callable[[Tensor], Tensor]:
+    """Griffin-Lim of torchaudio, on the CPU.
+
+    Args:
+        spec: the convention of the log-mels that it will be given.
+        seed: of the phases that it starts from.
+
+    Returns:
+        A function from a log-mel (n_mels, frames) to audio, (frames * hop,) or longer.
+    """
     vocoder = contenders.GriffinLim(spec)
     vocoder.load(torch.device("cpu"))
 
