@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
@@ -24,7 +26,8 @@ class GatedConvStack(nn.Module):
     WaveNet (van den Oord et al., 2016), WaveGlow (Prenger et al., 2019).
 
     Args:
-        in_channels, out_channels, condition_channels: widths of input, output and condition.
+        in_channels, out_channels, condition_channels: widths of input, output and condition;
+            with 0 condition channels the stack takes no condition and V_l is not there.
         channels: hidden width h.
         n_layers: number of gated layers; dilation doubles from 1.
         kernel_size: taps of each dilated convolution, odd.
@@ -73,7 +76,9 @@ class GatedConvStack(nn.Module):
 
         self.start = conv(in_channels, channels)
         # One convolution serves the condition of all layers: computed once a pass.
-        self.condition = conv(condition_channels, 2 * channels * n_layers)
+        self.condition = (
+            conv(condition_channels, 2 * channels * n_layers) if condition_channels else None
+        )
         self.dilated = nn.ModuleList(
             conv(channels, 2 * channels, kernel_size, 2**layer) for layer in range(n_layers)
         )
@@ -87,11 +92,24 @@ class GatedConvStack(nn.Module):
         nn.init.zeros_(self.end.weight)
         nn.init.zeros_(self.end.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, condition: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """The output (batch, out_channels, time).
+
+        Args:
+            x, condition: see the class.
+            mask: (batch, 1, time), 1 where x holds values and 0 where it is padding, which then
+                changes nothing: the stack sees the zeros that follow the end of any sequence.
+        """
         hidden = self.start(x)
-        conditions = self.condition(condition).chunk(self.n_layers, dim=1)
+        conditions: Sequence[Tensor | float] = [0.0] * self.n_layers
+        if self.condition is not None:
+            conditions = self.condition(condition).chunk(self.n_layers, dim=1)
         skip = torch.zeros_like(hidden)
         for layer in range(self.n_layers):
+            if mask is not None:
+                hidden = hidden * mask.to(hidden.dtype)
             a, b = (self.dilated[layer](hidden) + conditions[layer]).chunk(2, dim=1)
             out = self.residual_skip[layer](torch.tanh(a) * torch.sigmoid(b))
             if layer < self.n_layers - 1:
@@ -99,4 +117,4 @@ class GatedConvStack(nn.Module):
                 hidden = hidden + residual
             skip = skip + out
         result: Tensor = self.end(skip)
-        return result
+        return result if mask is None else result * mask.to(result.dtype)
