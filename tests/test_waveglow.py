@@ -63,6 +63,32 @@ VARIANTS = {
         "separable": True,
         "weight_norm": False,
     },
+    "frames": {
+        "squeeze": "lapped",
+        "n_group": 16,
+        "n_flows": 3,
+        "n_early_every": 0,
+        "split": "frames",
+    },
+    "frames and channels": {
+        "squeeze": "blocks",
+        "n_group": 8,
+        "n_flows": 4,
+        "n_early_every": 2,
+        "n_early_size": 1,
+        "n_layers": 1,
+        "split": ["frames", "channels"],
+    },
+    "two sizes": {
+        "squeeze": "lapped",
+        "n_group": 16,
+        "n_late_group": 8,
+        "n_flows": 4,
+        "n_early_every": 0,
+        "split": ["channels", "frames"],
+        "conditional_scale": True,
+        "scale_channels": 5,
+    },
 }
 
 
@@ -276,6 +302,12 @@ def test_bfloat16_autocast_keeps_the_sensitive_parts(model: WaveGlow) -> None:
         ({"n_flows": 0}, "at least one step"),
         ({"n_flows": 12, "n_early_every": 1}, "early outputs"),
         ({"conditional_scale": True}, "conditional_scale"),
+        ({"split": "time"}, "choose 'channels' or 'frames'"),
+        ({"n_late_group": 4}, "n_late_group"),
+        (
+            {"squeeze": "lapped", "n_group": 16, "n_early_every": 0, "n_late_group": 5},
+            "must be smaller",
+        ),
         ({"kernel_size": 2}, "odd"),
         ({"mel_spec": "nope"}, "presets"),
     ],

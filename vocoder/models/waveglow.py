@@ -8,12 +8,16 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vocoder.audio import MelSpec
 from vocoder.flows import (
     AffineCoupling,
+    AlternatingFrames,
+    AnotherSize,
     Bijection,
     Chain,
+    ChannelHalves,
     ConditionalScale,
     FactorOut,
     InvertibleConv1x1,
@@ -27,6 +31,9 @@ from vocoder.nn.weight_norm import fuse_weight_norm
 
 from .base import Array, Vocoder, _like, _tensor
 from .noise import Noise
+
+Split = Literal["channels", "frames"]
+"""What a coupling splits: the channels in halves, or the time steps in even and odd ones."""
 
 
 class BandScale(nn.Module):
@@ -127,6 +134,11 @@ class WaveGlow(Vocoder):
         log_scale_bound: bound of the couplings' log-scales (see `AffineCoupling`).
         separable: depthwise-separable convolutions in the couplings (SqueezeWave).
         weight_norm: weight normalisation in the couplings.
+        split: what the couplings split, "channels" (`ChannelHalves`) or "frames"
+            (`AlternatingFrames`: every other one sets the even steps by the odd ones, and the
+            stacks run at half the rate); a list is cycled through.
+        n_late_group: if not 0, the second half of the steps works in a lapped transform of so many
+            bands (`AnotherSize`); for "lapped" without early outputs.
 
     Raises:
         ValueError: sizes that do not fit together; the message names them.
@@ -153,6 +165,8 @@ class WaveGlow(Vocoder):
         log_scale_bound: float | None = None,
         separable: bool = False,
         weight_norm: bool = True,
+        split: Split | list[Split] = "channels",
+        n_late_group: int = 0,
     ) -> None:
         super().__init__(mel_spec)
         hop = self.mel_spec.hop_length
@@ -170,6 +184,15 @@ class WaveGlow(Vocoder):
                 "conditional_scale reads the scale of frequency bands off the mel: it needs "
                 "squeeze 'lapped' and n_group equal to the hop"
             )
+        if n_late_group and (squeeze != "lapped" or n_early_every):
+            raise ValueError(
+                "n_late_group changes the size of the lapped transform between two steps: it needs "
+                "squeeze 'lapped' and no early outputs (n_early_every 0)"
+            )
+        splits: Sequence[Split] = [split] if isinstance(split, str) else split
+        for name in splits:
+            if name not in ("channels", "frames"):
+                raise ValueError(f"split is {name!r}: choose 'channels' or 'frames'")
         self.n_group = n_group
         self.steps_per_frame = hop // n_group
         self.upsampling: TransposedUpsampling | None = None
@@ -182,29 +205,45 @@ class WaveGlow(Vocoder):
         self._fold = Squeeze(n_group)  # of the upsampled mel, to the rate of the latents
 
         mixings: Sequence[Mixing] = [mixing] if isinstance(mixing, str) else mixing
-        reach = 0  # of all couplings together, in steps of the latents
+        reach = 0.0  # of all couplings together, in steps of the latents
+
+        def one_step(step: int, width: int, rate: int = 1) -> list[Bijection]:
+            """1x1 convolution and coupling of ``width`` channels, ``rate`` times as many steps."""
+            nonlocal reach
+            kind = mixings[step % len(mixings)]
+            over_frames = splits[step % len(splits)] == "frames"
+            changed = width if over_frames else width - width // 2
+            network = GatedConvStack(
+                in_channels=width if over_frames else width // 2,
+                out_channels=2 * changed,
+                condition_channels=condition_channels * (2 if over_frames else 1),
+                channels=channels,
+                n_layers=n_layers,
+                kernel_size=kernel_size,
+                weight_norm=weight_norm,
+                separable=separable,
+            )
+            # One of the stack's steps is two frames, and those of a pair are a frame apart.
+            reach += (2 * network.reach + 1 if over_frames else network.reach) / rate
+            before = sum(splits[i % len(splits)] == "frames" for i in range(step))
+            partition = AlternatingFrames(before % 2) if over_frames else ChannelHalves()
+            return [
+                PLUConv1x1(width, kind) if plu else InvertibleConv1x1(width, kind),
+                AffineCoupling(network, partition, log_scale_bound),
+            ]
 
         def flow_steps(first: int, width: int) -> Chain:
-            nonlocal reach
             pieces: list[Bijection] = []
             for step in range(first, n_flows):
                 if n_early_every and step and step % n_early_every == 0 and step != first:
                     rest = flow_steps(step, width - n_early_size)
                     return Chain([*pieces, FactorOut(n_early_size, rest)])
-                kind = mixings[step % len(mixings)]
-                pieces.append(PLUConv1x1(width, kind) if plu else InvertibleConv1x1(width, kind))
-                network = GatedConvStack(
-                    in_channels=width // 2,
-                    out_channels=2 * (width - width // 2),
-                    condition_channels=condition_channels,
-                    channels=channels,
-                    n_layers=n_layers,
-                    kernel_size=kernel_size,
-                    weight_norm=weight_norm,
-                    separable=separable,
-                )
-                reach += network.reach
-                pieces.append(AffineCoupling(network, log_scale_bound=log_scale_bound))
+                if n_late_group and step == n_flows // 2:
+                    rate = n_group // n_late_group
+                    late = [one_step(i, n_late_group, rate) for i in range(step, n_flows)]
+                    inner = Chain(piece for pair in late for piece in pair)
+                    return Chain([*pieces, AnotherSize(n_group, n_late_group, inner)])
+                pieces += one_step(step, width)
             return Chain(pieces)
 
         early = (n_flows - 1) // n_early_every if n_early_every else 0
@@ -222,15 +261,28 @@ class WaveGlow(Vocoder):
             frames += scale.reach
         self.flow = Chain([*pieces, flow_steps(0, n_group)])
 
+        if n_late_group:
+            reach += 2  # what `AnotherSize` itself looks at
         frames += math.ceil(reach / self.steps_per_frame)
         if squeeze == "lapped":
             frames += 1  # half a block into each neighbour
         before = 0 if self.upsampling is None else math.ceil(self.mel_spec.win_length / hop) - 1
         self._context_frames = (frames + before, frames)
+        odd = "frames" in splits and self.steps_per_frame % 2
+        self._alignment = 2 if odd else 1
 
     @property
     def context_frames(self) -> tuple[int, int]:
         return self._context_frames
+
+    @property
+    def frame_alignment(self) -> int:
+        """A window of mel frames that is made by itself must begin at a multiple of this.
+
+        2 where couplings tell even frames from odd ones (split "frames"), else 1. `generate` sees
+        to it for any window.
+        """
+        return self._alignment
 
     def _condition(self, mel: Tensor) -> Tensor:
         """The mel at the rate of the latents: (batch, condition channels, time)."""
@@ -290,7 +342,11 @@ class WaveGlow(Vocoder):
     def generate(
         self, mel: Tensor, noise: Noise, temperature: float, first_frame: int = 0
     ) -> Tensor:
-        return self.inverse(self.latents(mel, noise, temperature, first_frame), mel)
+        extra = first_frame % self.frame_alignment
+        if extra:
+            mel = F.pad(mel, (extra, 0), mode="replicate")
+        audio = self.inverse(self.latents(mel, noise, temperature, first_frame - extra), mel)
+        return audio[:, extra * self.mel_spec.hop_length :]
 
     def latents(
         self, mel: Tensor, noise: Noise, temperature: float, first_frame: int = 0
