@@ -38,6 +38,18 @@ def test_the_config_is_readable_json(checkpoint: Path) -> None:
     assert config["config"]["mel_spec"]["hop_length"] == 16
 
 
+def test_half_precision_halves_the_file_and_is_computed_in_float32(checkpoint: Path) -> None:
+    model = vocoder.load(checkpoint)
+    half = model.save(checkpoint.parent / "half", torch.float16)
+    sizes = [(path / "model.safetensors").stat().st_size for path in (half, checkpoint)]
+    assert sizes[0] < 0.7 * sizes[1]  # the headers are as long as these small weights
+    loaded = vocoder.load(half)
+    for name, value in loaded.state_dict().items():
+        exact = model.state_dict()[name]
+        assert value.dtype == exact.dtype
+        assert torch.equal(value, exact.half().to(exact.dtype))
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

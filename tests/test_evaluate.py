@@ -174,7 +174,7 @@ QUICK = ("log_mel_distance", "times_real_time", "log_likelihood")
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the measures that take no time."""
     left_out = {"pesq": "PESQ needs a package"}
-    monkeypatch.setattr(copy_synthesis, "_available", lambda: (list(QUICK), left_out))
+    monkeypatch.setattr(copy_synthesis, "_available", lambda asked: (list(QUICK), left_out))
 
 
 @pytest.mark.usefixtures("quick")
@@ -188,6 +188,17 @@ def test_log_likelihood_is_of_audio_dequantised_with_noise_that_stays(wavs: Path
     row = runs[0]["rows"]["uniform"]
     assert row["log_likelihood"]["mean"] == pytest.approx(-math.log(2))
     assert row["times_real_time"]["mean"] > 0
+
+
+def test_only_the_measures_asked_for_are_taken(wavs: Path) -> None:
+    asked = ["stoi", "log_mel_distance"]
+    result = evaluate({"uniform": Uniform()}, wavs, limit=1, measures=asked)
+    assert sorted(result["measures"]) == sorted(asked)
+    values = result["files"][0]["values"]["uniform"]
+    assert sorted(values) == sorted(asked)
+    assert None not in values.values()
+    with pytest.raises(ValueError, match="no measure 'stoy': choose from log_mel_distance, "):
+        evaluate({"uniform": Uniform()}, wavs, measures=["stoy"])
 
 
 @pytest.mark.usefixtures("quick")

@@ -179,6 +179,10 @@ def evaluate(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Take only the first so many recordings.")
     ] = None,
+    measures: Annotated[
+        str | None,
+        typer.Option("--measures", help="Only these, such as stoi,pesq: pitch takes the longest."),
+    ] = None,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print the result as JSON to standard output.")
     ] = False,
@@ -214,6 +218,7 @@ def evaluate(
             models,
             directory,
             limit=limit,
+            measures=None if measures is None else measures.replace(" ", "").split(","),
             temperature=temperature,
             seed=seed,
             device=device,

@@ -13,7 +13,7 @@ import math
 import os
 import statistics
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,6 +134,7 @@ def evaluate(
     directory: str | os.PathLike[str],
     *,
     limit: int | None = None,
+    measures: Sequence[str] | None = None,
     temperature: float = 0.667,
     seed: int = 0,
     device: str = "auto",
@@ -153,6 +154,7 @@ def evaluate(
         models: name -> model. The first is judged; the others are compared with it, in pairs.
         directory: see `find_recordings`.
         limit: take only the first so many recordings.
+        measures: names of `MEASURES` to take; all by default. Those of pitch take the longest.
         temperature, seed: as in `Vocoder.synthesize`.
         device: "auto" (a CUDA device if there is one), "cpu" or "cuda": where the models are moved.
         progress: called with (steps done, steps in all, what is next) before every step and once
@@ -173,14 +175,17 @@ def evaluate(
 
     Raises:
         EvaluationError: nothing to evaluate: no directory, no audio, none that could be used.
-        ValueError: temperature, device or limit are out of range.
+        ValueError: temperature, device or limit are out of range, or a measure is unknown.
     """
+    unknown = [name for name in measures or () if name not in MEASURES]
+    if unknown:
+        raise ValueError(f"there is no measure {unknown[0]!r}: choose from {', '.join(MEASURES)}")
     if limit is not None and limit < 1:
         raise ValueError(f"the limit is {limit}: take at least 1 recording")
     target = device_named(device)
     folder = Path(directory)
     paths = find_recordings(folder)[:limit]
-    wanted, left_out = _available()
+    wanted, left_out = _available(MEASURES if measures is None else measures)
     systems = _systems(models, temperature, seed, target)
     first = next(iter(models.values()))
     files: list[dict[str, Any]] = []
@@ -233,13 +238,14 @@ def evaluate(
     }
 
 
-def _available() -> tuple[list[str], dict[str, str]]:
-    left_out = missing_metrics()
+def _available(asked: Collection[str]) -> tuple[list[str], dict[str, str]]:
+    missing = missing_metrics()
     try:
         require("speechmos.dnsmos", "DNSMOS", "metrics")
     except MissingExtraError as error:
-        left_out["dnsmos"] = str(error)
-    return [name for name in MEASURES if name not in left_out], left_out
+        missing["dnsmos"] = str(error)
+    left_out = {name: why for name, why in missing.items() if name in asked}
+    return [name for name in MEASURES if name in asked and name not in left_out], left_out
 
 
 # -- who turns mels into audio -----------------------------------------------------------------
@@ -351,7 +357,7 @@ def _judge(
         values.update(measure(clean, audio, rate, mel_spec, names))
         if "dnsmos" in values:
             values["dnsmos"] = dnsmos(audio, rate)
-        if system.log_prob is not None:
+        if system.log_prob is not None and "log_likelihood" in values:
             try:
                 # A mel in the centred convention has one frame more, which is of no sample.
                 whole = mel[:, : len(clean) // system.mel_spec.hop_length]
@@ -361,7 +367,8 @@ def _judge(
             if nats is not None and not math.isfinite(nats):
                 raise ValueError(f"{system.name} gives it no finite log-likelihood")
             values["log_likelihood"] = nats
-    values["times_real_time"] = len(clean) / rate / taken
+    if "times_real_time" in values:
+        values["times_real_time"] = len(clean) / rate / taken
     return values
 
 

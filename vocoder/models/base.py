@@ -269,14 +269,25 @@ class Vocoder(nn.Module, ABC):
         audio = batch["audio"]
         return -self.log_likelihood(audio, batch["mel"]).mean() / audio.shape[-1]
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
+    def save(self, path: str | os.PathLike[str], dtype: torch.dtype | None = None) -> Path:
         """Write a checkpoint directory: ``model.safetensors`` and ``config.json``.
+
+        Args:
+            path: of the directory.
+            dtype: what floating-point weights are stored as; torch.float16 halves the file. A model
+                computes in float32 whatever its file holds. None keeps them as they are.
 
         Returns:
             The directory.
         """
         header = {"family": self.family, "config": self.config}
-        return write_checkpoint(path, header, self.state_dict())
+        weights = self.state_dict()
+        if dtype is not None:
+            weights = {
+                name: value.to(dtype) if value.is_floating_point() else value
+                for name, value in weights.items()
+            }
+        return write_checkpoint(path, header, weights)
 
     def fused(self) -> Vocoder:
         """The same function in the form that is fastest to run, in evaluation mode."""
