@@ -15,13 +15,12 @@ HERE = Path(__file__).parent
 
 if __name__ == "__main__":
     try:
-        from vocoder.training.recipe import main
+        from vocoder.training.recipe import Recipe, main
     except ModuleNotFoundError as error:
         sys.exit(f"train.py: {error.name} is not installed: run `pip install .` in the repository")
-    sys.exit(
-        main(
-            description="Train a vocoder on LJSpeech, or on any corpus in its layout.",
-            default_config=HERE / "config" / "lapped.yaml",
-            sample=HERE / "sample",
-        )
+    recipe = Recipe(
+        description="Train a vocoder on LJSpeech, or on any corpus in its layout.",
+        default_config=HERE / "config" / "lapped.yaml",
+        sample=HERE / "sample",
     )
+    sys.exit(main(recipe))
