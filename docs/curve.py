@@ -1,0 +1,161 @@
+"""Measures the learning curve of a run: quality and sound against minutes of training.
+
+    python docs/curve.py english runs/several-voices --corpus data/synthetic-english --every 8
+    python docs/curve.py --draw
+
+The first measures the snapshots that the run kept, and the finished model, on every eighth test
+recording of the corpus: one group of docs/curve.json, and one recording resynthesised by each of
+them in docs/samples. The second draws docs/curve.png from that file.
+
+Snapshots are averaged weights from the midst of a run whose learning rate had not yet fallen: a run
+that ends there does better.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from vocoder.audio import read_audio, write_audio
+from vocoder.evaluation.copy_synthesis import evaluate, find_recordings
+from vocoder.evaluation.results import save_result
+from vocoder.models import Vocoder, load_checkpoint
+
+DOCS = Path(__file__).parent
+FILE = DOCS / "curve.json"
+MEASURES = ("log_likelihood", "log_mel_distance", "stoi", "pesq")
+TEMPERATURE = 0.667
+SECONDS = 3.0  # of the recording that is kept to listen to
+
+
+def stages(run: Path) -> list[tuple[dict[str, Any], Vocoder]]:
+    """What the run knew of itself at each snapshot and at its end, and the model it was then.
+
+    Raises:
+        ValueError: the run kept no snapshot.
+    """
+    found = []
+    for folder in run.glob("snapshots/*min"):
+        facts = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+        found.append((facts, load_checkpoint(folder).fused()))
+    if not found:
+        raise ValueError(f"{run} has no snapshots: train with --snapshot_minutes")
+    found.sort(key=lambda stage: stage[0]["minutes"])
+    if (run / "report.json").is_file():
+        report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+        last = report["validation"][-1]
+        end = {
+            "minutes": round(last["train_seconds"] / 60, 2),
+            "steps": last["step"],
+            "audio_seconds": last["audio_seconds"],
+            "finished": True,
+        }
+        found.append((end, load_checkpoint(run / "model").fused()))
+    return found
+
+
+def measure(name: str, run: Path, corpus: Path, every: int) -> dict[str, Any]:
+    """A group of docs/curve.json; the sound goes to docs/samples."""
+    reached = stages(run)
+    recordings = find_recordings(corpus)[::every]
+    with tempfile.TemporaryDirectory() as scratch, tqdm(unit="steps", disable=None) as bar:
+        for index, path in enumerate(recordings):
+            (Path(scratch) / f"{index:04d}-{path.name}").symlink_to(path.resolve())
+
+        def progress(done: int, total: int, what: str) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        models = {f"{facts['minutes']:g}": model for facts, model in reached}
+        result = evaluate(
+            models, scratch, measures=MEASURES, temperature=TEMPERATURE, progress=progress
+        )
+    points = []
+    folder = DOCS / "samples"
+    folder.mkdir(exist_ok=True)
+    kept = recordings[0]
+    for facts, model in reached:
+        row = result["rows"][f"{facts['minutes']:g}"]
+        audio, _ = read_audio(kept, model.sample_rate)
+        made = model.synthesize(
+            model.mel(audio[: round(SECONDS * model.sample_rate)]), TEMPERATURE, seed=0
+        )
+        sound = folder / f"curve-{name}-{facts['minutes']:.0f}min.flac"
+        write_audio(sound, made, model.sample_rate)
+        points.append({**facts, "audio": sound.name, **row})
+    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    return {
+        "corpus": corpus.name,
+        "recordings": [path.stem for path in recordings],
+        "facts": report["facts"],
+        "about": result["about"],
+        "measures": result["measures"],
+        "reference": result["rows"]["Griffin-Lim"],
+        "points": points,
+    }
+
+
+def draw(groups: dict[str, Any]) -> None:
+    """docs/curve.png: a panel for each measure, a line for each run."""
+    figure = Figure(figsize=(10, 5.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2, 2).flat
+    for axes, measure in zip(panels, MEASURES, strict=True):
+        for index, (name, group) in enumerate(groups.items()):
+            points = group["points"]
+            minutes = [point["minutes"] for point in points]
+            means = [point[measure]["mean"] for point in points]
+            halves = [point[measure]["upper"] - point[measure]["mean"] for point in points]
+            axes.errorbar(
+                minutes, means, halves, fmt="o-", capsize=2, color=f"C{index}", label=name
+            )
+            other = group["reference"][measure]["mean"]
+            if other is not None:
+                axes.axhline(other, color=f"C{index}", linestyle=":", label=f"{name}, Griffin-Lim")
+        told = group["measures"][measure]
+        arrow = "↑" if told["better"] == "higher" else "↓"
+        unit = f", {told['unit']}" if told["unit"] else ""
+        axes.set_title(f"{told['title']}{unit} {arrow}", fontsize="medium")
+        axes.set_xscale("log")
+        ticks = sorted({p["minutes"] for g in groups.values() for p in g["points"]})
+        axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
+        axes.minorticks_off()
+        axes.grid(color="0.9")
+        axes.set_axisbelow(True)
+        axes.set_xlabel("minutes of training")
+    figure.axes[2].legend(fontsize="small")
+    figure.savefig(DOCS / "curve.png", dpi=120)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Measure and draw learning curves.")
+    parser.add_argument("name", nargs="?", help="of the group in docs/curve.json")
+    parser.add_argument("run", nargs="?", type=Path, help="folder of the run")
+    parser.add_argument("--corpus", type=Path, help="whose test recordings are resynthesised")
+    parser.add_argument("--every", type=int, default=1, help="take every so many-th of them")
+    parser.add_argument("--draw", action="store_true", help="draw docs/curve.png")
+    arguments = parser.parse_args()
+    groups = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    if arguments.run is not None:
+        if arguments.corpus is None:
+            parser.error("give --corpus, the folder of recordings")
+        try:
+            group = measure(arguments.name, arguments.run, arguments.corpus, arguments.every)
+        except ValueError as error:
+            parser.error(str(error))
+        groups[arguments.name] = group
+        save_result(groups, FILE)
+    if arguments.draw:
+        draw(groups)
+
+
+if __name__ == "__main__":
+    main()

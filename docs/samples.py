@@ -1,0 +1,131 @@
+"""Makes the samples that the README shows: sound, spectrograms, and scores.
+
+    python docs/samples.py english-heard joe-0123456789.wav default
+    python docs/samples.py russian-recorded ru_0141.wav recorded-russian wavenet-russian
+    python docs/samples.py --remove english-heard
+
+One group: a recording that no model was trained on, as it is and resynthesised from its mel by
+bundled models or checkpoints and by Griffin-Lim, as FLAC files in docs/samples, with one picture of
+all their spectrograms. Scores are written to docs/samples.json, from which docs/tables.py makes the
+table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import librosa
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from vocoder import load, read_audio, write_audio
+from vocoder.audio import LogMel
+from vocoder.evaluation import installed_metrics, measure
+from vocoder.evaluation.copy_synthesis import griffin_lim
+from vocoder.evaluation.results import save_result
+
+DOCS = Path(__file__).parent
+FOLDER = DOCS / "samples"
+FILE = DOCS / "samples.json"
+SECONDS = 4.0
+FLOW_TEMPERATURE = 0.667
+DECIBELS = 80.0  # of range in the pictures
+
+
+def make(group: str, recording: Path, models: list[str]) -> dict[str, Any]:
+    """The sound and the picture of a group; returns its scores."""
+    loaded = {name: load(name) for name in models}
+    spec = next(iter(loaded.values())).mel_spec
+    rate = spec.sample_rate
+    audio, _ = read_audio(recording, rate)
+    audio = audio[: round(SECONDS * rate)]
+    audio = audio[: len(audio) // spec.hop_length * spec.hop_length]
+    made: dict[str, Tensor] = {}
+    for name, model in loaded.items():
+        if model.sample_rate != rate:
+            raise ValueError(f"{name} is of {model.sample_rate} Hz and {models[0]} of {rate} Hz")
+        # Autoregressive models are meant to be sampled from as they are.
+        temperature = FLOW_TEMPERATURE if model.family == "waveglow" else 1.0
+        made[name] = model.synthesize(model.mel(audio), temperature, seed=0)
+    made["Griffin-Lim"] = griffin_lim(spec, 0)(LogMel(spec)(audio))[: len(audio)]
+    FOLDER.mkdir(exist_ok=True)
+    sounds = {"recording": audio, **made}
+    rows = []
+    for name, sound in sounds.items():
+        file = FOLDER / f"{group}.{Path(name).name.lower()}.flac"
+        write_audio(file, sound, rate)
+        row: dict[str, Any] = {"name": name, "file": file.name}
+        if name != "recording":
+            row["scores"] = measure(audio, sound[: len(audio)], rate, spec, installed_metrics())
+        rows.append(row)
+    _draw(FOLDER / f"{group}.png", sounds, rate)
+    return {
+        "recording": recording.stem,
+        "seconds": len(audio) / rate,
+        "sample_rate": rate,
+        "rows": rows,
+    }
+
+
+def _draw(path: Path, sounds: dict[str, Tensor], rate: int) -> None:
+    figure = Figure(figsize=(10, 2.1 * len(sounds)), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(sounds), 1, sharex=True, squeeze=False)[:, 0]
+    peak = None
+    for axes, (name, sound) in zip(panels, sounds.items(), strict=True):
+        magnitude = np.abs(librosa.stft(sound.numpy(), n_fft=1024, hop_length=128))
+        decibels = 20 * np.log10(np.maximum(magnitude, 1e-7))
+        peak = decibels.max() if peak is None else peak
+        axes.imshow(
+            decibels,
+            origin="lower",
+            aspect="auto",
+            extent=(0, len(sound) / rate, 0, rate / 2000),
+            vmin=peak - DECIBELS,
+            vmax=peak,
+            cmap="magma",
+        )
+        axes.set_ylabel("kHz")
+        axes.set_title(name, fontsize="medium", loc="left")
+    panels[-1].set_xlabel("seconds")
+    figure.savefig(path, dpi=90)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Make the samples of the documents.")
+    parser.add_argument("group", help="name of the group")
+    parser.add_argument("recording", nargs="?", type=Path)
+    parser.add_argument("models", nargs="*", help="bundled names or checkpoints")
+    parser.add_argument("--remove", action="store_true", help="remove the group and its files")
+    arguments = parser.parse_args()
+    groups = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    for old in FOLDER.glob(f"{arguments.group}.*"):
+        old.unlink()
+    groups.pop(arguments.group, None)
+    if not arguments.remove:
+        if arguments.recording is None or not arguments.models:
+            parser.error("give a recording and a model, or --remove")
+        with torch.no_grad():
+            groups[arguments.group] = make(arguments.group, arguments.recording, arguments.models)
+    save_result(_finite(groups), FILE)
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for what JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+if __name__ == "__main__":
+    main()
