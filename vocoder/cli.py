@@ -241,6 +241,37 @@ def evaluate(
 
 
 @app.command()
+def demo(
+    checkpoint: Checkpoint = None,
+    wavenet: Annotated[
+        str | None,
+        typer.Option(help="Autoregressive model to compare with. [default: the bundled one]"),
+    ] = None,
+    acoustic: Annotated[
+        str | None,
+        typer.Option(help="Acoustic model that reads text. [default: the bundled one]"),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Port. [default: the first free one from 7860]"),
+    ] = None,
+    share: Annotated[
+        bool, typer.Option("--share", help="Publish the page through gradio's servers.")
+    ] = False,
+) -> None:
+    """A page to type, record and listen in, served on this machine."""
+    from vocoder.demo.models import Models
+    from vocoder.evaluation.extras import require
+
+    require("gradio", "the demo", "demo")
+    models = Models(checkpoint, wavenet, acoustic)
+    from vocoder.demo.page import serve
+
+    serve(models, host, port, share)
+
+
+@app.command()
 def info(
     checkpoint: Annotated[
         str | None, typer.Argument(help="Checkpoint directory, or the name of a bundled model.")

@@ -1,0 +1,126 @@
+"""Pictures of sound for the page: waveforms and mel spectrograms, as arrays of pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vocoder.audio import MelSpec
+
+from .tasks import Sound
+
+Pixels = NDArray[np.uint8]
+"""(height, width, 3)."""
+
+_INK = "#334155"
+_WAVE = "#4f46e5"
+_TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000, 16000)
+_COLUMNS = 900  # about as many as a picture has pixels across
+
+
+def waveform_and_mel(sound: Sound, mel: Tensor, spec: MelSpec) -> Pixels:
+    """The waveform above the mel spectrogram (n_mels, frames)."""
+    figure = Figure(figsize=(9, 4.2), dpi=130, layout="constrained")
+    wave, picture = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
+    _draw_wave(wave, sound)
+    image = _draw_mel(picture, mel, spec, _range([mel]))
+    picture.set_xlabel("seconds")
+    figure.colorbar(image, ax=picture, pad=0.01, label=_unit(spec))
+    return _pixels(figure)
+
+
+def mels(titles: Sequence[str], spectrograms: Sequence[Tensor], specs: Sequence[MelSpec]) -> Pixels:
+    """Mel spectrograms below one another, all in the same colours."""
+    count = len(titles)
+    figure = Figure(figsize=(9, 1.1 + 1.9 * count), dpi=130, layout="constrained")
+    axes = figure.subplots(count, 1, squeeze=False)[:, 0]
+    scale = _range(spectrograms)
+    for axis, title, mel, spec in zip(axes, titles, spectrograms, specs, strict=True):
+        image = _draw_mel(axis, mel, spec, scale)
+        axis.set_title(title, loc="left", fontsize=11, color=_INK)
+    axes[-1].set_xlabel("seconds")
+    figure.colorbar(image, ax=list(axes), pad=0.01, label=_unit(specs[0]))
+    return _pixels(figure)
+
+
+def mel_row(titles: Sequence[str], spectrograms: Sequence[Tensor], spec: MelSpec) -> Pixels:
+    """Mel spectrograms beside one another, all in the same colours and axes."""
+    count = len(titles)
+    figure = Figure(figsize=(2.3 * count, 3.0), dpi=130, layout="constrained")
+    axes = figure.subplots(1, count, squeeze=False, sharey=True)[0]
+    scale = _range(spectrograms)
+    for axis, title, mel in zip(axes, titles, spectrograms, strict=True):
+        _draw_mel(axis, mel, spec, scale)
+        axis.set_title(title, fontsize=11, color=_INK)
+        axis.set_xlabel("seconds")
+    for axis in axes[1:]:
+        axis.set_ylabel("")
+    return _pixels(figure)
+
+
+def _draw_wave(axis: Any, sound: Sound) -> None:
+    samples = sound.samples.numpy()
+    step = max(len(samples) // _COLUMNS, 1)
+    blocks = samples[: len(samples) // step * step].reshape(-1, step)
+    times = (np.arange(len(blocks)) + 0.5) * step / sound.sample_rate
+    axis.fill_between(times, blocks.min(axis=1), blocks.max(axis=1), color=_WAVE, linewidth=0.6)
+    peak = max(float(np.abs(samples).max()), 0.01)
+    axis.set_ylim(-1.05 * peak, 1.05 * peak)
+    axis.tick_params(colors=_INK, labelsize=9, labelbottom=False, bottom=False)
+    axis.set_ylabel("amplitude", fontsize=9, color=_INK)
+    for side in ("top", "right", "bottom"):
+        axis.spines[side].set_visible(False)
+
+
+def _draw_mel(axis: Any, mel: Tensor, spec: MelSpec, scale: tuple[float, float]) -> Any:
+    seconds = mel.shape[1] * spec.hop_length / spec.sample_rate
+    image = axis.imshow(
+        mel.cpu().numpy(),
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        cmap="magma",
+        extent=(0, seconds, 0, spec.n_mels),
+        vmin=scale[0],
+        vmax=scale[1],
+    )
+    places, labels = _frequency_ticks(spec)
+    axis.set_yticks(places, labels)
+    axis.set_ylabel("kHz", fontsize=9, color=_INK)
+    axis.tick_params(colors=_INK, labelsize=9)
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    return image
+
+
+def _frequency_ticks(spec: MelSpec) -> tuple[list[float], list[str]]:
+    """Where frequencies lie among the bands: the centres of mass of the filters say."""
+    filters = spec.filters().double().numpy()
+    hertz = np.linspace(0, spec.sample_rate / 2, filters.shape[1])
+    centres = (filters @ hertz) / np.maximum(filters.sum(axis=1), 1e-12)
+    shown = [tick for tick in _TICKS_HZ if spec.fmin <= tick <= spec.fmax]
+    places = np.interp(shown, centres, np.arange(spec.n_mels) + 0.5)
+    return places.tolist(), [f"{tick / 1000:g}" for tick in shown]
+
+
+def _range(spectrograms: Sequence[Tensor]) -> tuple[float, float]:
+    values = np.concatenate([mel.cpu().numpy().ravel() for mel in spectrograms])
+    low, high = np.percentile(values, [1, 99.8]).tolist()
+    return low, max(high, low + 1e-3)  # silence has no range
+
+
+def _unit(spec: MelSpec) -> str:
+    what = "magnitude" if spec.power == 1 else "power"
+    return f"log {what}" if spec.log_base == "e" else f"log10 {what}"
+
+
+def _pixels(figure: Figure) -> Pixels:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -1,0 +1,607 @@
+"""What the tabs of the page do, from text or a recording to sound and figures; knows no page.
+
+Limits are checked here, so that they hold for whoever calls. What a visitor can mend is raised as a
+ValueError of one sentence.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+import soundfile
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vocoder.audio import MelSpec, read_audio
+from vocoder.evaluation.copy_synthesis import griffin_lim
+from vocoder.evaluation.metrics import installed_metrics, measure
+from vocoder.models import Vocoder
+
+from .models import Models, Notify
+
+TEXT_LIMIT = 500
+"""Characters of text that are spoken at once."""
+
+SECONDS_LIMIT = 60.0
+"""The longest recording that is taken, seconds."""
+
+SHORTEST_SECONDS = 0.2
+"""The shortest recording that is taken, seconds."""
+
+UPLOAD_LIMIT = "20mb"
+"""The largest file that may be uploaded."""
+
+EXCERPT_LIMIT = 2.0
+"""The longest excerpt that is made sample by sample, seconds: it takes many times as long."""
+
+LATENT_LIMIT = 15.0
+"""What is taken of a recording whose latents are played with, seconds."""
+
+SEED_LIMIT = 2**31 - 1
+"""The greatest seed."""
+
+Condition = Literal["first", "between"]
+"""The mel that latents in between are decoded with: the first recording's, or one in between."""
+
+# Mel frames that the autoregressive model makes between two looks at how far it is.
+_STREAMED_FRAMES = 2
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Mono audio: samples (samples,), float32 in [-1, 1], and its rate in Hz."""
+
+    samples: Tensor
+    sample_rate: int
+    quantised: bool = False
+    """Whether it is 16-bit audio, which a density wants dequantised: recordings are, and what is
+    made level by level, but not what a flow computes."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts."""
+        return len(self.samples) / self.sample_rate
+
+    def pcm(self) -> NDArray[np.int16]:
+        """The samples in 16 bits."""
+        return _levels(self.samples).astype(np.int16)
+
+    def beginning(self, samples: int) -> Sound:
+        """Its first samples."""
+        return Sound(self.samples[:samples], self.sample_rate, self.quantised)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long making ``audio`` seconds of audio took, in seconds."""
+
+    taken: float
+    audio: float
+
+    @property
+    def times_real_time(self) -> float:
+        """Seconds of audio made in a second."""
+        return self.audio / self.taken
+
+
+# -- text to speech ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """Text made to speech."""
+
+    sound: Sound
+    mel: Tensor
+    mel_spec: MelSpec
+    timing: Timing
+
+
+def speak(
+    models: Models,
+    text: str,
+    temperature: float,
+    speaking_rate: float,
+    seed: int | None,
+    notify: Notify | None = None,
+) -> Spoken:
+    """Text to speech by the acoustic model and the flow.
+
+    Raises:
+        ValueError: no text, too much of it, a seed or temperature out of range.
+        CheckpointError: there is no acoustic model, or its mels are not those of the flow.
+    """
+    text = text.strip()
+    if not text:
+        raise ValueError("There is no text: type a sentence.")
+    if len(text) > TEXT_LIMIT:
+        raise ValueError(f"The text has {len(text)} characters: type at most {TEXT_LIMIT}.")
+    seed = _checked_seed(seed)
+    flow = models.flow(notify)
+    acoustic = models.acoustic(notify)
+    from vocoder.text import say
+
+    _notify(notify, 0.3, "speaking")
+    start = time.perf_counter()
+    samples = say(
+        text,
+        temperature=temperature,
+        speaking_rate=speaking_rate,
+        seed=seed,
+        acoustic=acoustic,
+        vocoder=flow,
+    )
+    taken = time.perf_counter() - start
+    sound = Sound(torch.from_numpy(samples), flow.sample_rate)
+    return Spoken(sound, flow.mel(sound.samples), flow.mel_spec, Timing(taken, sound.seconds))
+
+
+# -- copy synthesis ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Copied:
+    """A recording and what the flow made of its mel."""
+
+    original: Sound
+    made: Sound
+    mels: tuple[Tensor, Tensor]
+    """Of the recording and of what was made."""
+    mel_spec: MelSpec
+    timing: Timing
+    likelihoods: tuple[float | None, float | None]
+    """Log-likelihood of the recording and of what was made, nats per sample, given the mel."""
+    scores: dict[str, float | None]
+    """Measures by name, see `vocoder.evaluation.METRICS`."""
+
+
+def copy_synthesis(
+    models: Models,
+    path: str | None,
+    temperature: float,
+    seed: int | None,
+    notify: Notify | None = None,
+) -> Copied:
+    """The mel of a recording, turned back into audio, and how close it comes.
+
+    Raises:
+        ValueError: no recording, one that cannot be read, or is too long or too short; a seed or
+            temperature out of range.
+    """
+    seed = _checked_seed(seed)
+    _check_recording(path)
+    flow = models.flow(notify)
+    original = _read(path, flow.sample_rate)
+    _notify(notify, 0.3, "making audio")
+    mel = flow.mel(original.samples)
+    samples, timing = _timed(lambda: flow.synthesize(mel, temperature, seed), original.seconds)
+    whole = Sound(samples, flow.sample_rate)
+    made = whole.beginning(len(original.samples))
+    _notify(notify, 0.6, "comparing it with the recording")
+    quick = [name for name in ("log_mel_distance", "stoi", "pesq") if name in installed_metrics()]
+    return Copied(
+        original=original,
+        made=made,
+        mels=(mel, flow.mel(made.samples)),
+        mel_spec=flow.mel_spec,
+        timing=timing,
+        likelihoods=(_likelihood(flow, original, mel), _likelihood(flow, whole, mel)),
+        scores=measure(original.samples, made.samples, flow.sample_rate, flow.mel_spec, quick),
+    )
+
+
+# -- flow against autoregressive -----------------------------------------------------------------
+
+
+@dataclass
+class Entry:
+    """A row of the comparison."""
+
+    name: str
+    how: str
+    sound: Sound | None = None
+    mel: Tensor | None = None
+    mel_spec: MelSpec | None = None
+    timing: Timing | None = None
+    """Of what has been made so far."""
+    progress: float = 0.0
+    """What share of it has been made."""
+    distance: float | None = None
+    """Log-mel distance from the recording, nats."""
+    likelihoods: dict[str, float] = field(default_factory=dict)
+    """Log-likelihood in nats per sample, by the name of the model that judges."""
+
+
+@dataclass
+class Comparison:
+    """How far the comparison has come; grows from one moment to the next."""
+
+    seconds: float
+    """How long the excerpt is."""
+    start: float
+    """Where it begins in the recording, seconds."""
+    entries: dict[str, Entry]
+    judges: list[str]
+    """The entries whose models say how likely audio is."""
+    notes: list[str]
+    status: str
+
+
+RECORDING, FLOW, WAVENET, GRIFFIN_LIM = "recording", "flow", "wavenet", "griffin-lim"
+"""The rows of the comparison."""
+
+
+def compare(
+    models: Models,
+    path: str | None,
+    seconds: float,
+    temperature: float,
+    seed: int | None,
+    engine: str | None = None,
+    notify: Notify | None = None,
+) -> Iterator[Comparison]:
+    """The same stretch of a recording through the flow, Griffin-Lim and the autoregressive model.
+
+    Of the recording the loudest ``seconds`` are taken. The flow and Griffin-Lim are timed after a
+    pass of the same length that is thrown away; the autoregressive model after one of a frame. Its
+    time is that of the computation alone, without what is shown meanwhile.
+
+    Args:
+        engine: one of the autoregressive model's engines; None for its own choice.
+
+    Yields:
+        The same `Comparison`, whenever there is something new in it.
+
+    Raises:
+        ValueError, CheckpointError: as `copy_synthesis`; or there is no autoregressive model.
+    """
+    seed = _checked_seed(seed)
+    if not 0 < seconds <= EXCERPT_LIMIT:
+        raise ValueError(f"The excerpt lasts {seconds} s: choose at most {EXCERPT_LIMIT:g} s.")
+    _check_recording(path)
+    wavenet = models.wavenet(notify)
+    flow = models.flow_beside(wavenet.mel_spec, notify)
+    wavenet.engine = engine
+    whole = _read(path, flow.sample_rate)
+    first, length = _loudest(whole, seconds, flow.mel_spec.hop_length)
+    excerpt = Sound(whole.samples[first : first + length], flow.sample_rate, quantised=True)
+    mel = flow.mel(excerpt.samples)
+
+    names = {"waveglow": "WaveGlow", "wavenet": "WaveNet", "wavernn": "WaveRNN"}
+    entries = {
+        RECORDING: Entry("Recording", "", excerpt, mel, flow.mel_spec, progress=1.0),
+        FLOW: Entry(names[flow.family], "all samples in one pass"),
+        WAVENET: Entry(names[wavenet.family], f"sample by sample, {wavenet.engine}"),
+        GRIFFIN_LIM: Entry("Griffin-Lim", "32 rounds, no model"),
+    }
+    state = Comparison(excerpt.seconds, first / flow.sample_rate, entries, [FLOW, WAVENET], [], "")
+    if models.wavenet_is_bundled:
+        state.notes.append(
+            f"The {names[wavenet.family]} that ships was trained for a short time on little "
+            "speech: it is here for its way of working and its pace, and says nothing of how well "
+            "its kind can sound."
+        )
+
+    def finish(entry: Entry, samples: Tensor, timing: Timing) -> None:
+        entry.sound = Sound(samples, flow.sample_rate).beginning(length)
+        entry.mel, entry.mel_spec = flow.mel(entry.sound.samples), flow.mel_spec
+        entry.timing, entry.progress = timing, 1.0
+        entry.distance = _distance(excerpt, entry.sound, flow.mel_spec)
+
+    state.status = "Griffin-Lim and the flow …"
+    yield state
+    phases = griffin_lim(flow.mel_spec, seed)
+    finish(entries[GRIFFIN_LIM], *_timed(lambda: phases(mel), excerpt.seconds))
+    finish(entries[FLOW], *_timed(lambda: flow.synthesize(mel, temperature, seed), excerpt.seconds))
+    yield state
+
+    same = wavenet.mel_spec == flow.mel_spec
+    if same:
+        theirs, their_mel = excerpt, mel
+        state.notes.append("All of them are given the same mel spectrogram.")
+    else:
+        elsewhere = _read(path, wavenet.sample_rate)
+        begin = round(first / flow.sample_rate * wavenet.sample_rate)
+        hop = wavenet.mel_spec.hop_length
+        count = max(round(excerpt.seconds * wavenet.sample_rate / hop), 1) * hop
+        theirs = Sound(elsewhere.samples[begin : begin + count], wavenet.sample_rate, True)
+        their_mel = wavenet.mel(theirs.samples)
+        state.notes.append(
+            f"The models take mels of different conventions ({_convention(flow.mel_spec)}; "
+            f"{_convention(wavenet.mel_spec)}), so each was given its own mel of the same excerpt, "
+            "and judges only audio at its own rate."
+        )
+
+    entry = entries[WAVENET]
+    state.status = f"{entry.name}: getting ready …"
+    yield state
+    wavenet.synthesize(their_mel[:, :1], temperature, seed)  # compiles, where there is a compiler
+    for samples, timing in _streamed(wavenet, their_mel, temperature, seed):
+        made = Sound(samples, wavenet.sample_rate, quantised=True)
+        entry.sound = made.beginning(len(theirs.samples))
+        entry.timing, entry.progress = timing, min(timing.audio / theirs.seconds, 1.0)
+        state.status = f"{entry.name}: {timing.audio:.2f} of {theirs.seconds:.2f} s"
+        yield state
+    assert entry.sound is not None
+    entry.progress = 1.0
+    entry.mel, entry.mel_spec = wavenet.mel(entry.sound.samples), wavenet.mel_spec
+    entry.distance = _distance(theirs, entry.sound, wavenet.mel_spec)
+
+    judged = {FLOW: (flow, excerpt, mel), WAVENET: (wavenet, theirs, their_mel)}
+    for judge, (model, original, given) in judged.items():
+        for key, other in entries.items():
+            assert other.sound is not None
+            if not same and key not in (RECORDING, judge):
+                continue  # resampled audio has empty bands, of which a likelihood says nothing
+            state.status = f"Likelihood of the {other.name} under the {entries[judge].name} …"
+            yield state
+            value = _likelihood(model, original if key == RECORDING else other.sound, given)
+            if value is not None:
+                other.likelihoods[judge] = value
+    state.status = ""
+    yield state
+
+
+def _streamed(
+    model: Vocoder, mel: Tensor, temperature: float, seed: int
+) -> Iterator[tuple[Tensor, Timing]]:
+    """All audio made so far and what it took, again and again."""
+    chunks = model.stream(mel.split(_STREAMED_FRAMES, dim=1), temperature, seed)
+    made: list[Tensor] = []
+    taken = 0.0
+    while True:
+        start = time.perf_counter()
+        chunk = next(chunks, None)
+        taken += time.perf_counter() - start
+        if chunk is None:
+            return
+        made.append(chunk)
+        audio = torch.cat(made)
+        yield audio, Timing(taken, len(audio) / model.sample_rate)
+
+
+# -- latent space --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Point:
+    """Audio made from one point of the latent space."""
+
+    at: float
+    """The temperature, or how far it is from the first recording to the second."""
+    sound: Sound
+    mel: Tensor
+    likelihood: float | None
+    """Log-likelihood in nats per sample, given the mel that it was made with."""
+    distance: float
+    """Log-mel distance from the mel that it was made with, nats."""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Points of the latent space, in order."""
+
+    points: list[Point]
+    mel_spec: MelSpec
+    seconds: float
+    """How long each of them lasts."""
+
+
+@dataclass(frozen=True)
+class Arc(Walk):
+    """Points between the latents of two recordings."""
+
+    angle: float
+    """Between the latents of the two, degrees."""
+    rms: tuple[float, float]
+    """Root mean square of the latents of each: 1 where they are standard normal."""
+    reconstruction: float
+    """Largest difference of the decoded latents of the first recording from it, full scale 1."""
+
+
+def sweep(
+    models: Models,
+    path: str | None,
+    seed: int | None,
+    temperatures: Sequence[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
+    notify: Notify | None = None,
+) -> Walk:
+    """The mel of a recording made to audio at several temperatures, with the same noise.
+
+    Raises:
+        ValueError, CheckpointError: as `copy_synthesis`.
+    """
+    seed = _checked_seed(seed)
+    _check_recording(path)
+    flow = models.flow(notify)
+    original = _beginning(_read(path, flow.sample_rate), flow)
+    mel = flow.mel(original.samples)
+    points = []
+    for index, temperature in enumerate(temperatures):
+        _notify(notify, index / len(temperatures), f"temperature {temperature:g}")
+        samples = flow.synthesize(mel, temperature, seed)
+        points.append(_point(flow, temperature, samples, mel))
+    return Walk(points, flow.mel_spec, original.seconds)
+
+
+def interpolate(
+    models: Models,
+    first: str | None,
+    second: str | None,
+    condition: Condition,
+    steps: int = 5,
+    notify: Notify | None = None,
+) -> Arc:
+    r"""Audio along the great circle from the latents of one recording to those of another.
+
+    .. math:: z(t) = \frac{\sin((1 - t)\theta)}{\sin\theta} z_0 + \frac{\sin(t\theta)}{\sin\theta}
+        z_1, \qquad \cos\theta = \frac{\langle z_0, z_1 \rangle}{\|z_0\| \|z_1\|}
+
+    with :math:`z = f(x; m)` of each recording given its own mel. Latents in many dimensions lie
+    near a sphere, which straight lines would leave. The longer recording is cut to the length of
+    the shorter. z(t) is decoded with the mel of the first recording (``condition="first"``: what
+    changes is all that the mel does not say) or with :math:`(1 - t) m_0 + t m_1`
+    (``"between"``: from one recording to the other, whole). Paper: White, 2016, "Sampling
+    generative networks".
+
+    Args:
+        steps: number of points, both ends included.
+
+    Raises:
+        ValueError: a recording is missing or cannot be used.
+        CheckpointError: the model is no flow.
+    """
+    _check_recording(first, "first ")
+    _check_recording(second, "second ")
+    flow = models.latent_flow(notify)
+    _notify(notify, 0.0, "from audio to latents")
+    sounds = [_beginning(_read(path, flow.sample_rate), flow) for path in (first, second)]
+    length = min(len(sound.samples) for sound in sounds)
+    audio = [sound.samples[:length] for sound in sounds]
+    mels = [flow.mel(samples) for samples in audio]
+    with torch.no_grad():
+        z_0, z_1 = (
+            flow.forward(samples, mel)[0].double() for samples, mel in zip(audio, mels, strict=True)
+        )
+        cosine = (z_0 * z_1).sum() / (z_0.norm() * z_1.norm())
+        angle = float(torch.arccos(cosine.clamp(-1, 1)))
+        points = []
+        for t in np.linspace(0, 1, steps).tolist():
+            _notify(notify, t, f"from latents to audio, {t:.0%} of the way")
+            z = _between(z_0, z_1, t, angle).float()
+            mel = mels[0] if condition == "first" else torch.lerp(mels[0], mels[1], t)
+            samples = flow.inverse(z, mel)
+            if t == 0:
+                reconstruction = float((samples[:length] - audio[0]).abs().max())
+            points.append(_point(flow, t, samples.clamp(-1, 1)[:length], mel))
+    return Arc(
+        points,
+        flow.mel_spec,
+        length / flow.sample_rate,
+        angle=math.degrees(angle),
+        rms=(_rms(z_0), _rms(z_1)),
+        reconstruction=reconstruction,
+    )
+
+
+def _rms(values: Tensor) -> float:
+    return float(values.square().mean().sqrt())
+
+
+def _between(z_0: Tensor, z_1: Tensor, t: float, angle: float) -> Tensor:
+    if math.sin(angle) < 1e-6:  # the same recording twice: the circle has no direction
+        return torch.lerp(z_0, z_1, t)
+    return (math.sin((1 - t) * angle) * z_0 + math.sin(t * angle) * z_1) / math.sin(angle)
+
+
+def _point(flow: Vocoder, at: float, samples: Tensor, mel: Tensor) -> Point:
+    sound = Sound(samples, flow.sample_rate)
+    own = flow.mel(samples)
+    frames = min(own.shape[1], mel.shape[1])
+    nats = 1.0 if flow.mel_spec.log_base == "e" else math.log(10)
+    distance = nats * float((own[:, :frames] - mel[:, :frames]).abs().mean())
+    return Point(at, sound, own, _likelihood(flow, sound, mel), distance)
+
+
+# -- recordings and figures ----------------------------------------------------------------------
+
+
+def _check_recording(path: str | None, which: str = "") -> None:
+    """Whether there is a recording that is worth loading a model for."""
+    if not path:
+        raise ValueError(f"There is no {which}recording: choose, record or upload one.")
+    try:
+        # The header only: a small file can hold hours.
+        seconds = soundfile.info(path).duration
+    except soundfile.LibsndfileError:
+        _read(path, None)  # which says what is wrong
+        raise
+    if not SHORTEST_SECONDS <= seconds <= SECONDS_LIMIT:
+        raise ValueError(
+            f"The {which}recording lasts {seconds:.2f} s: choose one of {SHORTEST_SECONDS:g} to "
+            f"{SECONDS_LIMIT:g} s, or cut it with the scissors below it."
+        )
+
+
+def _read(path: str | None, sample_rate: int | None) -> Sound:
+    assert path is not None, "see _check_recording"
+    try:
+        samples, rate = read_audio(path, sample_rate)
+    except (ValueError, OSError) as error:
+        # The folder that an upload lies in says nothing to who uploaded it.
+        raise ValueError(str(error).replace(str(Path(path)), Path(path).name)) from error
+    return Sound(samples.clamp(-1, 1), rate, quantised=True)
+
+
+def _beginning(sound: Sound, model: Vocoder) -> Sound:
+    """The beginning of a recording that is long, in whole frames."""
+    hop = model.mel_spec.hop_length
+    frames = min(len(sound.samples), round(LATENT_LIMIT * sound.sample_rate)) // hop
+    return sound.beginning(frames * hop)
+
+
+def _loudest(sound: Sound, seconds: float, hop: int) -> tuple[int, int]:
+    """First sample and length of the stretch of about so many seconds that has the most energy."""
+    length = min(round(seconds * sound.sample_rate / hop), len(sound.samples) // hop) * hop
+    energy = torch.cat([torch.zeros(1).double(), sound.samples.double().square().cumsum(0)])
+    return int((energy[length:] - energy[:-length]).argmax()), length
+
+
+def _levels(samples: Tensor) -> NDArray[np.float64]:
+    return np.clip(np.rint(samples.double().numpy() * 32768), -32768, 32767)
+
+
+def _likelihood(model: Vocoder, sound: Sound, mel: Tensor) -> float | None:
+    """Nats per sample given a mel; None where there is none, or it is not finite.
+
+    What has been quantised to 16 bits is rounded to them and dequantised by uniform noise.
+    """
+    audio = sound.samples
+    if sound.quantised:
+        levels = _levels(audio)
+        noise = np.random.default_rng(0).random(levels.size) - 0.5
+        audio = torch.from_numpy(((levels + noise) / 32768).astype(np.float32))
+    frames = -(-len(audio) // model.mel_spec.hop_length)
+    try:
+        with torch.no_grad():
+            value = float(model.log_prob(audio, mel[:, :frames])) / len(audio)
+    except NotImplementedError:  # the model defines none
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _distance(reference: Sound, made: Sound, spec: MelSpec) -> float | None:
+    pair = (reference.samples, made.samples)
+    return measure(*pair, reference.sample_rate, spec, ["log_mel_distance"])["log_mel_distance"]
+
+
+def _timed(make: Callable[[], Result], seconds: float) -> tuple[Result, Timing]:
+    """What a function makes, and the time of its second call: the first prepares for its sizes."""
+    make()
+    start = time.perf_counter()
+    result = make()
+    return result, Timing(time.perf_counter() - start, seconds)
+
+
+def _checked_seed(seed: int | None) -> int:
+    if seed is None or not 0 <= seed <= SEED_LIMIT:
+        raise ValueError(f"The seed is {seed}: give a whole number from 0 to {SEED_LIMIT}.")
+    return int(seed)
+
+
+def _convention(spec: MelSpec) -> str:
+    return f"{spec.sample_rate:,} Hz, {spec.n_mels} bands"
+
+
+def _notify(notify: Notify | None, share: float, message: str) -> None:
+    if notify is not None:
+        notify(share, message)
