@@ -23,7 +23,21 @@ SPEC = MelSpec(
 VARIANTS = {
     "lapped": {"squeeze": "lapped", "n_group": 16, "n_early_every": 0, "conditional_scale": True},
     "published": {"squeeze": "blocks", "n_group": 8, "n_early_every": 2, "n_early_size": 2},
-    "plu": {"squeeze": "lapped", "n_group": 16, "n_early_every": 0, "plu": True},
+    "plu": {
+        "squeeze": "lapped",
+        "n_group": 16,
+        "n_early_every": 0,
+        "plu": True,
+        "band_temperature": [1.0, 0.5],
+    },
+    "frames, two sizes, shared": {
+        "squeeze": "lapped",
+        "n_group": 16,
+        "n_early_every": 0,
+        "n_late_group": 8,
+        "shared": True,
+        "split": ["channels", "channels", "frames"],
+    },
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import tempfile
@@ -15,6 +16,7 @@ from torch import Tensor
 
 import vocoder
 from vocoder.audio import MelSpec
+from vocoder.flows import AffineCoupling
 from vocoder.models import Noise, Vocoder, WaveGlow, load_checkpoint
 
 SPEC = MelSpec(
@@ -70,6 +72,13 @@ VARIANTS = {
         "n_early_every": 0,
         "split": "frames",
     },
+    "band temperature": {
+        "squeeze": "lapped",
+        "n_group": 16,
+        "n_flows": 2,
+        "n_early_every": 0,
+        "band_temperature": [1.0, 0.4, 0.7],
+    },
     "frames and channels": {
         "squeeze": "blocks",
         "n_group": 8,
@@ -78,6 +87,14 @@ VARIANTS = {
         "n_early_size": 1,
         "n_layers": 1,
         "split": ["frames", "channels"],
+    },
+    "shared": {
+        "squeeze": "lapped",
+        "n_group": 16,
+        "n_flows": 3,
+        "n_early_every": 2,
+        "n_early_size": 4,
+        "shared": True,
     },
     "two sizes": {
         "squeeze": "lapped",
@@ -281,6 +298,50 @@ def load_checkpoint_exactly(model: WaveGlow) -> Vocoder:
         return load_checkpoint(model.save(Path(folder) / "model"))
 
 
+def test_sharing_saves_parameters_and_still_tells_the_steps_apart() -> None:
+    shared = build("shared")
+    own = WaveGlow(**{**shared.config, "mel_spec": SPEC, "shared": False})
+    first, second = (coupling.conditioner for coupling in couplings(shared)[:2])
+    assert first.dilated is second.dilated
+    names = [name for name, _ in shared.named_parameters()]
+    assert len([name for name in names if ".dilated.0." in name and "bias" in name]) == 1
+    assert set(names) < {name for name, _ in own.named_parameters()}
+    assert set(shared.state_dict()) == set(names)
+    # Copies share among themselves, and not with the original.
+    copied = copy.deepcopy(shared)
+    one, other = (coupling.conditioner for coupling in couplings(copied)[:2])
+    assert one.dilated is other.dilated
+    assert one.dilated is not first.dilated
+
+
+def test_band_temperature_quietens_its_bands() -> None:
+    """Through the 1x1 convolutions alone, the noise of each band comes out as told."""
+    torch.manual_seed(0)
+    sizes = {"squeeze": "lapped", "n_group": 16, "n_early_every": 0, "channels": 4, "n_layers": 1}
+    plain = WaveGlow(mel_spec=SPEC, n_flows=3, **sizes).eval()
+    mel, noise = random_mel(4000), Noise(0)
+    flat = WaveGlow(**{**plain.config, "mel_spec": SPEC, "band_temperature": [1.0, 1.0]}).eval()
+    flat.load_state_dict(plain.state_dict())
+    both = [model.latents(mel[None], noise, 0.5) for model in (plain, flat)]
+    assert (both[0] - both[1]).abs().max() < 1e-5
+    tilted = WaveGlow(**{**plain.config, "mel_spec": SPEC, "band_temperature": [1.0, 0.2]}).eval()
+    tilted.load_state_dict(plain.state_dict())
+    transform = tilted.flow.pieces[0]
+    bands, _ = transform(tilted.generate(mel[None], noise, 0.5).unsqueeze(1))
+    expected = 0.5 * (1.0 - 0.8 * (torch.arange(16) + 0.5) / 16)
+    assert (bands[0].std(dim=1) / expected - 1).abs().max() < 0.06
+    # The matrix follows the weights.
+    before = tilted.noise_shaping()
+    assert tilted.noise_shaping() is before
+    with torch.no_grad():
+        tilted.flow.pieces[1].pieces[0].weight.add_(0.3 * torch.randn(16, 16))
+    assert (tilted.noise_shaping() - before).abs().max() > 0.01
+
+
+def couplings(model: WaveGlow) -> list[Any]:
+    return [module for module in model.modules() if isinstance(module, AffineCoupling)]
+
+
 def test_bfloat16_autocast_keeps_the_sensitive_parts(model: WaveGlow) -> None:
     audio, mel = 0.1 * torch.randn(2, 20 * SPEC.hop_length), random_mel(20, 2)
     exact = model.log_prob(audio, mel)
@@ -304,6 +365,11 @@ def test_bfloat16_autocast_keeps_the_sensitive_parts(model: WaveGlow) -> None:
         ({"conditional_scale": True}, "conditional_scale"),
         ({"split": "time"}, "choose 'channels' or 'frames'"),
         ({"n_late_group": 4}, "n_late_group"),
+        ({"band_temperature": [1.0, 1.0]}, "band_temperature shapes"),
+        (
+            {"squeeze": "lapped", "n_early_every": 0, "band_temperature": [1.0]},
+            "two or more factors",
+        ),
         (
             {"squeeze": "lapped", "n_group": 16, "n_early_every": 0, "n_late_group": 5},
             "must be smaller",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vocoder.audio import MelSpec
-from vocoder.flows import Bijection, Chain, FactorOut, InvertibleConv1x1, PLUConv1x1
+from vocoder.flows import Bijection, InvertibleConv1x1, PLUConv1x1
 from vocoder.models import Noise, WaveGlow
 
 OPSET = 18
@@ -45,7 +45,7 @@ def _with_constant_inverses(piece: nn.Module) -> None:
         for name, child in piece.named_children():
             if isinstance(child, InvertibleConv1x1 | PLUConv1x1):
                 setattr(piece, name, _Constant(child.inverse_matrix()))
-            elif isinstance(child, Chain | FactorOut | nn.ModuleList):
+            elif isinstance(child, Bijection | nn.ModuleList):
                 _with_constant_inverses(child)
 
 
@@ -59,12 +59,16 @@ class InferenceGraph(nn.Module):
     def __init__(self, model: WaveGlow) -> None:
         super().__init__()
         self.model = copy.deepcopy(model.fused())
+        self.shaping = self.model.noise_shaping()  # from the matrices that go in the next line
         _with_constant_inverses(self.model.flow)
 
     def forward(self, mel: Tensor, noise: Tensor) -> Tensor:
         batch, frames, hop = noise.shape
         z = noise.reshape(batch, frames * self.model.steps_per_frame, self.model.n_group)
-        audio = self.model.flow.inverse(z.transpose(1, 2), self.model._condition(mel))
+        z = z.transpose(1, 2)
+        if self.shaping is not None:
+            z = F.conv1d(z, self.shaping.unsqueeze(-1))
+        audio = self.model.flow.inverse(z, self.model._condition(mel))
         return audio.reshape(batch, frames * hop).clamp(-1, 1)
 
 

@@ -15,7 +15,15 @@ from .coupling import (
     ConditionalScale,
     Partition,
 )
-from .linear import InvertibleConv1x1, Mixing, PLUConv1x1, Swap, mixing_matrix
+from .linear import (
+    ChannelMixing,
+    InvertibleConv1x1,
+    Mixing,
+    PLUConv1x1,
+    Swap,
+    mixing_matrix,
+    values_key,
+)
 from .normalization import ActNorm, BatchNorm
 from .squeeze import AnotherSize, LappedTransform, Squeeze
 
@@ -30,6 +38,7 @@ __all__ = [
     "Chain",
     "ChannelHalves",
     "ChannelMask",
+    "ChannelMixing",
     "Checkerboard",
     "ConditionalScale",
     "FactorOut",
@@ -41,4 +50,5 @@ __all__ = [
     "Squeeze",
     "Swap",
     "mixing_matrix",
+    "values_key",
 ]

@@ -139,7 +139,7 @@ class AlternatingFrames(Partition):
     def merge(self, x: Tensor, target: Tensor) -> Tensor:
         context = self.context(x)
         pair = [target, context] if self.parity else [context, target]
-        return torch.stack(pair, dim=-1).flatten(-2)[..., : x.shape[-1]]
+        return torch.stack(pair, dim=-1).flatten(-2).narrow(-1, 0, x.shape[-1])
 
     def condition(self, condition: Tensor | None) -> Tensor | None:
         return None if condition is None else torch.cat(self._parts(condition), dim=1)

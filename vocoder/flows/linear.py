@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
@@ -39,14 +40,27 @@ def mixing_matrix(channels: int, kind: Mixing) -> Tensor:
     return torch.eye(channels)[orders[kind]]
 
 
-class _ChannelMixing(Bijection):
-    """What both forms of the 1x1 convolution share: apply W, apply a cached inverse of W."""
+def values_key(parameters: Iterable[nn.Parameter]) -> tuple[object, ...]:
+    """Changes when a parameter may have: what is computed from them is good while it is equal.
+
+    An optimiser or load_state_dict writes in place, which raises the version counter; .to() and
+    .data = swap the storage, which changes the pointer. Writes through .data go unnoticed.
+    """
+    return tuple((p._version, p.data_ptr(), p.dtype, p.device) for p in parameters)
+
+
+class ChannelMixing(Bijection):
+    """What both forms of the 1x1 convolution share: apply W, apply a cached inverse of W.
+
+    Args:
+        channels: number of channels.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.channels = channels
         self._inverse: Tensor | None = None
-        self._inverse_key: tuple[Any, ...] = ()
+        self._inverse_key: tuple[object, ...] = ()
 
     def matrix(self) -> Tensor:
         """W, (channels, channels), differentiable in the parameters."""
@@ -64,9 +78,7 @@ class _ChannelMixing(Bijection):
         if torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
             weight = self.matrix()
             return torch.linalg.inv(weight.to(promote(weight.dtype)))
-        # An optimiser or load_state_dict writes in place, which raises the version counter;
-        # .to() and .data = swap the storage, which changes the pointer.
-        key = tuple((p._version, p.data_ptr(), p.dtype, p.device) for p in self.parameters())
+        key = values_key(self.parameters())
         if self._inverse is None or key != self._inverse_key:
             with torch.no_grad():
                 weight = self.matrix()
@@ -95,7 +107,7 @@ class _ChannelMixing(Bijection):
             return F.conv1d(z.to(weight.dtype), weight.unsqueeze(-1))
 
 
-class InvertibleConv1x1(_ChannelMixing):
+class InvertibleConv1x1(ChannelMixing):
     r"""Full-matrix invertible 1x1 convolution.
 
     .. math:: z_{:,t} = W x_{:,t}, \qquad \log|\det| = T \log|\det W|
@@ -120,7 +132,7 @@ class InvertibleConv1x1(_ChannelMixing):
         return torch.linalg.slogdet(self.weight.to(promote(self.weight.dtype))).logabsdet
 
 
-class PLUConv1x1(_ChannelMixing):
+class PLUConv1x1(ChannelMixing):
     r"""Invertible 1x1 convolution kept in its PLU factors, as Glow proposes.
 
     .. math:: W = P L (U + \operatorname{diag}(\sigma e^{s})), \qquad

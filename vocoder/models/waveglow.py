@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,6 +19,7 @@ from vocoder.flows import (
     Bijection,
     Chain,
     ChannelHalves,
+    ChannelMixing,
     ConditionalScale,
     FactorOut,
     InvertibleConv1x1,
@@ -25,11 +27,13 @@ from vocoder.flows import (
     Mixing,
     PLUConv1x1,
     Squeeze,
+    values_key,
 )
 from vocoder.nn import GatedConvStack, TransposedUpsampling
 from vocoder.nn.weight_norm import fuse_weight_norm
 
-from .base import Array, Vocoder, _like, _tensor
+from .base import Array, Renderer, Vocoder, _like, _tensor
+from .folded import FoldedStream, Folding, Latents
 from .noise import Noise
 
 Split = Literal["channels", "frames"]
@@ -137,6 +141,11 @@ class WaveGlow(Vocoder):
         split: what the couplings split, "channels" (`ChannelHalves`) or "frames"
             (`AlternatingFrames`: every other one sets the even steps by the odd ones, and the
             stacks run at half the rate); a list is cycled through.
+        band_temperature: factors of the temperature at evenly spaced frequencies from 0 to half
+            the sample rate, two or more, interpolated linearly (see `noise_shaping`); for "lapped"
+            without early outputs and with one size of transform. None for 1 everywhere.
+        shared: all couplings use the body of the first one's stack (NanoFlow, see
+            `GatedConvStack`): as much work with far fewer parameters.
         n_late_group: if not 0, the second half of the steps works in a lapped transform of so many
             bands (`AnotherSize`); for "lapped" without early outputs.
 
@@ -167,6 +176,8 @@ class WaveGlow(Vocoder):
         weight_norm: bool = True,
         split: Split | list[Split] = "channels",
         n_late_group: int = 0,
+        shared: bool = False,
+        band_temperature: list[float] | None = None,
     ) -> None:
         super().__init__(mel_spec)
         hop = self.mel_spec.hop_length
@@ -189,6 +200,20 @@ class WaveGlow(Vocoder):
                 "n_late_group changes the size of the lapped transform between two steps: it needs "
                 "squeeze 'lapped' and no early outputs (n_early_every 0)"
             )
+        if band_temperature is not None:
+            if squeeze != "lapped" or n_early_every or n_late_group:
+                raise ValueError(
+                    "band_temperature shapes the noise of the bands of one lapped transform: it "
+                    "needs squeeze 'lapped', no early outputs (n_early_every 0) and n_late_group 0"
+                )
+            if len(band_temperature) < 2 or not all(0 <= f < math.inf for f in band_temperature):
+                raise ValueError(
+                    f"band_temperature is {band_temperature}: give two or more factors of 0 or "
+                    "more, from the lowest frequency to the highest"
+                )
+        self.band_temperature = band_temperature
+        self._shaping: Tensor | None = None
+        self._shaping_key: tuple[object, ...] = ()
         splits: Sequence[Split] = [split] if isinstance(split, str) else split
         for name in splits:
             if name not in ("channels", "frames"):
@@ -203,13 +228,15 @@ class WaveGlow(Vocoder):
             )
             condition_channels *= n_group
         self._fold = Squeeze(n_group)  # of the upsampled mel, to the rate of the latents
+        self._folding = Folding()
 
         mixings: Sequence[Mixing] = [mixing] if isinstance(mixing, str) else mixing
         reach = 0.0  # of all couplings together, in steps of the latents
+        body: GatedConvStack | None = None
 
         def one_step(step: int, width: int, rate: int = 1) -> list[Bijection]:
             """1x1 convolution and coupling of ``width`` channels, ``rate`` times as many steps."""
-            nonlocal reach
+            nonlocal reach, body
             kind = mixings[step % len(mixings)]
             over_frames = splits[step % len(splits)] == "frames"
             changed = width if over_frames else width - width // 2
@@ -222,7 +249,10 @@ class WaveGlow(Vocoder):
                 kernel_size=kernel_size,
                 weight_norm=weight_norm,
                 separable=separable,
+                body=body,
             )
+            if shared and body is None:
+                body = network
             # One of the stack's steps is two frames, and those of a pair are a frame apart.
             reach += (2 * network.reach + 1 if over_frames else network.reach) / rate
             before = sum(splits[i % len(splits)] == "frames" for i in range(step))
@@ -258,12 +288,12 @@ class WaveGlow(Vocoder):
         if conditional_scale:
             scale = BandScale(self.mel_spec, n_group, scale_channels, scale_kernel_size)
             pieces.append(ConditionalScale(scale))
-            frames += scale.reach
+            frames = scale.reach
         self.flow = Chain([*pieces, flow_steps(0, n_group)])
 
         if n_late_group:
             reach += 2  # what `AnotherSize` itself looks at
-        frames += math.ceil(reach / self.steps_per_frame)
+        frames = max(frames, math.ceil(reach / self.steps_per_frame))
         if squeeze == "lapped":
             frames += 1  # half a block into each neighbour
         before = 0 if self.upsampling is None else math.ceil(self.mel_spec.win_length / hop) - 1
@@ -342,6 +372,9 @@ class WaveGlow(Vocoder):
     def generate(
         self, mel: Tensor, noise: Noise, temperature: float, first_frame: int = 0
     ) -> Tensor:
+        folded = None if torch.is_grad_enabled() else self._folding.of(self)
+        if folded is not None:
+            return folded.run(mel, self._drawing(mel, noise, temperature, first_frame))
         extra = first_frame % self.frame_alignment
         if extra:
             mel = F.pad(mel, (extra, 0), mode="replicate")
@@ -356,16 +389,97 @@ class WaveGlow(Vocoder):
         drawn = noise.normal(first_frame, mel.shape[-1], hop)
         # (frames, steps, n_group) -> (n_group, frames * steps)
         z = drawn.reshape(-1, self.n_group).T * temperature
-        return z.to(device=self.device, dtype=self.dtype).expand(mel.shape[0], -1, -1)
+        z = z.to(device=self.device, dtype=self.dtype)
+        shaping = self.noise_shaping()
+        if shaping is not None:
+            z = shaping @ z
+        return z.expand(mel.shape[0], -1, -1)
 
-    def fused(self) -> WaveGlow:
+    def _drawing(
+        self, mel: Tensor, noise: Noise, temperature: float, first_frame: int = 0
+    ) -> Latents:
+        """`latents` piece by piece, for items as many as those of a mel."""
+
+        def draw(first: int, count: int) -> Tensor:
+            shape = mel[:1, :, :1].expand(mel.shape[0], -1, count)
+            return self.latents(shape, noise, temperature, first_frame + first)
+
+        return draw
+
+    def _in_windows(self, mel: Tensor, noise: Noise, temperature: float) -> Tensor:
+        if self._folding.of(self) is not None:
+            # Works in pieces itself, and needs no context for them.
+            return self.generate(mel, noise, temperature)
+        return super()._in_windows(mel, noise, temperature)
+
+    def _renderer(self, noise: Noise, temperature: float) -> tuple[tuple[int, int], Renderer]:
+        folded = self._folding.of(self)
+        if folded is None:
+            return super()._renderer(noise, temperature)
+        example = torch.zeros(1, self.mel_spec.n_mels, 1)
+        stream = FoldedStream(folded, 1, self._drawing(example, noise, temperature))
+
+        def render(window: Tensor, start: int, first: int, last: int) -> Tensor:
+            end = start + window.shape[2]
+            fresh = window[:, :, stream.pushed - start :]
+            return stream.push(fresh, last == end).transpose(0, 1).reshape(1, -1)
+
+        return (0, self._context_frames[1]), render
+
+    @torch.no_grad()
+    def noise_shaping(self) -> Tensor | None:
+        r"""The matrix that gives the noise of each band its temperature; None where all have one.
+
+        .. math:: z = \tau \, Q \operatorname{diag}(m) Q^\top \epsilon, \qquad
+            W_K \cdots W_1 = Q P
+
+        with epsilon standard normal, tau the temperature, m_b the factor of band b
+        (`band_temperature` at its centre), and Q the orthogonal factor of the polar decomposition
+        of all 1x1 convolutions together: the direction in the latents that each band is taken to.
+        What the couplings do to a band's level is left aside. With m = 1 it is plain temperature.
+
+        Returns:
+            (n_group, n_group), symmetric.
+        """
+        if self.band_temperature is None:
+            return None
+        mixings = [m for m in self.flow.modules() if isinstance(m, ChannelMixing)]
+        key = values_key(parameter for mixing in mixings for parameter in mixing.parameters())
+        if self._shaping is None or key != self._shaping_key:
+            product = torch.eye(self.n_group, dtype=torch.float64)
+            for mixing in mixings:
+                product = mixing.matrix().double().cpu() @ product
+            u, _, v = torch.linalg.svd(product)
+            q = u @ v
+            knots = np.linspace(0, 1, len(self.band_temperature))
+            centres = (np.arange(self.n_group) + 0.5) / self.n_group
+            factors = torch.from_numpy(np.interp(centres, knots, self.band_temperature))
+            self._shaping = ((q * factors) @ q.T).to(device=self.device, dtype=self.dtype)
+            self._shaping_key = key
+        return self._shaping
+
+    def train(self, mode: bool = True) -> WaveGlow:
+        # As for the inverses of the 1x1 convolutions: writes through .data go unnoticed.
+        self._shaping = None
+        self._folding.forget()
+        super().train(mode)
+        return self
+
+    def fused(self, dtype: torch.dtype = torch.float32) -> WaveGlow:
         """The same function without weight normalisation: what to use for inference.
+
+        Args:
+            dtype: what the couplings are computed in when audio is made on a CPU: float32, or
+                bfloat16, which is about twice as fast where the processor multiplies it
+                (AVX512_BF16, AMX) and rounds to 8 bits. Parameters and audio stay in float32, and
+                so does the likelihood.
 
         Returns:
             A new model in evaluation mode, on the same device, with ``weight_norm=False``.
         """
         model = WaveGlow(**{**self.config, "mel_spec": self.mel_spec, "weight_norm": False})
         model.load_state_dict(fuse_weight_norm(self.state_dict()))
+        model._folding = Folding(dtype)
         return model.to(device=self.device, dtype=self.dtype).eval()
 
     @property

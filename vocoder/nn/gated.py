@@ -35,6 +35,10 @@ class GatedConvStack(nn.Module):
             weights that come with the norm already fused.
         separable: depthwise-separable dilated convolutions (SqueezeWave, Zhai et al., 2020): a
             dilated convolution of each channel by itself, then a 1x1 convolution.
+        body: a stack of the same hidden width, depth and kernel whose W_l and R_l this one uses in
+            place of its own. First and last layer and V_l, whose bias tells the users of a body
+            apart, stay its own. The parameters of the body belong to that other stack, so both
+            must be parts of one model. Paper: NanoFlow (Lee, Kim and Yoon, 2020).
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class GatedConvStack(nn.Module):
         kernel_size: int = 3,
         weight_norm: bool = True,
         separable: bool = False,
+        body: GatedConvStack | None = None,
     ) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
@@ -79,14 +84,24 @@ class GatedConvStack(nn.Module):
         self.condition = (
             conv(condition_channels, 2 * channels * n_layers) if condition_channels else None
         )
-        self.dilated = nn.ModuleList(
-            conv(channels, 2 * channels, kernel_size, 2**layer) for layer in range(n_layers)
-        )
-        # The residual of the last layer would go nowhere, so that layer has a skip only.
-        self.residual_skip = nn.ModuleList(
-            conv(channels, channels if layer == n_layers - 1 else 2 * channels)
-            for layer in range(n_layers)
-        )
+        if body is None:
+            self.dilated = nn.ModuleList(
+                conv(channels, 2 * channels, kernel_size, 2**layer) for layer in range(n_layers)
+            )
+            # The residual of the last layer would go nowhere, so that layer has a skip only.
+            self.residual_skip = nn.ModuleList(
+                conv(channels, channels if layer == n_layers - 1 else 2 * channels)
+                for layer in range(n_layers)
+            )
+        else:
+            if (body.channels, body.n_layers, body.reach) != (channels, n_layers, self.reach):
+                raise ValueError(
+                    f"a body of {body.n_layers} layers of {body.channels} channels does not fit a "
+                    f"stack of {n_layers} of {channels}: they must agree, and so must kernel_size"
+                )
+            # Past nn.Module's registration: the parameters appear once, in the other stack.
+            object.__setattr__(self, "dilated", body.dilated)
+            object.__setattr__(self, "residual_skip", body.residual_skip)
         # Weight normalisation cannot hold a zero-initialised layer, so this one has none.
         self.end = nn.Conv1d(channels, out_channels, 1)
         nn.init.zeros_(self.end.weight)
