@@ -3,6 +3,7 @@
 from .causal import CausalGatedStack
 from .gated import GatedConvStack
 from .mixture import DiscretisedMixture, Distribution
+from .transformer import SequenceEncoder
 from .upsampling import LinearUpsampling, TransposedUpsampling
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "Distribution",
     "GatedConvStack",
     "LinearUpsampling",
+    "SequenceEncoder",
     "TransposedUpsampling",
 ]

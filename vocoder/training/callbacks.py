@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vocoder.evaluation.results import write_whole
-from vocoder.training.module import VocoderTraining
+from vocoder.training.module import Training, VocoderTraining
 
 
 class AveragedWeights(WeightAveraging):
@@ -72,11 +72,11 @@ class AveragedWeights(WeightAveraging):
         self._copy_average_to_current(pl_module)
 
     @property
-    def averaged(self) -> VocoderTraining:
+    def averaged(self) -> Training:
         """The module with the averaged weights, while training goes on."""
         assert self._average_model is not None
         module = self._average_model.module
-        assert isinstance(module, VocoderTraining)
+        assert isinstance(module, Training)
         return module
 
     # Lightning writes through .data, which leaves the version counters of the parameters as they
@@ -228,7 +228,7 @@ class Snapshots(Callback):
         spent = training_seconds(trainer) / 60
         if not self._left or spent < self._left[0] or not trainer.is_global_zero:
             return
-        assert isinstance(pl_module, VocoderTraining)
+        assert isinstance(pl_module, Training)
         folder = self.folder / f"{self._left.pop(0):g}min"
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         (average,) = (c for c in callbacks if isinstance(c, AveragedWeights))
@@ -267,7 +267,7 @@ class History(Callback):
     ) -> None:
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
-        assert isinstance(pl_module, VocoderTraining)
+        assert isinstance(pl_module, Training)
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         row = {
             "step": trainer.global_step,
@@ -342,7 +342,7 @@ def mel_picture(*mels: Tensor) -> Tensor:
 class TrainingBar(ProgressBar):
     """One line that shows how much of the budget is used, and what matters meanwhile.
 
-    Steps, training loss and held-out log-likelihood in nats per sample, seconds of audio seen per
+    Steps, training loss and held-out log-likelihood in nats, seconds of audio seen per
     second, skipped steps where there are any, and the time left of `max_time`.
     """
 
@@ -362,7 +362,7 @@ class TrainingBar(ProgressBar):
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        assert isinstance(pl_module, VocoderTraining)
+        assert isinstance(pl_module, Training)
         if not self._enabled or not trainer.is_global_zero:
             return
         self._started = time.monotonic()
@@ -386,7 +386,7 @@ class TrainingBar(ProgressBar):
     ) -> None:
         if self._bar is None:
             return
-        assert isinstance(pl_module, VocoderTraining)
+        assert isinstance(pl_module, Training)
         loss = float(trainer.callback_metrics["train/nll"])
         if math.isfinite(loss):
             # Crops differ by nats: smoothed over the last fifty steps or so.
@@ -398,10 +398,10 @@ class TrainingBar(ProgressBar):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         if self._bar is not None:
-            assert isinstance(pl_module, VocoderTraining)
+            assert isinstance(pl_module, Training)
             self._draw(trainer, pl_module)
 
-    def _draw(self, trainer: lightning.Trainer, pl_module: VocoderTraining) -> None:
+    def _draw(self, trainer: lightning.Trainer, pl_module: Training) -> None:
         self._drawn = time.monotonic()
         line = self._line(trainer, pl_module)
         used = pl_module.measure_budget()
@@ -411,11 +411,11 @@ class TrainingBar(ProgressBar):
         else:
             sys.stderr.write(f"{used:4.0%} {line}\n")
 
-    def _line(self, trainer: lightning.Trainer, pl_module: VocoderTraining) -> str:
+    def _line(self, trainer: lightning.Trainer, pl_module: Training) -> str:
         metrics = trainer.callback_metrics
         parts = [f"step {trainer.global_step:,}"]
         if self._loss is not None:
-            parts.append(f"loss {self._loss:.3f} nats/sample")
+            parts.append(f"loss {self._loss:.3f} nats/{pl_module.unit}")
         if "val/log_likelihood" in metrics:
             parts.append(f"held-out likelihood {float(metrics['val/log_likelihood']):.3f}")
         seen = (pl_module.samples_seen - self._samples) / pl_module.model.sample_rate

@@ -16,8 +16,8 @@ from vocoder.training.errors import TrainingError
 from vocoder.training.objectives import Objective
 
 
-class VocoderTraining(lightning.LightningModule):
-    r"""Trains a `Vocoder` with AdamW on an `Objective`.
+class Training(lightning.LightningModule):
+    r"""AdamW with a learning rate that falls along the budget: what all training here shares.
 
     Learning rate at optimiser step n (from 0), with b the fraction of the budget that is used up
     (steps over `max_steps` or training time over `max_time`, whichever is further along; 0 where
@@ -32,24 +32,22 @@ class VocoderTraining(lightning.LightningModule):
     all devices alike.
 
     Args:
-        model: what to train.
-        objective: what to minimise.
+        model: what to train; has a ``sample_rate`` and can ``save`` itself.
         learning_rate: eta, after warm-up.
         final_learning_rate: r, the fraction of `learning_rate` that is left at the end.
         warmup_steps: optimiser steps of linear warm-up.
         betas, weight_decay: of AdamW.
         gradient_clip: greatest norm of the gradient of all parameters together.
         max_skipped: so many skipped steps in a row end the training.
-        temperature: of the audio made at validation.
-        validation_syntheses: at most so many utterances are synthesised at each validation; the
-            likelihood is always that of all.
-        seed: of what the objective draws.
+        seed: of what training draws.
     """
+
+    unit = "sample"
+    """What the losses, in nats, are divided by."""
 
     def __init__(
         self,
-        model: Vocoder,
-        objective: Objective,
+        model: Any,
         learning_rate: float = 1e-3,
         final_learning_rate: float = 0.02,
         warmup_steps: int = 200,
@@ -57,13 +55,10 @@ class VocoderTraining(lightning.LightningModule):
         weight_decay: float = 0.0,
         gradient_clip: float = 1.0,
         max_skipped: int = 50,
-        temperature: float = 0.667,
-        validation_syntheses: int = 20,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.model = model
-        self.objective = objective
         self.learning_rate = learning_rate
         self.final_learning_rate = final_learning_rate
         self.warmup_steps = warmup_steps
@@ -71,11 +66,9 @@ class VocoderTraining(lightning.LightningModule):
         self.weight_decay = weight_decay
         self.gradient_clip = gradient_clip
         self.max_skipped = max_skipped
-        self.temperature = temperature
-        self.validation_syntheses = validation_syntheses
         self.seed = seed
         self.crops_seen = 0
-        """Crops drawn so far by all devices together: where the crop sampler resumes."""
+        """Crops (or utterances) drawn so far by all devices together: where sampling resumes."""
         self.samples_seen = 0
         """Samples of audio trained on so far by all devices together."""
         self.skipped = 0
@@ -120,16 +113,8 @@ class VocoderTraining(lightning.LightningModule):
                 used = max(used, elapsed / max(elapsed + left, 1e-9))
         return min(used, 1.0)
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        audio = batch["audio"]
-        world = self.trainer.world_size
-        # Stateless as the crops are, so that a resumed run draws what an unbroken one would.
-        draw = (self.seed * 1_000_003 + self.crops_seen) * world + self.global_rank
-        generator = torch.Generator(audio.device).manual_seed(draw % 2**63)
-        mel = self.model.mel(batch["clean"])
-        terms = self.objective(self.model, audio, mel, self.budget_used, generator)
-        self.crops_seen += audio.shape[0] * world
-        self.samples_seen += audio.numel() * world
+    def logged(self, terms: dict[str, Tensor]) -> Tensor:
+        """Log the terms of a training step, and return what to differentiate of ``loss``."""
         for name, value in terms.items():
             self.log(f"train/{name}", value.detach())
         self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
@@ -170,6 +155,46 @@ class VocoderTraining(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         for name, value in checkpoint["vocoder_training"].items():
             setattr(self, name, value)
+
+
+class VocoderTraining(Training):
+    """Trains a `Vocoder` on an `Objective`.
+
+    Args:
+        model: what to train.
+        objective: what to minimise.
+        temperature: of the audio made at validation.
+        validation_syntheses: at most so many utterances are synthesised at each validation; the
+            likelihood is always that of all.
+        optimisation: see `Training`.
+    """
+
+    model: Vocoder
+
+    def __init__(
+        self,
+        model: Vocoder,
+        objective: Objective,
+        temperature: float = 0.667,
+        validation_syntheses: int = 20,
+        **optimisation: Any,
+    ) -> None:
+        super().__init__(model, **optimisation)
+        self.objective = objective
+        self.temperature = temperature
+        self.validation_syntheses = validation_syntheses
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        audio = batch["audio"]
+        world = self.trainer.world_size
+        # Stateless as the crops are, so that a resumed run draws what an unbroken one would.
+        draw = (self.seed * 1_000_003 + self.crops_seen) * world + self.global_rank
+        generator = torch.Generator(audio.device).manual_seed(draw % 2**63)
+        mel = self.model.mel(batch["clean"])
+        terms = self.objective(self.model, audio, mel, self.budget_used, generator)
+        self.crops_seen += audio.shape[0] * world
+        self.samples_seen += audio.numel() * world
+        return self.logged(terms)
 
     # -- validation ----------------------------------------------------------------------------
 

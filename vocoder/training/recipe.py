@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from vocoder.checkpoints import CheckpointError
@@ -69,9 +70,75 @@ _OURS = {
 }
 
 
-def parser(description: str) -> ArgumentParser:
+class Recipe:
+    """What differs between recipes; this one trains a vocoder on crops of speech.
+
+    Args:
+        description: for `--help`.
+        default_config: used when the command line names no `--config`.
+        sample: the corpus that `--data sample` means.
+    """
+
+    program = "train.py"
+    """Name in messages."""
+
+    def __init__(self, description: str, default_config: Path, sample: Path) -> None:
+        self.description = description
+        self.default_config = default_config
+        self.sample = sample
+
+    def add_arguments(self, options: ArgumentParser) -> None:
+        """The groups of options that `build` makes objects of."""
+        options.add_subclass_arguments(Vocoder, "model", required=True)
+        options.add_subclass_arguments(Objective, "objective", required=True)
+        options.add_class_arguments(
+            VocoderTraining, "training", skip={"model", "objective", "seed"}, instantiate=False
+        )
+        options.add_class_arguments(
+            SpeechData, "speech", skip={"mel_spec", "folder", "cache", "seed"}, instantiate=False
+        )
+
+    def build(self, made: Namespace, config: Namespace) -> tuple[Any, Any]:
+        """The Lightning module and the data module."""
+        module = VocoderTraining(
+            made.model, made.objective, **made.training.as_dict(), seed=config.seed
+        )
+        data = SpeechData(
+            module.model.mel_spec,
+            corpus_folder(config.data, self.sample),
+            Path(config.cache),
+            **made.speech.as_dict(),
+            seed=config.seed,
+        )
+        return module, data
+
+    def begin(self, module: Any, data: Any) -> None:
+        """Called once, before a new run starts, when the data is there."""
+
+    def callbacks(self) -> list[lightning.Callback]:
+        """Callbacks beside those that every recipe has."""
+        return [HeldOutSound()]
+
+    def load(self, path: str) -> Any:
+        """The model that `--start_from` names, with its weights as they were trained."""
+        return load_checkpoint(path)
+
+    def report(
+        self,
+        run: Path,
+        trainer: lightning.Trainer,
+        module: Any,
+        data: Any,
+        rows: list[dict[str, Any]],
+        seed: int,
+    ) -> None:
+        """Write what the run leaves behind."""
+        write_report(run, trainer, module, data, rows, seed)
+
+
+def parser(recipe: Recipe) -> ArgumentParser:
     """The options of a training recipe; the keys of its YAML files are the same."""
-    options = ArgumentParser(prog="train.py", description=description)
+    options = ArgumentParser(prog=recipe.program, description=recipe.description)
     options.add_argument(
         "--config", action="config", help="YAML of these options; may be repeated, the later wins"
     )
@@ -108,14 +175,7 @@ def parser(description: str) -> ArgumentParser:
         help="keep the averaged model after so many minutes of training, in RUN/snapshots",
     )
     options.add_argument("--cache", type=str, default="data/prepared", help="for decoded corpora")
-    options.add_subclass_arguments(Vocoder, "model", required=True)
-    options.add_subclass_arguments(Objective, "objective", required=True)
-    options.add_class_arguments(
-        VocoderTraining, "training", skip={"model", "objective", "seed"}, instantiate=False
-    )
-    options.add_class_arguments(
-        SpeechData, "speech", skip={"mel_spec", "folder", "cache", "seed"}, instantiate=False
-    )
+    recipe.add_arguments(options)
     options.add_class_arguments(AveragedWeights, "average", instantiate=False)
     skipped = {name for name, skip in _OURS.items() if skip}
     options.add_class_arguments(lightning.Trainer, "trainer", skip=skipped, instantiate=False)
@@ -123,18 +183,11 @@ def parser(description: str) -> ArgumentParser:
     return options
 
 
-def main(
-    description: str,
-    default_config: Path,
-    sample: Path,
-    arguments: Sequence[str] | None = None,
-) -> int:
+def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
     """Run a recipe; returns the exit code.
 
     Args:
-        description: for `--help`.
-        default_config: used when the command line names no `--config`.
-        sample: the corpus that `--data sample` means.
+        recipe: what to train.
         arguments: the command line, `sys.argv[1:]` by default.
     """
     logging.basicConfig(format="%(message)s", level=logging.INFO)
@@ -145,11 +198,11 @@ def main(
         warnings.filterwarnings("ignore", message)
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not any(word == "--config" or word.startswith("--config=") for word in words):
-        words = ["--config", str(default_config), *words]
-    options = parser(description)
+        words = ["--config", str(recipe.default_config), *words]
+    options = parser(recipe)
     config = options.parse_args(words)
     try:
-        train(options, config, sample)
+        train(recipe, options, config)
     except Interrupted as stop:
         log.info("stopped by %s; the same command goes on from here", stop)
         return 130
@@ -157,12 +210,12 @@ def main(
         log.info("stopped by SIGTERM; the same command goes on from here")
         return 143
     except (TrainingError, CorpusError, CheckpointError, MisconfigurationException) as error:
-        sys.stderr.write(f"train.py: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"{recipe.program}: {' '.join(str(error).split())}\n")
         return 2
     return 0
 
 
-def train(options: ArgumentParser, config: Namespace, sample: Path) -> None:
+def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
     """Train as `config` says: find the data, resume or start, fit, write model and report."""
     budget = duration(config.max_time) if config.max_time else None
     if budget is None and not config.max_steps:
@@ -173,20 +226,11 @@ def train(options: ArgumentParser, config: Namespace, sample: Path) -> None:
     lightning.seed_everything(config.seed, verbose=False)
     with readable("the configuration cannot be built"):
         made = options.instantiate(config)
-        module = VocoderTraining(
-            made.model, made.objective, **made.training.as_dict(), seed=config.seed
-        )
+        module, data = recipe.build(made, config)
         averaged = AveragedWeights(**made.average.as_dict())
         snapshots = Snapshots(run / "snapshots", config.snapshot_minutes)
-        data = SpeechData(
-            module.model.mel_spec,
-            corpus_folder(config.data, sample),
-            Path(config.cache),
-            **made.speech.as_dict(),
-            seed=config.seed,
-        )
     if config.start_from and checkpoint is None:
-        start_from(module.model, config.start_from)
+        start_from(module.model, recipe.load(config.start_from), config.start_from)
 
     if first_process():
         # Before Lightning starts other processes, which would wait for one that failed.
@@ -211,7 +255,7 @@ def train(options: ArgumentParser, config: Namespace, sample: Path) -> None:
                 Timer(budget, verbose=False),
                 averaged,
                 snapshots,
-                HeldOutSound(),
+                *recipe.callbacks(),
                 history,
                 TrainingBar(),
                 LastCheckpoint(run / "last.ckpt", config.save_every),
@@ -222,12 +266,13 @@ def train(options: ArgumentParser, config: Namespace, sample: Path) -> None:
         write_whole(run / "config.yaml", options.dump(config).encode())
         announce(run, module.model, data, checkpoint)
     if checkpoint is None:
+        recipe.begin(module, data)
         trainer.validate(module, data, verbose=False)
     trainer.fit(module, data, ckpt_path=checkpoint, weights_only=False)
     averaged.apply_to(module)
     trainer.validate(module, data, verbose=False)
     if trainer.is_global_zero:
-        write_report(run, trainer, module, data, history.rows(), config.seed)
+        recipe.report(run, trainer, module, data, history.rows(), config.seed)
     if trainer.world_size > 1:
         # The others wait for the report: Lightning takes one that has left early for a failure
         # and kills the rest, and one that leaves with its group open may well end in an abort.
@@ -307,13 +352,15 @@ def differing_keys(a: Any, b: Any, name: str) -> list[str]:
     return [] if a == b else [name]
 
 
-def start_from(model: Vocoder, path: str) -> None:
-    """Copy the weights of a trained model into `model`, weight-normalised or fused as either is.
+def start_from(model: nn.Module, trained: nn.Module, path: str) -> None:
+    """Copy the weights of a trained model, read from `path`, into `model`.
+
+    Either may be weight-normalised or fused.
 
     Raises:
         TrainingError: its weights are of other shapes.
     """
-    weights = fuse_weight_norm(load_checkpoint(path).state_dict())
+    weights = fuse_weight_norm(trained.state_dict())
     own = fuse_weight_norm(model.state_dict()).keys()
     different = sorted(own ^ weights.keys())
     if different:
@@ -340,7 +387,7 @@ def corpus_folder(data: str | None, sample: Path) -> Path:
     return find_ljspeech() or download_ljspeech()
 
 
-def check_rate(data: SpeechData) -> None:
+def check_rate(data: Any) -> None:
     """Say so where the recordings hold less than the model's sample rate promises."""
     original = data.prepared.original_sample_rate
     if original < data.mel_spec.sample_rate and first_process():
@@ -354,7 +401,7 @@ def check_rate(data: SpeechData) -> None:
         )
 
 
-def announce(run: Path, model: Vocoder, data: SpeechData, checkpoint: Path | None) -> None:
+def announce(run: Path, model: Any, data: Any, checkpoint: Path | None) -> None:
     """One paragraph at the start: what is trained, on what, where."""
     parameters = sum(p.numel() for p in model.parameters())
     prepared, split = data.prepared, data.split

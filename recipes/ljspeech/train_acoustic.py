@@ -1,0 +1,30 @@
+"""Train the acoustic model, text to mel, on LJSpeech or on any English corpus in its layout.
+
+    python recipes/ljspeech/train_acoustic.py                      LJSpeech
+    python recipes/ljspeech/train_acoustic.py --data my-voice      a corpus of your own
+    python recipes/ljspeech/train_acoustic.py --data data/synthetic-english --speech.prefix joe-
+
+The last trains on one voice of a corpus of several. The same command again goes on where it
+stopped. All options: --help; the resulting configuration: --print_config.
+"""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+if __name__ == "__main__":
+    try:
+        from vocoder.training.acoustic import AcousticRecipe
+        from vocoder.training.recipe import main
+    except ModuleNotFoundError as error:
+        sys.exit(
+            f"train_acoustic.py: {error.name} is not installed: run `pip install .` in the "
+            "repository"
+        )
+    recipe = AcousticRecipe(
+        description="Train the acoustic model on LJSpeech, or on any corpus in its layout.",
+        default_config=HERE / "config" / "acoustic.yaml",
+        sample=HERE / "sample",
+    )
+    sys.exit(main(recipe))

@@ -1,0 +1,425 @@
+"""Training of the acoustic model, on whole utterances in batches of like length."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from jsonargparse import ArgumentParser, Namespace
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from vocoder.audio import LogMel, MelSpec
+from vocoder.corpus import CorpusError, Split, read_corpus, split
+from vocoder.text.acoustic import AcousticModel, Batch, load_checkpoint
+from vocoder.text.alignment import alignment_posterior
+from vocoder.text.frontend import SYMBOLS, TextError, phonemes
+from vocoder.training.module import Training
+from vocoder.training.prepared import PreparedCorpus, prepare
+from vocoder.training.recipe import Recipe, corpus_folder
+
+log = logging.getLogger("vocoder.training")
+
+Item = tuple[Tensor, Tensor]
+"""Symbols (symbols,) and mel (n_mels, frames) of an utterance."""
+
+
+class Utterances(Dataset[Item]):
+    """Utterances that are drawn again and again, each time with other noise on the mel.
+
+    Item (n, i), the i-th utterance as the n-th that is drawn, depends on nothing else.
+
+    Args:
+        items: the utterances.
+        noise: standard deviation of the noise, in nats of the log-mel.
+        seed: another seed gives other noise.
+    """
+
+    def __init__(self, items: Sequence[Item], noise: float, seed: int) -> None:
+        self.items = items
+        self.noise = noise
+        self.seed = seed
+
+    def __getitem__(self, index: tuple[int, int]) -> Item:  # type: ignore[override]
+        n, i = index
+        symbols, mel = self.items[i]
+        return symbols, noisy(mel, self.noise, self.seed * 1_000_003 + n)
+
+
+class LikeLengths(Sampler[list[tuple[int, int]]]):
+    """Batches without end of utterances of about the same length, from utterance `start` on.
+
+    An epoch sorts the utterances by length, a little shaken so that no two epochs have the same
+    batches, cuts the list into batches (what is left over waits for another epoch) and shuffles
+    these. Epoch e depends on (seed, e) alone, so a run that resumes repeats and skips none. With
+    several devices, one batch goes to each in turn.
+
+    Args:
+        frames: length of each utterance.
+        batch_size: utterances per batch and device.
+        start: utterances drawn before by all devices together.
+        seed: another seed gives another order.
+    """
+
+    def __init__(
+        self,
+        frames: Sequence[int],
+        batch_size: int,
+        start: int = 0,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.frames = np.asarray(frames)
+        self.batch_size = min(batch_size, len(frames))
+        self.start = start
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        per_epoch = len(self.frames) // self.batch_size
+        first = self.start // self.batch_size + self.rank
+        epoch, batches = -1, []
+        for batch in itertools.count(first, self.world_size):
+            if batch // per_epoch != epoch:
+                epoch = batch // per_epoch
+                batches = self._epoch(epoch)
+            drawn = batch * self.batch_size
+            yield [(drawn + k, int(i)) for k, i in enumerate(batches[batch % per_epoch])]
+
+    def _epoch(self, epoch: int) -> list[Any]:
+        rng = np.random.default_rng((self.seed, epoch))
+        shaken = self.frames * rng.uniform(0.9, 1.1, len(self.frames))
+        order = np.argsort(shaken)
+        spare = len(order) % self.batch_size
+        order = np.delete(order, rng.choice(len(order), spare, replace=False))
+        batches = order.reshape(-1, self.batch_size)
+        return list(batches[rng.permutation(len(batches))])
+
+
+class TextAndSpeech(lightning.LightningDataModule):
+    """Phonemes and mels of a corpus in LJSpeech's layout, held in memory.
+
+    Mels get a little noise, always the same in validation: bands of digital silence lie at the
+    floor of the logarithm, where a density would have no bound.
+
+    Args:
+        mel_spec: of the model.
+        folder: the corpus.
+        cache: where prepared corpora are kept.
+        prefix: use only utterances whose id begins so: one voice of a corpus of several.
+        batch_size: utterances per step and device.
+        noise: standard deviation of the noise on the mels, in nats.
+        longest_seconds: longer utterances are not trained on.
+        validation_fraction: share of the utterances held out for validation; see `corpus.split`.
+        test_fraction: share held out for testing.
+        validation_utterances: at most so many are used at each validation.
+        seed: of order and noise.
+    """
+
+    def __init__(
+        self,
+        mel_spec: MelSpec,
+        folder: Path,
+        cache: Path,
+        prefix: str = "",
+        batch_size: int = 16,
+        noise: float = 0.05,
+        longest_seconds: float = 12.0,
+        validation_fraction: float = 0.02,
+        test_fraction: float = 0.02,
+        validation_utterances: int = 20,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}: it must be at least 1")
+        self.mel_spec = mel_spec
+        self.folder = folder
+        self.cache = cache
+        self.prefix = prefix
+        self.batch_size = batch_size
+        self.noise = noise
+        self.longest_seconds = longest_seconds
+        self.validation_fraction = validation_fraction
+        self.test_fraction = test_fraction
+        self.validation_utterances = validation_utterances
+        self.seed = seed
+        self._prepared: PreparedCorpus | None = None
+
+    def prepare_data(self) -> None:
+        prepare(self._corpus(), self.mel_spec.sample_rate, self.cache)
+
+    def _corpus(self) -> Any:
+        corpus = read_corpus(self.folder)
+        chosen = tuple(u for u in corpus.utterances if u.id.startswith(self.prefix))
+        if not chosen:
+            raise CorpusError(
+                f"no utterance of {self.folder} has an id that begins with {self.prefix!r}: the "
+                f"first is {corpus.utterances[0].id}"
+            )
+        return replace(corpus, utterances=chosen)
+
+    def setup(self, stage: str | None = None) -> None:
+        if self._prepared is not None:
+            return
+        corpus = self._corpus()
+        self._prepared = prepare(corpus, self.mel_spec.sample_rate, self.cache)
+        whole = split(
+            [u.id for u in corpus.utterances], self.validation_fraction, self.test_fraction
+        )
+        log_mel = LogMel(self.mel_spec)
+        unreadable: list[str] = []
+        self.phonemes: dict[str, list[str]] = {}
+        self.mels: dict[str, Tensor] = {}
+        for utterance in corpus.utterances:
+            if utterance.id not in self._prepared.entries:
+                continue
+            try:
+                self.phonemes[utterance.id] = phonemes(utterance.normalised)
+            except TextError as error:
+                unreadable.append(f"{utterance.id} ({error})")
+                continue
+            audio = torch.from_numpy(self._prepared.audio(utterance.id).astype(np.float32) / 32768)
+            self.mels[utterance.id] = even(log_mel(audio))
+        if unreadable:
+            log.warning("%s: %d utterances left out, text unreadable (first: %s)", corpus.name,
+                        len(unreadable), unreadable[0])  # fmt: skip
+        longest = self.longest_seconds * self.mel_spec.sample_rate / self.mel_spec.hop_length
+        usable = {id for id, mel in self.mels.items() if mel.shape[1] <= longest}
+        self.split = Split(
+            tuple(id for id in whole.train if id in usable),
+            tuple(id for id in whole.validation if id in usable),
+            tuple(id for id in whole.test if id in usable),
+        )
+        for name in ("train", "validation", "test"):
+            if not getattr(self.split, name):
+                raise CorpusError(f"{self.folder}: every utterance for {name} had to be left out")
+
+    @property
+    def prepared(self) -> PreparedCorpus:
+        """The prepared corpus; there once `setup` has run."""
+        assert self._prepared is not None
+        return self._prepared
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of every band over the training set, (n_mels,) each."""
+        frames = torch.cat([self.mels[id] for id in self.split.train], dim=1).double()
+        variance = frames.var(dim=1, correction=0) + self.noise**2
+        return frames.mean(dim=1).float(), variance.sqrt().float()
+
+    def items(self, ids: Sequence[str], model: AcousticModel) -> list[Item]:
+        """Symbols and clean mels; an utterance with less than a frame a state is left out."""
+        items = []
+        for id in ids:
+            symbols = model.indices(self.phonemes[id])
+            if len(symbols) * model.states > self.mels[id].shape[1]:
+                log.warning("%s is left out: its text is too long for its sound", id)
+                continue
+            items.append((symbols, self.mels[id]))
+        return items
+
+    def held_out(self, ids: Sequence[str], model: AcousticModel) -> list[Item]:
+        """Items with noise that never changes."""
+        return [
+            (symbols, noisy(mel, self.noise, zlib.crc32(symbols.numpy().tobytes())))
+            for symbols, mel in self.items(ids, model)
+        ]
+
+    def train_dataloader(self) -> DataLoader[Item]:
+        trainer: Any = self.trainer
+        module = trainer.lightning_module
+        items = self.items(self.split.train, module.model)
+        sampler = LikeLengths(
+            [mel.shape[1] for _, mel in items],
+            self.batch_size,
+            module.crops_seen,  # kept in its checkpoints
+            self.seed,
+            trainer.global_rank,
+            trainer.world_size,
+        )
+        data = Utterances(items, self.noise, self.seed)
+        return DataLoader(data, batch_sampler=sampler, collate_fn=collate)
+
+    def val_dataloader(self) -> DataLoader[Item]:
+        trainer: Any = self.trainer
+        ids = self.split.validation[: self.validation_utterances]
+        items: Any = self.held_out(ids, trainer.lightning_module.model)
+        return DataLoader(items, batch_size=1, collate_fn=collate)
+
+
+class AcousticTraining(Training):
+    r"""Trains an `AcousticModel` by maximum likelihood.
+
+    .. math:: -\frac{1}{T M} \log p(x \mid c, \hat d) + \lambda\, \mathrm{duration}
+
+    with the best alignment found anew at every step. For the first `diagonal_steps` steps paths
+    near the diagonal are preferred, less and less.
+
+    Args:
+        model: what to train.
+        diagonal_steps: steps over which the preference for the diagonal fades away.
+        diagonal_weight: its weight at first.
+        duration_weight: lambda, of the duration predictor, which shares nothing with the rest.
+        temperature: of the mels made at validation.
+        optimisation: see `Training`.
+    """
+
+    model: AcousticModel
+    unit = "mel element"
+
+    def __init__(
+        self,
+        model: AcousticModel,
+        diagonal_steps: int = 1000,
+        diagonal_weight: float = 10.0,
+        duration_weight: float = 0.1,
+        temperature: float = 0.333,
+        **optimisation: Any,
+    ) -> None:
+        super().__init__(model, **optimisation)
+        self.diagonal_steps = diagonal_steps
+        self.diagonal_weight = diagonal_weight
+        self.duration_weight = duration_weight
+        self.temperature = temperature
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        left = max(1 - self.global_step / max(self.diagonal_steps, 1), 0.0)
+        terms = self.model.training_terms(batch, diagonal=self.diagonal_weight * left)
+        loss = terms["nll"] + self.duration_weight * terms["duration"]
+        world = self.trainer.world_size
+        self.crops_seen += len(batch.frames) * world
+        self.samples_seen += int(batch.frames.sum()) * self.model.mel_spec.hop_length * world
+        return self.logged({"loss": loss, "nll": terms["nll"], "duration": terms["duration"]})
+
+    def on_validation_epoch_start(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._elements = 0
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score one held-out utterance, and make its mel with the durations it was aligned to."""
+        # In float32 whatever the precision of the training, so that runs can be compared.
+        with torch.autocast(batch.mel.device.type, enabled=False):
+            scores = held_out_scores(self.model, batch, self.temperature)
+        for name, value in scores.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._elements += batch.mel.numel()
+
+    def on_validation_epoch_end(self) -> None:
+        sums = self._sums
+        self.log("val/log_likelihood", sums["log_likelihood"] / self._elements, sync_dist=True)
+        self.log("val/mel_distance", sums["mel_distance"] / self._elements, sync_dist=True)
+        error = sums["duration_error"] / sums["symbols"]
+        self.log("val/duration_error", error, sync_dist=True)
+        self.log("val/length_error", sums["length_error"] / sums["frames"], sync_dist=True)
+        self.log("val/certainty", sums["certainty"] / sums["frames"], sync_dist=True)
+
+
+@torch.no_grad()
+def held_out_scores(model: AcousticModel, batch: Batch, temperature: float) -> dict[str, float]:
+    """Sums over one utterance.
+
+    log_likelihood: in nats, given the best alignment.
+    mel_distance: of absolute differences in nats between the mel and one made with its durations.
+    duration_error: of absolute differences in frames between aligned and predicted durations.
+    length_error: absolute difference in frames between its length and the predicted one.
+    certainty: of the probability of each frame's likeliest state (see `alignment_posterior`).
+    frames, symbols: their numbers.
+    """
+    prior = model.prior(batch.symbols, batch.symbol_counts)
+    z, log_det = model(batch.mel, batch.frames)
+    durations = model.align(z, batch.frames, prior)
+    likelihood = model.log_likelihood(z, log_det, batch.frames, prior, durations)
+    made = model.render(prior, durations, temperature, seed=0)
+    nats = math.log(10) if model.mel_spec.log_base == "10" else 1.0
+    predicted = prior.log_duration[0].exp().reshape(-1, model.states).sum(1)
+    aligned = durations[0].reshape(-1, model.states).sum(1)
+    posterior = alignment_posterior(model.alignment_scores(z, prior)[0].cpu())
+    return {
+        "log_likelihood": float(likelihood),
+        "mel_distance": nats * float((made - batch.mel).abs().sum()),
+        "duration_error": float((predicted - aligned).abs().sum()),
+        "length_error": float((predicted.sum() - aligned.sum()).abs()),
+        "certainty": float(posterior.amax(dim=1).sum()),
+        "frames": float(batch.mel.shape[2]),
+        "symbols": float(batch.symbols.shape[1]),
+    }
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Items padded with zeros to the longest."""
+    counts = torch.tensor([len(symbols) for symbols, _ in items])
+    frames = torch.tensor([mel.shape[1] for _, mel in items])
+    symbols = torch.zeros(len(items), int(counts.max()), dtype=torch.long)
+    mel = torch.zeros(len(items), items[0][1].shape[0], int(frames.max()))
+    for row, (own_symbols, own_mel) in enumerate(items):
+        symbols[row, : len(own_symbols)] = own_symbols
+        mel[row, :, : own_mel.shape[1]] = own_mel
+    return Batch(symbols, counts, mel, frames)
+
+
+def even(mel: Tensor) -> Tensor:
+    """The mel without its last frame if the number of frames is odd."""
+    return mel[:, : mel.shape[1] // 2 * 2]
+
+
+def noisy(mel: Tensor, noise: float, seed: int) -> Tensor:
+    """The mel with normal noise of the given standard deviation."""
+    generator = torch.Generator().manual_seed(seed)
+    return mel + noise * torch.randn(mel.shape, generator=generator)
+
+
+class AcousticRecipe(Recipe):
+    """Trains the acoustic model on a corpus of English speech with text."""
+
+    program = "train_acoustic.py"
+
+    def add_arguments(self, options: ArgumentParser) -> None:
+        options.add_class_arguments(AcousticModel, "model", skip={"symbols"}, instantiate=False)
+        options.add_class_arguments(
+            AcousticTraining, "training", skip={"model", "seed"}, instantiate=False
+        )
+        skip = {"mel_spec", "folder", "cache", "seed"}
+        options.add_class_arguments(TextAndSpeech, "speech", skip=skip, instantiate=False)
+
+    def build(self, made: Namespace, config: Namespace) -> tuple[Any, Any]:
+        model = AcousticModel(SYMBOLS, **made.model.as_dict())
+        module = AcousticTraining(model, **made.training.as_dict(), seed=config.seed)
+        data = TextAndSpeech(
+            model.mel_spec,
+            corpus_folder(config.data, self.sample),
+            Path(config.cache),
+            **made.speech.as_dict(),
+            seed=config.seed,
+        )
+        return module, data
+
+    def begin(self, module: Any, data: Any) -> None:
+        module.model.normalise_by(*data.statistics())
+
+    def callbacks(self) -> list[lightning.Callback]:
+        return []
+
+    def load(self, path: str) -> Any:
+        return load_checkpoint(path)
+
+    def report(
+        self,
+        run: Path,
+        trainer: lightning.Trainer,
+        module: Any,
+        data: Any,
+        rows: list[dict[str, Any]],
+        seed: int,
+    ) -> None:
+        module.model.eval().save(run / "model", half=True)
