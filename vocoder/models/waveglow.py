@@ -146,6 +146,9 @@ class WaveGlow(Vocoder):
             without early outputs and with one size of transform. None for 1 everywhere.
         shared: all couplings use the body of the first one's stack (NanoFlow, see
             `GatedConvStack`): as much work with far fewer parameters.
+        look_ahead: steps of the latents that each coupling looks ahead at most (see
+            `GatedConvStack`), for streaming with a short delay; a list is cycled through. None for
+            as many as it looks back. `context_frames` tells what all of them come to.
         n_late_group: if not 0, the second half of the steps works in a lapped transform of so many
             bands (`AnotherSize`); for "lapped" without early outputs.
 
@@ -178,6 +181,7 @@ class WaveGlow(Vocoder):
         n_late_group: int = 0,
         shared: bool = False,
         band_temperature: list[float] | None = None,
+        look_ahead: int | list[int] | None = None,
     ) -> None:
         super().__init__(mel_spec)
         hop = self.mel_spec.hop_length
@@ -231,12 +235,14 @@ class WaveGlow(Vocoder):
         self._folding = Folding()
 
         mixings: Sequence[Mixing] = [mixing] if isinstance(mixing, str) else mixing
-        reach = 0.0  # of all couplings together, in steps of the latents
+        # Of all couplings together, in steps of the latents.
+        reach = ahead = 0.0
+        aheads = look_ahead if isinstance(look_ahead, list) else [look_ahead]
         body: GatedConvStack | None = None
 
         def one_step(step: int, width: int, rate: int = 1) -> list[Bijection]:
             """1x1 convolution and coupling of ``width`` channels, ``rate`` times as many steps."""
-            nonlocal reach, body
+            nonlocal reach, ahead, body
             kind = mixings[step % len(mixings)]
             over_frames = splits[step % len(splits)] == "frames"
             changed = width if over_frames else width - width // 2
@@ -250,11 +256,13 @@ class WaveGlow(Vocoder):
                 weight_norm=weight_norm,
                 separable=separable,
                 body=body,
+                look_ahead=aheads[step % len(aheads)],
             )
             if shared and body is None:
                 body = network
             # One of the stack's steps is two frames, and those of a pair are a frame apart.
             reach += (2 * network.reach + 1 if over_frames else network.reach) / rate
+            ahead += (2 * network.look_ahead + 1 if over_frames else network.look_ahead) / rate
             before = sum(splits[i % len(splits)] == "frames" for i in range(step))
             partition = AlternatingFrames(before % 2) if over_frames else ChannelHalves()
             return [
@@ -284,20 +292,23 @@ class WaveGlow(Vocoder):
             )
         pieces: list[Bijection] = []
         pieces.append(LappedTransform(n_group) if squeeze == "lapped" else Squeeze(n_group))
-        frames = 0
+        scale_reach = 0
         if conditional_scale:
             scale = BandScale(self.mel_spec, n_group, scale_channels, scale_kernel_size)
             pieces.append(ConditionalScale(scale))
-            frames = scale.reach
+            scale_reach = scale.reach
         self.flow = Chain([*pieces, flow_steps(0, n_group)])
 
         if n_late_group:
-            reach += 2  # what `AnotherSize` itself looks at
-        frames = max(frames, math.ceil(reach / self.steps_per_frame))
-        if squeeze == "lapped":
-            frames += 1  # half a block into each neighbour
-        before = 0 if self.upsampling is None else math.ceil(self.mel_spec.win_length / hop) - 1
-        self._context_frames = (frames + before, frames)
+            reach, ahead = reach + 2, ahead + 2  # what `AnotherSize` itself looks at
+        lap = int(squeeze == "lapped")  # half a block into each neighbour
+        past, future = (
+            max(scale_reach, math.ceil(steps / self.steps_per_frame)) + lap
+            for steps in (reach, ahead)
+        )
+        if self.upsampling is not None:
+            past += math.ceil(self.mel_spec.win_length / hop) - 1
+        self._context_frames = (past, future)
         odd = "frames" in splits and self.steps_per_frame % 2
         self._alignment = 2 if odd else 1
 

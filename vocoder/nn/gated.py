@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 
@@ -39,6 +40,9 @@ class GatedConvStack(nn.Module):
             place of its own. First and last layer and V_l, whose bias tells the users of a body
             apart, stay its own. The parameters of the body belong to that other stack, so both
             must be parts of one model. Paper: NanoFlow (Lee, Kim and Yoon, 2020).
+        look_ahead: steps after a step on which its output may depend, of the input and of the
+            condition together; the first layers spend them, and the taps of the others lie in the
+            past instead (0: causal). None for as many after as before.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class GatedConvStack(nn.Module):
         weight_norm: bool = True,
         separable: bool = False,
         body: GatedConvStack | None = None,
+        look_ahead: int | None = None,
     ) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
@@ -60,23 +65,31 @@ class GatedConvStack(nn.Module):
             raise ValueError(f"n_layers is {n_layers}: the stack needs at least one layer")
         self.channels = channels
         self.n_layers = n_layers
-        # Frames of context that the output needs on each side of the input.
-        self.reach = (kernel_size // 2) * (2**n_layers - 1)
+        if look_ahead is not None and look_ahead < 0:
+            raise ValueError(f"look_ahead is {look_ahead}: it must be 0 or more")
+        halves = [(kernel_size // 2) * 2**layer for layer in range(n_layers)]
+        # Zeros that each layer puts before and after its input.
+        self.padding: list[tuple[int, int]] = []
+        for half in halves:
+            after = half
+            if look_ahead is not None:
+                after = min(half, look_ahead - sum(right for _, right in self.padding))
+            self.padding.append((2 * half - after, after))
+        # Steps before and after a step that its output depends on.
+        self.reach = sum(left for left, _ in self.padding)
+        self.look_ahead = sum(right for _, right in self.padding)
 
-        def conv(n_in: int, n_out: int, kernel: int = 1, dilation: int = 1) -> nn.Module:
+        def conv(n_in: int, n_out: int, kernel: int = 1, layer_index: int = 0) -> nn.Module:
+            left, right = self.padding[layer_index] if kernel > 1 else (0, 0)
+            dilated: dict[str, int] = {
+                "dilation": 2**layer_index,
+                # Where it is not the same on both sides, `forward` pads.
+                "padding": left if left == right else 0,
+            }
             if separable and kernel > 1:
-                depthwise = nn.Conv1d(
-                    n_in,
-                    n_in,
-                    kernel,
-                    dilation=dilation,
-                    padding=dilation * (kernel // 2),
-                    groups=n_in,
-                )
+                depthwise = nn.Conv1d(n_in, n_in, kernel, groups=n_in, **dilated)
                 return nn.Sequential(depthwise, conv(n_in, n_out))
-            layer = nn.Conv1d(
-                n_in, n_out, kernel, dilation=dilation, padding=dilation * (kernel // 2)
-            )
+            layer = nn.Conv1d(n_in, n_out, kernel, **dilated)
             return parametrizations.weight_norm(layer) if weight_norm else layer
 
         self.start = conv(in_channels, channels)
@@ -86,7 +99,7 @@ class GatedConvStack(nn.Module):
         )
         if body is None:
             self.dilated = nn.ModuleList(
-                conv(channels, 2 * channels, kernel_size, 2**layer) for layer in range(n_layers)
+                conv(channels, 2 * channels, kernel_size, layer) for layer in range(n_layers)
             )
             # The residual of the last layer would go nowhere, so that layer has a skip only.
             self.residual_skip = nn.ModuleList(
@@ -94,10 +107,12 @@ class GatedConvStack(nn.Module):
                 for layer in range(n_layers)
             )
         else:
-            if (body.channels, body.n_layers, body.reach) != (channels, n_layers, self.reach):
+            sizes = (channels, n_layers, self.padding)
+            if (body.channels, body.n_layers, body.padding) != sizes:
                 raise ValueError(
                     f"a body of {body.n_layers} layers of {body.channels} channels does not fit a "
-                    f"stack of {n_layers} of {channels}: they must agree, and so must kernel_size"
+                    f"stack of {n_layers} of {channels}: they must agree, and so must kernel_size "
+                    "and look_ahead"
                 )
             # Past nn.Module's registration: the parameters appear once, in the other stack.
             object.__setattr__(self, "dilated", body.dilated)
@@ -125,7 +140,9 @@ class GatedConvStack(nn.Module):
         for layer in range(self.n_layers):
             if mask is not None:
                 hidden = hidden * mask.to(hidden.dtype)
-            a, b = (self.dilated[layer](hidden) + conditions[layer]).chunk(2, dim=1)
+            left, right = self.padding[layer]
+            padded = hidden if left == right else F.pad(hidden, (left, right))
+            a, b = (self.dilated[layer](padded) + conditions[layer]).chunk(2, dim=1)
             out = self.residual_skip[layer](torch.tanh(a) * torch.sigmoid(b))
             if layer < self.n_layers - 1:
                 residual, out = out.chunk(2, dim=1)

@@ -1,0 +1,595 @@
+"""A flow folded for inference: the inverse direction of `WaveGlow` as matrix products on the CPU.
+
+What belongs here: how the weights are folded, and the pass over time that keeps a state. It makes
+the audio that `WaveGlow.inverse` makes (to 1e-5 in float32), faster, in pieces of any size.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vocoder.flows import (
+    AffineCoupling,
+    Chain,
+    ChannelHalves,
+    ConditionalScale,
+    InvertibleConv1x1,
+    LappedTransform,
+    PLUConv1x1,
+    values_key,
+)
+from vocoder.nn import GatedConvStack
+
+if TYPE_CHECKING:
+    from .waveglow import WaveGlow
+
+Latents = Callable[[int, int], Tensor]
+"""(first frame, number of frames) -> latents (batch, channels, frames)."""
+
+TILE = 256
+"""Rows (frames of all items) computed at once: what fits the caches beside the weights."""
+
+
+@dataclass
+class _Layer:
+    """A gated layer: rows of hidden values in, rows of gates out.
+
+    Time t of the gate reads its ``taps`` inputs at t - left, t - left + dilation, ..., t + right.
+    """
+
+    left: int
+    right: int
+    dilation: int
+    taps: int
+    source: slice
+    """Columns of the work rows that the taps read."""
+    gate: slice
+    """Columns of the work rows that the gate is written to."""
+    weight: Tensor
+    """(taps * inputs, 2 * channels)"""
+    edges: list[tuple[int, Tensor]]
+    """(offset of a tap, (2 * channels,)): what the bias takes for granted of that tap, and is not
+    there where the tap lies outside of the utterance."""
+
+
+@dataclass
+class _Step:
+    """A coupling and the 1x1 convolution before it, both inverted."""
+
+    layers: list[_Layer]
+    condition: Tensor
+    """(n_mels + 1, layers * 2 * channels), the bias last"""
+    first_hidden: Tensor | None
+    """([context | gate], channels): the input of the second layer"""
+    residuals: list[Tensor]
+    """(channels, channels) each: from there to the inputs of the third layer and on"""
+    output: Tensor
+    """(layers * channels, 2 * targets): minus the shift and minus the log-scale, of all gates"""
+    output_bias: Tensor
+    log_scale_bound: float | None
+    unmix: Tensor
+    """(channels of the flow, channels of the flow)"""
+
+
+class FoldedFlow:
+    r"""The inverse direction of a flow at the mel frame rate, folded into few matrix products.
+
+    Everything lies in rows of time, so that a 1x1 convolution is one product of matrices and a
+    dilated one is a gather of its taps and one product. What has been multiplied out beforehand:
+
+    - the 1x1 convolutions are inverted, weight normalisation is fused, all biases are one;
+    - the coupling's first 1x1 convolution is part of its first dilated one and of the residual;
+    - its skips and its last 1x1 convolution are one product with the gates of all layers;
+    - :math:`\tanh(a) = 2\sigma(2a) - 1`, so that one sigmoid serves both halves of a gate (it is
+      several times faster than tanh) and the constants go into the weights around it;
+    - the condition of all layers of a coupling is one product with the mel.
+
+    Rows come in pieces: each coupling keeps the last rows that later ones need, so that nothing
+    is computed twice, in one pass (in pieces that fit the caches) or streaming.
+
+    Args:
+        model: a `WaveGlow` for which `foldable` is true, in float32, on the CPU. Its weights are
+            copied: later changes of the model change nothing here.
+        dtype: float32; or bfloat16 for the weights and hidden values of the couplings, where the
+            processor multiplies them (AVX512_BF16, AMX). The flow's own values, the band scale and
+            the transform stay in float32.
+    """
+
+    def __init__(self, model: WaveGlow, dtype: torch.dtype = torch.float32) -> None:
+        transform, scale, steps = _parts(model)
+        self.dtype = dtype
+        self.channels = transform.bands
+        self.half = self.channels // 2
+        self.n_mels = model.mel_spec.n_mels
+        with torch.no_grad():
+            self.steps = [_fold(mixing, coupling, dtype) for mixing, coupling in reversed(steps)]
+            self.scale = None if scale is None else _Scale(scale.network)
+            half = self.half
+            # The right half of a block comes out mirrored, as the rotation wants it.
+            dct = transform.dct.detach()
+            self.dct = torch.cat([dct[:, :half], dct[:, half:].flip(1)], dim=1).contiguous()
+            self.sin = transform.rotation_sin.detach().clone()
+            self.cos = transform.rotation_cos.detach().clone()
+        stack = self.steps[0].layers
+        self.hidden = stack[0].gate.stop - stack[0].gate.start
+        self.reaches = [
+            (sum(x.left for x in s.layers), sum(x.right for x in s.layers)) for s in self.steps
+        ]
+        scale_reach = 0 if self.scale is None else self.scale.reach
+        # The first coupling starts late enough for the band scale of the frames that come out.
+        self.wait = max(0, scale_reach - sum(right for _, right in self.reaches))
+        self.delay = self.wait + sum(right for _, right in self.reaches)
+        """Frames by which the flow's output lags its input; the transform adds one."""
+        self.work_columns = max(s.layers[-1].gate.stop for s in self.steps) + self.hidden * (
+            max(len(s.layers) for s in self.steps) - 1
+        )
+        self.history = max(
+            sum(layer.left + layer.right for layer in s.layers)
+            + max(layer.left + layer.right for layer in s.layers)
+            for s in self.steps
+        )
+        self.overhang = max(layer.right for s in self.steps for layer in s.layers)
+        self.mel_history = (
+            self.delay + max(layer.left for s in self.steps for layer in s.layers) + scale_reach
+        )
+        self._scratch = threading.local()
+
+    def run(self, mel: Tensor, latents: Latents) -> Tensor:
+        """Audio (batch, frames * channels) of a mel (batch, n_mels, frames), in one go."""
+        batch, _, frames = mel.shape
+        stream = FoldedStream(self, batch, latents)
+        tile = max(TILE // batch, 32)
+        audio = torch.empty(batch, frames, self.channels)
+        by_time = audio.transpose(0, 1)
+        done = 0
+        for first in range(0, frames, tile):
+            last = min(first + tile, frames)
+            made = stream.push(mel[:, :, first:last], last == frames)
+            by_time[done : done + made.shape[0]] = made
+            done += made.shape[0]
+        return audio.reshape(batch, -1)
+
+    def buffer(self, name: str, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+        """Working memory of this thread, (rows, columns), with whatever was in it."""
+        held: Tensor | None = getattr(self._scratch, name, None)
+        if held is None or held.numel() < rows * columns or held.dtype != dtype:
+            held = torch.empty(rows * columns, dtype=dtype)
+            setattr(self._scratch, name, held)
+        return held[: rows * columns].view(rows, columns)
+
+
+class FoldedStream:
+    """One utterance (or a batch of one length) on its way through a `FoldedFlow`.
+
+    Args:
+        flow: the folded flow.
+        batch: number of items.
+        latents: draws the latents of frames that the flow comes to; called in their order.
+    """
+
+    def __init__(self, flow: FoldedFlow, batch: int, latents: Latents) -> None:
+        self.flow = flow
+        self.batch = batch
+        self.latents = latents
+        self.pushed = 0  # frames of mel
+        self.begun = 0  # frames that the first coupling has seen
+        self.finished = 0  # frames that have passed the last coupling
+        history = flow.history * batch
+        self._mel = torch.zeros(flow.mel_history * batch, flow.n_mels + 1, dtype=flow.dtype)
+        self._values = [torch.zeros(history, flow.channels) for _ in flow.steps]
+        self._work = [torch.zeros(history, flow.work_columns, dtype=flow.dtype) for _ in flow.steps]
+        self._exact_mel = torch.zeros(
+            (flow.mel_history * batch) if flow.scale is not None else 0, flow.n_mels
+        )
+        # Of the last block: its left half, done, and its right half, which waits for the next.
+        self._waiting: tuple[Tensor, Tensor] | None = None
+
+    def push(self, mel: Tensor, final: bool) -> Tensor:
+        """The samples (frames, batch, channels) that more mel (batch, n_mels, frames) completes.
+
+        Args:
+            mel: may be of no frames.
+            final: nothing comes after it; all blocks come out.
+        """
+        flow, batch = self.flow, self.batch
+        new = mel.shape[2]
+        start, self.pushed = self.pushed, self.pushed + new
+        mel_rows = self._with_mel(mel)
+        origin = start - flow.mel_history  # the frame of the first row
+        end = self.pushed if final else max(self.pushed - flow.wait, 0)
+        first = self.begun
+        self.begun = end
+        rows = (flow.history + end - first + flow.overhang) * batch
+        values = flow.buffer("values0", rows, flow.channels, torch.float32)
+        if end > first:
+            z = self.latents(first, end - first)
+            into = values[flow.history * batch : (flow.history + end - first) * batch]
+            into.view(end - first, batch, flow.channels).copy_(z.permute(2, 0, 1))
+        for number, step in enumerate(flow.steps):
+            values, first, end = self._invert(
+                number, step, values, first, end, mel_rows, origin, final
+            )
+        made = end - first
+        self.finished = end
+        blocks = values[flow.history * batch : (flow.history + made) * batch]
+        if flow.scale is not None and made:
+            reach = flow.scale.reach
+            context = self._scale_rows[
+                (first - reach - origin) * batch : (end + reach - origin) * batch
+            ]
+            blocks.mul_(flow.scale(context, batch, made))
+        return self._overlap(blocks.view(made, batch, flow.channels), final)
+
+    def _with_mel(self, mel: Tensor) -> Tensor:
+        """Rows of the mel so far, from `mel_history` frames before the new ones on; a one last."""
+        flow, batch = self.flow, self.batch
+        new, past = mel.shape[2], flow.mel_history * batch
+        after = 0 if flow.scale is None else flow.scale.reach
+        rows = flow.buffer("mel", past + new * batch, flow.n_mels + 1, flow.dtype)
+        rows[:past] = self._mel
+        fresh = rows[past:].view(new, batch, flow.n_mels + 1)
+        fresh[:, :, :-1] = mel.permute(2, 0, 1)
+        fresh[:, :, -1] = 1
+        self._mel.copy_(rows[new * batch :])
+        if flow.scale is not None:
+            # Behind the end there are zeros, as before the beginning.
+            exact = flow.buffer(
+                "exact_mel", past + (new + after) * batch, flow.n_mels, torch.float32
+            )
+            exact[:past] = self._exact_mel
+            exact[past : past + new * batch].view(new, batch, flow.n_mels).copy_(
+                mel.permute(2, 0, 1)
+            )
+            exact[past + new * batch :] = 0
+            self._exact_mel.copy_(exact[new * batch : past + new * batch])
+            self._scale_rows = exact
+        return rows
+
+    def _invert(
+        self,
+        number: int,
+        step: _Step,
+        values: Tensor,
+        first: int,
+        end: int,
+        mel: Tensor,
+        mel_origin: int,
+        final: bool,
+    ) -> tuple[Tensor, int, int]:
+        """The frames [first, end) of the input through one step: (output, its first, its end).
+
+        Row ``history`` of the input, and of the output, is the first new frame.
+        """
+        flow, batch = self.flow, self.batch
+        half, hidden = flow.half, flow.hidden
+        origin = first - flow.history  # the frame of the first row here
+        rows = (flow.history + end - first + flow.overhang) * batch
+        past = flow.history * batch
+        fresh = slice(past, past + (end - first) * batch)
+        work = flow.buffer("work", rows, flow.work_columns, flow.dtype)
+        values[:past] = self._values[number]
+        work[:past] = self._work[number]
+        work[fresh, :half] = values[fresh, :half]
+        if final:
+            work[fresh.stop :] = 0
+
+        def at(begin: int, stop: int) -> slice:
+            return slice((begin - origin) * batch, (stop - origin) * batch)
+
+        begin, stop = first, end  # of the input of the next layer
+        last_first = max(first - sum(layer.right for layer in step.layers), 0)
+        gate_stop = end if final else max(end - step.layers[0].right, 0)
+        count = (gate_stop - last_first) * batch
+        if count > 0:
+            conditions = flow.buffer("conditions", count, step.condition.shape[1], flow.dtype)
+            begin_mel = (last_first - mel_origin) * batch
+            torch.mm(mel[begin_mel : begin_mel + count], step.condition, out=conditions)
+        for index, layer in enumerate(step.layers):
+            begin = max(begin - layer.right, 0)
+            stop = end if final else max(stop - layer.right, 0)
+            frames = stop - begin
+            if frames <= 0:
+                continue
+            target = at(begin, stop)
+            pre = flow.buffer("pre", frames * batch, 2 * hidden, flow.dtype)
+            inputs = layer.source.stop - layer.source.start
+            taps = flow.buffer("taps", frames * batch, layer.taps * inputs, flow.dtype)
+            gathered = work.as_strided(
+                (frames * batch, layer.taps, inputs),
+                (work.stride(0), layer.dilation * batch * work.stride(0), 1),
+                work.storage_offset()
+                + (begin - layer.left - origin) * batch * work.stride(0)
+                + layer.source.start,
+            )
+            taps.view(frames * batch, layer.taps, inputs).copy_(gathered)
+            own = conditions[
+                (begin - last_first) * batch : (stop - last_first) * batch,
+                index * 2 * hidden : (index + 1) * 2 * hidden,
+            ]
+            torch.addmm(own, taps, layer.weight, out=pre)
+            for offset, edge in layer.edges:
+                # Taps before the beginning or, at the end, behind it.
+                if offset < 0 and begin < -offset:
+                    pre[: (min(stop, -offset) - begin) * batch] -= edge
+                elif offset > 0 and final and stop > end - offset:
+                    pre[(max(end - offset, begin) - begin) * batch :] -= edge
+            pre.sigmoid_()
+            near, far = pre[:, :hidden], pre[:, hidden:]
+            torch.addcmul(far, near, far, value=-2, out=work[target, layer.gate])
+            if index == 0 and step.first_hidden is not None:
+                into = work[target, step.layers[1].source]
+                torch.mm(work[target, : layer.gate.stop], step.first_hidden, out=into)
+            elif index < len(step.layers) - 1:
+                old = work[target, layer.source]
+                into = work[target, step.layers[index + 1].source]
+                torch.addmm(old, work[target, layer.gate], step.residuals[index - 1], out=into)
+        # What later frames need of these.
+        keep = slice((end - first) * batch, (end - first) * batch + past)
+        self._values[number].copy_(values[keep])
+        self._work[number].copy_(work[keep])
+        output = flow.buffer(
+            f"values{1 + number % 2}",
+            (flow.history + max(stop - begin, 0) + flow.overhang) * batch,
+            flow.channels,
+            torch.float32,
+        )
+        if stop <= begin:
+            return output, begin, begin
+        target = at(begin, stop)
+        gates = work[target, step.layers[0].gate.start : step.layers[-1].gate.stop]
+        shift_scale = flow.buffer("shift", (stop - begin) * batch, step.output.shape[1], flow.dtype)
+        torch.addmm(step.output_bias, gates, step.output, out=shift_scale)
+        targets = flow.channels - half
+        log_scale = shift_scale[:, targets:].float()
+        if step.log_scale_bound is not None:
+            log_scale = (log_scale / step.log_scale_bound).tanh_().mul_(step.log_scale_bound)
+        moved = values[target]
+        moved[:, half:].add_(shift_scale[:, :targets]).mul_(log_scale.exp_())
+        torch.mm(moved, step.unmix, out=output[past : past + (stop - begin) * batch])
+        return output, begin, stop
+
+    def _overlap(self, blocks: Tensor, final: bool) -> Tensor:
+        """The inverse lapped transform: blocks of bands to blocks of samples, one block later."""
+        flow, batch = self.flow, self.batch
+        half, count = flow.half, blocks.shape[0]
+        raw = torch.mm(blocks.reshape(count * batch, flow.channels), flow.dct)
+        raw = raw.view(count, batch, flow.channels)
+        lefts, rights = raw[:, :, :half], raw[:, :, half:]
+        # At the outer ends of an utterance there is no neighbour, so a half stays as it is.
+        done = lefts[:1]
+        if self._waiting is not None:
+            done, right = self._waiting
+            rights = torch.cat([right, rights])
+        else:
+            lefts = lefts[1:]
+        # Pairs mirrored about each boundary; the half before it comes mirrored from `flow.dct`.
+        before = rights[: lefts.shape[0]]
+        done = torch.cat([done, flow.sin * lefts - flow.cos * before])
+        turned = flow.sin * before + flow.cos * lefts
+        if final:
+            turned = torch.cat([turned, rights[lefts.shape[0] :]])
+        elif rights.shape[0]:
+            self._waiting = done[-1:], rights[-1:].clone()
+        return torch.cat([done[: turned.shape[0]], turned.flip(-1)], dim=2)
+
+
+class _Scale:
+    """Minus the log-scale that a `BandScale` reads off the mel, as a factor of each row."""
+
+    def __init__(self, network: nn.Module) -> None:
+        first, _, last = network.network  # type: ignore[misc]
+        self.reach = first.kernel_size[0] // 2
+        self.width = first.kernel_size[0]
+        self.first = first.weight.detach().permute(2, 1, 0).reshape(-1, first.out_channels)
+        self.first = self.first.contiguous()
+        self.first_bias = first.bias.detach().clone()
+        linear = network.linear
+        # The factor is exp(-s), and s = linear - network.
+        weight = torch.cat([last.weight[:, :, 0], -linear.weight[:, :, 0]], dim=1)  # type: ignore
+        self.last = weight.detach().T.contiguous()
+        self.last_bias = (last.bias - linear.bias).detach()  # type: ignore[operator]
+
+    def __call__(self, mel: Tensor, batch: int, frames: int) -> Tensor:
+        """(frames * batch, bands) from rows of mel, `reach` frames more on either side."""
+        n_mels = mel.shape[1]
+        taps = mel.as_strided(
+            (frames * batch, self.width, n_mels),
+            (n_mels, batch * n_mels, 1),
+            mel.storage_offset(),
+        ).reshape(frames * batch, self.width * n_mels)
+        hidden = F.gelu(torch.addmm(self.first_bias, taps, self.first))
+        middle = mel[self.reach * batch : (self.reach + frames) * batch]
+        rows = torch.cat([hidden, middle], dim=1)
+        return torch.addmm(self.last_bias, rows, self.last).exp_()
+
+
+class Folding:
+    """The folded form of one model: made when it is first wanted, and anew when weights change.
+
+    A copy of the model, by `copy.deepcopy` or pickle, begins with an empty one.
+
+    Args:
+        dtype: see `FoldedFlow`.
+    """
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        self.dtype = dtype
+        self.forget()
+
+    def forget(self) -> None:
+        """Look at the model anew next time, also where its weights changed unnoticed."""
+        self._parameters: list[nn.Parameter] = []
+        self._key: tuple[object, ...] | None = None
+        self._flow: FoldedFlow | None = None
+
+    def of(self, model: WaveGlow) -> FoldedFlow | None:
+        """The folded form; None where the model runs piece by piece.
+
+        That is while it trains or is under autocast, on other devices and in other types than
+        float32 (nothing here has been tried there), and if it has a piece that cannot be folded.
+        """
+        if (
+            model.training
+            or model.device.type != "cpu"
+            or model.dtype != torch.float32
+            or torch.is_autocast_enabled("cpu")
+        ):
+            return None
+        if not self._parameters:
+            # Kept, since finding them among the modules takes longer than looking at them.
+            self._parameters = list(model.parameters())
+        key = values_key(self._parameters)
+        if key != self._key:
+            self._flow = FoldedFlow(model, self.dtype) if foldable(model) else None
+            self._key = key
+        return self._flow
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Folding:
+        return Folding(self.dtype)
+
+    def __reduce__(self) -> tuple[type[Folding], tuple[torch.dtype]]:
+        return Folding, (self.dtype,)
+
+
+def foldable(model: WaveGlow) -> bool:
+    """Whether `FoldedFlow` knows every piece of a flow; else it runs piece by piece."""
+    try:
+        _parts(model)
+    except TypeError:
+        return False
+    return True
+
+
+def _parts(
+    model: WaveGlow,
+) -> tuple[
+    LappedTransform,
+    ConditionalScale | None,
+    list[tuple[InvertibleConv1x1 | PLUConv1x1, AffineCoupling]],
+]:
+    """Transform, band scale and steps of a flow.
+
+    Raises:
+        TypeError: there is a piece that folding does not know.
+    """
+    pieces = list(model.flow)
+    transform = pieces.pop(0)
+    if type(transform) is not LappedTransform or model.steps_per_frame != 1:
+        raise TypeError("only flows on a lapped transform at the mel frame rate are folded")
+    scale = pieces.pop(0) if type(pieces[0]) is ConditionalScale else None
+    if len(pieces) != 1 or type(pieces[0]) is not Chain:
+        raise TypeError("the steps of the flow are not one chain")
+    steps = list(pieces[0])
+    if len(steps) % 2:
+        raise TypeError("the steps of the flow are not all alike")
+    pairs = list(zip(steps[::2], steps[1::2], strict=True))
+    for mixing, coupling in pairs:
+        if (
+            type(mixing) not in (InvertibleConv1x1, PLUConv1x1)
+            or type(coupling) is not AffineCoupling
+        ):
+            raise TypeError("a step is not a 1x1 convolution and an affine coupling")
+        network, partition = coupling.conditioner, coupling.partition
+        if type(network) is not GatedConvStack or network.condition is None:
+            raise TypeError("a coupling's network is not a conditioned stack")
+        if type(partition) is not ChannelHalves or partition.swap:
+            raise TypeError("a coupling does not split the channels in halves")
+        if not all(isinstance(layer, nn.Conv1d) for layer in network.dilated):
+            raise TypeError("separable convolutions are not folded")
+    return transform, scale, pairs  # type: ignore[return-value]
+
+
+def _fold(
+    mixing: InvertibleConv1x1 | PLUConv1x1, coupling: AffineCoupling, dtype: torch.dtype
+) -> _Step:
+    """A step's weights, multiplied out in float64."""
+    network = coupling.conditioner
+    assert isinstance(network, GatedConvStack)
+
+    def matrix(layer: nn.Module) -> Tensor:
+        return layer.weight.detach().double().squeeze(-1)  # type: ignore[union-attr,operator]
+
+    def bias(layer: nn.Module) -> Tensor:
+        return layer.bias.detach().double()  # type: ignore[union-attr,operator]
+
+    width, n_layers = network.channels, network.n_layers
+    start, end = matrix(network.start), matrix(network.end)
+    half = start.shape[1]
+    # sigmoid(2 a) and sigmoid(b) of the two halves of a gate.
+    gain = torch.ones(2 * width, 1, dtype=torch.float64)
+    gain[:width] = 2
+    condition = matrix(network.condition)  # type: ignore[arg-type]
+    condition_bias = bias(network.condition).clone()  # type: ignore[arg-type]
+    constant = bias(network.start)  # of the hidden values, which are kept without it
+    skip_bias = bias(network.end).clone()
+    layers, residuals, skips = [], [], []
+    first_hidden = None
+    gates_at = half
+    hidden_at = half + n_layers * width
+    for index in range(n_layers):
+        dilated = network.dilated[index]
+        assert isinstance(dilated, nn.Conv1d)
+        kernel = dilated.weight.detach().double()  # (2 * width, width, taps)
+        n_taps, dilation = kernel.shape[2], dilated.dilation[0]
+        left, right = network.padding[index]
+        pieces = [gain * kernel[:, :, tap] for tap in range(n_taps)]
+        edges = [
+            (tap * dilation - left, (piece @ constant).to(dtype))
+            for tap, piece in enumerate(pieces)
+            if tap * dilation != left
+        ]
+        rows = slice(index * 2 * width, (index + 1) * 2 * width)
+        condition_bias[rows] += bias(dilated) + sum(p @ constant for p in pieces) / gain[:, 0]
+        if index == 0:
+            pieces = [piece @ start for piece in pieces]
+            source = slice(0, half)
+        else:
+            source = slice(hidden_at, hidden_at + width)
+            hidden_at += width
+        layers.append(
+            _Layer(
+                left=left,
+                right=right,
+                dilation=dilation,
+                taps=n_taps,
+                source=source,
+                gate=slice(gates_at, gates_at + width),
+                weight=torch.cat(pieces, dim=1).T.to(dtype).contiguous(),
+                edges=edges,
+            )
+        )
+        gates_at += width
+        both = network.residual_skip[index]
+        # The gates are kept with their sign turned.
+        weight, offset = -matrix(both), bias(both)
+        if index < n_layers - 1:
+            residual, skip = weight[:width], weight[width:]
+            constant = constant + offset[:width]
+            offset = offset[width:]
+            if index == 0:
+                first_hidden = torch.cat([start, residual], dim=1).T.to(dtype).contiguous()
+            else:
+                residuals.append(residual.T.to(dtype).contiguous())
+        else:
+            skip = weight
+        skips.append(end @ skip)
+        skip_bias += end @ offset
+    condition = gain.repeat(n_layers, 1) * torch.cat([condition, condition_bias[:, None]], dim=1)
+    return _Step(
+        layers=layers,
+        condition=condition.T.to(dtype).contiguous(),
+        first_hidden=first_hidden,
+        residuals=residuals,
+        # Minus the shift and minus the log-scale: what the inverse needs.
+        output=-torch.cat(skips, dim=1).T.to(dtype).contiguous(),
+        output_bias=-skip_bias.to(dtype),
+        log_scale_bound=coupling.log_scale_bound,
+        unmix=mixing.inverse_matrix().detach().float().T.contiguous(),
+    )
