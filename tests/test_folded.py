@@ -1,0 +1,267 @@
+"""Folded flows: the same audio as piece by piece, made in pieces of any size."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from vocoder.audio import MelSpec
+from vocoder.models import Noise, WaveGlow
+from vocoder.models.folded import FoldedFlow, FoldedStream, foldable
+
+SPEC = MelSpec(
+    sample_rate=8000, n_fft=64, hop_length=16, win_length=64, n_mels=6, fmin=0, fmax=4000
+)
+LAPPED: dict[str, Any] = {
+    "squeeze": "lapped",
+    "n_group": 16,
+    "n_flows": 3,
+    "n_early_every": 0,
+    "channels": 8,
+    "n_layers": 2,
+}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "default": {"conditional_scale": True, "scale_channels": 5, "n_layers": 3},
+    "one step of one layer": {"n_flows": 1, "n_layers": 1, "plu": True},
+    "scale reaches farther": {
+        "n_flows": 1,
+        "n_layers": 1,
+        "conditional_scale": True,
+        "scale_channels": 5,
+        "scale_kernel_size": 9,
+    },
+    "five taps, bounded": {"kernel_size": 5, "log_scale_bound": 1.5, "weight_norm": False},
+    "one tap": {"kernel_size": 1},
+    "shared": {"shared": True},
+    "band temperature": {"band_temperature": [1.0, 0.5]},
+    "causal": {"look_ahead": 0, "conditional_scale": True, "scale_channels": 5},
+    "short look-ahead": {"look_ahead": [2, 0], "n_layers": 3},
+}
+
+
+def build(name: str) -> WaveGlow:
+    """A small flow whose every parameter has moved off its start."""
+    torch.manual_seed(2)
+    model = WaveGlow(mel_spec=SPEC, **(LAPPED | VARIANTS[name]))
+    for parameter in model.parameters():
+        parameter.data.add_(0.05 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def random_mel(frames: int, batch: int | None = None) -> Tensor:
+    shape = (SPEC.n_mels, frames) if batch is None else (batch, SPEC.n_mels, frames)
+    return -4 + 2 * torch.rand(shape, generator=torch.Generator().manual_seed(frames))
+
+
+@pytest.fixture(params=VARIANTS)
+def model(request: pytest.FixtureRequest) -> WaveGlow:
+    return build(request.param)
+
+
+def reference(model: WaveGlow, mel: Tensor, seed: int = 0) -> Tensor:
+    """Piece by piece, by the bijections themselves."""
+    with torch.no_grad():
+        audio = model.inverse(model.latents(mel, Noise(seed), 0.7), mel)
+    return audio.clamp(-1, 1)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5, 40, 90])
+def test_equals_the_flow_piece_by_piece(model: WaveGlow, frames: int) -> None:
+    assert foldable(model)
+    for batch in (1, 3):
+        mel = random_mel(frames, batch)
+        made = model.synthesize(mel, temperature=0.7)
+        assert (made - reference(model, mel)).abs().max() < 1e-5
+
+
+def test_the_pieces_do_not_matter(model: WaveGlow, monkeypatch: pytest.MonkeyPatch) -> None:
+    mel = random_mel(90, 2)
+    for tile in (2, 64, 120):
+        monkeypatch.setattr("vocoder.models.folded.TILE", tile)
+        made = model.synthesize(mel, temperature=0.7)
+        assert (made - reference(model, mel)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("sizes", [[1] * 60, [60], [0, 25, 0, 3, 32], [7] * 8 + [4]])
+def test_streaming_equals_one_pass(model: WaveGlow, sizes: list[int]) -> None:
+    mel = random_mel(60)
+    given = made = 0
+    chunks = []
+
+    def feed() -> Any:
+        nonlocal given
+        for chunk in mel.split(sizes, dim=1):
+            given += chunk.shape[1]
+            if chunk.shape[1]:
+                yield chunk
+
+    for chunk in model.stream(feed(), temperature=0.7):
+        chunks.append(chunk)
+        made += len(chunk) // SPEC.hop_length
+        # All that the look-ahead allows comes out at once.
+        assert made == (60 if given == 60 and made == 60 else given - model.context_frames[1])
+    assert (torch.cat(chunks) - reference(model, mel[None])[0]).abs().max() < 1e-5
+
+
+def test_the_look_ahead_is_what_is_reported(model: WaveGlow) -> None:
+    """What comes later, and whether anything comes, changes nothing before the look-ahead."""
+    _, ahead = model.context_frames
+    model = model.double()  # in which rounding is far below any true change
+    for parameter in model.parameters():  # far frames tell by small differences
+        parameter.data.add_(0.15 * torch.randn_like(parameter))
+    cut, frames = ahead + 8, ahead + 16
+    mel = random_mel(frames, 1).double()
+    z = model.latents(mel, Noise(0), 0.7)
+    with torch.no_grad():
+        whole = model.inverse(z, mel).reshape(frames, -1)[:cut]
+        short = model.inverse(z[..., :cut], mel[..., :cut]).reshape(cut, -1)
+    moved = (whole - short).abs().amax(dim=1) > 1e-12
+    assert int(moved.nonzero()[0]) == cut - ahead
+
+
+def test_a_short_look_ahead_is_short() -> None:
+    # Three steps look 6 frames back each; the band scale looks 2 ahead, the transform one.
+    assert build("causal").context_frames == (19, 3)
+    # Of 14 taps back and ahead, 2, 0 and 2 lie ahead.
+    assert build("short look-ahead").context_frames == (12 + 14 + 12 + 1, 2 + 0 + 2 + 1)
+    with pytest.raises(ValueError, match="look_ahead is -1"):
+        WaveGlow(mel_spec=SPEC, **LAPPED, look_ahead=-1)
+
+
+def test_both_directions_agree_with_a_short_look_ahead() -> None:
+    model = build("short look-ahead").double()
+    audio, mel = 0.1 * torch.randn(2, 40 * SPEC.hop_length).double(), random_mel(40, 2).double()
+    z, _ = model.forward(audio, mel)
+    assert (model.inverse(z, mel) - audio).abs().max() < 1e-9
+
+
+def test_a_stream_keeps_only_its_state() -> None:
+    model = build("default")
+    stream = FoldedStream(FoldedFlow(model), 1, lambda first, count: torch.zeros(1, 16, count))
+
+    def size() -> int:
+        held = [*stream._values, *stream._work, stream._mel, stream._exact_mel]
+        return sum(t.numel() for t in [*held, *(stream._waiting or ())])
+
+    mel = random_mel(20, 1)
+    stream.push(mel, False)
+    stream.push(mel, False)
+    before = size()
+    for _ in range(20):
+        stream.push(mel, False)
+    assert size() == before
+
+
+def test_changed_weights_are_folded_anew() -> None:
+    model = build("default")
+    mel = random_mel(20, 1)
+    before = model.synthesize(mel, temperature=0.7)
+    with torch.no_grad():
+        model.flow.pieces[2].pieces[1].conditioner.end.bias.add_(0.1)  # type: ignore[union-attr]
+    after = model.synthesize(mel, temperature=0.7)
+    assert (after - before).abs().max() > 1e-3
+    assert (after - reference(model, mel)).abs().max() < 1e-5
+    other = build("default")
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(0.9)
+    model.load_state_dict(other.state_dict())
+    assert (model.synthesize(mel, temperature=0.7) - reference(other, mel)).abs().max() < 1e-5
+
+
+def test_copies_do_not_share_what_is_folded() -> None:
+    model = build("default").fused()
+    mel = random_mel(20, 1)
+    expected = model.synthesize(mel)
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        with torch.no_grad():
+            copied.flow.pieces[2].pieces[1].conditioner.end.bias.add_(0.1)
+        assert (copied.synthesize(mel) - expected).abs().max() > 1e-3
+        assert torch.equal(model.synthesize(mel), expected)
+
+
+def test_threads_and_interleaved_streams_do_not_disturb_each_other() -> None:
+    model = build("default")
+    mels = [random_mel(80 + number) for number in range(4)]
+    expected = [model.synthesize(mel) for mel in mels]
+    made: dict[int, Tensor] = {}
+
+    def work(number: int) -> None:
+        for _ in range(5):
+            made[number] = model.synthesize(mels[number])
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in range(4):
+        assert torch.equal(made[number], expected[number])
+    mel = random_mel(80)
+    streams = [model.stream(iter(mel.split(9, dim=1)), seed=seed) for seed in (1, 2)]
+    chunks: list[list[Tensor]] = [[], []]
+    for pair in zip(*streams, strict=True):
+        for own, chunk in zip(chunks, pair, strict=True):
+            own.append(chunk)
+    for seed, own in enumerate(chunks, 1):
+        assert (torch.cat(own) - model.synthesize(mel, seed=seed)).abs().max() < 1e-5
+
+
+def test_gradients_training_and_other_types_go_piece_by_piece(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> Tensor:
+        raise AssertionError("folded")
+
+    model = build("default")
+    monkeypatch.setattr(FoldedFlow, "run", refuse)
+    mel = random_mel(12, 1)
+    model.generate(mel, Noise(0), 0.7).square().sum().backward()
+    gradient = model.flow.pieces[2].pieces[1].conditioner.end.weight.grad  # type: ignore
+    assert gradient is not None
+    assert gradient.abs().max() > 0  # type: ignore[operator]
+    model.train().synthesize(mel)
+    model.eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model.synthesize(mel)
+    with pytest.raises(AssertionError, match="folded"):
+        model.synthesize(mel)
+    model.double().synthesize(mel)
+
+
+def test_bfloat16_is_close_and_the_rest_stays_exact() -> None:
+    model = build("default")
+    rough = model.fused(torch.bfloat16)
+    mel = random_mel(60)
+    exact, made = model.synthesize(mel), rough.synthesize(mel)
+    assert made.dtype == torch.float32
+    error = (made - exact).square().sum() / exact.square().sum()
+    assert 1e-8 < error < 1e-3  # 8 bits of mantissa are about 50 dB
+    streamed = torch.cat(list(rough.stream(mel.split(7, dim=1))))
+    assert (streamed - exact).square().sum() / exact.square().sum() < 1e-3
+    audio = 0.1 * torch.randn(60 * SPEC.hop_length)
+    assert torch.allclose(model.log_prob(audio, mel), rough.log_prob(audio, mel))
+    assert all(parameter.dtype == torch.float32 for parameter in rough.parameters())
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"separable": True},
+        {"split": "frames"},
+        {"n_late_group": 8},
+        {"n_group": 8},
+        {"squeeze": "blocks"},
+        {"n_early_every": 1, "n_early_size": 2},
+    ],
+)
+def test_what_cannot_be_folded_runs_all_the_same(sizes: dict[str, Any]) -> None:
+    model = WaveGlow(mel_spec=SPEC, **(LAPPED | sizes)).eval()
+    assert not foldable(model)
+    assert model.synthesize(random_mel(9)).shape == (9 * SPEC.hop_length,)
