@@ -19,9 +19,12 @@ _HOMES = {
     "MelError": "vocoder.audio",
     "MelSpec": "vocoder.audio",
     "Vocoder": "vocoder.models",
+    "TextError": "vocoder.text.frontend",
     "load": "vocoder.library",
+    "load_acoustic": "vocoder.library",
     "load_published_waveglow": "vocoder.models",
     "read_audio": "vocoder.audio",
+    "say": "vocoder.library",
     "synthesize": "vocoder.library",
     "write_audio": "vocoder.audio",
 }
@@ -29,18 +32,22 @@ _HOMES = {
 if TYPE_CHECKING:
     from vocoder.audio import MelError, MelSpec, read_audio, write_audio
     from vocoder.checkpoints import CheckpointError
-    from vocoder.library import load, synthesize
+    from vocoder.library import load, load_acoustic, say, synthesize
     from vocoder.models import Vocoder, load_published_waveglow
+    from vocoder.text.frontend import TextError
 
 __all__ = [
     "CheckpointError",
     "MelError",
     "MelSpec",
+    "TextError",
     "Vocoder",
     "__version__",
     "load",
+    "load_acoustic",
     "load_published_waveglow",
     "read_audio",
+    "say",
     "synthesize",
     "write_audio",
 ]

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -89,6 +91,60 @@ def resynthesize(
     result = model.synthesize(model.mel(samples), temperature=temperature, seed=seed)
     # The mel describes whole hops; the recording's own length is what the user expects back.
     _write(output, result[: len(samples)], model, time.perf_counter() - started)
+
+
+@app.command()
+def say(
+    output: Output,
+    text: Annotated[
+        str | None, typer.Argument(help="English text to read, or - for standard input.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="Text file to read (UTF-8), of any length.")
+    ] = None,
+    checkpoint: Checkpoint = None,
+    acoustic: Annotated[
+        str | None,
+        typer.Option(help="Acoustic model, text to mel. [default: the bundled one]"),
+    ] = None,
+    speaking_rate: Annotated[
+        float, typer.Option("--speaking-rate", "-r", help="2 is twice as fast, 0.5 half as fast.")
+    ] = 1.0,
+    temperature: Temperature = 0.667,
+    acoustic_temperature: Annotated[
+        float, typer.Option(help="Scale of the acoustic model's noise; 0 is the most even voice.")
+    ] = 0.333,
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Read text aloud: English to audio, written as it is made, sentence by sentence."""
+    _refuse_overwriting(output, force)
+    words = _text_to_say(text, file)
+    from vocoder.audio import AudioWriter
+    from vocoder.text.speech import sentences, speak
+
+    said = sentences(words)
+    model = vocoder.load(checkpoint)
+    started = time.perf_counter()
+    pieces = speak(
+        said,
+        vocoder.load_acoustic(acoustic),
+        model,
+        temperature=temperature,
+        acoustic_temperature=acoustic_temperature,
+        speaking_rate=speaking_rate,
+        seed=seed,
+    )
+    with (
+        _exit_on_sigterm(),
+        AudioWriter(output, model.sample_rate) as audio,
+        _progress_bar("say") as progress,
+    ):
+        progress(0, len(said), "say")
+        for done, piece in enumerate(pieces, 1):
+            audio.write(piece)
+            progress(done, len(said), "say")
+    _tell(output, audio.samples, model, time.perf_counter() - started)
 
 
 @app.command()
@@ -314,6 +370,35 @@ def info(
     Console().print(table)
 
 
+def _text_to_say(text: str | None, file: Path | None) -> str:
+    if (text is None) == (file is None):
+        raise ValueError('give what to say, once: "some text", - for standard input, or --file')
+    if text is not None and text != "-":
+        return text
+    try:
+        if file is None:
+            return sys.stdin.buffer.read().decode("utf-8-sig")
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{file or 'standard input'} is not UTF-8 text ({error.reason} at byte {error.start}): "
+            "save it as UTF-8"
+        ) from error
+
+
+@contextlib.contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """An exception instead of sudden death, so that half-written files are cleared away."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _read_mel(path: Path) -> np.ndarray:  # type: ignore[name-defined]  # noqa: F821
     import numpy as np
 
@@ -354,7 +439,11 @@ def _refuse_overwriting(output: Path, force: bool) -> None:
 
 def _write(output: Path, audio: object, model: Vocoder, seconds: float) -> None:
     vocoder.write_audio(output, audio, model.sample_rate)  # type: ignore[arg-type]
-    length = len(audio) / model.sample_rate  # type: ignore[arg-type]
+    _tell(output, len(audio), model, seconds)  # type: ignore[arg-type]
+
+
+def _tell(output: Path, samples: int, model: Vocoder, seconds: float) -> None:
+    length = samples / model.sample_rate
     typer.echo(
         f"{output}: {length:.2f} s at {model.sample_rate:,} Hz, made in {seconds:.2f} s "
         f"({length / seconds:.1f} times real time)"

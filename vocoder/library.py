@@ -1,4 +1,6 @@
-"""Models by name: the bundled ones and those on disk, and the default that `synthesize` uses."""
+"""Models by name: the bundled ones and those on disk, and the defaults that `synthesize` and `say`
+use.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,23 @@ import os
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from vocoder.checkpoints import CheckpointError
 from vocoder.models import Vocoder, load_checkpoint
 from vocoder.models.base import Array
 
+if TYPE_CHECKING:
+    from vocoder.text.acoustic import AcousticModel
+
 DEFAULT_NAME = "default"
 """The bundled model that `load` gives without a name."""
+
+ACOUSTIC_NAME = "acoustic"
+"""The bundled acoustic model that `load_acoustic` gives without a name."""
 
 _HOW_TO_GET_ONE = (
     "train one (python recipes/ljspeech/train.py --data sample, or --data DIR for your own speech) "
@@ -48,6 +60,34 @@ def load(name: str | os.PathLike[str] | None = None) -> Vocoder:
     return load_checkpoint(bundled[wanted]).fused()
 
 
+def load_acoustic(name: str | os.PathLike[str] | None = None) -> AcousticModel:
+    """A trained acoustic model (phonemes to log-mel), ready to run, on the CPU.
+
+    Args:
+        name: None for the bundled default; else the name of a bundled acoustic model, a checkpoint
+            directory, or the weights file in one. A path wins over a bundled name.
+
+    Raises:
+        CheckpointError: there is no such model, and how to get one; or the files are not a
+            checkpoint of an acoustic model that this version reads.
+    """
+    from vocoder.text.acoustic import load_checkpoint as load_acoustic_checkpoint
+
+    if name is not None and (Path(name).exists() or _looks_like_path(name)):
+        return load_acoustic_checkpoint(name)
+    wanted = ACOUSTIC_NAME if name is None else str(name)
+    bundled = bundled_models()
+    if wanted not in bundled:
+        which = "no acoustic model is bundled" if name is None else f"there is no model {wanted!r}"
+        raise CheckpointError(
+            f"{which}: train one (python recipes/ljspeech/train_acoustic.py --data DIR, on any "
+            "corpus with metadata.csv) and name the checkpoint it writes: "
+            "vocoder.load_acoustic('runs/NAME/model'), or --acoustic runs/NAME/model on the "
+            "command line"
+        )
+    return load_acoustic_checkpoint(bundled[wanted])
+
+
 def bundled_models() -> dict[str, Path]:
     """The models that ship inside the package: name -> checkpoint directory."""
     weights = Path(str(resources.files("vocoder"))) / "weights"
@@ -72,9 +112,63 @@ def synthesize(
     return _default().synthesize(mel, temperature, seed, lengths)
 
 
+def say(
+    text: str,
+    temperature: float = 0.667,
+    *,
+    acoustic_temperature: float | None = None,
+    speaking_rate: float = 1.0,
+    seed: int = 0,
+    acoustic: AcousticModel | None = None,
+    vocoder: Vocoder | None = None,
+) -> npt.NDArray[np.float32]:
+    """English text read aloud, sentence by sentence, with pauses between.
+
+    The models are loaded on the first call and kept. The same sentence sounds the same wherever it
+    stands. For long texts see `vocoder.text.speech.speak`, which gives one sentence at a time.
+
+    Args:
+        text: English; empty lines separate paragraphs.
+        temperature: scale of the vocoder's latent noise, usually 0 to 1.
+        acoustic_temperature: scale of the acoustic model's; None for its usual one,
+            `vocoder.text.speech.ACOUSTIC_TEMPERATURE`.
+        speaking_rate: 2 is twice as fast, 0.5 half as fast; 0.25 to 4.
+        seed: of both models' noise.
+        acoustic, vocoder: models to use, of the same `MelSpec`; None for the bundled defaults.
+
+    Returns:
+        (samples,), float32, in [-1, 1], at ``vocoder.sample_rate`` (22,050 Hz by the defaults).
+
+    Raises:
+        TextError: nothing to say, or something that cannot be read, such as another script.
+        ValueError: an argument is out of range, or the models are of different mel conventions.
+        CheckpointError: a default is wanted and not bundled; the message says how to train one.
+    """
+    from vocoder.text.speech import ACOUSTIC_TEMPERATURE, sentences, speak
+
+    said = sentences(text)
+    pieces = speak(
+        said,
+        _default_acoustic() if acoustic is None else acoustic,
+        _default() if vocoder is None else vocoder,
+        temperature=temperature,
+        acoustic_temperature=(
+            ACOUSTIC_TEMPERATURE if acoustic_temperature is None else acoustic_temperature
+        ),
+        speaking_rate=speaking_rate,
+        seed=seed,
+    )
+    return np.concatenate(list(pieces))
+
+
 @functools.cache
 def _default() -> Vocoder:
     return load()
+
+
+@functools.cache
+def _default_acoustic() -> AcousticModel:
+    return load_acoustic()
 
 
 def _looks_like_path(name: str | os.PathLike[str]) -> bool:

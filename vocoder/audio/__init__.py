@@ -1,8 +1,17 @@
 """Sound, no models: audio files, `MelSpec`, the log-mel transform, and the check of a mel."""
 
-from vocoder.audio.files import read_audio, write_audio
+from vocoder.audio.files import AudioWriter, read_audio, write_audio
 from vocoder.audio.log_mel import LogMel
 from vocoder.audio.mel_spec import PRESETS, MelSpec
 from vocoder.audio.validation import MelError, check_mel
 
-__all__ = ["PRESETS", "LogMel", "MelError", "MelSpec", "check_mel", "read_audio", "write_audio"]
+__all__ = [
+    "PRESETS",
+    "AudioWriter",
+    "LogMel",
+    "MelError",
+    "MelSpec",
+    "check_mel",
+    "read_audio",
+    "write_audio",
+]

@@ -1,4 +1,7 @@
-"""Audio files: reads every format of libsndfile, writes 16-bit audio whole or not at all."""
+"""Audio files: reads every format of libsndfile, writes 16-bit audio whole or not at all.
+
+`write_audio` writes what is in memory, `AudioWriter` what comes piece by piece.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ import os
 import uuid
 import warnings
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -105,16 +109,8 @@ def write_audio(
         ValueError: another suffix; audio that is not (samples,), not floating point, empty, NaN or
             infinite; a rate that the format cannot hold.
     """
-    path = Path(path)
+    path = _checked_path(path)
     sample_rate = _checked_rate(sample_rate)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a directory; name a file in it, such as audio.wav.")
-    if path.suffix.lower() not in _FORMATS:
-        raise ValueError(
-            f"Cannot tell the format of {path.name!r} by its suffix: use {', '.join(_FORMATS)}."
-        )
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to.")
     samples = _checked_samples(audio)
 
     peak = max(float(samples.max()), -float(samples.min()))
@@ -130,8 +126,7 @@ def write_audio(
             for start in range(0, len(samples), _BLOCK):
                 block = samples[start : start + _BLOCK]
                 clipped += int((np.abs(block) > 1).sum())
-                pcm = np.clip(np.rint(block * np.float32(32768)), -32768, 32767)
-                sound.write(pcm.astype(np.int16))
+                sound.write(_pcm(block))
     except soundfile.LibsndfileError as error:
         raise ValueError(
             f"Cannot write {path} as {container} at {sample_rate} Hz "
@@ -154,6 +149,110 @@ def write_audio(
             f"{peak:.3g}.",
             stacklevel=2,
         )
+
+
+class AudioWriter:
+    """A file of mono audio that is written as it is made, in constant memory.
+
+    A context manager. What is written goes to a hidden file in the same folder, which takes the
+    name when the block ends; where it ends by an exception (Ctrl-C is one), nothing is left of it,
+    and what was there before stays. Samples become 16 bits as in `write_audio`.
+
+    >>> with AudioWriter("long.wav", 22050) as file:  # doctest: +SKIP
+    ...     for audio in pieces:
+    ...         file.write(audio)
+
+    Args:
+        path: file to write, with suffix .wav, .flac or .ogg; one that exists is replaced.
+        sample_rate: in Hz.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError, PermissionError: the file cannot be made there.
+        ValueError: another suffix, or a rate that the format cannot hold.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], sample_rate: int) -> None:
+        self.path = _checked_path(path)
+        self.sample_rate = _checked_rate(sample_rate)
+        self.samples = 0
+        self._partial = self.path.with_name(f".{uuid.uuid4().hex}.part")
+        self._sound: soundfile.SoundFile | None = None
+
+    def __enter__(self) -> Self:
+        container, encoding = _FORMATS[self.path.suffix.lower()]
+        self._partial.open("xb").close()  # Python's own error where that is not allowed
+        try:
+            self._sound = soundfile.SoundFile(
+                self._partial, "w", self.sample_rate, 1, encoding, format=container
+            )
+        except soundfile.LibsndfileError as error:
+            self._partial.unlink()
+            raise ValueError(
+                f"Cannot write {self.path} as {container} at {self.sample_rate} Hz "
+                f"({error.error_string.rstrip('.')})."
+            ) from error
+        return self
+
+    def write(self, audio: Tensor | npt.NDArray[Any]) -> None:
+        """Appends (samples,), floating point in [-1, 1]; samples beyond are clipped.
+
+        Raises:
+            OSError: the disk is full, or the file is too long for its format (4 GB of .wav).
+            ValueError: audio that is not (samples,), not floating point, empty, NaN or infinite.
+        """
+        assert self._sound is not None, "write within a with block"
+        samples = _checked_samples(audio)
+        try:
+            for start in range(0, len(samples), _BLOCK):
+                self._sound.write(_pcm(samples[start : start + _BLOCK]))
+        except (soundfile.LibsndfileError, AssertionError) as error:
+            # soundfile asserts that as many samples were written as were given.
+            raise self._cut_short() from error
+        self.samples += len(samples)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._sound is not None
+        try:
+            try:
+                self._sound.close()
+            except soundfile.LibsndfileError as cause:
+                if kind is None:
+                    raise self._cut_short() from cause
+            if kind is None:
+                if self.samples == 0:
+                    raise ValueError("There are no samples to write.")
+                os.replace(self._partial, self.path)
+        finally:
+            self._partial.unlink(missing_ok=True)
+
+    def _cut_short(self) -> OSError:
+        return OSError(
+            f"{self.path} could not be written on after {self.samples} samples: is the disk full, "
+            "or the file longer than its format allows?"
+        )
+
+
+def _pcm(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
+    scaled = np.rint(samples * np.float32(32768))
+    return np.clip(scaled, -32768, 32767).astype(np.int16)
+
+
+def _checked_path(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory; name a file in it, such as audio.wav.")
+    if path.suffix.lower() not in _FORMATS:
+        raise ValueError(
+            f"Cannot tell the format of {path.name!r} by its suffix: use {', '.join(_FORMATS)}."
+        )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to.")
+    return path
 
 
 def _checked_rate(sample_rate: object) -> int:

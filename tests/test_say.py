@@ -1,0 +1,357 @@
+"""Text to speech: what is said, sentence by sentence, and how it gets into a file."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import vocoder
+from vocoder import cli
+from vocoder.audio import AudioWriter, MelSpec
+from vocoder.models import WaveGlow
+from vocoder.text.acoustic import AcousticModel
+from vocoder.text.frontend import SYMBOLS
+from vocoder.text.speech import PARAGRAPH_PAUSE, SENTENCE_PAUSE, sentences, speak
+
+SPEC = MelSpec.preset("speech-16k")
+
+
+@pytest.fixture(scope="module")
+def acoustic() -> AcousticModel:
+    torch.manual_seed(0)
+    model = AcousticModel(
+        SYMBOLS,
+        SPEC,
+        encoder_channels=8,
+        encoder_layers=1,
+        n_convolutions=1,
+        n_flows=1,
+        channels=8,
+        n_layers=1,
+    ).eval()
+    # The level of speech, between loud and silent, so that there is something to hear.
+    model.normalise_by(torch.full((SPEC.n_mels,), -5.0), torch.full((SPEC.n_mels,), 2.0))
+    return model
+
+
+@pytest.fixture(scope="module")
+def flow() -> WaveGlow:
+    torch.manual_seed(0)
+    return WaveGlow(
+        mel_spec=SPEC,
+        squeeze="lapped",
+        n_group=256,
+        n_flows=1,
+        n_early_every=0,
+        channels=8,
+        n_layers=1,
+        conditional_scale=True,
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def models(
+    acoustic: AcousticModel, flow: WaveGlow, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[object, ...]:
+    """Command line options that name the two models on disk."""
+    folder = tmp_path_factory.mktemp("models")
+    return (
+        "--acoustic",
+        acoustic.save(folder / "acoustic"),
+        "--checkpoint",
+        flow.save(folder / "flow"),
+    )
+
+
+def run(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
+    """The command within this process: exit code, standard output, standard error."""
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr(sys, "argv", ["vocoder", *map(str, arguments)])
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="ascii"))
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+    return code, out.getvalue(), err.getvalue()
+
+
+def test_sentences_and_their_pauses() -> None:
+    said = sentences("Hello there. How do you do?\n\n* * *\n\nA new paragraph! And the end")
+    assert [s.text for s in said] == [
+        "Hello there.",
+        "How do you do?",
+        "A new paragraph!",
+        "And the end",
+    ]
+    assert [s.pause for s in said] == [SENTENCE_PAUSE, PARAGRAPH_PAUSE, SENTENCE_PAUSE, 0]
+    assert "".join(said[0].phonemes) == "həlˈoʊ ðˈɛɹ."
+
+
+def test_a_sentence_sounds_the_same_wherever_it_stands(
+    acoustic: AcousticModel, flow: WaveGlow
+) -> None:
+    alone = vocoder.say("It was late.", acoustic=acoustic, vocoder=flow, seed=3)
+    both = list(speak(sentences("Rain fell. It was late."), acoustic, flow, seed=3))
+    np.testing.assert_array_equal(alone, both[1])
+    together = vocoder.say("Rain fell. It was late.", acoustic=acoustic, vocoder=flow, seed=3)
+    np.testing.assert_array_equal(together, np.concatenate(both))
+    assert alone.dtype == np.float32
+    assert np.abs(alone).max() <= 1
+    pause = round(SENTENCE_PAUSE * flow.sample_rate)
+    assert not both[0][-pause:].any()
+    assert both[0][:-pause].any()
+    other = vocoder.say("It was late.", acoustic=acoustic, vocoder=flow, seed=4)
+    assert len(other) != len(alone) or not np.array_equal(other, alone)
+
+
+def test_silence_at_the_ends_is_cut_off(acoustic: AcousticModel, flow: WaveGlow) -> None:
+    class Padding(torch.nn.Module):
+        mel_spec, sample_rate = flow.mel_spec, flow.sample_rate
+
+        def synthesize(self, mel: torch.Tensor, temperature: float, seed: int) -> torch.Tensor:
+            tone = 0.5 * torch.sin(torch.arange(16000) * 0.1)
+            return torch.cat([torch.zeros(12000), tone, torch.zeros(20000)])
+
+    (audio,) = speak(sentences("One."), acoustic, Padding())  # type: ignore[arg-type]
+    assert 16000 <= len(audio) <= 16000 + 4 * 160
+    assert audio[0] == 0  # faded in, so that the cut is no click
+
+
+def test_speaking_rate(acoustic: AcousticModel, flow: WaveGlow) -> None:
+    text = "It was late, and nobody had come. Rain fell."
+    lengths = [
+        len(vocoder.say(text, acoustic=acoustic, vocoder=flow, speaking_rate=rate))
+        for rate in (0.5, 1, 2)
+    ]
+    assert lengths[0] > 1.4 * lengths[1] > 1.9 * lengths[2]
+
+
+def test_arguments_are_checked_before_anything_is_made(
+    acoustic: AcousticModel, flow: WaveGlow
+) -> None:
+    said = sentences("One.")
+    for arguments, words in (
+        ({"temperature": -1}, "temperature"),
+        ({"acoustic_temperature": float("nan")}, "acoustic_temperature"),
+        ({"speaking_rate": 0.1}, "speaking_rate is 0.1"),
+        ({"seed": -1}, "seed is -1"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            speak(said, acoustic, flow, **arguments)  # type: ignore[arg-type]
+    other = WaveGlow(
+        mel_spec="ljspeech", squeeze="lapped", n_group=256, n_flows=1, n_early_every=0, channels=8,
+        n_layers=1,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="same mel_spec"):
+        speak(said, acoustic, other)
+    with pytest.raises(vocoder.TextError, match="Cyrillic"):
+        vocoder.say("Fine. Это нет. Fine.", acoustic=acoustic, vocoder=flow)
+    for nothing in ("", " \n ", "* * *", "..."):
+        with pytest.raises(vocoder.TextError, match="at least one word"):
+            vocoder.say(nothing, acoustic=acoustic, vocoder=flow)
+
+
+def test_a_long_text_is_spoken_one_sentence_at_a_time(
+    acoustic: AcousticModel, flow: WaveGlow
+) -> None:
+    said = sentences("The rain fell on and on. " * 2000)
+    assert len(said) == 2000
+    calls = 0
+
+    class Counting:
+        mel_spec = acoustic.mel_spec
+
+        def synthesize(self, *arguments: object) -> torch.Tensor:
+            nonlocal calls
+            calls += 1
+            return acoustic.synthesize(*arguments)  # type: ignore[arg-type]
+
+    pieces = speak(said, Counting(), flow)  # type: ignore[arg-type]
+    assert calls == 0
+    for made in range(1, 4):
+        assert len(next(pieces)) < 10 * flow.sample_rate
+        assert calls == made
+
+
+def test_without_weights_the_error_says_how_to_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vocoder.library.bundled_models", dict)
+    with pytest.raises(vocoder.CheckpointError, match=r"train_acoustic\.py"):
+        vocoder.load_acoustic()
+
+
+def test_a_vocoder_is_no_acoustic_model(models: tuple[object, ...]) -> None:
+    with pytest.raises(vocoder.CheckpointError, match="no acoustic model"):
+        vocoder.load_acoustic(models[3])  # type: ignore[arg-type]
+
+
+def test_command_from_argument_file_and_standard_input(
+    models: tuple[object, ...],
+    acoustic: AcousticModel,
+    flow: WaveGlow,
+    tmp_path: Path,
+) -> None:
+    text = "Café? Yes: $3.50.\n\nThe end."
+    (tmp_path / "notes.txt").write_text(text, encoding="utf-8")
+    ways = {
+        "argument.wav": (text,),
+        "file.wav": ("--file", tmp_path / "notes.txt"),
+        "stdin.wav": ("-",),
+    }
+    for name, way in ways.items():
+        code, out, err = run("say", *way, "-o", tmp_path / name, *models, stdin=text.encode())
+        assert code == 0, err
+        assert "times real time" in out
+        assert "3/3" in err  # sentences
+    first = (tmp_path / "argument.wav").read_bytes()
+    assert first == (tmp_path / "file.wav").read_bytes() == (tmp_path / "stdin.wav").read_bytes()
+    audio, rate = soundfile.read(tmp_path / "file.wav", dtype="float32")
+    assert rate == flow.sample_rate
+    expected = vocoder.say(text, acoustic=acoustic, vocoder=flow)
+    np.testing.assert_allclose(audio, expected, atol=0.51 / 32768)
+    options = ("--speaking-rate", 2, "--temperature", 0, "--acoustic-temperature", 0, "--seed", 1)
+    code, _, _ = run("say", text, "-o", tmp_path / "fast.flac", *options, *models)
+    assert code == 0
+    assert soundfile.info(tmp_path / "fast.flac").frames < 0.7 * len(audio)
+
+
+def test_command_errors_are_one_sentence_and_write_nothing(
+    models: tuple[object, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "out.wav"
+    (tmp_path / "latin1.txt").write_bytes("Café".encode("latin-1"))
+    (tmp_path / "taken.wav").write_bytes(b"precious")
+    cases: list[tuple[tuple[object, ...], str]] = [
+        (("-o", out), "--file"),
+        (("Hi.", "--file", tmp_path / "latin1.txt", "-o", out), "once"),
+        (("--file", tmp_path / "latin1.txt", "-o", out), "not UTF-8"),
+        (("--file", tmp_path / "none.txt", "-o", out), "none.txt"),
+        (("", "-o", out), "at least one word"),
+        (("-", "-o", out), "at least one word"),
+        (("日本語", "-o", out), "only English"),
+        (("Hi.", "-o", out, "--speaking-rate", 9), "speaking_rate is 9"),
+        (("Hi.", "-o", out, "--temperature", -1), "temperature"),
+        (("Hi.", "-o", tmp_path / "out.xyz"), "xyz"),
+        (("Hi.", "-o", tmp_path / "no" / "out.wav"), "no directory"),
+        (("Hi.", "-o", tmp_path / "taken.wav"), "--force"),
+    ]
+    before = sorted(tmp_path.iterdir())
+    for arguments, words in cases:
+        code, _, err = run("say", *arguments, *models)
+        assert code == 2, arguments
+        assert words in err
+        assert "Traceback" not in err
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "taken.wav").read_bytes() == b"precious"
+    assert run("say", "Hi.", "-o", tmp_path / "taken.wav", "--force", *models)[0] == 0
+    assert soundfile.info(tmp_path / "taken.wav").frames > 0
+
+
+def test_an_interrupted_command_leaves_no_file(
+    models: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = 0
+
+    def interrupted(self: object, *arguments: object) -> torch.Tensor:
+        nonlocal made
+        made += 1
+        if made == 3:
+            raise KeyboardInterrupt
+        return torch.full((SPEC.n_mels, 40), -3.0)
+
+    monkeypatch.setattr(AcousticModel, "synthesize", interrupted)
+    code, out, _ = run("say", "One. Two. Three. Four.", "-o", tmp_path / "out.wav", *models)
+    assert code != 0
+    assert made == 3
+    assert "times real time" not in out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such signals")
+def test_a_terminated_process_leaves_no_file(models: tuple[object, ...], tmp_path: Path) -> None:
+    text = tmp_path / "long.txt"
+    text.write_text("The rain fell on and on, and nobody came. " * 3000)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "vocoder.cli", "say", "--file", text,
+            "-o", folder / "out.wav", *map(str, models),
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while not any(path.stat().st_size > 100_000 for path in folder.iterdir()):
+            assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert list(folder.iterdir()) == []
+
+
+def test_audio_writer_is_as_write_audio(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    audio = 0.7 * torch.randn(100_000)  # some of it beyond full scale
+    with pytest.warns(UserWarning, match="Clipped"):
+        vocoder.write_audio(tmp_path / "whole.wav", audio, 16000)
+    with AudioWriter(tmp_path / "pieces.wav", 16000) as file:
+        for piece in audio.split(777):
+            file.write(piece)
+    assert (tmp_path / "pieces.wav").read_bytes() == (tmp_path / "whole.wav").read_bytes()
+
+
+def write(path: Path, pieces: Iterator[torch.Tensor]) -> None:
+    with AudioWriter(path, 16000) as file:
+        for piece in pieces:
+            file.write(piece)
+
+
+def test_audio_writer_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "out.wav"
+    path.write_bytes(b"precious")
+
+    with pytest.raises(ValueError, match="NaN"):
+        write(path, iter([torch.zeros(10), torch.tensor([float("nan")])]))
+    with pytest.raises(ValueError, match="no samples"):
+        write(path, iter([]))
+    assert path.read_bytes() == b"precious"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
+def test_audio_writer_on_a_full_disk(tmp_path: Path) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+        with pytest.raises(OSError, match="disk full"):
+            write(tmp_path / "out.wav", (torch.zeros(10_000) for _ in range(100)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list(tmp_path.iterdir()) == []
