@@ -135,7 +135,12 @@ def phonemes(text: str) -> list[str]:
     """
     words = normalise(text)
     _refuse_other_scripts(words)
-    read = _symbols(_g2p()(words, normalize_text=False))
+    try:
+        read = _symbols(_g2p()(words, normalize_text=False))
+    except (ValueError, LookupError) as error:  # of a library on a rare character
+        raise TextError(
+            f"{_shortened(text)} cannot be read ({error}): write it in words"
+        ) from error
     symbols: list[str] = []
     for symbol in read:
         after_boundary = not symbols or symbols[-1] == WORD_BOUNDARY or symbols[-1] in PUNCTUATION
