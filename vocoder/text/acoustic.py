@@ -18,7 +18,6 @@ from vocoder.flows import AffineCoupling, Bijection, InvertibleConv1x1, Mixing, 
 from vocoder.models.noise import Noise
 from vocoder.nn import GatedConvStack, SequenceEncoder
 from vocoder.text.alignment import (
-    diagonal_prior,
     monotonic_alignment_search,
     state_of_frame,
     whole_durations,
@@ -352,19 +351,15 @@ class AcousticModel(nn.Module):
         return self.flow.inverse(z) * self.normal_scale + self.normal_mean
 
     @torch.no_grad()
-    def align(self, z: Tensor, frames: Tensor, prior: Prior, diagonal: float = 0.0) -> Tensor:
+    def align(self, z: Tensor, frames: Tensor, prior: Prior) -> Tensor:
         """Durations (batch, states) of the most likely alignment.
 
         Args:
             z: latents, from `forward`.
             frames: frames of each item, (batch,).
             prior: from `prior`.
-            diagonal: weight of `diagonal_prior`, of a width of 5 % of the utterance.
         """
-        scores = self.alignment_scores(z, prior)
-        if diagonal:
-            scores = scores + diagonal * diagonal_prior(prior.states, frames, width=0.05)
-        return monotonic_alignment_search(scores, prior.states, frames)
+        return monotonic_alignment_search(self.alignment_scores(z, prior), prior.states, frames)
 
     @torch.no_grad()
     def alignment_scores(self, z: Tensor, prior: Prior) -> Tensor:
@@ -390,23 +385,24 @@ class AcousticModel(nn.Module):
         keep = _mask(frames, z.shape[2]).unsqueeze(1)
         return each.masked_fill(~keep, 0.0).sum(dim=(1, 2)) + log_det
 
-    def training_terms(self, batch: Batch, diagonal: float = 0.0) -> dict[str, Tensor]:
+    def training_terms(self, batch: Batch, durations: Tensor | None = None) -> dict[str, Tensor]:
         """What a training step needs: ``loss`` and its parts, scalars, and ``durations``.
 
-        nll: mean negative log-likelihood in nats per mel element, given the best alignment.
-        duration: negative log-likelihood of the durations as if they were exponentially
-            distributed, l + d exp(-l): its minimum is at the mean duration (a squared error of
-            logarithms would give the median, and hasty speech).
+        nll: mean negative log-likelihood in nats per mel element, given the durations.
+        duration: see `duration_loss`.
         loss: their sum.
+
+        Args:
+            batch: what to score.
+            durations: (batch, states), where they are known; None for the best alignment.
         """
         prior = self.prior(batch.symbols, batch.symbol_counts)
         z, log_det = self(batch.mel, batch.frames)
-        durations = self.align(z, batch.frames, prior, diagonal)
+        if durations is None:
+            durations = self.align(z, batch.frames, prior)
         total = self.log_likelihood(z, log_det, batch.frames, prior, durations).sum()
         nll = -total / (batch.frames.sum() * self.mel_spec.n_mels)
-        each = prior.log_duration + durations * (-prior.log_duration).exp()
-        mask = prior.mask()
-        duration = each.masked_fill(~mask, 0.0).sum() / mask.sum()
+        duration = duration_loss(prior.log_duration, durations, prior.mask())
         return {"loss": nll + duration, "nll": nll, "duration": duration, "durations": durations}
 
     def training_loss(self, batch: Batch) -> Tensor:
@@ -512,17 +508,32 @@ class AcousticModel(nn.Module):
 
     # -- on disk -------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str], half: bool = False) -> Path:
+    def save(self, path: str | os.PathLike[str], dtype: torch.dtype | None = None) -> Path:
         """Write a checkpoint directory: ``model.safetensors`` and ``config.json``.
 
         Args:
-            path: the directory.
-            half: keep the weights in half precision, at half the size.
+            path: of the directory.
+            dtype: what weights are stored as; torch.float16 halves the file. A model computes in
+                float32 whatever its file holds. None keeps them as they are.
+
+        Returns:
+            The directory.
         """
         tensors = self.state_dict()
-        if half:
-            tensors = {name: value.half() for name, value in tensors.items()}
+        if dtype is not None:
+            tensors = {name: value.to(dtype) for name, value in tensors.items()}
         return write_checkpoint(path, {"kind": KIND, "config": self.config}, tensors)
+
+
+def duration_loss(log_duration: Tensor, durations: Tensor, mask: Tensor) -> Tensor:
+    r"""Mean of :math:`l + d e^{-l}` over the states where ``mask`` is true, a scalar.
+
+    The negative log-likelihood of durations d that are exponentially distributed with mean e^l,
+    so that the mean duration is what is learnt. (A squared error of logarithms would give the
+    geometric mean, and hasty speech.)
+    """
+    each = log_duration + durations * (-log_duration).exp()
+    return each.masked_fill(~mask, 0.0).sum() / mask.sum()
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> AcousticModel:

@@ -9,19 +9,20 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning
 import numpy as np
 import torch
 from jsonargparse import ArgumentParser, Namespace
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vocoder.audio import LogMel, MelSpec
 from vocoder.corpus import CorpusError, Split, read_corpus, split
 from vocoder.text.acoustic import AcousticModel, Batch, load_checkpoint
-from vocoder.text.alignment import alignment_posterior
+from vocoder.text.alignment import alignment_posterior, flat_start, whole_durations
 from vocoder.text.frontend import SYMBOLS, TextError, phonemes
 from vocoder.training.module import Training
 from vocoder.training.prepared import PreparedCorpus, prepare
@@ -29,8 +30,20 @@ from vocoder.training.recipe import Recipe, corpus_folder
 
 log = logging.getLogger("vocoder.training")
 
-Item = tuple[Tensor, Tensor]
-"""Symbols (symbols,) and mel (n_mels, frames) of an utterance."""
+
+class Item(NamedTuple):
+    """Symbols (symbols,) and mel (n_mels, frames) of an utterance, and durations (states,)."""
+
+    symbols: Tensor
+    mel: Tensor
+    durations: Tensor
+
+
+class Drawn(NamedTuple):
+    """A batch and the durations, (batch, states), that its utterances came with."""
+
+    batch: Batch
+    durations: Tensor
 
 
 class Utterances(Dataset[Item]):
@@ -51,8 +64,8 @@ class Utterances(Dataset[Item]):
 
     def __getitem__(self, index: tuple[int, int]) -> Item:  # type: ignore[override]
         n, i = index
-        symbols, mel = self.items[i]
-        return symbols, noisy(mel, self.noise, self.seed * 1_000_003 + n)
+        item = self.items[i]
+        return item._replace(mel=noisy(item.mel, self.noise, self.seed * 1_000_003 + n))
 
 
 class LikeLengths(Sampler[list[tuple[int, int]]]):
@@ -219,29 +232,42 @@ class TextAndSpeech(lightning.LightningDataModule):
         return frames.mean(dim=1).float(), variance.sqrt().float()
 
     def items(self, ids: Sequence[str], model: AcousticModel) -> list[Item]:
-        """Symbols and clean mels; an utterance with less than a frame a state is left out."""
+        """Symbols and clean mels; an utterance with less than a frame a state is left out.
+
+        Durations are all alike so far, as far as whole numbers allow.
+        """
         items = []
         for id in ids:
             symbols = model.indices(self.phonemes[id])
-            if len(symbols) * model.states > self.mels[id].shape[1]:
+            states, frames = len(symbols) * model.states, self.mels[id].shape[1]
+            if states > frames:
                 log.warning("%s is left out: its text is too long for its sound", id)
                 continue
-            items.append((symbols, self.mels[id]))
+            durations = whole_durations(torch.full((states,), frames / states))
+            items.append(Item(symbols, self.mels[id], durations))
         return items
 
     def held_out(self, ids: Sequence[str], model: AcousticModel) -> list[Item]:
         """Items with noise that never changes."""
         return [
-            (symbols, noisy(mel, self.noise, zlib.crc32(symbols.numpy().tobytes())))
-            for symbols, mel in self.items(ids, model)
+            item._replace(
+                mel=noisy(item.mel, self.noise, zlib.crc32(item.symbols.numpy().tobytes()))
+            )
+            for item in self.items(ids, model)
         ]
 
     def train_dataloader(self) -> DataLoader[Item]:
         trainer: Any = self.trainer
         module = trainer.lightning_module
         items = self.items(self.split.train, module.model)
+        if trainer.global_step < module.flat_start_steps:
+            found = flat_start([(item.symbols, item.mel) for item in items], module.model.states)
+            items = [
+                item._replace(durations=durations)
+                for item, durations in zip(items, found, strict=True)
+            ]
         sampler = LikeLengths(
-            [mel.shape[1] for _, mel in items],
+            [item.mel.shape[1] for item in items],
             self.batch_size,
             module.crops_seen,  # kept in its checkpoints
             self.seed,
@@ -263,13 +289,12 @@ class AcousticTraining(Training):
 
     .. math:: -\frac{1}{T M} \log p(x \mid c, \hat d) + \lambda\, \mathrm{duration}
 
-    with the best alignment found anew at every step. For the first `diagonal_steps` steps paths
-    near the diagonal are preferred, less and less.
+    with the best alignment found anew at every step, after `flat_start_steps` steps in which it
+    is the one of `flat_start`.
 
     Args:
         model: what to train.
-        diagonal_steps: steps over which the preference for the diagonal fades away.
-        diagonal_weight: its weight at first.
+        flat_start_steps: steps with the alignment that does not depend on the flow.
         duration_weight: lambda, of the duration predictor, which shares nothing with the rest.
         temperature: of the mels made at validation.
         optimisation: see `Training`.
@@ -281,21 +306,20 @@ class AcousticTraining(Training):
     def __init__(
         self,
         model: AcousticModel,
-        diagonal_steps: int = 1000,
-        diagonal_weight: float = 10.0,
+        flat_start_steps: int = 500,
         duration_weight: float = 0.1,
         temperature: float = 0.333,
         **optimisation: Any,
     ) -> None:
         super().__init__(model, **optimisation)
-        self.diagonal_steps = diagonal_steps
-        self.diagonal_weight = diagonal_weight
+        self.flat_start_steps = flat_start_steps
         self.duration_weight = duration_weight
         self.temperature = temperature
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        left = max(1 - self.global_step / max(self.diagonal_steps, 1), 0.0)
-        terms = self.model.training_terms(batch, diagonal=self.diagonal_weight * left)
+    def training_step(self, drawn: Drawn, batch_idx: int) -> Tensor:
+        batch = drawn.batch
+        given = drawn.durations if self.global_step < self.flat_start_steps else None
+        terms = self.model.training_terms(batch, given)
         loss = terms["nll"] + self.duration_weight * terms["duration"]
         world = self.trainer.world_size
         self.crops_seen += len(batch.frames) * world
@@ -306,8 +330,9 @@ class AcousticTraining(Training):
         self._sums: dict[str, float] = {}
         self._elements = 0
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, drawn: Drawn, batch_idx: int) -> None:
         """Score one held-out utterance, and make its mel with the durations it was aligned to."""
+        batch = drawn.batch
         # In float32 whatever the precision of the training, so that runs can be compared.
         with torch.autocast(batch.mel.device.type, enabled=False):
             scores = held_out_scores(self.model, batch, self.temperature)
@@ -356,16 +381,15 @@ def held_out_scores(model: AcousticModel, batch: Batch, temperature: float) -> d
     }
 
 
-def collate(items: Sequence[Item]) -> Batch:
+def collate(items: Sequence[Item]) -> Drawn:
     """Items padded with zeros to the longest."""
-    counts = torch.tensor([len(symbols) for symbols, _ in items])
-    frames = torch.tensor([mel.shape[1] for _, mel in items])
-    symbols = torch.zeros(len(items), int(counts.max()), dtype=torch.long)
-    mel = torch.zeros(len(items), items[0][1].shape[0], int(frames.max()))
-    for row, (own_symbols, own_mel) in enumerate(items):
-        symbols[row, : len(own_symbols)] = own_symbols
-        mel[row, :, : own_mel.shape[1]] = own_mel
-    return Batch(symbols, counts, mel, frames)
+    batch = Batch(
+        pad_sequence([item.symbols for item in items], batch_first=True),
+        torch.tensor([len(item.symbols) for item in items]),
+        pad_sequence([item.mel.T for item in items], batch_first=True).transpose(1, 2),
+        torch.tensor([item.mel.shape[1] for item in items]),
+    )
+    return Drawn(batch, pad_sequence([item.durations for item in items], batch_first=True))
 
 
 def even(mel: Tensor) -> Tensor:
@@ -422,4 +446,4 @@ class AcousticRecipe(Recipe):
         rows: list[dict[str, Any]],
         seed: int,
     ) -> None:
-        module.model.eval().save(run / "model", half=True)
+        module.model.eval().save(run / "model")

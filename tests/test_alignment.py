@@ -1,0 +1,135 @@
+"""Monotonic alignment search and its companions, against counting every alignment."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from vocoder.text.alignment import (
+    alignment_posterior,
+    flat_start,
+    monotonic_alignment_search,
+    state_of_frame,
+    whole_durations,
+)
+
+
+def every_alignment(states: int, frames: int) -> list[list[int]]:
+    """The durations of all alignments: every way to cut the frames into so many pieces."""
+    cuts = itertools.combinations(range(1, frames), states - 1)
+    return [[b - a for a, b in itertools.pairwise((0, *inner, frames))] for inner in cuts]
+
+
+def total(scores: Tensor, durations: list[int]) -> float:
+    """Sum of the scores along a path."""
+    state = torch.repeat_interleave(torch.arange(len(durations)), torch.tensor(durations))
+    return float(scores[torch.arange(len(state)), state].sum())
+
+
+SIZES = [(1, 1), (1, 6), (6, 6), (2, 7), (4, 9), (5, 11)]
+
+
+@pytest.mark.parametrize("states, frames", SIZES)
+def test_search_finds_the_best_of_all_alignments(states: int, frames: int) -> None:
+    generator = torch.Generator().manual_seed(states + 100 * frames)
+    for _ in range(20):
+        scores = 10 * torch.randn(frames, states, generator=generator)
+        found = monotonic_alignment_search(
+            scores.unsqueeze(0), torch.tensor([states]), torch.tensor([frames])
+        )
+        best = max(every_alignment(states, frames), key=lambda d: total(scores, d))
+        assert found.tolist() == [best]
+
+
+def test_search_in_a_padded_batch_equals_each_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    states, frames = torch.tensor([s for s, _ in SIZES]), torch.tensor([f for _, f in SIZES])
+    # What stands in the padding would win everywhere if it were looked at.
+    scores = torch.full((len(SIZES), int(frames.max()), int(states.max())), 1e6)
+    alone = []
+    for item, (s, f) in enumerate(SIZES):
+        own = torch.randn(f, s, generator=generator)
+        scores[item, :f, :s] = own
+        alone.append(
+            monotonic_alignment_search(own.unsqueeze(0), states[item, None], frames[item, None])[0]
+        )
+    kept = scores.clone()
+    together = monotonic_alignment_search(scores, states, frames)
+    assert torch.equal(scores, kept)
+    for item, (s, _) in enumerate(SIZES):
+        assert torch.equal(together[item, :s], alone[item])
+        assert together[item, s:].sum() == 0
+    assert torch.equal(together.sum(1), frames)
+
+
+def test_search_refuses_more_states_than_frames() -> None:
+    with pytest.raises(ValueError, match="5 states do not fit into 4 frames"):
+        monotonic_alignment_search(torch.zeros(2, 6, 5), torch.tensor([5, 5]), torch.tensor([6, 4]))
+
+
+@pytest.mark.parametrize("states, frames", SIZES)
+def test_posterior_counts_every_alignment(states: int, frames: int) -> None:
+    scores = torch.randn(frames, states, generator=torch.Generator().manual_seed(frames)).double()
+    expected = torch.zeros(frames, states, dtype=torch.float64)
+    for durations in every_alignment(states, frames):
+        state = torch.repeat_interleave(torch.arange(states), torch.tensor(durations))
+        expected[torch.arange(frames), state] += math.exp(total(scores, durations))
+    expected /= expected[0].sum()
+    torch.testing.assert_close(alignment_posterior(scores), expected, rtol=0, atol=1e-9)
+
+
+def test_state_of_frame_undoes_durations() -> None:
+    durations = torch.tensor([[2, 0, 3, 1], [1, 1, 1, 0]])
+    assert state_of_frame(durations, 6).tolist() == [[0, 0, 2, 2, 2, 3], [0, 1, 2, 4, 4, 4]]
+
+
+def test_flat_start_finds_hidden_durations() -> None:
+    """Symbols of different spectra, in random order and of random length, in noise."""
+    rng = np.random.default_rng(0)
+    spectra = rng.normal(0, 2, (8, 20))
+    utterances, hidden = [], []
+    for _ in range(40):
+        symbols = rng.integers(8, size=12)
+        # A symbol twice in a row has no boundary that could be found.
+        symbols = symbols[np.diff(symbols, prepend=-1) != 0]
+        durations = rng.integers(2, 15, len(symbols))
+        clean = np.repeat(spectra[symbols], durations, axis=0)
+        mel = torch.from_numpy(clean + rng.normal(0, 0.5, clean.shape)).T.float()
+        utterances.append((torch.from_numpy(symbols), mel))
+        hidden.append(durations)
+    found = flat_start(utterances, states=1)
+    errors = []
+    for own, expected, (_, mel) in zip(found, hidden, utterances, strict=True):
+        assert int(own.sum()) == mel.shape[1]
+        assert (own >= 1).all()
+        errors.append(np.abs(np.cumsum(own.numpy()) - np.cumsum(expected)))
+    assert np.mean(np.concatenate(errors) <= 1) > 0.95
+    # Equal parts, which it starts from, are far off.
+    even = [np.abs(np.linspace(0, h.sum(), len(h) + 1)[1:] - np.cumsum(h)) for h in hidden]
+    assert np.mean(np.concatenate(even) <= 1) < 0.5
+
+
+def test_flat_start_gives_every_symbol_its_states() -> None:
+    symbols = torch.tensor([2, 0, 1])
+    mel = torch.randn(5, 9, generator=torch.Generator().manual_seed(0))
+    (durations,) = flat_start([(symbols, mel)], states=3)
+    assert durations.tolist() == [1] * 9
+
+
+def test_rounded_durations_keep_the_total() -> None:
+    lengths = torch.full((1000,), 0.4)
+    whole = whole_durations(lengths)
+    assert whole.sum() == 400
+    assert set(whole.tolist()) == {0, 1}
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        lengths = 10 * torch.rand(30, generator=generator)
+        whole = whole_durations(lengths)
+        assert (whole >= 0).all()
+        assert abs(float(whole.sum()) - float(lengths.sum())) <= 0.5 + 1e-6
+        assert (whole - lengths).abs().max() <= 1

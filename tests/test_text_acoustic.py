@@ -1,0 +1,290 @@
+"""The acoustic model: exact likelihood, padding that changes nothing, synthesis, checkpoints."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Normal
+
+from vocoder.audio import LogMel, MelSpec, read_audio
+from vocoder.checkpoints import CheckpointError
+from vocoder.library import load, load_acoustic
+from vocoder.models import WaveGlow
+from vocoder.text.acoustic import AcousticModel, Batch, duration_loss
+from vocoder.text.alignment import flat_start
+
+SAMPLE = Path(__file__).parent.parent / "recipes" / "ljspeech" / "sample"
+SYMBOLS = ("a", "b", "c", ".")
+SPEC = replace(MelSpec.preset("ljspeech"), n_mels=6)
+
+
+def small(**arguments: object) -> AcousticModel:
+    """A small model with every parameter moved from its start, in float64, evaluation mode."""
+    torch.manual_seed(0)
+    sizes = {"encoder_channels": 16, "encoder_layers": 2, "n_flows": 3, "channels": 8}
+    model = AcousticModel(SYMBOLS, **{"mel_spec": SPEC, "n_layers": 2, **sizes, **arguments})
+    model = model.double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    size = model.mel_spec.n_mels
+    model.normalise_by(torch.linspace(-6, -4, size), torch.linspace(1.5, 2.5, size))
+    return model
+
+
+def mels(*frames: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [
+        2 * torch.randn(SPEC.n_mels, n, generator=generator, dtype=torch.float64) - 5
+        for n in frames
+    ]
+
+
+def padded(model: AcousticModel, texts: list[str], own: list[Tensor], filler: float) -> Batch:
+    """A batch whose padding holds ``filler``, which must not matter."""
+    symbols = [model.indices(list(text)) for text in texts]
+    return Batch(
+        torch.nn.utils.rnn.pad_sequence(symbols, batch_first=True, padding_value=1),
+        torch.tensor([len(s) for s in symbols]),
+        torch.nn.utils.rnn.pad_sequence(
+            [mel.T for mel in own], batch_first=True, padding_value=filler
+        ).transpose(1, 2),
+        torch.tensor([mel.shape[1] for mel in own]),
+    )
+
+
+def scored(model: AcousticModel, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Likelihood, durations and log-durations of a batch."""
+    prior = model.prior(batch.symbols, batch.symbol_counts)
+    z, log_det = model(batch.mel, batch.frames)
+    durations = model.align(z, batch.frames, prior)
+    likelihood = model.log_likelihood(z, log_det, batch.frames, prior, durations)
+    return likelihood, durations, prior.log_duration
+
+
+def test_log_det_is_that_of_the_jacobian_and_the_inverse_undoes() -> None:
+    model = small()
+    (mel,) = mels(4)
+
+    def latents(flat: Tensor) -> Tensor:
+        z, _ = model(flat.reshape(1, SPEC.n_mels, 4), torch.tensor([4]))
+        return z.flatten()
+
+    jacobian = torch.autograd.functional.jacobian(latents, mel.flatten())
+    z, log_det = model(mel.unsqueeze(0), torch.tensor([4]))
+    assert log_det.item() == pytest.approx(float(torch.linalg.slogdet(jacobian)[1]), abs=1e-9)
+    torch.testing.assert_close(model.inverse(z)[0], mel, rtol=0, atol=1e-9)
+
+
+def test_a_new_flow_only_normalises() -> None:
+    model = AcousticModel(SYMBOLS, SPEC, channels=8)
+    model.normalise_by(torch.full((6,), -5.0), torch.full((6,), 2.0))
+    mel = mels(10)[0].float()
+    z, log_det = model(mel.unsqueeze(0), torch.tensor([10]))
+    torch.testing.assert_close(z[0], (mel + 5) / 2, rtol=0, atol=1e-5)
+    assert log_det.item() == pytest.approx(-60 * math.log(2), rel=1e-5)
+
+
+def test_neighbours_and_padding_change_nothing() -> None:
+    model = small()
+    texts, own = ["abca.", "b", "ca"], mels(30, 12, 46)
+    together = scored(model, padded(model, texts, own, filler=77.0))
+    for item, (text, mel) in enumerate(zip(texts, own, strict=True)):
+        alone = scored(model, padded(model, [text], [mel], filler=0.0))
+        states = (len(text) + 2) * model.states
+        for whole, single in zip(together, alone, strict=True):
+            whole = whole[item] if whole.ndim == 1 else whole[item, :states]
+            torch.testing.assert_close(whole, single[0], rtol=0, atol=1e-9)
+        assert int(together[1][item].sum()) == mel.shape[1]
+
+
+@torch.no_grad()
+def test_log_prob_is_the_density_along_the_best_path() -> None:
+    """Written out with torch's normal distribution, frame by frame."""
+    model = small()
+    (mel,) = mels(20)
+    batch = padded(model, ["ab"], [mel], filler=0.0)
+    prior = model.prior(batch.symbols, batch.symbol_counts)
+    z, log_det = model(batch.mel, batch.frames)
+    durations = model.align(z, batch.frames, prior)
+    path = torch.repeat_interleave(torch.arange(durations.shape[1]), durations[0])
+    expected = log_det.item()
+    for frame, state in enumerate(path.tolist()):
+        mean, log_scale = (x[0, state, frame % 2] for x in (prior.mean, prior.log_scale))
+        density = Normal(mean, log_scale.exp()).log_prob(z[0, :, frame])
+        # The search looks at the same numbers, in float32.
+        score = model.alignment_scores(z, prior)[0, frame, state]
+        assert float(score) == pytest.approx(float(density.sum()), abs=1e-3)
+        expected += float(density.sum())
+    assert float(model.log_prob(mel, ["a", "b"])) == pytest.approx(expected, abs=1e-9)
+    loss = model.training_terms(batch)["nll"]
+    assert float(loss) == pytest.approx(-expected / mel.numel(), abs=1e-9)
+
+
+def test_every_parameter_learns_and_durations_leave_the_rest_alone() -> None:
+    model = small()
+    batch = padded(model, ["abca.", "cb"], mels(30, 24), filler=0.0)
+    terms = model.training_terms(batch)
+    shared = [p for n, p in model.named_parameters() if not n.startswith("duration_of")]
+    gradients = torch.autograd.grad(terms["duration"], shared, retain_graph=True, allow_unused=True)
+    assert all(gradient is None for gradient in gradients)
+    terms["loss"].backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("predicted, direction", [(3.9, -1), (4.0, 0), (4.1, 1)])
+def test_duration_loss_is_least_at_the_mean(predicted: float, direction: int) -> None:
+    durations = torch.tensor([1.0, 2.0, 9.0, 77.0])  # the last is padding
+    log_duration = torch.full((4,), math.log(predicted), requires_grad=True)
+    duration_loss(log_duration, durations, torch.arange(4) < 3).backward()
+    assert log_duration.grad is not None
+    assert round(float(log_duration.grad.sum()), 6) * direction >= 0
+    assert bool(abs(float(log_duration.grad.sum())) < 1e-6) == (direction == 0)
+
+
+def test_overfits_recorded_sentences() -> None:
+    """From text and audio alone: likelihood rises, and the alignment becomes sharp."""
+    spec = MelSpec.preset("speech-16k")
+    rows = (SAMPLE / "metadata.csv").read_text(encoding="utf-8").splitlines()[:3]
+    texts, own = [], []
+    for row in rows:
+        id, _, text = row.split("|")
+        audio, _ = read_audio(next((SAMPLE / "wavs").glob(id + ".*")), spec.sample_rate)
+        mel = LogMel(spec)(audio[: 2 * spec.sample_rate])
+        own.append(mel[:, : mel.shape[1] // 2 * 2])
+        texts.append(text[: int(len(text) * own[-1].shape[1] / (len(audio) / spec.hop_length))])
+    torch.manual_seed(0)
+    model = AcousticModel(
+        sorted(set("".join(texts))), spec, encoder_channels=64, encoder_layers=1, n_flows=2,
+        channels=48, n_layers=2, dropout=0.0,
+    )  # fmt: skip
+    frames = torch.cat(own, dim=1)
+    model.normalise_by(frames.mean(1), frames.std(1))
+    batch = padded(model, texts, own, filler=0.0)
+    found = flat_start([(model.indices(list(t)), m) for t, m in zip(texts, own, strict=True)], 2)
+    given = torch.nn.utils.rnn.pad_sequence(found, batch_first=True)
+    optimiser = torch.optim.Adam(model.parameters(), 5e-3)
+    losses = []
+    for step in range(80):
+        terms = model.training_terms(batch, given if step < 40 else None)
+        optimiser.zero_grad()
+        terms["loss"].backward()
+        optimiser.step()
+        losses.append(terms["nll"].item())
+    assert losses[-1] < losses[0] - 1.0  # nats per mel element
+    assert torch.equal(terms["durations"].sum(1), batch.frames)
+    # Where the flow's own search puts the boundaries: in three of four cases where it was.
+    ends, before = terms["durations"].cumsum(1), given.cumsum(1)
+    assert ((ends - before).abs() <= 2).float().mean() > 0.75
+
+
+def test_durations_add_up_and_follow_the_speaking_rate() -> None:
+    model = small()
+    text = list("abcabc.")
+    frames = {}
+    for rate in (0.5, 1.0, 2.0):
+        durations = model.durations(text, rate)
+        assert durations.shape == ((len(text) + 2) * model.states,)
+        assert (durations >= 0).all()
+        frames[rate] = int(durations.sum())
+        assert frames[rate] % 2 == 0
+        assert model.synthesize(text, speaking_rate=rate).shape == (SPEC.n_mels, frames[rate])
+    assert frames[0.5] == pytest.approx(2 * frames[1.0], abs=3)
+    assert frames[2.0] == pytest.approx(frames[1.0] / 2, abs=3)
+    with torch.no_grad():  # a rate and a text of hardly a frame still give a mel
+        model.duration_of.out.bias.fill_(-20.0)
+    assert model.synthesize(["a"], speaking_rate=4.0).shape == (SPEC.n_mels, 2)
+
+
+def test_temperature_and_seed() -> None:
+    model = small()
+    text = list("abc.")
+    still = model.synthesize(text, temperature=0.0)
+    assert still.dtype == torch.float32
+    assert torch.equal(still, model.synthesize(text, temperature=0.0, seed=5))
+    first, again, other = (model.synthesize(text, 0.5, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    distances = [
+        float((model.synthesize(text, t, seed=1) - still).abs().mean()) for t in (0.1, 0.3, 1.0)
+    ]
+    assert distances == sorted(distances)
+
+
+def test_given_durations_are_kept() -> None:
+    model = small()
+    text = list("ab")
+    durations = torch.tensor([2, 1, 0, 3, 4, 4, 1, 1])
+    mel = model.synthesize_aligned(text, durations, temperature=0.0)
+    assert mel.shape == (SPEC.n_mels, 16)
+    for wrong in (durations[:-1], durations + torch.eye(8, dtype=torch.long)[0], 0 * durations):
+        with pytest.raises(ValueError, match="8 numbers with an even sum"):
+            model.synthesize_aligned(text, wrong)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"phonemes": []}, "no phonemes"),
+        ({"phonemes": "abc"}, "give a list"),
+        ({"phonemes": ["a", "ŋ", "!"]}, "knows no phoneme '!', 'ŋ'; it knows a b c ."),
+        ({"phonemes": ["a"] * 2001}, "2001 phonemes are too many.*split the text"),
+        ({"phonemes": ["a"], "speaking_rate": 0.0}, "speaking_rate is 0.0: .* 0.25"),
+        ({"phonemes": ["a"], "speaking_rate": math.nan}, "speaking_rate is nan"),
+        ({"phonemes": ["a"], "temperature": -1.0}, "temperature is -1.0"),
+        ({"phonemes": ["a"], "seed": -1}, "seed is -1"),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        small().synthesize(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_odd_number_of_frames_is_refused() -> None:
+    with pytest.raises(ValueError, match="cut the mel to an even number"):
+        small().log_prob(mels(7)[0], ["a"])
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"symbols": []}, {"symbols": ["a", "a"]}, {"n_flows": 0}, {"states": 0},
+                  {"encoder_channels": 18}]
+)  # fmt: skip
+def test_sizes_that_make_no_model_are_refused(arguments: dict) -> None:
+    with pytest.raises(ValueError, match=r"must be|do not split"):
+        AcousticModel(**{"symbols": SYMBOLS, **arguments})
+
+
+def test_checkpoint_round_trip(tmp_path: Path) -> None:
+    model = small().float()
+    text = list("cab.")
+    made = model.synthesize(text)
+    model.save(tmp_path / "whole")
+    loaded = load_acoustic(tmp_path / "whole")
+    assert loaded.config == model.config
+    assert not loaded.training
+    assert torch.equal(loaded.synthesize(text), made)
+    model.save(tmp_path / "half", torch.float16)
+    halved = load_acoustic(tmp_path / "half")
+    assert next(halved.parameters()).dtype == torch.float32
+    durations = model.durations(text)
+    close = halved.synthesize_aligned(text, durations)
+    torch.testing.assert_close(close, model.synthesize_aligned(text, durations), rtol=0, atol=0.05)
+    sizes = [(tmp_path / n / "model.safetensors").stat().st_size for n in ("whole", "half")]
+    assert sizes[1] < 0.7 * sizes[0]
+
+
+def test_vocoders_and_acoustic_models_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    small().save(tmp_path / "acoustic")
+    WaveGlow(n_flows=1, n_early_every=0, channels=8, n_layers=1).save(tmp_path / "vocoder")
+    with pytest.raises(CheckpointError, match=r"holds a vocoder \(waveglow\)"):
+        load_acoustic(tmp_path / "vocoder")
+    with pytest.raises(CheckpointError, match="no checkpoint of a vocoder"):
+        load(tmp_path / "acoustic")
