@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import pickle
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+import vocoder
 from vocoder.audio import MelSpec
-from vocoder.models import Noise, WaveGlow
+from vocoder.models import Noise, WaveGlow, WaveNet
 from vocoder.models.folded import FoldedFlow, FoldedStream, foldable
 
 SPEC = MelSpec(
@@ -235,7 +237,7 @@ def test_gradients_training_and_other_types_go_piece_by_piece(
     model.double().synthesize(mel)
 
 
-def test_bfloat16_is_close_and_the_rest_stays_exact() -> None:
+def test_bfloat16_is_close_and_the_rest_stays_exact(tmp_path: Path) -> None:
     model = build("default")
     rough = model.fused(torch.bfloat16)
     mel = random_mel(60)
@@ -248,6 +250,17 @@ def test_bfloat16_is_close_and_the_rest_stays_exact() -> None:
     audio = 0.1 * torch.randn(60 * SPEC.hop_length)
     assert torch.allclose(model.log_prob(audio, mel), rough.log_prob(audio, mel))
     assert all(parameter.dtype == torch.float32 for parameter in rough.parameters())
+    loaded = vocoder.load(model.save(tmp_path / "model"), dtype=torch.bfloat16)
+    assert torch.equal(loaded.synthesize(mel), made)
+
+
+def test_types_that_a_model_does_not_compute_in_are_refused() -> None:
+    with pytest.raises(ValueError, match="float32 or bfloat16"):
+        build("default").fused(torch.float16)
+    with pytest.raises(ValueError, match="float32 only"):
+        WaveGlow(mel_spec=SPEC, **(LAPPED | {"separable": True})).fused(torch.bfloat16)
+    with pytest.raises(ValueError, match="WaveNet computes in float32 only"):
+        WaveNet(mel_spec=SPEC, channels=4, n_layers=2, cycle=2).fused(torch.bfloat16)
 
 
 @pytest.mark.parametrize(

@@ -289,8 +289,17 @@ class Vocoder(nn.Module, ABC):
             }
         return write_checkpoint(path, header, weights)
 
-    def fused(self) -> Vocoder:
-        """The same function in the form that is fastest to run, in evaluation mode."""
+    def fused(self, dtype: torch.dtype = torch.float32) -> Vocoder:
+        """The same function in the form that is fastest to run, in evaluation mode.
+
+        Args:
+            dtype: what audio is computed in.
+
+        Raises:
+            ValueError: the model does not compute in this type.
+        """
+        if dtype != torch.float32:
+            raise ValueError(f"{type(self).__name__} computes in float32 only, not in {dtype}")
         return self.eval()
 
     # -- checks --------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from vocoder.nn import GatedConvStack, TransposedUpsampling
 from vocoder.nn.weight_norm import fuse_weight_norm
 
 from .base import Array, Renderer, Vocoder, _like, _tensor
-from .folded import FoldedStream, Folding, Latents
+from .folded import FoldedStream, Folding, Latents, foldable
 from .noise import Noise
 
 Split = Literal["channels", "frames"]
@@ -481,13 +481,22 @@ class WaveGlow(Vocoder):
 
         Args:
             dtype: what the couplings are computed in when audio is made on a CPU: float32, or
-                bfloat16, which is about twice as fast where the processor multiplies it
-                (AVX512_BF16, AMX) and rounds to 8 bits. Parameters and audio stay in float32, and
-                so does the likelihood.
+                bfloat16, which is faster where the processor has it (AVX512_BF16, AMX) and rounds
+                to 8 bits. Parameters, audio and likelihood stay in float32.
 
         Returns:
             A new model in evaluation mode, on the same device, with ``weight_norm=False``.
+
+        Raises:
+            ValueError: another type; or bfloat16 for a flow that does not fold (`FoldedFlow`).
         """
+        if dtype not in (torch.float32, torch.bfloat16):
+            raise ValueError(f"flows compute in float32 or bfloat16, not in {dtype}")
+        if dtype == torch.bfloat16 and not foldable(self):
+            raise ValueError(
+                "bfloat16 is for flows on a lapped transform at the mel frame rate (n_group equal "
+                "to the hop) whose couplings split channels: this one computes in float32 only"
+            )
         model = WaveGlow(**{**self.config, "mel_spec": self.mel_spec, "weight_norm": False})
         model.load_state_dict(fuse_weight_norm(self.state_dict()))
         model._folding = Folding(dtype)
