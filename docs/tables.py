@@ -4,7 +4,7 @@
     python docs/tables.py --check   says whether they are up to date, and changes nothing
 
 A table stands between two comments, <!-- benchmark:begin --> and <!-- benchmark:end -->, and comes
-from docs/benchmark.json, which `vocoder benchmark` writes.
+from docs/benchmark.json, which `vocoder benchmark` writes; the others likewise, see TABLES.
 """
 
 from __future__ import annotations
@@ -67,11 +67,84 @@ def _means(test: list[dict[str, Any]]) -> dict[str, float]:
     return {name: sum(found) / len(found) for name, found in values.items() if found}
 
 
+def scores_table(totals: Mapping[str, Any]) -> str:
+    """docs/scores.json, the scores of the bundled weights, as Markdown."""
+    shown = ("pesq", "stoi", "mcd", "log_mel_distance", "f0_rmse", "dnsmos", "log_likelihood")
+    first = next(iter(next(iter(totals.values())).values()))
+    headings = ["weights", "held-out speech", ""]
+    headings += [_heading(first["measures"][name]) for name in shown]
+    lines = [headings, ["---", "---", "---", *["---:"] * len(shown)]]
+    for name, labels in totals.items():
+        for label, result in labels.items():
+            speech = f"{label}, {result['recordings']} recordings"
+            for row_name, row in result["rows"].items():
+                cells = [_mean(row.get(measure)) for measure in shown]
+                who = "**flow**" if row_name == name else row_name
+                lines.append([f"`{name}`", speech, who, *cells])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def samples_table(groups: Mapping[str, Any]) -> str:
+    """docs/samples.json as Markdown: links to the sound, with the scores of each."""
+    shown = {"pesq": "PESQ ↑", "stoi": "STOI ↑", "log_mel_distance": "log-mel distance, nats ↓"}
+    lines = [["sample", "sound", *shown.values()], ["---", "---", *["---:"] * len(shown)]]
+    for name, group in groups.items():
+        for row in group["rows"]:
+            scores = row.get("scores", {})
+            cells = [f"{scores[key]:.2f}" if scores.get(key) is not None else "" for key in shown]
+            lines.append([name, f"[{row['name']}](docs/samples/{row['file']})", *cells])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def curve_table(groups: Mapping[str, Any]) -> str:
+    """docs/curve.json as Markdown, a table for each run."""
+    shown = ("log_likelihood", "log_mel_distance", "stoi", "pesq")
+    blocks = []
+    for name, group in groups.items():
+        headings = ["minutes", "steps", "audio seen"]
+        headings += [_heading(group["measures"][measure]) for measure in shown]
+        lines = [headings, ["---:"] * len(headings)]
+        for point in group["points"]:
+            minutes = f"{point['minutes']:.0f}" + (" (end)" if point.get("finished") else "")
+            sound = f"[{minutes}](docs/samples/{point['audio']})"
+            cells = [sound, f"{point['steps']:,}", f"{point['audio_seconds']:,.0f} s"]
+            lines.append([*cells, *(_mean(point[measure]) for measure in shown)])
+        reference = [_mean(group["reference"][measure]) for measure in shown]
+        lines.append(["Griffin-Lim", "", "", *reference])
+        facts = group["facts"]
+        where = f"{facts['hardware']}, {facts.get('precision', '')}".removesuffix(", ")
+        blocks.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+        blocks.append(
+            f"{name}: {facts['data']}. Measured on {len(group['recordings'])} test recordings. "
+            f"{where}, seed {facts['seed']}."
+        )
+    return "\n\n".join(blocks)
+
+
+def _heading(measure: Mapping[str, Any]) -> str:
+    unit = f", {measure['unit']}" if measure["unit"] else ""
+    return f"{measure['title']}{unit} {'↑' if measure['better'] == 'higher' else '↓'}"
+
+
+def _mean(estimate: Mapping[str, Any] | None) -> str:
+    """Mean and half the interval, or nothing where nothing was measured."""
+    if estimate is None or estimate["mean"] is None:
+        return ""
+    digits = 0 if abs(estimate["mean"]) >= 20 else 2 if abs(estimate["mean"]) >= 1 else 3
+    text = f"{estimate['mean']:.{digits}f}"
+    if estimate["upper"] is not None:
+        text += f" ± {estimate['upper'] - estimate['mean']:.{digits}f}"
+    return text
+
+
 # Marker -> the file of the measurement, and what makes Markdown of it.
 TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "benchmark": ("docs/benchmark.json", benchmark_table),
+    "curve": ("docs/curve.json", curve_table),
     "likelihood": ("docs/runs.json", runs_table("likelihood")),
     "sample": ("docs/runs.json", runs_table("sample")),
+    "samples": ("docs/samples.json", samples_table),
+    "scores": ("docs/scores.json", scores_table),
 }
 
 

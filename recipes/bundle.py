@@ -5,7 +5,7 @@
         --evaluate heard=data/synthetic-english --evaluate unheard=data/synthetic-english-unseen
 
 writes `vocoder/weights/default` (weights in half precision, config, MODEL_CARD.md) and the scores
-as `docs/scores/default.LABEL.json`. What halving the precision costs is measured on the first
+as `docs/scores/default.LABEL.json`, their totals in `docs/scores.json`. What halving the precision costs is measured on the first
 corpus, against the weights as they were trained. Every figure of the card comes from those files or
 from the report of the run; the statement is prose about the data, its licences and what to expect.
 """
@@ -30,6 +30,7 @@ from vocoder.models import load_checkpoint
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT / "vocoder" / "weights"
 SCORES = ROOT / "docs" / "scores"
+TOTALS = ROOT / "docs" / "scores.json"
 
 # What half precision could harm, without the slow measures of pitch.
 PRECISION_MEASURES = ("log_likelihood", "log_mel_distance", "stoi", "pesq")
@@ -84,6 +85,13 @@ def bundle(
             measures=PRECISION_MEASURES,
         )
         save_result(precision, SCORES / f"{name}.precision.json")
+        totals = json.loads(TOTALS.read_text(encoding="utf-8")) if TOTALS.exists() else {}
+        totals[name] = {
+            label: {key: value for key, value in result.items() if key != "files"}
+            | {"recordings": len(result["files"])}
+            for label, result in results.items()
+        }
+        save_result(totals, TOTALS)
         card = model_card(name, report, statement.read_text(encoding="utf-8"), results, precision)
         write_whole(Path(scratch) / "half" / "MODEL_CARD.md", card.encode())
         # All of it or nothing: a half-replaced model would load and be wrong.
