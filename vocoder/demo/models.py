@@ -6,14 +6,17 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import vocoder
 from vocoder.audio import MelSpec
 from vocoder.checkpoints import CheckpointError
-from vocoder.library import DEFAULT_NAME, bundled_models
+from vocoder.library import ACOUSTIC_NAME, DEFAULT_NAME, bundled_models
 from vocoder.models import Vocoder, WaveGlow
 from vocoder.models.autoregressive import AutoregressiveVocoder
+
+if TYPE_CHECKING:
+    from vocoder.text.acoustic import AcousticModel
 
 WAVENET_NAME = "wavenet"
 """The bundled autoregressive model."""
@@ -65,9 +68,9 @@ class Models:
         return self._names["wavenet"] is None
 
     @property
-    def speech_lacks(self) -> str | None:
-        """What is missing for text to speech, in one sentence; None where nothing is."""
-        return "No acoustic model is bundled with this version."
+    def has_acoustic(self) -> bool:
+        """Whether an acoustic model was named or is bundled."""
+        return self._names["acoustic"] is not None or ACOUSTIC_NAME in bundled_models()
 
     # -- loaded on first use -------------------------------------------------------------------
 
@@ -95,9 +98,17 @@ class Models:
             )
         return model
 
-    def acoustic(self, notify: Notify | None = None) -> Any:
-        """The acoustic model."""
-        raise NotImplementedError
+    def acoustic(self, notify: Notify | None = None) -> AcousticModel:
+        """The model that reads text.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        name = self._names["acoustic"]
+        model: AcousticModel = self._once(
+            "acoustic", "the acoustic model", lambda: vocoder.load_acoustic(name), notify
+        )
+        return model
 
     def flow_beside(self, spec: MelSpec, notify: Notify | None = None) -> Vocoder:
         """The flow that takes mels of ``spec``, if there is one: else the one of the page.
@@ -131,14 +142,16 @@ class Models:
         return flow
 
     def _vocoder(self, key: str, name: str | None, title: str, notify: Notify | None) -> Vocoder:
+        model: Vocoder = self._once(key, title, lambda: vocoder.load(name), notify)
+        return model
+
+    def _once(self, key: str, title: str, load: Callable[[], Any], notify: Notify | None) -> Any:
         with self._lock:
             if key not in self._loaded:
                 if notify is not None:
                     notify(0.0, f"loading {title}")
-                model = vocoder.load(name)
-                self._loaded[key] = model
-            loaded: Vocoder = self._loaded[key]
-            return loaded
+                self._loaded[key] = load()
+            return self._loaded[key]
 
 
 def _directory(name: str) -> Path:

@@ -39,13 +39,15 @@ _LOOK = gr.themes.Default(
 _CSS = """
 .figures { overflow-x: auto; }
 .figures table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-.figures :is(table, tr, th, td) { border: 0; }
-.figures :is(th, td) { padding: 0.4rem 0.7rem; text-align: right; white-space: nowrap; }
-.figures tr + tr :is(th, td) { border-top: 1px solid var(--border-color-primary); }
+.figures table, .figures tr, .figures th, .figures td { border: 0; }
+.figures th, .figures td { padding: 0.4rem 0.5rem; text-align: right; vertical-align: bottom; }
+.figures td { border-top: 1px solid var(--border-color-primary); white-space: nowrap; }
 .figures th { font-weight: 600; color: var(--body-text-color-subdued); }
-.figures th:first-child, .figures td:first-child { text-align: left; }
+.figures tr th:first-child, .figures tr td:first-child { text-align: left !important; }
 .figures small { color: var(--body-text-color-subdued); }
-.figures progress { width: 8rem; accent-color: var(--color-accent); }
+.figures .bar { height: 0.4rem; background: var(--border-color-primary); }
+.figures .bar div { height: 100%; background: var(--color-accent); }
+.figures strong { color: var(--color-accent); }
 .figures p { margin: 0.6rem 0 0; color: var(--body-text-color-subdued); }
 """
 
@@ -137,9 +139,12 @@ def serve(models: Models, host: str, port: int | None, share: bool) -> None:
 
 
 def _text_to_speech(models: Models, turn: dict[str, Any]) -> None:
-    lacking = models.speech_lacks
-    if lacking is not None:
-        gr.Markdown(lacking, elem_id="say-lacking")
+    if not models.has_acoustic:
+        gr.Markdown(
+            "No acoustic model is bundled with this version: start the demo with "
+            "`--acoustic runs/NAME/model` to have text read.",
+            elem_id="say-lacking",
+        )
     with gr.Row():
         with gr.Column(scale=2):
             text = gr.Textbox(
@@ -155,7 +160,7 @@ def _text_to_speech(models: Models, turn: dict[str, Any]) -> None:
                 rate = gr.Slider(0.5, 2.0, 1.0, step=0.05, label="Speaking rate")
             seed = _seed()
             button = gr.Button(
-                "Speak", variant="primary", elem_id="say-button", interactive=lacking is None
+                "Speak", variant="primary", elem_id="say-button", interactive=models.has_acoustic
             )
             gr.Examples([[text] for text in _TEXTS], [text], label="Examples")
         with gr.Column(scale=3):
@@ -173,10 +178,11 @@ def _text_to_speech(models: Models, turn: dict[str, Any]) -> None:
     ) -> tuple[Any, ...]:
         made = tasks.speak(models, text, temperature, rate, seed, _shown(progress))
         rows = [["Speech", f"{made.sound.seconds:.2f} s", *_pace(made.timing)]]
+        read = f"What was read: {'  '.join(made.phonemes)}"
         return (
             _heard(made.sound),
             pictures.waveform_and_mel(made.sound, made.mel, made.mel_spec),
-            _table(["", "lasts", "made in", "times real time"], rows, [_machine_note()]),
+            _table(["", "lasts", "made in", "times real time"], rows, [read, _machine_note()]),
         )
 
     gr.on(
@@ -393,9 +399,13 @@ def _interpolation(models: Models, turn: dict[str, Any]) -> None:
                 label="Mel spectrogram that the latents are decoded with",
             )
             button = gr.Button("Interpolate", variant="primary", elem_id="interpolate-button")
-            paths = [str(path) for path in _recording_files()]
-            pairs = list(zip(paths[1:], paths[:1] + paths[2:], strict=True)) if paths else []
-            gr.Examples([list(pair) for pair in pairs], [first, second], label="Examples")
+            russian, female, male = (str(path) for path in _recording_files())
+            gr.Examples(
+                [[female, male], [male, female], [female, russian]],
+                [first, second],
+                label="Examples",
+                example_labels=["female to male", "male to female", "English to Russian"],
+            )
         with gr.Column(scale=3):
             picture = _picture("Mel spectrograms", "interpolate-picture")
             players = _players([f"{share} of the way" for share in shares], "interpolate-audio")
@@ -440,12 +450,12 @@ def _walked(
 ) -> tuple[Any, ...]:
     """What the page shows of a walk: picture, figures, and a sound for each player."""
     rows = [
-        [title, _nats(point.likelihood), f"{point.distance:.3f} nats"]
+        [title, _nats(point.likelihood), f"{point.distance:.3f}"]
         for title, point in zip(titles, walk.points, strict=True)
     ]
     return (
         pictures.mel_row(titles, [point.mel for point in walk.points], walk.mel_spec),
-        _table([axis, "log-likelihood", "log-mel distance"], rows, notes),
+        _table([axis, "log-likelihood", "log-mel distance, nats"], rows, notes),
         *(_heard(point.sound) for point in walk.points),
     )
 
@@ -522,18 +532,18 @@ def _heard(sound: tasks.Sound | None) -> tuple[int, Any] | None:
 
 def _comparison_table(state: tasks.Comparison) -> str:
     judges = {key: state.entries[key].name for key in state.judges}
-    head = ["", "", "made in", "times real time", "log-mel distance"]
-    head += [f"log-likelihood under {name}" for name in judges.values()]
+    head = ["", "made in", "times real time", "log-mel distance, nats"]
+    head += [f"log-likelihood by {name}" for name in judges.values()]
     rows = []
     for entry in state.entries.values():
         name = f"{html.escape(entry.name)}<br><small>{html.escape(entry.how)}</small>"
-        bar = f'<progress value="{entry.progress:.3f}"></progress>'
+        if 0 < entry.progress < 1:
+            name += f'<div class="bar"><div style="width: {entry.progress:.1%}"></div></div>'
         rows.append(
             [
                 name,
-                bar if entry.progress < 1 else "",
                 *_pace(entry.timing),
-                "" if entry.distance is None else f"{entry.distance:.3f} nats",
+                "" if entry.distance is None else f"{entry.distance:.3f}",
                 *(_nats(entry.likelihoods.get(judge)) for judge in judges),
             ]
         )
@@ -541,9 +551,9 @@ def _comparison_table(state: tasks.Comparison) -> str:
         f"The loudest {state.seconds:.2f} s of the recording, from {state.start:.2f} s on, through "
         "each."
     )
-    status = [state.status] if state.status else []
     notes = [where, *state.notes, _LIKELIHOOD_NOTE, _machine_note()]
-    return _table(head, rows, [*status, *notes], escaped=True)
+    status = f"<p><strong>{html.escape(state.status)}</strong></p>" if state.status else ""
+    return status + _table(head, rows, notes, escaped=True)
 
 
 def _table(
@@ -566,7 +576,7 @@ def _pace(timing: tasks.Timing | None) -> list[str]:
     if timing is None:
         return ["", ""]
     times = timing.times_real_time
-    return [f"{timing.taken:.3g} s", f"{times:.0f}" if times >= 10 else f"{times:.2g}"]
+    return [f"{timing.taken:.3g} s", f"{times:.0f}" if times >= 10 else f"{times:#.2g}"]
 
 
 def _nats(value: float | None) -> str:

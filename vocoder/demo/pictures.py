@@ -29,18 +29,18 @@ def waveform_and_mel(sound: Sound, mel: Tensor, spec: MelSpec) -> Pixels:
     figure = Figure(figsize=(9, 4.2), dpi=130, layout="constrained")
     wave, picture = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
     _draw_wave(wave, sound)
-    image = _draw_mel(picture, mel, spec, _range([mel]))
+    image = _draw_mel(picture, mel, spec, _range(mel))
     picture.set_xlabel("seconds")
     figure.colorbar(image, ax=picture, pad=0.01, label=_unit(spec))
     return _pixels(figure)
 
 
 def mels(titles: Sequence[str], spectrograms: Sequence[Tensor], specs: Sequence[MelSpec]) -> Pixels:
-    """Mel spectrograms below one another, all in the same colours."""
+    """Mel spectrograms below one another, all in the colours that suit the first."""
     count = len(titles)
     figure = Figure(figsize=(9, 1.1 + 1.9 * count), dpi=130, layout="constrained")
     axes = figure.subplots(count, 1, squeeze=False)[:, 0]
-    scale = _range(spectrograms)
+    scale = _range(spectrograms[0])
     for axis, title, mel, spec in zip(axes, titles, spectrograms, specs, strict=True):
         image = _draw_mel(axis, mel, spec, scale)
         axis.set_title(title, loc="left", fontsize=11, color=_INK)
@@ -50,14 +50,14 @@ def mels(titles: Sequence[str], spectrograms: Sequence[Tensor], specs: Sequence[
 
 
 def mel_row(titles: Sequence[str], spectrograms: Sequence[Tensor], spec: MelSpec) -> Pixels:
-    """Mel spectrograms beside one another, all in the same colours and axes."""
+    """Mel spectrograms beside one another, all in the colours that suit the first."""
     count = len(titles)
-    figure = Figure(figsize=(2.3 * count, 3.0), dpi=130, layout="constrained")
+    figure = Figure(figsize=(1.6 * count, 2.8), dpi=130, layout="constrained")
     axes = figure.subplots(1, count, squeeze=False, sharey=True)[0]
-    scale = _range(spectrograms)
+    scale = _range(spectrograms[0])
     for axis, title, mel in zip(axes, titles, spectrograms, strict=True):
         _draw_mel(axis, mel, spec, scale)
-        axis.set_title(title, fontsize=11, color=_INK)
+        axis.set_title(title, loc="left", fontsize=11, color=_INK)
         axis.set_xlabel("seconds")
     for axis in axes[1:]:
         axis.set_ylabel("")
@@ -109,9 +109,8 @@ def _frequency_ticks(spec: MelSpec) -> tuple[list[float], list[str]]:
     return places.tolist(), [f"{tick / 1000:g}" for tick in shown]
 
 
-def _range(spectrograms: Sequence[Tensor]) -> tuple[float, float]:
-    values = np.concatenate([mel.cpu().numpy().ravel() for mel in spectrograms])
-    low, high = np.percentile(values, [1, 99.8]).tolist()
+def _range(mel: Tensor) -> tuple[float, float]:
+    low, high = np.percentile(mel.cpu().numpy(), [1, 99.8]).tolist()
     return low, max(high, low + 1e-3)  # silence has no range
 
 

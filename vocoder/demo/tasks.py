@@ -79,6 +79,31 @@ class Sound:
         """Its first samples."""
         return Sound(self.samples[:samples], self.sample_rate, self.quantised)
 
+    def excerpt(self, first: int, length: int, fade: int) -> Sound:
+        """A stretch of it, whose ends rise from zero and fall to it where they cut through sound.
+
+        A jump at the end of audio is in no recording, and no flow that works on a lapped transform
+        thinks it likely: one alone costs it a hundred nats per sample.
+        """
+        samples = _faded(
+            self.samples[first : first + length],
+            fade if first > 0 else 0,
+            fade if first + length < len(self.samples) else 0,
+        )
+        return Sound(samples, self.sample_rate, self.quantised)
+
+
+def _faded(samples: Tensor, rise: int, fall: int) -> Tensor:
+    """The first ``rise`` samples rise from zero, the last ``fall`` fall to it (sine squared)."""
+    gain = torch.ones(len(samples))
+    gain[:rise] *= _ramp(rise)[: len(samples)]
+    gain[len(samples) - min(fall, len(samples)) :] *= _ramp(fall).flip(0)[-len(samples) :]
+    return samples * gain
+
+
+def _ramp(size: int) -> Tensor:
+    return torch.sin(math.pi / 2 * (torch.arange(size) + 0.5) / max(size, 1)).square()
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -104,6 +129,9 @@ class Spoken:
     mel: Tensor
     mel_spec: MelSpec
     timing: Timing
+    """Of both models together, from phonemes to audio."""
+    phonemes: list[str]
+    """What was read, sentence by sentence."""
 
 
 def speak(
@@ -114,35 +142,44 @@ def speak(
     seed: int | None,
     notify: Notify | None = None,
 ) -> Spoken:
-    """Text to speech by the acoustic model and the flow.
+    """Text to speech by the acoustic model and the flow, sentence by sentence.
 
     Raises:
-        ValueError: no text, too much of it, a seed or temperature out of range.
-        CheckpointError: there is no acoustic model, or its mels are not those of the flow.
+        ValueError: no text, too much of it or none that can be read; a seed, temperature or rate
+            out of range.
+        CheckpointError: there is no acoustic model.
     """
-    text = text.strip()
-    if not text:
-        raise ValueError("There is no text: type a sentence.")
     if len(text) > TEXT_LIMIT:
-        raise ValueError(f"The text has {len(text)} characters: type at most {TEXT_LIMIT}.")
+        raise ValueError(f"the text has {len(text)} characters: type at most {TEXT_LIMIT}")
     seed = _checked_seed(seed)
-    flow = models.flow(notify)
-    acoustic = models.acoustic(notify)
-    from vocoder.text import say
+    from vocoder.text.speech import sentences
+    from vocoder.text.speech import speak as spoken
 
-    _notify(notify, 0.3, "speaking")
+    said = sentences(text)
+    acoustic = models.acoustic(notify)
+    flow = models.flow_beside(acoustic.mel_spec, notify)
+    if flow.mel_spec != acoustic.mel_spec:
+        raise ValueError(
+            f"the acoustic model makes mels of {_convention(acoustic.mel_spec)} and the flow takes "
+            f"{_convention(flow.mel_spec)}: start the demo with two of the same convention"
+        )
     start = time.perf_counter()
-    samples = say(
-        text,
-        temperature=temperature,
-        speaking_rate=speaking_rate,
-        seed=seed,
-        acoustic=acoustic,
-        vocoder=flow,
+    pieces = []
+    audio = spoken(
+        said, acoustic, flow, temperature=temperature, speaking_rate=speaking_rate, seed=seed
     )
+    for index, piece in enumerate(audio):
+        pieces.append(torch.from_numpy(piece))
+        _notify(notify, (index + 1) / len(said), f"sentence {index + 1} of {len(said)}")
     taken = time.perf_counter() - start
-    sound = Sound(torch.from_numpy(samples), flow.sample_rate)
-    return Spoken(sound, flow.mel(sound.samples), flow.mel_spec, Timing(taken, sound.seconds))
+    sound = Sound(torch.cat(pieces), flow.sample_rate)
+    return Spoken(
+        sound,
+        flow.mel(sound.samples),
+        flow.mel_spec,
+        Timing(taken, sound.seconds),
+        ["".join(sentence.phonemes) for sentence in said],
+    )
 
 
 # -- copy synthesis ------------------------------------------------------------------------------
@@ -266,107 +303,125 @@ def compare(
     """
     seed = _checked_seed(seed)
     if not 0 < seconds <= EXCERPT_LIMIT:
-        raise ValueError(f"The excerpt lasts {seconds} s: choose at most {EXCERPT_LIMIT:g} s.")
+        raise ValueError(f"the excerpt lasts {seconds} s: choose at most {EXCERPT_LIMIT:g} s")
     _check_recording(path)
     wavenet = models.wavenet(notify)
     flow = models.flow_beside(wavenet.mel_spec, notify)
     wavenet.engine = engine
     whole = _read(path, flow.sample_rate)
     first, length = _loudest(whole, seconds, flow.mel_spec.hop_length)
-    excerpt = Sound(whole.samples[first : first + length], flow.sample_rate, quantised=True)
-    mel = flow.mel(excerpt.samples)
-
-    names = {"waveglow": "WaveGlow", "wavenet": "WaveNet", "wavernn": "WaveRNN"}
+    judges = {FLOW: _Judge(flow, whole.excerpt(first, length, flow.mel_spec.hop_length))}
+    same = wavenet.mel_spec == flow.mel_spec
+    if same:
+        judges[WAVENET] = _Judge(wavenet, judges[FLOW].excerpt)
+    else:
+        again = _read(path, wavenet.sample_rate)
+        hop = wavenet.mel_spec.hop_length
+        begin = round(first / flow.sample_rate * wavenet.sample_rate)
+        count = max(round(length / flow.sample_rate * wavenet.sample_rate / hop), 1) * hop
+        judges[WAVENET] = _Judge(wavenet, again.excerpt(begin, count, hop))
+    given = judges[FLOW]
     entries = {
-        RECORDING: Entry("Recording", "", excerpt, mel, flow.mel_spec, progress=1.0),
-        FLOW: Entry(names[flow.family], "all samples in one pass"),
-        WAVENET: Entry(names[wavenet.family], f"sample by sample, {wavenet.engine}"),
+        RECORDING: Entry("Recording", ""),
+        FLOW: Entry(_NAMES[flow.family], "all samples in one pass"),
+        WAVENET: Entry(_NAMES[wavenet.family], f"sample by sample, {wavenet.engine}"),
         GRIFFIN_LIM: Entry("Griffin-Lim", "32 rounds, no model"),
     }
-    state = Comparison(excerpt.seconds, first / flow.sample_rate, entries, [FLOW, WAVENET], [], "")
+    state = Comparison(
+        given.excerpt.seconds, first / flow.sample_rate, entries, list(judges), [], ""
+    )
+    state.notes.append(
+        "All of them are given the same mel spectrogram."
+        if same
+        else f"The models take mels of different conventions ({_convention(flow.mel_spec)}; "
+        f"{_convention(wavenet.mel_spec)}), so each is given its own mel of the same excerpt and "
+        "judges only audio at its own rate."
+    )
     if models.wavenet_is_bundled:
         state.notes.append(
-            f"The {names[wavenet.family]} that ships was trained for a short time on little "
+            f"The {_NAMES[wavenet.family]} that ships was trained for a short time on little "
             "speech: it is here for its way of working and its pace, and says nothing of how well "
             "its kind can sound."
         )
-
-    def finish(entry: Entry, samples: Tensor, timing: Timing) -> None:
-        entry.sound = Sound(samples, flow.sample_rate).beginning(length)
-        entry.mel, entry.mel_spec = flow.mel(entry.sound.samples), flow.mel_spec
-        entry.timing, entry.progress = timing, 1.0
-        entry.distance = _distance(excerpt, entry.sound, flow.mel_spec)
+    given.finish(entries[RECORDING], given.excerpt)
 
     state.status = "Griffin-Lim and the flow …"
     yield state
     phases = griffin_lim(flow.mel_spec, seed)
-    finish(entries[GRIFFIN_LIM], *_timed(lambda: phases(mel), excerpt.seconds))
-    finish(entries[FLOW], *_timed(lambda: flow.synthesize(mel, temperature, seed), excerpt.seconds))
+    samples, timing = _timed(lambda: phases(given.mel), given.excerpt.seconds)
+    given.finish(entries[GRIFFIN_LIM], given.ended(samples), timing)
+    samples, timing = _timed(
+        lambda: flow.synthesize(given.mel, temperature, seed), given.excerpt.seconds
+    )
+    given.finish(entries[FLOW], Sound(samples[:length], flow.sample_rate), timing)
     yield state
 
-    same = wavenet.mel_spec == flow.mel_spec
-    if same:
-        theirs, their_mel = excerpt, mel
-        state.notes.append("All of them are given the same mel spectrogram.")
-    else:
-        elsewhere = _read(path, wavenet.sample_rate)
-        begin = round(first / flow.sample_rate * wavenet.sample_rate)
-        hop = wavenet.mel_spec.hop_length
-        count = max(round(excerpt.seconds * wavenet.sample_rate / hop), 1) * hop
-        theirs = Sound(elsewhere.samples[begin : begin + count], wavenet.sample_rate, True)
-        their_mel = wavenet.mel(theirs.samples)
-        state.notes.append(
-            f"The models take mels of different conventions ({_convention(flow.mel_spec)}; "
-            f"{_convention(wavenet.mel_spec)}), so each was given its own mel of the same excerpt, "
-            "and judges only audio at its own rate."
-        )
-
-    entry = entries[WAVENET]
+    entry, given = entries[WAVENET], judges[WAVENET]
     state.status = f"{entry.name}: getting ready …"
     yield state
-    wavenet.synthesize(their_mel[:, :1], temperature, seed)  # compiles, where there is a compiler
-    for samples, timing in _streamed(wavenet, their_mel, temperature, seed):
-        made = Sound(samples, wavenet.sample_rate, quantised=True)
-        entry.sound = made.beginning(len(theirs.samples))
-        entry.timing, entry.progress = timing, min(timing.audio / theirs.seconds, 1.0)
-        state.status = f"{entry.name}: {timing.audio:.2f} of {theirs.seconds:.2f} s"
+    wavenet.synthesize(given.mel[:, :1], temperature, seed)  # compiles, where there is a compiler
+    made = []
+    for chunk, timing in _streamed(wavenet, given.mel, temperature, seed):
+        made.append(chunk)
+        entry.timing, entry.progress = timing, min(timing.audio / given.excerpt.seconds, 0.999)
+        state.status = f"{entry.name}: {timing.audio:.2f} of {given.excerpt.seconds:.2f} s"
         yield state
-    assert entry.sound is not None
-    entry.progress = 1.0
-    entry.mel, entry.mel_spec = wavenet.mel(entry.sound.samples), wavenet.mel_spec
-    entry.distance = _distance(theirs, entry.sound, wavenet.mel_spec)
+    given.finish(entry, given.ended(torch.cat(made), quantised=True), timing)
 
-    judged = {FLOW: (flow, excerpt, mel), WAVENET: (wavenet, theirs, their_mel)}
-    for judge, (model, original, given) in judged.items():
+    for name, judge in judges.items():
         for key, other in entries.items():
-            assert other.sound is not None
-            if not same and key not in (RECORDING, judge):
+            if not same and key not in (RECORDING, name):
                 continue  # resampled audio has empty bands, of which a likelihood says nothing
-            state.status = f"Likelihood of the {other.name} under the {entries[judge].name} …"
+            state.status = f"Likelihood of {other.name} under {entries[name].name} …"
             yield state
-            value = _likelihood(model, original if key == RECORDING else other.sound, given)
+            sound = judge.excerpt if key == RECORDING else other.sound
+            assert sound is not None
+            value = _likelihood(judge.model, sound, judge.mel)
             if value is not None:
-                other.likelihoods[judge] = value
+                other.likelihoods[name] = value
     state.status = ""
     yield state
+
+
+_NAMES = {"waveglow": "WaveGlow", "wavenet": "WaveNet", "wavernn": "WaveRNN"}
+
+
+class _Judge:
+    """A model of the comparison, with the excerpt and its mel at the model's rate."""
+
+    def __init__(self, model: Vocoder, excerpt: Sound) -> None:
+        self.model = model
+        self.excerpt = excerpt
+        self.mel = model.mel(excerpt.samples)
+
+    def ended(self, samples: Tensor, quantised: bool = False) -> Sound:
+        """Audio of one that cannot tell from a mel that sound ends: faded as the excerpt was."""
+        hop = self.model.mel_spec.hop_length
+        samples = _faded(samples[: len(self.excerpt.samples)], hop, hop)
+        return Sound(samples, self.model.sample_rate, quantised)
+
+    def finish(self, entry: Entry, sound: Sound, timing: Timing | None = None) -> None:
+        """Fill in all but the likelihoods."""
+        entry.sound, entry.timing, entry.progress = sound, timing, 1.0
+        entry.mel, entry.mel_spec = self.model.mel(sound.samples), self.model.mel_spec
+        if timing is not None:
+            entry.distance = _distance(self.excerpt, sound, self.model.mel_spec)
 
 
 def _streamed(
     model: Vocoder, mel: Tensor, temperature: float, seed: int
 ) -> Iterator[tuple[Tensor, Timing]]:
-    """All audio made so far and what it took, again and again."""
+    """Chunks of audio, and the time that all of them so far took."""
     chunks = model.stream(mel.split(_STREAMED_FRAMES, dim=1), temperature, seed)
-    made: list[Tensor] = []
-    taken = 0.0
+    taken = seconds = 0.0
     while True:
         start = time.perf_counter()
         chunk = next(chunks, None)
         taken += time.perf_counter() - start
         if chunk is None:
             return
-        made.append(chunk)
-        audio = torch.cat(made)
-        yield audio, Timing(taken, len(audio) / model.sample_rate)
+        seconds += len(chunk) / model.sample_rate
+        yield chunk, Timing(taken, seconds)
 
 
 # -- latent space --------------------------------------------------------------------------------
@@ -466,7 +521,8 @@ def interpolate(
     _notify(notify, 0.0, "from audio to latents")
     sounds = [_beginning(_read(path, flow.sample_rate), flow) for path in (first, second)]
     length = min(len(sound.samples) for sound in sounds)
-    audio = [sound.samples[:length] for sound in sounds]
+    hop = flow.mel_spec.hop_length
+    audio = [sound.excerpt(0, length, hop).samples for sound in sounds]
     mels = [flow.mel(samples) for samples in audio]
     with torch.no_grad():
         z_0, z_1 = (
@@ -518,7 +574,7 @@ def _point(flow: Vocoder, at: float, samples: Tensor, mel: Tensor) -> Point:
 def _check_recording(path: str | None, which: str = "") -> None:
     """Whether there is a recording that is worth loading a model for."""
     if not path:
-        raise ValueError(f"There is no {which}recording: choose, record or upload one.")
+        raise ValueError(f"there is no {which}recording: choose, record or upload one")
     try:
         # The header only: a small file can hold hours.
         seconds = soundfile.info(path).duration
@@ -527,8 +583,8 @@ def _check_recording(path: str | None, which: str = "") -> None:
         raise
     if not SHORTEST_SECONDS <= seconds <= SECONDS_LIMIT:
         raise ValueError(
-            f"The {which}recording lasts {seconds:.2f} s: choose one of {SHORTEST_SECONDS:g} to "
-            f"{SECONDS_LIMIT:g} s, or cut it with the scissors below it."
+            f"the {which}recording lasts {seconds:.2f} s: choose one of {SHORTEST_SECONDS:g} to "
+            f"{SECONDS_LIMIT:g} s, or cut it with the scissors below it"
         )
 
 
@@ -546,7 +602,7 @@ def _beginning(sound: Sound, model: Vocoder) -> Sound:
     """The beginning of a recording that is long, in whole frames."""
     hop = model.mel_spec.hop_length
     frames = min(len(sound.samples), round(LATENT_LIMIT * sound.sample_rate)) // hop
-    return sound.beginning(frames * hop)
+    return sound.excerpt(0, frames * hop, hop)
 
 
 def _loudest(sound: Sound, seconds: float, hop: int) -> tuple[int, int]:
@@ -594,7 +650,7 @@ def _timed(make: Callable[[], Result], seconds: float) -> tuple[Result, Timing]:
 
 def _checked_seed(seed: int | None) -> int:
     if seed is None or not 0 <= seed <= SEED_LIMIT:
-        raise ValueError(f"The seed is {seed}: give a whole number from 0 to {SEED_LIMIT}.")
+        raise ValueError(f"the seed is {seed}: give a whole number from 0 to {SEED_LIMIT}")
     return int(seed)
 
 
