@@ -14,19 +14,18 @@ from typing import Any, NamedTuple
 import lightning
 import numpy as np
 import torch
-from jsonargparse import ArgumentParser, Namespace
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vocoder.audio import LogMel, MelSpec
 from vocoder.corpus import CorpusError, Split, read_corpus, split
-from vocoder.text.acoustic import AcousticModel, Batch, load_checkpoint
+from vocoder.text.acoustic import AcousticModel, Batch
 from vocoder.text.alignment import alignment_posterior, flat_start, whole_durations
-from vocoder.text.frontend import SYMBOLS, TextError, phonemes
+from vocoder.text.frontend import TextError, phonemes
 from vocoder.training.module import Training
 from vocoder.training.prepared import PreparedCorpus, prepare
-from vocoder.training.recipe import Recipe, corpus_folder
 
 log = logging.getLogger("vocoder.training")
 
@@ -203,8 +202,7 @@ class TextAndSpeech(lightning.LightningDataModule):
             except TextError as error:
                 unreadable.append(f"{utterance.id} ({error})")
                 continue
-            audio = torch.from_numpy(self._prepared.audio(utterance.id).astype(np.float32) / 32768)
-            self.mels[utterance.id] = even(log_mel(audio))
+            self.mels[utterance.id] = even(log_mel(torch.from_numpy(self.audio(utterance.id))))
         if unreadable:
             log.warning("%s: %d utterances left out, text unreadable (first: %s)", corpus.name,
                         len(unreadable), unreadable[0])  # fmt: skip
@@ -225,18 +223,22 @@ class TextAndSpeech(lightning.LightningDataModule):
         assert self._prepared is not None
         return self._prepared
 
+    def audio(self, id: str) -> NDArray[np.float32]:
+        """The recording of an utterance, (samples,), in [-1, 1)."""
+        return self.prepared.audio(id).astype(np.float32) / np.float32(32768)
+
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every band over the training set, (n_mels,) each."""
         frames = torch.cat([self.mels[id] for id in self.split.train], dim=1).double()
         variance = frames.var(dim=1, correction=0) + self.noise**2
         return frames.mean(dim=1).float(), variance.sqrt().float()
 
-    def items(self, ids: Sequence[str], model: AcousticModel) -> list[Item]:
+    def items(self, ids: Sequence[str], model: AcousticModel) -> dict[str, Item]:
         """Symbols and clean mels; an utterance with less than a frame a state is left out.
 
         Durations are all alike so far, as far as whole numbers allow.
         """
-        items = []
+        items = {}
         for id in ids:
             symbols = model.indices(self.phonemes[id])
             states, frames = len(symbols) * model.states, self.mels[id].shape[1]
@@ -244,22 +246,20 @@ class TextAndSpeech(lightning.LightningDataModule):
                 log.warning("%s is left out: its text is too long for its sound", id)
                 continue
             durations = whole_durations(torch.full((states,), frames / states))
-            items.append(Item(symbols, self.mels[id], durations))
+            items[id] = Item(symbols, self.mels[id], durations)
         return items
 
-    def held_out(self, ids: Sequence[str], model: AcousticModel) -> list[Item]:
+    def held_out(self, ids: Sequence[str], model: AcousticModel) -> dict[str, Item]:
         """Items with noise that never changes."""
-        return [
-            item._replace(
-                mel=noisy(item.mel, self.noise, zlib.crc32(item.symbols.numpy().tobytes()))
-            )
-            for item in self.items(ids, model)
-        ]
+        return {
+            id: item._replace(mel=noisy(item.mel, self.noise, zlib.crc32(id.encode())))
+            for id, item in self.items(ids, model).items()
+        }
 
     def train_dataloader(self) -> DataLoader[Item]:
         trainer: Any = self.trainer
         module = trainer.lightning_module
-        items = self.items(self.split.train, module.model)
+        items = list(self.items(self.split.train, module.model).values())
         if trainer.global_step < module.flat_start_steps:
             found = flat_start([(item.symbols, item.mel) for item in items], module.model.states)
             items = [
@@ -280,7 +280,7 @@ class TextAndSpeech(lightning.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Item]:
         trainer: Any = self.trainer
         ids = self.split.validation[: self.validation_utterances]
-        items: Any = self.held_out(ids, trainer.lightning_module.model)
+        items: Any = list(self.held_out(ids, trainer.lightning_module.model).values())
         return DataLoader(items, batch_size=1, collate_fn=collate)
 
 
@@ -327,39 +327,32 @@ class AcousticTraining(Training):
         return self.logged({"loss": loss, "nll": terms["nll"], "duration": terms["duration"]})
 
     def on_validation_epoch_start(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._elements = 0
+        self._scores: list[dict[str, float]] = []
 
     def validation_step(self, drawn: Drawn, batch_idx: int) -> None:
-        """Score one held-out utterance, and make its mel with the durations it was aligned to."""
-        batch = drawn.batch
+        """Score one held-out utterance."""
         # In float32 whatever the precision of the training, so that runs can be compared.
-        with torch.autocast(batch.mel.device.type, enabled=False):
-            scores = held_out_scores(self.model, batch, self.temperature)
-        for name, value in scores.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        self._elements += batch.mel.numel()
+        with torch.autocast(drawn.batch.mel.device.type, enabled=False):
+            self._scores.append(held_out_scores(self.model, drawn.batch, self.temperature))
 
     def on_validation_epoch_end(self) -> None:
-        sums = self._sums
-        self.log("val/log_likelihood", sums["log_likelihood"] / self._elements, sync_dist=True)
-        self.log("val/mel_distance", sums["mel_distance"] / self._elements, sync_dist=True)
-        error = sums["duration_error"] / sums["symbols"]
-        self.log("val/duration_error", error, sync_dist=True)
-        self.log("val/length_error", sums["length_error"] / sums["frames"], sync_dist=True)
-        self.log("val/certainty", sums["certainty"] / sums["frames"], sync_dist=True)
+        # Every device validates on everything: the means are complete and the same on each.
+        for name in self._scores[0]:
+            mean = sum(scores[name] for scores in self._scores) / len(self._scores)
+            self.log(f"val/{name}", mean, sync_dist=True)
 
 
 @torch.no_grad()
 def held_out_scores(model: AcousticModel, batch: Batch, temperature: float) -> dict[str, float]:
-    """Sums over one utterance.
+    """Scores of one utterance.
 
-    log_likelihood: in nats, given the best alignment.
-    mel_distance: of absolute differences in nats between the mel and one made with its durations.
-    duration_error: of absolute differences in frames between aligned and predicted durations.
-    length_error: absolute difference in frames between its length and the predicted one.
-    certainty: of the probability of each frame's likeliest state (see `alignment_posterior`).
-    frames, symbols: their numbers.
+    log_likelihood: in nats per mel element, given the best alignment.
+    mel_distance: mean absolute difference in nats between the mel and one made with its durations.
+    duration_error: mean absolute difference in frames between a symbol's aligned and predicted
+    duration.
+    length_error: absolute difference between its length and the predicted one, over its length.
+    certainty: mean over frames of the probability of the likeliest state, see
+    `alignment_posterior`.
     """
     prior = model.prior(batch.symbols, batch.symbol_counts)
     z, log_det = model(batch.mel, batch.frames)
@@ -369,15 +362,14 @@ def held_out_scores(model: AcousticModel, batch: Batch, temperature: float) -> d
     nats = math.log(10) if model.mel_spec.log_base == "10" else 1.0
     predicted = prior.log_duration[0].exp().reshape(-1, model.states).sum(1)
     aligned = durations[0].reshape(-1, model.states).sum(1)
+    frames = batch.mel.shape[2]
     posterior = alignment_posterior(model.alignment_scores(z, prior)[0].cpu())
     return {
-        "log_likelihood": float(likelihood),
-        "mel_distance": nats * float((made - batch.mel).abs().sum()),
-        "duration_error": float((predicted - aligned).abs().sum()),
-        "length_error": float((predicted.sum() - aligned.sum()).abs()),
-        "certainty": float(posterior.amax(dim=1).sum()),
-        "frames": float(batch.mel.shape[2]),
-        "symbols": float(batch.symbols.shape[1]),
+        "log_likelihood": float(likelihood) / batch.mel.numel(),
+        "mel_distance": nats * float((made - batch.mel).abs().mean()),
+        "duration_error": float((predicted - aligned).abs().mean()),
+        "length_error": float((predicted.sum() - frames).abs()) / frames,
+        "certainty": float(posterior.amax(dim=1).mean()),
     }
 
 
@@ -401,49 +393,3 @@ def noisy(mel: Tensor, noise: float, seed: int) -> Tensor:
     """The mel with normal noise of the given standard deviation."""
     generator = torch.Generator().manual_seed(seed)
     return mel + noise * torch.randn(mel.shape, generator=generator)
-
-
-class AcousticRecipe(Recipe):
-    """Trains the acoustic model on a corpus of English speech with text."""
-
-    program = "train_acoustic.py"
-
-    def add_arguments(self, options: ArgumentParser) -> None:
-        options.add_class_arguments(AcousticModel, "model", skip={"symbols"}, instantiate=False)
-        options.add_class_arguments(
-            AcousticTraining, "training", skip={"model", "seed"}, instantiate=False
-        )
-        skip = {"mel_spec", "folder", "cache", "seed"}
-        options.add_class_arguments(TextAndSpeech, "speech", skip=skip, instantiate=False)
-
-    def build(self, made: Namespace, config: Namespace) -> tuple[Any, Any]:
-        model = AcousticModel(SYMBOLS, **made.model.as_dict())
-        module = AcousticTraining(model, **made.training.as_dict(), seed=config.seed)
-        data = TextAndSpeech(
-            model.mel_spec,
-            corpus_folder(config.data, self.sample),
-            Path(config.cache),
-            **made.speech.as_dict(),
-            seed=config.seed,
-        )
-        return module, data
-
-    def begin(self, module: Any, data: Any) -> None:
-        module.model.normalise_by(*data.statistics())
-
-    def callbacks(self) -> list[lightning.Callback]:
-        return []
-
-    def load(self, path: str) -> Any:
-        return load_checkpoint(path)
-
-    def report(
-        self,
-        run: Path,
-        trainer: lightning.Trainer,
-        module: Any,
-        data: Any,
-        rows: list[dict[str, Any]],
-        seed: int,
-    ) -> None:
-        module.model.eval().save(run / "model")

@@ -21,7 +21,7 @@ from vocoder.evaluation import METRICS, installed_metrics, measure
 from vocoder.evaluation.results import save_result, write_whole
 from vocoder.training.callbacks import training_seconds
 from vocoder.training.crops import SpeechData
-from vocoder.training.module import VocoderTraining
+from vocoder.training.module import Training, VocoderTraining
 
 log = logging.getLogger("vocoder.training")
 
@@ -74,7 +74,7 @@ def write_report(
         f"vocoder resynthesize {shlex.quote(str(example))} "
         f"--checkpoint {shlex.quote(str(run / 'model'))} -o out.wav"
     )
-    facts = _facts(trainer, module, data, seed)
+    facts = run_facts(trainer, module, data, seed)
     summary = {"facts": facts, "validation": rows, "test": scores}
     save_result(summary, run / "report.json")
     page = _page(run, module, facts, rows, scores, command)
@@ -95,9 +95,7 @@ def _measures() -> list[str]:
     return [name for name in installed_metrics() if name not in of_pitch]
 
 
-def _facts(
-    trainer: lightning.Trainer, module: VocoderTraining, data: SpeechData, seed: int
-) -> dict[str, str]:
+def run_facts(trainer: lightning.Trainer, module: Training, data: Any, seed: int) -> dict[str, str]:
     """What was trained, on what, where and for how long."""
     model = module.model
     prepared, split = data.prepared, data.split
@@ -139,11 +137,11 @@ def _page(
             if key in first and key in last:
                 lines.append(f"- {label}: {first[key]:.3f} to {last[key]:.3f}")
     lines += ["", f"Test utterances, copy synthesis at temperature {module.temperature:g}:", ""]
-    lines += _table(scores)
+    lines += table(scores)
     lines += ["", "![learning curve and mels](report.png)", "", "Validation points:", ""]
     keep = {"step": "step", "train_seconds": "seconds", "audio_seconds": "audio seen, s"} | _COLUMNS
-    table = [{label: row.get(key) for key, label in keep.items()} for row in _thinned(rows, 20)]
-    lines += _table(table)
+    shown = [{label: row.get(key) for key, label in keep.items()} for row in thinned(rows, 20)]
+    lines += table(shown)
     lines += [
         "",
         "Log-likelihood is in nats per sample of audio in [-1, 1], dequantised from 16 bits with "
@@ -162,14 +160,15 @@ _COLUMNS = {
 }
 
 
-def _thinned(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+def thinned(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
     """At most so many rows, the first and the last among them: a page is a page."""
     if len(rows) <= most:
         return rows
     return [rows[i] for i in np.linspace(0, len(rows) - 1, most).round().astype(int)]
 
 
-def _table(rows: list[dict[str, Any]]) -> list[str]:
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """Lines of a Markdown table with the keys as its head."""
     if not rows:
         return ["none"]
     names = list(rows[0])

@@ -1,0 +1,207 @@
+"""The recipe of the acoustic model, on recorded speech with English text to go with it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from vocoder.audio import MelSpec, read_audio
+from vocoder.corpus import CorpusError
+from vocoder.library import load_acoustic
+from vocoder.text.frontend import SYMBOLS
+from vocoder.training.acoustic import LikeLengths, TextAndSpeech, collate
+from vocoder.training.acoustic_recipe import AcousticRecipe
+from vocoder.training.recipe import duration, main, parser
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "ljspeech"
+CONFIG = RECIPE / "config" / "acoustic.yaml"
+OF_ACOUSTIC = AcousticRecipe("", CONFIG, RECIPE / "sample")
+SMALL = [
+    "--model.mel_spec", "speech-16k", "--model.encoder_channels", "16", "--model.channels", "8",
+    "--model.encoder_layers", "1", "--model.n_flows", "2", "--model.n_layers", "1",
+    "--speech.batch_size", "2", "--training.flat_start_steps", "3", "--training.warmup_steps", "2",
+    "--trainer.val_check_interval", "4", "--trainer.accelerator", "cpu", "--max_time", "1d",
+]  # fmt: skip
+SENTENCES = (
+    "One sentence.", "Another one, please.", "And a third.", "Here is the fourth!", "Five?",
+    "The sixth is a bit longer than the others.", "Seven or eight.", "Nine.", "That is all.",
+)  # fmt: skip
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*LeafSpec"),
+    pytest.mark.filterwarnings("ignore:.*GPU available but not used"),
+]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Recorded speech of two "voices", whose text is not what is said, but that is enough."""
+    folder = tmp_path_factory.mktemp("corpus")
+    (folder / "wavs").mkdir()
+    recordings = sorted((RECIPE / "sample" / "wavs").iterdir())
+    lines = []
+    for index, text in enumerate(SENTENCES):
+        voice = "ann" if index < 8 else "bob"
+        audio, rate = read_audio(recordings[index])
+        seconds = 1.5 + 0.1 * index
+        soundfile.write(
+            folder / "wavs" / f"{voice}-{index}.wav", audio[: int(seconds * rate)].numpy(), rate
+        )
+        lines.append(f"{voice}-{index}|{text}|{text}\n")
+    # Two that cannot be used: no text that can be read, and a text too long for its sound.
+    for id, text in (("ann-x", "привет"), ("ann-y", "Far too many words for this. " * 12)):
+        soundfile.write(folder / "wavs" / f"{id}.wav", audio[:8000].numpy(), rate)
+        lines.append(f"{id}|{text}|{text}\n")
+    (folder / "metadata.csv").write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+def train(folder: Path, corpus: Path, run: str, *arguments: str) -> int:
+    before = logging.getLogger("lightning").level
+    with contextlib.chdir(folder), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            options = ["--data", str(corpus), "--speech.prefix", "ann-", "--run", run, *SMALL]
+            return main(OF_ACOUSTIC, [*options, *arguments])
+        finally:
+            for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+                logging.getLogger(name).setLevel(before)
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
+    """A folder with a run of eight steps in one go, and one that was resumed in between."""
+    folder = tmp_path_factory.mktemp("acoustic")
+    assert train(folder, corpus, "whole", "--max_steps", "8") == 0
+    # The learning rate falls along the budget: without that the two could not be the same.
+    for steps in ("4", "8"):
+        assert train(folder, corpus, "resumed", "--max_steps", steps) == 0
+    return folder
+
+
+def test_shipped_config_builds_its_model(tmp_path: Path) -> None:
+    assert CONFIG.read_text().startswith("# ")
+    options = parser(OF_ACOUSTIC)
+    config = options.parse_args(["--config", str(CONFIG), "--data", str(tmp_path)])
+    module, data = OF_ACOUSTIC.build(options.instantiate(config), config)
+    assert module.model.symbols == SYMBOLS
+    assert data.mel_spec == MelSpec.preset("ljspeech")
+    parameters = sum(p.numel() for p in module.model.parameters())
+    assert parameters < 7.5e6  # 15 MB in half precision
+    assert duration(config.max_time)
+
+
+def test_run_leaves_a_model_that_speaks_and_a_report(trained: Path) -> None:
+    run = trained / "whole"
+    model = load_acoustic(run / "model")
+    saved = torch.load(run / "last.ckpt", weights_only=True)
+    for name, value in model.state_dict().items():  # the averaged weights, not the last ones
+        torch.testing.assert_close(value, saved["state_dict"][f"model.{name}"])
+    points = rows(run)
+    assert points[-1]["step"] == 8
+    assert points[-1]["val/log_likelihood"] > points[0]["val/log_likelihood"]
+    assert {f"val/{n}" for n in ("mel_distance", "duration_error", "certainty")} <= points[0].keys()
+    report = json.loads((run / "report.json").read_text())
+    assert report["facts"]["steps"].startswith("8, of which 0 skipped")
+    page = (run / "report.md").read_text()
+    for score in report["test"]:
+        assert score["utterance"] in page
+        mel = np.load(run / "held-out" / f"{score['utterance']}.npy")
+        assert mel.shape[0] == 80
+        made, rate = soundfile.read(run / "held-out" / f"{score['utterance']}.griffin-lim.wav")
+        assert rate == 16000
+        assert len(made) == mel.shape[1] * 256
+    assert (run / "report.png").stat().st_size > 10_000
+    assert "vocoder say" in page
+
+
+def test_normalisation_is_that_of_the_training_set(trained: Path, corpus: Path) -> None:
+    model = load_acoustic(trained / "whole" / "model")
+    data = TextAndSpeech(model.mel_spec, corpus, trained / "data/prepared", prefix="ann-")
+    data.setup()
+    frames = torch.cat([data.mels[id] for id in data.split.train], dim=1)
+    noisy = frames + 0.05 * torch.randn(frames.shape, generator=torch.Generator().manual_seed(0))
+    normal = (noisy - model.normal_mean) / model.normal_scale
+    torch.testing.assert_close(normal.mean(1), torch.zeros(80), rtol=0, atol=0.02)
+    torch.testing.assert_close(normal.std(1), torch.ones(80), rtol=0, atol=0.02)
+
+
+def test_one_voice_is_chosen_and_the_unusable_left_out(
+    corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = load_small()
+    data = TextAndSpeech(model.mel_spec, corpus, tmp_path, prefix="ann-")
+    data.setup()
+    ids = [*data.split.train, *data.split.validation, *data.split.test]
+    assert set(ids) == {f"ann-{index}" for index in range(8)} | {"ann-y"}
+    assert "ann-x" in caplog.text
+    assert set(data.items(ids, model)) == {f"ann-{index}" for index in range(8)}
+    assert "ann-y is left out" in caplog.text
+    with pytest.raises(CorpusError, match=r"no utterance .* begins with 'eve-'"):
+        TextAndSpeech(model.mel_spec, corpus, tmp_path, prefix="eve-").setup()
+
+
+def load_small() -> Any:
+    options = parser(OF_ACOUSTIC)
+    config = options.parse_args(["--config", str(CONFIG), "--data", "none", *SMALL])
+    return OF_ACOUSTIC.build(options.instantiate(config), config)[0].model
+
+
+def test_batches_are_of_like_length_and_go_on_where_they_stopped() -> None:
+    frames = list(np.random.default_rng(0).integers(100, 800, 50))
+
+    def batches(count: int, **options: Any) -> list[list[tuple[int, int]]]:
+        sampler = iter(LikeLengths(frames, 8, seed=3, **options))
+        return [next(sampler) for _ in range(count)]
+
+    whole = batches(20)
+    assert batches(13, start=7 * 8) == whole[7:]
+    assert [n for batch in whole for n, _ in batch] == list(range(160))
+    for epoch in range(3):  # of six batches; two utterances wait
+        seen = [i for batch in whole[6 * epoch : 6 * epoch + 6] for _, i in batch]
+        assert len(set(seen)) == 48
+    spreads = [np.ptp([frames[i] for _, i in batch]) for batch in whole]
+    assert np.mean(spreads) < 0.4 * np.ptp(frames)
+    assert whole[:6] != whole[6:12]
+    # Two devices share what one would see.
+    halves = [batches(10, rank=rank, world_size=2) for rank in range(2)]
+    assert [batch for pair in zip(*halves, strict=True) for batch in pair] == whole
+
+
+def test_noise_depends_on_the_draw_alone(corpus: Path, tmp_path: Path) -> None:
+    model = load_small()
+    data = TextAndSpeech(model.mel_spec, corpus, tmp_path, prefix="ann-", noise=0.1)
+    data.setup()
+    held_out = data.held_out(data.split.test, model)
+    again = data.held_out(data.split.test, model)
+    batch = collate(list(held_out.values())).batch
+    assert torch.equal(batch.mel, collate(list(again.values())).batch.mel)
+    for id, item in held_out.items():
+        noise = item.mel - data.mels[id]
+        assert float(noise.std()) == pytest.approx(0.1, rel=0.05)
+
+
+def test_a_resumed_run_sees_what_an_unbroken_one_would(trained: Path) -> None:
+    whole, resumed = (
+        torch.load(trained / name / "last.ckpt", weights_only=True)["vocoder_training"]
+        for name in ("whole", "resumed")
+    )
+    assert whole == resumed
+    assert whole["crops_seen"] == 16
+    steps = [row["step"] for row in rows(trained / "resumed")]
+    assert steps[0] == 0
+    assert steps[-1] == 8

@@ -1,0 +1,158 @@
+"""What a run of the acoustic model leaves behind: the model, held-out speech, and one page."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+
+from vocoder.audio import write_audio
+from vocoder.evaluation.copy_synthesis import griffin_lim
+from vocoder.evaluation.results import save_result, write_whole
+from vocoder.text.acoustic import AcousticModel, Batch
+from vocoder.text.alignment import alignment_posterior
+from vocoder.training.acoustic import collate, held_out_scores
+from vocoder.training.report import run_facts, table, thinned
+
+log = logging.getLogger("vocoder.training")
+
+HELD_OUT = 3
+"""Test utterances that are drawn and made audible."""
+
+COLUMNS = {
+    "log_likelihood": "log-likelihood, nats per mel element",
+    "mel_distance": "mel distance, nats",
+    "duration_error": "duration error, frames per symbol",
+    "length_error": "length error, fraction",
+    "certainty": "certainty of the alignment",
+}
+
+
+@torch.no_grad()
+def write_acoustic_report(
+    run: Path,
+    trainer: lightning.Trainer,
+    module: Any,
+    data: Any,
+    rows: list[dict[str, Any]],
+    seed: int,
+) -> None:
+    """Write `run`/model, `run`/held-out, `run`/report.md, its picture and `run`/report.json.
+
+    Ends by logging the command that uses the model.
+
+    Args:
+        run: folder of the run.
+        trainer, module, data: an `AcousticTraining` and its `TextAndSpeech`.
+        rows: what was recorded at the validations.
+        seed: of the run.
+    """
+    model: AcousticModel = module.model.eval()
+    device = model.normal_mean.device
+    model.save(run / "model")
+    folder = run / "held-out"
+    folder.mkdir(exist_ok=True)
+    audible = griffin_lim(model.mel_spec, seed=0)
+    scores: list[dict[str, Any]] = []
+    pictures: list[tuple[str, Tensor, Tensor, Tensor]] = []
+    for id, item in data.held_out(data.split.test, model).items():
+        batch = Batch(*(part.to(device) for part in collate([item]).batch))
+        scores.append({"utterance": id, **held_out_scores(model, batch, module.temperature)})
+        if len(pictures) == HELD_OUT:
+            continue
+        prior = model.prior(batch.symbols, batch.symbol_counts)
+        z, _ = model(batch.mel, batch.frames)
+        posterior = alignment_posterior(model.alignment_scores(z, prior)[0].cpu())
+        said = model.synthesize(data.phonemes[id], module.temperature).cpu()
+        pictures.append((id, data.mels[id], posterior, said))
+        name = id.replace("/", "_")
+        rate = model.sample_rate
+        write_audio(folder / f"{name}.original.wav", torch.tensor(data.audio(id)), rate)
+        write_audio(folder / f"{name}.griffin-lim.wav", audible(said), rate)
+        np.save(folder / f"{name}.npy", said.numpy())
+    _draw(run / "report.png", rows, pictures)
+    facts = run_facts(trainer, module, data, seed)
+    save_result({"facts": facts, "validation": rows, "test": scores}, run / "report.json")
+    command = f'vocoder say "A sentence." --acoustic {shlex.quote(str(run / "model"))} -o out.wav'
+    write_whole(run / "report.md", _page(run, module, facts, rows, scores, command).encode())
+    log.info("\n%s\nUse the model:\n  %s", run / "report.md", command)
+
+
+def _page(
+    run: Path,
+    module: Any,
+    facts: dict[str, str],
+    rows: list[dict[str, Any]],
+    scores: list[dict[str, Any]],
+    command: str,
+) -> str:
+    lines = [f"# {run.name}", ""]
+    lines += [f"- {name}: {fact}" for name, fact in facts.items()]
+    shown = {
+        "step": "step",
+        "train_seconds": "seconds",
+        "audio_seconds": "audio seen, s",
+        **{f"val/{key}": label for key, label in COLUMNS.items()},
+    }
+    points = [{label: row.get(key) for key, label in shown.items()} for row in thinned(rows, 20)]
+    means = {label: float(np.mean([s[key] for s in scores])) for key, label in COLUMNS.items()}
+    some = [
+        {"utterance": s["utterance"], **{label: s[key] for key, label in COLUMNS.items()}}
+        for s in scores[:HELD_OUT]
+    ]
+    lines += ["", f"Test utterances: the mean of all {len(scores)}, and the first:", ""]
+    lines += table([{"utterance": "mean", **means}, *some])
+    lines += ["", "![learning curve, alignments and mels](report.png)", ""]
+    lines += ["Validation:", ""]
+    lines += table(points)
+    lines += [
+        "",
+        "Log-likelihood is that of the log-mel in nats per element (frame and band) with noise of "
+        f"{module.trainer.datamodule.noise:g} nats, given the best alignment. Mel distance is the "
+        "mean absolute difference between the mel and one made from the text at temperature "
+        f"{module.temperature:g} with the durations of the best alignment. Duration error compares "
+        "predicted and aligned durations, length error the length of the utterance. Certainty is "
+        "the mean over frames of the probability of the likeliest state. Held-out mels, predicted "
+        "from the text alone, are in `held-out`, made audible by Griffin-Lim, which needs no "
+        "trained vocoder and sounds like it.",
+        "",
+        f"    {command}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _draw(
+    path: Path,
+    rows: list[dict[str, Any]],
+    pictures: list[tuple[str, Tensor, Tensor, Tensor]],
+) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 2.4 * (1 + len(pictures))), layout="constrained")
+    axes = figure.subplots(1 + len(pictures), 3, squeeze=False)
+    curves = ("log_likelihood", "mel_distance", "duration_error")
+    for axis, key in zip(axes[0], curves, strict=True):
+        points = [(r["train_seconds"] / 60, r[f"val/{key}"]) for r in rows if f"val/{key}" in r]
+        axis.plot([x for x, _ in points], [y for _, y in points], marker=".")
+        axis.set_xlabel("minutes of training")
+        axis.set_title(COLUMNS[key], fontsize=9)
+        axis.grid(alpha=0.3)
+    for row, (name, mel, posterior, said) in zip(axes[1:], pictures, strict=True):
+        low, high = mel.min().item(), mel.max().item()
+        row[0].imshow(mel, origin="lower", aspect="auto", vmin=low, vmax=high)
+        row[0].set_title(f"{name}, recorded", fontsize=9)
+        row[1].imshow(posterior.T, origin="lower", aspect="auto", vmin=0, vmax=1)
+        row[1].set_title("alignment: states over frames", fontsize=9)
+        row[2].imshow(said, origin="lower", aspect="auto", vmin=low, vmax=high)
+        row[2].set_title("from the text alone", fontsize=9)
+    partial = path.with_name(path.name + ".partial")
+    figure.savefig(partial, dpi=80, format="png")
+    os.replace(partial, path)
