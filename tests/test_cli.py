@@ -17,7 +17,7 @@ import torch
 
 import vocoder
 from vocoder import cli
-from vocoder.models import WaveGlow
+from vocoder.models import WaveGlow, load_checkpoint
 
 SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs/ru_0024.flac"
 
@@ -97,6 +97,25 @@ def test_synthesize_reads_a_mel_and_is_repeatable(checkpoint: Path, tmp_path: Pa
         arguments = ["-o", tmp_path / name, "-c", checkpoint, "--seed", 3, "--temperature", 0.5]
         assert run("synthesize", tmp_path / "mel.npy", *arguments).returncode == 0
     assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+
+
+def test_denoise_works_alone_and_in_the_other_commands(checkpoint: Path, tmp_path: Path) -> None:
+    model = load_checkpoint(checkpoint)
+    for name, parameter in model.named_parameters():
+        if name.endswith("end.bias"):  # an untrained flow makes nothing of nothing
+            parameter.data.add_(0.1)
+    hums = ["-c", model.save(tmp_path / "model")]
+    plain, clean, both = (tmp_path / f"{name}.wav" for name in ("plain", "clean", "both"))
+    assert run("resynthesize", SAMPLE, "-o", plain, *hums).returncode == 0
+    assert run("denoise", plain, "-o", clean, *hums, "--strength", 0.3).returncode == 0
+    assert run("resynthesize", SAMPLE, "-o", both, *hums, "--denoise", 0.3).returncode == 0
+    first, second, third = (vocoder.read_audio(path)[0] for path in (plain, clean, both))
+    assert len(first) == len(second) == len(third)
+    assert (first - second).abs().max() > 0.01
+    assert (second - third).abs().max() < 1e-3  # but for the 16 bits in between
+    again = run("denoise", plain, "-o", clean, *hums)
+    assert again.returncode == 2
+    assert "exists" in again.stderr
 
 
 def test_info_as_text_and_json(checkpoint: Path) -> None:

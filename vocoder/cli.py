@@ -21,6 +21,7 @@ import vocoder
 
 if TYPE_CHECKING:
     from vocoder.models import Vocoder
+    from vocoder.models.base import Array
 
 app = typer.Typer(
     name="vocoder",
@@ -44,6 +45,10 @@ Temperature = Annotated[
     float, typer.Option("--temperature", "-t", help="Scale of the latent noise, usually 0 to 1.")
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the latent noise.")]
+Denoise = Annotated[
+    float,
+    typer.Option(help="Subtract the model's own tones this strongly, as in vocoder denoise."),
+]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite the output file.")]
 
 
@@ -63,6 +68,7 @@ def synthesize(
     checkpoint: Checkpoint = None,
     temperature: Temperature = 0.667,
     seed: Seed = 0,
+    denoise: Denoise = 0.0,
     force: Force = False,
 ) -> None:
     """Audio from a log-mel spectrogram in a .npy file."""
@@ -71,6 +77,7 @@ def synthesize(
     model = vocoder.load(checkpoint)
     started = time.perf_counter()
     audio = model.synthesize(spectrogram, temperature=temperature, seed=seed)
+    audio = _without_tones(audio, model, denoise)
     _write(output, audio, model, time.perf_counter() - started)
 
 
@@ -81,6 +88,7 @@ def resynthesize(
     checkpoint: Checkpoint = None,
     temperature: Temperature = 0.667,
     seed: Seed = 0,
+    denoise: Denoise = 0.0,
     force: Force = False,
 ) -> None:
     """Copy synthesis: the mel spectrogram of a recording, turned back into audio."""
@@ -89,6 +97,7 @@ def resynthesize(
     samples, _ = vocoder.read_audio(audio, model.sample_rate)
     started = time.perf_counter()
     result = model.synthesize(model.mel(samples), temperature=temperature, seed=seed)
+    result = _without_tones(result, model, denoise)
     # The mel describes whole hops; the recording's own length is what the user expects back.
     _write(output, result[: len(samples)], model, time.perf_counter() - started)
 
@@ -145,6 +154,28 @@ def say(
             audio.write(piece)
             progress(done, len(said), "say")
     _tell(output, audio.samples, model, time.perf_counter() - started)
+
+
+@app.command("denoise")
+def denoise_file(
+    audio: Annotated[Path, typer.Argument(help="Audio that the model made.")],
+    output: Output,
+    checkpoint: Checkpoint = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(help="How much of the model's tones to subtract. [default: 0.01]"),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Subtract the tones that a model puts into all of its audio."""
+    _refuse_overwriting(output, force)
+    from vocoder.models.denoiser import STRENGTH, Denoiser
+
+    model = vocoder.load(checkpoint)
+    samples, _ = vocoder.read_audio(audio, model.sample_rate)
+    started = time.perf_counter()
+    result = Denoiser(model)(samples, STRENGTH if strength is None else strength)
+    _write(output, result, model, time.perf_counter() - started)
 
 
 @app.command()
@@ -297,6 +328,71 @@ def evaluate(
 
 
 @app.command()
+def evaluate_speech(
+    directory: Annotated[
+        Path, typer.Argument(help="English corpus with metadata.csv, in LJSpeech's layout.")
+    ],
+    checkpoint: Checkpoint = None,
+    acoustic: Annotated[
+        str | None,
+        typer.Option(help="Acoustic model, text to mel. [default: the bundled one]"),
+    ] = None,
+    prefix: Annotated[
+        str, typer.Option(help="Only ids that begin so: one voice of a corpus of several.")
+    ] = "",
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, help="Take at most so many held-out sentences.")
+    ] = 50,
+    temperature: Temperature = 0.667,
+    acoustic_temperature: Annotated[
+        float, typer.Option(help="Scale of the acoustic model's noise.")
+    ] = 0.333,
+    seed: Seed = 0,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON to standard output.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="JSON file to write the result to.")
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option("--table", help="Markdown file to write the tables to.")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Word error rate of text to speech, beside that of recordings of the same sentences."""
+    import json
+
+    from rich.console import Console
+
+    for path in (output, table):
+        if path is not None:
+            _refuse_overwriting(path, force)
+    from vocoder.evaluation import recognition
+    from vocoder.evaluation.results import save_result
+
+    with _progress_bar("evaluate") as progress:
+        result = recognition.evaluate_speech(
+            vocoder.load_acoustic(acoustic),
+            vocoder.load(checkpoint),
+            directory,
+            limit=limit,
+            prefix=prefix,
+            temperature=temperature,
+            acoustic_temperature=acoustic_temperature,
+            seed=seed,
+            progress=progress,
+        )
+    if output is not None:
+        save_result(result, output)
+    if table is not None:
+        recognition.markdown(result, table)
+    if json_output:
+        typer.echo(json.dumps(result, indent=1, ensure_ascii=False))
+    else:
+        Console().print(recognition.render(result))
+
+
+@app.command()
 def demo(
     checkpoint: Checkpoint = None,
     wavenet: Annotated[
@@ -397,6 +493,15 @@ def _exit_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _without_tones(audio: Array, model: Vocoder, strength: float) -> Array:
+    """Denoised, unless the strength is 0."""
+    if strength == 0:
+        return audio
+    from vocoder.models.denoiser import Denoiser
+
+    return Denoiser(model)(audio, strength)
 
 
 def _read_mel(path: Path) -> np.ndarray:  # type: ignore[name-defined]  # noqa: F821

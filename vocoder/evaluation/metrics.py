@@ -307,6 +307,44 @@ def measure(
     return values
 
 
+def tone_excess_db(audio: Signal, sample_rate: int, spacing: float) -> float:
+    r"""How far tones at the multiples of a frequency stand out, in dB; about 0 where none do.
+
+    .. math:: \frac{1}{K} \sum_{k=1}^{K} 10 \log_{10}
+        \frac{P(k f)}{\operatorname{median}_{\delta} P(k f + \delta)}, \qquad
+        f / 8 < |\delta| < f / 2
+
+    P is the mean power spectrum of the audio (Hann windows of 16 / f, half overlapped), and all
+    multiples below half the sample rate count. A vocoder that works in frames can leave tones at
+    multiples of their rate: f is then sample rate / hop. A voice that keeps to one pitch has tones
+    of its own: compare with what the recording gives.
+
+    Args:
+        audio: (samples,), at least 16 / f seconds; more is steadier.
+        spacing: f, Hz, so that sample rate / f is a whole number of samples.
+
+    Raises:
+        MetricError: no such spacing, too little audio, silence, or NaN.
+    """
+    period = round(sample_rate / spacing)
+    if period < 4 or abs(period * spacing - sample_rate) > 1e-6 * sample_rate:
+        raise MetricError(
+            f"{spacing} Hz is not {sample_rate} Hz over a whole number of samples, 4 or more"
+        )
+    samples = torch.from_numpy(_samples(audio, "audio"))
+    window = 16 * period
+    if len(samples) < window:
+        raise MetricError(f"tones {spacing} Hz apart need {window} samples, got {len(samples)}")
+    frames = samples.double().unfold(0, window, window // 2)
+    power = torch.fft.rfft(frames * torch.hann_window(window, dtype=torch.float64))
+    power = power.abs().square().mean(dim=0)
+    tones = torch.arange(1, (period + 1) // 2) * 16  # below half the sample rate
+    near = torch.stack([power[tones + d] for d in range(-7, 8) if abs(d) > 2]).median(dim=0).values
+    if not (near > 0).all():
+        raise MetricError("the audio is silent at some frequencies, so nothing can stand out")
+    return float(10 * (power[tones] / near).log10().mean())
+
+
 class Pitch(NamedTuple):
     """What probabilistic YIN says of audio at 16 kHz, at 10 ms steps; both are (frames,)."""
 
