@@ -7,8 +7,8 @@
 writes `vocoder/weights/default` (weights in half precision, config, MODEL_CARD.md) and the scores
 as `docs/scores/default.LABEL.json`, their totals in `docs/scores.json`. What halving the precision
 costs is measured on the first corpus, against the weights as they were trained. Every figure of the
-card comes from those files or from the report of the run; the statement is prose about the data, its
-licences and what to expect.
+card comes from those files or from the report of the run; the statement is prose about the data,
+its licences and what to expect.
 """
 
 from __future__ import annotations
