@@ -1,0 +1,275 @@
+"""Writes the tables and the picture of the architecture study from ablation.json.
+
+    python docs/ablation.py [--folder docs]
+
+recipes/ljspeech/ablation/run.py measures, writes ablation.json and calls this. ablation.md is made
+if it is not there; of one that is, only what stands between the markers changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tables
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from vocoder.evaluation import METRICS
+from vocoder.evaluation.copy_synthesis import estimate
+from vocoder.evaluation.results import write_whole
+
+DOCS = Path(__file__).parent
+DEFAULT = "default"
+QUALITY = ("log_likelihood", "stoi", "pesq", "log_mel_distance")
+TITLES = {
+    "log_likelihood": "log-likelihood",
+    **{name: METRICS[name].title for name in QUALITY[1:]},
+}
+DECIMALS = {"log_likelihood": 3, "stoi": 3, "pesq": 2, "log_mel_distance": 3}
+PAGE = """# What was tried: variants of the default flow
+
+Every variant is a file of [recipes/ljspeech/ablation](../recipes/ljspeech/ablation) that states its
+difference from the default. All were trained for the same time on the same speech and are judged by
+copy synthesis of the same held-out test utterances.
+
+<!-- ablation:begin -->
+<!-- ablation:end -->
+
+![quality against cost](ablation.png)
+
+## The spectral term: its price in nats and what it buys
+
+<!-- ablation-objective:begin -->
+<!-- ablation-objective:end -->
+
+## Temperature, and temperature by band, of the default
+
+<!-- ablation-temperature:begin -->
+<!-- ablation-temperature:end -->
+
+## What was learnt
+"""
+
+
+def mean(row: Mapping[str, Any], measure: str) -> float | None:
+    """Mean over the test utterances that have a value."""
+    values = [item[measure] for item in row["test"] if item.get(measure) is not None]
+    return statistics.fmean(values) if values else None
+
+
+def paired(row: Mapping[str, Any], other: Mapping[str, Any], measure: str) -> list[float]:
+    """Differences, `row` less `other`, of the utterances that both have a value for."""
+    values = {item["utterance"]: item.get(measure) for item in other["test"]}
+    return [
+        item[measure] - values[item["utterance"]]
+        for item in row["test"]
+        if item.get(measure) is not None and values.get(item["utterance"]) is not None
+    ]
+
+
+def ordered(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The runs, best first: by PESQ, or by STOI where PESQ was not installed."""
+    runs = list(result["runs"])
+    by = "pesq" if all(mean(run, "pesq") is not None for run in runs) else "stoi"
+    return sorted(runs, key=lambda run: mean(run, by) or 0.0, reverse=True)
+
+
+def ablation_table(result: Mapping[str, Any]) -> str:
+    """All variants, with their paired differences from the default, and what failed."""
+    runs = ordered(result)
+    default = next((run for run in runs if run["name"] == DEFAULT), None)
+    shown = measured(runs)
+    headings = ["variant", "change", "parameters", "GMAC/s", "steps", "audio seen"]
+    headings += [f"{TITLES[name]}" for name in shown]
+    headings += ["× real time", "look-ahead"]
+    lines = []
+    for run in runs:
+        cells = [name_of(run), change(run), f"{run['parameters'] / 1e6:.1f}M"]
+        cells += [f"{run['gmac_per_audio_second']:.2f}", f"{run['steps']:,}"]
+        cells.append(f"{run['audio_seconds']:,.0f} s")
+        cells += [with_difference(run, default, name) for name in shown]
+        cells += [f"{run['times_real_time_per_core']:.0f}", str(run["look_ahead_frames"])]
+        lines.append(cells)
+    for failure in result["failures"]:
+        blank = [""] * (len(headings) - 3)
+        lines.append([name_of(failure), f"failed: {failure['message']}", *blank, ""])
+    return markdown(headings, lines, 2) + "\n\n" + caption(runs)
+
+
+def caption(runs: Sequence[Mapping[str, Any]]) -> str:
+    """What the figures of the table are and were measured on."""
+    first = runs[0]
+    settings, facts = first["settings"], first["facts"]
+    shares = [run["processor_seconds"] / run["wall_seconds"] for run in runs]
+    commits = sorted({run["facts"].get("commit", "unknown") for run in runs})
+    return (
+        f"{facts['data']}. {facts['hardware']}; {settings['minutes']:g} minutes of processor time "
+        f"for each, validation included ({min(shares):.0%} to {max(shares):.0%} of the time by the "
+        f"clock), {facts['precision']}; commit {', '.join(commits)}. Copy synthesis of "
+        f"{len(first['test'])} test utterances at temperature {first['temperature']:g}; in "
+        "brackets the mean paired difference from the default with its 95 % interval over utterances, which "
+        "leaves the chance of training aside: for that compare seed-1 with default. Log-likelihood "
+        "in nats per sample of 16-bit audio in [-1, 1], dequantised; GMAC/s: 1e9 "
+        "multiply-accumulates per second of audio; × real time: on one core, beside whatever else "
+        "it was doing; look-ahead in mel frames."
+    )
+
+
+def objective_table(result: Mapping[str, Any]) -> str:
+    """What each weight of the spectral term costs in likelihood, and what it buys."""
+    runs = [
+        run
+        for run in result["runs"]
+        if all(key.partition(".")[0] == "objective" for key in run["difference"])
+    ]
+    likelihood = next((run for run in runs if spectral_weight(run) == 0), None)
+    if likelihood is None:
+        return "Not measured yet: it needs the variant `likelihood`."
+    shown = measured(runs)
+    headings = ["spectral weight", "price, nats per sample"]
+    headings += [TITLES[name] for name in shown]
+    lines = []
+    for run in sorted(runs, key=spectral_weight):
+        price = estimate([-value for value in paired(run, likelihood, "log_likelihood")])
+        text = "" if run is likelihood else interval(price, 3, "")
+        cells = [f"{spectral_weight(run):g}", text]
+        lines.append([*cells, *(with_difference(run, likelihood, name) for name in shown)])
+    return markdown(headings, lines, 0)
+
+
+def spectral_weight(run: Mapping[str, Any]) -> float:
+    """Of the spectral term; 0 for likelihood alone."""
+    arguments = run["objective"].get("init_args") or {}
+    return float(arguments.get("weight", 0))
+
+
+def temperature_table(result: Mapping[str, Any]) -> str:
+    """The default at several temperatures, and with factors by band."""
+    rows = result["temperatures"]
+    if not rows:
+        return "Not measured yet."
+    shown = [name for name in measured(rows) if name != "log_likelihood"]
+    lines = []
+    for row in rows:
+        curve = row["band_temperature"]
+        factors = "1" if curve is None else " → ".join(f"{factor:g}" for factor in curve)
+        cells = [f"{row['temperature']:g}", factors]
+        lines.append([*cells, *(with_difference(row, None, name) for name in shown)])
+    return markdown(
+        ["temperature", "factor, low to high bands", *(TITLES[n] for n in shown)], lines, 0
+    )
+
+
+def measured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The measures of quality that any row has a value of."""
+    return [name for name in QUALITY if any(mean(row, name) is not None for row in rows)]
+
+
+def with_difference(row: Mapping[str, Any], other: Mapping[str, Any] | None, measure: str) -> str:
+    """A mean, and in brackets the paired difference from another row."""
+    value = mean(row, measure)
+    if value is None:
+        return ""
+    text = f"{value:.{DECIMALS[measure]}f}"
+    if other is None or other is row:
+        return text
+    return f"{text} ({interval(estimate(paired(row, other, measure)), DECIMALS[measure], '+')})"
+
+
+def interval(found: Mapping[str, Any], decimals: int, sign: str) -> str:
+    """A mean and half the length of its interval."""
+    if found["mean"] is None:
+        return "–"
+    text = f"{found['mean']:{sign}.{decimals}f}"
+    if found["upper"] is None:
+        return text
+    return f"{text} ± {found['upper'] - found['mean']:.{decimals}f}"
+
+
+def name_of(run: Mapping[str, Any]) -> str:
+    """A variant's name, with a link to its file."""
+    if run["name"] == DEFAULT:
+        return f"**[{DEFAULT}](../recipes/ljspeech/config/lapped.yaml)**"
+    return f"[{run['name']}](../recipes/ljspeech/ablation/{run['name']}.yaml)"
+
+
+def change(run: Mapping[str, Any]) -> str:
+    """What a variant changes, in the words of its options."""
+    parts = []
+    for key, value in run["difference"].items():
+        option = key.rpartition(".")[2]
+        if option == "class_path":
+            parts.append(value.rpartition(".")[2])
+        else:
+            words = ", ".join(map(str, value)) if isinstance(value, list) else value
+            parts.append(f"{option} {words}")
+    return "; ".join(parts)
+
+
+def markdown(headings: Sequence[str], lines: Sequence[Sequence[str]], text_columns: int) -> str:
+    """A Markdown table whose first columns are text and the others numbers."""
+    rule = ["---" if index < text_columns else "---:" for index in range(len(headings))]
+    rows = ([cell.replace("|", "\\|") for cell in line] for line in [headings, rule, *lines])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def picture(result: Mapping[str, Any]) -> bytes:
+    """A PNG of quality against cost: a panel for each measure."""
+    runs = ordered(result)
+    shown = measured(runs)
+    figure = Figure(figsize=(3.6 * len(shown) + 2.4, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(shown), squeeze=False)[0]
+    markers = "osD^v<>PX*"
+    for name, axes in zip(shown, panels, strict=True):
+        for index, run in enumerate(runs):
+            default = run["name"] == DEFAULT
+            axes.plot(
+                run["gmac_per_audio_second"],
+                mean(run, name),
+                markers[index // 10 % len(markers)],
+                color="black" if default else f"C{index % 10}",
+                markersize=11 if default else 7,
+                label=run["name"],
+            )
+        better = "lower" if name == "log_mel_distance" else "higher"
+        axes.set_title(f"{TITLES[name]} ({better} is better)", fontsize="medium")
+        axes.set_xlabel("GMAC per second of audio")
+        axes.grid(color="0.92")
+        axes.set_axisbelow(True)
+        axes.margins(0.12)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", fontsize="small")
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=110)
+    return content.getvalue()
+
+
+TABLES = {
+    "ablation": ("ablation.json", ablation_table),
+    "ablation-objective": ("ablation.json", objective_table),
+    "ablation-temperature": ("ablation.json", temperature_table),
+}
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Write the tables of the architecture study.")
+    parser.add_argument("--folder", type=Path, default=DOCS, help="of ablation.json, .md and .png")
+    folder = parser.parse_args().folder
+    page = folder / "ablation.md"
+    text = page.read_text(encoding="utf-8") if page.exists() else PAGE
+    tables.TABLES |= TABLES
+    write_whole(page, tables.filled(text, folder).encode())
+    result = json.loads((folder / "ablation.json").read_text(encoding="utf-8"))
+    write_whole(folder / "ablation.png", picture(result))
+
+
+if __name__ == "__main__":
+    main()

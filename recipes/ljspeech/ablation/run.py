@@ -1,0 +1,306 @@
+"""Trains every variant of the default flow for the same time and measures them all.
+
+    python recipes/ljspeech/ablation/run.py --data data/festvox-ru --minutes 15 --jobs 2 \\
+        --model.init_args.mel_spec speech-16k
+
+A variant is a file of this folder that states its difference from the default, which is
+../config/lapped.yaml with study.yaml. Each is trained by the recipe in a process of its own, on
+cores of its own, and judged by the same held-out test utterances. The same command again goes on
+where it stopped: finished variants are skipped, failed ones too unless --again. Options that are
+not this script's go to the recipe, for all runs alike. Results are collected into ablation.json,
+from which docs/ablation.py writes the tables and draws the picture.
+
+The time is that of the processor: on a machine that others use too, a run gets as much computation
+as the others, however long it waits for it. On a GPU it is that of the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+HERE = Path(__file__).resolve().parent
+RECIPE = HERE.parent
+ROOT = RECIPE.parents[1]
+DEFAULT = "default"
+TEMPERATURES = "temperatures"
+"""Name of the job that measures temperatures on the trained default."""
+
+INTERRUPTED = (130, 143, -2, -15)
+"""Exit codes of a run that was asked to stop and goes on with the same command."""
+
+TEMPERATURE_CURVES: list[tuple[float, list[float] | None]] = [
+    *((temperature, None) for temperature in (0.0, 0.3, 0.5, 0.667, 0.8, 1.0)),
+    *((0.667, curve) for curve in ([1.0, 0.75], [1.0, 0.5], [0.5, 1.0], [1.0, 1.25])),
+    *((0.8, curve) for curve in ([1.0, 0.75], [1.0, 0.5])),
+]
+"""Temperatures and factors from the lowest band to the highest."""
+
+
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line; `recipe` holds what is left for the recipe."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
+    parser.add_argument("--data", required=True, help="corpus, as the recipe's --data")
+    parser.add_argument("--minutes", type=float, required=True, help="of training for each variant")
+    parser.add_argument("--jobs", type=int, default=1, help="variants at the same time")
+    parser.add_argument("--threads", type=int, default=1, help="threads (and cores) of each")
+    parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="run folders")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "docs", help="folder of ablation.json, .md and .png"
+    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these variants; default: all")
+    parser.add_argument("--utterances", type=int, default=15, help="of the test, at most so many")
+    parser.add_argument("--again", action="store_true", help="try again what failed before")
+    parser.add_argument("--work", help=argparse.SUPPRESS)  # the job of a process of its own
+    parser.add_argument("--cores", type=int, nargs="+", help=argparse.SUPPRESS)
+    found, found.recipe = parser.parse_known_args(arguments)
+    if not 0 < found.minutes < float("inf") or min(found.jobs, found.threads, found.utterances) < 1:
+        parser.error("--minutes must be above 0, and --jobs, --threads, --utterances 1 or more")
+    names = [*variants(), TEMPERATURES]
+    for name in found.only or []:
+        if name not in names:
+            parser.error(f"there is no variant {name}: choose among {', '.join(names)}")
+    return found
+
+
+def variants() -> dict[str, Path | None]:
+    """Name -> file of every variant, the default (without a file) first."""
+    files = sorted(path for path in HERE.glob("*.yaml") if path.name != "study.yaml")
+    return {DEFAULT: None, **{path.stem: path for path in files}}
+
+
+def difference(name: str) -> dict[str, Any]:
+    """What a variant changes: dotted option -> value."""
+    path = variants()[name]
+
+    def leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+        if not isinstance(tree, dict):
+            yield name, tree
+            return
+        for key, value in tree.items():
+            yield from leaves(value, f"{name}.{key}" if name else key)
+
+    return {} if path is None else dict(leaves(yaml.safe_load(path.read_text(encoding="utf-8"))))
+
+
+def question(name: str) -> str:
+    """The first comment of a variant's file: what it asks."""
+    path = variants()[name]
+    if path is None:
+        return "The default flow, ../config/lapped.yaml, which all others are compared with."
+    return path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+
+
+def recipe_words(given: argparse.Namespace, name: str) -> list[str]:
+    """The recipe's command line for a variant."""
+    files = [RECIPE / "config" / "lapped.yaml", HERE / "study.yaml"]
+    words = [word for path in files for word in ("--config", str(path))]
+    # What the command line says holds for all; the variant comes last and has the last word.
+    words += ["--data", given.data, *given.recipe]
+    path = variants()[name]
+    if path is not None:
+        words += ["--config", str(path)]
+    # The end is set by `ProcessorTime`; the recipe wants one of its own, and this one is far away.
+    return [*words, "--run", str(given.runs / name), "--max_time", "100d"]
+
+
+def settings(given: argparse.Namespace, name: str) -> dict[str, Any]:
+    """What a result depends on: a finished run with other settings is not this one's."""
+    return {
+        "data": given.data,
+        "minutes": given.minutes,
+        "threads": given.threads,
+        "utterances": given.utterances,
+        "recipe": given.recipe,
+        "difference": {} if name == TEMPERATURES else difference(name),
+    }
+
+
+# -- the runner --------------------------------------------------------------------------------
+
+
+def run(given: argparse.Namespace) -> int:
+    """Do what is not done yet, and collect; the exit code."""
+    names = given.only or [*variants(), TEMPERATURES]
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    wanted = given.jobs * given.threads
+    if cores and wanted > len(cores):
+        return complain(
+            f"{given.jobs} jobs of {given.threads} threads need {wanted} cores, and there are "
+            f"{len(cores)}: runs that share cores are not compared at equal time"
+        )
+    waiting = []
+    for name in names:
+        try:
+            state = done(given, name)
+        except ValueError as error:
+            return complain(str(error))
+        if state == "nothing" or (state == "failed" and given.again):
+            waiting.append(name)
+        else:
+            say(f"{name}: {state} before")
+    # Temperatures are measured on the default once it is there.
+    waiting.sort(key=lambda name: name == TEMPERATURES)
+    slots = [cores[i * given.threads :][: given.threads] for i in range(given.jobs)]
+    code = work_off(given, waiting, slots)
+    collect(given)
+    return code
+
+
+def done(given: argparse.Namespace, name: str) -> str:
+    """ "finished", "failed" or "nothing".
+
+    Raises:
+        ValueError: the folder holds a result of other settings.
+    """
+    for state, file in (("finished", "result.json"), ("failed", "failure.json")):
+        path = given.runs / name / file
+        if path.is_file():
+            held = json.loads(path.read_text(encoding="utf-8"))["settings"]
+            now = settings(given, name)
+            differ = [key for key in now if held.get(key) != now[key]]
+            if differ:
+                raise ValueError(
+                    f"{given.runs / name} {state} with other settings ({', '.join(differ)}): "
+                    "choose another folder with --runs, or remove that one"
+                )
+            return state
+    return "nothing"
+
+
+def work_off(
+    given: argparse.Namespace, waiting: Sequence[str], slots: Sequence[Sequence[int]]
+) -> int:
+    """Run the jobs, each in a process with a slot's cores; 130 if that was interrupted."""
+    queue = list(waiting)
+    running: dict[int, tuple[str, subprocess.Popen[bytes], float]] = {}
+    interrupted = False
+
+    def pass_on(*_: object) -> None:
+        for _, process, _ in running.values():
+            process.terminate()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, pass_on)
+    while running or (queue and not interrupted):
+        try:
+            for slot in range(len(slots)):
+                default_runs = any(name == DEFAULT for name, *_ in running.values())
+                if slot in running or not queue or (queue[0] == TEMPERATURES and default_runs):
+                    continue
+                name = queue.pop(0)
+                say(f"{name}: starts, {len(queue)} to go; {given.runs / name / 'log.txt'}")
+                running[slot] = (name, start(given, name, slots[slot]), time.monotonic())
+            for slot, (name, process, began) in list(running.items()):
+                if process.poll() is None:
+                    continue
+                del running[slot]
+                spent = timedelta(seconds=round(time.monotonic() - began))
+                say(f"{name}: {outcome(given, name, process.returncode)} after {spent}")
+                interrupted |= process.returncode in INTERRUPTED
+                collect(given)
+            time.sleep(0.2)
+        except KeyboardInterrupt:
+            # The terminal has told the runs as well, which save and leave; a second one stops now.
+            if interrupted:
+                raise
+            interrupted = True
+            say("stopping; the same command goes on from here")
+    return 130 if interrupted else 0
+
+
+def start(given: argparse.Namespace, name: str, cores: Sequence[int]) -> subprocess.Popen[bytes]:
+    """The process that does one job, its output in log.txt of its run folder."""
+    folder = given.runs / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "failure.json").unlink(missing_ok=True)
+    command = [
+        *(sys.executable, str(HERE / "run.py"), "--work", name, "--data", given.data),
+        *("--minutes", str(given.minutes), "--threads", str(given.threads)),
+        *("--runs", str(given.runs), "--utterances", str(given.utterances)),
+        *(["--cores", *map(str, cores)] if cores else []),
+        *given.recipe,
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": str(given.threads)}
+    with (folder / "log.txt").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+
+
+def outcome(given: argparse.Namespace, name: str, code: int) -> str:
+    """How a job ended, in a word; a failure is recorded."""
+    if code == 0:
+        return "finished"
+    if code in INTERRUPTED:
+        return "stopped"
+    log = given.runs / name / "log.txt"
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    message = lines[-1] if lines else "no output"
+    write_json(
+        given.runs / name / "failure.json",
+        {"name": name, "settings": settings(given, name), "exit": code, "message": message},
+    )
+    return f"failed ({message})"
+
+
+def collect(given: argparse.Namespace) -> None:
+    """Write ablation.json from all finished and failed jobs, and the tables and picture of it."""
+    found: dict[str, list[dict[str, Any]]] = {"result.json": [], "failure.json": []}
+    for name in [*variants(), TEMPERATURES]:
+        for file, group in found.items():
+            path = given.runs / name / file
+            if path.is_file():
+                group.append(json.loads(path.read_text(encoding="utf-8")))
+    runs = [result for result in found["result.json"] if result["name"] != TEMPERATURES]
+    if not runs:
+        return
+    temperatures = [result for result in found["result.json"] if result["name"] == TEMPERATURES]
+    given.out.mkdir(parents=True, exist_ok=True)
+    write_json(
+        given.out / "ablation.json",
+        {
+            "runs": runs,
+            "failures": found["failure.json"],
+            "temperatures": temperatures[0]["rows"] if temperatures else [],
+        },
+    )
+    script = ROOT / "docs" / "ablation.py"
+    subprocess.run([sys.executable, str(script), "--folder", str(given.out)], check=True)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def say(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+
+
+def complain(sentence: str) -> int:
+    sys.stderr.write(f"run.py: {sentence}\n")
+    return 2
+
+
+if __name__ == "__main__":
+    given = options()
+    if given.work is None:
+        sys.exit(run(given))
+    # Torch asks for the number of cores when it is imported.
+    if given.cores:
+        os.sched_setaffinity(0, given.cores)
+    sys.path.insert(0, str(HERE))
+    from job import work
+
+    sys.exit(work(given))
