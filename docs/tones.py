@@ -1,0 +1,90 @@
+"""Measures tones and quality against temperature, with and without the denoiser.
+
+    python docs/tones.py recipes/ljspeech/sample --checkpoint runs/lapped/model
+
+Copy synthesis of the held-out recordings of a corpus (or of all recordings of a folder) at several
+temperatures, each as it comes and denoised at several strengths: one group of docs/tones.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+import vocoder
+from vocoder.evaluation import metrics
+from vocoder.evaluation.copy_synthesis import find_recordings
+from vocoder.evaluation.results import machine_facts, save_result
+from vocoder.models.denoiser import Denoiser
+
+FILE = Path(__file__).parent / "tones.json"
+TEMPERATURES = (0.0, 0.3, 0.667, 1.0)
+STRENGTHS = (0.0, 0.003, 0.01, 0.03, 0.1)
+
+
+def measure(checkpoint: str | None, directory: Path, limit: int | None) -> dict[str, Any]:
+    """A group of docs/tones.json."""
+    model = vocoder.load(checkpoint)
+    rate, hop = model.sample_rate, model.mel_spec.hop_length
+    denoise = Denoiser(model)
+    paths = find_recordings(directory)[:limit]
+    recordings = [vocoder.read_audio(path, rate)[0] for path in paths]
+    mels = [model.mel(recording) for recording in recordings]
+    spacing = rate / hop
+    rows = []
+    with tqdm(total=len(TEMPERATURES) * len(STRENGTHS), unit="rows", disable=None) as bar:
+        for temperature in TEMPERATURES:
+            made = [
+                model.synthesize(mel, temperature=temperature)[: len(recording)]
+                for mel, recording in zip(mels, recordings, strict=True)
+            ]
+            for strength in STRENGTHS:
+                cleaned = [denoise(audio, strength) if strength else audio for audio in made]
+                pairs = list(zip(recordings, cleaned, strict=True))
+
+                def mean(function: Any, *extra: Any, pairs: Any = pairs) -> float:
+                    return statistics.fmean(function(a, b, rate, *extra) for a, b in pairs)
+
+                rows.append(
+                    {
+                        "temperature": temperature,
+                        "strength": strength,
+                        "stoi": mean(metrics.stoi),
+                        "pesq": mean(metrics.pesq),
+                        "log_mel_distance": mean(metrics.log_mel_distance, model.mel_spec),
+                        "tone_excess_db": metrics.tone_excess_db(torch.cat(cleaned), rate, spacing),
+                    }
+                )
+                bar.update()
+    natural = metrics.tone_excess_db(torch.cat(recordings), rate, spacing)
+    return {
+        "recordings": len(recordings),
+        "seconds": sum(map(len, recordings)) / rate,
+        "frame_rate": spacing,
+        "natural_tone_excess_db": natural,
+        "machine": machine_facts(torch.device("cpu")),
+        "rows": rows,
+    }
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Measure tones and quality over temperature.")
+    parser.add_argument("directory", type=Path, help="corpus or folder of recordings")
+    parser.add_argument("--checkpoint", help="model; the bundled default if none is named")
+    parser.add_argument("--group", default="default", help="key in docs/tones.json")
+    parser.add_argument("--limit", type=int, help="only the first so many recordings")
+    arguments = parser.parse_args()
+    groups = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    groups[arguments.group] = measure(arguments.checkpoint, arguments.directory, arguments.limit)
+    save_result(groups, FILE)
+
+
+if __name__ == "__main__":
+    main()
