@@ -113,9 +113,9 @@ def caption(runs: Sequence[Mapping[str, Any]]) -> str:
         f"for each, validation included ({min(shares):.0%} to {max(shares):.0%} of the time by the "
         f"clock), {facts['precision']}; commit {', '.join(commits)}. Copy synthesis of "
         f"{len(first['test'])} test utterances at temperature {first['temperature']:g}; in "
-        "brackets the mean paired difference from the default with its 95 % interval over utterances, which "
-        "leaves the chance of training aside: for that compare seed-1 with default. Log-likelihood "
-        "in nats per sample of 16-bit audio in [-1, 1], dequantised; GMAC/s: 1e9 "
+        "brackets the mean paired difference from the default with its 95 % interval over "
+        "utterances. That leaves the chance of training aside: for it compare seed-1 with default. "
+        "Log-likelihood in nats per sample of 16-bit audio in [-1, 1], dequantised; GMAC/s: 1e9 "
         "multiply-accumulates per second of audio; × real time: on one core, beside whatever else "
         "it was doing; look-ahead in mel frames."
     )
