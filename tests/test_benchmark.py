@@ -32,7 +32,7 @@ KEYS = {
     "name", "family", "engine", "device", "threads", "dtype", "batch", "audio_seconds",
     "seconds_median", "seconds_spread", "samples_per_second", "times_real_time",
     "first_audio_seconds", "measured_audio_seconds", "parameters", "gmac_per_audio_second",
-    "peak_memory_bytes", "weights",
+    "gmac_per_second", "roofline", "peak_memory_bytes", "weights",
 }  # fmt: skip
 CPU = torch.device("cpu")
 SMALL = Effort(2, parallel_seconds=0.02, sequential_seconds=0.02, parallel_audio_seconds=0.01)
@@ -218,6 +218,55 @@ def test_multiply_accumulates_of_a_convolution() -> None:
     result, _ = faked([Convolution()])
     expected = 8 * 8 * 5 * 1000  # channels x channels x taps x samples per second
     assert {r["gmac_per_audio_second"] for r in result["rows"]} == {expected / 1e9}
+
+
+def test_the_roofline_is_a_plain_product_of_the_same_type(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        benchmark._Product, "gmac_per_second", property(lambda self: {"float32": 50.0}[self.dtype])
+    )
+    result, _ = faked([Convolution("a", 1e4)])
+    assert result["machine"]["matmul_gmac_per_second"] == {"cpu": {"float32": 50.0}}
+    for row in result["rows"]:
+        audio = row["batch"] * row["audio_seconds"]
+        achieved = 8 * 8 * 5 * 1000 * audio / row["seconds_median"] / 1e9
+        assert row["gmac_per_second"] == pytest.approx(achieved)
+        assert row["roofline"] == pytest.approx(achieved / 50)
+    assert "plain matrix product, 50 GMAC/s in float32 (cpu)" in benchmark.caption(result)
+    # Results of before have no such figures, and are shown without.
+    for row in result["rows"]:
+        del row["gmac_per_second"], row["roofline"]
+    del result["machine"]["matmul_gmac_per_second"]
+    assert "plain" not in benchmark.caption(result)
+    headings, cells = benchmark.table(result)
+    assert cells[0][headings.index("roofline")] == "–"
+
+
+def test_the_product_is_timed_in_turns_with_the_contenders() -> None:
+    product = benchmark._Product(CPU, "bfloat16")
+    product.measure()
+    product.measure()
+    assert len(product.timings) == 2
+    assert product.gmac_per_second == pytest.approx(
+        1024**3 / 1e9 / statistics.median(product.timings)
+    )
+
+
+def test_the_flow_in_bfloat16_is_one() -> None:
+    def build() -> WaveGlow:
+        return WaveGlow(
+            "speech-16k", squeeze="lapped", n_group=256, n_flows=1, n_early_every=0, channels=8,
+            n_layers=1, weight_norm=False,
+        )  # fmt: skip
+
+    exact, rough = PackageModel("a", build), contenders.BFloat16Flow("b", build)
+    for contender in (exact, rough):
+        torch.manual_seed(0)
+        contender.load(CPU)
+        contender.job(1, 4096).run()
+    assert (exact.dtype, rough.dtype) == ("float32", "bfloat16")
+    assert rough.model._folding.of(rough.model).dtype == torch.bfloat16  # type: ignore[attr-defined]
 
 
 def test_multiply_accumulates_of_fourier_transforms() -> None:

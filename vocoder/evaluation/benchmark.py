@@ -128,6 +128,10 @@ def run_benchmark(
           * audio_seconds where the contender was too slow for the effort;
         - parameters: their number;
         - gmac_per_audio_second: 1e9 multiply-accumulates per second of audio, see `count_macs`;
+        - gmac_per_second: those achieved, per second of computing;
+        - roofline: the same over what a plain matrix product achieves in the same process, turn by
+          turn with the contenders, on the same device and in the same type
+          (``machine.matmul_gmac_per_second``, by device and type); 1 would be as fast;
         - peak_memory_bytes: parameters and buffers, and what a run adds to them at its peak: on a
           GPU by PyTorch's allocator, on Linux by the resident memory of the process; null
           elsewhere. Of the run that was timed, so where that made less audio it is for less.
@@ -190,7 +194,13 @@ def _run(
             continue
         entries.append(entry)
 
+    products = {
+        (entry.device, entry.contender.dtype): _Product(entry.device, entry.contender.dtype)
+        for entry in entries
+    }
     for turn in range(effort.rounds):
+        for product in products.values():
+            product.measure()
         for entry in entries:
             for cell in entry.cells:
                 label = f"{entry.contender.name}: {cell.workload.label}"
@@ -203,10 +213,39 @@ def _run(
     machine["load_before"] = load_before
     machine["rounds"] = effort.rounds
     machine["left_out"] = left_out
-    return {
-        "machine": machine,
-        "rows": [entry.row(cell) for entry in entries for cell in entry.cells],
-    }
+    achieved: dict[str, dict[str, float]] = {}
+    rows = []
+    for entry in entries:
+        product = products[entry.device, entry.contender.dtype]
+        achieved.setdefault(entry.device.type, {})[product.dtype] = product.gmac_per_second
+        rows += [entry.row(cell, product.gmac_per_second) for cell in entry.cells]
+    machine["matmul_gmac_per_second"] = achieved
+    return {"machine": machine, "rows": rows}
+
+
+class _Product:
+    """A plain product of two square matrices: what the arithmetic of a device can do."""
+
+    def __init__(self, device: torch.device, dtype: str) -> None:
+        self.dtype = dtype
+        self.device = device
+        # Large enough to keep the device busy, small enough for its caches.
+        self.size = 1024 if device.type == "cpu" else 8192
+        shape = (self.size, self.size)
+        values = torch.rand(shape, device=device).to(getattr(torch, dtype))
+        self.values, self.result = values, torch.empty_like(values)
+        self.timings: list[float] = []
+
+    def run(self) -> object:
+        return torch.mm(self.values, self.values, out=self.result)
+
+    def measure(self) -> None:
+        self.run()
+        self.timings.append(timed(self.run, self.device))
+
+    @property
+    def gmac_per_second(self) -> float:
+        return self.size**3 / 1e9 / statistics.median(self.timings)
 
 
 @dataclass
@@ -299,7 +338,7 @@ class _Entry:
         if self.first is not None and not self.first_is_slow:
             self.first_timings.append(self.timer(self.first, self.device))
 
-    def row(self, cell: _Cell) -> dict[str, Any]:
+    def row(self, cell: _Cell, product: float) -> dict[str, Any]:
         contender, workload = self.contender, cell.workload
         audio = workload.batch * workload.audio_seconds
         measured = cell.job.items * cell.job.samples / contender.sample_rate
@@ -313,7 +352,7 @@ class _Entry:
             "engine": contender.engine,
             "device": self.device.type,
             "threads": contender.threads,
-            "dtype": _dtype(contender),
+            "dtype": contender.dtype,
             "batch": workload.batch,
             "audio_seconds": workload.audio_seconds,
             "seconds_median": seconds,
@@ -324,16 +363,11 @@ class _Entry:
             "measured_audio_seconds": measured,
             "parameters": contender.parameters,
             "gmac_per_audio_second": self.macs / 1e9,
+            "gmac_per_second": self.macs / 1e9 * audio / seconds,
+            "roofline": self.macs / 1e9 * audio / seconds / product,
             "peak_memory_bytes": cell.peak_memory,
             "weights": contender.weights,
         }
-
-
-def _dtype(contender: Contender) -> str:
-    tensors = [*contender.module.parameters(), *contender.module.buffers()]
-    return next(
-        str(tensor.dtype).removeprefix("torch.") for tensor in tensors if tensor.is_floating_point()
-    )
 
 
 def _peak_memory(
@@ -415,7 +449,8 @@ def table(result: Result) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of a result, as text; a star marks speeds measured on less audio."""
     found = lines(result)
     labels = list(dict.fromkeys(label for line in found for label in line.rows))
-    headings = ["vocoder", "weights", "parameters", "GMAC/s", *labels, "±", "first audio", "memory"]
+    headings = ["vocoder", "weights", "parameters", "GMAC/s", *labels]
+    headings += ["±", "roofline", "first audio", "memory"]
     cells = []
     for line in found:
         row = line.any_row
@@ -428,6 +463,7 @@ def table(result: Result) -> tuple[list[str], list[list[str]]]:
                 _significant(row["gmac_per_audio_second"]),
                 *(_speed(line.rows[label]) if label in line.rows else "–" for label in labels),
                 f"{50 * max(_relative_spread(row) for row in line.rows.values()):.0f} %",
+                _roofline(line),
                 f"{_significant(1000 * row['first_audio_seconds'])} ms",
                 "–" if memory is None else f"{memory / 2**20:.0f} MiB",
             ]
@@ -446,7 +482,8 @@ def caption(result: Result) -> str:
         "Times real time (seconds of audio per second of computing), more is faster; * on less "
         f"audio. Medians of {machine['rounds']}; ±: half the interquartile range, of the workload "
         f"where it is largest. First audio and memory: at {labels[0]}. GMAC/s: 1e9 "
-        f"multiply-accumulates per second of audio. {where}, {machine['cores']} cores, "
+        f"multiply-accumulates per second of audio.{_products(machine)} {where}, "
+        f"{machine['cores']} cores, "
         f"{' or '.join(map(str, threads))} {'thread' if threads == [1] else 'threads'}, "
         f"PyTorch {machine['torch']}, {machine['date']}."
     )
@@ -537,6 +574,30 @@ def _speed(row: Mapping[str, Any]) -> str:
 
 def _relative_spread(row: Mapping[str, Any]) -> float:
     return float(row["seconds_spread"] / row["seconds_median"])
+
+
+def _roofline(line: Line) -> str:
+    """Least and largest fraction of a plain matrix product, in percent."""
+    found = [row["roofline"] for row in line.rows.values() if row.get("roofline")]
+    if not found:
+        return "–"
+    least, most = f"{100 * min(found):.2g}", f"{100 * max(found):.2g}"
+    return f"{least} %" if least == most else f"{least}–{most} %"
+
+
+def _products(machine: Mapping[str, Any]) -> str:
+    """What plain matrix products achieved, as a sentence; nothing in results that lack it."""
+    found = [
+        f"{_significant(speed)} GMAC/s in {dtype} ({device})"
+        for device, speeds in machine.get("matmul_gmac_per_second", {}).items()
+        for dtype, speed in speeds.items()
+    ]
+    if not found:
+        return ""
+    return (
+        " Roofline: multiply-accumulates achieved per second of computing over those of a plain "
+        f"matrix product, {', '.join(found)}."
+    )
 
 
 def _significant(value: float) -> str:

@@ -124,6 +124,13 @@ class Contender(ABC):
         return torch.get_num_threads()
 
     @property
+    def dtype(self) -> str:
+        """The type that it computes in, by torch's name."""
+        tensors = [*self.module.parameters(), *self.module.buffers()]
+        floating = next(tensor.dtype for tensor in tensors if tensor.is_floating_point())
+        return str(floating).removeprefix("torch.")
+
+    @property
     def parameters(self) -> int:
         """Number of parameters."""
         return sum(parameter.numel() for parameter in self.module.parameters())
@@ -253,6 +260,22 @@ class PackageModel(Contender):
         return lambda: next(iter(self.model.stream(chunks)))
 
 
+class BFloat16Flow(PackageModel):
+    """A flow of this package whose couplings compute in bfloat16, on the CPU.
+
+    Args:
+        name, model, weights: as in `PackageModel`.
+    """
+
+    devices = ("cpu",)
+    dtype = "bfloat16"
+
+    def load(self, device: torch.device) -> None:
+        if self._model is None:
+            super().load(device)
+            self._model = self.model.fused(torch.bfloat16)
+
+
 class OnnxFlow(PackageModel):
     """A flow of this package exported as an ONNX graph and run by onnxruntime, on the CPU.
 
@@ -281,9 +304,14 @@ class OnnxFlow(PackageModel):
         return None
 
     def multiply_accumulates(self) -> float:
-        # onnxruntime is not counted by PyTorch, but the graph is the model's own.
-        job = super().job(1, self.sample_rate)
-        return count_macs(job.run) * self.sample_rate / job.samples
+        # onnxruntime is not counted by PyTorch, but the graph is the model's own, piece by piece.
+        model = self.model
+        assert isinstance(model, WaveGlow)
+        frames = -(-self.sample_rate // model.mel_spec.hop_length)
+        mel = self.mel(frames).unsqueeze(0)
+        z = torch.zeros(1, model.n_group, frames * model.steps_per_frame)
+        macs = count_macs(lambda: model.inverse(z, mel))
+        return macs * self.sample_rate / (frames * model.mel_spec.hop_length)
 
 
 class AutoregressiveModel(PackageModel):
@@ -535,6 +563,7 @@ def standard_contenders(
     return [
         *trained,
         PackageModel("WaveGlow, lapped", _lapped),
+        BFloat16Flow("WaveGlow, lapped, bfloat16", _lapped),
         *([] if quick else [OnnxFlow("WaveGlow, lapped, ONNX", _lapped)]),
         PackageModel("WaveGlow, published", _published, counted_seconds=0.1),
         *(
