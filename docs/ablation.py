@@ -132,14 +132,17 @@ def objective_table(result: Mapping[str, Any]) -> str:
     if likelihood is None:
         return "Not measured yet: it needs the variant `likelihood`."
     shown = measured(runs)
-    headings = ["spectral weight", "price, nats per sample"]
+    headings = ["spectral weight", "steps", "price, nats per sample"]
     headings += [TITLES[name] for name in shown]
     lines = []
     for run in sorted(runs, key=spectral_weight):
         price = estimate([-value for value in paired(run, likelihood, "log_likelihood")])
         text = "" if run is likelihood else interval(price, 3, "")
-        cells = [f"{spectral_weight(run):g}", text]
-        lines.append([*cells, *(with_difference(run, likelihood, name) for name in shown)])
+        cells = [f"{spectral_weight(run):g}", f"{run['steps']:,}", text]
+        for name in shown:
+            other = None if name == "log_likelihood" else likelihood  # the price says it
+            cells.append(with_difference(run, other, name))
+        lines.append(cells)
     return markdown(headings, lines, 0)
 
 
@@ -220,32 +223,38 @@ def markdown(headings: Sequence[str], lines: Sequence[Sequence[str]], text_colum
 
 
 def picture(result: Mapping[str, Any]) -> bytes:
-    """A PNG of quality against cost: a panel for each measure."""
+    """A PNG: every measure against cost, and below it the paired differences from the default."""
     runs = ordered(result)
+    default = next((run for run in runs if run["name"] == DEFAULT), None)
     shown = measured(runs)
-    figure = Figure(figsize=(3.6 * len(shown) + 2.4, 5), layout="constrained")
+    below = 0.8 + 0.24 * len(runs)
+    figure = Figure(figsize=(3.4 * len(shown) + 1.4, 3.4 + below), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(shown), squeeze=False)[0]
-    markers = "osD^v<>PX*"
-    for name, axes in zip(shown, panels, strict=True):
+    panels = figure.subplots(2, len(shown), squeeze=False, height_ratios=[3.4, below])
+    for column, name in enumerate(shown):
+        cost, differences = panels[:, column]
         for index, run in enumerate(runs):
-            default = run["name"] == DEFAULT
-            axes.plot(
-                run["gmac_per_audio_second"],
-                mean(run, name),
-                markers[index // 10 % len(markers)],
-                color="black" if default else f"C{index % 10}",
-                markersize=11 if default else 7,
-                label=run["name"],
-            )
+            style = {"color": f"C{index % 10}", "marker": "osD^v<>PX"[index // 10 % 9]}
+            if run is default:
+                style = {"color": "black", "marker": "*", "markersize": 13}
+            cost.plot(run["gmac_per_audio_second"], mean(run, name), linestyle="", **style)
+            if default is None or (found := estimate(paired(run, default, name)))["mean"] is None:
+                continue
+            half = 0 if found["upper"] is None else found["upper"] - found["mean"]
+            differences.errorbar(found["mean"], -index, xerr=half, linestyle="", **style)
         better = "lower" if name == "log_mel_distance" else "higher"
-        axes.set_title(f"{TITLES[name]} ({better} is better)", fontsize="medium")
-        axes.set_xlabel("GMAC per second of audio")
-        axes.grid(color="0.92")
-        axes.set_axisbelow(True)
-        axes.margins(0.12)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", fontsize="small")
+        cost.set_title(f"{TITLES[name]} ({better} is better)", fontsize="medium")
+        cost.set_xlabel("GMAC per second of audio")
+        cost.margins(0.12)
+        differences.axvline(0, color="0.6", linewidth=0.8)
+        differences.set_xlabel("difference from the default, 95 %")
+        differences.set_yticks(range(0, -len(runs), -1), [run["name"] for run in runs])
+        differences.set_ylim(0.7 - len(runs), 0.7)
+        if column:
+            differences.tick_params(labelleft=False)
+        for axes in (cost, differences):
+            axes.grid(color="0.92")
+            axes.set_axisbelow(True)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110)
     return content.getvalue()

@@ -230,8 +230,11 @@ def test_the_tables_say_what_was_measured(scripts: SimpleNamespace, tmp_path: Pa
     assert len({line.replace("\\|", "").count("|") for line in table[:6]}) == 1
     assert "90%" in table[-1].replace(" %", "%")
     objective = scripts.ablation.objective_table(result).splitlines()
-    weights = [line.split("|")[1:3] for line in objective[2:]]
-    assert weights == [[" 0 ", "  "], [" 1.5 ", " 0.100 ± 0.000 "]]  # flows-4 is no objective
+    weights = [line.split("|")[1:5] for line in objective[2:]]  # flows-4 is no objective
+    assert [cell.strip() for line in weights for cell in line] == [
+        *("0", "1,000", "", "5.000"),
+        *("1.5", "1,000", "0.100 ± 0.000", "4.900"),
+    ]
     assert "1.80 (+0.50 ± 0.00)" in objective[3]
     shaped = [{"temperature": 0.8, "band_temperature": [1.0, 0.5], "test": runs[0]["test"]}]
     temperature = scripts.ablation.temperature_table({"temperatures": shaped})
