@@ -281,10 +281,17 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
     assert sizes[1] < 0.7 * sizes[0]
 
 
-def test_vocoders_and_acoustic_models_are_not_taken_for_each_other(tmp_path: Path) -> None:
+def test_vocoders_and_acoustic_models_are_not_taken_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small().save(tmp_path / "acoustic")
     WaveGlow(n_flows=1, n_early_every=0, channels=8, n_layers=1).save(tmp_path / "vocoder")
     with pytest.raises(CheckpointError, match=r"holds a vocoder \(waveglow\)"):
         load_acoustic(tmp_path / "vocoder")
     with pytest.raises(CheckpointError, match="no checkpoint of a vocoder"):
         load(tmp_path / "acoustic")
+    bundled = {name: tmp_path / name for name in ("acoustic", "vocoder")}
+    monkeypatch.setattr("vocoder.library.bundled_models", lambda: bundled)
+    assert load_acoustic().symbols == SYMBOLS
+    with pytest.raises(CheckpointError, match=r"no model 'acoustic' \(the bundled models are voc"):
+        load("acoustic")

@@ -56,7 +56,7 @@ def load(name: str | os.PathLike[str] | None = None, dtype: torch.dtype = torch.
     if name is not None and (Path(name).exists() or _looks_like_path(name)):
         return load_checkpoint(name).fused(dtype)
     wanted = DEFAULT_NAME if name is None else str(name)
-    bundled = bundled_models()
+    bundled = {name: path for name, path in bundled_models().items() if name != ACOUSTIC_NAME}
     if wanted not in bundled:
         have = f"the bundled models are {', '.join(bundled)}" if bundled else "none is bundled yet"
         which = "no default model" if name is None else f"no model {wanted!r}"
