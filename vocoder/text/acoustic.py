@@ -89,7 +89,7 @@ class MelFlow(Bijection):
         last = InvertibleConv1x1(width, "identity")
         with torch.no_grad():
             for mixing in self.mixings:
-                last.weight.copy_(last.weight @ mixing.weight.T)  # type: ignore[operator, union-attr]
+                last.weight.copy_(last.weight @ mixing.weight.T)  # type: ignore[operator]
         self.mixings.append(last)
         self.couplings = nn.ModuleList(
             AffineCoupling(

@@ -61,7 +61,7 @@ class Utterances(Dataset[Item]):
         self.noise = noise
         self.seed = seed
 
-    def __getitem__(self, index: tuple[int, int]) -> Item:  # type: ignore[override]
+    def __getitem__(self, index: tuple[int, int]) -> Item:
         n, i = index
         item = self.items[i]
         return item._replace(mel=noisy(item.mel, self.noise, self.seed * 1_000_003 + n))
