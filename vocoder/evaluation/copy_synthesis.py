@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vocoder.audio import LogMel, MelSpec, read_audio
+from vocoder.audio import LogMel, MelSpec, fade, read_audio
 from vocoder.corpus import SUFFIXES, CorpusError, held_out, read_corpus
 from vocoder.models import Vocoder
 
@@ -146,7 +146,8 @@ def evaluate(
     whole mel frames. Its mel is turned back into audio, which is compared with it. Beside the
     models there are two points of reference: the recordings themselves, for what needs no
     reference, and Griffin-Lim from the mel of the first model. The log-likelihood is that of the
-    recording with one quantisation step of uniform noise, drawn by its name, as in training.
+    recording with its ends faded over one hop and one quantisation step of uniform noise, drawn by
+    its name, as in training.
     Measures whose package is missing are left out and named, files that cannot be read or made
     are skipped by all and named.
 
@@ -199,10 +200,10 @@ def evaluate(
             for turn, system in enumerate(systems):
                 if progress is not None:
                     progress(index * len(systems) + turn, total, f"{name}: {system.name}")
-                clean, dequantised = _recording(path, name, system.mel_spec)
+                clean = _recording(path, system.mel_spec)
                 seconds = len(clean) / system.mel_spec.sample_rate
                 values[system.name] = _judge(
-                    system, clean, dequantised, wanted, first.mel_spec, warm=not files
+                    system, clean, name, wanted, first.mel_spec, warm=not files
                 )
         except (ValueError, OSError) as error:
             skipped[name] = str(error)
@@ -314,13 +315,19 @@ def griffin_lim(spec: MelSpec, seed: int) -> Callable[[Tensor], Tensor]:
     return make
 
 
-def _recording(path: Path, name: str, spec: MelSpec) -> tuple[Tensor, Tensor]:
-    """A recording in 16 bits, (frames * hop,), and the same with a quantisation step of noise."""
+def _recording(path: Path, spec: MelSpec) -> Tensor:
+    """A recording in 16 bits, (frames * hop,)."""
     audio, _ = read_audio(path, spec.sample_rate)
     levels = np.clip(np.rint(audio.numpy() * np.float32(32768)), -32768, 32767)
     levels = levels[: len(levels) // spec.hop_length * spec.hop_length]
     if len(levels) < spec.n_fft:
         raise ValueError(f"{path} is too short: a mel frame looks at {spec.n_fft} samples")
+    return torch.from_numpy(levels / np.float32(32768))
+
+
+def _dequantised(clean: Tensor, name: str, hop_length: int) -> tuple[Tensor, Tensor]:
+    """A recording with faded ends, in 16 bits, and the same with a quantisation step of noise."""
+    levels = np.rint(fade(clean.numpy() * np.float32(32768), hop_length))
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     noise = rng.random(levels.size, dtype=np.float32) - np.float32(0.5)
     scale = np.float32(32768)
@@ -330,7 +337,7 @@ def _recording(path: Path, name: str, spec: MelSpec) -> tuple[Tensor, Tensor]:
 def _judge(
     system: _System,
     clean: Tensor,
-    dequantised: Tensor,
+    name: str,
     wanted: Sequence[str],
     mel_spec: MelSpec,
     *,
@@ -353,14 +360,16 @@ def _judge(
         audio = made[0][: len(clean)].cpu()
         if not audio.isfinite().all():
             raise ValueError(f"{system.name} made NaN or infinity of it")
-        names = [name for name in wanted if name in METRICS]
-        values.update(measure(clean, audio, rate, mel_spec, names))
+        compared = [measured for measured in wanted if measured in METRICS]
+        values.update(measure(clean, audio, rate, mel_spec, compared))
         if "dnsmos" in values:
             values["dnsmos"] = dnsmos(audio, rate)
         if system.log_prob is not None and "log_likelihood" in values:
             try:
+                hop = system.mel_spec.hop_length
+                faded, dequantised = _dequantised(clean, name, hop)
                 # A mel in the centred convention has one frame more, which is of no sample.
-                whole = mel[:, : len(clean) // system.mel_spec.hop_length]
+                whole = system.mel(faded)[:, : len(clean) // hop].to(system.device)
                 nats = float(system.log_prob(dequantised, whole)) / len(clean)
             except NotImplementedError:  # a model that defines none
                 nats = None

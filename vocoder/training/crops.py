@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from vocoder.audio import MelSpec
+from vocoder.audio import MelSpec, fade
 from vocoder.corpus import Corpus, CorpusError, Split, read_corpus, split
 from vocoder.training.prepared import PreparedCorpus, prepare
 
@@ -89,15 +89,6 @@ class Crops(Dataset[Item]):
         return item(np.rint(fade(crop, self.hop_length)), rng)
 
 
-def fade(samples: NDArray[np.float32], length: int) -> NDArray[np.float32]:
-    """Let the first `length` samples rise from zero and the last ones fall to it (sine squared)."""
-    ramp = np.sin(np.pi / 2 * (np.arange(length) + 0.5) / length).astype(np.float32) ** 2
-    samples = samples.copy()
-    samples[:length] *= ramp
-    samples[-length:] *= ramp[::-1]
-    return samples
-
-
 def item(samples: NDArray[Any], rng: np.random.Generator) -> Item:
     """`clean` is q / 32768 and `audio` is (q + u) / 32768, u uniform on [-1/2, 1/2).
 
@@ -111,14 +102,16 @@ def item(samples: NDArray[Any], rng: np.random.Generator) -> Item:
 class HeldOut(Dataset[Item]):
     """Held-out utterances, or their middles, dequantised with noise that never changes.
 
+    Their ends are faded as those of crops are: recordings may be cut off in the midst of sound.
+
     Item: `id`, `audio` (frames * hop,) dequantised as in `Crops`, and `clean`, the same before.
 
     Args:
         corpus: what to take them from.
         ids: the utterances.
         hop_length: every item is cut to a whole number of hops, in samples.
-        seconds: longest item: of a longer utterance its middle is taken, with faded ends; None
-            for whole utterances.
+        seconds: longest item: of a longer utterance its middle is taken; None for whole
+            utterances.
     """
 
     def __init__(
@@ -147,7 +140,7 @@ class HeldOut(Dataset[Item]):
         if frames > longest:
             start = (frames - longest) // 2 * self.hop_length
             samples = samples[start : start + longest * self.hop_length]
-            samples = np.rint(fade(samples, self.hop_length))
+        samples = np.rint(fade(samples, self.hop_length))
         return {"id": id, **item(samples, np.random.default_rng(zlib.crc32(id.encode())))}
 
 
