@@ -1,0 +1,453 @@
+"""Word error rate: whether an offline recogniser understands what a model says.
+
+`recognise` and `word_error_rate` are the measure; `evaluate_speech` says the held-out sentences of
+a corpus and compares with the recordings of the same sentences; `table`, `caption`, `render` and
+`markdown` show its result.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import soxr  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vocoder.audio import read_audio
+from vocoder.corpus import CorpusError, Utterance, held_out, read_corpus
+from vocoder.text.frontend import TextError, normalise, phonemes
+from vocoder.text.speech import ACOUSTIC_TEMPERATURE, sentences, speak
+
+from .copy_synthesis import EvaluationError
+from .extras import require
+from .results import Progress, Result, machine_facts, write_whole
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from vocoder.models import Vocoder
+    from vocoder.text.acoustic import AcousticModel
+
+CONFIDENCE = 0.95
+
+RECORDING = "recording"
+"""Name of the row of the recordings themselves."""
+
+COPY_SYNTHESIS = "copy synthesis"
+"""Name of the row of the recordings through the vocoder."""
+
+SAY = "text to speech"
+"""Name of the row of the acoustic model and the vocoder."""
+
+# The recogniser's own front end.
+_RATE = 16000
+
+# What did best on recordings (docs/text.md). The default language weight, 6.5, trusts the language
+# model more than fits text of other kinds; cepstral means over the whole of an utterance ("batch")
+# make what is heard independent of what was heard before.
+_SETTINGS: dict[str, Any] = {"lw": 5.0, "cmn": "batch"}
+
+_RESAMPLES = 9999
+
+
+@dataclass(frozen=True)
+class Errors:
+    """What separates a hypothesis from its reference, in whole words."""
+
+    substitutions: int
+    deletions: int
+    insertions: int
+    words: int
+    """Words of the reference."""
+
+    @property
+    def total(self) -> int:
+        return self.substitutions + self.deletions + self.insertions
+
+
+def spoken_words(text: str) -> list[str]:
+    """The words of a text as they are spoken, in lower case: what error rates are counted over.
+
+    Numbers and abbreviations are written out (`vocoder.text.frontend.normalise`), words with a
+    hyphen are two, punctuation is dropped, apostrophes within words are kept.
+    """
+    spoken = normalise(text).lower().replace("’", "'") if text.strip() else ""
+    spoken = re.sub(r"[^\w\s']|_", " ", spoken.replace(".", ""))
+    return [word for word in (word.strip("'") for word in spoken.split()) if word]
+
+
+def word_errors(reference: str, hypothesis: str) -> Errors:
+    """The errors of the best alignment of two texts; both become `spoken_words` first.
+
+    Raises:
+        ValueError: the reference has no words.
+        MissingExtraError: jiwer is not installed (extra ``metrics``).
+    """
+    jiwer = require("jiwer", "the word error rate", "metrics")
+    words = spoken_words(reference)
+    if not words:
+        raise ValueError(f"there are no words in the reference {reference!r}")
+    heard = " ".join(spoken_words(hypothesis))
+    found = jiwer.process_words(" ".join(words), heard)
+    return Errors(found.substitutions, found.deletions, found.insertions, len(words))
+
+
+def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
+    r"""Word error rate of recognised texts; 0 is best, and it can exceed 1.
+
+    .. math:: \mathrm{WER} = \frac{\sum_i S_i + D_i + I_i}{\sum_i N_i}
+
+    with the words substituted, deleted and inserted in text i, and its N words.
+
+    Raises:
+        ValueError: not as many hypotheses as references, none at all, or a reference without words.
+        MissingExtraError: jiwer is not installed (extra ``metrics``).
+    """
+    if not references or len(references) != len(hypotheses):
+        raise ValueError(
+            f"{len(references)} references and {len(hypotheses)} hypotheses: as many of both are "
+            "needed, at least one"
+        )
+    errors = [word_errors(r, h) for r, h in zip(references, hypotheses, strict=True)]
+    return sum(error.total for error in errors) / sum(error.words for error in errors)
+
+
+def recognise(audio: Tensor | NDArray[Any], sample_rate: int) -> str:
+    """What PocketSphinx hears in English speech: words in lower case, without punctuation.
+
+    With the acoustic model, dictionary and trigram language model that come in its package. It is
+    a recogniser of the 2000s, and far from faultless on recordings too: compare its error rates
+    with those of recordings of the same words. The same audio always gives the same words.
+
+    Args:
+        audio: (samples,), floating point in [-1, 1]; of one sentence or so.
+        sample_rate: in Hz; resampled to 16 kHz.
+
+    Raises:
+        ValueError: other shapes, NaN or infinity.
+        MissingExtraError: pocketsphinx is not installed (extra ``metrics``).
+    """
+    if isinstance(audio, Tensor):
+        audio = audio.detach().cpu().numpy()
+    samples = np.asarray(audio, dtype=np.float32)
+    if samples.ndim != 1 or not np.isfinite(samples).all():
+        raise ValueError("speech to recognise is audio (samples,), without NaN or infinity")
+    if sample_rate != _RATE:
+        samples = soxr.resample(samples, sample_rate, _RATE, quality="HQ")
+    pcm = np.clip(np.rint(samples * np.float32(32768)), -32768, 32767).astype(np.int16)
+    decoder = _decoder()
+    decoder.start_utt()
+    decoder.process_raw(pcm.tobytes(), full_utt=True)
+    decoder.end_utt()
+    hypothesis = decoder.hyp()
+    # read(2) is the second pronunciation of read.
+    return "" if hypothesis is None else re.sub(r"\(\d+\)", "", hypothesis.hypstr)
+
+
+@functools.lru_cache(maxsize=1)
+def _decoder() -> Any:
+    pocketsphinx = require("pocketsphinx", "recognising speech", "metrics")
+    config = pocketsphinx.Config(loglevel="FATAL", samprate=float(_RATE), **_SETTINGS)
+    return pocketsphinx.Decoder(config)
+
+
+def unseen_sentences(
+    directory: str | os.PathLike[str], limit: int = 50, prefix: str = ""
+) -> list[Utterance]:
+    """Up to `limit` utterances that no recipe trains on: test, then validation, in corpus order.
+
+    Utterances whose text the frontend refuses are left out.
+
+    Args:
+        directory: a corpus in LJSpeech's layout.
+        limit: how many at most.
+        prefix: only utterances whose id begins so: one voice of a corpus of several.
+
+    Raises:
+        EvaluationError: no such corpus, or no such utterance in it.
+    """
+    try:
+        sets = held_out(directory)
+        by_id = {utterance.id: utterance for utterance in read_corpus(directory).utterances}
+    except CorpusError as error:
+        raise EvaluationError(str(error)) from error
+    found = []
+    for id in (*sets.test, *sets.validation):
+        if id.startswith(prefix) and len(found) < limit:
+            try:
+                phonemes(by_id[id].normalised)
+            except TextError:
+                continue
+            found.append(by_id[id])
+    if not found:
+        voice = f" with an id that begins with {prefix!r}" if prefix else ""
+        raise EvaluationError(
+            f"{directory} holds no English utterance{voice} that is kept from training"
+        )
+    return found
+
+
+def evaluate_speech(
+    acoustic: AcousticModel,
+    vocoder: Vocoder,
+    directory: str | os.PathLike[str],
+    *,
+    limit: int = 50,
+    prefix: str = "",
+    temperature: float = 0.667,
+    acoustic_temperature: float = ACOUSTIC_TEMPERATURE,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Result:
+    r"""Word error rates of text to speech, of the recordings, and of their copy synthesis.
+
+    The same sentences, recogniser and settings for all three rows. Intervals are percentile
+    bootstrap intervals over sentences,
+
+    .. math:: \mathrm{WER}^* = \sum_i E_{i^*} \Big/ \sum_i N_{i^*}
+
+    with sentences i* drawn with replacement, E errors and N words; in differences both rows are
+    drawn together.
+
+    Args:
+        acoustic, vocoder: of the same `MelSpec`.
+        directory, limit, prefix: see `unseen_sentences`.
+        temperature, acoustic_temperature, seed: see `vocoder.text.speech.speak`.
+        progress: called with (steps done, steps in all, what is next).
+
+    Returns:
+        JSON values:
+
+        - about: the settings, the recogniser, and the machine;
+        - rows: name -> word_error_rate (mean, lower, upper, n sentences), substitutions,
+          deletions, insertions, words;
+        - differences: name of a row -> the same interval of its difference to the recordings;
+        - sentences: id, text, and for each row what was heard and the errors.
+
+    Raises:
+        EvaluationError: nothing to say in that directory.
+        ValueError: an argument is out of range.
+        MissingExtraError: pocketsphinx or jiwer is not installed.
+    """
+    if limit < 1:
+        raise ValueError(f"the limit is {limit}: take at least 1 sentence")
+    require("pocketsphinx", "recognising speech", "metrics")
+    require("jiwer", "the word error rate", "metrics")
+    utterances = unseen_sentences(directory, limit, prefix)
+
+    def copied(utterance: Utterance) -> tuple[Tensor | NDArray[Any], int]:
+        audio, rate = read_audio(utterance.path, vocoder.sample_rate)
+        return vocoder.synthesize(vocoder.mel(audio), temperature, seed)[: len(audio)], rate
+
+    def said(utterance: Utterance) -> tuple[Tensor | NDArray[Any], int]:
+        pieces = speak(
+            sentences(utterance.normalised),
+            acoustic,
+            vocoder,
+            temperature=temperature,
+            acoustic_temperature=acoustic_temperature,
+            seed=seed,
+        )
+        return np.concatenate(list(pieces)), vocoder.sample_rate
+
+    systems: dict[str, Callable[[Utterance], tuple[Tensor | NDArray[Any], int]]] = {
+        RECORDING: lambda utterance: read_audio(utterance.path),
+        COPY_SYNTHESIS: copied,
+        SAY: said,
+    }
+    total = len(utterances) * len(systems)
+    heard: list[dict[str, Any]] = []
+    errors: dict[str, list[Errors]] = {name: [] for name in systems}
+    for index, utterance in enumerate(utterances):
+        line: dict[str, Any] = {"id": utterance.id, "text": utterance.normalised}
+        for turn, (name, make) in enumerate(systems.items()):
+            if progress is not None:
+                progress(index * len(systems) + turn, total, f"{utterance.id}: {name}")
+            hypothesis = recognise(*make(utterance))
+            errors[name].append(word_errors(utterance.normalised, hypothesis))
+            line[name] = {"heard": hypothesis, "errors": errors[name][-1].total}
+        line["words"] = errors[RECORDING][-1].words
+        heard.append(line)
+    if progress is not None:
+        progress(total, total, "done")
+    return {
+        "about": {
+            "corpus": Path(directory).resolve().name,
+            "prefix": prefix,
+            "temperature": temperature,
+            "acoustic_temperature": acoustic_temperature,
+            "seed": seed,
+            "recogniser": _recogniser(),
+            "confidence": CONFIDENCE,
+            "interval": "percentile bootstrap over sentences",
+            "machine": machine_facts(vocoder.device),
+        },
+        "rows": {name: _row(found) for name, found in errors.items()},
+        "differences": {
+            name: _estimate(
+                [a.total - b.total for a, b in zip(found, errors[RECORDING], strict=True)],
+                [a.words for a in found],
+            )
+            for name, found in errors.items()
+            if name != RECORDING
+        },
+        "sentences": heard,
+    }
+
+
+def _recogniser() -> dict[str, Any]:
+    from importlib import metadata
+
+    return {
+        "name": "PocketSphinx",
+        "version": metadata.version("pocketsphinx"),
+        "model": "en-us",
+        "settings": _SETTINGS,
+    }
+
+
+def _row(errors: Sequence[Errors]) -> dict[str, Any]:
+    return {
+        "word_error_rate": _estimate([e.total for e in errors], [e.words for e in errors]),
+        "substitutions": sum(e.substitutions for e in errors),
+        "deletions": sum(e.deletions for e in errors),
+        "insertions": sum(e.insertions for e in errors),
+        "words": sum(e.words for e in errors),
+    }
+
+
+def _estimate(errors: Sequence[int], words: Sequence[int]) -> dict[str, Any]:
+    """Errors over words, with its bootstrap interval; no bounds for a single sentence."""
+    from scipy import stats  # takes long to import
+
+    rate = sum(errors) / sum(words)
+    if len(errors) < 2:
+        return {"mean": rate, "lower": None, "upper": None, "n": len(errors)}
+    interval = stats.bootstrap(
+        (np.array(errors), np.array(words)),
+        lambda e, w, axis: e.sum(axis=axis) / w.sum(axis=axis),
+        paired=True,
+        vectorized=True,
+        confidence_level=CONFIDENCE,
+        n_resamples=_RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return {
+        "mean": rate,
+        "lower": float(interval.low),
+        "upper": float(interval.high),
+        "n": len(errors),
+    }
+
+
+# -- showing a result --------------------------------------------------------------------------
+
+
+def table(result: Result) -> tuple[list[str], list[list[str]]]:
+    """Headings and lines of cells: a line for each row, in percent."""
+    headings = [
+        "",
+        "word error rate, %",
+        "less the recording's",
+        "substituted",
+        "left out",
+        "added",
+    ]
+    lines = []
+    for name, row in result["rows"].items():
+        difference = result["differences"].get(name)
+        lines.append(
+            [
+                name,
+                _percent(row["word_error_rate"]),
+                "" if difference is None else _percent(difference, "+"),
+                *(str(row[kind]) for kind in ("substitutions", "deletions", "insertions")),
+            ]
+        )
+    return headings, lines
+
+
+def caption(result: Result) -> str:
+    """What the figures are, and how they were measured."""
+    about = result["about"]
+    recogniser = about["recogniser"]
+    settings = ", ".join(f"{name} {value}" for name, value in recogniser["settings"].items())
+    words = result["rows"][RECORDING]["words"]
+    voice = f", ids {about['prefix']}*" if about["prefix"] else ""
+    return (
+        f"{len(result['sentences'])} sentences ({words} words) of {about['corpus']}{voice} that "
+        f"were kept from training, as {recogniser['name']} {recogniser['version']} "
+        f"({recogniser['model']}, {settings}) hears them; "
+        f"lower is better. Temperature {about['temperature']:g} (vocoder) and "
+        f"{about['acoustic_temperature']:g} (acoustic model), seed {about['seed']}. "
+        f"{100 * about['confidence']:g} % intervals: {about['interval']}. "
+        f"{about['machine']['date']}."
+    )
+
+
+def render(result: Result) -> RenderableType:
+    """The table for the terminal (rich)."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    headings, lines = table(result)
+    shown = Table(box=box.SIMPLE_HEAD)
+    for index, heading in enumerate(headings):
+        shown.add_column(
+            heading, justify="right" if index else "left", no_wrap=index == 0, overflow="fold"
+        )
+    for line in lines:
+        shown.add_row(*line)
+    return Group(shown, Text(caption(result)))
+
+
+def markdown(result: Result, path: str | os.PathLike[str]) -> Path:
+    """Write the table and what was heard as Markdown. Returns the path."""
+    headings, lines = table(result)
+    rows = [headings, ["---", *["---:"] * (len(headings) - 1)], *lines]
+    blocks = [
+        "## Word error rate",
+        "\n".join("| " + " | ".join(row) + " |" for row in rows),
+        caption(result),
+        "## What was heard",
+    ]
+    for sentence in result["sentences"]:
+        heard = [
+            f"- {name} ({sentence[name]['errors']} of {sentence['words']}): "
+            f"{sentence[name]['heard'] or '(nothing)'}"
+            for name in result["rows"]
+        ]
+        blocks.append("\n".join([f"{sentence['id']}: {sentence['text']}", "", *heard]))
+    return write_whole(Path(path), ("\n\n".join(blocks) + "\n").encode())
+
+
+def _percent(estimate: dict[str, Any], sign: str = "") -> str:
+    mean = f"{100 * estimate['mean']:{sign}.1f}"
+    if estimate["lower"] is None:
+        return mean
+    return f"{mean} ({100 * estimate['lower']:{sign}.1f} to {100 * estimate['upper']:{sign}.1f})"
+
+
+__all__ = [
+    "Errors",
+    "caption",
+    "evaluate_speech",
+    "markdown",
+    "recognise",
+    "render",
+    "spoken_words",
+    "table",
+    "unseen_sentences",
+    "word_error_rate",
+    "word_errors",
+]
