@@ -173,12 +173,13 @@ def unseen_sentences(
     Raises:
         EvaluationError: no such corpus, or no such utterance in it.
     """
+    folder = Path(directory)
     try:
-        sets = held_out(directory)
-        by_id = {utterance.id: utterance for utterance in read_corpus(directory).utterances}
+        sets = held_out(folder)
+        by_id = {utterance.id: utterance for utterance in read_corpus(folder).utterances}
     except CorpusError as error:
         raise EvaluationError(str(error)) from error
-    found = []
+    found: list[Utterance] = []
     for id in (*sets.test, *sets.validation):
         if id.startswith(prefix) and len(found) < limit:
             try:
