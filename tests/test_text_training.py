@@ -118,6 +118,10 @@ def test_run_leaves_a_model_that_speaks_and_a_report(trained: Path) -> None:
     report = json.loads((run / "report.json").read_text())
     assert report["facts"]["steps"].startswith("8, of which 0 skipped")
     page = (run / "report.md").read_text()
+    likelihood = [score["log_likelihood"] for score in report["test"]]
+    assert report["test_mean"]["log_likelihood"] == pytest.approx(np.mean(likelihood))
+    # Not nothing, but next to it.
+    assert 0 < abs(report["half_precision"]["log_likelihood"]) < 0.01
     for score in report["test"]:
         assert score["utterance"] in page
         mel = np.load(run / "held-out" / f"{score['utterance']}.npy")

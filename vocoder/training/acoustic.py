@@ -328,18 +328,20 @@ class AcousticTraining(Training):
 
     def on_validation_epoch_start(self) -> None:
         self._scores: list[dict[str, float]] = []
+        self._frames: list[int] = []
 
     def validation_step(self, drawn: Drawn, batch_idx: int) -> None:
         """Score one held-out utterance."""
         # In float32 whatever the precision of the training, so that runs can be compared.
         with torch.autocast(drawn.batch.mel.device.type, enabled=False):
             self._scores.append(held_out_scores(self.model, drawn.batch, self.temperature))
+        self._frames.append(drawn.batch.mel.shape[2])
 
     def on_validation_epoch_end(self) -> None:
         # Every device validates on everything: the means are complete and the same on each.
         for name in self._scores[0]:
-            mean = sum(scores[name] for scores in self._scores) / len(self._scores)
-            self.log(f"val/{name}", mean, sync_dist=True)
+            mean = np.average([scores[name] for scores in self._scores], weights=self._frames)
+            self.log(f"val/{name}", float(mean), sync_dist=True)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import shlex
@@ -61,10 +62,13 @@ def write_acoustic_report(
     folder.mkdir(exist_ok=True)
     audible = griffin_lim(model.mel_spec, seed=0)
     scores: list[dict[str, Any]] = []
+    halved = _halved(model)
+    halved_scores: list[dict[str, Any]] = []
     pictures: list[tuple[str, Tensor, Tensor, Tensor]] = []
     for id, item in data.held_out(data.split.test, model).items():
         batch = Batch(*(part.to(device) for part in collate([item]).batch))
         scores.append({"utterance": id, **held_out_scores(model, batch, module.temperature)})
+        halved_scores.append(held_out_scores(halved, batch, module.temperature))
         if len(pictures) == HELD_OUT:
             continue
         prior = model.prior(batch.symbols, batch.symbol_counts)
@@ -79,22 +83,34 @@ def write_acoustic_report(
         np.save(folder / f"{name}.npy", said.numpy())
     _draw(run / "report.png", rows, pictures)
     facts = run_facts(trainer, module, data, seed)
-    save_result({"facts": facts, "validation": rows, "test": scores}, run / "report.json")
+    means = {key: float(np.mean([s[key] for s in scores])) for key in COLUMNS}
+    cost = {key: float(np.mean([s[key] for s in halved_scores])) - means[key] for key in COLUMNS}
+    summary = {
+        "facts": facts,
+        "validation": rows,
+        "test": scores,
+        "test_mean": means,
+        "half_precision": cost,
+    }
+    save_result(summary, run / "report.json")
     command = f'vocoder say "A sentence." --acoustic {shlex.quote(str(run / "model"))} -o out.wav'
-    write_whole(run / "report.md", _page(run, module, facts, rows, scores, command).encode())
+    write_whole(run / "report.md", _page(run, module, summary, command).encode())
     log.info("\n%s\nUse the model:\n  %s", run / "report.md", command)
 
 
-def _page(
-    run: Path,
-    module: Any,
-    facts: dict[str, str],
-    rows: list[dict[str, Any]],
-    scores: list[dict[str, Any]],
-    command: str,
-) -> str:
+def _halved(model: AcousticModel) -> AcousticModel:
+    """The model with weights rounded to half precision, as a smaller checkpoint would hold them."""
+    halved = copy.deepcopy(model)
+    with torch.no_grad():
+        for value in (*halved.parameters(), *halved.buffers()):
+            value.copy_(value.half())
+    return halved
+
+
+def _page(run: Path, module: Any, summary: dict[str, Any], command: str) -> str:
+    rows, scores = summary["validation"], summary["test"]
     lines = [f"# {run.name}", ""]
-    lines += [f"- {name}: {fact}" for name, fact in facts.items()]
+    lines += [f"- {name}: {fact}" for name, fact in summary["facts"].items()]
     shown = {
         "step": "step",
         "train_seconds": "seconds",
@@ -102,13 +118,16 @@ def _page(
         **{f"val/{key}": label for key, label in COLUMNS.items()},
     }
     points = [{label: row.get(key) for key, label in shown.items()} for row in thinned(rows, 20)]
-    means = {label: float(np.mean([s[key] for s in scores])) for key, label in COLUMNS.items()}
-    some = [
+    tested = [
         {"utterance": s["utterance"], **{label: s[key] for key, label in COLUMNS.items()}}
-        for s in scores[:HELD_OUT]
+        for s in (
+            {"utterance": f"mean of {len(scores)}", **summary["test_mean"]},
+            {"utterance": "change by half precision", **summary["half_precision"]},
+            *scores[:HELD_OUT],
+        )
     ]
-    lines += ["", f"Test utterances: the mean of all {len(scores)}, and the first:", ""]
-    lines += table([{"utterance": "mean", **means}, *some])
+    lines += ["", "Test utterances:", ""]
+    lines += table(tested)
     lines += ["", "![learning curve, alignments and mels](report.png)", ""]
     lines += ["Validation:", ""]
     lines += table(points)
