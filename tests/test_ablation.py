@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -154,6 +155,32 @@ def test_more_jobs_than_cores_are_refused(
     assert scripts.run.run(given(scripts.run, tmp_path, "--jobs", "10000")) == 2
     assert "share cores" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_after_an_interruption_nothing_more_is_started(
+    scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    def start(given: argparse.Namespace, name: str, cores: list[int]) -> SimpleNamespace:
+        """The first stops for a signal at once, the second only after some looks at it."""
+        started.append(name)
+        looks = iter([130] if name == "blocks" else [None, None, 0])
+        process = SimpleNamespace(returncode=None)
+
+        def poll() -> int | None:
+            process.returncode = next(looks)
+            return process.returncode
+
+        process.poll = poll
+        return process
+
+    monkeypatch.setattr(scripts.run, "start", start)
+    before = signal.getsignal(signal.SIGTERM)
+    arguments = given(scripts.run, tmp_path)
+    assert scripts.run.work_off(arguments, ["blocks", "plu", "shared"], [[0], [1]]) == 130
+    assert started == ["blocks", "plu"]
+    signal.signal(signal.SIGTERM, before)
 
 
 def test_the_clock_counts_work_and_not_waiting(scripts: SimpleNamespace) -> None:

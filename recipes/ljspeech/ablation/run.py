@@ -185,7 +185,7 @@ def work_off(
     """Run the jobs, each in a process with a slot's cores; 130 if that was interrupted."""
     queue = list(waiting)
     running: dict[int, tuple[str, subprocess.Popen[bytes], float]] = {}
-    interrupted = False
+    interrupted = news = False
 
     def pass_on(*_: object) -> None:
         for _, process, _ in running.values():
@@ -197,11 +197,15 @@ def work_off(
         try:
             for slot in range(len(slots)):
                 default_runs = any(name == DEFAULT for name, *_ in running.values())
-                if slot in running or not queue or (queue[0] == TEMPERATURES and default_runs):
+                wait = not queue or (queue[0] == TEMPERATURES and default_runs)
+                if slot in running or wait or interrupted:
                     continue
                 name = queue.pop(0)
                 say(f"{name}: starts, {len(queue)} to go; {given.runs / name / 'log.txt'}")
                 running[slot] = (name, start(given, name, slots[slot]), time.monotonic())
+            if news:  # after the next job has been started
+                news = False
+                collect(given)
             for slot, (name, process, began) in list(running.items()):
                 if process.poll() is None:
                     continue
@@ -209,7 +213,7 @@ def work_off(
                 spent = timedelta(seconds=round(time.monotonic() - began))
                 say(f"{name}: {outcome(given, name, process.returncode)} after {spent}")
                 interrupted |= process.returncode in INTERRUPTED
-                collect(given)
+                news = True
             time.sleep(0.2)
         except KeyboardInterrupt:
             # The terminal has told the runs as well, which save and leave; a second one stops now.
@@ -275,7 +279,9 @@ def collect(given: argparse.Namespace) -> None:
         },
     )
     script = ROOT / "docs" / "ablation.py"
-    subprocess.run([sys.executable, str(script), "--folder", str(given.out)], check=True)
+    # The study goes on without its tables, which can be made later.
+    if subprocess.run([sys.executable, str(script), "--folder", str(given.out)]).returncode:
+        say(f"no tables: {script} failed")
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
