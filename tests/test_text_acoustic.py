@@ -126,6 +126,17 @@ def test_log_prob_is_the_density_along_the_best_path() -> None:
     assert float(loss) == pytest.approx(-expected / mel.numel(), abs=1e-9)
 
 
+@torch.no_grad()
+def test_alignment_is_searched_in_full_precision_under_autocast() -> None:
+    model = small()
+    batch = padded(model, ["abc"], mels(20), filler=0.0)
+    prior = model.prior(batch.symbols, batch.symbol_counts)
+    z, _ = model(batch.mel, batch.frames)
+    expected = model.alignment_scores(z, prior)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model.alignment_scores(z, prior), expected)
+
+
 def test_every_parameter_learns_and_durations_leave_the_rest_alone() -> None:
     model = small()
     batch = padded(model, ["abca.", "cb"], mels(30, 24), filler=0.0)

@@ -367,9 +367,11 @@ class AcousticModel(nn.Module):
         pairs = _pairs(z.float())
         precision = (-2 * prior.log_scale.float()).exp()
         mean = prior.mean.float()
-        # (z - mu)^2 multiplied out, so that all pairs of frame and state are matrix products.
-        scores = torch.einsum("btpc,bspc->btps", pairs, mean * precision)
-        scores -= 0.5 * torch.einsum("btpc,bspc->btps", pairs.square(), precision)
+        # (z - mu)^2 multiplied out, so that all pairs of frame and state are matrix products. Large
+        # numbers cancel in it, which half precision would not survive.
+        with torch.autocast(z.device.type, enabled=False):
+            scores = torch.einsum("btpc,bspc->btps", pairs, mean * precision)
+            scores -= 0.5 * torch.einsum("btpc,bspc->btps", pairs.square(), precision)
         rest = (0.5 * mean.square() * precision + prior.log_scale).sum(-1)
         scores -= rest.transpose(1, 2).unsqueeze(1)
         constant = 0.5 * self.mel_spec.n_mels * math.log(2 * math.pi)
