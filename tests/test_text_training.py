@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import logging
 import warnings
@@ -209,3 +210,39 @@ def test_a_resumed_run_sees_what_an_unbroken_one_would(trained: Path) -> None:
     steps = [row["step"] for row in rows(trained / "resumed")]
     assert steps[0] == 0
     assert steps[-1] == 8
+
+
+def test_bundling_writes_half_the_weights_and_a_card(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = importlib.util.spec_from_file_location("bundle", RECIPE.parent / "bundle_acoustic.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(script, "WEIGHTS", tmp_path / "weights")
+    rate = {"mean": 0.25, "lower": 0.125, "upper": 0.5, "n": 1}
+    counts = {"substitutions": 1, "deletions": 0, "insertions": 0, "words": 4}
+    heard = {
+        "about": {
+            "recogniser": {"name": "ears", "version": "1", "model": "m", "settings": {"lw": 2}},
+            "corpus": "toy", "prefix": "", "temperature": 0.667, "acoustic_temperature": 0.333,
+            "seed": 0, "confidence": 0.95, "interval": "bootstrap", "machine": {"date": "today"},
+        },
+        "rows": {"recording": {"word_error_rate": rate, **counts}},
+        "differences": {},
+        "sentences": [{}],
+    }  # fmt: skip
+    (tmp_path / "speech.json").write_text(json.dumps(heard))
+    (tmp_path / "statement.md").write_text("What it was trained on.")
+    folder = script.bundle(trained / "whole", tmp_path / "speech.json", tmp_path / "statement.md")
+    assert load_acoustic(folder).config == load_acoustic(trained / "whole" / "model").config
+    sizes = [
+        (place / "model.safetensors").stat().st_size for place in (folder, trained / "whole/model")
+    ]
+    assert sizes[0] < 0.7 * sizes[1]
+    card = (folder / "MODEL_CARD.md").read_text()
+    for fact in ("What it was trained on.", "8, of which 0 skipped", "25.0", "of toy"):
+        assert fact in card
+    with pytest.raises(ValueError, match="no finished run"):
+        script.bundle(tmp_path, tmp_path / "speech.json", tmp_path / "statement.md")
