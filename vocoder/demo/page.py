@@ -626,9 +626,9 @@ def _answering(handler: Callable[..., Any]) -> Callable[..., Any]:
 
 def _in_the_page(error: Exception) -> gr.Error:
     message = str(error)
-    return gr.Error(
-        html.escape(message[:1].upper() + message[1:]), duration=None, print_exception=False
-    )
+    if message.split(" ")[0].isalpha():  # and no name of a file
+        message = message[:1].upper() + message[1:]
+    return gr.Error(html.escape(message), duration=None, print_exception=False)
 
 
 def _shown(progress: gr.Progress) -> Notify:

@@ -370,12 +370,12 @@ def compare(
 
     for name, judge in judges.items():
         for key, other in entries.items():
-            if not same and key not in (RECORDING, name):
+            sound = judge.excerpt if key == RECORDING else other.sound
+            assert sound is not None
+            if sound.sample_rate != judge.model.sample_rate:
                 continue  # resampled audio has empty bands, of which a likelihood says nothing
             state.status = f"Likelihood of {other.name} under {entries[name].name} …"
             yield state
-            sound = judge.excerpt if key == RECORDING else other.sound
-            assert sound is not None
             value = _likelihood(judge.model, sound, judge.mel)
             if value is not None:
                 other.likelihoods[name] = value

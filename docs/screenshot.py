@@ -1,0 +1,81 @@
+"""Draws docs/demo.png: the demo's comparison in headless Chromium.
+
+    python docs/screenshot.py [options of `vocoder demo`]
+
+Needs the extras demo and dev, and Debian's packages chromium and chromium-driver.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+PICTURE = Path(__file__).parent / "demo.png"
+SIZE = (1280, 1130)
+PATIENCE = 300  # seconds: the autoregressive model takes its time
+
+
+def main() -> None:
+    """Start the demo, compare on an example, take the picture."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "vocoder.cli", "demo", "--port", port, *sys.argv[1:]]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        if not server.stdout.readline().startswith("The demo is at"):
+            raise SystemExit("the demo did not start")
+        shoot(f"http://127.0.0.1:{port}/")
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def shoot(url: str) -> None:
+    """Take the picture of a demo that is served."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or ""
+    options.add_argument("--headless=new")
+    options.add_argument("--hide-scrollbars")
+    options.add_argument("--disable-dev-shm-usage")
+    if os.geteuid() == 0:
+        options.add_argument("--no-sandbox")
+    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    try:
+        # The window's own edges are not part of the picture.
+        driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": SIZE[0], "height": SIZE[1], "deviceScaleFactor": 1, "mobile": False},
+        )
+        driver.get(url)
+        wait = WebDriverWait(driver, PATIENCE)
+
+        def press(text: str) -> None:
+            def visible(_: object) -> object:
+                buttons = driver.find_elements(By.TAG_NAME, "button")
+                return next((b for b in buttons if b.text == text and b.is_displayed()), None)
+
+            wait.until(visible).click()
+
+        press("Flow against autoregressive")
+        press("recorded speech, Russian")
+        wait.until(lambda _: driver.find_elements(By.CSS_SELECTOR, "#compare-recording a"))
+        press("Compare")
+        wait.until(lambda _: driver.find_elements(By.CSS_SELECTOR, "#compare-picture img"))
+        time.sleep(2)  # until the waveforms are drawn
+        driver.save_screenshot(str(PICTURE))
+    finally:
+        driver.quit()
+
+
+if __name__ == "__main__":
+    main()
