@@ -82,8 +82,13 @@ def test_equals_the_flow_piece_by_piece(model: WaveGlow, frames: int) -> None:
         assert (made - reference(model, mel)).abs().max() < 1e-5
 
 
-def test_the_pieces_do_not_matter(model: WaveGlow, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rows", [1, 10**6])
+def test_the_pieces_do_not_matter(
+    model: WaveGlow, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it whether minimal filtering makes them, or plain products."""
     mel = random_mel(90, 2)
+    monkeypatch.setattr("vocoder.models.folded._MINIMAL_ROWS", rows)
     for tile in (2, 64, 120):
         monkeypatch.setattr("vocoder.models.folded.TILE", tile)
         made = model.synthesize(mel, temperature=0.7)
