@@ -461,7 +461,7 @@ class _Scale:
         # The factor is exp(-s), and s = linear - network.
         weight = torch.cat([last.weight[:, :, 0], -linear.weight[:, :, 0]], dim=1)  # type: ignore
         self.last = weight.detach().T.contiguous()
-        self.last_bias = (last.bias - linear.bias).detach()  # type: ignore[operator]
+        self.last_bias = (last.bias - linear.bias).detach()  # type: ignore[union-attr]
 
     def __call__(self, mel: Tensor, batch: int, frames: int) -> Tensor:
         """(frames * batch, bands) from rows of mel, `reach` frames more on either side."""
@@ -581,10 +581,10 @@ def _fold(
     assert isinstance(network, GatedConvStack)
 
     def matrix(layer: nn.Module) -> Tensor:
-        return layer.weight.detach().double().squeeze(-1)  # type: ignore[union-attr,operator]
+        return layer.weight.detach().double().squeeze(-1)  # type: ignore[operator]
 
     def bias(layer: nn.Module) -> Tensor:
-        return layer.bias.detach().double()  # type: ignore[union-attr,operator]
+        return layer.bias.detach().double()  # type: ignore[operator]
 
     width, n_layers = network.channels, network.n_layers
     start, end = matrix(network.start), matrix(network.end)

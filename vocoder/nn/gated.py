@@ -81,15 +81,14 @@ class GatedConvStack(nn.Module):
 
         def conv(n_in: int, n_out: int, kernel: int = 1, layer_index: int = 0) -> nn.Module:
             left, right = self.padding[layer_index] if kernel > 1 else (0, 0)
-            dilated: dict[str, int] = {
-                "dilation": 2**layer_index,
-                # Where it is not the same on both sides, `forward` pads.
-                "padding": left if left == right else 0,
-            }
+            # Where it is not the same on both sides, `forward` pads.
+            padding, dilation = left if left == right else 0, 2**layer_index
             if separable and kernel > 1:
-                depthwise = nn.Conv1d(n_in, n_in, kernel, groups=n_in, **dilated)
+                depthwise = nn.Conv1d(
+                    n_in, n_in, kernel, padding=padding, dilation=dilation, groups=n_in
+                )
                 return nn.Sequential(depthwise, conv(n_in, n_out))
-            layer = nn.Conv1d(n_in, n_out, kernel, **dilated)
+            layer = nn.Conv1d(n_in, n_out, kernel, padding=padding, dilation=dilation)
             return parametrizations.weight_norm(layer) if weight_norm else layer
 
         self.start = conv(in_channels, channels)
