@@ -8,7 +8,7 @@ CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help sound test lint clean
+.PHONY: help sound demo test lint clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -17,6 +17,9 @@ sound: $(VENV)/.installed-package ## install, train for about two minutes on the
 	$(BIN)/python $(RECIPE)/train.py --data sample --config $(RECIPE)/config/sound.yaml
 	$(BIN)/vocoder resynthesize $(RECIPE)/sample/wavs/ru_0813.flac \
 	    --checkpoint runs/sound/model -o first-sound.wav --force
+
+demo: $(VENV)/.installed-demo ## install and start the demo page; ARGS="--checkpoint runs/sound/model" for a model of yours
+	$(BIN)/vocoder demo $(ARGS)
 
 test: $(VENV)/.installed-dev ## install and run the tests
 	$(BIN)/python -m pytest
@@ -61,6 +64,11 @@ NOTE := "Installing into $(VENV): PyTorch and what else pyproject.toml names, se
 $(VENV)/.installed-package: pyproject.toml | $(VENV)/.created
 	@echo $(NOTE)
 	$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-demo: pyproject.toml | $(VENV)/.created
+	@echo $(NOTE)
+	$(PIP_INSTALL) -e ".[demo]"
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.created

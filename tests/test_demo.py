@@ -309,7 +309,7 @@ def test_pictures_are_drawn_of_silence_too(models: Models) -> None:
     for picture in (
         pictures.waveform_and_mel(sound, mel, SPEC),
         pictures.mels(["one", "two"], [mel, mel], [SPEC, SPEC]),
-        pictures.mel_row(["one", "two"], [mel, mel], SPEC),
+        pictures.mel_row(["one", "two"], [mel, mel], [SPEC, SPEC]),
     ):
         assert picture.dtype == np.uint8
         assert picture.ndim == 3

@@ -268,15 +268,13 @@ def _comparison(models: Models, turn: dict[str, Any]) -> None:
         with gr.Column(scale=2):
             recording = _recorder("Recording", "compare-recording")
             with gr.Row():
-                seconds = gr.Slider(
-                    0.25, tasks.EXCERPT_LIMIT, 1.0, step=0.25, label="Excerpt, seconds"
-                )
+                seconds = gr.Slider(0.25, tasks.EXCERPT_LIMIT, 1.0, step=0.25, label="Seconds")
                 temperature = _temperature()
             with gr.Row():
                 engine = gr.Radio(
                     [("compiled (numba)", "compiled"), ("cached (PyTorch)", "cached")],
                     value="compiled",
-                    label="WaveNet's loop over the samples",
+                    label="WaveNet's engine",
                 )
                 seed = _seed()
             with gr.Row():
@@ -323,7 +321,7 @@ def _comparison(models: Models, turn: dict[str, Any]) -> None:
             drawn: Any = gr.skip()
             if not state.status:
                 entries = [state.entries[key] for key in keys]
-                drawn = pictures.mels(
+                drawn = pictures.mel_row(
                     [entry.name for entry in entries],
                     [entry.mel for entry in entries if entry.mel is not None],
                     [entry.mel_spec for entry in entries if entry.mel_spec is not None],
@@ -454,7 +452,9 @@ def _walked(
         for title, point in zip(titles, walk.points, strict=True)
     ]
     return (
-        pictures.mel_row(titles, [point.mel for point in walk.points], walk.mel_spec),
+        pictures.mel_row(
+            titles, [point.mel for point in walk.points], [walk.mel_spec] * len(walk.points)
+        ),
         _table([axis, "log-likelihood", "log-mel distance, nats"], rows, notes),
         *(_heard(point.sound) for point in walk.points),
     )

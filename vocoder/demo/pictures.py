@@ -49,18 +49,22 @@ def mels(titles: Sequence[str], spectrograms: Sequence[Tensor], specs: Sequence[
     return _pixels(figure)
 
 
-def mel_row(titles: Sequence[str], spectrograms: Sequence[Tensor], spec: MelSpec) -> Pixels:
+def mel_row(
+    titles: Sequence[str], spectrograms: Sequence[Tensor], specs: Sequence[MelSpec]
+) -> Pixels:
     """Mel spectrograms beside one another, all in the colours that suit the first."""
     count = len(titles)
-    figure = Figure(figsize=(1.6 * count, 2.8), dpi=130, layout="constrained")
-    axes = figure.subplots(1, count, squeeze=False, sharey=True)[0]
+    figure = Figure(figsize=(9, 2.8), dpi=130, layout="constrained")
+    axes = figure.subplots(1, count, squeeze=False)[0]
     scale = _range(spectrograms[0])
-    for axis, title, mel in zip(axes, titles, spectrograms, strict=True):
+    for axis, title, mel, spec in zip(axes, titles, spectrograms, specs, strict=True):
         _draw_mel(axis, mel, spec, scale)
         axis.set_title(title, loc="left", fontsize=11, color=_INK)
         axis.set_xlabel("seconds")
-    for axis in axes[1:]:
+    for axis, before, spec in zip(axes[1:], specs, specs[1:], strict=False):
         axis.set_ylabel("")
+        if spec == before:
+            axis.set_yticklabels([])
     return _pixels(figure)
 
 
