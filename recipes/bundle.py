@@ -56,7 +56,12 @@ def measured(
 
 
 def bundle(
-    run: Path, name: str, statement: Path, corpora: dict[str, Path], temperature: float
+    run: Path,
+    name: str,
+    statement: Path,
+    corpora: dict[str, Path],
+    temperature: float,
+    limit: int | None,
 ) -> Path:
     """Write weights, scores and card; returns the folder of the weights.
 
@@ -74,7 +79,7 @@ def bundle(
         halved = load_checkpoint(Path(scratch) / "half").fused()
         results = {}
         for label, corpus in corpora.items():
-            results[label] = measured(label, {name: halved}, corpus, temperature)
+            results[label] = measured(label, {name: halved}, corpus, temperature, limit=limit)
             save_result(results[label], SCORES / f"{name}.{label}.json")
         first = next(iter(corpora.values()))
         precision = measured(
@@ -82,7 +87,7 @@ def bundle(
             {"float16": halved, "float32": trained},
             first,
             temperature,
-            limit=PRECISION_RECORDINGS,
+            limit=min(PRECISION_RECORDINGS, limit or PRECISION_RECORDINGS),
             measures=PRECISION_MEASURES,
         )
         save_result(precision, SCORES / f"{name}.precision.json")
@@ -155,6 +160,9 @@ def main() -> int:
         "--evaluate", action="append", required=True, metavar="LABEL=FOLDER", help="repeatable"
     )
     parser.add_argument("--temperature", type=float, default=0.667, help="of the scores")
+    parser.add_argument(
+        "--limit", type=int, help="take only so many recordings of each: for models that are slow"
+    )
     arguments = parser.parse_args()
     corpora = {}
     for pair in arguments.evaluate:
@@ -164,7 +172,12 @@ def main() -> int:
         corpora[label] = Path(folder)
     try:
         folder = bundle(
-            arguments.run, arguments.name, arguments.statement, corpora, arguments.temperature
+            arguments.run,
+            arguments.name,
+            arguments.statement,
+            corpora,
+            arguments.temperature,
+            arguments.limit,
         )
     except ValueError as error:
         sys.stderr.write(f"bundle.py: {error}\n")
