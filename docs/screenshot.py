@@ -19,7 +19,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 PICTURE = Path(__file__).parent / "demo.png"
-SIZE = (1280, 1370)
+SIZE = (1280, 1345)
 PATIENCE = 300  # seconds: the autoregressive model takes its time
 
 
