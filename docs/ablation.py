@@ -253,6 +253,7 @@ def picture(result: Mapping[str, Any]) -> bytes:
         if column:
             differences.tick_params(labelleft=False)
         for axes in (cost, differences):
+            axes.locator_params(axis="x", nbins=5)
             axes.grid(color="0.92")
             axes.set_axisbelow(True)
     content = io.BytesIO()
