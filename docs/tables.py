@@ -137,9 +137,75 @@ def _mean(estimate: Mapping[str, Any] | None) -> str:
     return text
 
 
+def engines_table(result: Mapping[str, Any]) -> str:
+    """docs/benchmark.json as Markdown: which engine of the default flow is fastest where."""
+    rows = result["rows"]
+    headings = ["audio at once", "fastest in float32", "× real time", "fastest in any type"]
+    headings += ["× real time", "over Vocos, float32", "any type", "over published WaveGlow"]
+    lines = [headings, ["---", "---", "---:", "---", *["---:"] * 4]]
+    for batch, seconds in dict.fromkeys((row["batch"], row["audio_seconds"]) for row in rows):
+        here = {
+            row["name"]: row
+            for row in rows
+            if (row["batch"], row["audio_seconds"]) == (batch, seconds)
+        }
+        own = [row for name, row in here.items() if name.startswith("WaveGlow, lapped")]
+        if not own:
+            continue
+        best = max(own, key=_speed)
+        exact = max((row for row in own if row["dtype"] == "float32"), key=_speed)
+        rivals = [here.get("Vocos"), here.get("WaveGlow, published")]
+        vocos, published = ({} if row is None else row for row in rivals)
+        lines.append(
+            [
+                f"{seconds:g} s" if batch == 1 else f"{batch} × {seconds:g} s",
+                exact["name"].removeprefix("WaveGlow, lapped").strip(", ") or "PyTorch",
+                f"{_speed(exact):.0f}",
+                best["name"].removeprefix("WaveGlow, lapped").strip(", ") or "PyTorch",
+                f"{_speed(best):.0f}",
+                f"{_speed(exact) / _speed(vocos):.1f}" if vocos else "",
+                f"{_speed(best) / _speed(vocos):.1f}" if vocos else "",
+                f"{_speed(exact) / _speed(published):.0f}" if published else "",
+            ]
+        )
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _speed(row: Mapping[str, Any]) -> float:
+    return float(row["times_real_time"])
+
+
+def tones_table(groups: Mapping[str, Any]) -> str:
+    """docs/tones.json as Markdown, a table for each group."""
+    blocks = []
+    for name, group in groups.items():
+        headings = ["temperature", "denoiser", "STOI ↑", "PESQ ↑", "log-mel distance, nats ↓"]
+        lines = [[*headings, "tone excess, dB"], ["---:"] * 6]
+        lines += [
+            [
+                f"{row['temperature']:g}",
+                f"{row['strength']:g}" if row["strength"] else "–",
+                f"{row['stoi']:.3f}",
+                f"{row['pesq']:.2f}",
+                f"{row['log_mel_distance']:.3f}",
+                f"{row['tone_excess_db']:.1f}",
+            ]
+            for row in group["rows"]
+        ]
+        blocks.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+        blocks.append(
+            f"{name}, in {group['dtype']}: {group['recordings']} recordings, "
+            f"{group['seconds']:.0f} s. Tone excess at multiples of {group['frame_rate']:g} Hz; "
+            f"the recordings themselves: {group['natural_tone_excess_db']:.1f} dB."
+        )
+    return "\n\n".join(blocks)
+
+
 # Marker -> the file of the measurement, and what makes Markdown of it.
 TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "benchmark": ("docs/benchmark.json", benchmark_table),
+    "engines": ("docs/benchmark.json", engines_table),
+    "tones": ("docs/tones.json", tones_table),
     "curve": ("docs/curve.json", curve_table),
     "likelihood": ("docs/runs.json", runs_table("likelihood")),
     "sample": ("docs/runs.json", runs_table("sample")),

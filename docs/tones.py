@@ -4,6 +4,7 @@
 
 Copy synthesis of the held-out recordings of a corpus (or of all recordings of a folder) at several
 temperatures, each as it comes and denoised at several strengths: one group of docs/tones.json.
+With --dtype bfloat16 the flow's couplings compute in that.
 """
 
 from __future__ import annotations
@@ -28,9 +29,15 @@ TEMPERATURES = (0.0, 0.3, 0.667, 1.0)
 STRENGTHS = (0.0, 0.003, 0.01, 0.03, 0.1)
 
 
-def measure(checkpoint: str | None, directory: Path, limit: int | None) -> dict[str, Any]:
+def measure(
+    checkpoint: str | None,
+    directory: Path,
+    limit: int | None,
+    dtype: torch.dtype,
+    strengths: tuple[float, ...],
+) -> dict[str, Any]:
     """A group of docs/tones.json."""
-    model = vocoder.load(checkpoint)
+    model = vocoder.load(checkpoint, dtype)
     rate, hop = model.sample_rate, model.mel_spec.hop_length
     denoise = Denoiser(model)
     paths = find_recordings(directory)[:limit]
@@ -38,13 +45,13 @@ def measure(checkpoint: str | None, directory: Path, limit: int | None) -> dict[
     mels = [model.mel(recording) for recording in recordings]
     spacing = rate / hop
     rows = []
-    with tqdm(total=len(TEMPERATURES) * len(STRENGTHS), unit="rows", disable=None) as bar:
+    with tqdm(total=len(TEMPERATURES) * len(strengths), unit="rows", disable=None) as bar:
         for temperature in TEMPERATURES:
             made = [
                 model.synthesize(mel, temperature=temperature)[: len(recording)]
                 for mel, recording in zip(mels, recordings, strict=True)
             ]
-            for strength in STRENGTHS:
+            for strength in strengths:
                 cleaned = [denoise(audio, strength) if strength else audio for audio in made]
                 pairs = list(zip(recordings, cleaned, strict=True))
 
@@ -64,6 +71,7 @@ def measure(checkpoint: str | None, directory: Path, limit: int | None) -> dict[
                 bar.update()
     natural = metrics.tone_excess_db(torch.cat(recordings), rate, spacing)
     return {
+        "dtype": str(dtype).removeprefix("torch."),
         "recordings": len(recordings),
         "seconds": sum(map(len, recordings)) / rate,
         "frame_rate": spacing,
@@ -80,9 +88,17 @@ def main() -> None:
     parser.add_argument("--checkpoint", help="model; the bundled default if none is named")
     parser.add_argument("--group", default="default", help="key in docs/tones.json")
     parser.add_argument("--limit", type=int, help="only the first so many recordings")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--strengths", type=float, nargs="*", default=STRENGTHS)
     arguments = parser.parse_args()
     groups = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
-    groups[arguments.group] = measure(arguments.checkpoint, arguments.directory, arguments.limit)
+    groups[arguments.group] = measure(
+        arguments.checkpoint,
+        arguments.directory,
+        arguments.limit,
+        getattr(torch, arguments.dtype),
+        tuple(arguments.strengths),
+    )
     save_result(groups, FILE)
 
 
