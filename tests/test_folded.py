@@ -89,6 +89,7 @@ def test_the_pieces_do_not_matter(
     """Nor does it whether minimal filtering makes them, or plain products."""
     mel = random_mel(90, 2)
     monkeypatch.setattr("vocoder.models.folded._MINIMAL_ROWS", rows)
+    monkeypatch.setattr("vocoder.models.folded._SHORTEST_TILE", 1)
     for tile in (2, 64, 120):
         monkeypatch.setattr("vocoder.models.folded.TILE", tile)
         made = model.synthesize(mel, temperature=0.7)
@@ -180,6 +181,17 @@ def test_changed_weights_are_folded_anew() -> None:
             parameter.mul_(0.9)
     model.load_state_dict(other.state_dict())
     assert (model.synthesize(mel, temperature=0.7) - reference(other, mel)).abs().max() < 1e-5
+
+
+def test_inference_mode_may_come_and_go() -> None:
+    model = build("default")
+    mel = random_mel(60)
+    with torch.inference_mode():
+        made = model.synthesize(mel)
+        stream = model.stream(iter(mel.split(30, dim=1)))
+        first = next(stream)
+    assert torch.equal(model.synthesize(mel), made)
+    assert (torch.cat([first, *stream]) - made).abs().max() < 1e-5
 
 
 def test_copies_do_not_share_what_is_folded() -> None:

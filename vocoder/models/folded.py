@@ -36,6 +36,9 @@ Latents = Callable[[int, int], Tensor]
 TILE = 512
 """Rows (frames of all items) computed at once: what fits the caches beside the weights."""
 
+_SHORTEST_TILE = 96
+"""Frames computed at once even of large batches, since every piece begins with old rows."""
+
 _MINIMAL_ROWS = 128
 """Rows from which on minimal filtering saves more than its additions cost."""
 
@@ -155,7 +158,7 @@ class FoldedFlow:
         """Audio (batch, frames * channels) of a mel (batch, n_mels, frames), in one go."""
         batch, _, frames = mel.shape
         stream = FoldedStream(self, batch, latents)
-        tile = max(TILE // batch, 32)
+        tile = max(TILE // batch, _SHORTEST_TILE)
         audio = torch.empty(batch, frames, self.channels)
         by_time = audio.transpose(0, 1)
         done = 0
@@ -170,7 +173,9 @@ class FoldedFlow:
         """Working memory of this thread, (rows, columns), with whatever was in it."""
         held: Tensor | None = getattr(self._scratch, name, None)
         if held is None or held.numel() < rows * columns or held.dtype != dtype:
-            held = torch.empty(rows * columns, dtype=dtype)
+            # Else a buffer made in inference mode could not be written to outside of it.
+            with torch.inference_mode(False):
+                held = torch.empty(rows * columns, dtype=dtype)
             setattr(self._scratch, name, held)
         return held[: rows * columns].view(rows, columns)
 
@@ -192,12 +197,15 @@ class FoldedStream:
         self.begun = 0  # frames that the first coupling has seen
         self.finished = 0  # frames that have passed the last coupling
         history = flow.history * batch
-        self._mel = torch.zeros(flow.mel_history * batch, flow.n_mels + 1, dtype=flow.dtype)
-        self._values = [torch.zeros(history, flow.channels) for _ in flow.steps]
-        self._work = [torch.zeros(history, flow.work_columns, dtype=flow.dtype) for _ in flow.steps]
-        self._exact_mel = torch.zeros(
-            (flow.mel_history * batch) if flow.scale is not None else 0, flow.n_mels
-        )
+        with torch.inference_mode(False):  # as in `FoldedFlow.buffer`
+            self._mel = torch.zeros(flow.mel_history * batch, flow.n_mels + 1, dtype=flow.dtype)
+            self._values = [torch.zeros(history, flow.channels) for _ in flow.steps]
+            self._work = [
+                torch.zeros(history, flow.work_columns, dtype=flow.dtype) for _ in flow.steps
+            ]
+            self._exact_mel = torch.zeros(
+                (flow.mel_history * batch) if flow.scale is not None else 0, flow.n_mels
+            )
         # Of the last block: its left half, done, and its right half, which waits for the next.
         self._waiting: tuple[Tensor, Tensor] | None = None
 
@@ -334,10 +342,11 @@ class FoldedStream:
                 old = work[target, layer.source]
                 into = work[target, step.layers[index + 1].source]
                 torch.addmm(old, work[target, layer.gate], step.residuals[index - 1], out=into)
-        # What later frames need of these.
-        keep = slice((end - first) * batch, (end - first) * batch + past)
-        self._values[number].copy_(values[keep])
-        self._work[number].copy_(work[keep])
+        if not final:
+            # What later frames need of these.
+            keep = slice((end - first) * batch, (end - first) * batch + past)
+            self._values[number].copy_(values[keep])
+            self._work[number].copy_(work[keep])
         output = flow.buffer(
             f"values{1 + number % 2}",
             (flow.history + max(stop - begin, 0) + flow.overhang) * batch,
