@@ -413,6 +413,8 @@ def demo(
     ] = False,
 ) -> None:
     """A page to type, record and listen in, served on this machine."""
+    if port is not None:
+        _refuse_taken_port(host, port)
     from vocoder.demo.models import Models
     from vocoder.evaluation.extras import require
 
@@ -532,6 +534,17 @@ def _progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
             bar.update(task, completed=done, total=total, description=label)
 
         yield progress
+
+
+def _refuse_taken_port(host: str, port: int) -> None:
+    import socket
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"cannot listen on {host}, port {port} ({reason}): choose another") from error
 
 
 def _refuse_overwriting(output: Path, force: bool) -> None:

@@ -121,7 +121,7 @@ def serve(models: Models, host: str, port: int | None, share: bool) -> None:
             theme=_LOOK,
             css=_CSS,
             max_file_size=tasks.UPLOAD_LIMIT,
-            footer_links=["api", "settings"],
+            footer_links=[],
             run_history=False,
             ssr_mode=False,
             pwa=False,
