@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vocoder.evaluation import recognition
 from vocoder.evaluation.benchmark import caption, table
 
 ROOT = Path(__file__).parents[1]
@@ -74,14 +75,22 @@ def scores_table(totals: Mapping[str, Any]) -> str:
     headings = ["weights", "held-out speech", ""]
     headings += [_heading(first["measures"][name]) for name in shown]
     lines = [headings, ["---", "---", "---", *["---:"] * len(shown)]]
-    for name, labels in totals.items():
+    for name, labels in sorted(totals.items()):
         for label, result in labels.items():
             speech = f"{label}, {result['recordings']} recordings"
             for row_name, row in result["rows"].items():
                 cells = [_mean(row.get(measure)) for measure in shown]
-                who = "**flow**" if row_name == name else row_name
+                who = f"**{row_name}**" if row_name == name else row_name
                 lines.append([f"`{name}`", speech, who, *cells])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def speech_table(result: Mapping[str, Any]) -> str:
+    """The result of `vocoder evaluate-speech` as Markdown."""
+    headings, cells = recognition.table(dict(result))
+    alignment = ["---", *["---:"] * (len(headings) - 1)]
+    rows = ["| " + " | ".join(line) + " |" for line in [headings, alignment, *cells]]
+    return "\n".join([*rows, "", recognition.caption(dict(result))])
 
 
 def samples_table(groups: Mapping[str, Any]) -> str:
@@ -211,6 +220,7 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "sample": ("docs/runs.json", runs_table("sample")),
     "samples": ("docs/samples.json", samples_table),
     "scores": ("docs/scores.json", scores_table),
+    "speech": ("docs/scores/acoustic.speech.json", speech_table),
 }
 
 

@@ -2,13 +2,15 @@
 
     python recipes/bundle.py runs/several-voices default \\
         --statement recipes/synthetic-english/statement.md \\
-        --evaluate heard=data/synthetic-english --evaluate unheard=data/synthetic-english-unseen
+        --evaluate voices-heard=data/synthetic-english \\
+        --evaluate voice-unheard=data/synthetic-english-unseen/wavs
 
 writes `vocoder/weights/default` (weights in half precision, config, MODEL_CARD.md) and the scores
 as `docs/scores/default.LABEL.json`, their totals in `docs/scores.json`. What halving the precision
 costs is measured on the first corpus, against the weights as they were trained. Every figure of the
 card comes from those files or from the report of the run; the statement is prose about the data,
-its licences and what to expect.
+its licences and what to expect. Of a corpus the test utterances are taken, of a folder without
+metadata.csv all recordings.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +54,17 @@ def measured(
         result = evaluate(
             models, folder, progress=progress, temperature=temperature, device="cpu", **options
         )
-    result["about"]["corpus"] = folder.name
+    inside = folder.name == "wavs"  # all of a corpus, not its test utterances alone
+    result["about"]["corpus"] = folder.parent.name if inside else folder.name
+    return result
+
+
+def scores(file: Path, reuse: bool, measure: Callable[[], Any]) -> Any:
+    """What is in the file already, if that is wanted; else what is measured now, and kept there."""
+    if reuse and file.is_file():
+        return json.loads(file.read_text(encoding="utf-8"))
+    result = measure()
+    save_result(result, file)
     return result
 
 
@@ -62,8 +75,11 @@ def bundle(
     corpora: dict[str, Path],
     temperature: float,
     limit: int | None,
+    reuse: bool,
 ) -> Path:
     """Write weights, scores and card; returns the folder of the weights.
+
+    With `reuse`, scores that are there already are taken for those of this run.
 
     Raises:
         ValueError: the run is not finished, or a corpus cannot be evaluated.
@@ -79,18 +95,26 @@ def bundle(
         halved = load_checkpoint(Path(scratch) / "half").fused()
         results = {}
         for label, corpus in corpora.items():
-            results[label] = measured(label, {name: halved}, corpus, temperature, limit=limit)
-            save_result(results[label], SCORES / f"{name}.{label}.json")
+            results[label] = scores(
+                SCORES / f"{name}.{label}.json",
+                reuse,
+                lambda label=label, corpus=corpus: measured(
+                    label, {name: halved}, corpus, temperature, limit=limit
+                ),
+            )
         first = next(iter(corpora.values()))
-        precision = measured(
-            "precision",
-            {"float16": halved, "float32": trained},
-            first,
-            temperature,
-            limit=min(PRECISION_RECORDINGS, limit or PRECISION_RECORDINGS),
-            measures=PRECISION_MEASURES,
+        precision = scores(
+            SCORES / f"{name}.precision.json",
+            reuse,
+            lambda: measured(
+                "precision",
+                {"float16": halved, "float32": trained},
+                first,
+                temperature,
+                limit=min(PRECISION_RECORDINGS, limit or PRECISION_RECORDINGS),
+                measures=PRECISION_MEASURES,
+            ),
         )
-        save_result(precision, SCORES / f"{name}.precision.json")
         totals = json.loads(TOTALS.read_text(encoding="utf-8")) if TOTALS.exists() else {}
         totals[name] = {
             label: {key: value for key, value in result.items() if key != "files"}
@@ -163,6 +187,9 @@ def main() -> int:
     parser.add_argument(
         "--limit", type=int, help="take only so many recordings of each: for models that are slow"
     )
+    parser.add_argument(
+        "--reuse", action="store_true", help="keep the scores in docs/scores; measure the others"
+    )
     arguments = parser.parse_args()
     corpora = {}
     for pair in arguments.evaluate:
@@ -178,6 +205,7 @@ def main() -> int:
             corpora,
             arguments.temperature,
             arguments.limit,
+            arguments.reuse,
         )
     except ValueError as error:
         sys.stderr.write(f"bundle.py: {error}\n")
