@@ -365,6 +365,8 @@ class Server:
                 env={**os.environ, "TMPDIR": str(self.temporary)},
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                # Where the tests run in the background, an interruption is ignored, and that is inherited.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def wait(self, seconds: float = 300) -> None:
