@@ -365,7 +365,7 @@ class Server:
                 env={**os.environ, "TMPDIR": str(self.temporary)},
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                # Where the tests run in the background, an interruption is ignored, and that is inherited.
+                # Tests in the background ignore interruptions, and what they start inherits that.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
