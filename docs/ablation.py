@@ -3,7 +3,8 @@
     python docs/ablation.py [--folder docs]
 
 recipes/ljspeech/ablation/run.py measures, writes ablation.json and calls this. ablation.md is made
-if it is not there; of one that is, only what stands between the markers changes.
+if it is not there; of one that is, only what stands between the markers changes, and tables.py does
+that too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tables
+import filling
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -275,8 +276,7 @@ def main() -> None:
     folder = parser.parse_args().folder
     page = folder / "ablation.md"
     text = page.read_text(encoding="utf-8") if page.exists() else PAGE
-    tables.TABLES |= TABLES
-    write_whole(page, tables.filled(text, folder).encode())
+    write_whole(page, filling.filled(text, TABLES, folder).encode())
     result = json.loads((folder / "ablation.json").read_text(encoding="utf-8"))
     write_whole(folder / "ablation.png", picture(result))
 

@@ -10,12 +10,14 @@ from docs/benchmark.json, which `vocoder benchmark` writes; the others likewise,
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import ablation
+import filling
 
 from vocoder.evaluation import recognition
 from vocoder.evaluation.benchmark import caption, table
@@ -210,8 +212,8 @@ def tones_table(groups: Mapping[str, Any]) -> str:
     return "\n\n".join(blocks)
 
 
-# Marker -> the file of the measurement, and what makes Markdown of it.
 TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
+    **{name: (f"docs/{file}", make) for name, (file, make) in ablation.TABLES.items()},
     "benchmark": ("docs/benchmark.json", benchmark_table),
     "engines": ("docs/benchmark.json", engines_table),
     "tones": ("docs/tones.json", tones_table),
@@ -225,25 +227,8 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
 
 
 def filled(text: str, root: Path = ROOT) -> str:
-    """A document with the tables between its markers made anew.
-
-    Raises:
-        ValueError: a marker without its other half, or a table without its measurement.
-    """
-    for name, (file, make) in TABLES.items():
-        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-        if text.count(begin) != text.count(end) or text.count(begin) > 1:
-            raise ValueError(f"{begin} and {end} must stand once each in a document, or not at all")
-        if begin not in text:
-            continue
-        before, rest = text.split(begin)
-        if end not in rest:
-            raise ValueError(f"{end} must stand behind {begin}")
-        if not (root / file).is_file():
-            raise ValueError(f"the table {name} has no measurement: there is no file {file}")
-        result = json.loads((root / file).read_text(encoding="utf-8"))
-        text = f"{before}{begin}\n{make(result)}\n{end}{rest.split(end)[1]}"
-    return text
+    """A document with its tables made anew; see `filling.filled`."""
+    return filling.filled(text, TABLES, root)
 
 
 def documents(root: Path = ROOT) -> list[Path]:

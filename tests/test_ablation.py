@@ -37,7 +37,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     names = ("run", "job", "ablation")
     yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
     for name in set(sys.modules) - before:
-        if name in {*names, "tables"}:
+        if name in {*names, "filling"}:
             del sys.modules[name]
 
 

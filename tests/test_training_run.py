@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from vocoder.training.objectives import (
     MaximumLikelihood,
     Objective,
     multi_resolution_stft,
+    phase_advance,
 )
 
 SAMPLE = Path(__file__).parents[1] / "recipes" / "ljspeech" / "sample"
@@ -84,29 +85,45 @@ def test_gradients_reach_every_parameter(objective: Objective) -> None:
 
 def test_the_spectral_term_alone_has_gradients_and_sets_in_at_its_start() -> None:
     audio, mel = speech()
-    objective = LikelihoodAndSpectral(weight=2.0, start=0.3)
+    objective = LikelihoodAndSpectral(weight=2.0, phase_weight=0.5, start=0.3)
     before = objective(small_flow(), audio, mel, 0.29, torch.Generator().manual_seed(0))
     assert set(before) == {"loss", "nll"}
     model = small_flow()
     after = objective(model, audio, mel, 0.3, torch.Generator().manual_seed(0))
     spectral = after["loss"] - after["nll"]
-    torch.testing.assert_close(
-        spectral.detach(), 2 * (after["stft"] + after["mel_distance"]), rtol=1e-4, atol=1e-4
-    )
+    terms = after["stft"] + after["mel_distance"] + 0.5 * after["phase"]
+    torch.testing.assert_close(spectral.detach(), 2 * terms, rtol=1e-4, atol=1e-4)
     # The difference of two losses keeps the gradient of the spectral term and no other.
     (after["loss"] - objective(model, audio, mel, 0.0, torch.Generator())["loss"]).backward()
     weights = model.flow.pieces[-1].pieces[0].weight
     assert weights.grad.abs().max() > 1e-3
 
 
-def test_spectral_distance_orders_distortions() -> None:
+@pytest.mark.parametrize("distance", [multi_resolution_stft, phase_advance])
+def test_spectral_distances_order_distortions(distance: Callable[..., Tensor]) -> None:
     audio, _ = speech()
     noise = torch.randn(audio.shape, generator=torch.Generator().manual_seed(0))
-    distances = [float(multi_resolution_stft(audio + s * noise, audio)) for s in (0, 1e-3, 1e-2)]
-    assert distances[0] == 0
-    assert 0 < distances[1] < distances[2]
-    assert multi_resolution_stft(torch.zeros_like(audio), audio) > distances[2]
-    assert multi_resolution_stft(audio, torch.zeros_like(audio)).isfinite()
+    same, close, far = (float(distance(audio + s * noise, audio)) for s in (0, 1e-3, 1e-2))
+    assert abs(same) < 1e-6
+    assert 1e-3 < close < far
+    assert distance(torch.zeros_like(audio), audio) > far
+    assert distance(audio, torch.zeros_like(audio)).isfinite()
+
+
+def test_phase_advance_hears_frequency_and_not_phase() -> None:
+    time = torch.arange(16000)[None] / 16000
+
+    def hum(frequency: float, phase: float) -> Tensor:
+        return 0.1 * torch.sin(2 * torch.pi * (frequency * time + phase))
+
+    same, shifted, higher = (
+        float(phase_advance(hum(f, p), hum(200.0, 0.0), (1024,)))
+        for f, p in ((200.0, 0.0), (200.0, 0.3), (205.0, 0.0))
+    )
+    assert same < 1e-6
+    assert shifted < 0.02  # the ends are not periodic
+    # 5 Hz over a hop of 256 samples is an advance of 0.5 radians.
+    assert higher == pytest.approx(1 - math.cos(2 * math.pi * 5 * 256 / 16000), abs=0.05)
 
 
 # -- training ----------------------------------------------------------------------------------

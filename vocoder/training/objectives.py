@@ -50,20 +50,22 @@ class LikelihoodAndSpectral(Objective):
     r"""Likelihood, and the distance of the model's own audio from the recording in spectra.
 
     .. math:: L = -\frac{\log p(x \mid m)}{T} + w \, \Bigl( D_{STFT}(x, \hat x)
+        + w_{phase} \, D_{phase}(x, \hat x)
         + w_{mel} \, \lVert M(x) - M(\hat x) \rVert_1 \Bigr), \qquad
         \hat x = f^{-1}(\tau z; m), \; z \sim \mathcal N(0, I)
 
-    where D is `multi_resolution_stft` and M the model's own log-mel, averaged over its elements
-    and in nats. The second term needs an inverse pass with gradients, which costs about as much as
-    the likelihood does; it is computed on a part of the batch, in float32. Likelihood alone
-    spends its effort on noise; this term buys sound for some nats. Paper: WG-WaveNet (Hsu and Lee,
-    2020) trains a flow in this way.
+    where the D are `multi_resolution_stft` and `phase_advance`, and M is the model's own log-mel,
+    averaged over its elements and in nats. The second term needs an inverse pass with gradients,
+    which costs about as much as the likelihood does; it is computed on a part of the batch, in
+    float32. Likelihood alone spends its effort on noise; this term buys sound for some nats. Paper:
+    WG-WaveNet (Hsu and Lee, 2020) trains a flow in this way.
 
     For models with `forward` and `inverse` (flows).
 
     Args:
-        weight: w, of both spectral terms.
+        weight: w, of all spectral terms.
         mel_weight: of the log-mel term relative to the STFT terms.
+        phase_weight: of the phase advance relative to the STFT terms.
         start: fraction of the training budget after which the term sets in: audio from an
             untrained flow has nothing to teach.
         temperature: tau.
@@ -75,6 +77,7 @@ class LikelihoodAndSpectral(Objective):
         self,
         weight: float = 1.5,
         mel_weight: float = 1.0,
+        phase_weight: float = 0.0,
         start: float = 0.15,
         temperature: float = 0.7,
         batch_fraction: float = 0.5,
@@ -83,6 +86,7 @@ class LikelihoodAndSpectral(Objective):
         super().__init__()
         self.weight = weight
         self.mel_weight = mel_weight
+        self.phase_weight = phase_weight
         self.start = start
         self.temperature = temperature
         self.batch_fraction = batch_fraction
@@ -113,13 +117,14 @@ class LikelihoodAndSpectral(Objective):
             stft = multi_resolution_stft(made, audio[:items], self.resolutions)
             nats = math.log(10) if model.mel_spec.log_base == "10" else 1.0
             distance = nats * (model.mel(made) - mel[:items]).abs().mean()
-            loss = nll + self.weight * (stft + self.mel_weight * distance)
-        return {
-            "loss": loss,
-            "nll": nll.detach(),
-            "stft": stft.detach(),
-            "mel_distance": distance.detach(),
-        }
+            spectral = stft + self.mel_weight * distance
+            terms = {"stft": stft.detach(), "mel_distance": distance.detach()}
+            if self.phase_weight:
+                phase = phase_advance(made, audio[:items], self.resolutions)
+                spectral = spectral + self.phase_weight * phase
+                terms["phase"] = phase.detach()
+            loss = nll + self.weight * spectral
+        return {"loss": loss, "nll": nll.detach(), **terms}
 
 
 def multi_resolution_stft(
@@ -127,7 +132,7 @@ def multi_resolution_stft(
 ) -> Tensor:
     r"""Spectral convergence and log-magnitude distance, averaged over STFT resolutions.
 
-    .. math:: D = \frac1R \sum_r \frac{\lVert S_r(x) - S_r(\hat x) \rVert_F}
+    .. math:: D_{STFT} = \frac1R \sum_r \frac{\lVert S_r(x) - S_r(\hat x) \rVert_F}
         {\lVert S_r(x) \rVert_F} + \operatorname{mean} |\log S_r(x) - \log S_r(\hat x)|
 
     S is the magnitude under a Hann window, at least 1e-4 (about the noise of 16 bits). Paper:
@@ -141,13 +146,48 @@ def multi_resolution_stft(
     """
     total = made.new_zeros(())
     for size in resolutions:
-        window = torch.hann_window(size, device=made.device, dtype=made.dtype)
         made_magnitude, true_magnitude = (
-            torch.stft(x, size, size // 4, size, window, return_complex=True).abs().clamp_min(1e-4)
-            for x in (made, true)
+            _stft(x, size).abs().clamp_min(1e-4) for x in (made, true)
         )
         difference = torch.linalg.vector_norm(true_magnitude - made_magnitude, dim=(1, 2))
         convergence = difference / torch.linalg.vector_norm(true_magnitude, dim=(1, 2))
         log_distance = (true_magnitude.log() - made_magnitude.log()).abs().mean()
         total = total + convergence.mean() + log_distance
     return total / len(resolutions)
+
+
+def phase_advance(
+    made: Tensor, true: Tensor, resolutions: Sequence[int] = (512, 1024, 2048)
+) -> Tensor:
+    r"""Distance in what the phase does from frame to frame, averaged over STFT resolutions.
+
+    With :math:`A_r(t, f) = S_r(t + 1, f) \, \overline{S_r(t, f)}`, S the STFT under a Hann window:
+
+    .. math:: D_{phase} = \frac1R \sum_r \frac{\sum |A_r(x)|^{0.6}
+        (1 - \cos(\angle A_r(x) - \angle A_r(\hat x)))}{\sum |A_r(x)|^{0.6}}
+
+    A mel does not tell the phase, so phases themselves cannot be compared; the angle of A is the
+    frequency of what sounds in the band, which speech of the same mel shares. About losses on
+    derivatives of phase: Ai and Ling, "Neural speech phase prediction" (2023).
+
+    Args:
+        made, true: (batch, samples), in [-1, 1]; at least half of the longest resolution.
+
+    Returns:
+        a scalar in [0, 2], without unit.
+    """
+    total = made.new_zeros(())
+    for size in resolutions:
+        stft = (_stft(x, size) for x in (made, true))
+        made_advance, true_advance = (s[..., 1:] * s[..., :-1].conj() for s in stft)
+        made_size, true_size = (a.abs().clamp_min(1e-8) for a in (made_advance, true_advance))
+        cosine = (made_advance * true_advance.conj()).real / (made_size * true_size)
+        weight = true_size**0.6 * (true_size > 1e-8)
+        total = total + (weight * (1 - cosine)).sum() / weight.sum().clamp_min(1e-8)
+    return total / len(resolutions)
+
+
+def _stft(audio: Tensor, size: int) -> Tensor:
+    """Complex (batch, bins, frames), under a Hann window as long as the FFT, at a quarter of it."""
+    window = torch.hann_window(size, device=audio.device, dtype=audio.dtype)
+    return torch.stft(audio, size, size // 4, size, window, return_complex=True)

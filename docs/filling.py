@@ -1,0 +1,33 @@
+"""Fills the tables between the markers of a document. tables.py and ablation.py say with what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+# Marker -> the file of the measurement, and what makes Markdown of it.
+Tables = Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]]
+
+
+def filled(text: str, tables: Tables, root: Path) -> str:
+    """A document with the tables between its markers made anew from the files under `root`.
+
+    Raises:
+        ValueError: a marker without its other half, or a table without its measurement.
+    """
+    for name, (file, make) in tables.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        if text.count(begin) != text.count(end) or text.count(begin) > 1:
+            raise ValueError(f"{begin} and {end} must stand once each in a document, or not at all")
+        if begin not in text:
+            continue
+        before, rest = text.split(begin)
+        if end not in rest:
+            raise ValueError(f"{end} must stand behind {begin}")
+        if not (root / file).is_file():
+            raise ValueError(f"the table {name} has no measurement: there is no file {file}")
+        result = json.loads((root / file).read_text(encoding="utf-8"))
+        text = f"{before}{begin}\n{make(result)}\n{end}{rest.split(end)[1]}"
+    return text
