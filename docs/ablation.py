@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 from vocoder.evaluation import METRICS
 from vocoder.evaluation.copy_synthesis import estimate
-from vocoder.evaluation.results import write_whole
+from vocoder.whole_files import write_whole
 
 DOCS = Path(__file__).parent
 DEFAULT = "default"

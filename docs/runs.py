@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from vocoder.evaluation.results import save_result
 from vocoder.models import load_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -58,9 +58,7 @@ def main() -> None:
     arguments = parser.parse_args()
     groups = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
     groups[arguments.group] = [run_row(run) for run in arguments.runs]
-    temporary = FILE.with_name(f".{FILE.name}.part")
-    temporary.write_text(json.dumps(groups, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, FILE)
+    save_result(groups, FILE)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,9 @@ import torch
 from tqdm import tqdm
 
 from vocoder.evaluation.copy_synthesis import caption, evaluate, tables
-from vocoder.evaluation.results import save_result, write_whole
+from vocoder.evaluation.results import save_result
 from vocoder.models import load_checkpoint
+from vocoder.whole_files import write_whole
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT / "vocoder" / "weights"

@@ -23,10 +23,10 @@ from typing import Any
 import torch
 
 from vocoder.evaluation.recognition import caption, table
-from vocoder.evaluation.results import write_whole
 from vocoder.library import ACOUSTIC_NAME
 from vocoder.text.acoustic import load_checkpoint
 from vocoder.training.acoustic_report import COLUMNS
+from vocoder.whole_files import write_whole
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT / "vocoder" / "weights"

@@ -100,7 +100,7 @@ def test_a_killed_run_goes_on_and_finishes(trained: tuple[Path, str]) -> None:
     assert steps[-1] == 100
     assert steps == sorted(steps)
     assert rows(run)[-1]["val/mel_distance"] < rows(run)[0]["val/mel_distance"]
-    assert not list(run.glob("*.partial"))
+    assert not [*run.glob("*.partial"), *run.glob(".*.part")]
 
 
 def test_the_run_leaves_a_model_wavs_and_a_report(trained: tuple[Path, str]) -> None:

@@ -20,6 +20,8 @@ import soxr  # type: ignore[import-untyped]
 import torch
 from torch import Tensor
 
+from vocoder.whole_files import write_whole
+
 #: What `write_audio` writes: suffix of the file to libsndfile's container and encoding.
 _FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
 
@@ -133,14 +135,7 @@ def write_audio(
             f"({error.error_string.rstrip('.')})."
         ) from error
 
-    # In the same folder, since only within a file system is the rename atomic.
-    temporary = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        with temporary.open("xb") as file:
-            file.write(encoded.getbuffer())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, encoded.getvalue())
 
     # After the file is safe: a caller may turn warnings into errors.
     if clipped:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from typing import Any
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
+
+from vocoder.whole_files import write_whole
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
@@ -51,8 +52,8 @@ def write_checkpoint(
     # safetensors refuses views and shared storage; contiguous CPU copies have neither.
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps({"format_version": FORMAT_VERSION, **config}, indent=2, ensure_ascii=False)
-    _replace(directory / WEIGHTS_NAME, safetensors.torch.save(plain, metadata={"format": "pt"}))
-    _replace(directory / CONFIG_NAME, (text + "\n").encode())
+    write_whole(directory / WEIGHTS_NAME, safetensors.torch.save(plain, metadata={"format": "pt"}))
+    write_whole(directory / CONFIG_NAME, (text + "\n").encode())
     return directory
 
 
@@ -97,22 +98,3 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
             f"{weights} is damaged or not a safetensors file ({error}): copy it again"
         ) from error
     return config, tensors
-
-
-def _replace(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        # mkstemp makes private files; a checkpoint is as readable as any other file.
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from vocoder.audio import MelSpec
 from vocoder.flows import Bijection, InvertibleConv1x1, PLUConv1x1
 from vocoder.models import Noise, WaveGlow
+from vocoder.whole_files import write_whole
 
 OPSET = 18
 """The ONNX operator set of exported graphs."""
@@ -125,13 +126,7 @@ def export_onnx(model: WaveGlow, path: str | os.PathLike[str]) -> Path:
     entry = proto.metadata_props.add()
     entry.key, entry.value = "mel_spec", json.dumps(spec.to_dict())
     onnx.checker.check_model(proto)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(proto.SerializeToString())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    return write_whole(path, proto.SerializeToString())
 
 
 class OnnxVocoder:

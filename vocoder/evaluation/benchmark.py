@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from vocoder.whole_files import write_whole
+
 from .contenders import Contender, Job, standard_contenders
-from .results import Progress, Result, device_named, machine_facts, timed, write_whole
+from .results import Progress, Result, device_named, machine_facts, timed
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -26,12 +26,13 @@ from torch.nn import functional as F
 from vocoder.audio import LogMel, MelSpec, fade, read_audio
 from vocoder.corpus import SUFFIXES, CorpusError, held_out, read_corpus
 from vocoder.models import Vocoder
+from vocoder.whole_files import write_whole
 
 from . import contenders
 from .dnsmos import dnsmos
 from .extras import MissingExtraError, require
 from .metrics import METRICS, Metric, measure, missing_metrics
-from .results import Progress, Result, device_named, machine_facts, timed, write_whole
+from .results import Progress, Result, device_named, machine_facts, timed
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -24,10 +24,11 @@ from vocoder.audio import read_audio
 from vocoder.corpus import CorpusError, Utterance, held_out, read_corpus
 from vocoder.text.frontend import TextError, normalise, phonemes
 from vocoder.text.speech import ACOUSTIC_TEMPERATURE, sentences, speak
+from vocoder.whole_files import write_whole
 
 from .copy_synthesis import EvaluationError
 from .extras import require
-from .results import Progress, Result, machine_facts, write_whole
+from .results import Progress, Result, machine_facts
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -1,4 +1,4 @@
-"""What all measurements share: the device, the clock, the machine's facts, files written whole."""
+"""What all measurements share: the device, the clock, the machine's facts, results as JSON."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import os
 import platform
 import re
 import time
-import uuid
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from vocoder.whole_files import write_whole
 
 Result = dict[str, Any]
 """A measurement as plain JSON values."""
@@ -81,20 +82,3 @@ def save_result(result: Result, path: str | os.PathLike[str]) -> Path:
     """Write a result as JSON. Returns the path."""
     text = json.dumps(result, indent=1, ensure_ascii=False)
     return write_whole(Path(path), (text + "\n").encode())
-
-
-def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file by way of a temporary one, so that it is whole or as before.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-    """
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to.")
-    temporary = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

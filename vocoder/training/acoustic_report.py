@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,12 @@ from torch import Tensor
 
 from vocoder.audio import write_audio
 from vocoder.evaluation.copy_synthesis import griffin_lim
-from vocoder.evaluation.results import save_result, write_whole
+from vocoder.evaluation.results import save_result
 from vocoder.text.acoustic import AcousticModel, Batch
 from vocoder.text.alignment import alignment_posterior
 from vocoder.training.acoustic import collate, held_out_scores
 from vocoder.training.report import run_facts, table, thinned
+from vocoder.whole_files import whole_file, write_whole
 
 log = logging.getLogger("vocoder.training")
 
@@ -172,6 +172,5 @@ def _draw(
         row[1].set_title("alignment: states over frames", fontsize=9)
         row[2].imshow(said, origin="lower", aspect="auto", vmin=low, vmax=high)
         row[2].set_title("from the text alone", fontsize=9)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, dpi=80, format="png")
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=80, format="png")

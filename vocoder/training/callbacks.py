@@ -25,8 +25,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from tqdm import tqdm
 
-from vocoder.evaluation.results import write_whole
 from vocoder.training.module import Training, VocoderTraining
+from vocoder.whole_files import write_whole
 
 
 class AveragedWeights(WeightAveraging):
@@ -258,9 +258,7 @@ class History(Callback):
     ) -> None:
         if trainer.is_global_zero and self.path.exists():
             lines = [json.dumps(row) for row in self.rows() if row["step"] <= trainer.global_step]
-            partial = self.path.with_suffix(".partial")
-            partial.write_text("".join(line + "\n" for line in lines))
-            os.replace(partial, self.path)
+            write_whole(self.path, "".join(line + "\n" for line in lines).encode())
 
     def on_validation_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule

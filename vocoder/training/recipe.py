@@ -25,7 +25,6 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from vocoder.checkpoints import CheckpointError
 from vocoder.corpus import CorpusError, download_ljspeech, find_ljspeech
-from vocoder.evaluation.results import write_whole
 from vocoder.models import Vocoder, load_checkpoint
 from vocoder.nn.weight_norm import fuse_weight_norm
 from vocoder.training.callbacks import (
@@ -42,6 +41,7 @@ from vocoder.training.errors import TrainingError
 from vocoder.training.module import VocoderTraining
 from vocoder.training.objectives import Objective
 from vocoder.training.report import write_report
+from vocoder.whole_files import write_whole
 
 log = logging.getLogger("vocoder.training")
 

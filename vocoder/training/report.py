@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import platform
 import shlex
 import subprocess
@@ -18,10 +17,11 @@ from torch import Tensor
 
 from vocoder.audio import write_audio
 from vocoder.evaluation import METRICS, installed_metrics, measure
-from vocoder.evaluation.results import save_result, write_whole
+from vocoder.evaluation.results import save_result
 from vocoder.training.callbacks import training_seconds
 from vocoder.training.crops import SpeechData
 from vocoder.training.module import Training, VocoderTraining
+from vocoder.whole_files import whole_file, write_whole
 
 log = logging.getLogger("vocoder.training")
 
@@ -231,6 +231,5 @@ def _draw(
                 picture, origin="lower", aspect="auto", vmin=mel.min().item(), vmax=mel.max().item()
             )
             axis.set_title(f"{name}, {title}", fontsize=9)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, dpi=80, format="png")
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=80, format="png")
