@@ -127,7 +127,7 @@ def objective_table(result: Mapping[str, Any]) -> str:
     runs = [
         run
         for run in result["runs"]
-        if all(key.partition(".")[0] == "objective" for key in run["difference"])
+        if set(run["difference"]) <= {"objective.class_path", "objective.init_args.weight"}
     ]
     likelihood = next((run for run in runs if spectral_weight(run) == 0), None)
     if likelihood is None:

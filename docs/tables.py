@@ -10,7 +10,6 @@ from docs/benchmark.json, which `vocoder benchmark` writes; the others likewise,
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ import filling
 
 from vocoder.evaluation import recognition
 from vocoder.evaluation.benchmark import caption, table
+from vocoder.whole_files import write_whole
 
 ROOT = Path(__file__).parents[1]
 
@@ -186,6 +186,29 @@ def _speed(row: Mapping[str, Any]) -> float:
     return float(row["times_real_time"])
 
 
+def streaming_table(result: Mapping[str, Any]) -> str:
+    """docs/streaming.json as Markdown."""
+    headings = ["flow", "look-ahead", "computing to the first audio", "streamed", "memory at most"]
+    headings += ["after the first minute", "before the first chunk", "× real time"]
+    lines = [headings, ["---", *["---:"] * 7]]
+    for row in result["rows"]:
+        ahead = f"{row['look_ahead_frames']} frames, {1000 * row['look_ahead_seconds']:.0f} ms"
+        memory = ("megabytes", "megabytes_after_a_minute", "megabytes_before")
+        cells = [row["name"], ahead, f"{1000 * row['first_audio_seconds']:.0f} ms"]
+        cells += [f"{row['minutes']:.0f} min", *(f"{row[key]:.0f} MB" for key in memory)]
+        lines.append([*cells, f"{row['times_real_time']:.0f}"])
+    first, machine = result["rows"][0], result["machine"]
+    return "\n".join(
+        [
+            *("| " + " | ".join(line) + " |" for line in lines),
+            "",
+            f"Memory of the whole process, PyTorch included. {first['chunk_frames']} frames "
+            f"at once, {first['threads']} thread, × real time in processor time. {machine['cpu']}, "
+            f"PyTorch {machine['torch']}, {machine['date']}.",
+        ]
+    )
+
+
 def tones_table(groups: Mapping[str, Any]) -> str:
     """docs/tones.json as Markdown, a table for each group."""
     blocks = []
@@ -216,6 +239,7 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     **{name: (f"docs/{file}", make) for name, (file, make) in ablation.TABLES.items()},
     "benchmark": ("docs/benchmark.json", benchmark_table),
     "engines": ("docs/benchmark.json", engines_table),
+    "streaming": ("docs/streaming.json", streaming_table),
     "tones": ("docs/tones.json", tones_table),
     "curve": ("docs/curve.json", curve_table),
     "likelihood": ("docs/runs.json", runs_table("likelihood")),
@@ -246,9 +270,7 @@ def update(root: Path = ROOT, check: bool = False) -> list[Path]:
             continue
         changed.append(document)
         if not check:
-            temporary = document.with_name(f".{document.name}.part")
-            temporary.write_text(new, encoding="utf-8")
-            os.replace(temporary, document)
+            write_whole(document, new.encode())
     return changed
 
 

@@ -1,0 +1,119 @@
+"""Measures streaming: look-ahead, computation to the first audio, memory over an hour.
+
+    python docs/streaming.py
+
+writes docs/streaming.json: a row for the bundled default and one for the untrained flow of
+low-latency.yaml, whose speed and memory are those of a trained one. Each is measured in a process
+of its own, since the most memory that a process has ever held cannot be set back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+import vocoder
+from vocoder.evaluation.results import machine_facts, save_result
+from vocoder.models import Vocoder, WaveGlow
+
+DOCS = Path(__file__).parent
+FILE = DOCS / "streaming.json"
+SPEECH = DOCS / "samples" / "english.recording.flac"
+CONFIGS = DOCS.parent / "recipes" / "ljspeech" / "config"
+MODELS = ("default", "low-latency")
+CHUNK = 20  # frames, as a text-to-speech system may give them
+REPEATS = 20
+
+
+def build(name: str) -> Vocoder:
+    """The bundled default, or an untrained flow with the changes of a config file."""
+    if name == "default":
+        return vocoder.load()
+    arguments: dict[str, Any] = {}
+    for file in ("lapped", name):
+        config = yaml.safe_load((CONFIGS / f"{file}.yaml").read_text(encoding="utf-8"))
+        arguments |= config["model"]["init_args"]
+    torch.manual_seed(0)
+    return WaveGlow(**arguments).eval().fused()
+
+
+def peak_megabytes() -> float:
+    """The most memory that this process has held so far (Linux: kibibytes)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def measure(name: str, minutes: float) -> dict[str, Any]:
+    """One row of docs/streaming.json."""
+    torch.set_num_threads(1)
+    model = build(name)
+    hop, rate = model.mel_spec.hop_length, model.sample_rate
+    mel = model.mel(vocoder.read_audio(SPEECH, rate)[0])
+    frames = round(minutes * 60 * rate / hop)
+
+    def speech(count: int) -> Iterator[Tensor]:
+        pieces = itertools.cycle(mel.split(CHUNK, dim=1))
+        while count > 0:
+            piece = next(pieces)[:, :count]
+            count -= piece.shape[1]
+            yield piece
+
+    _, ahead = model.context_frames
+    needed = mel.repeat(1, -(-(ahead + 1) // mel.shape[1]))[:, : ahead + 1]
+    first = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        next(iter(model.stream([needed])))  # all that the first frame of audio hangs on
+        first.append(time.perf_counter() - began)
+    started = peak_megabytes()
+    spent, made, after_a_minute = time.process_time(), 0, None
+    for chunk in model.stream(speech(frames)):
+        made += len(chunk)
+        if after_a_minute is None and made >= 60 * rate:
+            after_a_minute = peak_megabytes()
+    return {
+        "name": name,
+        "look_ahead_frames": ahead,
+        "look_ahead_seconds": ahead * hop / rate,
+        "first_audio_seconds": statistics.median(first),
+        "minutes": made / rate / 60,
+        "megabytes_before": started,
+        "megabytes_after_a_minute": after_a_minute,
+        "megabytes": peak_megabytes(),
+        "times_real_time": made / rate / (time.process_time() - spent),
+        "chunk_frames": CHUNK,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Measure streaming.")
+    parser.add_argument("--minutes", type=float, default=60, help="of speech to stream")
+    parser.add_argument("--model", choices=MODELS, help=argparse.SUPPRESS)  # in its own process
+    given = parser.parse_args()
+    if given.model:
+        sys.stdout.write(json.dumps(measure(given.model, given.minutes)))
+        return
+    rows = []
+    for name in MODELS:
+        command = [sys.executable, __file__, "--model", name, "--minutes", str(given.minutes)]
+        result = subprocess.run(command, check=True, capture_output=True, text=True)
+        rows.append(json.loads(result.stdout))
+    save_result({"rows": rows, "machine": machine_facts(torch.device("cpu"))}, FILE)
+
+
+if __name__ == "__main__":
+    main()
