@@ -72,7 +72,8 @@ def _means(test: list[dict[str, Any]]) -> dict[str, float]:
 
 def scores_table(totals: Mapping[str, Any]) -> str:
     """docs/scores.json, the scores of the bundled weights, as Markdown."""
-    shown = ("pesq", "stoi", "mcd", "log_mel_distance", "f0_rmse", "dnsmos", "log_likelihood")
+    shown = ("pesq", "stoi", "mcd", "log_mel_distance", "f0_rmse", "voicing_f1")
+    shown += ("dnsmos", "log_likelihood")
     first = next(iter(next(iter(totals.values())).values()))
     headings = ["weights", "held-out speech", ""]
     headings += [_heading(first["measures"][name]) for name in shown]
@@ -138,12 +139,12 @@ def _heading(measure: Mapping[str, Any]) -> str:
 
 
 def _mean(estimate: Mapping[str, Any] | None) -> str:
-    """Mean and half the interval, or nothing where nothing was measured."""
+    """Mean and half the interval (of five values or more), or nothing if nothing was measured."""
     if estimate is None or estimate["mean"] is None:
         return ""
     digits = 0 if abs(estimate["mean"]) >= 20 else 2 if abs(estimate["mean"]) >= 1 else 3
     text = f"{estimate['mean']:.{digits}f}"
-    if estimate["upper"] is not None:
+    if estimate["upper"] is not None and estimate["n"] >= 5:
         text += f" ± {estimate['upper'] - estimate['mean']:.{digits}f}"
     return text
 

@@ -77,6 +77,7 @@ def bundle(
     temperature: float,
     limit: int | None,
     reuse: bool,
+    notice: Path | None,
 ) -> Path:
     """Write weights, scores and card; returns the folder of the weights.
 
@@ -125,6 +126,8 @@ def bundle(
         save_result(totals, TOTALS)
         card = model_card(name, report, statement.read_text(encoding="utf-8"), results, precision)
         write_whole(Path(scratch) / "half" / "MODEL_CARD.md", card.encode())
+        if notice is not None:
+            shutil.copy(notice, Path(scratch) / "half" / "NOTICE")
         # All of it or nothing: a half-replaced model would load and be wrong.
         shutil.rmtree(folder, ignore_errors=True)
         WEIGHTS.mkdir(exist_ok=True)
@@ -142,7 +145,8 @@ def model_card(
     """The card as Markdown."""
     first, last = report["validation"][0], report["validation"][-1]
     lines = [f"# {name}", "", statement.strip(), "", "## Training", ""]
-    lines += [f"- {key}: {value}" for key, value in report["facts"].items()]
+    for key, value in report["facts"].items():
+        lines.append(f"- {key}: {value.replace('`config.yaml`', '`config.json`')}")
     for key, label in (
         ("val/log_likelihood", "log-likelihood of the validation utterances, nats per sample"),
         ("val/mel_distance", "log-mel distance of their copy synthesis, nats"),
@@ -181,6 +185,7 @@ def main() -> int:
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("name", help="of the bundled model: vocoder.load(NAME)")
     parser.add_argument("--statement", type=Path, required=True, help="Markdown about the data")
+    parser.add_argument("--notice", type=Path, help="terms of the data, to lie beside the weights")
     parser.add_argument(
         "--evaluate", action="append", required=True, metavar="LABEL=FOLDER", help="repeatable"
     )
@@ -207,6 +212,7 @@ def main() -> int:
             arguments.temperature,
             arguments.limit,
             arguments.reuse,
+            arguments.notice,
         )
     except ValueError as error:
         sys.stderr.write(f"bundle.py: {error}\n")

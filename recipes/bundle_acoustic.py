@@ -58,7 +58,8 @@ def model_card(report: dict[str, Any], heard: dict[str, Any], statement: str) ->
     """The card as Markdown."""
     first, last = report["validation"][0], report["validation"][-1]
     lines = [f"# {ACOUSTIC_NAME}", "", statement.strip(), "", "## Training", ""]
-    lines += [f"- {key}: {value}" for key, value in report["facts"].items()]
+    for key, value in report["facts"].items():
+        lines.append(f"- {key}: {value.replace('`config.yaml`', '`config.json`')}")
     lines += ["", "## Scores", ""]
     lines += ["| | validation, untrained | validation, trained | test | half precision |"]
     lines += ["| --- | ---: | ---: | ---: | ---: |"]

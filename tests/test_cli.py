@@ -92,10 +92,12 @@ def test_resynthesize_writes_audio_of_the_same_length(checkpoint: Path, tmp_path
 def test_synthesize_reads_a_mel_and_is_repeatable(checkpoint: Path, tmp_path: Path) -> None:
     model = vocoder.load(checkpoint)
     samples, _ = vocoder.read_audio(SAMPLE, model.sample_rate)
-    np.save(tmp_path / "mel.npy", model.mel(samples).numpy())
-    for name in ("a.wav", "b.wav"):
-        arguments = ["-o", tmp_path / name, "-c", checkpoint, "--seed", 3, "--temperature", 0.5]
-        assert run("synthesize", tmp_path / "mel.npy", *arguments).returncode == 0
+    mel = model.mel(samples).numpy()
+    for name, array in (("a", mel), ("b", mel[None])):  # a batch of one is taken for what is in it
+        np.save(tmp_path / f"{name}.npy", array)
+        arguments = ["-c", checkpoint, "--seed", 3, "--temperature", 0.5]
+        made = ["-o", tmp_path / f"{name}.wav", *arguments]
+        assert run("synthesize", tmp_path / f"{name}.npy", *made).returncode == 0
     assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
 
 
@@ -126,6 +128,10 @@ def test_info_as_text_and_json(checkpoint: Path) -> None:
     text = run("info", checkpoint).stdout
     assert "sample_rate" in text
     assert "lapped" in text
+    facts = json.loads(run("info", "acoustic", "--json").stdout)
+    assert facts["family"] == "acoustic model"
+    assert facts["config"]["n_flows"] > 0
+    assert "no model 'nothing'" in run("info", "nothing").stderr
 
 
 def test_export_writes_a_graph(checkpoint: Path, tmp_path: Path) -> None:
@@ -139,6 +145,7 @@ def test_export_writes_a_graph(checkpoint: Path, tmp_path: Path) -> None:
 def test_help() -> None:
     for command in ((), ("synthesize",), ("resynthesize",), ("export",), ("benchmark",), ("info",)):
         assert run(*command, "--help").returncode == 0
+    assert "[default: 0.01]" in run("denoise", "--help").stdout
 
 
 def test_errors_are_one_sentence_and_write_nothing(checkpoint: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -37,7 +37,8 @@ Checkpoint = Annotated[
     typer.Option(
         "--checkpoint",
         "-c",
-        help="Checkpoint directory, or the name of a bundled model. [default: the bundled default]",
+        help="Checkpoint directory, or the name of a bundled model. "
+        "\\[default: the bundled default]",
     ),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Audio file to write.")]
@@ -63,7 +64,12 @@ def _options(
 
 @app.command()
 def synthesize(
-    mel: Annotated[Path, typer.Argument(help="Log-mel spectrogram: a .npy array (bands, frames).")],
+    mel: Annotated[
+        Path,
+        typer.Argument(
+            help="Log-mel spectrogram: a .npy array (bands, frames), or a batch of one."
+        ),
+    ],
     output: Output,
     checkpoint: Checkpoint = None,
     temperature: Temperature = 0.667,
@@ -114,7 +120,7 @@ def say(
     checkpoint: Checkpoint = None,
     acoustic: Annotated[
         str | None,
-        typer.Option(help="Acoustic model, text to mel. [default: the bundled one]"),
+        typer.Option(help="Acoustic model, text to mel. \\[default: the bundled one]"),
     ] = None,
     speaking_rate: Annotated[
         float, typer.Option("--speaking-rate", "-r", help="2 is twice as fast, 0.5 half as fast.")
@@ -163,7 +169,7 @@ def denoise_file(
     checkpoint: Checkpoint = None,
     strength: Annotated[
         float | None,
-        typer.Option(help="How much of the model's tones to subtract. [default: 0.01]"),
+        typer.Option(help="How much of the model's tones to subtract. \\[default: 0.01]"),
     ] = None,
     force: Force = False,
 ) -> None:
@@ -208,7 +214,7 @@ def benchmark(
         typer.Option("--checkpoint", "-c", help="A trained model to include; may be repeated."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads. [default: all]")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads. \\[default: all]")] = None,
     force: Force = False,
 ) -> None:
     """Speed of every family and engine, measured side by side on this machine."""
@@ -335,7 +341,7 @@ def evaluate_speech(
     checkpoint: Checkpoint = None,
     acoustic: Annotated[
         str | None,
-        typer.Option(help="Acoustic model, text to mel. [default: the bundled one]"),
+        typer.Option(help="Acoustic model, text to mel. \\[default: the bundled one]"),
     ] = None,
     prefix: Annotated[
         str, typer.Option(help="Only ids that begin so: one voice of a corpus of several.")
@@ -397,16 +403,16 @@ def demo(
     checkpoint: Checkpoint = None,
     wavenet: Annotated[
         str | None,
-        typer.Option(help="Autoregressive model to compare with. [default: the bundled one]"),
+        typer.Option(help="Autoregressive model to compare with. \\[default: the bundled one]"),
     ] = None,
     acoustic: Annotated[
         str | None,
-        typer.Option(help="Acoustic model that reads text. [default: the bundled one]"),
+        typer.Option(help="Acoustic model that reads text. \\[default: the bundled one]"),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int | None,
-        typer.Option(min=1, max=65535, help="Port. [default: the first free one from 7860]"),
+        typer.Option(min=1, max=65535, help="Port. \\[default: the first free one from 7860]"),
     ] = None,
     share: Annotated[
         bool, typer.Option("--share", help="Publish the page through gradio's servers.")
@@ -432,23 +438,45 @@ def info(
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """What a checkpoint is: its family, size, mel convention and arguments."""
+    """What a checkpoint is: its family, size, mel convention and arguments.
+
+    Takes acoustic models too.
+    """
     import dataclasses
     import json
 
     from rich.console import Console
     from rich.table import Table
 
-    model = vocoder.load(checkpoint)
-    past, ahead = model.context_frames
-    milliseconds = 1000 * model.mel_spec.hop_length / model.sample_rate
-    facts = {
-        "family": model.family,
+    from vocoder.checkpoints import CheckpointError
+    from vocoder.library import load_acoustic
+    from vocoder.models import Vocoder
+    from vocoder.text.acoustic import AcousticModel
+
+    model: Vocoder | AcousticModel
+    try:
+        model = vocoder.load(checkpoint)
+    except CheckpointError as error:
+        if checkpoint is None:
+            raise
+        try:
+            model = load_acoustic(checkpoint)
+        except CheckpointError:
+            raise error from None
+    facts: dict[str, Any] = {
+        "family": model.family if isinstance(model, Vocoder) else "acoustic model",
         "parameters": sum(p.numel() for p in model.parameters()),
         "sample_rate": model.sample_rate,
-        "context_frames": past,
-        "look_ahead_frames": ahead,
-        "look_ahead_ms": round(ahead * milliseconds, 1),
+    }
+    if isinstance(model, Vocoder):
+        past, ahead = model.context_frames
+        milliseconds = 1000 * model.mel_spec.hop_length / model.sample_rate
+        facts |= {
+            "context_frames": past,
+            "look_ahead_frames": ahead,
+            "look_ahead_ms": round(ahead * milliseconds, 1),
+        }
+    facts |= {
         "mel_spec": dataclasses.asdict(model.mel_spec),
         "config": {k: v for k, v in model.config.items() if k != "mel_spec"},
     }
@@ -512,7 +540,8 @@ def _read_mel(path: Path) -> np.ndarray:  # type: ignore[name-defined]  # noqa: 
     if not path.is_file():
         raise ValueError(f"there is no file {path}: give a .npy file with a log-mel spectrogram")
     try:
-        return np.load(path, allow_pickle=False)
+        mel = np.load(path, allow_pickle=False)
+        return mel[0] if mel.ndim == 3 and len(mel) == 1 else mel  # a batch of one
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(
             f"{path} is not a readable .npy array of numbers ({error}): write one with numpy.save"

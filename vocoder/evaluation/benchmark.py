@@ -483,7 +483,8 @@ def caption(result: Result) -> str:
     text = (
         "Times real time (seconds of audio per second of computing), more is faster; * on less "
         f"audio. Medians of {machine['rounds']}; ±: half the interquartile range, of the workload "
-        f"where it is largest. First audio and memory: at {labels[0]}. GMAC/s: 1e9 "
+        f"where it is largest. First audio (computing alone, once the mel that it needs is there) "
+        f"and memory: at {labels[0]}. GMAC/s: 1e9 "
         f"multiply-accumulates per second of audio.{_products(machine)} {where}, "
         f"{machine['cores']} cores, "
         f"{' or '.join(map(str, threads))} {'thread' if threads == [1] else 'threads'}, "

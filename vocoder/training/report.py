@@ -18,6 +18,7 @@ from torch import Tensor
 from vocoder.audio import write_audio
 from vocoder.evaluation import METRICS, installed_metrics, measure
 from vocoder.evaluation.results import save_result
+from vocoder.nn.weight_norm import fuse_weight_norm
 from vocoder.training.callbacks import training_seconds
 from vocoder.training.crops import SpeechData
 from vocoder.training.module import Training, VocoderTraining
@@ -101,10 +102,12 @@ def run_facts(trainer: lightning.Trainer, module: Training, data: Any, seed: int
     prepared, split = data.prepared, data.split
     left_out = ", ".join(f"{len(ids)} {why}" for why, ids in prepared.left_out.items() if ids)
     seen = module.samples_seen / model.sample_rate
+    # A weight and its norm are one parameter once they are fused, which is how models run.
+    size = sum(p.numel() for p in fuse_weight_norm(dict(model.named_parameters())).values())
     spent = timedelta(seconds=round(training_seconds(trainer)))
     facts = {
         "model": f"{type(model).__name__}, "
-        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, "
+        f"{size / 1e6:.2f}M parameters, "
         f"{model.sample_rate} Hz; all arguments in `config.yaml`",
         "data": f"{prepared.name}: {len(split.train)} utterances to train on "
         f"({prepared.seconds(split.train) / 60:.1f} min), {len(split.validation)} for "
