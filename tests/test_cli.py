@@ -152,6 +152,9 @@ def test_errors_are_one_sentence_and_write_nothing(checkpoint: Path, tmp_path: P
     out = tmp_path / "out.wav"
     np.save(tmp_path / "db.npy", np.full((80, 50), -60.0, dtype=np.float32))
     np.save(tmp_path / "object.npy", np.array([{}], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "whole.npy", np.zeros((80, 50), dtype=np.int64))
+    np.savez(tmp_path / "several.npz", mel=np.zeros((80, 50), dtype=np.float32))
+    (tmp_path / "torn.npy").write_bytes(b"PK\x03\x04 torn")
     (tmp_path / "text.wav").write_text("no audio")
     (tmp_path / "taken.wav").write_bytes(b"precious")
     with_model = ("-c", checkpoint)
@@ -165,12 +168,19 @@ def test_errors_are_one_sentence_and_write_nothing(checkpoint: Path, tmp_path: P
         (("synthesize", tmp_path / "none.npy", "-o", out, *with_model), "there is no file"),
         (("synthesize", tmp_path / "object.npy", "-o", out, *with_model), "not a readable .npy"),
         (("synthesize", tmp_path / "db.npy", "-o", out, *with_model), "decibels"),
+        (("synthesize", tmp_path / "whole.npy", "-o", out, *with_model), "int64 numbers"),
+        (("synthesize", tmp_path / "several.npz", "-o", out, *with_model), "an archive"),
+        (("synthesize", tmp_path / "torn.npy", "-o", out, *with_model), "not a readable .npy"),
         (("resynthesize", SAMPLE, "-o", tmp_path / "out.xyz", *with_model), "xyz"),
+        (("resynthesize", SAMPLE, "-o", tmp_path, "--force", *with_model), "is a directory"),
+        (("resynthesize", SAMPLE, "-o", out, "--denoise", "-1", *with_model), "--denoise"),
+        (("export", "--onnx", out, "-c", "wavenet"), "is no flow"),
+        (("benchmark", "--threads", "0"), "--threads"),
     ]
     for arguments, words in cases:
         result = run(*arguments)
         assert result.returncode == 2, arguments
-        assert words in result.stderr
+        assert words in result.stderr, result.stderr
         assert "Traceback" not in result.stderr
         assert not out.exists()
     assert (tmp_path / "taken.wav").read_bytes() == b"precious"

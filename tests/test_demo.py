@@ -122,6 +122,16 @@ def test_copy_synthesis_is_the_flow_s_own_and_is_judged(models: Models) -> None:
     assert tasks._likelihood(flow, backwards, result.mels[0]) < recording
 
 
+def test_a_recording_that_is_cut_off_is_judged_by_its_sound(models: Models, tmp_path: Path) -> None:
+    audio, rate = vocoder.read_audio(SENTENCE)
+    loud = int(audio.abs().argmax())
+    vocoder.write_audio(tmp_path / "cut.wav", audio[loud : loud + rate], rate)
+    recording, made = tasks.copy_synthesis(models, str(tmp_path / "cut.wav"), 0.5, 3).likelihoods
+    assert recording is not None
+    assert made is not None
+    assert min(recording, made) > 2
+
+
 @pytest.mark.parametrize("suffix, subtype", [("wav", "PCM_24"), ("ogg", "VORBIS"), ("mp3", None)])
 def test_any_format_and_rate_is_taken(
     models: Models, tmp_path: Path, suffix: str, subtype: str | None

@@ -121,6 +121,8 @@ def test_bad_input_is_refused(hum: Denoiser) -> None:
             hum(torch.zeros(9), strength)
     with pytest.raises(ValueError, match=r"of shape \(1, 1, 9\)"):
         hum(torch.zeros(1, 1, 9))
+    with pytest.raises(ValueError, match="divide int16 samples by 32768"):
+        hum(np.zeros(9, dtype=np.int16))
 
 
 def test_the_bias_is_what_the_model_makes_of_nothing() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from vocoder.audio import MelSpec
+from vocoder.audio import MelError, MelSpec
 from vocoder.models import WaveGlow
 
 pytest.importorskip("onnxscript", reason="extra export is not installed")
@@ -75,8 +75,21 @@ def test_the_mel_convention_travels(pair: tuple[WaveGlow, OnnxVocoder]) -> None:
     assert pair[1].mel_spec == SPEC
 
 
+def test_what_the_model_refuses_is_refused(pair: tuple[WaveGlow, OnnxVocoder]) -> None:
+    mel = np.full((SPEC.n_mels, 8), -4, dtype=np.float32)
+    with pytest.raises(MelError, match="bands"):
+        pair[1].synthesize(mel[:-1])
+    with pytest.raises(MelError, match="decibels"):
+        pair[1].synthesize(15 * mel)
+    for temperature in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="temperature is"):
+            pair[1].synthesize(mel, temperature=temperature)
+    with pytest.raises(TypeError, match="give a numpy array"):
+        pair[1].synthesize(torch.from_numpy(mel))  # type: ignore[arg-type]
+
+
 def test_what_is_no_flow_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="no flow"):
+    with pytest.raises(ValueError, match="no flow"):
         export_onnx(torch.nn.Linear(1, 1), tmp_path / "x.onnx")  # type: ignore[arg-type]
 
 

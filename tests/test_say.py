@@ -21,7 +21,7 @@ import vocoder
 from vocoder import cli
 from vocoder.audio import AudioWriter, MelSpec
 from vocoder.models import WaveGlow
-from vocoder.text.acoustic import AcousticModel
+from vocoder.text.acoustic import LONGEST_TEXT, AcousticModel
 from vocoder.text.frontend import SYMBOLS
 from vocoder.text.speech import PARAGRAPH_PAUSE, SENTENCE_PAUSE, sentences, speak
 
@@ -103,6 +103,21 @@ def test_sentences_and_their_pauses() -> None:
     ]
     assert [s.pause for s in said] == [SENTENCE_PAUSE, PARAGRAPH_PAUSE, SENTENCE_PAUSE, 0]
     assert "".join(said[0].phonemes) == "həlˈoʊ ðˈɛɹ."
+
+
+def test_a_sentence_of_many_numbers_is_said_in_pieces() -> None:
+    said = sentences("Hello. " + "1234567890 " * 36)
+    assert all(len(sentence.phonemes) <= LONGEST_TEXT for sentence in said)
+    numbers = " ".join(sentence.text for sentence in said[1:])
+    assert numbers == " ".join(["1234567890"] * 36)
+
+
+def test_high_acoustic_temperatures_make_mels_all_the_same(
+    acoustic: AcousticModel, flow: WaveGlow
+) -> None:
+    for temperature in (3.0, 30.0):
+        made = speak(sentences("Hello."), acoustic, flow, acoustic_temperature=temperature)
+        assert all(np.isfinite(audio).all() for audio in made)
 
 
 def test_a_sentence_sounds_the_same_wherever_it_stands(
@@ -285,7 +300,10 @@ def test_an_interrupted_command_leaves_no_file(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such signals")
-def test_a_terminated_process_leaves_no_file(models: tuple[object, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", ["SIGTERM", "SIGHUP"])
+def test_a_terminated_process_leaves_no_file(
+    models: tuple[object, ...], tmp_path: Path, stop: str
+) -> None:
     text = tmp_path / "long.txt"
     text.write_text("The rain fell on and on, and nobody came. " * 3000)
     folder = tmp_path / "out"
@@ -296,6 +314,8 @@ def test_a_terminated_process_leaves_no_file(models: tuple[object, ...], tmp_pat
             "-o", folder / "out.wav", *map(str, models),
         ],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # What is ignored where the tests run (nohup) is inherited, and then rightly ignored.
+        preexec_fn=lambda: signal.signal(getattr(signal, stop), signal.SIG_DFL),
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 120
@@ -303,12 +323,12 @@ def test_a_terminated_process_leaves_no_file(models: tuple[object, ...], tmp_pat
             assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(getattr(signal, stop))
         process.communicate(timeout=30)
     finally:
         process.kill()
         process.communicate()
-    assert process.returncode == 128 + signal.SIGTERM
+    assert process.returncode == 128 + getattr(signal, stop)
     assert list(folder.iterdir()) == []
 
 

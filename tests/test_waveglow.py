@@ -244,6 +244,51 @@ def test_streaming_nothing_gives_nothing() -> None:
     assert list(build("lapped").stream(iter([]))) == []
 
 
+def test_streaming_takes_empty_chunks_and_keeps_no_gradient() -> None:
+    model, mel = build("lapped"), random_mel(12).requires_grad_()
+    chunks = [mel[:, :0], mel[:, :5], mel[:, 5:5], mel[:, 5:]]
+    made = torch.cat(list(model.stream(iter(chunks))))
+    assert not made.requires_grad
+    torch.testing.assert_close(made, model.synthesize(mel.detach()), atol=1e-5, rtol=0)
+
+
+def test_integer_audio_is_refused(model: WaveGlow) -> None:
+    mel = random_mel(6)
+    audio = np.zeros(6 * SPEC.hop_length, dtype=np.int16)
+    for judge in (model.log_prob, model.forward):
+        with pytest.raises(ValueError, match="divide int16 samples by 32768"):
+            judge(audio, mel.numpy())
+
+
+def test_made_in_inference_mode_and_used_outside(tmp_path: Path) -> None:
+    path, mel = build("lapped").save(tmp_path / "model"), random_mel(6)
+    with torch.inference_mode():
+        model = load_checkpoint(path)
+        inside = model.synthesize(mel)
+    assert torch.equal(model.synthesize(mel), inside)
+    model = load_checkpoint(path).requires_grad_(False)
+    assert isinstance(model, WaveGlow)
+    with torch.inference_mode():
+        model.inverse(torch.zeros(model.n_group, 6), mel)
+    mel.requires_grad_()
+    model.inverse(torch.zeros(model.n_group, 6), mel).sum().backward()
+    assert mel.grad is not None
+    assert mel.grad.abs().max() > 0
+
+
+def test_other_types_than_float32() -> None:
+    model, mel = build("lapped"), random_mel(6)
+    audio = model.synthesize(mel)
+    nats = model.log_prob(audio, mel)
+    torch.testing.assert_close(build("lapped").double().log_prob(audio, mel).float(), nats)
+    torch.set_default_dtype(torch.float64)
+    try:
+        torch.testing.assert_close(model.synthesize(mel), audio)
+        assert build("lapped").float().synthesize(mel).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_numpy_in_numpy_out(model: WaveGlow) -> None:
     mel = random_mel(6)
     audio = model.synthesize(mel.numpy())

@@ -48,7 +48,9 @@ Temperature = Annotated[
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the latent noise.")]
 Denoise = Annotated[
     float,
-    typer.Option(help="Subtract the model's own tones this strongly, as in vocoder denoise."),
+    typer.Option(
+        min=0, help="Subtract the model's own tones this strongly, as in vocoder denoise."
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite the output file.")]
 
@@ -78,7 +80,7 @@ def synthesize(
     force: Force = False,
 ) -> None:
     """Audio from a log-mel spectrogram in a .npy file."""
-    _refuse_overwriting(output, force)
+    _refuse_output(output, force)
     spectrogram = _read_mel(mel)
     model = vocoder.load(checkpoint)
     started = time.perf_counter()
@@ -98,7 +100,7 @@ def resynthesize(
     force: Force = False,
 ) -> None:
     """Copy synthesis: the mel spectrogram of a recording, turned back into audio."""
-    _refuse_overwriting(output, force)
+    _refuse_output(output, force)
     model = vocoder.load(checkpoint)
     samples, _ = vocoder.read_audio(audio, model.sample_rate)
     started = time.perf_counter()
@@ -133,7 +135,7 @@ def say(
     force: Force = False,
 ) -> None:
     """Read text aloud: English to audio, written as it is made, sentence by sentence."""
-    _refuse_overwriting(output, force)
+    _refuse_output(output, force)
     words = _text_to_say(text, file)
     from vocoder.audio import AudioWriter
     from vocoder.text.speech import sentences, speak
@@ -151,7 +153,7 @@ def say(
         seed=seed,
     )
     with (
-        _exit_on_sigterm(),
+        _exit_when_told(),
         AudioWriter(output, model.sample_rate) as audio,
         _progress_bar("say") as progress,
     ):
@@ -174,7 +176,7 @@ def denoise_file(
     force: Force = False,
 ) -> None:
     """Subtract the tones that a model puts into all of its audio."""
-    _refuse_overwriting(output, force)
+    _refuse_output(output, force)
     from vocoder.models.denoiser import STRENGTH, Denoiser
 
     model = vocoder.load(checkpoint)
@@ -214,7 +216,9 @@ def benchmark(
         typer.Option("--checkpoint", "-c", help="A trained model to include; may be repeated."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads. \\[default: all]")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads. \\[default: all]")
+    ] = None,
     force: Force = False,
 ) -> None:
     """Speed of every family and engine, measured side by side on this machine."""
@@ -503,6 +507,8 @@ def _text_to_say(text: str | None, file: Path | None) -> str:
         return text
     try:
         if file is None:
+            if sys.stdin is None:
+                raise ValueError("standard input is closed: give the text, or --file")
             return sys.stdin.buffer.read().decode("utf-8-sig")
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -513,16 +519,26 @@ def _text_to_say(text: str | None, file: Path | None) -> str:
 
 
 @contextlib.contextmanager
-def _exit_on_sigterm() -> Iterator[None]:
+def _exit_when_told() -> Iterator[None]:
     """An exception instead of sudden death, so that half-written files are cleared away."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+    def leave(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    # A terminal that is closed, too, unless that is to be ignored (nohup).
+    numbers = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
+    before = {n: signal.getsignal(n) for n in numbers if n is not None}
+    before = {n: handler for n, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _without_tones(audio: Array, model: Vocoder, strength: float) -> Array:
@@ -535,17 +551,26 @@ def _without_tones(audio: Array, model: Vocoder, strength: float) -> Array:
 
 
 def _read_mel(path: Path) -> np.ndarray:  # type: ignore[name-defined]  # noqa: F821
+    import zipfile
+
     import numpy as np
 
     if not path.is_file():
         raise ValueError(f"there is no file {path}: give a .npy file with a log-mel spectrogram")
     try:
-        mel = np.load(path, allow_pickle=False)
-        return mel[0] if mel.ndim == 3 and len(mel) == 1 else mel  # a batch of one
-    except (ValueError, OSError, EOFError) as error:
+        with path.open("rb") as file:  # NumPy leaves what it cannot read open
+            mel = np.load(file, allow_pickle=False)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{path} is not a readable .npy array of numbers ({error}): write one with numpy.save"
         ) from error
+    if not isinstance(mel, np.ndarray) or mel.dtype.kind != "f":
+        what = f"{mel.dtype} numbers" if isinstance(mel, np.ndarray) else "an archive of arrays"
+        raise ValueError(
+            f"{path} holds {what}: write one array of floating-point numbers with numpy.save"
+        )
+    mel = mel.astype(np.float32)
+    return mel[0] if mel.ndim == 3 and len(mel) == 1 else mel  # a batch of one
 
 
 @contextlib.contextmanager
@@ -554,7 +579,7 @@ def _progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     # The bar goes to standard error, so that --json leaves standard output to the JSON.
     with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=None)
@@ -580,8 +605,20 @@ def _refuse_overwriting(output: Path, force: bool) -> None:
     # Before the work, so that minutes of it are not thrown away.
     if output.exists() and not force:
         raise ValueError(f"{output} exists: choose another name, or overwrite it with --force")
+    if output.is_dir():
+        raise ValueError(f"{output} is a directory: name a file in it")
     if not output.parent.is_dir():
         raise ValueError(f"there is no directory {output.parent} to write {output.name} into")
+    if not os.access(output.parent, os.W_OK):
+        raise ValueError(f"the directory {output.parent} cannot be written to")
+
+
+def _refuse_output(output: Path, force: bool) -> None:
+    """For audio, whose format is told by the suffix."""
+    from vocoder.audio.files import checked_path
+
+    _refuse_overwriting(output, force)
+    checked_path(output)
 
 
 def _write(output: Path, audio: object, model: Vocoder, seconds: float) -> None:

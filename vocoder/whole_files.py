@@ -25,6 +25,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename == str(temporary):
+            error.filename, error.filename2 = str(path), None  # the name that the user gave
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -55,7 +55,7 @@ def read_audio(path: str | os.PathLike[str], sample_rate: int | None = None) -> 
         raise IsADirectoryError(f"{path} is a directory, not an audio file.")
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")
-    if path.stat().st_size == 0:
+    if path.is_file() and path.stat().st_size == 0:  # a pipe's is 0
         raise ValueError(f"{path} is empty.")
     with path.open("rb") as file:
         try:
@@ -111,7 +111,7 @@ def write_audio(
         ValueError: another suffix; audio that is not (samples,), not floating point, empty, NaN or
             infinite; a rate that the format cannot hold.
     """
-    path = _checked_path(path)
+    path = checked_path(path)
     sample_rate = _checked_rate(sample_rate)
     samples = _checked_samples(audio)
 
@@ -167,7 +167,7 @@ class AudioWriter:
     """
 
     def __init__(self, path: str | os.PathLike[str], sample_rate: int) -> None:
-        self.path = _checked_path(path)
+        self.path = checked_path(path)
         self.sample_rate = _checked_rate(sample_rate)
         self.samples = 0
         self._partial = self.path.with_name(f".{uuid.uuid4().hex}.part")
@@ -237,7 +237,13 @@ def _pcm(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
     return np.clip(scaled, -32768, 32767).astype(np.int16)
 
 
-def _checked_path(path: str | os.PathLike[str]) -> Path:
+def checked_path(path: str | os.PathLike[str]) -> Path:
+    """The path of audio to write, if `write_audio` can write there by its name and folder.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError: the folder does not exist, or the path is one.
+        ValueError: another suffix.
+    """
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; name a file in it, such as audio.wav.")

@@ -109,7 +109,11 @@ def serve(models: Models, host: str, port: int | None, share: bool) -> None:
         OSError: the port is taken.
     """
     # So that a service manager's way of stopping it deletes the visitors' files, too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # A terminal that is closed, too, unless that is to be ignored (nohup).
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="vocoder-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         page = build(models)

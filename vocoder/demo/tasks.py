@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -224,6 +224,12 @@ def copy_synthesis(
     whole = Sound(samples, flow.sample_rate)
     made = whole.beginning(len(original.samples))
     _notify(notify, 0.6, "comparing it with the recording")
+    # Sound that was cut off in its midst would cost more than all the rest of it.
+    hop = flow.mel_spec.hop_length
+    faded, made_faded = (
+        replace(sound, samples=_faded(sound.samples, hop, hop)) for sound in (original, made)
+    )
+    told = flow.mel(faded.samples)
     quick = [name for name in ("log_mel_distance", "stoi", "pesq") if name in installed_metrics()]
     return Copied(
         original=original,
@@ -231,7 +237,7 @@ def copy_synthesis(
         mels=(mel, flow.mel(made.samples)),
         mel_spec=flow.mel_spec,
         timing=timing,
-        likelihoods=(_likelihood(flow, original, mel), _likelihood(flow, whole, mel)),
+        likelihoods=(_likelihood(flow, faded, told), _likelihood(flow, made_faded, told)),
         scores=measure(original.samples, made.samples, flow.sample_rate, flow.mel_spec, quick),
     )
 

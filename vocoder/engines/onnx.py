@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
 import os
 import warnings
 from pathlib import Path
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vocoder.audio import MelSpec
+from vocoder.audio import MelSpec, check_mel
 from vocoder.flows import Bijection, InvertibleConv1x1, PLUConv1x1
 from vocoder.models import Noise, WaveGlow
 from vocoder.whole_files import write_whole
@@ -85,7 +86,7 @@ def export_onnx(model: WaveGlow, path: str | os.PathLike[str]) -> Path:
 
     Raises:
         ImportError: the extra ``export`` is not installed.
-        TypeError: the model is no flow, and only flows run in one pass.
+        ValueError: the model is no flow, and only flows run in one pass.
     """
     try:
         import onnx
@@ -95,7 +96,7 @@ def export_onnx(model: WaveGlow, path: str | os.PathLike[str]) -> Path:
             f'ONNX export needs {error.name}: pip install "flow-vocoder[export]"'
         ) from error
     if not isinstance(model, WaveGlow):
-        raise TypeError(f"{type(model).__name__} is no flow: only flows export as one graph")
+        raise ValueError(f"{type(model).__name__} is no flow: only flows export as one graph")
     path = Path(path)
     graph = InferenceGraph(model).float().cpu().eval()
     spec = model.mel_spec
@@ -169,7 +170,16 @@ class OnnxVocoder:
 
         Returns:
             (frames * hop,) or (batch, frames * hop), float32, in [-1, 1].
+
+        Raises:
+            MelError: the mel cannot come from the model's `mel_spec`.
+            ValueError: the temperature is out of range.
         """
+        if not isinstance(mel, np.ndarray):
+            raise TypeError(f"mel is a {type(mel).__name__}: give a numpy array")
+        check_mel(torch.from_numpy(np.array(mel)), self.mel_spec)
+        if not (math.isfinite(temperature) and temperature >= 0):
+            raise ValueError(f"temperature is {temperature}: it must be a number from 0 up")
         batch = mel if mel.ndim == 3 else mel[None]
         noise = Noise(seed).normal(0, batch.shape[2], self.mel_spec.hop_length).numpy()
         noise = np.broadcast_to(noise * np.float32(temperature), (len(batch), *noise.shape))

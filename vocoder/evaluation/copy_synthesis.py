@@ -329,7 +329,7 @@ def _recording(path: Path, spec: MelSpec) -> Tensor:
 def _dequantised(clean: Tensor, name: str, hop_length: int) -> tuple[Tensor, Tensor]:
     """A recording with faded ends, in 16 bits, and the same with a quantisation step of noise."""
     levels = np.rint(fade(clean.numpy() * np.float32(32768), hop_length))
-    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    rng = np.random.default_rng(zlib.crc32(name.encode(errors="surrogateescape")))
     noise = rng.random(levels.size, dtype=np.float32) - np.float32(0.5)
     scale = np.float32(32768)
     return torch.from_numpy(levels / scale), torch.from_numpy((levels + noise) / scale)
@@ -544,8 +544,8 @@ def plot(result: Result, path: str | os.PathLike[str]) -> Path:
     rows = result["rows"]
     shown = [name for name in result["measures"] if any(row[name]["n"] for row in rows.values())]
     systems = list(rows)[::-1]
-    columns = min(3, len(shown))
-    lines = -(-len(shown) // columns)
+    columns = max(1, min(3, len(shown)))
+    lines = max(1, -(-len(shown) // columns))
     size = (1.5 + 3.2 * columns, lines * (0.9 + 0.35 * len(systems)))
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)

@@ -80,5 +80,6 @@ def _version() -> str | None:
 
 def save_result(result: Result, path: str | os.PathLike[str]) -> Path:
     """Write a result as JSON. Returns the path."""
+    # A file name that is not UTF-8 has surrogates in it, which become JSON's own escapes.
     text = json.dumps(result, indent=1, ensure_ascii=False)
-    return write_whole(Path(path), (text + "\n").encode())
+    return write_whole(Path(path), (text + "\n").encode(errors="backslashreplace"))

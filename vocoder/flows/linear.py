@@ -46,7 +46,11 @@ def values_key(parameters: Iterable[nn.Parameter]) -> tuple[object, ...]:
     An optimiser or load_state_dict writes in place, which raises the version counter; .to() and
     .data = swap the storage, which changes the pointer. Writes through .data go unnoticed.
     """
-    return tuple((p._version, p.data_ptr(), p.dtype, p.device) for p in parameters)
+    return tuple(
+        # Tensors made in inference mode count no versions, and cannot be written to outside of it.
+        (0 if p.is_inference() else p._version, p.data_ptr(), p.dtype, p.device)
+        for p in parameters
+    )
 
 
 class ChannelMixing(Bijection):
@@ -80,7 +84,8 @@ class ChannelMixing(Bijection):
             return torch.linalg.inv(weight.to(promote(weight.dtype)))
         key = values_key(self.parameters())
         if self._inverse is None or key != self._inverse_key:
-            with torch.no_grad():
+            # Else what is made in inference mode could not take part in gradients later.
+            with torch.inference_mode(False), torch.no_grad():
                 weight = self.matrix()
                 # Once per weight, so float64 costs nothing and keeps W W^-1 = 1 to rounding.
                 exact = torch.linalg.inv(weight.double().cpu())

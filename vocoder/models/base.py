@@ -154,8 +154,8 @@ class Vocoder(nn.Module, ABC):
         noise = Noise(_fresh_seed() if seed is None else seed)
         batch = frames if frames.ndim == 3 else frames.unsqueeze(0)
         sizes = _checked_lengths(lengths, batch)
-        audio = torch.zeros(batch.shape[0], batch.shape[2] * self.mel_spec.hop_length)
-        audio = audio.to(self.device)
+        samples = batch.shape[2] * self.mel_spec.hop_length
+        audio = torch.zeros(batch.shape[0], samples, dtype=torch.float32, device=self.device)
         with torch.no_grad():
             # Items of equal length share a pass; padding never enters one, so it cannot be heard.
             for size in sorted(set(sizes)):
@@ -193,11 +193,14 @@ class Vocoder(nn.Module, ABC):
             return audio.float().clamp(-1, 1)
 
         for chunk in mel_chunks:
-            frames = self._checked(chunk)
-            if frames.ndim != 2:
+            if chunk.ndim != 2:
                 raise ValueError(
-                    f"stream takes chunks of shape (n_mels, frames), got {frames.ndim}-D"
+                    f"stream takes chunks of shape (n_mels, frames), got {chunk.ndim}-D"
                 )
+            if chunk.shape[1] == 0:
+                continue
+            # Without a gradient, whose history would grow with every chunk.
+            frames = self._checked(chunk).detach()
             held = frames if held is None else torch.cat([held, frames], dim=1)
             ready = start + held.shape[1] - ahead
             if ready > done:
@@ -255,7 +258,7 @@ class Vocoder(nn.Module, ABC):
         Raises:
             NotImplementedError: the model has no likelihood; the message says why.
         """
-        frames = self._checked(mel)
+        frames = self._checked(mel).to(next(self.parameters()).dtype)
         samples, frames, batched = self._paired(audio, frames)
         result = self.log_likelihood(samples, frames)
         return _like(audio, result if batched else result[0])
@@ -311,7 +314,7 @@ class Vocoder(nn.Module, ABC):
 
     def _paired(self, audio: Tensor | NDArray[Any], frames: Tensor) -> tuple[Tensor, Tensor, bool]:
         """Audio (batch, F * hop) and mel (batch, n_mels, F) that belong together."""
-        samples = _tensor(audio, "audio").to(device=self.device, dtype=frames.dtype)
+        samples = _audio(audio).to(device=self.device, dtype=frames.dtype)
         batched = samples.ndim == 2
         if samples.ndim not in (1, 2) or frames.ndim != samples.ndim + 1:
             raise ValueError(
@@ -338,6 +341,16 @@ def _tensor(array: Tensor | NDArray[Any], name: str) -> Tensor:
         # A copy where torch cannot share memory (negative strides, read-only files).
         return torch.from_numpy(np.array(array, copy=True))
     raise TypeError(f"{name} is a {type(array).__name__}: give a torch tensor or a numpy array")
+
+
+def _audio(array: Tensor | NDArray[Any]) -> Tensor:
+    tensor = _tensor(array, "audio")
+    if not tensor.is_floating_point():
+        raise ValueError(
+            f"audio must be floating point in [-1, 1], got {tensor.dtype}: divide int16 samples by "
+            "32768"
+        )
+    return tensor
 
 
 def _like(original: Array, result: Tensor) -> Array:

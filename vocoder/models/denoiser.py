@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Array, Vocoder, _like, _tensor
+from .base import Array, Vocoder, _audio, _like
 
 STRENGTH = 0.01
 """How much of the bias `Denoiser` subtracts unless told otherwise."""
@@ -64,11 +64,11 @@ class Denoiser:
             Of the shape and kind of ``audio``, float32, in [-1, 1].
 
         Raises:
-            ValueError: another shape, or a strength below 0.
+            ValueError: another shape, audio that is not floating point, or a strength below 0.
         """
         if not (math.isfinite(strength) and strength >= 0):
             raise ValueError(f"strength is {strength}: it must be a number from 0 up")
-        samples = _tensor(audio, "audio").detach().cpu().float()
+        samples = _audio(audio).detach().cpu().float()
         if samples.ndim not in (1, 2):
             raise ValueError(
                 f"audio of shape {tuple(samples.shape)}: give (samples,) or (batch, samples)"

@@ -159,7 +159,7 @@ class FoldedFlow:
         batch, _, frames = mel.shape
         stream = FoldedStream(self, batch, latents)
         tile = max(TILE // batch, _SHORTEST_TILE)
-        audio = torch.empty(batch, frames, self.channels)
+        audio = torch.empty(batch, frames, self.channels, dtype=torch.float32)
         by_time = audio.transpose(0, 1)
         done = 0
         for first in range(0, frames, tile):
@@ -199,12 +199,16 @@ class FoldedStream:
         history = flow.history * batch
         with torch.inference_mode(False):  # as in `FoldedFlow.buffer`
             self._mel = torch.zeros(flow.mel_history * batch, flow.n_mels + 1, dtype=flow.dtype)
-            self._values = [torch.zeros(history, flow.channels) for _ in flow.steps]
+            self._values = [
+                torch.zeros(history, flow.channels, dtype=torch.float32) for _ in flow.steps
+            ]
             self._work = [
                 torch.zeros(history, flow.work_columns, dtype=flow.dtype) for _ in flow.steps
             ]
             self._exact_mel = torch.zeros(
-                (flow.mel_history * batch) if flow.scale is not None else 0, flow.n_mels
+                (flow.mel_history * batch) if flow.scale is not None else 0,
+                flow.n_mels,
+                dtype=torch.float32,
             )
         # Of the last block: its left half, done, and its right half, which waits for the next.
         self._waiting: tuple[Tensor, Tensor] | None = None

@@ -26,6 +26,9 @@ class TextError(ValueError):
 # Characters that one call reads: an utterance, not a book, which `split_sentences` cuts up.
 MAX_CHARACTERS = 1000
 
+MAX_SENTENCE = 400
+"""Characters of the longest sentence that `split_sentences` leaves whole."""
+
 WORD_BOUNDARY = " "
 PUNCTUATION = (".", ",", "?", "!", ";", ":")
 CONSONANTS = (
@@ -64,6 +67,8 @@ _VOWELS = frozenset(VOWELS)
 
 # As hibari-tts reads numbers, four digits alone are a year; normt2s wants a preposition before.
 _YEAR = re.compile(r"(?<![\w.,$£€#-])(1[1-9]\d\d|20\d\d)(?![\w%]|[.,]\d)")
+# Fractions and degrees in one character, with the digit before: "1½", "⅓ cup", "200 ℃".
+_UNUSUAL_SIGN = re.compile(r"(?:(\d)\s?)?([¼½¾⅐-⅞↉℃℉])")
 _CLAUSE_END = re.compile(r"(?<=[,;:—])\s+")
 
 
@@ -113,9 +118,18 @@ def normalise(text: str) -> str:
             "read in one go: split it into sentences first"
         )
     text = unicodedata.normalize("NFC", text).replace("`", "'")
+    text = _UNUSUAL_SIGN.sub(_in_usual_signs, text)
     text = normalize(text)
     text = _YEAR.sub(lambda match: numbers.year(int(match[1])).replace(",", ""), text)
     return _number_words().normalize(text).strip()
+
+
+def _in_usual_signs(match: re.Match[str]) -> str:
+    """A fraction or a unit in one character, written as the libraries read it."""
+    usual = unicodedata.normalize("NFKC", match[2]).replace("\N{FRACTION SLASH}", "/")
+    if match[1] is None:
+        return usual
+    return match[1] + (" and " if "/" in usual else " ") + usual
 
 
 def phonemes(text: str) -> list[str]:
@@ -199,7 +213,7 @@ def _shortened(text: str, characters: int = 40) -> str:
     return repr(text if len(text) <= characters else text[: characters - 1] + "…")
 
 
-def split_sentences(text: str, max_characters: int = 400) -> list[str]:
+def split_sentences(text: str, max_characters: int = MAX_SENTENCE) -> list[str]:
     """The sentences of a text, in order, each without white space around it.
 
     A line break is white space, an empty line ends a sentence whatever stands before it. What is

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from vocoder.text.frontend import TextError, normalise, phonemes, split_sentences
+from vocoder.text.frontend import (
+    MAX_SENTENCE,
+    TextError,
+    normalise,
+    phonemes,
+    split_sentences,
+)
 
 if TYPE_CHECKING:
     from vocoder.models import Vocoder
@@ -62,19 +68,33 @@ def sentences(text: str) -> list[Sentence]:
     """
     if not text.strip():
         raise TextError("there is no text to read: give at least one word")
+    from vocoder.text.acoustic import LONGEST_TEXT  # PyTorch, which reading text does without
+
     said: list[Sentence] = []
     for paragraph in re.split(r"\n\s*\n", text):
         first = len(said)
-        for sentence in split_sentences(paragraph):
-            if not any(character.isalnum() for character in sentence):
-                continue
-            said.append(Sentence(sentence, tuple(phonemes(sentence)), SENTENCE_PAUSE))
+        for sentence, sounds in _breaths(paragraph, LONGEST_TEXT):
+            said.append(Sentence(sentence, sounds, SENTENCE_PAUSE))
         if len(said) > first:
             said[-1] = replace(said[-1], pause=PARAGRAPH_PAUSE)
     if not said:
         raise TextError("nothing in the text can be pronounced: give at least one word")
     said[-1] = replace(said[-1], pause=0.0)
     return said
+
+
+def _breaths(
+    text: str, longest: int, max_characters: int = MAX_SENTENCE
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Sentences with their phonemes, `longest` at most: numbers have far more than characters."""
+    for sentence in split_sentences(text, max_characters):
+        if not any(character.isalnum() for character in sentence):
+            continue
+        sounds = tuple(phonemes(sentence))
+        if len(sounds) > longest and max_characters > 1:
+            yield from _breaths(sentence, longest, max_characters // 2)
+        else:
+            yield sentence, sounds
 
 
 def speak(
@@ -138,9 +158,15 @@ def _spoken(
     speaking_rate: float,
     seed: int,
 ) -> Iterator[npt.NDArray[np.float32]]:
+    spec = acoustic.mel_spec
     for sentence in said:
         mel = acoustic.synthesize(sentence.phonemes, acoustic_temperature, speaking_rate, seed)
-        audio = vocoder.synthesize(mel, temperature, seed).cpu().numpy()
+        # At high temperatures the model leaves the range of recordings, which a vocoder refuses.
+        audio = (
+            vocoder.synthesize(mel.clamp(spec.log_floor, spec.log_ceiling), temperature, seed)
+            .cpu()
+            .numpy()
+        )
         pause = round(sentence.pause / speaking_rate * vocoder.sample_rate)
         yield np.pad(_trimmed(audio, vocoder.sample_rate), (0, pause))
 
