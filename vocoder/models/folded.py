@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from vocoder.flows import (
     AffineCoupling,
+    AlternatingFrames,
     Chain,
     ChannelHalves,
     ConditionalScale,
@@ -84,7 +85,9 @@ class _Step:
     output_bias: Tensor
     log_scale_bound: float | None
     unmix: Tensor
-    """(channels of the flow, channels of the flow)"""
+    """(bands, bands)"""
+    parity: int
+    """Of a pair of frames, the one that conditions the other; 0 where a row is one frame."""
 
 
 class FoldedFlow:
@@ -102,6 +105,9 @@ class FoldedFlow:
     - in float32 and on many rows, two outputs of three taps take four products instead of six
       (minimal filtering F(2, 3): Winograd, 1980; Lavin and Gray, 2016).
 
+    A row is a frame; where couplings tell even frames from odd ones (`AlternatingFrames`), it is a
+    pair of frames side by side, the one that conditions the other first.
+
     Rows come in pieces: each coupling keeps the last rows that later ones need, so that nothing
     is computed twice, in one pass (in pieces that fit the caches) or streaming.
 
@@ -116,13 +122,17 @@ class FoldedFlow:
     def __init__(self, model: WaveGlow, dtype: torch.dtype = torch.float32) -> None:
         transform, scale, steps = _parts(model)
         self.dtype = dtype
-        self.channels = transform.bands
+        self.bands = transform.bands
+        self.pair = 2 if type(steps[0][1].partition) is AlternatingFrames else 1
+        """Frames in a row."""
+        self.channels = self.pair * self.bands
         self.half = self.channels // 2
         self.n_mels = model.mel_spec.n_mels
+        self.row_mels = self.pair * self.n_mels
         with torch.no_grad():
             self.steps = [_fold(mixing, coupling, dtype) for mixing, coupling in reversed(steps)]
             self.scale = None if scale is None else _Scale(scale.network)
-            half = self.half
+            half = self.bands // 2
             # The right half of a block comes out mirrored, as the rotation wants it.
             dct = transform.dct.detach()
             self.dct = torch.cat([dct[:, :half], dct[:, half:].flip(1)], dim=1).contiguous()
@@ -135,9 +145,10 @@ class FoldedFlow:
         ]
         scale_reach = 0 if self.scale is None else self.scale.reach
         # The first coupling starts late enough for the band scale of the frames that come out.
-        self.wait = max(0, scale_reach - sum(right for _, right in self.reaches))
+        scale_rows = -(-scale_reach // self.pair)
+        self.wait = max(0, scale_rows - sum(right for _, right in self.reaches))
         self.delay = self.wait + sum(right for _, right in self.reaches)
-        """Frames by which the flow's output lags its input; the transform adds one."""
+        """Rows by which the flow's output lags its input; the transform adds one frame."""
         self.work_columns = max(s.layers[-1].gate.stop for s in self.steps) + self.hidden * (
             max(len(s.layers) for s in self.steps) - 1
         )
@@ -150,7 +161,7 @@ class FoldedFlow:
         self.filling = 2 * max(layer.dilation for s in self.steps for layer in s.layers)
         self.overhang = self.filling + max(layer.right for s in self.steps for layer in s.layers)
         self.mel_history = (
-            self.delay + max(layer.left for s in self.steps for layer in s.layers) + scale_reach
+            self.delay + max(layer.left for s in self.steps for layer in s.layers) + scale_rows
         )
         self._scratch = threading.local()
 
@@ -158,8 +169,8 @@ class FoldedFlow:
         """Audio (batch, frames * channels) of a mel (batch, n_mels, frames), in one go."""
         batch, _, frames = mel.shape
         stream = FoldedStream(self, batch, latents)
-        tile = max(TILE // batch, _SHORTEST_TILE)
-        audio = torch.empty(batch, frames, self.channels, dtype=torch.float32)
+        tile = max(TILE // batch, _SHORTEST_TILE) * self.pair
+        audio = torch.empty(batch, frames, self.bands, dtype=torch.float32)
         by_time = audio.transpose(0, 1)
         done = 0
         for first in range(0, frames, tile):
@@ -193,12 +204,14 @@ class FoldedStream:
         self.flow = flow
         self.batch = batch
         self.latents = latents
-        self.pushed = 0  # frames of mel
-        self.begun = 0  # frames that the first coupling has seen
-        self.finished = 0  # frames that have passed the last coupling
+        self.pushed = 0
+        """Frames of mel so far."""
+        self._pushed = 0  # rows of mel
+        self._begun = 0  # rows that the first coupling has seen
+        self._unpaired: Tensor | None = None  # a frame of mel that waits for its neighbour
         history = flow.history * batch
         with torch.inference_mode(False):  # as in `FoldedFlow.buffer`
-            self._mel = torch.zeros(flow.mel_history * batch, flow.n_mels + 1, dtype=flow.dtype)
+            self._mel = torch.zeros(flow.mel_history * batch, flow.row_mels + 1, dtype=flow.dtype)
             self._values = [
                 torch.zeros(history, flow.channels, dtype=torch.float32) for _ in flow.steps
             ]
@@ -206,7 +219,7 @@ class FoldedStream:
                 torch.zeros(history, flow.work_columns, dtype=flow.dtype) for _ in flow.steps
             ]
             self._exact_mel = torch.zeros(
-                (flow.mel_history * batch) if flow.scale is not None else 0,
+                (flow.mel_history * flow.pair * batch) if flow.scale is not None else 0,
                 flow.n_mels,
                 dtype=torch.float32,
             )
@@ -221,56 +234,91 @@ class FoldedStream:
             final: nothing comes after it; all blocks come out.
         """
         flow, batch = self.flow, self.batch
-        new = mel.shape[2]
-        start, self.pushed = self.pushed, self.pushed + new
-        mel_rows = self._with_mel(mel)
-        origin = start - flow.mel_history  # the frame of the first row
-        end = self.pushed if final else max(self.pushed - flow.wait, 0)
-        first = self.begun
-        self.begun = end
+        self.pushed += mel.shape[2]
+        if self._unpaired is not None:
+            mel, self._unpaired = torch.cat([self._unpaired, mel], dim=2), None
+        if mel.shape[2] % flow.pair and not final:
+            mel, self._unpaired = mel[:, :, :-1], mel[:, :, -1:].clone()
+        missing = -mel.shape[2] % flow.pair  # a frame at the end, which counts as zeros
+        start = self._pushed
+        self._pushed += (mel.shape[2] + missing) // flow.pair
+        mel_rows = self._with_mel(mel, missing)
+        origin = start - flow.mel_history  # the first row
+        end = self._pushed if final else max(self._pushed - flow.wait, 0)
+        first = self._begun
+        self._begun = end
         rows = (flow.history + end - first + flow.overhang) * batch
         values = flow.buffer("values0", rows, flow.channels, torch.float32)
         if end > first:
-            z = self.latents(first, end - first)
             into = values[flow.history * batch : (flow.history + end - first) * batch]
-            into.view(end - first, batch, flow.channels).copy_(z.permute(2, 0, 1))
+            self._draw(into.view(end - first, batch, flow.channels), first, missing)
         for number, step in enumerate(flow.steps):
             values, first, end = self._invert(
-                number, step, values, first, end, mel_rows, origin, final
+                number, step, values, first, end, mel_rows, origin, final, missing
             )
         made = end - first
-        self.finished = end
         blocks = values[flow.history * batch : (flow.history + made) * batch]
+        if flow.pair > 1:
+            by_row = blocks.view(made, batch, flow.pair, flow.bands).transpose(1, 2)
+            blocks = by_row.reshape(made * flow.pair * batch, flow.bands)
+            first, end = first * flow.pair, end * flow.pair - missing * bool(made)
+            origin, made = origin * flow.pair, end - first
+            blocks = blocks[: made * batch]
         if flow.scale is not None and made:
             reach = flow.scale.reach
             context = self._scale_rows[
                 (first - reach - origin) * batch : (end + reach - origin) * batch
             ]
             blocks.mul_(flow.scale(context, batch, made))
-        return self._overlap(blocks.view(made, batch, flow.channels), final)
+        return self._overlap(blocks.view(made, batch, flow.bands), final)
 
-    def _with_mel(self, mel: Tensor) -> Tensor:
-        """Rows of the mel so far, from `mel_history` frames before the new ones on; a one last."""
+    def _draw(self, into: Tensor, first: int, missing: int) -> None:
+        """Latents of the rows (rows, batch, channels) from row `first` on."""
+        flow, (rows, batch, _) = self.flow, into.shape
+        z = self.latents(first * flow.pair, rows * flow.pair - missing).permute(2, 0, 1)
+        if flow.pair == 1:
+            into.copy_(z)
+            return
+        halves = into.view(rows, batch, flow.pair, flow.bands)
+        conditioning = flow.steps[0].parity
+        for frame in range(flow.pair):
+            own = z[frame :: flow.pair]
+            half = halves[:, :, frame ^ conditioning]
+            half[: len(own)] = own
+            half[len(own) :] = 0
+
+    def _with_mel(self, mel: Tensor, missing: int) -> Tensor:
+        """Rows of the mel so far, from `mel_history` rows before the new ones on; a one last."""
         flow, batch = self.flow, self.batch
-        new, past = mel.shape[2], flow.mel_history * batch
-        after = 0 if flow.scale is None else flow.scale.reach
-        rows = flow.buffer("mel", past + (new + flow.filling) * batch, flow.n_mels + 1, flow.dtype)
+        frames = mel.shape[2]
+        new, past = (frames + missing) // flow.pair, flow.mel_history * batch
+        rows = flow.buffer(
+            "mel", past + (new + flow.filling) * batch, flow.row_mels + 1, flow.dtype
+        )
         rows[:past] = self._mel
-        fresh = rows[past : past + new * batch].view(new, batch, flow.n_mels + 1)
-        fresh[:, :, :-1] = mel.permute(2, 0, 1)
+        fresh = rows[past : past + new * batch].view(new, batch, flow.row_mels + 1)
+        for frame in range(flow.pair):
+            own = mel[:, :, frame :: flow.pair].permute(2, 0, 1)
+            columns = slice(frame * flow.n_mels, (frame + 1) * flow.n_mels)
+            fresh[: len(own), :, columns] = own
+            fresh[len(own) :, :, columns] = 0
         fresh[:, :, -1] = 1
         self._mel.copy_(rows[new * batch : past + new * batch])
         if flow.scale is not None:
-            # Behind the end there are zeros, as before the beginning.
+            # By frames. Behind the end there are zeros, as before the beginning.
+            past *= flow.pair
             exact = flow.buffer(
-                "exact_mel", past + (new + after) * batch, flow.n_mels, torch.float32
+                "exact_mel",
+                past + (frames + missing + flow.scale.reach) * batch,
+                flow.n_mels,
+                torch.float32,
             )
             exact[:past] = self._exact_mel
-            exact[past : past + new * batch].view(new, batch, flow.n_mels).copy_(
+            exact[past : past + frames * batch].view(frames, batch, flow.n_mels).copy_(
                 mel.permute(2, 0, 1)
             )
-            exact[past + new * batch :] = 0
-            self._exact_mel.copy_(exact[new * batch : past + new * batch])
+            exact[past + frames * batch :] = 0
+            self._exact_mel.copy_(exact[frames * batch : past + frames * batch])
             self._scale_rows = exact
         return rows
 
@@ -284,14 +332,15 @@ class FoldedStream:
         mel: Tensor,
         mel_origin: int,
         final: bool,
+        missing: int,
     ) -> tuple[Tensor, int, int]:
-        """The frames [first, end) of the input through one step: (output, its first, its end).
+        """The rows [first, end) of the input through one step: (output, its first, its end).
 
-        Row ``history`` of the input, and of the output, is the first new frame.
+        Row ``history`` of the input, and of the output, is the first new one.
         """
         flow, batch = self.flow, self.batch
         half, hidden = flow.half, flow.hidden
-        origin = first - flow.history  # the frame of the first row here
+        origin = first - flow.history  # the first row here
         rows = (flow.history + end - first + flow.overhang) * batch
         past = flow.history * batch
         fresh = slice(past, past + (end - first) * batch)
@@ -369,7 +418,18 @@ class FoldedStream:
             log_scale = (log_scale / step.log_scale_bound).tanh_().mul_(step.log_scale_bound)
         moved = values[target]
         moved[:, half:].add_(shift_scale[:, :targets]).mul_(log_scale.exp_())
-        torch.mm(moved, step.unmix, out=output[past : past + (stop - begin) * batch])
+        fresh = output[past : past + (stop - begin) * batch]
+        if flow.pair == 1:
+            torch.mm(moved, step.unmix, out=fresh)
+            return output, begin, stop
+        # What conditions the next step comes first; at the end, the even frame.
+        following = flow.steps[number + 1].parity if number + 1 < len(flow.steps) else 0
+        for half_of, halves in ((step.parity, moved[:, :half]), (1 - step.parity, moved[:, half:])):
+            at_half = (half_of ^ following) * half
+            torch.mm(halves, step.unmix, out=fresh[:, at_half : at_half + half])
+        if final and missing:
+            odd = (1 ^ following) * half
+            fresh[-batch:, odd : odd + half] = 0
         return output, begin, stop
 
     def _direct(self, layer: _Layer, tapped: Tensor, condition: Tensor) -> Tensor:
@@ -438,9 +498,9 @@ class FoldedStream:
     def _overlap(self, blocks: Tensor, final: bool) -> Tensor:
         """The inverse lapped transform: blocks of bands to blocks of samples, one block later."""
         flow, batch = self.flow, self.batch
-        half, count = flow.half, blocks.shape[0]
-        raw = torch.mm(blocks.reshape(count * batch, flow.channels), flow.dct)
-        raw = raw.view(count, batch, flow.channels)
+        half, count = flow.bands // 2, blocks.shape[0]
+        raw = torch.mm(blocks.reshape(count * batch, flow.bands), flow.dct)
+        raw = raw.view(count, batch, flow.bands)
         lefts, rights = raw[:, :, :half], raw[:, :, half:]
         # At the outer ends of an utterance there is no neighbour, so a half stays as it is.
         done = lefts[:1]
@@ -579,8 +639,12 @@ def _parts(
         network, partition = coupling.conditioner, coupling.partition
         if type(network) is not GatedConvStack or network.condition is None:
             raise TypeError("a coupling's network is not a conditioned stack")
-        if type(partition) is not ChannelHalves or partition.swap:
-            raise TypeError("a coupling does not split the channels in halves")
+        if type(partition) is not type(pairs[0][1].partition):
+            raise TypeError("some couplings split channels, and some frames")
+        if type(partition) is not AlternatingFrames and (
+            type(partition) is not ChannelHalves or partition.swap
+        ):
+            raise TypeError("a coupling splits neither the channels in halves nor the frames")
         if not all(isinstance(layer, nn.Conv1d) for layer in network.dilated):
             raise TypeError("separable convolutions are not folded")
     return transform, scale, pairs  # type: ignore[return-value]
@@ -682,4 +746,5 @@ def _fold(
         output_bias=-skip_bias.to(dtype),
         log_scale_bound=coupling.log_scale_bound,
         unmix=mixing.inverse_matrix().detach().float().T.contiguous(),
+        parity=getattr(coupling.partition, "parity", 0),
     )

@@ -302,8 +302,9 @@ class WaveGlow(Vocoder):
         if n_late_group:
             reach, ahead = reach + 2, ahead + 2  # what `AnotherSize` itself looks at
         lap = int(squeeze == "lapped")  # half a block into each neighbour
+        neighbour = int("frames" in splits)  # a pair of frames may be made as one
         past, future = (
-            max(scale_reach, math.ceil(steps / self.steps_per_frame)) + lap
+            max(scale_reach + neighbour, math.ceil(steps / self.steps_per_frame)) + lap
             for steps in (reach, ahead)
         )
         if self.upsampling is not None:
@@ -429,11 +430,14 @@ class WaveGlow(Vocoder):
             return super()._renderer(noise, temperature)
         example = torch.zeros(1, self.mel_spec.n_mels, 1)
         stream = FoldedStream(folded, 1, self._drawing(example, noise, temperature))
+        early: list[Tensor] = []  # where frames come in pairs, one may come before its time
 
         def render(window: Tensor, start: int, first: int, last: int) -> Tensor:
             end = start + window.shape[2]
             fresh = window[:, :, stream.pushed - start :]
-            return stream.push(fresh, last == end).transpose(0, 1).reshape(1, -1)
+            made = torch.cat([*early, stream.push(fresh, last == end)])
+            early[:] = [made[last - first :]]
+            return made[: last - first].transpose(0, 1).reshape(1, -1)
 
         return (0, self._context_frames[1]), render
 
