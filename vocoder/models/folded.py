@@ -418,18 +418,18 @@ class FoldedStream:
             log_scale = (log_scale / step.log_scale_bound).tanh_().mul_(step.log_scale_bound)
         moved = values[target]
         moved[:, half:].add_(shift_scale[:, :targets]).mul_(log_scale.exp_())
-        fresh = output[past : past + (stop - begin) * batch]
+        unmixed = output[past : past + (stop - begin) * batch]
         if flow.pair == 1:
-            torch.mm(moved, step.unmix, out=fresh)
+            torch.mm(moved, step.unmix, out=unmixed)
             return output, begin, stop
         # What conditions the next step comes first; at the end, the even frame.
         following = flow.steps[number + 1].parity if number + 1 < len(flow.steps) else 0
         for half_of, halves in ((step.parity, moved[:, :half]), (1 - step.parity, moved[:, half:])):
             at_half = (half_of ^ following) * half
-            torch.mm(halves, step.unmix, out=fresh[:, at_half : at_half + half])
+            torch.mm(halves, step.unmix, out=unmixed[:, at_half : at_half + half])
         if final and missing:
             odd = (1 ^ following) * half
-            fresh[-batch:, odd : odd + half] = 0
+            unmixed[-batch:, odd : odd + half] = 0
         return output, begin, stop
 
     def _direct(self, layer: _Layer, tapped: Tensor, condition: Tensor) -> Tensor:
