@@ -422,6 +422,7 @@ class Page:
 
     def __init__(self, url: str, recording: Path) -> None:
         from selenium import webdriver
+        from selenium.common.exceptions import SessionNotCreatedException
         from selenium.webdriver.chrome.service import Service
 
         options = webdriver.ChromeOptions()
@@ -443,7 +444,10 @@ class Page:
         options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
         # Named, so that selenium does not look for a driver on the network.
         service = Service(shutil.which("chromedriver"))
-        self.driver = webdriver.Chrome(options=options, service=service)
+        try:
+            self.driver = webdriver.Chrome(options=options, service=service)
+        except SessionNotCreatedException:  # on a busy machine Chromium may start too late
+            self.driver = webdriver.Chrome(options=options, service=Service(service.path))
         self.driver.get(url)
         self.until(lambda: self.all("#say-text textarea"))
 
