@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -124,8 +125,9 @@ def draw(groups: dict[str, Any]) -> None:
         unit = f", {told['unit']}" if told["unit"] else ""
         axes.set_title(f"{told['title']}{unit} {arrow}", fontsize="medium")
         axes.set_xscale("log")
-        ticks = sorted({p["minutes"] for g in groups.values() for p in g["points"]})
-        axes.set_xticks(ticks, [f"{tick:.0f}" for tick in ticks])
+        longest = max(p["minutes"] for g in groups.values() for p in g["points"])
+        ticks = [5 * 2**n for n in range(int(math.log2(max(longest, 5) / 5)) + 1)]
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.minorticks_off()
         axes.grid(color="0.9")
         axes.set_axisbelow(True)
