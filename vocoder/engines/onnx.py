@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import math
 import os
 import warnings
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch.nn import functional as F
 from vocoder.audio import MelSpec, check_mel
 from vocoder.flows import Bijection, InvertibleConv1x1, PLUConv1x1
 from vocoder.models import Noise, WaveGlow
+from vocoder.models.base import check_temperature
 from vocoder.whole_files import write_whole
 
 OPSET = 18
@@ -178,8 +178,7 @@ class OnnxVocoder:
         if not isinstance(mel, np.ndarray):
             raise TypeError(f"mel is a {type(mel).__name__}: give a numpy array")
         check_mel(torch.from_numpy(np.array(mel)), self.mel_spec)
-        if not (math.isfinite(temperature) and temperature >= 0):
-            raise ValueError(f"temperature is {temperature}: it must be a number from 0 up")
+        check_temperature(temperature)
         batch = mel if mel.ndim == 3 else mel[None]
         noise = Noise(seed).normal(0, batch.shape[2], self.mel_spec.hop_length).numpy()
         noise = np.broadcast_to(noise * np.float32(temperature), (len(batch), *noise.shape))

@@ -150,7 +150,7 @@ class Vocoder(nn.Module, ABC):
             ValueError: temperature, seed or lengths are out of range.
         """
         frames = self._checked(mel)
-        _check_temperature(temperature)
+        check_temperature(temperature)
         noise = Noise(_fresh_seed() if seed is None else seed)
         batch = frames if frames.ndim == 3 else frames.unsqueeze(0)
         sizes = _checked_lengths(lengths, batch)
@@ -179,7 +179,7 @@ class Vocoder(nn.Module, ABC):
         Yields:
             (samples,) float32 in [-1, 1], of the same kind as the chunk of mel that completed it.
         """
-        _check_temperature(temperature)
+        check_temperature(temperature)
         noise = Noise(_fresh_seed() if seed is None else seed)
         (past, ahead), make = self._renderer(noise, temperature)
         held: Tensor | None = None  # frames that are not done with; the first has index `start`
@@ -360,7 +360,12 @@ def _like(original: Array, result: Tensor) -> Array:
     return result.detach().cpu().numpy()
 
 
-def _check_temperature(temperature: float) -> None:
+def check_temperature(temperature: float) -> None:
+    """Refuses what no noise can be scaled by.
+
+    Raises:
+        ValueError: the temperature is negative, infinite or no number.
+    """
     if not (math.isfinite(temperature) and temperature >= 0):
         raise ValueError(
             f"temperature is {temperature}: it must be a number from 0 up, usually to 1"
