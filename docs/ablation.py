@@ -1,10 +1,10 @@
-"""Writes the tables and the picture of the architecture study from ablation.json.
+"""Writes the tables and the picture of a study of variants from ablation/<study>.json.
 
-    python docs/ablation.py [--folder docs]
+    python docs/ablation.py frames [--folder docs]
 
-recipes/ljspeech/ablation/run.py measures, writes ablation.json and calls this. ablation.md is made
-if it is not there; of one that is, only what stands between the markers changes, and tables.py does
-that too.
+recipes/ljspeech/ablation/run.py measures, writes that file and calls this. ablation.md is made if it
+is not there; of one that is, only what stands between the markers changes, and tables.py does that
+too.
 """
 
 from __future__ import annotations
@@ -26,35 +26,33 @@ from vocoder.evaluation.copy_synthesis import estimate
 from vocoder.whole_files import write_whole
 
 DOCS = Path(__file__).parent
-DEFAULT = "default"
+BASE = "base"
 QUALITY = ("log_likelihood", "stoi", "pesq", "log_mel_distance")
 TITLES = {
     "log_likelihood": "log-likelihood",
     **{name: METRICS[name].title for name in QUALITY[1:]},
 }
 DECIMALS = {"log_likelihood": 3, "stoi": 3, "pesq": 2, "log_mel_distance": 3}
-PAGE = """# What was tried: variants of the default flow
+PAGE = """# What was tried: variants of the flow
 
 Every variant is a file of [recipes/ljspeech/ablation](../recipes/ljspeech/ablation) that states its
-difference from the default. All were trained for the same time on the same speech and are judged by
-copy synthesis of the same held-out test utterances.
+difference from the base of its study. All of a study were trained for the same time on the same
+speech and are judged by copy synthesis of the same held-out test utterances.
 
-<!-- ablation:begin -->
-<!-- ablation:end -->
+<!-- {study}:begin -->
+<!-- {study}:end -->
 
-![quality against cost](ablation.png)
+![quality against cost](ablation/{study}.png)
 
 ## The spectral term: its price in nats and what it buys
 
-<!-- ablation-objective:begin -->
-<!-- ablation-objective:end -->
+<!-- {study}-objective:begin -->
+<!-- {study}-objective:end -->
 
-## Temperature, and temperature by band, of the default
+## Temperature, and temperature by band, of the base
 
-<!-- ablation-temperature:begin -->
-<!-- ablation-temperature:end -->
-
-## What was learnt
+<!-- {study}-temperature:begin -->
+<!-- {study}-temperature:end -->
 """
 
 
@@ -81,10 +79,15 @@ def ordered(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     return sorted(runs, key=lambda run: mean(run, by) or 0.0, reverse=True)
 
 
+def base_of(runs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The run that the others are compared with, once it is there."""
+    return next((run for run in runs if run["name"] == BASE), None)
+
+
 def ablation_table(result: Mapping[str, Any]) -> str:
-    """All variants, with their paired differences from the default, and what failed."""
+    """All variants, with their paired differences from the base, and what failed."""
     runs = ordered(result)
-    default = next((run for run in runs if run["name"] == DEFAULT), None)
+    base = base_of(runs)
     shown = measured(runs)
     headings = ["variant", "change", "parameters", "GMAC/s", "steps", "audio seen"]
     headings += [f"{TITLES[name]}" for name in shown]
@@ -94,7 +97,7 @@ def ablation_table(result: Mapping[str, Any]) -> str:
         cells = [name_of(run), change(run), f"{run['parameters'] / 1e6:.1f}M"]
         cells += [f"{run['gmac_per_audio_second']:.2f}", f"{run['steps']:,}"]
         cells.append(f"{run['audio_seconds']:,.0f} s")
-        cells += [with_difference(run, default, name) for name in shown]
+        cells += [with_difference(run, base, name) for name in shown]
         cells += [f"{run['times_real_time_per_core']:.0f}", str(run["look_ahead_frames"])]
         lines.append(cells)
     for failure in result["failures"]:
@@ -114,8 +117,8 @@ def caption(runs: Sequence[Mapping[str, Any]]) -> str:
         f"for each, validation included ({min(shares):.0%} to {max(shares):.0%} of the time by the "
         f"clock), {facts['precision']}; commit {', '.join(commits)}. Copy synthesis of "
         f"{len(first['test'])} test utterances at temperature {first['temperature']:g}; in "
-        "brackets the mean paired difference from the default with its 95 % interval over "
-        "utterances. That leaves the chance of training aside: for it compare seed-1 with default. "
+        "brackets the mean paired difference from the base with its 95 % interval over "
+        "utterances. That leaves the chance of training aside: for it compare seed-1 with base. "
         "Log-likelihood in nats per sample of 16-bit audio in [-1, 1], dequantised; GMAC/s: 1e9 "
         "multiply-accumulates per second of audio; × real time: on one core, beside whatever else "
         "it was doing; look-ahead in mel frames."
@@ -154,7 +157,7 @@ def spectral_weight(run: Mapping[str, Any]) -> float:
 
 
 def temperature_table(result: Mapping[str, Any]) -> str:
-    """The default at several temperatures, and with factors by band."""
+    """The base at several temperatures, and with factors by band."""
     rows = result["temperatures"]
     if not rows:
         return "Not measured yet."
@@ -198,9 +201,10 @@ def interval(found: Mapping[str, Any], decimals: int, sign: str) -> str:
 
 def name_of(run: Mapping[str, Any]) -> str:
     """A variant's name, with a link to its file."""
-    if run["name"] == DEFAULT:
-        return f"**[{DEFAULT}](../recipes/ljspeech/config/lapped.yaml)**"
-    return f"[{run['name']}](../recipes/ljspeech/ablation/{run['name']}.yaml)"
+    folder = f"../recipes/ljspeech/ablation/{run['settings']['study']}"
+    if run["name"] == BASE:
+        return f"**[{BASE}]({folder}/study.yaml)**"
+    return f"[{run['name']}]({folder}/{run['name']}.yaml)"
 
 
 def change(run: Mapping[str, Any]) -> str:
@@ -224,9 +228,9 @@ def markdown(headings: Sequence[str], lines: Sequence[Sequence[str]], text_colum
 
 
 def picture(result: Mapping[str, Any]) -> bytes:
-    """A PNG: every measure against cost, and below it the paired differences from the default."""
+    """A PNG: every measure against cost, and below it the paired differences from the base."""
     runs = ordered(result)
-    default = next((run for run in runs if run["name"] == DEFAULT), None)
+    base = base_of(runs)
     shown = measured(runs)
     below = 0.8 + 0.24 * len(runs)
     figure = Figure(figsize=(3.4 * len(shown) + 1.4, 3.4 + below), layout="constrained")
@@ -236,10 +240,10 @@ def picture(result: Mapping[str, Any]) -> bytes:
         cost, differences = panels[:, column]
         for index, run in enumerate(runs):
             style = {"color": f"C{index % 10}", "marker": "osD^v<>PX"[index // 10 % 9]}
-            if run is default:
+            if run is base:
                 style = {"color": "black", "marker": "*", "markersize": 13}
             cost.plot(run["gmac_per_audio_second"], mean(run, name), linestyle="", **style)
-            if default is None or (found := estimate(paired(run, default, name)))["mean"] is None:
+            if base is None or (found := estimate(paired(run, base, name)))["mean"] is None:
                 continue
             half = 0 if found["upper"] is None else found["upper"] - found["mean"]
             differences.errorbar(found["mean"], -index, xerr=half, linestyle="", **style)
@@ -248,7 +252,7 @@ def picture(result: Mapping[str, Any]) -> bytes:
         cost.set_xlabel("GMAC per second of audio")
         cost.margins(0.12)
         differences.axvline(0, color="0.6", linewidth=0.8)
-        differences.set_xlabel("difference from the default, 95 %")
+        differences.set_xlabel("difference from the base, 95 %")
         differences.set_yticks(range(0, -len(runs), -1), [run["name"] for run in runs])
         differences.set_ylim(0.7 - len(runs), 0.7)
         if column:
@@ -262,23 +266,23 @@ def picture(result: Mapping[str, Any]) -> bytes:
     return content.getvalue()
 
 
-TABLES = {
-    "ablation": ("ablation.json", ablation_table),
-    "ablation-objective": ("ablation.json", objective_table),
-    "ablation-temperature": ("ablation.json", temperature_table),
-}
+def tables(study: str) -> filling.Tables:
+    """The tables of a study, whose files are found from the folder of the documents."""
+    made = {"": ablation_table, "-objective": objective_table, "-temperature": temperature_table}
+    return {f"{study}{ending}": (f"ablation/{study}.json", make) for ending, make in made.items()}
 
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description="Write the tables of the architecture study.")
-    parser.add_argument("--folder", type=Path, default=DOCS, help="of ablation.json, .md and .png")
-    folder = parser.parse_args().folder
-    page = folder / "ablation.md"
-    text = page.read_text(encoding="utf-8") if page.exists() else PAGE
-    write_whole(page, filling.filled(text, TABLES, folder).encode())
-    result = json.loads((folder / "ablation.json").read_text(encoding="utf-8"))
-    write_whole(folder / "ablation.png", picture(result))
+    parser = argparse.ArgumentParser(description="Write the tables of a study of variants.")
+    parser.add_argument("study", help="whose ablation/<study>.json is in the folder")
+    parser.add_argument("--folder", type=Path, default=DOCS, help="of ablation.md and ablation/")
+    given = parser.parse_args()
+    page, study = given.folder / "ablation.md", given.study
+    text = page.read_text(encoding="utf-8") if page.exists() else PAGE.format(study=study)
+    write_whole(page, filling.filled(text, tables(study), given.folder).encode())
+    result = json.loads((given.folder / "ablation" / f"{study}.json").read_text(encoding="utf-8"))
+    write_whole(given.folder / "ablation" / f"{study}.png", picture(result))
 
 
 if __name__ == "__main__":

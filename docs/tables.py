@@ -237,7 +237,11 @@ def tones_table(groups: Mapping[str, Any]) -> str:
 
 
 TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
-    **{name: (f"docs/{file}", make) for name, (file, make) in ablation.TABLES.items()},
+    **{
+        name: (f"docs/{file}", make)
+        for study in ("bands", "frames")
+        for name, (file, make) in ablation.tables(study).items()
+    },
     "benchmark": ("docs/benchmark.json", benchmark_table),
     "engines": ("docs/benchmark.json", engines_table),
     "streaming": ("docs/streaming.json", streaming_table),

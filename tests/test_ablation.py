@@ -23,9 +23,12 @@ from vocoder.training.recipe import parser
 
 ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "recipes" / "ljspeech" / "ablation"
-NAMES = sorted(path.stem for path in STUDY.glob("*.yaml") if path.stem != "study")
+STUDIES = sorted(path.parent.name for path in STUDY.glob("*/study.yaml"))
+VARIANTS = sorted(
+    (path.parent.name, path.stem) for path in STUDY.glob("*/*.yaml") if path.stem != "study"
+)
 CHEAPER = {"frames-narrow", "separable"}
-"""Variants that are meant to cost less than the default."""
+"""Variants that are meant to cost less than the base."""
 
 
 @pytest.fixture
@@ -44,7 +47,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
 def given(run: ModuleType, folder: Path, *words: str) -> argparse.Namespace:
     runs = ["--runs", str(folder / "runs"), "--out", str(folder / "out")]
     found: argparse.Namespace = run.options(
-        ["--data", "sample", "--minutes", "0.02", *runs, *words]
+        ["frames", "--data", "sample", "--minutes", "0.02", *runs, *words]
     )
     return found
 
@@ -52,33 +55,35 @@ def given(run: ModuleType, folder: Path, *words: str) -> argparse.Namespace:
 # -- variants ----------------------------------------------------------------------------------
 
 
-def test_every_variant_builds_and_costs_what_the_default_does(
-    scripts: SimpleNamespace, tmp_path: Path
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_variant_builds_and_costs_what_the_base_does(
+    scripts: SimpleNamespace, tmp_path: Path, study: str
 ) -> None:
     arguments = given(scripts.run, tmp_path, "--model.init_args.mel_spec", "speech-16k")
+    arguments.study = study
     recipe = parser(scripts.job.Variant(arguments))
     costs = {}
-    for name in ["default", *NAMES]:
+    for name in scripts.run.variants(study):
         config = recipe.parse_args(scripts.run.recipe_words(arguments, name))
-        for key, value in scripts.run.difference(name).items():
+        for key, value in scripts.run.difference(study, name).items():
             assert config[key] == value, f"{name}: {key}"
         made = recipe.instantiate(config)
         assert isinstance(made.model, WaveGlow)
         assert isinstance(made.objective, Objective)
         costs[name] = scripts.job.cost(made.model)
-    assert costs["default"] == pytest.approx(0.556e9, rel=0.01)
+    base = costs["base"]
+    assert base == pytest.approx({"bands": 0.556e9, "frames": 0.318e9}[study], rel=0.01)
     for name, cost in costs.items():
-        assert name in CHEAPER or cost == pytest.approx(costs["default"], rel=0.06), name
-    assert costs["separable"] < 0.65 * costs["default"]
+        assert cost < 0.65 * base if name in CHEAPER else cost == pytest.approx(base, rel=0.06), name
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("study, name", VARIANTS)
 def test_every_variant_says_what_it_asks_and_states_a_difference(
-    scripts: SimpleNamespace, name: str
+    scripts: SimpleNamespace, study: str, name: str
 ) -> None:
-    assert (STUDY / f"{name}.yaml").read_text().startswith("# ")
-    assert scripts.run.question(name).endswith((".", "?"))
-    assert 1 <= len(scripts.run.difference(name)) <= 3
+    assert (STUDY / study / f"{name}.yaml").read_text().startswith("# ")
+    assert scripts.run.question(study, name).endswith((".", "?"))
+    assert 1 <= len(scripts.run.difference(study, name)) <= 3
 
 
 # -- the runner --------------------------------------------------------------------------------
@@ -87,8 +92,8 @@ def test_every_variant_says_what_it_asks_and_states_a_difference(
 def test_the_study_runs_skips_what_is_done_and_records_failures(
     scripts: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Plain blocks have no bands, so that variant fails by an option that the default takes.
-    words = ["--only", "blocks", "default", "--utterances", "1"]
+    # Plain blocks have no bands, so that variant fails by an option that the base takes.
+    words = ["--only", "blocks", "base", "--utterances", "1"]
     for option, value in {
         "model.init_args.mel_spec": "speech-16k",
         "model.init_args.n_flows": "2",
@@ -103,11 +108,11 @@ def test_the_study_runs_skips_what_is_done_and_records_failures(
     arguments = given(scripts.run, tmp_path, *words)
     assert scripts.run.run(arguments) == 0
     out = capsys.readouterr().out
-    assert "default: finished" in out
+    assert "base: finished" in out
     assert "blocks: failed" in out
-    result = json.loads((tmp_path / "out" / "ablation.json").read_text())
+    result = json.loads((tmp_path / "out" / "ablation" / "frames.json").read_text())
     (row,) = result["runs"]
-    assert row["name"] == "default"
+    assert row["name"] == "base"
     assert row["steps"] > 0
     # The end comes between two steps, and steps are short here.
     assert 1.2 <= row["processor_seconds"] < 4
@@ -118,11 +123,11 @@ def test_the_study_runs_skips_what_is_done_and_records_failures(
     assert "band_temperature" in failure["message"]
     page = (tmp_path / "out" / "ablation.md").read_text()
     assert "failed: train.py" in page
-    assert (tmp_path / "out" / "ablation.png").stat().st_size > 5000
+    assert (tmp_path / "out" / "ablation" / "frames.png").stat().st_size > 5000
     # The same command has nothing left to do, and another one does not take these for its own.
     assert scripts.run.run(arguments) == 0
     out = capsys.readouterr().out
-    assert "default: finished before" in out
+    assert "base: finished before" in out
     assert "blocks: failed before" in out
     assert "starts" not in out
     arguments.minutes = 1.0
@@ -211,10 +216,10 @@ def test_the_clock_counts_work_and_not_waiting(scripts: SimpleNamespace) -> None
 def row(name: str, weight: float | None, likelihood: float, pesq: float) -> dict[str, Any]:
     """A finished run of two utterances, around the means that are given."""
     objective: dict[str, Any] = {"class_path": "a.MaximumLikelihood"}
-    changes: dict[str, Any] = {} if name == "default" else {"objective.class_path": "a.M"}
+    changes: dict[str, Any] = {} if name == "base" else {"objective.class_path": "a.M"}
     if weight is not None:
         objective = {"class_path": "a.LikelihoodAndSpectral", "init_args": {"weight": weight}}
-        changes = {} if name == "default" else {"objective.init_args.weight": weight}
+        changes = {} if name == "base" else {"objective.init_args.weight": weight}
     if name == "flows-4":
         changes = {"model.init_args.n_flows": 4, "model.init_args.mixing": ["even-odd", "x|y"]}
     test = [
@@ -225,7 +230,7 @@ def row(name: str, weight: float | None, likelihood: float, pesq: float) -> dict
         "name": name,
         "difference": changes,
         "objective": objective,
-        "settings": {"minutes": 15.0},
+        "settings": {"study": "frames", "minutes": 15.0},
         "facts": {"data": "speech", "hardware": "CPU", "precision": "32", "commit": "abc"},
         "parameters": 8_850_000,
         "gmac_per_audio_second": 0.556,
@@ -242,14 +247,15 @@ def row(name: str, weight: float | None, likelihood: float, pesq: float) -> dict
 
 def test_the_tables_say_what_was_measured(scripts: SimpleNamespace, tmp_path: Path) -> None:
     runs = [
-        row("default", 1.5, 4.9, 1.8),
+        row("base", 1.5, 4.9, 1.8),
         row("likelihood", None, 5.0, 1.3),
         row("flows-4", 1.5, 4.8, 1.9),
     ]
-    result = {"runs": runs, "failures": [{"name": "plu", "message": "too slow"}]}
+    failure = {"name": "plu", "message": "too slow", "settings": {"study": "frames"}}
+    result = {"runs": runs, "failures": [failure]}
     table = scripts.ablation.ablation_table(result).splitlines()
     names = [line.split("]")[0] for line in table[2:6]]
-    assert names == ["| [flows-4", "| **[default", "| [likelihood", "| [plu"]  # best PESQ first
+    assert names == ["| [flows-4", "| **[base", "| [likelihood", "| [plu"]  # best PESQ first
     assert "n_flows 4; mixing even-odd, x\\|y" in table[2]
     assert "1.90 (+0.10 ± 0.00)" in table[2]
     assert "4.800 (-0.100 ± 0.000)" in table[2]
@@ -271,16 +277,17 @@ def test_the_tables_say_what_was_measured(scripts: SimpleNamespace, tmp_path: Pa
 def test_the_page_keeps_its_prose(
     scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = {"runs": [row("default", 1.5, 4.9, 1.8)], "failures": [], "temperatures": []}
-    (tmp_path / "ablation.json").write_text(json.dumps(result))
-    monkeypatch.setattr(sys, "argv", ["ablation.py", "--folder", str(tmp_path)])
+    result = {"runs": [row("base", 1.5, 4.9, 1.8)], "failures": [], "temperatures": []}
+    (tmp_path / "ablation").mkdir()
+    (tmp_path / "ablation" / "frames.json").write_text(json.dumps(result))
+    monkeypatch.setattr(sys, "argv", ["ablation.py", "frames", "--folder", str(tmp_path)])
     scripts.ablation.main()
     page = tmp_path / "ablation.md"
     page.write_text(page.read_text() + "\nWidth pays.\n")
     result["runs"].append(row("likelihood", None, 5.0, 1.3))
-    (tmp_path / "ablation.json").write_text(json.dumps(result))
+    (tmp_path / "ablation" / "frames.json").write_text(json.dumps(result))
     scripts.ablation.main()
     text = page.read_text()
     assert text.endswith("\nWidth pays.\n")
     assert text.count("[likelihood](") == 1
-    assert text.count("<!-- ablation:begin -->") == 1
+    assert text.count("<!-- frames:begin -->") == 1

@@ -34,9 +34,10 @@ Weights = Literal["trained", "random"]
 LAPPED_FLOW: Mapping[str, Any] = {
     "squeeze": "lapped",
     "n_group": 256,
-    "n_flows": 8,
+    "n_flows": 4,
     "n_early_every": 0,
-    "channels": 192,
+    "split": "frames",
+    "channels": 280,
     "n_layers": 3,
     "mixing": ["even-odd", "half-swap"],
     "conditional_scale": True,

@@ -15,11 +15,12 @@ import yaml
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.trainer.states import RunningStage
 from run import (
-    DEFAULT,
+    BASE,
     RECIPE,
     TEMPERATURE_CURVES,
     TEMPERATURES,
     difference,
+    folder,
     question,
     recipe_words,
     settings,
@@ -109,8 +110,8 @@ class Variant(Recipe):
             run / "result.json",
             {
                 "name": name,
-                "question": question(name),
-                "difference": difference(name),
+                "question": question(self.given.study, name),
+                "difference": difference(self.given.study, name),
                 "settings": settings(self.given, name),
                 "objective": config["objective"],
                 "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -181,14 +182,14 @@ def score(
 
 
 def temperatures(given: argparse.Namespace) -> int:
-    """Measure temperatures, and temperatures by band, on the trained default."""
+    """Measure temperatures, and temperatures by band, on the trained base."""
     recipe = Variant(given)
     options = parser(recipe)
-    config = options.parse_args(recipe_words(given, DEFAULT))
+    config = options.parse_args(recipe_words(given, BASE))
     _, data = recipe.build(options.instantiate(config), config)
     data.prepare_data()
     data.setup()
-    model = load_checkpoint(given.runs / DEFAULT / "model")
+    model = load_checkpoint(folder(given, BASE) / "model")
     assert isinstance(model, WaveGlow)
     rows = []
     for temperature, curve in TEMPERATURE_CURVES:
@@ -197,7 +198,7 @@ def temperatures(given: argparse.Namespace) -> int:
         scores = score(shaped, data, given.utterances, temperature)
         rows.append({"temperature": temperature, "band_temperature": curve, "test": scores["test"]})
     write_json(
-        given.runs / TEMPERATURES / "result.json",
+        folder(given, TEMPERATURES) / "result.json",
         {"name": TEMPERATURES, "settings": settings(given, TEMPERATURES), "rows": rows},
     )
     return 0
