@@ -33,6 +33,10 @@ TITLES = {
     **{name: METRICS[name].title for name in QUALITY[1:]},
 }
 DECIMALS = {"log_likelihood": 3, "stoi": 3, "pesq": 2, "log_mel_distance": 3}
+TONES = (
+    " Tone excess: how far tones at multiples of half the frame rate stand out of the mean spectrum "
+    "of all test utterances."
+)
 PAGE = """# What was tried: variants of the flow
 
 Every variant is a file of [recipes/ljspeech/ablation](../recipes/ljspeech/ablation) that states its
@@ -91,13 +95,18 @@ def ablation_table(result: Mapping[str, Any]) -> str:
     shown = measured(runs)
     headings = ["variant", "change", "parameters", "GMAC/s", "steps", "audio seen"]
     headings += [f"{TITLES[name]}" for name in shown]
-    headings += ["× real time", "look-ahead"]
+    # The first study was made before this was measured.
+    tones = any("tone_excess_db" in run for run in runs)
+    headings += ["tone excess", "× real time", "look-ahead"] if tones else ["× real time", "look-ahead"]
     lines = []
     for run in runs:
         cells = [name_of(run), change(run), f"{run['parameters'] / 1e6:.1f}M"]
         cells += [f"{run['gmac_per_audio_second']:.2f}", f"{run['steps']:,}"]
         cells.append(f"{run['audio_seconds']:,.0f} s")
         cells += [with_difference(run, base, name) for name in shown]
+        if tones:
+            excess = run.get("tone_excess_db")
+            cells.append("" if excess is None else f"{excess:.1f} dB")
         cells += [f"{run['times_real_time_per_core']:.0f}", str(run["look_ahead_frames"])]
         lines.append(cells)
     for failure in result["failures"]:
@@ -122,6 +131,7 @@ def caption(runs: Sequence[Mapping[str, Any]]) -> str:
         "Log-likelihood in nats per sample of 16-bit audio in [-1, 1], dequantised; GMAC/s: 1e9 "
         "multiply-accumulates per second of audio; × real time: on one core, beside whatever else "
         "it was doing; look-ahead in mel frames."
+        + (TONES if any("tone_excess_db" in run for run in runs) else "")
     )
 
 

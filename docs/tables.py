@@ -230,7 +230,7 @@ def tones_table(groups: Mapping[str, Any]) -> str:
         blocks.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
         blocks.append(
             f"{name}, in {group['dtype']}: {group['recordings']} recordings, "
-            f"{group['seconds']:.0f} s. Tone excess at multiples of {group['frame_rate']:g} Hz; "
+            f"{group['seconds']:.0f} s. Tone excess at multiples of {group['spacing']:g} Hz; "
             f"the recordings themselves: {group['natural_tone_excess_db']:.1f} dB."
         )
     return "\n\n".join(blocks)

@@ -43,7 +43,8 @@ def measure(
     paths = find_recordings(directory)[:limit]
     recordings = [vocoder.read_audio(path, rate)[0] for path in paths]
     mels = [model.mel(recording) for recording in recordings]
-    spacing = rate / hop
+    # What repeats every two frames has tones at the multiples of half their rate: both count.
+    spacing = rate / (2 * hop)
     rows = []
     with tqdm(total=len(TEMPERATURES) * len(strengths), unit="rows", disable=None) as bar:
         for temperature in TEMPERATURES:
@@ -74,7 +75,7 @@ def measure(
         "dtype": str(dtype).removeprefix("torch."),
         "recordings": len(recordings),
         "seconds": sum(map(len, recordings)) / rate,
-        "frame_rate": spacing,
+        "spacing": spacing,
         "natural_tone_excess_db": natural,
         "machine": machine_facts(torch.device("cpu")),
         "rows": rows,

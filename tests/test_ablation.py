@@ -119,6 +119,7 @@ def test_the_study_runs_skips_what_is_done_and_records_failures(
     assert row["wall_seconds"] > 0.9 * row["processor_seconds"]
     (utterance,) = row["test"]
     assert {"utterance", "log_likelihood", "log_mel_distance"} <= utterance.keys()
+    assert -20 < row["tone_excess_db"] < 60
     (failure,) = result["failures"]
     assert "band_temperature" in failure["message"]
     page = (tmp_path / "out" / "ablation.md").read_text()
@@ -262,6 +263,9 @@ def test_the_tables_say_what_was_measured(scripts: SimpleNamespace, tmp_path: Pa
     assert "failed: too slow" in table[5]
     assert len({line.replace("\\|", "").count("|") for line in table[:6]}) == 1
     assert "90%" in table[-1].replace(" %", "%")
+    assert "tone" not in table[0]
+    with_tones = {**result, "runs": [{**run, "tone_excess_db": 6.54} for run in runs]}
+    assert "| 6.5 dB |" in scripts.ablation.ablation_table(with_tones).splitlines()[2]
     objective = scripts.ablation.objective_table(result).splitlines()
     weights = [line.split("|")[1:5] for line in objective[2:]]  # flows-4 is no objective
     assert [cell.strip() for line in weights for cell in line] == [

@@ -34,6 +34,7 @@ from vocoder.training.objectives import (
     Objective,
     multi_resolution_stft,
     phase_advance,
+    phase_coherence,
 )
 
 SAMPLE = Path(__file__).parents[1] / "recipes" / "ljspeech" / "sample"
@@ -85,13 +86,13 @@ def test_gradients_reach_every_parameter(objective: Objective) -> None:
 
 def test_the_spectral_term_alone_has_gradients_and_sets_in_at_its_start() -> None:
     audio, mel = speech()
-    objective = LikelihoodAndSpectral(weight=2.0, phase_weight=0.5, start=0.3)
+    objective = LikelihoodAndSpectral(weight=2.0, phase_weight=0.5, tone_weight=3.0, start=0.3)
     before = objective(small_flow(), audio, mel, 0.29, torch.Generator().manual_seed(0))
     assert set(before) == {"loss", "nll"}
     model = small_flow()
     after = objective(model, audio, mel, 0.3, torch.Generator().manual_seed(0))
     spectral = after["loss"] - after["nll"]
-    terms = after["stft"] + after["mel_distance"] + 0.5 * after["phase"]
+    terms = after["stft"] + after["mel_distance"] + 0.5 * after["phase"] + 3 * after["coherence"]
     torch.testing.assert_close(spectral.detach(), 2 * terms, rtol=1e-4, atol=1e-4)
     # The difference of two losses keeps the gradient of the spectral term and no other.
     (after["loss"] - objective(model, audio, mel, 0.0, torch.Generator())["loss"]).backward()
@@ -124,6 +125,41 @@ def test_phase_advance_hears_frequency_and_not_phase() -> None:
     assert shifted < 0.02  # the ends are not periodic
     # 5 Hz over a hop of 256 samples is an advance of 0.5 radians.
     assert higher == pytest.approx(1 - math.cos(2 * math.pi * 5 * 256 / 16000), abs=0.05)
+
+
+def test_energy_distances_reward_draws_for_differing() -> None:
+    audio, mel = (x.repeat(2, *[1] * (x.ndim - 1)) for x in speech())
+    model = small_flow()
+
+    def stft(energy: bool, temperature: float) -> float:
+        objective = LikelihoodAndSpectral(
+            start=0.0, energy_distance=energy, temperature=temperature, batch_fraction=1.0
+        )
+        terms = objective(model, audio, mel, 1.0, torch.Generator().manual_seed(0))
+        assert terms["loss"].isfinite()
+        return float(terms["stft"])
+
+    # Without noise both draws are the same, and their distance nothing.
+    assert stft(True, 0.0) == pytest.approx(stft(False, 0.0), rel=1e-5)
+    assert stft(True, 1.0) < stft(False, 1.0) - 0.1
+
+
+def test_phase_coherence_hears_what_repeats_and_only_that() -> None:
+    speech_, _ = speech()
+    noise = 0.1 * torch.randn(4, 64 * 256, generator=torch.Generator().manual_seed(0))
+    repeated = 0.1 * torch.randn(512, generator=torch.Generator().manual_seed(1)).repeat(4, 32)
+    assert float(phase_coherence(repeated, 512)) > 0.9  # but for the reflected ends
+    windows = 4 * (64 * 256 // 512 + 1)
+    assert float(phase_coherence(noise, 512)) == pytest.approx(1 / windows, rel=0.25)
+    assert float(phase_coherence(speech_, 512)) < 0.2
+    # Loudness does not count, and silence has no phase.
+    envelope = torch.linspace(0.01, 1, repeated.shape[-1])
+    assert float(phase_coherence(envelope * repeated, 512)) > 0.9
+    assert float(phase_coherence(torch.zeros(1, 4096), 512)) == 0
+    audio = repeated.clone().requires_grad_()
+    phase_coherence(audio, 512).backward()
+    assert audio.grad is not None
+    assert audio.grad.isfinite().all()
 
 
 # -- training ----------------------------------------------------------------------------------

@@ -51,11 +51,11 @@ class LikelihoodAndSpectral(Objective):
 
     .. math:: L = -\frac{\log p(x \mid m)}{T} + w \, \Bigl( D_{STFT}(x, \hat x)
         + w_{phase} \, D_{phase}(x, \hat x)
-        + w_{mel} \, \lVert M(x) - M(\hat x) \rVert_1 \Bigr), \qquad
+        + w_{tone} \, R(\hat x) + w_{mel} \, \lVert M(x) - M(\hat x) \rVert_1 \Bigr), \qquad
         \hat x = f^{-1}(\tau z; m), \; z \sim \mathcal N(0, I)
 
-    where the D are `multi_resolution_stft` and `phase_advance`, and M is the model's own log-mel,
-    averaged over its elements and in nats. The second term needs an inverse pass with gradients,
+    where the D are `multi_resolution_stft` and `phase_advance`, R is `phase_coherence` over two
+    frames, and M is the model's own log-mel, averaged over its elements and in nats. The second term needs an inverse pass with gradients,
     which costs about as much as the likelihood does; it is computed on a part of the batch, in
     float32. Likelihood alone spends its effort on noise; this term buys sound for some nats. Paper:
     WG-WaveNet (Hsu and Lee, 2020) trains a flow in this way.
@@ -66,6 +66,9 @@ class LikelihoodAndSpectral(Objective):
         weight: w, of all spectral terms.
         mel_weight: of the log-mel term relative to the STFT terms.
         phase_weight: of the phase advance relative to the STFT terms.
+        tone_weight: of the coherence relative to the STFT terms. Magnitudes alone let a flow give
+            every frame the same phases, which is heard as tones at multiples of the frame rate.
+        energy_distance: draw twice for half as many items, and reward what tells the draws apart.
         start: fraction of the training budget after which the term sets in: audio from an
             untrained flow has nothing to teach.
         temperature: tau.
@@ -78,6 +81,8 @@ class LikelihoodAndSpectral(Objective):
         weight: float = 1.5,
         mel_weight: float = 1.0,
         phase_weight: float = 0.0,
+        tone_weight: float = 0.0,
+        energy_distance: bool = False,
         start: float = 0.15,
         temperature: float = 0.7,
         batch_fraction: float = 0.5,
@@ -87,6 +92,8 @@ class LikelihoodAndSpectral(Objective):
         self.weight = weight
         self.mel_weight = mel_weight
         self.phase_weight = phase_weight
+        self.tone_weight = tone_weight
+        self.energy_distance = energy_distance
         self.start = start
         self.temperature = temperature
         self.batch_fraction = batch_fraction
@@ -107,22 +114,35 @@ class LikelihoodAndSpectral(Objective):
         z = z.to(log_det.dtype)
         log_prior = -0.5 * (z.square() + math.log(2 * math.pi)).sum(dim=tuple(range(1, z.ndim)))
         nll = -(log_prior + log_det).mean() / audio.shape[-1]
-        items = max(1, round(self.batch_fraction * audio.shape[0]))
-        noise = torch.randn(z[:items].shape, generator=generator, device=z.device, dtype=z.dtype)
+        draws = 2 if self.energy_distance else 1
+        items = max(1, round(self.batch_fraction * audio.shape[0]) // draws)
+        noise = torch.randn(
+            (draws * items, *z.shape[1:]), generator=generator, device=z.device, dtype=z.dtype
+        )
+        audio, mel = audio[:items].repeat(draws, 1), mel[:items].repeat(draws, 1, 1)
         inverse = model.inverse
         assert callable(inverse)
-        made = inverse(self.temperature * noise, mel[:items])
+        made = inverse(self.temperature * noise, mel)
         with torch.autocast(audio.device.type, enabled=False):
             made = made.float()
-            stft = multi_resolution_stft(made, audio[:items], self.resolutions)
+            made_mel = model.mel(made)
             nats = math.log(10) if model.mel_spec.log_base == "10" else 1.0
-            distance = nats * (model.mel(made) - mel[:items]).abs().mean()
+            stft = multi_resolution_stft(made, audio, self.resolutions)
+            distance = nats * (made_mel - mel).abs().mean()
+            if self.energy_distance:
+                (one, other), mels = made.chunk(2), made_mel.chunk(2)
+                stft = stft - 0.5 * multi_resolution_stft(one, other, self.resolutions)
+                distance = distance - 0.5 * nats * (mels[0] - mels[1]).abs().mean()
             spectral = stft + self.mel_weight * distance
             terms = {"stft": stft.detach(), "mel_distance": distance.detach()}
             if self.phase_weight:
-                phase = phase_advance(made, audio[:items], self.resolutions)
+                phase = phase_advance(made, audio, self.resolutions)
                 spectral = spectral + self.phase_weight * phase
                 terms["phase"] = phase.detach()
+            if self.tone_weight:
+                coherence = phase_coherence(made, 2 * model.mel_spec.hop_length)
+                spectral = spectral + self.tone_weight * coherence
+                terms["coherence"] = coherence.detach()
             loss = nll + self.weight * spectral
         return {"loss": loss, "nll": nll.detach(), **terms}
 
@@ -185,6 +205,32 @@ def phase_advance(
         weight = true_size**0.6 * (true_size > 1e-8)
         total = total + (weight * (1 - cosine)).sum() / weight.sum().clamp_min(1e-8)
     return total / len(resolutions)
+
+
+def phase_coherence(audio: Tensor, period: int) -> Tensor:
+    r"""How far phases repeat with a period: the power of tones at the multiples of its frequency.
+
+    .. math:: R = \operatorname{mean}_f \,
+        \Bigl| \operatorname{mean}_t \frac{S(t, f)}{|S(t, f)|} \Bigr|^2
+
+    S is the STFT at every multiple of the period, under a Hann window of two of them; the inner
+    mean is over the batch too. It is the squared mean resultant length of directional statistics:
+    1 where every phase comes back, and 1 over the number of frames where phases are random, as
+    those of speech are. A magnitude counts as 1e-4 at least, so that silence has no phase.
+
+    Args:
+        audio: (batch, samples), in [-1, 1]; at least a period.
+        period: samples. That of what repeats, or a multiple of it.
+
+    Returns:
+        a scalar in [0, 1], without unit.
+    """
+    size = 2 * period
+    window = torch.hann_window(size, device=audio.device, dtype=audio.dtype)
+    stft = torch.stft(audio, size, period, size, window, return_complex=True)
+    direction = stft / stft.abs().clamp_min(1e-4)
+    mean = direction.mean(dim=(0, 2))
+    return (mean.real.square() + mean.imag.square()).mean()
 
 
 def _stft(audio: Tensor, size: int) -> Tensor:

@@ -27,7 +27,7 @@ from run import (
     write_json,
 )
 
-from vocoder.evaluation import installed_metrics, measure
+from vocoder.evaluation import installed_metrics, measure, metrics
 from vocoder.evaluation.contenders import count_macs
 from vocoder.models import WaveGlow, load_checkpoint
 from vocoder.training.crops import SpeechData
@@ -148,12 +148,15 @@ def cost(model: WaveGlow, seconds: float = 1.0) -> float:
 def score(
     model: WaveGlow, data: SpeechData, utterances: int, temperature: float = 0.667
 ) -> dict[str, Any]:
-    """Every measure of every test utterance, and the speed of making them, in processor time."""
+    """Every measure of every test utterance, the tones of all together, and the speed of making
+    them, in processor time."""
     model = model.fused()
     held_out = data.held_out(data.split.test[:utterances])
     names = [name for name in MEASURES if name in installed_metrics()]
+    spec = model.mel_spec
     rows: list[dict[str, Any]] = []
-    made_seconds = spent = 0.0
+    everything = []
+    spent = 0.0
     with torch.no_grad():
         for index in range(len(held_out)):
             item = held_out[index]
@@ -164,20 +167,24 @@ def score(
             began = time.process_time()
             made = model.synthesize(mel, temperature)
             spent += time.process_time() - began
-            made_seconds += len(made) / model.sample_rate
+            everything.append(made)
             rows.append(
                 {
                     "utterance": item["id"],
                     "log_likelihood": float(model.log_prob(audio, mel)) / audio.numel(),
                     **measure(
-                        original, made[: len(original)], model.sample_rate, model.mel_spec, names
+                        original, made[: len(original)], spec.sample_rate, spec, names
                     ),
                 }
             )
+    audio = torch.cat(everything)
     return {
         "temperature": temperature,
         "test": rows,
-        "times_real_time_per_core": made_seconds / spent,
+        "tone_excess_db": metrics.tone_excess_db(
+            audio, spec.sample_rate, spec.sample_rate / (2 * spec.hop_length)
+        ),
+        "times_real_time_per_core": len(audio) / spec.sample_rate / spent,
     }
 
 
