@@ -2,8 +2,8 @@
 
     python docs/streaming.py
 
-writes docs/streaming.json: a row for each bundled flow of 22,050 Hz and one for the untrained flow
-of low-latency.yaml, whose speed and memory are those of a trained one. Each is measured in a process
+writes docs/streaming.json: a row for the bundled default and one for the untrained flow of
+low-latency.yaml, whose speed and memory are those of a trained one. Each is measured in a process
 of its own, since the most memory that a process has ever held cannot be set back.
 """
 
@@ -33,16 +33,15 @@ DOCS = Path(__file__).parent
 FILE = DOCS / "streaming.json"
 SPEECH = DOCS / "samples" / "english.recording.flac"
 CONFIGS = DOCS.parent / "recipes" / "ljspeech" / "config"
-BUNDLED = ("default", "fast")
-MODELS = (*BUNDLED, "low-latency")
+MODELS = ("default", "low-latency")
 CHUNK = 20  # frames, as a text-to-speech system may give them
 REPEATS = 20
 
 
 def build(name: str) -> Vocoder:
-    """A bundled flow, or an untrained one with the changes of a config file."""
-    if name in BUNDLED:
-        return vocoder.load(name)
+    """The bundled default, or an untrained flow with the changes of a config file."""
+    if name == "default":
+        return vocoder.load()
     arguments: dict[str, Any] = {}
     for file in ("lapped", name):
         config = yaml.safe_load((CONFIGS / f"{file}.yaml").read_text(encoding="utf-8"))
