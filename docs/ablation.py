@@ -2,9 +2,9 @@
 
     python docs/ablation.py frames [--folder docs]
 
-recipes/ljspeech/ablation/run.py measures, writes that file and calls this. ablation.md is made if it
-is not there; of one that is, only what stands between the markers changes, and tables.py does that
-too.
+recipes/ljspeech/ablation/run.py measures, writes that file and calls this. ablation.md is made if
+it is not there; of one that is, only what stands between the markers changes, and tables.py does
+that too.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ TITLES = {
 }
 DECIMALS = {"log_likelihood": 3, "stoi": 3, "pesq": 2, "log_mel_distance": 3}
 TONES = (
-    " Tone excess: how far tones at multiples of half the frame rate stand out of the mean spectrum "
-    "of all test utterances."
+    " Tone excess: how far tones at multiples of half the frame rate stand out of the mean "
+    "spectrum of all test utterances."
 )
 PAGE = """# What was tried: variants of the flow
 
@@ -97,7 +97,9 @@ def ablation_table(result: Mapping[str, Any]) -> str:
     headings += [f"{TITLES[name]}" for name in shown]
     # The first study was made before this was measured.
     tones = any("tone_excess_db" in run for run in runs)
-    headings += ["tone excess", "× real time", "look-ahead"] if tones else ["× real time", "look-ahead"]
+    headings += (
+        ["tone excess", "× real time", "look-ahead"] if tones else ["× real time", "look-ahead"]
+    )
     lines = []
     for run in runs:
         cells = [name_of(run), change(run), f"{run['parameters'] / 1e6:.1f}M"]

@@ -55,10 +55,16 @@ class LikelihoodAndSpectral(Objective):
         \hat x = f^{-1}(\tau z; m), \; z \sim \mathcal N(0, I)
 
     where the D are `multi_resolution_stft` and `phase_advance`, R is `phase_coherence` over two
-    frames, and M is the model's own log-mel, averaged over its elements and in nats. The second term needs an inverse pass with gradients,
-    which costs about as much as the likelihood does; it is computed on a part of the batch, in
-    float32. Likelihood alone spends its effort on noise; this term buys sound for some nats. Paper:
-    WG-WaveNet (Hsu and Lee, 2020) trains a flow in this way.
+    frames, and M is the model's own log-mel, averaged over its elements and in nats. The second
+    term needs an inverse pass with gradients, which costs about as much as the likelihood does; it
+    is computed on a part of the batch, in float32. Likelihood alone spends its effort on noise;
+    this term buys sound for some nats. Paper: WG-WaveNet (Hsu and Lee, 2020) trains a flow in this
+    way.
+
+    With `energy_distance`, D_STFT and the distance of the mels are energy distances: of two draws
+    for the same mel, half of their distance from each other is taken off, so that it pays to draw
+    and not to settle for the one sound in the middle. Paper: Gritsenko et al., "A spectral energy
+    distance for parallel speech synthesis" (2020).
 
     For models with `forward` and `inverse` (flows).
 

@@ -172,9 +172,7 @@ def score(
                 {
                     "utterance": item["id"],
                     "log_likelihood": float(model.log_prob(audio, mel)) / audio.numel(),
-                    **measure(
-                        original, made[: len(original)], spec.sample_rate, spec, names
-                    ),
+                    **measure(original, made[: len(original)], spec.sample_rate, spec, names),
                 }
             )
     audio = torch.cat(everything)

@@ -3,9 +3,9 @@
     python recipes/ljspeech/ablation/run.py frames --data data/festvox-ru --minutes 15 --jobs 2 \\
         --model.init_args.mel_spec speech-16k
 
-A study is a folder beside this file. Its base is ../config/lapped.yaml with the folder's study.yaml;
-a variant is another file of the folder, which states its difference from the base. Each is trained
-by the recipe in a process of its own, on cores of its own, and judged by the same held-out test
+A study is a folder beside this file. Its base is ../config/lapped.yaml with the folder's own
+study.yaml; a variant is another file of the folder, which states its difference from the base. Each
+is trained by the recipe in a process of its own, on cores of its own, and judged by the same held-out test
 utterances. The same command again goes on where it stopped: finished variants are skipped, failed
 ones too unless --again. Options that are not this script's go to the recipe, for all runs alike.
 Results are collected into <study>.json, from which docs/ablation.py writes the tables and draws the
@@ -57,7 +57,9 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, required=True, help="of training for each variant")
     parser.add_argument("--jobs", type=int, default=1, help="variants at the same time")
     parser.add_argument("--threads", type=int, default=1, help="threads (and cores) of each")
-    parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="folder of run folders")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/ablation"), help="folder of run folders"
+    )
     parser.add_argument(
         "--out", type=Path, default=ROOT / "docs", help="folder of ablation.md and ablation/"
     )
