@@ -5,11 +5,11 @@
 
 A study is a folder beside this file. Its base is ../config/lapped.yaml with the folder's own
 study.yaml; a variant is another file of the folder, which states its difference from the base. Each
-is trained by the recipe in a process of its own, on cores of its own, and judged by the same held-out test
-utterances. The same command again goes on where it stopped: finished variants are skipped, failed
-ones too unless --again. Options that are not this script's go to the recipe, for all runs alike.
-Results are collected into <study>.json, from which docs/ablation.py writes the tables and draws the
-picture.
+is trained by the recipe in a process of its own, on cores of its own, and judged by the same
+held-out test utterances. The same command again goes on where it stopped: finished variants are
+skipped, failed ones too unless --again. Options that are not this script's go to the recipe, for
+all runs alike. Results are collected into <study>.json, from which docs/ablation.py writes the
+tables and draws the picture.
 
 The time is that of the processor: on a machine that others use too, a run gets as much computation
 as the others, however long it waits for it. On a GPU it is that of the clock.
