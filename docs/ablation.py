@@ -97,9 +97,7 @@ def ablation_table(result: Mapping[str, Any]) -> str:
     headings += [f"{TITLES[name]}" for name in shown]
     # The first study was made before this was measured.
     tones = any("tone_excess_db" in run for run in runs)
-    headings += (
-        ["tone excess", "× real time", "look-ahead"] if tones else ["× real time", "look-ahead"]
-    )
+    headings += ["tone excess"] * tones + ["× real time", "look-ahead"]
     lines = []
     for run in runs:
         cells = [name_of(run), change(run), f"{run['parameters'] / 1e6:.1f}M"]

@@ -92,7 +92,7 @@ def bundle(
     trained = load_checkpoint(run / "model").fused()
     folder = WEIGHTS / name
     SCORES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=ROOT / "docs") as scratch:
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=ROOT / "docs") as scratch:
         trained.save(Path(scratch) / "half", torch.float16)
         halved = load_checkpoint(Path(scratch) / "half").fused()
         results = {}

@@ -44,7 +44,7 @@ def bundle(run: Path, speech: Path, statement: Path) -> Path:
     heard = json.loads(speech.read_text(encoding="utf-8"))
     folder = WEIGHTS / ACOUSTIC_NAME
     WEIGHTS.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=WEIGHTS) as scratch:
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=WEIGHTS) as scratch:
         made = load_checkpoint(run / "model").save(Path(scratch) / "half", torch.float16)
         card = model_card(report, heard, statement.read_text(encoding="utf-8"))
         write_whole(made / "MODEL_CARD.md", card.encode())
