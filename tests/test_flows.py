@@ -336,6 +336,30 @@ def test_alternating_frames_are_the_checkerboard(parity: int, time: int) -> None
         assert (one - other).abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("parity", [0, 1])
+def test_a_missing_frame_has_the_condition_of_the_last_one(parity: int) -> None:
+    condition = torch.randn(2, CONDITION, 5)
+    told = AlternatingFrames(parity).condition(condition)
+    assert told is not None
+    torch.testing.assert_close(told[:, :, -1], condition[:, :, [4, 4]].transpose(1, 2).flatten(1))
+    torch.testing.assert_close(told[:, CONDITION:, :2], condition[:, :, [1, 3]])
+
+
+@pytest.mark.parametrize("look_ahead", [None, 0, 2])
+def test_stacks_give_the_same_while_training(look_ahead: int | None) -> None:
+    """On a CPU they train by products of matrices in place of convolutions."""
+    network = perturbed(stack(4, 6, look_ahead=look_ahead))
+    x, condition = torch.randn(2, 4, 9, requires_grad=True), torch.randn(2, CONDITION, 9)
+    found = []
+    for training in (True, False):
+        network.train(training)
+        out = network(x, condition)
+        wanted = [x, *network.parameters()]
+        found.append([out, *torch.autograd.grad(out.square().sum(), wanted)])
+    for one, other in zip(*found, strict=True):
+        assert (one - other).abs().max() < 1e-10
+
+
 def test_log_det_is_float32_under_autocast() -> None:
     torch.set_default_dtype(torch.float32)
     for build, channels, time in PIECES.values():

@@ -215,14 +215,23 @@ def test_the_mel_of_a_crop_away_from_its_ends_is_that_of_the_utterance(
 
 
 def test_devices_share_batches_and_resume_where_they_stopped() -> None:
-    def batches(count: int, **sampler: int) -> list[list[int]]:
-        return list(itertools.islice(CropSampler(**sampler), count))
+    def batches(count: int, **sampler: int) -> list[list[tuple[int, int]]]:
+        return list(itertools.islice(CropSampler(crop_frames=16, **sampler), count))
 
     alone = batches(6, batch_size=4)
-    assert alone[:2] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert [index for batch in alone for index, _ in batch] == list(range(24))
+    # Odd and even lengths take turns, and all crops of a batch are of one length.
+    assert [{frames for _, frames in batch} for batch in alone] == [{16}, {15}] * 3
     shares = [batches(6, batch_size=2, rank=r, world_size=2) for r in (0, 1)]
     assert [a + b for a, b in zip(*shares, strict=True)] == alone
     assert batches(3, batch_size=4) + batches(3, batch_size=4, start=12) == alone
+
+
+def test_a_crop_of_another_length_is_of_that_length(sample: PreparedCorpus) -> None:
+    crops = Crops(sample, tuple(sample.entries), 256, 16)
+    assert crops[5, 15]["audio"].shape == (15 * 256,)
+    np.testing.assert_array_equal(crops[5]["audio"], crops[5, 16]["audio"])
+    assert not crops[5, 15]["clean"][-1]  # faded, not cut
 
 
 def test_held_out_items_never_change(sample: PreparedCorpus) -> None:

@@ -111,7 +111,7 @@ class AlternatingFrames(Partition):
     n = ceil(T / 2) even ones (with ``parity`` 1 the odd ones), (batch, C, n), and sets the others.
     Its condition is both steps' condition, (batch, 2 * condition channels, n), even step first.
     So it does half of the work, and looks twice as far. Where T is odd, the step that is missing
-    counts as zeros.
+    counts as zeros under the condition of the last one.
 
     Even and odd are counted from the first step of x: of a signal that is made in pieces, each
     must begin at an even step.
@@ -142,7 +142,11 @@ class AlternatingFrames(Partition):
         return torch.stack(pair, dim=-1).flatten(-2).narrow(-1, 0, x.shape[-1])
 
     def condition(self, condition: Tensor | None) -> Tensor | None:
-        return None if condition is None else torch.cat(self._parts(condition), dim=1)
+        if condition is None:
+            return None
+        # In a log-mel zeros would be a loud sound: what surprises a conditioner makes it wild.
+        longer = F.pad(condition, (0, 1), mode="replicate")
+        return torch.cat([condition[..., 0::2], longer[..., 1::2]], dim=1)
 
     def changes(self, x: Tensor) -> Tensor | None:
         if self.parity:

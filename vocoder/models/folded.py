@@ -239,7 +239,7 @@ class FoldedStream:
             mel, self._unpaired = torch.cat([self._unpaired, mel], dim=2), None
         if mel.shape[2] % flow.pair and not final:
             mel, self._unpaired = mel[:, :, :-1], mel[:, :, -1:].clone()
-        missing = -mel.shape[2] % flow.pair  # a frame at the end, which counts as zeros
+        missing = -mel.shape[2] % flow.pair  # a frame at the end
         start = self._pushed
         self._pushed += (mel.shape[2] + missing) // flow.pair
         mel_rows = self._with_mel(mel, missing)
@@ -301,7 +301,8 @@ class FoldedStream:
             own = mel[:, :, frame :: flow.pair].permute(2, 0, 1)
             columns = slice(frame * flow.n_mels, (frame + 1) * flow.n_mels)
             fresh[: len(own), :, columns] = own
-            fresh[len(own) :, :, columns] = 0
+            if len(own) < new:  # the frame that is missing has the condition of the last one
+                fresh[-1:, :, columns] = mel[:, :, -1:].permute(2, 0, 1)
         fresh[:, :, -1] = 1
         self._mel.copy_(rows[new * batch : past + new * batch])
         if flow.scale is not None:

@@ -65,6 +65,7 @@ class GatedConvStack(nn.Module):
             raise ValueError(f"n_layers is {n_layers}: the stack needs at least one layer")
         self.channels = channels
         self.n_layers = n_layers
+        self.separable = separable
         if look_ahead is not None and look_ahead < 0:
             raise ValueError(f"look_ahead is {look_ahead}: it must be 0 or more")
         halves = [(kernel_size // 2) * 2**layer for layer in range(n_layers)]
@@ -131,6 +132,8 @@ class GatedConvStack(nn.Module):
             mask: (batch, 1, time), 1 where x holds values and 0 where it is padding, which then
                 changes nothing: the stack sees the zeros that follow the end of any sequence.
         """
+        if self.training and x.device.type == "cpu" and mask is None and not self.separable:
+            return self._by_products(x, condition)
         hidden = self.start(x)
         conditions: Sequence[Tensor | float] = [0.0] * self.n_layers
         if self.condition is not None:
@@ -149,3 +152,42 @@ class GatedConvStack(nn.Module):
             skip = skip + out
         result: Tensor = self.end(skip)
         return result if mask is None else result * mask.to(result.dtype)
+
+    def _by_products(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        """`forward` as products of matrices, over channels that lie side by side.
+
+        PyTorch's convolutions of short sequences take a third longer on a CPU, forwards and back.
+        """
+        hidden = _product(self.start, x.transpose(1, 2))
+        conditions: Sequence[Tensor | float] = [0.0] * self.n_layers
+        if self.condition is not None:
+            assert condition is not None
+            told = _product(self.condition, condition.transpose(1, 2))
+            conditions = told.chunk(self.n_layers, dim=-1)
+        skip: Tensor | float = 0.0
+        for layer in range(self.n_layers):
+            taps = _taps(hidden, self.dilated[layer], self.padding[layer])
+            a, b = (_product(self.dilated[layer], taps) + conditions[layer]).chunk(2, dim=-1)
+            out = _product(self.residual_skip[layer], torch.tanh(a) * torch.sigmoid(b))
+            if layer < self.n_layers - 1:
+                residual, out = out.chunk(2, dim=-1)
+                hidden = hidden + residual
+            skip = skip + out
+        assert isinstance(skip, Tensor)
+        return _product(self.end, skip).transpose(1, 2)
+
+
+def _taps(x: Tensor, layer: nn.Module, padding: tuple[int, int]) -> Tensor:
+    """What each step of a dilated convolution sees: (batch, time, taps * channels), by taps."""
+    assert isinstance(layer, nn.Conv1d)
+    (dilation,), (kernel_size,) = layer.dilation, layer.kernel_size
+    padded = F.pad(x, (0, 0, *padding))
+    steps = x.shape[1]
+    return torch.cat([padded[:, i * dilation :][:, :steps] for i in range(kernel_size)], dim=-1)
+
+
+def _product(layer: nn.Module, taps: Tensor) -> Tensor:
+    """A convolution's output (batch, time, out) from its gathered taps."""
+    assert isinstance(layer, nn.Conv1d)
+    weight = layer.weight.transpose(1, 2).flatten(1)  # (out, taps * in)
+    return F.linear(taps, weight, layer.bias)

@@ -26,20 +26,20 @@ Item = dict[str, Any]
 
 
 class Crops(Dataset[Item]):
-    r"""An endless set of random crops; crop i depends on (seed, i) and on nothing else.
+    r"""An endless set of random crops; crop i depends on (seed, i) and its length alone.
 
-    A crop is drawn from an utterance chosen in proportion to its length, at any sample, and made
-    louder or softer by a gain g, uniform in decibels within `gain_db` and limited so that the
-    utterance does not clip. Its ends are faded (`fade`), it is rounded to 16 bits again,
-    q = round(g n) for recorded samples n in [-32768, 32767], as a recording at that volume would
-    have been, and dequantised:
+    Indexed by i, or by (i, frames) for another length than `crop_frames`. A crop is drawn from an
+    utterance chosen in proportion to its length, at any sample, and made louder or softer by a
+    gain g, uniform in decibels within `gain_db` and limited so that the utterance does not clip.
+    Its ends are faded (`fade`), it is rounded to 16 bits again, q = round(g n) for recorded samples
+    n in [-32768, 32767], as a recording at that volume would have been, and dequantised:
 
     .. math:: x = (q + u) / 32768, \qquad u \sim \mathrm{Uniform}[-\tfrac12, \tfrac12)
 
     so that -log p(x) bounds the cost of coding q, up to the constant log 32768 a sample (Theis et
     al., 2016, "A note on the evaluation of generative models"; Uria et al., 2013).
 
-    Item: `audio`, (crop_frames * hop,) float32, is x; `clean`, of the same shape, is q / 32768, the
+    Item: `audio`, (frames * hop,) float32, is x; `clean`, of the same shape, is q / 32768, the
     audio before dequantisation: its mel is what a model is given when it is used. An utterance
     shorter than a crop is completed with zeros.
 
@@ -70,21 +70,23 @@ class Crops(Dataset[Item]):
         self.corpus = corpus
         self.ids = tuple(ids)
         self.hop_length = hop_length
-        self.samples = crop_frames * hop_length
+        self.crop_frames = crop_frames
         self.gain_db = gain_db
         self.seed = seed
         self.ends = np.cumsum([corpus.entries[id].samples for id in self.ids])
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, key: int | tuple[int, int]) -> Item:
+        index, frames = key if isinstance(key, tuple) else (key, self.crop_frames)
+        samples = frames * self.hop_length
         rng = np.random.default_rng((self.seed, index))
         which = np.searchsorted(self.ends, rng.integers(self.ends[-1]), side="right")
         id = self.ids[int(which)]
         recorded = self.corpus.audio(id)
-        offset = int(rng.integers(max(recorded.size - self.samples, 0) + 1))
+        offset = int(rng.integers(max(recorded.size - samples, 0) + 1))
         gain = 10 ** (rng.uniform(*self.gain_db) / 20)
         gain = min(gain, 32767 / max(self.corpus.entries[id].peak, 1))
-        crop = np.zeros(self.samples, dtype=np.float32)
-        piece = recorded[offset : offset + self.samples]
+        crop = np.zeros(samples, dtype=np.float32)
+        piece = recorded[offset : offset + samples]
         np.multiply(piece, gain, out=crop[: piece.size], casting="unsafe")
         return item(np.rint(fade(crop, self.hop_length)), rng)
 
@@ -144,24 +146,37 @@ class HeldOut(Dataset[Item]):
         return {"id": id, **item(samples, np.random.default_rng(zlib.crc32(id.encode())))}
 
 
-class CropSampler(Sampler[list[int]]):
-    """Batches of crop indices without end, from crop `start` on.
+class CropSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of crops (index, frames) without end, from crop `start` on.
+
+    The crops of every other batch are one frame shorter than `crop_frames`: a model whose layers
+    tell even frames from odd ones meets both kinds of ending, and learns both.
 
     Every batch of all devices together is one stretch of indices; device `rank` of `world_size`
     takes its share of it. So n devices see the crops that one would see with n times the batch,
     and a run that resumes at the crop where it stopped repeats and skips none.
     """
 
-    def __init__(self, batch_size: int, start: int = 0, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        batch_size: int,
+        crop_frames: int,
+        start: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
         self.batch_size = batch_size
+        self.crop_frames = crop_frames
         self.start = start
         self.rank = rank
         self.world_size = world_size
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         stride = self.batch_size * self.world_size
-        for first in itertools.count(self.start + self.rank * self.batch_size, stride):
-            yield list(range(first, first + self.batch_size))
+        for start in itertools.count(self.start, stride):
+            frames = self.crop_frames - start // stride % 2
+            first = start + self.rank * self.batch_size
+            yield [(index, frames) for index in range(first, first + self.batch_size)]
 
 
 class SpeechData(lightning.LightningDataModule):
@@ -172,7 +187,7 @@ class SpeechData(lightning.LightningDataModule):
         folder: the corpus, in LJSpeech's layout.
         cache: where prepared corpora are kept.
         batch_size: crops per step and device.
-        crop_frames: length of a crop in mel frames.
+        crop_frames: length of a crop in mel frames, and one more than that of every other batch.
         gain_db: least and greatest gain of the volume augmentation, in decibels.
         validation_fraction: share of the utterances held out for validation; see `corpus.split`.
         test_fraction: share held out for testing.
@@ -277,6 +292,7 @@ class SpeechData(lightning.LightningDataModule):
         trainer: Any = self.trainer
         sampler = CropSampler(
             self.batch_size,
+            self.crop_frames,
             # Counted by the training module and kept in its checkpoints.
             start=trainer.lightning_module.crops_seen,
             rank=trainer.global_rank,
