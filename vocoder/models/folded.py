@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 Latents = Callable[[int, int], Tensor]
 """(first frame, number of frames) -> latents (batch, channels, frames)."""
 
-TILE = 512
+TILE = 1024
 """Rows (frames of all items) computed at once: what fits the caches beside the weights."""
 
 _SHORTEST_TILE = 96
 """Frames computed at once even of large batches, since every piece begins with old rows."""
 
-_MINIMAL_ROWS = 128
+_MINIMAL_ROWS = 256
 """Rows from which on minimal filtering saves more than its additions cost."""
 
 
