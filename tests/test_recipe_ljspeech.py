@@ -41,6 +41,7 @@ def train(cwd: Path, *arguments: str, config: str = "tiny") -> subprocess.Popen[
     return subprocess.Popen(
         [*command, "--trainer.accelerator", "cpu", *arguments],
         cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True,
     )  # fmt: skip
 
 
@@ -195,6 +196,26 @@ def test_two_devices_train_together(tmp_path: Path) -> None:
     assert scores[0]["val/log_likelihood"] == pytest.approx(
         scores[1]["val/log_likelihood"], abs=0.2
     )
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_devices_that_are_asked_to_stop_do_so_together(tmp_path: Path, both: bool) -> None:
+    together = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--speech.batch_size", "1"]
+    process = train(tmp_path, "--max_steps", "100000", *together)
+    run = tmp_path / "runs" / "tiny"
+    while not (run / "history.jsonl").exists() or len(rows(run)) < 2:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    if both:  # as cluster managers do
+        os.killpg(process.pid, signal.SIGTERM)
+    else:
+        process.send_signal(signal.SIGTERM)
+    output = finish(process, 143)
+    assert "the same command goes on from here" in output
+    assert "Traceback" not in output
+    step = torch.load(run / "last.ckpt", weights_only=True)["global_step"]
+    finish(train(tmp_path, "--max_steps", str(step + 2), *together))
+    assert rows(run)[-1]["step"] == step + 2
 
 
 # -- configuration -----------------------------------------------------------------------------

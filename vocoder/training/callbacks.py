@@ -21,7 +21,6 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar, Timer, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from tqdm import tqdm
 
@@ -108,7 +107,8 @@ class LastCheckpoint(Checkpoint):
     """Keeps one checkpoint to resume from, replaced by one rename, and saves before leaving.
 
     Saved every `seconds`, at the end, and, after SIGTERM or Ctrl-C, at the end of the step under
-    way. A second Ctrl-C leaves at once, without saving.
+    way; whichever device is asked to stop, all stop after the same step. A second signal leaves at
+    once, without saving.
 
     Args:
         path: of the checkpoint.
@@ -119,23 +119,23 @@ class LastCheckpoint(Checkpoint):
         self.path = path
         self.seconds = seconds
         self._saved_at = 0.0
-        self._asked_to_stop = False
-        self._handler: Any = None
-
-    def on_fit_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        def ask_to_stop(signal_number: int, frame: FrameType | None) -> None:
-            if self._asked_to_stop:
-                raise KeyboardInterrupt
-            self._asked_to_stop = True
-            sys.stderr.write("\nstopping after this step; again to stop at once\n")
-
-        self._handler = signal.signal(signal.SIGINT, ask_to_stop)
+        self._asked = 0
+        """The number of the signal that asked to stop, or 0."""
+        self._handlers: dict[int, Any] = {}
 
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
+        def ask_to_stop(signal_number: int, frame: FrameType | None) -> None:
+            if self._asked:
+                raise KeyboardInterrupt
+            self._asked = signal_number
+            sys.stderr.write("\nstopping after this step; again to stop at once\n")
+
+        # In place of Lightning's own for SIGTERM, which lets devices stop after different steps:
+        # those that are left wait for the others, or read what was never sent.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, ask_to_stop)
         self._saved_at = time.monotonic()
 
     def on_train_batch_end(
@@ -146,15 +146,15 @@ class LastCheckpoint(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        due = time.monotonic() - self._saved_at >= self.seconds
-        stop = self._asked_to_stop
+        due = int(time.monotonic() - self._saved_at >= self.seconds)
+        asked = self._asked
         if trainer.world_size > 1:
-            due, stop = trainer.strategy.broadcast((due, stop))
-        if due:
+            wishes = torch.tensor([due, asked], device=trainer.strategy.root_device)
+            due, asked = trainer.strategy.reduce(wishes, reduce_op="max").tolist()
+        if due or asked:
             self._save(trainer)
-        if stop:
-            self._save(trainer)
-            raise Interrupted("Ctrl-C")
+        if asked:
+            raise Interrupted(asked)
 
     def on_train_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -167,16 +167,16 @@ class LastCheckpoint(Checkpoint):
         pl_module: lightning.LightningModule,
         exception: BaseException,
     ) -> None:
-        # Lightning raises this one between steps; after any other the state may be half a step.
-        if isinstance(exception, SIGTERMException):
-            self._save(trainer)
+        self._restore_handlers()
 
     def teardown(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
     ) -> None:
-        if self._handler is not None:
-            signal.signal(signal.SIGINT, self._handler)
-            self._handler = None
+        self._restore_handlers()
+
+    def _restore_handlers(self) -> None:
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
 
     def _save(self, trainer: lightning.Trainer) -> None:
         partial = self.path.with_suffix(".partial")
@@ -187,7 +187,11 @@ class LastCheckpoint(Checkpoint):
 
 
 class Interrupted(Exception):  # noqa: N818  (not an error)
-    """Training was asked to stop; the message says by what. Everything is saved."""
+    """Training was asked to stop by a signal. Everything is saved."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
 
 
 class Snapshots(Callback):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -205,10 +206,10 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
         train(recipe, options, config)
     except Interrupted as stop:
         log.info("stopped by %s; the same command goes on from here", stop)
-        return 130
-    except SIGTERMException:
-        log.info("stopped by SIGTERM; the same command goes on from here")
-        return 143
+        return 128 + stop.number
+    except SIGTERMException:  # before the first step
+        log.info("stopped by SIGTERM; there is nothing new to save")
+        return 128 + signal.SIGTERM
     except (TrainingError, CorpusError, CheckpointError, MisconfigurationException) as error:
         sys.stderr.write(f"{recipe.program}: {' '.join(str(error).split())}\n")
         return 2
