@@ -34,7 +34,7 @@ from vocoder.training.objectives import (
     Objective,
     multi_resolution_stft,
     phase_advance,
-    phase_coherence,
+    phase_repetition,
 )
 
 SAMPLE = Path(__file__).parents[1] / "recipes" / "ljspeech" / "sample"
@@ -92,7 +92,7 @@ def test_the_spectral_term_alone_has_gradients_and_sets_in_at_its_start() -> Non
     model = small_flow()
     after = objective(model, audio, mel, 0.3, torch.Generator().manual_seed(0))
     spectral = after["loss"] - after["nll"]
-    terms = after["stft"] + after["mel_distance"] + 0.5 * after["phase"] + 3 * after["coherence"]
+    terms = after["stft"] + after["mel_distance"] + 0.5 * after["phase"] + 3 * after["repetition"]
     torch.testing.assert_close(spectral.detach(), 2 * terms, rtol=1e-4, atol=1e-4)
     # The difference of two losses keeps the gradient of the spectral term and no other.
     (after["loss"] - objective(model, audio, mel, 0.0, torch.Generator())["loss"]).backward()
@@ -144,20 +144,26 @@ def test_energy_distances_reward_draws_for_differing() -> None:
     assert stft(True, 1.0) < stft(False, 1.0) - 0.1
 
 
-def test_phase_coherence_hears_what_repeats_and_only_that() -> None:
+def test_phase_repetition_hears_what_repeats_and_only_that() -> None:
     speech_, _ = speech()
-    noise = 0.1 * torch.randn(4, 64 * 256, generator=torch.Generator().manual_seed(0))
-    repeated = 0.1 * torch.randn(512, generator=torch.Generator().manual_seed(1)).repeat(4, 32)
-    assert float(phase_coherence(repeated, 512)) > 0.9  # but for the reflected ends
-    windows = 4 * (64 * 256 // 512 + 1)
-    assert float(phase_coherence(noise, 512)) == pytest.approx(1 / windows, rel=0.25)
-    assert float(phase_coherence(speech_, 512)) < 0.2
+    noise = 0.1 * torch.randn(4, 256 * 256, generator=torch.Generator().manual_seed(0))
+    repeated = 0.1 * torch.randn(512, generator=torch.Generator().manual_seed(1)).repeat(4, 128)
+    assert float(phase_repetition(repeated, 512)) > 0.9  # but for the reflected ends
+    frames = 4 * 256 * 256 // 512
+    assert float(phase_repetition(noise, 512)) == pytest.approx(1 / frames, rel=0.25)
+    assert float(phase_repetition(speech_, 512)) < 0.1
+    # What repeats for a while and then something else does, and what turns over each time.
+    other = 0.1 * torch.randn(16, 512, generator=torch.Generator().manual_seed(2))
+    changing = other.repeat_interleave(8, dim=0).reshape(1, -1)
+    assert float(phase_repetition(changing, 512)) > 0.6
+    turning = repeated * torch.tensor([1.0, -1.0] * 64).repeat_interleave(512)
+    assert float(phase_repetition(turning, 512)) > 0.9
     # Loudness does not count, and silence has no phase.
     envelope = torch.linspace(0.01, 1, repeated.shape[-1])
-    assert float(phase_coherence(envelope * repeated, 512)) > 0.9
-    assert float(phase_coherence(torch.zeros(1, 4096), 512)) == 0
+    assert float(phase_repetition(envelope * repeated, 512)) > 0.9
+    assert float(phase_repetition(torch.zeros(1, 4096), 512)) == 0
     audio = repeated.clone().requires_grad_()
-    phase_coherence(audio, 512).backward()
+    phase_repetition(audio, 512).backward()
     assert audio.grad is not None
     assert audio.grad.isfinite().all()
 

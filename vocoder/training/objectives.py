@@ -54,7 +54,7 @@ class LikelihoodAndSpectral(Objective):
         + w_{tone} \, R(\hat x) + w_{mel} \, \lVert M(x) - M(\hat x) \rVert_1 \Bigr), \qquad
         \hat x = f^{-1}(\tau z; m), \; z \sim \mathcal N(0, I)
 
-    where the D are `multi_resolution_stft` and `phase_advance`, R is `phase_coherence` over two
+    where the D are `multi_resolution_stft` and `phase_advance`, R is `phase_repetition` over two
     frames, and M is the model's own log-mel, averaged over its elements and in nats. The second
     term needs an inverse pass with gradients, which costs about as much as the likelihood does; it
     is computed on a part of the batch, in float32. Likelihood alone spends its effort on noise;
@@ -72,8 +72,8 @@ class LikelihoodAndSpectral(Objective):
         weight: w, of all spectral terms.
         mel_weight: of the log-mel term relative to the STFT terms.
         phase_weight: of the phase advance relative to the STFT terms.
-        tone_weight: of the coherence relative to the STFT terms. Magnitudes alone let a flow give
-            every frame the same phases, which is heard as tones at multiples of the frame rate.
+        tone_weight: of the repetition relative to the STFT terms. Magnitudes alone let a flow give
+            neighbouring frames the same phases, heard as tones at multiples of the frame rate.
         energy_distance: draw twice for half as many items, and reward what tells the draws apart.
         start: fraction of the training budget after which the term sets in: audio from an
             untrained flow has nothing to teach.
@@ -146,9 +146,9 @@ class LikelihoodAndSpectral(Objective):
                 spectral = spectral + self.phase_weight * phase
                 terms["phase"] = phase.detach()
             if self.tone_weight:
-                coherence = phase_coherence(made, 2 * model.mel_spec.hop_length)
-                spectral = spectral + self.tone_weight * coherence
-                terms["coherence"] = coherence.detach()
+                repetition = phase_repetition(made, 2 * model.mel_spec.hop_length)
+                spectral = spectral + self.tone_weight * repetition
+                terms["repetition"] = repetition.detach()
             loss = nll + self.weight * spectral
         return {"loss": loss, "nll": nll.detach(), **terms}
 
@@ -213,30 +213,35 @@ def phase_advance(
     return total / len(resolutions)
 
 
-def phase_coherence(audio: Tensor, period: int) -> Tensor:
-    r"""How far phases repeat with a period: the power of tones at the multiples of its frequency.
+def phase_repetition(audio: Tensor, period: int) -> Tensor:
+    r"""How far phases repeat from one period to the next: tones at multiples of its frequency.
 
-    .. math:: R = \operatorname{mean}_f \,
-        \Bigl| \operatorname{mean}_t \frac{S(t, f)}{|S(t, f)|} \Bigr|^2
+    .. math:: R = \operatorname{mean}_f \, \frac12 \sum_{l=1}^{2} \Bigl| \operatorname{mean}_t
+        \frac{S(t + l, f)}{|S(t + l, f)|} \frac{\overline{S(t, f)}}{|S(t, f)|} \Bigr|^2
 
-    S is the STFT at every multiple of the period, under a Hann window of two of them; the inner
-    mean is over the batch too. It is the squared mean resultant length of directional statistics:
-    1 where every phase comes back, and 1 over the number of frames where phases are random, as
-    those of speech are. A magnitude counts as 1e-4 at least, so that silence has no phase.
+    S is the STFT at every multiple of the period, under a Hann window of one; the inner mean is
+    over the batch too. It is the squared mean resultant length of directional statistics, of what
+    the phase advances by: 1 where every phase comes back, or advances by the same each time, and 1
+    over the number of frames where phases are random; in speech, whose pitch knows nothing of the
+    period, it is little more. That of the phases themselves would be as low for a signal that
+    repeats for a while and goes on to repeat something else, and flows that are trained against
+    that make such signals. A magnitude counts as 1e-4 at least, so that silence has no phase.
 
     Args:
-        audio: (batch, samples), in [-1, 1]; at least a period.
+        audio: (batch, samples), in [-1, 1]; at least two periods.
         period: samples. That of what repeats, or a multiple of it.
 
     Returns:
         a scalar in [0, 1], without unit.
     """
-    size = 2 * period
-    window = torch.hann_window(size, device=audio.device, dtype=audio.dtype)
-    stft = torch.stft(audio, size, period, size, window, return_complex=True)
+    window = torch.hann_window(period, device=audio.device, dtype=audio.dtype)
+    stft = torch.stft(audio, period, period, period, window, return_complex=True)
     direction = stft / stft.abs().clamp_min(1e-4)
-    mean = direction.mean(dim=(0, 2))
-    return (mean.real.square() + mean.imag.square()).mean()
+    total = audio.new_zeros(())
+    for lag in (1, 2):
+        advance = (direction[..., lag:] * direction[..., :-lag].conj()).mean(dim=(0, 2))
+        total = total + (advance.real.square() + advance.imag.square()).mean() / 2
+    return total
 
 
 def _stft(audio: Tensor, size: int) -> Tensor:
