@@ -145,27 +145,37 @@ def test_energy_distances_reward_draws_for_differing() -> None:
 
 
 def test_phase_repetition_hears_what_repeats_and_only_that() -> None:
+    def pieces(count: int, seed: int) -> torch.Tensor:
+        return 0.1 * torch.randn(count, 512, generator=torch.Generator().manual_seed(seed))
+
     speech_, _ = speech()
-    noise = 0.1 * torch.randn(4, 256 * 256, generator=torch.Generator().manual_seed(0))
-    repeated = 0.1 * torch.randn(512, generator=torch.Generator().manual_seed(1)).repeat(4, 128)
+    repeated = pieces(1, 0).repeat(128, 1).reshape(4, -1)
+    other = pieces(128, 1).reshape(4, -1)
     assert float(phase_repetition(repeated, 512)) > 0.9  # but for the reflected ends
-    frames = 4 * 256 * 256 // 512
-    assert float(phase_repetition(noise, 512)) == pytest.approx(1 / frames, rel=0.25)
-    assert float(phase_repetition(speech_, 512)) < 0.1
-    # What repeats for a while and then something else does, and what turns over each time.
-    other = 0.1 * torch.randn(16, 512, generator=torch.Generator().manual_seed(2))
-    changing = other.repeat_interleave(8, dim=0).reshape(1, -1)
-    assert float(phase_repetition(changing, 512)) > 0.6
-    turning = repeated * torch.tensor([1.0, -1.0] * 64).repeat_interleave(512)
-    assert float(phase_repetition(turning, 512)) > 0.9
+    assert float(phase_repetition(other, 512)) < 0.02
+    assert float(phase_repetition(speech_, 512)) < 0.06
+    # What repeats for a while and then something else does, what turns over each time, and what
+    # repeats a little later each time.
+    changing = pieces(16, 2).repeat_interleave(8, dim=0).reshape(1, -1)
+    assert float(phase_repetition(changing, 512)) > 0.4
+    turning = repeated * torch.tensor([1.0, -1.0] * 16).repeat_interleave(512)
+    assert float(phase_repetition(turning, 512)) > 0.8
+    shifted = pieces(1, 3)[:, :500].repeat(1, 128)
+    assert float(phase_repetition(shifted, 512)) > 0.3
+    # A little of it counts.
+    faint = [float(phase_repetition(a * repeated + other, 512)) for a in (0.0, 0.3, 0.6)]
+    assert faint[0] + 0.02 < faint[1] < faint[2] - 0.02
     # Loudness does not count, and silence has no phase.
     envelope = torch.linspace(0.01, 1, repeated.shape[-1])
     assert float(phase_repetition(envelope * repeated, 512)) > 0.9
-    assert float(phase_repetition(torch.zeros(1, 4096), 512)) == 0
-    audio = repeated.clone().requires_grad_()
-    phase_repetition(audio, 512).backward()
-    assert audio.grad is not None
-    assert audio.grad.isfinite().all()
+    silence = torch.zeros(1, 4096, requires_grad=True)
+    for audio in (silence, repeated.clone().requires_grad_()):
+        repetition = phase_repetition(audio, 512)
+        repetition.backward()
+        assert audio.grad is not None
+        assert audio.grad.isfinite().all()
+    assert float(phase_repetition(silence.detach(), 512)) == pytest.approx(0, abs=1e-9)
+    assert 0 <= float(phase_repetition(other[:, :512], 512)) <= 1
 
 
 # -- training ----------------------------------------------------------------------------------

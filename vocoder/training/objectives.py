@@ -214,21 +214,25 @@ def phase_advance(
 
 
 def phase_repetition(audio: Tensor, period: int) -> Tensor:
-    r"""How far phases repeat from one period to the next: tones at multiples of its frequency.
+    r"""How far phases repeat from period to period: tones at multiples of its frequency.
 
-    .. math:: R = \operatorname{mean}_f \, \frac12 \sum_{l=1}^{2} \Bigl| \operatorname{mean}_t
-        \frac{S(t + l, f)}{|S(t + l, f)|} \frac{\overline{S(t, f)}}{|S(t, f)|} \Bigr|^2
+    .. math:: R = \frac{1}{2L} \sum_{l=1}^{L} \bigl| \operatorname{mean}_{t,f} A_l(t, f) \bigr|
+        + \operatorname{mean}_f \bigl| \operatorname{mean}_t A_l(t, f) \bigr|^2, \qquad
+        A_l(t, f) = \frac{S(t + l, f) \, \overline{S(t, f)}}{|S(t + l, f)| \, |S(t, f)|}
 
-    S is the STFT at every multiple of the period, under a Hann window of one; the inner mean is
-    over the batch too. It is the squared mean resultant length of directional statistics, of what
-    the phase advances by: 1 where every phase comes back, or advances by the same each time, and 1
-    over the number of frames where phases are random; in speech, whose pitch knows nothing of the
-    period, it is little more. That of the phases themselves would be as low for a signal that
-    repeats for a while and goes on to repeat something else, and flows that are trained against
-    that make such signals. A magnitude counts as 1e-4 at least, so that silence has no phase.
+    S is the STFT at every multiple of the period, under a Hann window of one; means over t are over
+    the batch too, and L is 4, or less for short audio. A is what the phase advances by: R is 1
+    where every phase comes back, and near 0 where phases are random or follow a pitch that knows
+    nothing of the period, as those of speech do. The first mean is the autocorrelation of whitened
+    audio (GCC-PHAT: Knapp and Carter, 1976) at l periods. It sees little of what repeats and is
+    enough for a tone: where a seventh does, the line stands 6 dB out of sixteen periods. The second
+    sees what repeats with a shift. The phases themselves would tell less: they differ in a signal
+    that repeats for a while and goes on to repeat something else, and flows that are trained
+    against alike phases make such signals. A magnitude counts as 1e-4 at least, so that silence has
+    no phase.
 
     Args:
-        audio: (batch, samples), in [-1, 1]; at least two periods.
+        audio: (batch, samples), in [-1, 1]; at least a period.
         period: samples. That of what repeats, or a multiple of it.
 
     Returns:
@@ -237,11 +241,15 @@ def phase_repetition(audio: Tensor, period: int) -> Tensor:
     window = torch.hann_window(period, device=audio.device, dtype=audio.dtype)
     stft = torch.stft(audio, period, period, period, window, return_complex=True)
     direction = stft / stft.abs().clamp_min(1e-4)
+    lags = range(1, min(4, direction.shape[-1] - 1) + 1)
     total = audio.new_zeros(())
-    for lag in (1, 2):
+    for lag in lags:
         advance = (direction[..., lag:] * direction[..., :-lag].conj()).mean(dim=(0, 2))
-        total = total + (advance.real.square() + advance.imag.square()).mean() / 2
-    return total
+        # Of an exact zero, as in silence, the gradient of the modulus would be NaN.
+        whole = advance.mean() + 1e-12
+        by_frequency = advance.real.square() + advance.imag.square()
+        total = total + whole.abs() + by_frequency.mean()
+    return total / (2 * len(lags))
 
 
 def _stft(audio: Tensor, size: int) -> Tensor:
