@@ -224,9 +224,9 @@ def phase_repetition(audio: Tensor, period: int) -> Tensor:
     the batch too, and L is 4, or less for short audio. A is what the phase advances by: R is 1
     where every phase comes back, and near 0 where phases are random or follow a pitch that knows
     nothing of the period, as those of speech do. The first mean is the autocorrelation of whitened
-    audio (GCC-PHAT: Knapp and Carter, 1976) at l periods. It sees little of what repeats and is
-    enough for a tone: where a seventh does, the line stands 6 dB out of sixteen periods. The second
-    sees what repeats with a shift. The phases themselves would tell less: they differ in a signal
+    audio (GCC-PHAT: Knapp and Carter, 1976) at l periods; it is no square, since a little is
+    heard: noise of which a seventh of the power repeats has lines 4 dB out (`tone_excess_db`). The
+    second mean sees what repeats with a shift. The phases themselves would tell less: they differ in a signal
     that repeats for a while and goes on to repeat something else, and flows that are trained
     against alike phases make such signals. A magnitude counts as 1e-4 at least, so that silence has
     no phase.
