@@ -153,7 +153,7 @@ def test_phase_repetition_hears_what_repeats_and_only_that() -> None:
     other = pieces(128, 1).reshape(4, -1)
     assert float(phase_repetition(repeated, 512)) > 0.9  # but for the reflected ends
     assert float(phase_repetition(other, 512)) < 0.02
-    assert float(phase_repetition(speech_, 512)) < 0.06
+    assert float(phase_repetition(speech_, 512)) < 0.15  # of two sentences
     # What repeats for a while and then something else does, what turns over each time, and what
     # repeats a little later each time.
     changing = pieces(16, 2).repeat_interleave(8, dim=0).reshape(1, -1)
@@ -162,6 +162,10 @@ def test_phase_repetition_hears_what_repeats_and_only_that() -> None:
     assert float(phase_repetition(turning, 512)) > 0.8
     shifted = pieces(1, 3)[:, :500].repeat(1, 128)
     assert float(phase_repetition(shifted, 512)) > 0.3
+    # Also if the quiet half turns, so that as many phases turn as come back.
+    half_quiet = turning.clone()
+    half_quiet[:, : 16 * 512] = 10 * repeated[:, : 16 * 512]
+    assert float(phase_repetition(half_quiet, 512)) > 0.6
     # A little of it counts.
     faint = [float(phase_repetition(a * repeated + other, 512)) for a in (0.0, 0.3, 0.6)]
     assert faint[0] + 0.02 < faint[1] < faint[2] - 0.02

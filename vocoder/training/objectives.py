@@ -216,20 +216,20 @@ def phase_advance(
 def phase_repetition(audio: Tensor, period: int) -> Tensor:
     r"""How far phases repeat from period to period: tones at multiples of its frequency.
 
-    .. math:: R = \frac{1}{2L} \sum_{l=1}^{L} \bigl| \operatorname{mean}_{t,f} A_l(t, f) \bigr|
-        + \operatorname{mean}_f \bigl| \operatorname{mean}_t A_l(t, f) \bigr|^2, \qquad
-        A_l(t, f) = \frac{S(t + l, f) \, \overline{S(t, f)}}{|S(t + l, f)| \, |S(t, f)|}
+    .. math:: R = \frac{1}{2L} \sum_{l=1}^{L} \bigl| \operatorname{mean}_f A_l(f) \bigr|
+        + \operatorname{mean}_f \bigl| A_l(f) \bigr|^2, \qquad
+        A_l(f) = \frac{\sum_t C(t + l, f) \, \overline{C(t, f)}}
+        {\sum_t |C(t + l, f)| \, |C(t, f)|}, \qquad C = S / \sqrt{|S|}
 
-    S is the STFT at every multiple of the period, under a Hann window of one; means over t are over
-    the batch too, and L is 4, or less for short audio. A is what the phase advances by: R is 1
-    where every phase comes back, and near 0 where phases are random or follow a pitch that knows
-    nothing of the period, as those of speech do. The first mean is the autocorrelation of whitened
-    audio (GCC-PHAT: Knapp and Carter, 1976) at l periods; it is no square, since a little is
-    heard: noise of which a seventh of the power repeats has lines 4 dB out (`tone_excess_db`). The
-    second mean sees what repeats with a shift. The phases themselves would tell less: they differ in a signal
-    that repeats for a while and goes on to repeat something else, and flows that are trained
-    against alike phases make such signals. A magnitude counts as 1e-4 at least, so that silence has
-    no phase.
+    S is the STFT at every multiple of the period, under a Hann window of one; sums over t are over
+    the batch too, and L is 4, or less for short audio. A is the mean of what the phase advances by:
+    R is 1 where every phase comes back, and near 0 where phases are random or follow a pitch that
+    knows nothing of the period, as those of speech do. The first term is the autocorrelation of
+    whitened audio (GCC-PHAT: Knapp and Carter, 1976) at l periods; it is no square, since a little
+    is heard: noise of which a seventh of the power repeats has lines 4 dB out (`tone_excess_db`).
+    The second sees what repeats with a shift. Flows evade what asks for less: where the phases
+    themselves must differ, they repeat one sound for a while and then another; where all moments
+    count alike, the loud ones repeat and the quiet ones make up for it.
 
     Args:
         audio: (batch, samples), in [-1, 1]; at least a period.
@@ -240,15 +240,17 @@ def phase_repetition(audio: Tensor, period: int) -> Tensor:
     """
     window = torch.hann_window(period, device=audio.device, dtype=audio.dtype)
     stft = torch.stft(audio, period, period, period, window, return_complex=True)
-    direction = stft / stft.abs().clamp_min(1e-4)
-    lags = range(1, min(4, direction.shape[-1] - 1) + 1)
+    # A magnitude counts as 1e-4 at least, so that silence has no phase.
+    root = stft.abs().clamp_min(1e-4).sqrt()
+    compressed = stft / root
+    lags = range(1, min(4, stft.shape[-1] - 1) + 1)
     total = audio.new_zeros(())
     for lag in lags:
-        advance = (direction[..., lag:] * direction[..., :-lag].conj()).mean(dim=(0, 2))
+        product = (compressed[..., lag:] * compressed[..., :-lag].conj()).sum(dim=(0, 2))
+        advance = product / (root[..., lag:] * root[..., :-lag]).sum(dim=(0, 2))
         # Of an exact zero, as in silence, the gradient of the modulus would be NaN.
-        whole = advance.mean() + 1e-12
-        by_frequency = advance.real.square() + advance.imag.square()
-        total = total + whole.abs() + by_frequency.mean()
+        whole = (advance.mean() + 1e-12).abs()
+        total = total + whole + (advance.real.square() + advance.imag.square()).mean()
     return total / (2 * len(lags))
 
 
