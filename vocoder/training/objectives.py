@@ -216,20 +216,22 @@ def phase_advance(
 def phase_repetition(audio: Tensor, period: int) -> Tensor:
     r"""How far phases repeat from period to period: tones at multiples of its frequency.
 
-    .. math:: R = \frac{1}{2L} \sum_{l=1}^{L} \bigl| \operatorname{mean}_f A_l(f) \bigr|
+    .. math:: R = \frac{1}{2L} \sum_{l=1}^{L} \operatorname{mean}_b
+        \bigl| \operatorname{mean}_{f \in b} A_l(f) \bigr|
         + \operatorname{mean}_f \bigl| A_l(f) \bigr|^2, \qquad
         A_l(f) = \frac{\sum_t C(t + l, f) \, \overline{C(t, f)}}
         {\sum_t |C(t + l, f)| \, |C(t, f)|}, \qquad C = S / \sqrt{|S|}
 
     S is the STFT at every multiple of the period, under a Hann window of one; sums over t are over
-    the batch too, and L is 4, or less for short audio. A is the mean of what the phase advances by:
-    R is 1 where every phase comes back, and near 0 where phases are random or follow a pitch that
-    knows nothing of the period, as those of speech do. The first term is the autocorrelation of
-    whitened audio (GCC-PHAT: Knapp and Carter, 1976) at l periods; it is no square, since a little
-    is heard: noise of which a seventh of the power repeats has lines 4 dB out (`tone_excess_db`).
-    The second sees what repeats with a shift. Flows evade what asks for less: where the phases
-    themselves must differ, they repeat one sound for a while and then another; where all moments
-    count alike, the loud ones repeat and the quiet ones make up for it.
+    the batch too, b are eight bands, and L is 16, or half of the periods if that is less. A is the
+    mean of what the phase advances by: R is 1 where every phase comes back, and near 0 where phases
+    are random or follow a pitch that knows nothing of the period, as those of speech do. The first
+    term is the autocorrelation of whitened bands (GCC-PHAT: Knapp and Carter, 1976) at l periods;
+    it is no square, since a little is heard: noise of which a seventh of the power repeats has
+    lines 4 dB out (`tone_excess_db`). The second sees what repeats with a shift. Flows evade what
+    asks for less: where the phases themselves must differ, they repeat one sound for a while and
+    then another; where all moments count alike, the loud ones repeat and the quiet ones make up for
+    it; and what is asked of the next periods alone comes back after more.
 
     Args:
         audio: (batch, samples), in [-1, 1]; at least a period.
@@ -243,14 +245,15 @@ def phase_repetition(audio: Tensor, period: int) -> Tensor:
     # A magnitude counts as 1e-4 at least, so that silence has no phase.
     root = stft.abs().clamp_min(1e-4).sqrt()
     compressed = stft / root
-    lags = range(1, min(4, stft.shape[-1] - 1) + 1)
+    lags = range(1, min(16, stft.shape[-1] // 2) + 1)
     total = audio.new_zeros(())
     for lag in lags:
         product = (compressed[..., lag:] * compressed[..., :-lag].conj()).sum(dim=(0, 2))
         advance = product / (root[..., lag:] * root[..., :-lag]).sum(dim=(0, 2))
         # Of an exact zero, as in silence, the gradient of the modulus would be NaN.
-        whole = (advance.mean() + 1e-12).abs()
-        total = total + whole + (advance.real.square() + advance.imag.square()).mean()
+        for band in advance.chunk(8):
+            total = total + (band.mean() + 1e-12).abs() / 8
+        total = total + (advance.real.square() + advance.imag.square()).mean()
     return total / (2 * len(lags))
 
 
