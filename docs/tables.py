@@ -73,10 +73,14 @@ def _means(test: list[dict[str, Any]]) -> dict[str, float]:
 def scores_table(totals: Mapping[str, Any]) -> str:
     """docs/scores.json, the scores of the bundled weights, as Markdown."""
     shown = ("pesq", "stoi", "mcd", "log_mel_distance", "f0_rmse", "voicing_f1")
-    shown += ("dnsmos", "log_likelihood")
-    first = next(iter(next(iter(totals.values())).values()))
+    shown += ("dnsmos", "tone_excess", "log_likelihood")
+    measures: dict[str, Any] = {}
+    for labels in totals.values():
+        for result in labels.values():
+            measures |= result["measures"]
+    shown = tuple(name for name in shown if name in measures)
     headings = ["weights", "held-out speech", ""]
-    headings += [_heading(first["measures"][name]) for name in shown]
+    headings += [_heading(measures[name]) for name in shown]
     lines = [headings, ["---", "---", "---", *["---:"] * len(shown)]]
     for name, labels in sorted(totals.items()):
         for label, result in labels.items():

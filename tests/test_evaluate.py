@@ -114,8 +114,8 @@ def test_identical_audio_is_perfect(result: dict[str, Any]) -> None:
     for name in perfect.keys() - result["left_out"].keys():
         assert row[name]["mean"] == pytest.approx(perfect[name], abs=1e-3), name
         assert row[name]["n"] == 2
-    if "dnsmos" in row:
-        assert row["dnsmos"] == result["rows"]["recording"]["dnsmos"]
+    for name in {"dnsmos", "tone_excess"} & row.keys():
+        assert row[name] == result["rows"]["recording"][name]
 
 
 def test_more_noise_scores_worse_in_every_measure(result: dict[str, Any]) -> None:
@@ -139,7 +139,23 @@ def test_griffin_lim_is_near_but_not_the_recording(result: dict[str, Any]) -> No
 
 def test_the_recording_is_judged_only_by_what_needs_no_reference(result: dict[str, Any]) -> None:
     taken = {name for name, row in result["rows"]["recording"].items() if row["n"]}
-    assert taken == {"dnsmos"} - result["left_out"].keys()
+    assert taken == {"dnsmos", "tone_excess"} - result["left_out"].keys()
+
+
+def test_tones_of_the_frame_rate_are_heard(wavs: Path) -> None:
+    class Buzzing(StandIn):
+        def synthesize(self, mel: Any, *args: Any, **options: Any) -> Any:
+            audio = super().synthesize(mel, *args, **options)
+            pulses = torch.zeros(audio.shape[-1])
+            pulses[:: self.mel_spec.hop_length] = 0.1
+            return audio + pulses
+
+    found = evaluate({"clean": StandIn(), "buzz": Buzzing()}, wavs, measures=["tone_excess"])
+    recording, clean, buzz = (
+        found["rows"][name]["tone_excess"]["mean"] for name in ("recording", "clean", "buzz")
+    )
+    assert recording == clean < 2
+    assert buzz > clean + 6
 
 
 def test_differences_are_paired(result: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ from vocoder.whole_files import write_whole
 from . import contenders
 from .dnsmos import dnsmos
 from .extras import MissingExtraError, require
-from .metrics import METRICS, Metric, measure, missing_metrics
+from .metrics import METRICS, Metric, MetricError, measure, missing_metrics, tone_excess_db
 from .results import Progress, Result, device_named, machine_facts, timed
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ GRIFFIN_LIM = "Griffin-Lim"
 MEASURES: dict[str, Metric] = {
     **METRICS,
     "dnsmos": Metric("dnsmos", "DNSMOS", "MOS", "higher", None),
+    "tone_excess": Metric("tone_excess", "tone excess", "dB", "lower", None),
     "log_likelihood": Metric("log_likelihood", "log-likelihood", "nats/sample", "higher", None),
     "times_real_time": Metric("times_real_time", "times real time", "", "higher", None),
 }
@@ -348,8 +349,7 @@ def _judge(
     nats: float | None
     values: dict[str, float | None] = dict.fromkeys(wanted)
     if system.synthesize is None:
-        if "dnsmos" in values:
-            values["dnsmos"] = dnsmos(clean, rate)
+        values.update(_without_reference(clean, system.mel_spec, wanted))
         return values
     make = system.synthesize
     with torch.no_grad():
@@ -363,8 +363,7 @@ def _judge(
             raise ValueError(f"{system.name} made NaN or infinity of it")
         compared = [measured for measured in wanted if measured in METRICS]
         values.update(measure(clean, audio, rate, mel_spec, compared))
-        if "dnsmos" in values:
-            values["dnsmos"] = dnsmos(audio, rate)
+        values.update(_without_reference(audio, system.mel_spec, wanted))
         if system.log_prob is not None and "log_likelihood" in values:
             try:
                 hop = system.mel_spec.hop_length
@@ -379,6 +378,23 @@ def _judge(
             values["log_likelihood"] = nats
     if "times_real_time" in values:
         values["times_real_time"] = len(clean) / rate / taken
+    return values
+
+
+def _without_reference(
+    audio: Tensor, mel_spec: MelSpec, wanted: Sequence[str]
+) -> dict[str, float | None]:
+    """The measures that hear the audio alone: DNSMOS, and tones of half the frame rate."""
+    values: dict[str, float | None] = {}
+    rate = mel_spec.sample_rate
+    if "dnsmos" in wanted:
+        values["dnsmos"] = dnsmos(audio, rate)
+    if "tone_excess" in wanted:
+        try:
+            # What repeats every two frames has tones there, and so has what repeats every frame.
+            values["tone_excess"] = tone_excess_db(audio, rate, rate / (2 * mel_spec.hop_length))
+        except MetricError:  # too short, or silent in some band
+            values["tone_excess"] = None
     return values
 
 
