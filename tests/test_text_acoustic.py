@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from vocoder.audio import LogMel, MelSpec, read_audio
 from vocoder.checkpoints import CheckpointError
 from vocoder.library import load, load_acoustic
 from vocoder.models import WaveGlow
-from vocoder.text.acoustic import AcousticModel, Batch, duration_loss
+from vocoder.text.acoustic import AcousticModel, Batch, duration_loss, load_checkpoint
 from vocoder.text.alignment import flat_start
 
 SAMPLE = Path(__file__).parent.parent / "recipes" / "ljspeech" / "sample"
@@ -278,10 +279,17 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
     text = list("cab.")
     made = model.synthesize(text)
     model.save(tmp_path / "whole")
-    loaded = load_acoustic(tmp_path / "whole")
+    loaded = load_checkpoint(tmp_path / "whole")
     assert loaded.config == model.config
     assert not loaded.training
     assert torch.equal(loaded.synthesize(text), made)
+    ready = load_acoustic(tmp_path / "whole")
+    assert ready.config == {**model.config, "weight_norm": False}
+    torch.testing.assert_close(ready.synthesize(text), made, rtol=0, atol=1e-4)
+    again = pickle.loads(pickle.dumps(ready))
+    assert torch.equal(again.synthesize(text), ready.synthesize(text))
+    ready.save(tmp_path / "fused")
+    assert torch.equal(load_acoustic(tmp_path / "fused").synthesize(text), ready.synthesize(text))
     model.save(tmp_path / "half", torch.float16)
     halved = load_acoustic(tmp_path / "half")
     assert next(halved.parameters()).dtype == torch.float32

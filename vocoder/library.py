@@ -65,7 +65,8 @@ def load(name: str | os.PathLike[str] | None = None, dtype: torch.dtype = torch.
 
 
 def load_acoustic(name: str | os.PathLike[str] | None = None) -> AcousticModel:
-    """A trained acoustic model (phonemes to log-mel), ready to run, on the CPU.
+    """A trained acoustic model (phonemes to log-mel), ready to run: in evaluation mode, on the CPU,
+    weight norms fused.
 
     Args:
         name: None for the bundled default; else the name of a bundled acoustic model, a checkpoint
@@ -78,7 +79,7 @@ def load_acoustic(name: str | os.PathLike[str] | None = None) -> AcousticModel:
     from vocoder.text.acoustic import load_checkpoint as load_acoustic_checkpoint
 
     if name is not None and (Path(name).exists() or _looks_like_path(name)):
-        return load_acoustic_checkpoint(name)
+        return load_acoustic_checkpoint(name).fused()
     wanted = ACOUSTIC_NAME if name is None else str(name)
     bundled = bundled_models()
     if wanted not in bundled:
@@ -89,7 +90,7 @@ def load_acoustic(name: str | os.PathLike[str] | None = None) -> AcousticModel:
             "vocoder.load_acoustic('runs/NAME/model'), or --acoustic runs/NAME/model on the "
             "command line"
         )
-    return load_acoustic_checkpoint(bundled[wanted])
+    return load_acoustic_checkpoint(bundled[wanted]).fused()
 
 
 def bundled_models() -> dict[str, Path]:

@@ -17,6 +17,7 @@ from vocoder.checkpoints import CheckpointError, read_checkpoint, write_checkpoi
 from vocoder.flows import AffineCoupling, Bijection, InvertibleConv1x1, Mixing, Squeeze
 from vocoder.models.noise import Noise
 from vocoder.nn import GatedConvStack, SequenceEncoder
+from vocoder.nn.weight_norm import fuse_weight_norm
 from vocoder.text.alignment import (
     monotonic_alignment_search,
     state_of_frame,
@@ -68,6 +69,7 @@ class MelFlow(Bijection):
         n_flows: K.
         channels, n_layers, kernel_size: of the `GatedConvStack` in each coupling.
         log_scale_bound: of the couplings, see `AffineCoupling`.
+        weight_norm: weight normalisation in the couplings.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class MelFlow(Bijection):
         n_layers: int,
         kernel_size: int,
         log_scale_bound: float | None,
+        weight_norm: bool = True,
     ) -> None:
         super().__init__()
         width = _FRAMES_PER_STEP * n_mels
@@ -94,7 +97,9 @@ class MelFlow(Bijection):
         self.couplings = nn.ModuleList(
             AffineCoupling(
                 _PaddedConditioner(
-                    GatedConvStack(n_mels, 2 * n_mels, 0, channels, n_layers, kernel_size)
+                    GatedConvStack(
+                        n_mels, 2 * n_mels, 0, channels, n_layers, kernel_size, weight_norm
+                    )
                 ),
                 log_scale_bound=log_scale_bound,
             )
@@ -205,6 +210,7 @@ class AcousticModel(nn.Module):
             taps of the stack in each.
         states: states a symbol, 1 or more.
         log_scale_bound: bound of the couplings' and the prior's log-scales.
+        weight_norm: weight normalisation in the couplings.
 
     Raises:
         ValueError: sizes that make no model; the message names them.
@@ -228,6 +234,7 @@ class AcousticModel(nn.Module):
         kernel_size: int = 3,
         states: int = 2,
         log_scale_bound: float = 3.0,
+        weight_norm: bool = True,
     ) -> None:
         super().__init__()
         if not symbols or len(set(symbols)) < len(symbols):
@@ -249,6 +256,7 @@ class AcousticModel(nn.Module):
             "kernel_size": kernel_size,
             "states": states,
             "log_scale_bound": log_scale_bound,
+            "weight_norm": weight_norm,
         }
         self.symbols = tuple(symbols)
         self.states = states
@@ -265,7 +273,9 @@ class AcousticModel(nn.Module):
         nn.init.zeros_(self.prior_of.bias)
         self.duration_of = DurationPredictor(encoder_channels, states, dropout)
         nn.init.constant_(self.duration_of.out.bias, 1.0)
-        self.flow = MelFlow(n_mels, n_flows, channels, n_layers, kernel_size, log_scale_bound)
+        self.flow = MelFlow(
+            n_mels, n_flows, channels, n_layers, kernel_size, log_scale_bound, weight_norm
+        )
         # Set from the corpus by `normalise_by`; not trained.
         self.register_buffer("normal_mean", torch.zeros(n_mels, 1))
         self.register_buffer("normal_scale", torch.ones(n_mels, 1))
@@ -509,6 +519,17 @@ class AcousticModel(nn.Module):
         return self.prior(symbols.unsqueeze(0), torch.tensor([len(symbols)], device=symbols.device))
 
     # -- on disk -------------------------------------------------------------------------------
+
+    def fused(self) -> AcousticModel:
+        """The same function without weight normalisation: what to use for inference.
+
+        Returns:
+            A new model in evaluation mode, on the same device, with ``weight_norm=False``. Unlike
+            one that can be trained it can be pickled.
+        """
+        model = AcousticModel(**{**self.config, "mel_spec": self.mel_spec, "weight_norm": False})
+        model.load_state_dict(fuse_weight_norm(self.state_dict()))
+        return model.to(self.normal_mean.device, self.normal_mean.dtype).eval()
 
     def save(self, path: str | os.PathLike[str], dtype: torch.dtype | None = None) -> Path:
         """Write a checkpoint directory: ``model.safetensors`` and ``config.json``.
