@@ -86,11 +86,16 @@ def test_gradients_reach_every_parameter(objective: Objective) -> None:
 
 def test_the_spectral_term_alone_has_gradients_and_sets_in_at_its_start() -> None:
     audio, mel = speech()
-    objective = LikelihoodAndSpectral(weight=2.0, phase_weight=0.5, tone_weight=3.0, start=0.3)
+    objective = LikelihoodAndSpectral(
+        weight=2.0, phase_weight=0.5, tone_weight=3.0, start=0.3, tone_start=0.6
+    )
     before = objective(small_flow(), audio, mel, 0.29, torch.Generator().manual_seed(0))
     assert set(before) == {"loss", "nll"}
     model = small_flow()
-    after = objective(model, audio, mel, 0.3, torch.Generator().manual_seed(0))
+    between = objective(model, audio, mel, 0.3, torch.Generator().manual_seed(0))
+    assert "stft" in between
+    assert "repetition" not in between
+    after = objective(model, audio, mel, 0.6, torch.Generator().manual_seed(0))
     spectral = after["loss"] - after["nll"]
     terms = after["stft"] + after["mel_distance"] + 0.5 * after["phase"] + 3 * after["repetition"]
     torch.testing.assert_close(spectral.detach(), 2 * terms, rtol=1e-4, atol=1e-4)

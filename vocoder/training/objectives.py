@@ -74,6 +74,8 @@ class LikelihoodAndSpectral(Objective):
         phase_weight: of the phase advance relative to the STFT terms.
         tone_weight: of the repetition relative to the STFT terms. Magnitudes alone let a flow give
             neighbouring frames the same phases, heard as tones at multiples of the frame rate.
+        tone_start: fraction of the training budget after which that term sets in, not before
+            `start`. It is easier to stop repeating than to become intelligible without.
         energy_distance: draw twice for half as many items, and reward what tells the draws apart.
         start: fraction of the training budget after which the term sets in: audio from an
             untrained flow has nothing to teach.
@@ -88,6 +90,7 @@ class LikelihoodAndSpectral(Objective):
         mel_weight: float = 1.0,
         phase_weight: float = 0.0,
         tone_weight: float = 0.0,
+        tone_start: float = 0.0,
         energy_distance: bool = False,
         start: float = 0.15,
         temperature: float = 0.7,
@@ -99,6 +102,7 @@ class LikelihoodAndSpectral(Objective):
         self.mel_weight = mel_weight
         self.phase_weight = phase_weight
         self.tone_weight = tone_weight
+        self.tone_start = tone_start
         self.energy_distance = energy_distance
         self.start = start
         self.temperature = temperature
@@ -145,7 +149,7 @@ class LikelihoodAndSpectral(Objective):
                 phase = phase_advance(made, audio, self.resolutions)
                 spectral = spectral + self.phase_weight * phase
                 terms["phase"] = phase.detach()
-            if self.tone_weight:
+            if self.tone_weight and budget_used >= self.tone_start:
                 repetition = phase_repetition(made, 2 * model.mel_spec.hop_length)
                 spectral = spectral + self.tone_weight * repetition
                 terms["repetition"] = repetition.detach()
