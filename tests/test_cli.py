@@ -145,7 +145,7 @@ def test_export_writes_a_graph(checkpoint: Path, tmp_path: Path) -> None:
 def test_help() -> None:
     for command in ((), ("synthesize",), ("resynthesize",), ("export",), ("benchmark",), ("info",)):
         assert run(*command, "--help").returncode == 0
-    assert "[default: 0.01]" in run("denoise", "--help").stdout
+    assert "[default: 0.003]" in run("denoise", "--help").stdout
 
 
 def test_errors_are_one_sentence_and_write_nothing(checkpoint: Path, tmp_path: Path) -> None:

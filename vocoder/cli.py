@@ -171,7 +171,7 @@ def denoise_file(
     checkpoint: Checkpoint = None,
     strength: Annotated[
         float | None,
-        typer.Option(help="How much of the model's tones to subtract. \\[default: 0.01]"),
+        typer.Option(help="How much of the model's tones to subtract. \\[default: 0.003]"),
     ] = None,
     force: Force = False,
 ) -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from .base import Array, Vocoder, _audio, _like
 
-STRENGTH = 0.01
+STRENGTH = 0.003
 """How much of the bias `Denoiser` subtracts unless told otherwise."""
 
 _FRAMES = 88  # of the neutral mel: more than the context of any model leaves a steady middle
