@@ -18,6 +18,7 @@ import torch
 from vocoder.audio import MelSpec, read_audio
 from vocoder.corpus import CorpusError
 from vocoder.library import load_acoustic
+from vocoder.text.acoustic import load_checkpoint
 from vocoder.text.frontend import SYMBOLS
 from vocoder.training.acoustic import LikeLengths, TextAndSpeech, collate
 from vocoder.training.acoustic_recipe import AcousticRecipe
@@ -108,7 +109,7 @@ def test_shipped_config_builds_its_model(tmp_path: Path) -> None:
 
 def test_run_leaves_a_model_that_speaks_and_a_report(trained: Path) -> None:
     run = trained / "whole"
-    model = load_acoustic(run / "model")
+    model = load_checkpoint(run / "model")
     saved = torch.load(run / "last.ckpt", weights_only=True)
     for name, value in model.state_dict().items():  # the averaged weights, not the last ones
         torch.testing.assert_close(value, saved["state_dict"][f"model.{name}"])
