@@ -132,62 +132,48 @@ class GatedConvStack(nn.Module):
             mask: (batch, 1, time), 1 where x holds values and 0 where it is padding, which then
                 changes nothing: the stack sees the zeros that follow the end of any sequence.
         """
-        if self.training and x.device.type == "cpu" and mask is None and not self.separable:
-            return self._by_products(x, condition)
-        hidden = self.start(x)
+        # PyTorch's convolutions of short sequences take a third longer on a CPU, forwards and back,
+        # than products of matrices over channels that lie side by side.
+        products = self.training and x.device.type == "cpu" and mask is None and not self.separable
+        convolve, channels = (_by_product, -1) if products else (_padded, 1)
+        if products:
+            x = x.transpose(1, 2)
+            condition = None if condition is None else condition.transpose(1, 2)
+        hidden = convolve(self.start, x)
         conditions: Sequence[Tensor | float] = [0.0] * self.n_layers
         if self.condition is not None:
-            conditions = self.condition(condition).chunk(self.n_layers, dim=1)
+            assert condition is not None
+            conditions = convolve(self.condition, condition).chunk(self.n_layers, dim=channels)
         skip = torch.zeros_like(hidden)
         for layer in range(self.n_layers):
             if mask is not None:
                 hidden = hidden * mask.to(hidden.dtype)
-            left, right = self.padding[layer]
-            padded = hidden if left == right else F.pad(hidden, (left, right))
-            a, b = (self.dilated[layer](padded) + conditions[layer]).chunk(2, dim=1)
-            out = self.residual_skip[layer](torch.tanh(a) * torch.sigmoid(b))
+            dilated = convolve(self.dilated[layer], hidden, self.padding[layer])
+            a, b = (dilated + conditions[layer]).chunk(2, dim=channels)
+            out = convolve(self.residual_skip[layer], torch.tanh(a) * torch.sigmoid(b))
             if layer < self.n_layers - 1:
-                residual, out = out.chunk(2, dim=1)
+                residual, out = out.chunk(2, dim=channels)
                 hidden = hidden + residual
             skip = skip + out
-        result: Tensor = self.end(skip)
+        result = convolve(self.end, skip)
+        if products:
+            return result.transpose(1, 2)
         return result if mask is None else result * mask.to(result.dtype)
 
-    def _by_products(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        """`forward` as products of matrices, over channels that lie side by side.
 
-        PyTorch's convolutions of short sequences take a third longer on a CPU, forwards and back.
-        """
-        hidden = _product(self.start, x.transpose(1, 2))
-        conditions: Sequence[Tensor | float] = [0.0] * self.n_layers
-        if self.condition is not None:
-            assert condition is not None
-            told = _product(self.condition, condition.transpose(1, 2))
-            conditions = told.chunk(self.n_layers, dim=-1)
-        skip: Tensor | float = 0.0
-        for layer in range(self.n_layers):
-            taps = _taps(hidden, self.dilated[layer], self.padding[layer])
-            a, b = (_product(self.dilated[layer], taps) + conditions[layer]).chunk(2, dim=-1)
-            out = _product(self.residual_skip[layer], torch.tanh(a) * torch.sigmoid(b))
-            if layer < self.n_layers - 1:
-                residual, out = out.chunk(2, dim=-1)
-                hidden = hidden + residual
-            skip = skip + out
-        assert isinstance(skip, Tensor)
-        return _product(self.end, skip).transpose(1, 2)
+def _padded(layer: nn.Module, x: Tensor, padding: tuple[int, int] = (0, 0)) -> Tensor:
+    """A layer's output, (batch, channels, time); it pads by itself where both sides are alike."""
+    left, right = padding
+    result: Tensor = layer(x if left == right else F.pad(x, padding))
+    return result
 
 
-def _taps(x: Tensor, layer: nn.Module, padding: tuple[int, int]) -> Tensor:
-    """What each step of a dilated convolution sees: (batch, time, taps * channels), by taps."""
+def _by_product(layer: nn.Module, x: Tensor, padding: tuple[int, int] = (0, 0)) -> Tensor:
+    """The same of (batch, time, channels): what the taps see, side by side, times the weights."""
     assert isinstance(layer, nn.Conv1d)
-    (dilation,), (kernel_size,) = layer.dilation, layer.kernel_size
-    padded = F.pad(x, (0, 0, *padding))
-    steps = x.shape[1]
-    return torch.cat([padded[:, i * dilation :][:, :steps] for i in range(kernel_size)], dim=-1)
-
-
-def _product(layer: nn.Module, taps: Tensor) -> Tensor:
-    """A convolution's output (batch, time, out) from its gathered taps."""
-    assert isinstance(layer, nn.Conv1d)
+    (dilation,), (kernel_size,), steps = layer.dilation, layer.kernel_size, x.shape[1]
+    if kernel_size > 1:
+        x = F.pad(x, (0, 0, *padding))
+        x = torch.cat([x[:, i * dilation :][:, :steps] for i in range(kernel_size)], dim=-1)
     weight = layer.weight.transpose(1, 2).flatten(1)  # (out, taps * in)
-    return F.linear(taps, weight, layer.bias)
+    return F.linear(x, weight, layer.bias)
