@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 from vocoder.evaluation import METRICS
 from vocoder.evaluation.copy_synthesis import estimate
-from vocoder.whole_files import write_whole
+from vocoder.atomic import write_atomic
 
 DOCS = Path(__file__).parent
 BASE = "base"
@@ -290,9 +290,9 @@ def main() -> None:
     given = parser.parse_args()
     page, study = given.folder / "ablation.md", given.study
     text = page.read_text(encoding="utf-8") if page.exists() else PAGE.format(study=study)
-    write_whole(page, filling.filled(text, tables(study), given.folder).encode())
+    write_atomic(page, filling.filled(text, tables(study), given.folder).encode())
     result = json.loads((given.folder / "ablation" / f"{study}.json").read_text(encoding="utf-8"))
-    write_whole(given.folder / "ablation" / f"{study}.png", picture(result))
+    write_atomic(given.folder / "ablation" / f"{study}.png", picture(result))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import filling
 
 from vocoder.evaluation import recognition
 from vocoder.evaluation.benchmark import caption, table
-from vocoder.whole_files import write_whole
+from vocoder.atomic import write_atomic
 
 ROOT = Path(__file__).parents[1]
 
@@ -165,7 +165,7 @@ def engines_table(result: Mapping[str, Any]) -> str:
             for row in rows
             if (row["batch"], row["audio_seconds"]) == (batch, seconds)
         }
-        own = [row for name, row in here.items() if name.startswith("WaveGlow, lapped")]
+        own = [row for name, row in here.items() if name.startswith("MDCT flow")]
         if not own:
             continue
         best = max(own, key=_speed)
@@ -175,9 +175,9 @@ def engines_table(result: Mapping[str, Any]) -> str:
         lines.append(
             [
                 f"{seconds:g} s" if batch == 1 else f"{batch} × {seconds:g} s",
-                exact["name"].removeprefix("WaveGlow, lapped").strip(", ") or "PyTorch",
+                exact["name"].removeprefix("MDCT flow").strip(", ") or "PyTorch",
                 f"{_speed(exact):.0f}",
-                best["name"].removeprefix("WaveGlow, lapped").strip(", ") or "PyTorch",
+                best["name"].removeprefix("MDCT flow").strip(", ") or "PyTorch",
                 f"{_speed(best):.0f}",
                 f"{_speed(exact) / _speed(vocos):.1f}" if vocos else "",
                 f"{_speed(best) / _speed(vocos):.1f}" if vocos else "",
@@ -277,7 +277,7 @@ def update(root: Path = ROOT, check: bool = False) -> list[Path]:
             continue
         changed.append(document)
         if not check:
-            write_whole(document, new.encode())
+            write_atomic(document, new.encode())
     return changed
 
 

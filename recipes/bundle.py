@@ -30,7 +30,7 @@ from tqdm import tqdm
 from vocoder.evaluation.copy_synthesis import caption, evaluate, tables
 from vocoder.evaluation.results import save_result
 from vocoder.models import load_checkpoint
-from vocoder.whole_files import write_whole
+from vocoder.atomic import write_atomic
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT / "vocoder" / "weights"
@@ -125,7 +125,7 @@ def bundle(
         }
         save_result(totals, TOTALS)
         card = model_card(name, report, statement.read_text(encoding="utf-8"), results, precision)
-        write_whole(Path(scratch) / "half" / "MODEL_CARD.md", card.encode())
+        write_atomic(Path(scratch) / "half" / "MODEL_CARD.md", card.encode())
         if notice is not None:
             shutil.copy(notice, Path(scratch) / "half" / "NOTICE")
         # All of it or nothing: a half-replaced model would load and be wrong.

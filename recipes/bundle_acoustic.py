@@ -23,10 +23,10 @@ from typing import Any
 import torch
 
 from vocoder.evaluation.recognition import caption, table
-from vocoder.library import ACOUSTIC_NAME
+from vocoder.pretrained import ACOUSTIC_NAME
 from vocoder.text.acoustic import load_checkpoint
-from vocoder.training.acoustic_report import COLUMNS
-from vocoder.whole_files import write_whole
+from vocoder.training.acoustic.report import COLUMNS
+from vocoder.atomic import write_atomic
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT / "vocoder" / "weights"
@@ -47,7 +47,7 @@ def bundle(run: Path, speech: Path, statement: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix=".part-", dir=WEIGHTS) as scratch:
         made = load_checkpoint(run / "model").save(Path(scratch) / "half", torch.float16)
         card = model_card(report, heard, statement.read_text(encoding="utf-8"))
-        write_whole(made / "MODEL_CARD.md", card.encode())
+        write_atomic(made / "MODEL_CARD.md", card.encode())
         # All of it or nothing: a half-replaced model would load and be wrong.
         shutil.rmtree(folder, ignore_errors=True)
         shutil.move(made, folder)

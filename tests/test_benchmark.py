@@ -19,9 +19,9 @@ import yaml
 from rich.console import Console
 from torch import nn
 
-from vocoder.evaluation import benchmark, contenders
+from vocoder.evaluation import benchmark, systems
 from vocoder.evaluation.benchmark import Effort, Workload, run_benchmark
-from vocoder.evaluation.contenders import Contender, Job, PackageModel, standard_contenders
+from vocoder.evaluation.systems import System, Job, PackageModel, standard_systems
 from vocoder.evaluation.results import save_result
 from vocoder.models import FAMILIES, WaveGlow
 from vocoder.models.autoregressive import AutoregressiveVocoder
@@ -38,7 +38,7 @@ CPU = torch.device("cpu")
 SMALL = Effort(2, parallel_seconds=0.02, sequential_seconds=0.02, parallel_audio_seconds=0.01)
 
 
-class Convolution(Contender):
+class Convolution(System):
     """A convolution of 8 to 8 channels and 5 taps, at 1,000 samples per second."""
 
     family = "convolution"
@@ -99,7 +99,7 @@ WORKLOADS = (Workload(1, 1), Workload(1, 4), Workload(3, 1))
 EFFORT = Effort(5, parallel_seconds=0.5, sequential_seconds=0.5, parallel_audio_seconds=0.03)
 
 
-def faked(entries: list[Contender], **kwargs: Any) -> tuple[dict[str, Any], FakeTimer]:
+def faked(entries: list[System], **kwargs: Any) -> tuple[dict[str, Any], FakeTimer]:
     timer = FakeTimer()
     result = run_benchmark(
         entries, device="cpu", workloads=WORKLOADS, effort=EFFORT, timer=timer, **kwargs
@@ -113,7 +113,7 @@ def shown(result: dict[str, Any]) -> str:
     return stream.getvalue()
 
 
-def test_contenders_take_turns() -> None:
+def test_systems_take_turns() -> None:
     names = ["a", "b", "c"]
     _, timer = faked([Convolution(name, 1e4, streams=name == "b") for name in names])
     turn = ["a 1", "a 1", "a 3", "b 1", "b 1", "b 3", "b first", "c 1", "c 1", "c 3"]
@@ -243,7 +243,7 @@ def test_the_roofline_is_a_plain_product_of_the_same_type(
     assert cells[0][headings.index("roofline")] == "–"
 
 
-def test_the_product_is_timed_in_turns_with_the_contenders() -> None:
+def test_the_product_is_timed_in_turns_with_the_systems() -> None:
     product = benchmark._Product(CPU, "bfloat16")
     product.measure()
     product.measure()
@@ -260,11 +260,11 @@ def test_the_flow_in_bfloat16_is_one() -> None:
             n_layers=1, weight_norm=False,
         )  # fmt: skip
 
-    exact, rough = PackageModel("a", build), contenders.BFloat16Flow("b", build)
-    for contender in (exact, rough):
+    exact, rough = PackageModel("a", build), systems.BFloat16Flow("b", build)
+    for system in (exact, rough):
         torch.manual_seed(0)
-        contender.load(CPU)
-        contender.job(1, 4096).run()
+        system.load(CPU)
+        system.job(1, 4096).run()
     assert (exact.dtype, rough.dtype) == ("float32", "bfloat16")
     # What the first pass folds is no part of the count.
     torch.manual_seed(0)
@@ -276,18 +276,18 @@ def test_the_flow_in_bfloat16_is_one() -> None:
 
 def test_multiply_accumulates_of_fourier_transforms() -> None:
     x = torch.randn(3, 1024)
-    assert contenders.count_macs(lambda: torch.fft.rfft(x)) == 3 * 2.5 * 1024 * 10 / 2
+    assert systems.count_macs(lambda: torch.fft.rfft(x)) == 3 * 2.5 * 1024 * 10 / 2
     spectrum = torch.fft.rfft(x)
-    assert contenders.count_macs(lambda: torch.fft.irfft(spectrum)) == 3 * 2.5 * 1024 * 10 / 2
-    assert contenders.count_macs(lambda: torch.fft.fft(x + 0j)) == 3 * 5 * 1024 * 10 / 2
+    assert systems.count_macs(lambda: torch.fft.irfft(spectrum)) == 3 * 2.5 * 1024 * 10 / 2
+    assert systems.count_macs(lambda: torch.fft.fft(x + 0j)) == 3 * 5 * 1024 * 10 / 2
 
 
 def test_multiply_accumulates_of_products_in_place() -> None:
     x, y, z = torch.randn(4, 5), torch.randn(5, 6), torch.zeros(4, 6)
     for run in (lambda: z.addmm_(x, y), lambda: torch.addmm(z, x, y, out=z.clone())):
-        assert contenders.count_macs(run) == 4 * 5 * 6
+        assert systems.count_macs(run) == 4 * 5 * 6
     stacks = torch.zeros(3, 4, 6), torch.randn(3, 4, 5), torch.randn(3, 5, 6)
-    assert contenders.count_macs(lambda: stacks[0].baddbmm_(*stacks[1:])) == 3 * 4 * 5 * 6
+    assert systems.count_macs(lambda: stacks[0].baddbmm_(*stacks[1:])) == 3 * 4 * 5 * 6
 
 
 def test_progress_ends_at_the_total() -> None:
@@ -317,7 +317,7 @@ def test_who_cannot_run_is_left_out_with_the_reason() -> None:
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vocos", None)
-    result = run_benchmark([contenders.Vocos()], device="cpu", effort=SMALL)
+    result = run_benchmark([systems.Vocos()], device="cpu", effort=SMALL)
     assert result["rows"] == []
     assert 'pip install "flow-vocoder[bench]"' in result["machine"]["left_out"]["Vocos"]
     assert "Left out: Vocos." in shown(result)
@@ -358,7 +358,7 @@ def test_without_linux_memory_is_unknown_and_the_rest_is_measured(
     assert benchmark.table(result)[1][0][-1] == "–"
 
 
-# -- the real contenders, small ----------------------------------------------------------------
+# -- the real systems, small ----------------------------------------------------------------
 
 
 def small_flow() -> WaveGlow:
@@ -373,24 +373,24 @@ def small_wavenet() -> WaveNet:
 
 
 def test_a_flow_counts_as_its_layers_do() -> None:
-    contender = PackageModel("flow", small_flow)
-    contender.load(CPU)
+    system = PackageModel("flow", small_flow)
+    system.load(CPU)
     # Per frame: two steps of a 1x1 convolution of 256 channels and a coupling on 128 of them.
     mixing = 256 * 256
     stack = 128 * 16 + 80 * 2 * 2 * 16 + 2 * 3 * 16 * 32 + (16 * 32 + 16 * 16) + 16 * 256
     scale = 80 * 256 + 80 * 16 * 5 + 16 * 256
     network = 2 * (mixing + stack) + scale
     frames = 62.5  # per second
-    macs = contender.multiply_accumulates()
+    macs = system.multiply_accumulates()
     # The lapped transform is in it too: at most a matrix of 512 x 256 for each frame.
     assert network * frames <= macs <= (network + 1.1 * 512 * 256) * frames
 
 
 def test_the_parallel_count_is_that_of_cached_generation() -> None:
-    entry = contenders.AutoregressiveModel("cached", small_wavenet, engine="cached")
+    entry = systems.AutoregressiveModel("cached", small_wavenet, engine="cached")
     entry.load(CPU)
     job = entry.job(1, 4 * 256)
-    counted = contenders.count_macs(job.run) * entry.sample_rate / job.samples
+    counted = systems.count_macs(job.run) * entry.sample_rate / job.samples
     assert entry.multiply_accumulates() == pytest.approx(counted, rel=0.02)
 
 
@@ -399,7 +399,7 @@ def test_naive_wavenet_is_timed_in_the_steady_state() -> None:
     model = small_wavenet()
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
-    naive = contenders.NaiveWaveNet("naive", model)
+    naive = systems.NaiveWaveNet("naive", model)
     naive.load(CPU)
     job = naive.job(2, 3)
     made = job.run()
@@ -408,7 +408,7 @@ def test_naive_wavenet_is_timed_in_the_steady_state() -> None:
     assert (job.items, job.samples) == (1, 3)
     # A sample costs a pass over at least the receptive field, all taps of all layers.
     field = model.stack.receptive_field
-    cached = contenders.AutoregressiveModel("cached", model, engine="cached")
+    cached = systems.AutoregressiveModel("cached", model, engine="cached")
     cached.load(CPU)
     per_sample = naive.multiply_accumulates() / naive.sample_rate
     assert per_sample > 0.9 * field * cached.multiply_accumulates() / cached.sample_rate
@@ -416,14 +416,14 @@ def test_naive_wavenet_is_timed_in_the_steady_state() -> None:
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_every_kind_of_contender_makes_the_audio_it_says(batch: int) -> None:
-    entries: list[Contender] = [
+    entries: list[System] = [
         PackageModel("flow", small_flow),
-        contenders.AutoregressiveModel("wavenet", small_wavenet, engine="cached"),
-        contenders.GriffinLim("speech-16k"),
-        contenders.TorchaudioWaveRNN(),
+        systems.AutoregressiveModel("wavenet", small_wavenet, engine="cached"),
+        systems.GriffinLim("speech-16k"),
+        systems.TorchaudioWaveRNN(),
     ]
     if importlib.util.find_spec("vocos"):
-        entries.append(contenders.Vocos())
+        entries.append(systems.Vocos())
     for entry in entries:
         entry.load(CPU)
         job = entry.job(batch, 1)
@@ -437,7 +437,7 @@ def test_every_kind_of_contender_makes_the_audio_it_says(batch: int) -> None:
 def test_the_graph_of_a_flow_makes_its_audio() -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)
-    entry = contenders.OnnxFlow("flow", small_flow)
+    entry = systems.OnnxFlow("flow", small_flow)
     entry.load(CPU)
     job = entry.job(2, 600)
     assert (job.items, job.samples) == (2, 768)
@@ -461,9 +461,9 @@ def test_a_small_run_from_end_to_end(tmp_path: Path) -> None:
     model = small_flow().eval()
     audio = torch.zeros(256 * 5)
     before = model.synthesize(model.mel(audio))
-    entries: list[Contender] = [
+    entries: list[System] = [
         PackageModel("flow", model, "trained"),
-        contenders.GriffinLim("speech-16k"),
+        systems.GriffinLim("speech-16k"),
     ]
     result = run_benchmark(entries, device="cpu", effort=SMALL, workloads=WORKLOADS[:1])
     rows = {row["name"]: row for row in result["rows"]}
@@ -484,9 +484,9 @@ def test_a_small_run_from_end_to_end(tmp_path: Path) -> None:
     assert "trained" in text
 
 
-def test_the_standard_contenders_are_every_family_on_every_engine() -> None:
+def test_the_standard_systems_are_every_family_on_every_engine() -> None:
     trained = small_flow()
-    entries = standard_contenders({"mine": trained})
+    entries = standard_systems({"mine": trained})
     names = [entry.name for entry in entries]
     assert names[0] == "mine"
     assert entries[0].weights == "trained"
@@ -501,9 +501,9 @@ def test_the_standard_contenders_are_every_family_on_every_engine() -> None:
 
 
 def test_the_lapped_flow_is_that_of_the_recipe() -> None:
-    text = (ROOT / "recipes/ljspeech/config/lapped.yaml").read_text()
+    text = (ROOT / "recipes/ljspeech/config/mdct.yaml").read_text()
     stated = yaml.safe_load(text)["model"]["init_args"]
-    assert stated == {"mel_spec": "ljspeech", **contenders.LAPPED_FLOW}
+    assert stated == {"mel_spec": "ljspeech", **systems.LAPPED_FLOW}
 
 
 # -- the tables in the documents -----------------------------------------------------------------

@@ -124,7 +124,7 @@ def test_a_name_that_is_neither_bundled_nor_a_path() -> None:
 
 
 def test_without_a_bundled_default_it_says_how_to_train(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vocoder.library.bundled_models", dict)
+    monkeypatch.setattr("vocoder.pretrained.bundled_models", dict)
     with pytest.raises(CheckpointError, match=r"python recipes/ljspeech/train.py --data sample"):
         vocoder.load()
 

@@ -192,14 +192,14 @@ def test_errors_are_one_sentence_and_write_nothing(checkpoint: Path, tmp_path: P
 def test_benchmark_prints_json_and_writes_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vocoder.evaluation import benchmark, contenders
+    from vocoder.evaluation import benchmark, systems
 
-    standard = contenders.standard_contenders
+    standard = systems.standard_systems
 
-    def only_griffin_lim(*arguments: object, **options: object) -> list[contenders.Contender]:
-        return [c for c in standard(quick=True) if isinstance(c, contenders.GriffinLim)]
+    def only_griffin_lim(*arguments: object, **options: object) -> list[systems.System]:
+        return [c for c in standard(quick=True) if isinstance(c, systems.GriffinLim)]
 
-    monkeypatch.setattr(contenders, "standard_contenders", only_griffin_lim)
+    monkeypatch.setattr(systems, "standard_systems", only_griffin_lim)
     monkeypatch.setattr(benchmark, "QUICK", benchmark.Effort(1, 0.05, 0.05, 0.05))
     files = (tmp_path / "speed.json", tmp_path / "speed.png")
     result = run("benchmark", "--quick", "--json", "-o", files[0], "--plot", files[1])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vocoder.models import compiled
+from vocoder.engines import compiled
 from vocoder.nn.upsampling import LinearUpsampling
 
 RNG = np.random.default_rng(0)

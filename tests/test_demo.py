@@ -293,7 +293,7 @@ def test_models_are_loaded_once_and_chosen_by_convention(
         "other": other.save(tmp_path / "other"),
     }
     monkeypatch.setattr("vocoder.demo.models.bundled_models", lambda: bundled)
-    monkeypatch.setattr("vocoder.library.bundled_models", lambda: bundled)
+    monkeypatch.setattr("vocoder.pretrained.bundled_models", lambda: bundled)
     models = Models()
     assert models.flow_beside(spec).mel_spec == spec
     assert models.flow_beside(replace(spec, n_mels=21)) is models.flow()
@@ -678,7 +678,7 @@ def test_a_file_that_is_no_sound_is_refused_in_the_page(page: Page, tmp_path: Pa
 
 
 def test_the_bundled_voice_is_understood(tmp_path: Path) -> None:
-    from vocoder.library import ACOUSTIC_NAME, DEFAULT_NAME, bundled_models
+    from vocoder.pretrained import ACOUSTIC_NAME, DEFAULT_NAME, bundled_models
 
     missing = {ACOUSTIC_NAME, DEFAULT_NAME} - set(bundled_models())
     if missing:

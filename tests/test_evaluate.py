@@ -31,7 +31,7 @@ from vocoder.evaluation.copy_synthesis import (
 )
 from vocoder.evaluation.dnsmos import dnsmos
 from vocoder.models import Vocoder, WaveGlow
-from vocoder.models.noise import Noise
+from vocoder.audio.noise import Noise
 
 SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample"
 RATE = 16000

@@ -25,7 +25,7 @@ from vocoder.flows import (
     ConditionalScale,
     FactorOut,
     InvertibleConv1x1,
-    LappedTransform,
+    Mdct,
     PLUConv1x1,
     Squeeze,
     Swap,
@@ -84,8 +84,8 @@ def small_model() -> Bijection:
 # name -> (piece, channels of its input, time of its input)
 PIECES: dict[str, tuple[Callable[[], Bijection], int, int]] = {
     "squeeze": (lambda: Squeeze(3), 2, 6),
-    "lapped": (lambda: LappedTransform(4), 1, 24),
-    "lapped one block": (lambda: LappedTransform(4), 1, 4),
+    "lapped": (lambda: Mdct(4), 1, 24),
+    "lapped one block": (lambda: Mdct(4), 1, 4),
     "conv1x1": (lambda: InvertibleConv1x1(CHANNELS), CHANNELS, TIME),
     "conv1x1 even-odd": (lambda: InvertibleConv1x1(5, "even-odd"), 5, TIME),
     "plu": (lambda: PLUConv1x1(CHANNELS), CHANNELS, TIME),
@@ -294,7 +294,7 @@ def test_batchnorm_trains_on_batch_statistics_and_keeps_averages() -> None:
 
 
 def test_lapped_transform_is_orthogonal_and_compacts_a_tone() -> None:
-    lapped = LappedTransform(32)
+    lapped = Mdct(32)
     x = torch.randn(1, 1, 32 * 9)
     z, log_det = lapped(x)
     assert z.shape == (1, 32, 9)
@@ -305,7 +305,7 @@ def test_lapped_transform_is_orthogonal_and_compacts_a_tone() -> None:
     energy = lapped(tone)[0][0, :, 2:-2].square().sum(dim=1)
     assert energy[9:12].sum() / energy.sum() > 0.98
     # In float32 it inverts to rounding.
-    single = LappedTransform(256).float()
+    single = Mdct(256).float()
     x = torch.randn(1, 1, 256 * 20, dtype=torch.float32)
     assert (single.inverse(single(x)[0]) - x).abs().max() < 5e-6
 
@@ -382,8 +382,8 @@ def test_mixing_matrices_are_orthogonal(kind: str) -> None:
 @pytest.mark.parametrize(
     ("build", "words"),
     [
-        (lambda: LappedTransform(5), "even number of bands"),
-        (lambda: LappedTransform(4)(torch.zeros(1, 1, 6)), "whole number of blocks"),
+        (lambda: Mdct(5), "even number of bands"),
+        (lambda: Mdct(4)(torch.zeros(1, 1, 6)), "whole number of blocks"),
         (lambda: Squeeze(4)(torch.zeros(1, 1, 6)), "whole number of blocks"),
         (lambda: Squeeze(0), "at least one sample"),
         (lambda: InvertibleConv1x1(4, "shuffle"), "unknown mixing"),  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vocoder.models import compiled
+from vocoder.engines import compiled
 from vocoder.nn.mixture import SMALLEST_SCALE, STEP, DiscretisedMixture, Distribution
 
 CASES = [("logistic", 1), ("logistic", 4), ("gaussian", 1), ("gaussian", 3)]

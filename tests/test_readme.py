@@ -91,7 +91,7 @@ def test_the_table_of_presets_is_that_of_the_code() -> None:
 
 
 def test_the_look_ahead_is_that_of_the_default_flow() -> None:
-    config = yaml.safe_load((ROOT / "recipes/ljspeech/config/lapped.yaml").read_text())
+    config = yaml.safe_load((ROOT / "recipes/ljspeech/config/mdct.yaml").read_text())
     model = WaveGlow(**config["model"]["init_args"])
     frames = model.context_frames[1]
     seconds = frames * model.mel_spec.hop_length / model.sample_rate

@@ -95,7 +95,7 @@ def test_a_killed_run_goes_on_and_finishes(trained: tuple[Path, str]) -> None:
     assert "going on from runs/tiny/last.ckpt" in output
     saved = torch.load(run / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 100
-    assert saved["vocoder_training"]["crops_seen"] == 100 * 2
+    assert saved["vocoder_training"]["items_seen"] == 100 * 2
     steps = [row["step"] for row in rows(run)]
     assert steps[0] == 0
     assert steps[-1] == 100
@@ -181,7 +181,7 @@ def test_a_run_that_is_asked_to_stop_saves_first(
     assert "the same command goes on from here" in finish(process, code)
     saved = torch.load(history.parent / "last.ckpt", weights_only=True)
     assert saved["global_step"] >= 5
-    assert saved["vocoder_training"]["crops_seen"] == 2 * saved["global_step"]
+    assert saved["vocoder_training"]["items_seen"] == 2 * saved["global_step"]
 
 
 def test_two_devices_train_together(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_every_shipped_config_builds_its_model(path: Path) -> None:
     options = parser(OF_VOCODER)
     # A file that names no model of its own is a difference from the default flow.
     whole = "class_path: vocoder.models" in path.read_text()
-    files = [path] if whole else [RECIPE / "config" / "lapped.yaml", path]
+    files = [path] if whole else [RECIPE / "config" / "mdct.yaml", path]
     config = options.parse_args([word for file in files for word in ("--config", str(file))])
     made = options.instantiate(config)
     assert isinstance(made.model, Vocoder)
@@ -237,7 +237,7 @@ def test_every_shipped_config_builds_its_model(path: Path) -> None:
 
 def test_the_low_latency_config_looks_ahead_as_far_as_it_says() -> None:
     path = RECIPE / "config" / "low-latency.yaml"
-    files = ["--config", str(RECIPE / "config" / "lapped.yaml"), "--config", str(path)]
+    files = ["--config", str(RECIPE / "config" / "mdct.yaml"), "--config", str(path)]
     made = parser(OF_VOCODER).instantiate(parser(OF_VOCODER).parse_args(files)).model
     _, ahead = made.context_frames
     milliseconds = round(1000 * ahead * made.mel_spec.hop_length / made.sample_rate)

@@ -207,7 +207,7 @@ def test_a_long_text_is_spoken_one_sentence_at_a_time(
 
 
 def test_without_weights_the_error_says_how_to_train(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vocoder.library.bundled_models", dict)
+    monkeypatch.setattr("vocoder.pretrained.bundled_models", dict)
     with pytest.raises(vocoder.CheckpointError, match=r"train_acoustic\.py"):
         vocoder.load_acoustic()
 

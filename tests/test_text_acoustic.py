@@ -14,7 +14,7 @@ from torch.distributions import Normal
 
 from vocoder.audio import LogMel, MelSpec, read_audio
 from vocoder.checkpoints import CheckpointError
-from vocoder.library import load, load_acoustic
+from vocoder.pretrained import load, load_acoustic
 from vocoder.models import WaveGlow
 from vocoder.text.acoustic import AcousticModel, Batch, duration_loss, load_checkpoint
 from vocoder.text.alignment import flat_start
@@ -310,7 +310,7 @@ def test_vocoders_and_acoustic_models_are_not_taken_for_each_other(
     with pytest.raises(CheckpointError, match="no checkpoint of a vocoder"):
         load(tmp_path / "acoustic")
     bundled = {name: tmp_path / name for name in ("acoustic", "vocoder")}
-    monkeypatch.setattr("vocoder.library.bundled_models", lambda: bundled)
+    monkeypatch.setattr("vocoder.pretrained.bundled_models", lambda: bundled)
     assert load_acoustic().symbols == SYMBOLS
     with pytest.raises(CheckpointError, match=r"no model 'acoustic' \(the bundled models are voc"):
         load("acoustic")

@@ -17,11 +17,11 @@ import torch
 
 from vocoder.audio import MelSpec, read_audio
 from vocoder.corpus import CorpusError
-from vocoder.library import load_acoustic
+from vocoder.pretrained import load_acoustic
 from vocoder.text.acoustic import load_checkpoint
 from vocoder.text.frontend import SYMBOLS
-from vocoder.training.acoustic import LikeLengths, TextAndSpeech, collate
-from vocoder.training.acoustic_recipe import AcousticRecipe
+from vocoder.training.acoustic.module import LikeLengths, TextAndSpeech, collate
+from vocoder.training.acoustic.recipe import AcousticRecipe
 from vocoder.training.recipe import duration, main, parser
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "ljspeech"
@@ -207,7 +207,7 @@ def test_a_resumed_run_sees_what_an_unbroken_one_would(trained: Path) -> None:
         for name in ("whole", "resumed")
     )
     assert whole == resumed
-    assert whole["crops_seen"] == 16
+    assert whole["items_seen"] == 16
     steps = [row["step"] for row in rows(trained / "resumed")]
     assert steps[0] == 0
     assert steps[-1] == 8

@@ -267,7 +267,7 @@ def test_a_crashed_run_resumes_to_the_weights_of_an_unbroken_one(
     assert saved["global_step"] == 4  # the crash came before the save of step 5
     two, two_average, trainer = run(tmp_path / "two", cache, objective)
     assert trainer.global_step == 8
-    assert one.crops_seen == two.crops_seen == 16
+    assert one.items_seen == two.items_seen == 16
     # Of eight batches of two crops, four are of 16 frames and four of 15.
     assert one.samples_seen == two.samples_seen == 4 * 2 * (16 + 15) * 256
     assert_same(weights(one), weights(two))

@@ -20,19 +20,19 @@ _HOMES = {
     "MelSpec": "vocoder.audio",
     "Vocoder": "vocoder.models",
     "TextError": "vocoder.text.frontend",
-    "load": "vocoder.library",
-    "load_acoustic": "vocoder.library",
+    "load": "vocoder.pretrained",
+    "load_acoustic": "vocoder.pretrained",
     "load_published_waveglow": "vocoder.models",
     "read_audio": "vocoder.audio",
-    "say": "vocoder.library",
-    "synthesize": "vocoder.library",
+    "say": "vocoder.pretrained",
+    "synthesize": "vocoder.pretrained",
     "write_audio": "vocoder.audio",
 }
 
 if TYPE_CHECKING:
     from vocoder.audio import MelError, MelSpec, read_audio, write_audio
     from vocoder.checkpoints import CheckpointError
-    from vocoder.library import load, load_acoustic, say, synthesize
+    from vocoder.pretrained import load, load_acoustic, say, synthesize
     from vocoder.models import Vocoder, load_published_waveglow
     from vocoder.text.frontend import TextError
 

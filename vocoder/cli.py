@@ -237,13 +237,13 @@ def benchmark(
             err=True,
         )
     from vocoder.evaluation import benchmark as speed
-    from vocoder.evaluation.contenders import standard_contenders
+    from vocoder.evaluation.systems import standard_systems
     from vocoder.evaluation.results import save_result
 
     models = {f"{name} (trained)": vocoder.load(name) for name in checkpoint or []}
     with _progress_bar("benchmark") as progress:
         result = speed.run_benchmark(
-            standard_contenders(models, quick=quick),
+            standard_systems(models, quick=quick),
             quick=quick,
             device=device,
             threads=threads,
@@ -453,7 +453,7 @@ def info(
     from rich.table import Table
 
     from vocoder.checkpoints import CheckpointError
-    from vocoder.library import load_acoustic
+    from vocoder.pretrained import load_acoustic
     from vocoder.models import Vocoder
     from vocoder.text.acoustic import AcousticModel
 

@@ -1,9 +1,10 @@
-"""Sound, no models: audio files, `MelSpec`, the log-mel transform, and the check of a mel."""
+"""Sound without models: audio files, 16-bit samples, `MelSpec`, log-mels, their checks, noise."""
 
-from vocoder.audio.fades import fade
 from vocoder.audio.files import AudioWriter, read_audio, write_audio
 from vocoder.audio.log_mel import LogMel
 from vocoder.audio.mel_spec import PRESETS, MelSpec
+from vocoder.audio.noise import Noise, check_temperature
+from vocoder.audio.pcm import dequantise, fade, from_pcm16, to_pcm16
 from vocoder.audio.validation import MelError, check_mel
 
 __all__ = [
@@ -12,8 +13,13 @@ __all__ = [
     "LogMel",
     "MelError",
     "MelSpec",
+    "Noise",
     "check_mel",
+    "check_temperature",
+    "dequantise",
     "fade",
+    "from_pcm16",
     "read_audio",
+    "to_pcm16",
     "write_audio",
 ]

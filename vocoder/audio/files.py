@@ -20,7 +20,8 @@ import soxr  # type: ignore[import-untyped]
 import torch
 from torch import Tensor
 
-from vocoder.whole_files import write_whole
+from vocoder.atomic import write_atomic
+from vocoder.audio.pcm import to_pcm16
 
 #: What `write_audio` writes: suffix of the file to libsndfile's container and encoding.
 _FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
@@ -128,14 +129,14 @@ def write_audio(
             for start in range(0, len(samples), _BLOCK):
                 block = samples[start : start + _BLOCK]
                 clipped += int((np.abs(block) > 1).sum())
-                sound.write(_pcm(block))
+                sound.write(to_pcm16(block))
     except soundfile.LibsndfileError as error:
         raise ValueError(
             f"Cannot write {path} as {container} at {sample_rate} Hz "
             f"({error.error_string.rstrip('.')})."
         ) from error
 
-    write_whole(path, encoded.getvalue())
+    write_atomic(path, encoded.getvalue())
 
     # After the file is safe: a caller may turn warnings into errors.
     if clipped:
@@ -199,7 +200,7 @@ class AudioWriter:
         samples = _checked_samples(audio)
         try:
             for start in range(0, len(samples), _BLOCK):
-                self._sound.write(_pcm(samples[start : start + _BLOCK]))
+                self._sound.write(to_pcm16(samples[start : start + _BLOCK]))
         except (soundfile.LibsndfileError, AssertionError) as error:
             # soundfile asserts that as many samples were written as were given.
             raise self._cut_short() from error
@@ -230,11 +231,6 @@ class AudioWriter:
             f"{self.path} could not be written on after {self.samples} samples: is the disk full, "
             "or the file longer than its format allows?"
         )
-
-
-def _pcm(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
-    scaled = np.rint(samples * np.float32(32768))
-    return np.clip(scaled, -32768, 32767).astype(np.int16)
 
 
 def checked_path(path: str | os.PathLike[str]) -> Path:

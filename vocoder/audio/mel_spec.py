@@ -219,6 +219,15 @@ class MelSpec:
         return math.log(value) if self.log_base == "e" else math.log10(value)
 
     @property
+    def nats(self) -> float:
+        """One unit of this mel's logarithm in nats: 1 for base e, ln 10 for base 10."""
+        return 1.0 if self.log_base == "e" else math.log(10)
+
+    def distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """Mean absolute difference of two log-mels of one shape, in nats; a scalar."""
+        return self.nats * (a - b).abs().mean()
+
+    @property
     def log_floor(self) -> float:
         """The value of silence, the least that a mel of this MelSpec can have."""
         return self.log(self.floor)

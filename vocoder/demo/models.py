@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import vocoder
 from vocoder.audio import MelSpec
 from vocoder.checkpoints import CheckpointError
-from vocoder.library import ACOUSTIC_NAME, DEFAULT_NAME, bundled_models
+from vocoder.pretrained import ACOUSTIC_NAME, DEFAULT_NAME, bundled_models
 from vocoder.models import Vocoder, WaveGlow
 from vocoder.models.autoregressive import AutoregressiveVocoder
 

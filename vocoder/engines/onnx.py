@@ -2,53 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import os
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from vocoder.audio import MelSpec, check_mel
-from vocoder.flows import Bijection, InvertibleConv1x1, PLUConv1x1
-from vocoder.models import Noise, WaveGlow
-from vocoder.models.base import check_temperature
-from vocoder.whole_files import write_whole
+from vocoder.audio import MelSpec, Noise, check_mel, check_temperature
+from vocoder.flows import Bijection
+
+from vocoder.atomic import write_atomic
+
+if TYPE_CHECKING:
+    from vocoder.models import FlowVocoder
 
 OPSET = 18
 """The ONNX operator set of exported graphs."""
-
-
-class _Constant(Bijection):
-    """A 1x1 convolution whose inverse is a constant of the graph; runs backwards only."""
-
-    inverse_weight: Tensor
-
-    def __init__(self, inverse_weight: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("inverse_weight", inverse_weight.unsqueeze(-1).clone())
-
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError("an exported graph runs from latents to audio only")
-
-    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        return F.conv1d(z, self.inverse_weight)
-
-
-def _with_constant_inverses(piece: nn.Module) -> None:
-    """Replace every 1x1 convolution below ``piece`` by its inverse matrix."""
-    with torch.no_grad():
-        for name, child in piece.named_children():
-            if isinstance(child, InvertibleConv1x1 | PLUConv1x1):
-                setattr(piece, name, _Constant(child.inverse_matrix()))
-            elif isinstance(child, Bijection | nn.ModuleList):
-                _with_constant_inverses(child)
 
 
 class InferenceGraph(nn.Module):
@@ -58,23 +33,18 @@ class InferenceGraph(nn.Module):
     temperature; audio (batch, frames * hop).
     """
 
-    def __init__(self, model: WaveGlow) -> None:
+    def __init__(self, model: FlowVocoder) -> None:
         super().__init__()
-        self.model = copy.deepcopy(model.fused())
-        self.shaping = self.model.noise_shaping()  # from the matrices that go in the next line
-        _with_constant_inverses(self.model.flow)
+        self.model = model.fused()
 
     def forward(self, mel: Tensor, noise: Tensor) -> Tensor:
         batch, frames, hop = noise.shape
-        z = noise.reshape(batch, frames * self.model.steps_per_frame, self.model.n_group)
-        z = z.transpose(1, 2)
-        if self.shaping is not None:
-            z = F.conv1d(z, self.shaping.unsqueeze(-1))
-        audio = self.model.flow.inverse(z, self.model._condition(mel))
+        z = self.model.latents(noise, 1.0)
+        audio = self.model.flow.inverse(z, self.model.condition(mel))
         return audio.reshape(batch, frames * hop).clamp(-1, 1)
 
 
-def export_onnx(model: WaveGlow, path: str | os.PathLike[str]) -> Path:
+def export_onnx(model: FlowVocoder, path: str | os.PathLike[str]) -> Path:
     """Write a flow as an ONNX graph ``(mel, noise) -> audio`` with dynamic batch and length.
 
     The mel convention travels in the graph's metadata. Run it with `OnnxVocoder` or with
@@ -86,7 +56,7 @@ def export_onnx(model: WaveGlow, path: str | os.PathLike[str]) -> Path:
 
     Raises:
         ImportError: the extra ``export`` is not installed.
-        ValueError: the model is no flow, and only flows run in one pass.
+        ValueError: the model is not a flow, and only flows run in one pass.
     """
     try:
         import onnx
@@ -95,8 +65,8 @@ def export_onnx(model: WaveGlow, path: str | os.PathLike[str]) -> Path:
         raise ImportError(
             f'ONNX export needs {error.name}: pip install "flow-vocoder[export]"'
         ) from error
-    if not isinstance(model, WaveGlow):
-        raise ValueError(f"{type(model).__name__} is no flow: only flows export as one graph")
+    if not isinstance(getattr(model, "flow", None), Bijection):
+        raise ValueError(f"{type(model).__name__} is not a flow: only flows export as one graph")
     path = Path(path)
     graph = InferenceGraph(model).float().cpu().eval()
     spec = model.mel_spec
@@ -124,10 +94,12 @@ def export_onnx(model: WaveGlow, path: str | os.PathLike[str]) -> Path:
     exporter_log.setLevel(level)
     assert program is not None
     proto = program.model_proto
-    entry = proto.metadata_props.add()
-    entry.key, entry.value = "mel_spec", json.dumps(spec.to_dict())
+    facts = {"mel_spec": spec.to_dict(), "default_temperature": model.default_temperature}
+    for name, value in facts.items():
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = name, json.dumps(value)
     onnx.checker.check_model(proto)
-    return write_whole(path, proto.SerializeToString())
+    return write_atomic(path, proto.SerializeToString())
 
 
 class OnnxVocoder:
@@ -158,9 +130,10 @@ class OnnxVocoder:
         if "mel_spec" not in metadata:
             raise ValueError(f"{path} carries no mel_spec: export it with vocoder export --onnx")
         self.mel_spec = MelSpec.from_dict(json.loads(metadata["mel_spec"]))
+        self.default_temperature: float = json.loads(metadata["default_temperature"])
 
     def synthesize(
-        self, mel: NDArray[np.float32], temperature: float = 0.667, seed: int = 0
+        self, mel: NDArray[np.float32], temperature: float | None = None, seed: int = 0
     ) -> NDArray[np.float32]:
         """Audio from a mel, as `Vocoder.synthesize` makes it from the same seed (to 1e-4).
 
@@ -178,6 +151,8 @@ class OnnxVocoder:
         if not isinstance(mel, np.ndarray):
             raise TypeError(f"mel is a {type(mel).__name__}: give a numpy array")
         check_mel(torch.from_numpy(np.array(mel)), self.mel_spec)
+        if temperature is None:
+            temperature = self.default_temperature
         check_temperature(temperature)
         batch = mel if mel.ndim == 3 else mel[None]
         noise = Noise(seed).normal(0, batch.shape[2], self.mel_spec.hop_length).numpy()

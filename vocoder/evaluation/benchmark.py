@@ -1,7 +1,7 @@
-"""The speed benchmark: every contender timed in one process, in turns, on the machine at hand.
+"""The speed benchmark: every system timed in one process, in turns, on the machine at hand.
 
 `run_benchmark` measures and returns plain JSON values, `render_table` and `plot` show them; who is
-compared is in `vocoder.evaluation.contenders`.
+compared is in `vocoder.evaluation.systems`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vocoder.whole_files import write_whole
+from vocoder.atomic import write_atomic
 
-from .contenders import Contender, Job, standard_contenders
+from .systems import System, Job, standard_systems
 from .results import Progress, Result, device_named, machine_facts, timed
 
 if TYPE_CHECKING:
@@ -56,10 +56,10 @@ class Effort:
 
     Attributes:
         rounds: timings of each cell, n.
-        parallel_seconds, sequential_seconds: about how long one timing may take, for contenders
+        parallel_seconds, sequential_seconds: about how long one timing may take, for systems
             that make all samples in parallel and for those that make them one by one. A slower
             one makes less audio than the workload asks for, and its time is scaled.
-        parallel_audio_seconds: audio, of all items together, that a contender of the first kind
+        parallel_audio_seconds: audio, of all items together, that a system of the first kind
             makes at least, however slow it is: on a few frames it would look slower.
     """
 
@@ -73,12 +73,12 @@ FULL = Effort(9, parallel_seconds=3.5, sequential_seconds=1.5, parallel_audio_se
 QUICK = Effort(3, parallel_seconds=0.25, sequential_seconds=0.15, parallel_audio_seconds=0.15)
 
 # A timing shorter than this is preceded by an untimed run, which brings caches and threads back
-# from the contender before.
+# from the system before.
 _SETTLE_BELOW = 0.2
 
 
 def run_benchmark(
-    contenders: Sequence[Contender] | None = None,
+    systems: Sequence[System] | None = None,
     *,
     quick: bool = False,
     device: str = "auto",
@@ -88,27 +88,27 @@ def run_benchmark(
     effort: Effort | None = None,
     timer: Timer | None = None,
 ) -> Result:
-    """Times every contender on every workload and says what it costs.
+    """Times every system on every workload and says what it costs.
 
-    First each contender is loaded, its multiply-accumulates are counted, and each of its cells (a
-    contender at a workload) is warmed up; compiling happens here. Then every cell is timed once a
+    First each system is loaded, its multiply-accumulates are counted, and each of its cells (a
+    system at a workload) is warmed up; compiling happens here. Then every cell is timed once a
     round, for ``effort.rounds`` rounds, so that a machine that slows down does so for all. On a GPU
     the clock is read after synchronising. What is timed goes from a mel that is on the device to
     audio that is on the device, through the interface that users call.
 
-    A contender that is too slow for a workload makes less audio and its times are scaled to the
+    A system that is too slow for a workload makes less audio and its times are scaled to the
     workload in proportion; ``measured_audio_seconds`` says how much it made. Where it makes samples
     one by one, such a measurement stands for longer workloads of the same batch, too. One that
     cannot run here is left out, with its reason under ``machine.left_out``.
 
     The machine should have nothing else to do: a second thread that has to wait for its core makes
-    all others wait, and can slow a contender down tenfold. ``machine.load_before`` is the load
+    all others wait, and can slow a system down tenfold. ``machine.load_before`` is the load
     average of the minute before, which says whether it was idle (0); null where there is none.
 
     Args:
-        contenders: None for `standard_contenders`, all with random weights.
+        systems: None for `standard_systems`, all with random weights.
         quick: less audio and fewer rounds: below two minutes on two CPU cores.
-        device: "auto" (a CUDA device if there is one), "cpu" or "cuda". Contenders that only run on
+        device: "auto" (a CUDA device if there is one), "cpu" or "cuda". Systems that only run on
             the CPU do so in any case, and their rows say it.
         threads: CPU threads of PyTorch; None leaves them.
         progress: called with (steps done, steps in all, what is next) before every step and once
@@ -124,15 +124,15 @@ def run_benchmark(
         - samples_per_second: of the whole batch, by the median;
         - times_real_time: seconds of audio, of the whole batch, per second;
         - first_audio_seconds: median time until `Vocoder.stream` gives its first chunk, given
-          chunks of mel no longer than that needs; for a batch, and for a contender that cannot
+          chunks of mel no longer than that needs; for a batch, and for a system that cannot
           stream, the whole pass;
         - measured_audio_seconds: audio of all items together that was really made; less than batch
-          * audio_seconds where the contender was too slow for the effort;
+          * audio_seconds where the system was too slow for the effort;
         - parameters: their number;
         - gmac_per_audio_second: 1e9 multiply-accumulates per second of audio, see `count_macs`;
         - gmac_per_second: those achieved, per second of computing;
         - roofline: the same over what a plain matrix product achieves in the same process, turn by
-          turn with the contenders, on the same device and in the same type
+          turn with the systems, on the same device and in the same type
           (``machine.matmul_gmac_per_second``, by device and type); 1 would be as fast;
         - peak_memory_bytes: parameters and buffers, and what a run adds to them at its peak: on a
           GPU by PyTorch's allocator, on Linux by the resident memory of the process; null
@@ -142,7 +142,7 @@ def run_benchmark(
         ValueError: an unknown device, or CUDA is asked for and not there.
     """
     target = device_named(device)
-    entries = list(standard_contenders(quick=quick) if contenders is None else contenders)
+    entries = list(standard_systems(quick=quick) if systems is None else systems)
     if effort is None:
         effort = QUICK if quick else FULL
     timer = timed if timer is None else timer
@@ -156,7 +156,7 @@ def run_benchmark(
 
 
 def _run(
-    contenders: Sequence[Contender],
+    systems: Sequence[System],
     workloads: Sequence[Workload],
     effort: Effort,
     target: torch.device,
@@ -167,7 +167,7 @@ def _run(
     left_out: dict[str, str] = {}
     load_before = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     steps = 1 + len(workloads) * (1 + effort.rounds)
-    total, done = steps * len(contenders), 0
+    total, done = steps * len(systems), 0
 
     def step(label: str) -> None:
         nonlocal done
@@ -175,29 +175,29 @@ def _run(
             progress(done, total, label)
         done += 1
 
-    for contender in contenders:
+    for system in systems:
         before = done
-        step(f"{contender.name}: load and count")
+        step(f"{system.name}: load and count")
         try:
-            contender.load(torch.device("cpu"))
-            macs = contender.multiply_accumulates()  # on the CPU, where no fused kernel hides any
-            device = target if target.type in contender.devices else torch.device("cpu")
+            system.load(torch.device("cpu"))
+            macs = system.multiply_accumulates()  # on the CPU, where no fused kernel hides any
+            device = target if target.type in system.devices else torch.device("cpu")
             if device.type != "cpu":
-                contender.load(device)
-            contender.job(1, 1).run()  # compiles, where there is something to compile
-            entry = _Entry(contender, device, timer, effort, macs)
+                system.load(device)
+            system.job(1, 1).run()  # compiles, where there is something to compile
+            entry = _Entry(system, device, timer, effort, macs)
             for workload in workloads:
-                step(f"{contender.name}: warm up, {workload.label}")
+                step(f"{system.name}: warm up, {workload.label}")
                 entry.prepare(workload)
             entry.prepare_first()
         except Exception as error:  # what keeps one from running keeps nobody else from it
-            left_out[contender.name] = str(error).split("\n")[0] or type(error).__name__
+            left_out[system.name] = str(error).split("\n")[0] or type(error).__name__
             total -= steps - (done - before)
             continue
         entries.append(entry)
 
     products = {
-        (entry.device, entry.contender.dtype): _Product(entry.device, entry.contender.dtype)
+        (entry.device, entry.system.dtype): _Product(entry.device, entry.system.dtype)
         for entry in entries
     }
     for turn in range(effort.rounds):
@@ -205,7 +205,7 @@ def _run(
             product.measure()
         for entry in entries:
             for cell in entry.cells:
-                label = f"{entry.contender.name}: {cell.workload.label}"
+                label = f"{entry.system.name}: {cell.workload.label}"
                 step(f"{label}, round {turn + 1} of {effort.rounds}")
                 entry.measure(cell, turn)
             entry.measure_first()
@@ -218,7 +218,7 @@ def _run(
     achieved: dict[str, dict[str, float]] = {}
     rows = []
     for entry in entries:
-        product = products[entry.device, entry.contender.dtype]
+        product = products[entry.device, entry.system.dtype]
         achieved.setdefault(entry.device.type, {})[product.dtype] = product.gmac_per_second
         rows += [entry.row(cell, product.gmac_per_second) for cell in entry.cells]
     machine["matmul_gmac_per_second"] = achieved
@@ -252,7 +252,7 @@ class _Product:
 
 @dataclass
 class _Cell:
-    """A contender at a workload."""
+    """A system at a workload."""
 
     workload: Workload
     job: Job
@@ -262,57 +262,57 @@ class _Cell:
 
 
 class _Entry:
-    """A contender on its device, with what is measured of it."""
+    """A system on its device, with what is measured of it."""
 
     def __init__(
         self,
-        contender: Contender,
+        system: System,
         device: torch.device,
         timer: Timer,
         effort: Effort,
         macs: float,
     ) -> None:
-        self.contender = contender
+        self.system = system
         self.device = device
         self.timer = timer
         self.effort = effort
         self.macs = macs
-        self.cap = effort.sequential_seconds if contender.sequential else effort.parallel_seconds
+        self.cap = effort.sequential_seconds if system.sequential else effort.parallel_seconds
         self.cells: list[_Cell] = []
-        self.first = contender.first_audio()
+        self.first = system.first_audio()
         self.first_timings: list[float] = []
         self.first_is_slow = False
 
     def prepare(self, workload: Workload) -> None:
         """Add the cell, warm, with as much of the workload as takes the time that it may."""
-        contender, cap, batch = self.contender, self.cap, workload.batch
-        wanted = round(workload.audio_seconds * contender.sample_rate)
+        system, cap, batch = self.system, self.cap, workload.batch
+        wanted = round(workload.audio_seconds * system.sample_rate)
         smaller = [cell for cell in self.cells if cell.workload.batch == batch]
-        if contender.sequential and smaller and smaller[-1].job.samples < wanted:
+        if system.sequential and smaller and smaller[-1].job.samples < wanted:
             known = smaller[-1]
-            if known.job.samples < known.workload.audio_seconds * contender.sample_rate:
+            if known.job.samples < known.workload.audio_seconds * system.sample_rate:
                 # The same samples again, at the same cost each: one measurement says it all.
                 self.cells.append(dataclasses.replace(known, workload=workload))
                 return
         least = 1
-        if not contender.sequential:
+        if not system.sequential:
             audio = min(self.effort.parallel_audio_seconds / batch, workload.audio_seconds)
-            least = max(1, round(audio * contender.sample_rate))
+            least = max(1, round(audio * system.sample_rate))
         # What it could do at the smaller workload is where to start; else with the least there is.
-        job = contender.job(batch, min(smaller[-1].job.samples if smaller else least, wanted))
+        job = system.job(batch, min(smaller[-1].job.samples if smaller else least, wanted))
         seconds = self._time(job)
         if seconds < cap:  # it may have been the first of its shape
             seconds = self._time(job)
         while job.samples < wanted and seconds < cap / 2:
             growth = min(cap / max(seconds, 1e-9), 8.0)
-            job = contender.job(batch, min(wanted, int(job.samples * growth)))
+            job = system.job(batch, min(wanted, int(job.samples * growth)))
             seconds = self._time(job)
         if seconds > 1.5 * cap:
             samples = max(least, int(job.samples * cap / seconds))
-            if contender.job(batch, samples).samples < job.samples:
-                job = contender.job(batch, samples)
+            if system.job(batch, samples).samples < job.samples:
+                job = system.job(batch, samples)
         timings: list[float] = []
-        peak = _peak_memory(contender, lambda: timings.append(self._time(job)), self.device)
+        peak = _peak_memory(system, lambda: timings.append(self._time(job)), self.device)
         if not timings:  # memory cannot be read here
             timings.append(self._time(job))
         self.cells.append(_Cell(workload, job, timings[-1], peak))
@@ -341,41 +341,39 @@ class _Entry:
             self.first_timings.append(self.timer(self.first, self.device))
 
     def row(self, cell: _Cell, product: float) -> dict[str, Any]:
-        contender, workload = self.contender, cell.workload
+        system, workload = self.system, cell.workload
         audio = workload.batch * workload.audio_seconds
-        measured = cell.job.items * cell.job.samples / contender.sample_rate
+        measured = cell.job.items * cell.job.samples / system.sample_rate
         scale = audio / measured
         seconds = scale * statistics.median(cell.timings)
         lower, upper = np.percentile(cell.timings, [25, 75])
         streams = workload.batch == 1 and self.first_timings
         return {
-            "name": contender.name,
-            "family": contender.family,
-            "engine": contender.engine,
+            "name": system.name,
+            "family": system.family,
+            "engine": system.engine,
             "device": self.device.type,
-            "threads": contender.threads,
-            "dtype": contender.dtype,
+            "threads": system.threads,
+            "dtype": system.dtype,
             "batch": workload.batch,
             "audio_seconds": workload.audio_seconds,
             "seconds_median": seconds,
             "seconds_spread": scale * float(upper - lower),
-            "samples_per_second": audio * contender.sample_rate / seconds,
+            "samples_per_second": audio * system.sample_rate / seconds,
             "times_real_time": audio / seconds,
             "first_audio_seconds": statistics.median(self.first_timings) if streams else seconds,
             "measured_audio_seconds": measured,
-            "parameters": contender.parameters,
+            "parameters": system.parameters,
             "gmac_per_audio_second": self.macs / 1e9,
             "gmac_per_second": self.macs / 1e9 * audio / seconds,
             "roofline": self.macs / 1e9 * audio / seconds / product,
             "peak_memory_bytes": cell.peak_memory,
-            "weights": contender.weights,
+            "weights": system.weights,
         }
 
 
-def _peak_memory(
-    contender: Contender, run: Callable[[], object], device: torch.device
-) -> int | None:
-    module = contender.module
+def _peak_memory(system: System, run: Callable[[], object], device: torch.device) -> int | None:
+    module = system.module
     own = sum(t.numel() * t.element_size() for t in [*module.parameters(), *module.buffers()])
     gc.collect()
     if device.type == "cuda":
@@ -417,7 +415,7 @@ def _status_bytes(key: str) -> int:
 
 @dataclass(frozen=True)
 class Line:
-    """The rows of one contender on one device, by the label of their workload."""
+    """The rows of one system on one device, by the label of their workload."""
 
     label: str
     """The name, with the device where there are several."""
@@ -430,7 +428,7 @@ class Line:
 
 
 def lines(result: Result) -> list[Line]:
-    """A result by contender, the fastest first (by the median speed over its workloads)."""
+    """A result by system, the fastest first (by the median speed over its workloads)."""
     grouped: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
     for row in result["rows"]:
         label = Workload(row["batch"], row["audio_seconds"]).label
@@ -507,7 +505,7 @@ def render_table(result: Result) -> Table:
 
 
 def plot(result: Result, path: str | os.PathLike[str]) -> Path:
-    """A PNG of samples per second, on a log scale, of every contender at every workload.
+    """A PNG of samples per second, on a log scale, of every system at every workload.
 
     Returns:
         The path.
@@ -564,7 +562,7 @@ def plot(result: Result, path: str | os.PathLike[str]) -> Path:
     axes.legend(title="audio at once", loc="lower right")
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=144)
-    return write_whole(Path(path), content.getvalue())
+    return write_atomic(Path(path), content.getvalue())
 
 
 def _scaled(row: Mapping[str, Any]) -> bool:

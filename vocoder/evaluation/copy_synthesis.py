@@ -26,9 +26,9 @@ from torch.nn import functional as F
 from vocoder.audio import LogMel, MelSpec, fade, read_audio
 from vocoder.corpus import SUFFIXES, CorpusError, held_out, read_corpus
 from vocoder.models import Vocoder
-from vocoder.whole_files import write_whole
+from vocoder.atomic import write_atomic
 
-from . import contenders
+from . import systems
 from .dnsmos import dnsmos
 from .extras import MissingExtraError, require
 from .metrics import METRICS, Metric, MetricError, measure, missing_metrics, tone_excess_db
@@ -295,7 +295,7 @@ def griffin_lim(spec: MelSpec, seed: int) -> Callable[[Tensor], Tensor]:
     Returns:
         A function from a log-mel (n_mels, frames) to audio, (frames * hop,) or longer.
     """
-    vocoder = contenders.GriffinLim(spec)
+    vocoder = systems.GriffinLim(spec)
     vocoder.load(torch.device("cpu"))
 
     def make(mel: Tensor) -> Tensor:
@@ -544,7 +544,7 @@ def markdown(result: Result, path: str | os.PathLike[str]) -> Path:
         blocks.append("\n".join([f"## {table.title}", "", *rows]))
         if len(blocks) == 1:
             blocks.append(caption(result))
-    return write_whole(Path(path), ("\n\n".join(blocks) + "\n").encode())
+    return write_atomic(Path(path), ("\n\n".join(blocks) + "\n").encode())
 
 
 def plot(result: Result, path: str | os.PathLike[str]) -> Path:
@@ -585,7 +585,7 @@ def plot(result: Result, path: str | os.PathLike[str]) -> Path:
         axes.set_visible(False)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=144)
-    return write_whole(Path(path), content.getvalue())
+    return write_atomic(Path(path), content.getvalue())
 
 
 def _heading(measure: Mapping[str, Any]) -> str:

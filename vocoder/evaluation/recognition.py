@@ -24,7 +24,7 @@ from vocoder.audio import read_audio
 from vocoder.corpus import CorpusError, Utterance, held_out, read_corpus
 from vocoder.text.frontend import TextError, normalise, phonemes
 from vocoder.text.speech import ACOUSTIC_TEMPERATURE, sentences, speak
-from vocoder.whole_files import write_whole
+from vocoder.atomic import write_atomic
 
 from .copy_synthesis import EvaluationError
 from .extras import require
@@ -430,7 +430,7 @@ def markdown(result: Result, path: str | os.PathLike[str]) -> Path:
             for name in result["rows"]
         ]
         blocks.append("\n".join([f"{sentence['id']}: {sentence['text']}", "", *heard]))
-    return write_whole(Path(path), ("\n\n".join(blocks) + "\n").encode())
+    return write_atomic(Path(path), ("\n\n".join(blocks) + "\n").encode())
 
 
 def _percent(estimate: dict[str, Any], sign: str = "") -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from vocoder.whole_files import write_whole
+from vocoder.atomic import write_atomic
 
 Result = dict[str, Any]
 """A measurement as plain JSON values."""
@@ -82,4 +82,4 @@ def save_result(result: Result, path: str | os.PathLike[str]) -> Path:
     """Write a result as JSON. Returns the path."""
     # A file name that is not UTF-8 has surrogates in it, which become JSON's own escapes.
     text = json.dumps(result, indent=1, ensure_ascii=False)
-    return write_whole(Path(path), (text + "\n").encode(errors="backslashreplace"))
+    return write_atomic(Path(path), (text + "\n").encode(errors="backslashreplace"))

@@ -15,40 +15,30 @@ from .coupling import (
     ConditionalScale,
     Partition,
 )
-from .linear import (
-    ChannelMixing,
-    InvertibleConv1x1,
-    Mixing,
-    PLUConv1x1,
-    Swap,
-    mixing_matrix,
-    values_key,
-)
+from .linear import Conv1x1Init, FusedConv1x1, InvertibleConv1x1, Swap, initial_matrix
+from .mdct import Mdct
 from .normalization import ActNorm, BatchNorm
-from .squeeze import AnotherSize, LappedTransform, Squeeze
+from .squeeze import Squeeze
 
 __all__ = [
     "ActNorm",
     "AdditiveCoupling",
     "AffineCoupling",
     "AlternatingFrames",
-    "AnotherSize",
     "BatchNorm",
     "Bijection",
     "Chain",
     "ChannelHalves",
     "ChannelMask",
-    "ChannelMixing",
     "Checkerboard",
     "ConditionalScale",
+    "Conv1x1Init",
     "FactorOut",
+    "FusedConv1x1",
     "InvertibleConv1x1",
-    "LappedTransform",
-    "Mixing",
-    "PLUConv1x1",
+    "Mdct",
     "Partition",
     "Squeeze",
     "Swap",
-    "mixing_matrix",
-    "values_key",
+    "initial_matrix",
 ]

@@ -193,8 +193,8 @@ class AdditiveCoupling(Bijection):
         self.partition = partition or ChannelHalves()
 
     def _shift(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        told = self.partition.condition(condition)
-        shift: Tensor = self.conditioner(self.partition.context(x), told)
+        condition = self.partition.condition(condition)
+        shift: Tensor = self.conditioner(self.partition.context(x), condition)
         return shift.to(x.dtype)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -238,8 +238,8 @@ class AffineCoupling(Bijection):
 
     def _parameters_of(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         """Shift and log-scale of the target, in at least float32."""
-        told = self.partition.condition(condition)
-        parameters: Tensor = self.conditioner(self.partition.context(x), told)
+        condition = self.partition.condition(condition)
+        parameters: Tensor = self.conditioner(self.partition.context(x), condition)
         shift, log_scale = parameters.to(promote(parameters.dtype)).chunk(2, dim=1)
         if self.log_scale_bound is not None:
             log_scale = self.log_scale_bound * torch.tanh(log_scale / self.log_scale_bound)

@@ -1,9 +1,8 @@
-"""Invertible linear maps across channels: the 1x1 convolution in two forms, and the swap."""
+"""Invertible linear maps across channels: the 1x1 convolution, and the swap."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,15 +10,18 @@ from torch.nn import functional as F
 
 from .bijection import Bijection, promote, zero_log_det
 
-Mixing = Literal["rotation", "permutation", "even-odd", "half-swap", "identity"]
+Conv1x1Init = Literal["rotation", "permutation", "even-odd", "half-swap", "identity"]
 
 
-def mixing_matrix(channels: int, kind: Mixing) -> Tensor:
+def initial_matrix(channels: int, kind: Conv1x1Init) -> Tensor:
     """A (channels, channels) orthogonal matrix for a 1x1 convolution to start from.
 
     rotation: random orthogonal with determinant +1 (Glow, WaveGlow). permutation: random.
     even-odd: even channels first, then the odd ones. half-swap: second half first. Random kinds
     draw from torch's global generator.
+
+    Raises:
+        ValueError: the kind is unknown.
     """
     if kind == "rotation":
         # Drawn in float64 on the CPU so that the start is the same whatever the default type.
@@ -36,84 +38,15 @@ def mixing_matrix(channels: int, kind: Mixing) -> Tensor:
         "identity": index,
     }
     if kind not in orders:
-        raise ValueError(f"unknown mixing {kind!r}: choose rotation or one of {', '.join(orders)}")
+        raise ValueError(
+            f"unknown start {kind!r} of a 1x1 convolution: choose rotation or one of "
+            f"{', '.join(orders)}"
+        )
     return torch.eye(channels)[orders[kind]]
 
 
-def values_key(parameters: Iterable[nn.Parameter]) -> tuple[object, ...]:
-    """Changes when a parameter may have: what is computed from them is good while it is equal.
-
-    An optimiser or load_state_dict writes in place, which raises the version counter; .to() and
-    .data = swap the storage, which changes the pointer. Writes through .data go unnoticed.
-    """
-    return tuple(
-        # Tensors made in inference mode count no versions, and cannot be written to outside of it.
-        (0 if p.is_inference() else p._version, p.data_ptr(), p.dtype, p.device)
-        for p in parameters
-    )
-
-
-class ChannelMixing(Bijection):
-    """What both forms of the 1x1 convolution share: apply W, apply a cached inverse of W.
-
-    Args:
-        channels: number of channels.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.channels = channels
-        self._inverse: Tensor | None = None
-        self._inverse_key: tuple[object, ...] = ()
-
-    def matrix(self) -> Tensor:
-        """W, (channels, channels), differentiable in the parameters."""
-        raise NotImplementedError
-
-    def log_abs_det(self) -> Tensor:
-        """log |det W| in nats, a scalar in at least float32."""
-        raise NotImplementedError
-
-    def inverse_matrix(self) -> Tensor:
-        """W^-1, (channels, channels); cached until a parameter changes.
-
-        While gradients flow it is computed anew, since a cached one would be cut off from them.
-        """
-        if torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
-            weight = self.matrix()
-            return torch.linalg.inv(weight.to(promote(weight.dtype)))
-        key = values_key(self.parameters())
-        if self._inverse is None or key != self._inverse_key:
-            # Else what is made in inference mode could not take part in gradients later.
-            with torch.inference_mode(False), torch.no_grad():
-                weight = self.matrix()
-                # Once per weight, so float64 costs nothing and keeps W W^-1 = 1 to rounding.
-                exact = torch.linalg.inv(weight.double().cpu())
-                self._inverse = exact.to(device=weight.device, dtype=promote(weight.dtype))
-            self._inverse_key = key
-        return self._inverse
-
-    def train(self, mode: bool = True) -> Any:
-        # Writes through .data escape the version counter; a change of mode is when they happen.
-        self._inverse = None
-        return super().train(mode)
-
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        with torch.autocast(x.device.type, enabled=False):
-            weight = self.matrix()
-            weight = weight.to(promote(weight.dtype))
-            z = F.conv1d(x.to(weight.dtype), weight.unsqueeze(-1))
-            log_det = x.shape[-1] * self.log_abs_det()
-        return z, zero_log_det(z) + log_det
-
-    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        with torch.autocast(z.device.type, enabled=False):
-            weight = self.inverse_matrix()
-            return F.conv1d(z.to(weight.dtype), weight.unsqueeze(-1))
-
-
-class InvertibleConv1x1(ChannelMixing):
-    r"""Full-matrix invertible 1x1 convolution.
+class InvertibleConv1x1(Bijection):
+    r"""Invertible 1x1 convolution.
 
     .. math:: z_{:,t} = W x_{:,t}, \qquad \log|\det| = T \log|\det W|
 
@@ -121,55 +54,74 @@ class InvertibleConv1x1(ChannelMixing):
     2018), WaveGlow (Prenger et al., 2019). W may have a negative determinant; a singular W has
     log-determinant -inf and no inverse (`torch.linalg.LinAlgError`).
 
+    The inverse is computed whenever it is needed; `fused` keeps it.
+
     Args:
         channels: number of channels C; the log-determinant costs O(C^3) once per pass.
-        mixing: the orthogonal matrix W starts as, see `mixing_matrix`.
+        init: the orthogonal matrix W starts as, see `initial_matrix`.
     """
 
-    def __init__(self, channels: int, mixing: Mixing = "rotation") -> None:
-        super().__init__(channels)
-        self.weight = nn.Parameter(mixing_matrix(channels, mixing))
+    def __init__(self, channels: int, init: Conv1x1Init = "rotation") -> None:
+        super().__init__()
+        self.channels = channels
+        self.weight = nn.Parameter(initial_matrix(channels, init))
 
-    def matrix(self) -> Tensor:
-        return self.weight
+    def inverse_matrix(self) -> Tensor:
+        """W^-1, (channels, channels), differentiable; in float64 where no gradient flows."""
+        weight = self.weight
+        if torch.is_grad_enabled() and weight.requires_grad:
+            return torch.linalg.inv(weight.to(promote(weight.dtype)))
+        # On the CPU float64 costs little, and keeps W W^-1 = 1 to rounding.
+        exact = torch.linalg.inv(weight.detach().double().cpu())
+        return exact.to(device=weight.device, dtype=promote(weight.dtype))
 
     def log_abs_det(self) -> Tensor:
+        """log |det W| in nats, a scalar in at least float32."""
         return torch.linalg.slogdet(self.weight.to(promote(self.weight.dtype))).logabsdet
 
+    def fused(self) -> FusedConv1x1:
+        """The same map with its inverse and log-determinant computed once."""
+        return FusedConv1x1(self)
 
-class PLUConv1x1(ChannelMixing):
-    r"""Invertible 1x1 convolution kept in its PLU factors, as Glow proposes.
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z = _mix(self.weight, x)
+        return z, zero_log_det(z) + x.shape[-1] * self.log_abs_det()
 
-    .. math:: W = P L (U + \operatorname{diag}(\sigma e^{s})), \qquad
-              \log|\det| = T \textstyle\sum_i s_i
+    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        return _mix(self.inverse_matrix(), z)
 
-    P: fixed permutation; L: lower triangular with unit diagonal; U: strictly upper triangular;
-    sigma: fixed signs; s: log-magnitudes of the diagonal. The determinant costs O(C) and W can
-    never become singular. Paper: Glow (Kingma and Dhariwal, 2018), equation 10.
+
+class FusedConv1x1(Bijection):
+    """A trained `InvertibleConv1x1` that cannot change any more: W, W^-1 and log |det W| stored.
+
+    Its entry in a state dict is that of the convolution it was made from.
     """
 
-    permutation: Tensor
-    sign: Tensor
+    weight: Tensor
+    inverse_weight: Tensor
+    log_abs_det: Tensor
 
-    def __init__(self, channels: int, mixing: Mixing = "rotation") -> None:
-        super().__init__(channels)
-        permutation, lower, upper = torch.linalg.lu(mixing_matrix(channels, mixing).double())
-        diagonal = upper.diagonal()
-        dtype = torch.get_default_dtype()
-        self.register_buffer("permutation", permutation.to(dtype))
-        self.register_buffer("sign", diagonal.sign().to(dtype))
-        self.lower = nn.Parameter(lower.tril(-1).to(dtype))
-        self.upper = nn.Parameter(upper.triu(1).to(dtype))
-        self.log_diagonal = nn.Parameter(diagonal.abs().log().to(dtype))
+    def __init__(self, trained: InvertibleConv1x1) -> None:
+        super().__init__()
+        self.channels = trained.channels
+        with torch.no_grad():
+            self.register_buffer("weight", trained.weight.detach().clone())
+            self.register_buffer("inverse_weight", trained.inverse_matrix(), persistent=False)
+            self.register_buffer("log_abs_det", trained.log_abs_det(), persistent=False)
 
-    def matrix(self) -> Tensor:
-        identity = torch.eye(self.channels, device=self.lower.device, dtype=self.lower.dtype)
-        lower = self.lower.tril(-1) + identity
-        upper = self.upper.triu(1) + torch.diag(self.sign * self.log_diagonal.exp())
-        return self.permutation @ lower @ upper
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z = _mix(self.weight, x)
+        return z, zero_log_det(z) + x.shape[-1] * self.log_abs_det
 
-    def log_abs_det(self) -> Tensor:
-        return self.log_diagonal.to(promote(self.log_diagonal.dtype)).sum()
+    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        return _mix(self.inverse_weight, z)
+
+
+def _mix(weight: Tensor, x: Tensor) -> Tensor:
+    """The matrix times the channels of every step, in at least float32."""
+    with torch.autocast(x.device.type, enabled=False):
+        weight = weight.to(promote(weight.dtype))
+        return F.conv1d(x.to(weight.dtype), weight.unsqueeze(-1))
 
 
 class Swap(Bijection):

@@ -6,17 +6,20 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from vocoder.audio import MelSpec
+from vocoder.audio import MelSpec, Noise
 from vocoder.checkpoints import CheckpointError, read_checkpoint
 
 from .base import Vocoder
-from .noise import Noise
+from .flow import FlowVocoder
+from .mdct_flow import MdctFlow
 from .published import load_published_waveglow
 from .waveglow import WaveGlow
 from .wavenet import WaveNet
 from .wavernn import WaveRNN
 
-FAMILIES: dict[str, type[Vocoder]] = {model.family: model for model in (WaveGlow, WaveNet, WaveRNN)}
+FAMILIES: dict[str, type[Vocoder]] = {
+    model.family: model for model in (MdctFlow, WaveGlow, WaveNet, WaveRNN)
+}
 """Every family by the name that checkpoints give it."""
 
 
@@ -50,7 +53,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Vocoder:
     config, tensors = read_checkpoint(path)
     if not isinstance(config.get("family"), str) or not isinstance(config.get("config"), dict):
         raise CheckpointError(
-            f"{path} lacks `family` or `config`: it is no checkpoint of a vocoder"
+            f"{path} lacks `family` or `config`: it is not a checkpoint of a vocoder"
         )
     model = build(config["family"], config["config"])
     try:
@@ -62,6 +65,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Vocoder:
 
 __all__ = [
     "FAMILIES",
+    "FlowVocoder",
+    "MdctFlow",
     "Noise",
     "Vocoder",
     "WaveGlow",

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vocoder.audio import MelSpec
+from vocoder.audio import MelSpec, Noise
 from vocoder.nn.mixture import STEP, DiscretisedMixture, Distribution
 
 from .base import Renderer, Vocoder
-from .noise import Noise
 
 # Frames made between two looks at the world: bounds the memory of conditions at sample rate, and
 # the time after which an interrupt is heard.
@@ -58,6 +57,8 @@ class AutoregressiveVocoder(Vocoder):
     Choose with ``model.engine = "cached"``; None is the fastest one that works. The compiled engine
     works on the CPU, in float32, wherever the model is.
     """
+
+    likelihood = "exact"
 
     engines: ClassVar[tuple[str, ...]]
     """Ways to generate, the fastest first."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -17,10 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vocoder.audio import LogMel, MelSpec, check_mel
+from vocoder.audio import LogMel, MelSpec, Noise, check_mel, check_temperature
 from vocoder.checkpoints import write_checkpoint
 
-from .noise import Noise
 
 Array = TypeVar("Array", Tensor, NDArray[Any])
 
@@ -44,6 +42,15 @@ class Vocoder(nn.Module, ABC):
 
     family: ClassVar[str]
     """Name of the model family in checkpoints and on the command line."""
+
+    title: ClassVar[str]
+    """Name of the family for people."""
+
+    likelihood: ClassVar[Literal["exact", "lower bound"] | None] = None
+    """What `log_prob` gives; None if the family defines no likelihood."""
+
+    default_temperature: ClassVar[float] = 1.0
+    """Temperature that is used unless another is given."""
 
     config: dict[str, Any]
     """The constructor's arguments as plain JSON values."""
@@ -81,7 +88,7 @@ class Vocoder(nn.Module, ABC):
     def context_frames(self) -> tuple[int | None, int]:
         """Mel frames before and after a frame on which its samples depend: (past, look-ahead).
 
-        The past is None where it has no end: an autoregressive model goes on from its own samples.
+        The past is None if unbounded (autoregressive models).
         """
 
     @abstractmethod
@@ -93,6 +100,30 @@ class Vocoder(nn.Module, ABC):
         ``first_frame`` is the absolute index of the first frame, by which noise is drawn. The
         same noise serves every item of the batch.
         """
+
+    @property
+    def noise_per_frame(self) -> int:
+        """Standard normal numbers that `sample` takes for each frame of mel."""
+        return self.mel_spec.hop_length
+
+    def sample(self, mel: Tensor, noise: Tensor, temperature: float) -> Tensor:
+        """Audio from a mel and noise, differentiable: what training through samples needs.
+
+        Args:
+            mel: (batch, n_mels, frames).
+            noise: (batch, frames, `noise_per_frame`), standard normal.
+            temperature: scale of the noise.
+
+        Returns:
+            (batch, frames * hop), not clipped.
+
+        Raises:
+            NotImplementedError: the family has no differentiable sample; the message says why.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} draws its samples one by one from discrete distributions: no "
+            "gradient passes through them"
+        )
 
     def log_likelihood(self, audio: Tensor, mel: Tensor) -> Tensor:
         """log p(audio | mel) in nats, (batch,), for audio of exactly frames * hop samples."""
@@ -127,7 +158,7 @@ class Vocoder(nn.Module, ABC):
     def synthesize(
         self,
         mel: Array,
-        temperature: float = 0.667,
+        temperature: float | None = None,
         seed: int | None = 0,
         lengths: Sequence[int] | None = None,
     ) -> Array:
@@ -136,7 +167,8 @@ class Vocoder(nn.Module, ABC):
         Args:
             mel: (n_mels, frames) or (batch, n_mels, frames) in the convention of `mel_spec`.
             temperature: scale of the latent noise, 0 or more; 0 is deterministic, 1 samples the
-                model's density, in between trades noise against detail.
+                model's density, in between trades noise against detail. None takes the family's
+                `default_temperature`.
             seed: the same seed gives the same audio, alone or in a batch, whatever the
                 neighbours and the padding; None draws a new one from torch's global generator.
             lengths: number of valid frames of each item of a padded batch; audio beyond them
@@ -150,7 +182,7 @@ class Vocoder(nn.Module, ABC):
             ValueError: temperature, seed or lengths are out of range.
         """
         frames = self._checked(mel)
-        check_temperature(temperature)
+        temperature = self._temperature(temperature)
         noise = Noise(_fresh_seed() if seed is None else seed)
         batch = frames if frames.ndim == 3 else frames.unsqueeze(0)
         sizes = _checked_lengths(lengths, batch)
@@ -165,7 +197,7 @@ class Vocoder(nn.Module, ABC):
         return _like(mel, audio if frames.ndim == 3 else audio[0])
 
     def stream(
-        self, mel_chunks: Iterable[Array], temperature: float = 0.667, seed: int | None = 0
+        self, mel_chunks: Iterable[Array], temperature: float | None = None, seed: int | None = 0
     ) -> Iterator[Array]:
         """Audio chunk by chunk from chunks of mel, in constant memory.
 
@@ -179,7 +211,7 @@ class Vocoder(nn.Module, ABC):
         Yields:
             (samples,) float32 in [-1, 1], of the same kind as the chunk of mel that completed it.
         """
-        check_temperature(temperature)
+        temperature = self._temperature(temperature)
         noise = Noise(_fresh_seed() if seed is None else seed)
         (past, ahead), make = self._renderer(noise, temperature)
         held: Tensor | None = None  # frames that are not done with; the first has index `start`
@@ -301,11 +333,21 @@ class Vocoder(nn.Module, ABC):
         Raises:
             ValueError: the model does not compute in this type.
         """
-        if dtype != torch.float32:
-            raise ValueError(f"{type(self).__name__} computes in float32 only, not in {dtype}")
+        self._check_dtype(dtype)
         return self.eval()
 
     # -- checks --------------------------------------------------------------------------------
+
+    def _check_dtype(self, dtype: torch.dtype) -> None:
+        """Refuse a type that `fused` cannot compute in."""
+        if dtype != torch.float32:
+            raise ValueError(f"{type(self).__name__} computes in float32 only, not in {dtype}")
+
+    def _temperature(self, temperature: float | None) -> float:
+        if temperature is None:
+            return self.default_temperature
+        check_temperature(temperature)
+        return temperature
 
     def _checked(self, mel: Tensor | NDArray[Any]) -> Tensor:
         tensor = _tensor(mel, "mel")
@@ -358,18 +400,6 @@ def _like(original: Array, result: Tensor) -> Array:
     if isinstance(original, Tensor):
         return result.to(original.device)
     return result.detach().cpu().numpy()
-
-
-def check_temperature(temperature: float) -> None:
-    """Refuses what no noise can be scaled by.
-
-    Raises:
-        ValueError: the temperature is negative, infinite or no number.
-    """
-    if not (math.isfinite(temperature) and temperature >= 0):
-        raise ValueError(
-            f"temperature is {temperature}: it must be a number from 0 up, usually to 1"
-        )
 
 
 def _fresh_seed() -> int:

@@ -86,7 +86,6 @@ def load_published_waveglow(
         _check_config(sizes, stated)
     model = WaveGlow(
         mel_spec=_mel_spec(sizes["n_mel_channels"], stated),
-        squeeze="blocks",
         n_group=sizes["n_group"],
         n_flows=sizes["n_flows"],
         n_early_every=sizes["n_early_every"],
@@ -205,7 +204,7 @@ def _mel_spec(n_mels: int, config: Mapping[str, Any] | None) -> MelSpec:
 def _fill(model: WaveGlow, tensors: Mapping[str, Tensor]) -> None:
     """Copy every tensor to its place, and see that none is missing or left over."""
     names = {id(module): name for name, module in model.named_modules()}
-    mixings = [m for m in model.modules() if isinstance(m, InvertibleConv1x1)]
+    convolutions = [m for m in model.modules() if isinstance(m, InvertibleConv1x1)]
     couplings = [m for m in model.modules() if isinstance(m, AffineCoupling)]
     state: dict[str, Tensor] = {}
     for name, value in tensors.items():
@@ -213,7 +212,7 @@ def _fill(model: WaveGlow, tensors: Mapping[str, Tensor]) -> None:
         if kind == "upsample":
             state[f"upsampling.conv.{rest[0]}"] = value
         elif kind == "convinv":
-            state[f"{names[id(mixings[int(rest[0])])]}.weight"] = value.squeeze(-1)
+            state[f"{names[id(convolutions[int(rest[0])])]}.weight"] = value.squeeze(-1)
         else:
             stack = names[id(couplings[int(rest[0])].conditioner)]
             state[".".join([stack, _STACK_NAMES.get(rest[1], rest[1]), *rest[2:]])] = value

@@ -49,6 +49,7 @@ class WaveNet(AutoregressiveVocoder):
     """
 
     family = "wavenet"
+    title = "WaveNet"
     engines = ("compiled", "cached", "naive")
 
     def __init__(
@@ -209,7 +210,7 @@ class _Compiled:
     """The whole loop over samples in machine code, on one core of the CPU."""
 
     def __init__(self, model: WaveNet, batch: int, temperature: float) -> None:
-        from . import compiled
+        from vocoder.engines import compiled
 
         stack = model.stack
         self.model = model
@@ -252,7 +253,7 @@ class _Compiled:
         self.run = compiled.wavenet
 
     def __call__(self, features: Tensor, choice: Tensor, value: Tensor) -> Tensor:
-        from . import compiled
+        from vocoder.engines import compiled
 
         # (batch, layers * 2 C, frames + 2) -> (batch, frames + 2, layers * 2 C)
         condition = self.model.stack.condition(features).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""WaveRNN: one recurrent layer, the fast contender among the autoregressive models."""
+"""WaveRNN: one recurrent layer, the fast system among the autoregressive models."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ class WaveRNN(AutoregressiveVocoder):
     """
 
     family = "wavernn"
+    title = "WaveRNN"
     engines = ("compiled", "cell")
 
     def __init__(
@@ -122,7 +123,7 @@ class _Compiled:
     """The whole loop over samples in machine code, on one core of the CPU."""
 
     def __init__(self, model: WaveRNN, batch: int, temperature: float) -> None:
-        from . import compiled
+        from vocoder.engines import compiled
 
         array = compiled.array
         input_weight, state_weight, _, state_bias = model.gru.all_weights[0]
@@ -146,7 +147,7 @@ class _Compiled:
         self.hidden = np.zeros((batch, model.gru.hidden_size), np.float32)
 
     def __call__(self, features: Tensor, choice: Tensor, value: Tensor) -> Tensor:
-        from . import compiled
+        from vocoder.engines import compiled
 
         array = compiled.array
         input_weight, _, input_bias, _ = self.model.gru.all_weights[0]

@@ -1,5 +1,6 @@
 """Plain networks: nothing here knows of flows, mels or training."""
 
+from .band_scale import BandScale
 from .causal import CausalGatedStack
 from .gated import GatedConvStack
 from .mixture import DiscretisedMixture, Distribution
@@ -7,6 +8,7 @@ from .transformer import SequenceEncoder
 from .upsampling import LinearUpsampling, TransposedUpsampling
 
 __all__ = [
+    "BandScale",
     "CausalGatedStack",
     "DiscretisedMixture",
     "Distribution",

@@ -34,12 +34,6 @@ class GatedConvStack(nn.Module):
         kernel_size: taps of each dilated convolution, odd.
         weight_norm: train with weight normalisation (Salimans and Kingma, 2016). Turn it off for
             weights that come with the norm already fused.
-        separable: depthwise-separable dilated convolutions (SqueezeWave, Zhai et al., 2020): a
-            dilated convolution of each channel by itself, then a 1x1 convolution.
-        body: a stack of the same hidden width, depth and kernel whose W_l and R_l this one uses in
-            place of its own. First and last layer and V_l, whose bias tells the users of a body
-            apart, stay its own. The parameters of the body belong to that other stack, so both
-            must be parts of one model. Paper: NanoFlow (Lee, Kim and Yoon, 2020).
         look_ahead: steps after a step on which its output may depend, of the input and of the
             condition together; the first layers spend them, and the taps of the others lie in the
             past instead (0: causal). None for as many after as before.
@@ -54,8 +48,6 @@ class GatedConvStack(nn.Module):
         n_layers: int = 8,
         kernel_size: int = 3,
         weight_norm: bool = True,
-        separable: bool = False,
-        body: GatedConvStack | None = None,
         look_ahead: int | None = None,
     ) -> None:
         super().__init__()
@@ -65,7 +57,6 @@ class GatedConvStack(nn.Module):
             raise ValueError(f"n_layers is {n_layers}: the stack needs at least one layer")
         self.channels = channels
         self.n_layers = n_layers
-        self.separable = separable
         if look_ahead is not None and look_ahead < 0:
             raise ValueError(f"look_ahead is {look_ahead}: it must be 0 or more")
         halves = [(kernel_size // 2) * 2**layer for layer in range(n_layers)]
@@ -80,43 +71,28 @@ class GatedConvStack(nn.Module):
         self.reach = sum(left for left, _ in self.padding)
         self.look_ahead = sum(right for _, right in self.padding)
 
-        def conv(n_in: int, n_out: int, kernel: int = 1, layer_index: int = 0) -> nn.Module:
+        def conv(n_in: int, n_out: int, kernel: int = 1, layer_index: int = 0) -> nn.Conv1d:
             left, right = self.padding[layer_index] if kernel > 1 else (0, 0)
-            # Where it is not the same on both sides, `forward` pads.
+            # Where the two sides differ, `forward` pads.
             padding, dilation = left if left == right else 0, 2**layer_index
-            if separable and kernel > 1:
-                depthwise = nn.Conv1d(
-                    n_in, n_in, kernel, padding=padding, dilation=dilation, groups=n_in
-                )
-                return nn.Sequential(depthwise, conv(n_in, n_out))
             layer = nn.Conv1d(n_in, n_out, kernel, padding=padding, dilation=dilation)
-            return parametrizations.weight_norm(layer) if weight_norm else layer
+            if weight_norm:
+                parametrizations.weight_norm(layer)
+            return layer
 
         self.start = conv(in_channels, channels)
         # One convolution serves the condition of all layers: computed once a pass.
         self.condition = (
             conv(condition_channels, 2 * channels * n_layers) if condition_channels else None
         )
-        if body is None:
-            self.dilated = nn.ModuleList(
-                conv(channels, 2 * channels, kernel_size, layer) for layer in range(n_layers)
-            )
-            # The residual of the last layer would go nowhere, so that layer has a skip only.
-            self.residual_skip = nn.ModuleList(
-                conv(channels, channels if layer == n_layers - 1 else 2 * channels)
-                for layer in range(n_layers)
-            )
-        else:
-            sizes = (channels, n_layers, self.padding)
-            if (body.channels, body.n_layers, body.padding) != sizes:
-                raise ValueError(
-                    f"a body of {body.n_layers} layers of {body.channels} channels does not fit a "
-                    f"stack of {n_layers} of {channels}: they must agree, and so must kernel_size "
-                    "and look_ahead"
-                )
-            # Past nn.Module's registration: the parameters appear once, in the other stack.
-            object.__setattr__(self, "dilated", body.dilated)
-            object.__setattr__(self, "residual_skip", body.residual_skip)
+        self.dilated = nn.ModuleList(
+            conv(channels, 2 * channels, kernel_size, layer) for layer in range(n_layers)
+        )
+        # The residual of the last layer would go nowhere, so that layer has a skip only.
+        self.residual_skip = nn.ModuleList(
+            conv(channels, channels if layer == n_layers - 1 else 2 * channels)
+            for layer in range(n_layers)
+        )
         # Weight normalisation cannot hold a zero-initialised layer, so this one has none.
         self.end = nn.Conv1d(channels, out_channels, 1)
         nn.init.zeros_(self.end.weight)
@@ -134,7 +110,7 @@ class GatedConvStack(nn.Module):
         """
         # PyTorch's convolutions of short sequences take a third longer on a CPU, forwards and back,
         # than products of matrices over channels that lie side by side.
-        products = self.training and x.device.type == "cpu" and mask is None and not self.separable
+        products = self.training and x.device.type == "cpu" and mask is None
         convolve, channels = (_by_product, -1) if products else (_padded, 1)
         if products:
             x = x.transpose(1, 2)

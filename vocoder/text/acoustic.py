@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from vocoder.audio import MelSpec
 from vocoder.checkpoints import CheckpointError, read_checkpoint, write_checkpoint
-from vocoder.flows import AffineCoupling, Bijection, InvertibleConv1x1, Mixing, Squeeze
-from vocoder.models.noise import Noise
+from vocoder.flows import AffineCoupling, Bijection, Conv1x1Init, InvertibleConv1x1, Squeeze
+from vocoder.audio.noise import Noise
 from vocoder.nn import GatedConvStack, SequenceEncoder
 from vocoder.nn.weight_norm import fuse_weight_norm
 from vocoder.text.alignment import (
@@ -84,7 +84,7 @@ class MelFlow(Bijection):
     ) -> None:
         super().__init__()
         width = _FRAMES_PER_STEP * n_mels
-        kinds: tuple[Mixing, ...] = ("even-odd", "half-swap")
+        kinds: tuple[Conv1x1Init, ...] = ("even-odd", "half-swap")
         self.squeeze = Squeeze(_FRAMES_PER_STEP)
         self.mixings = nn.ModuleList(
             InvertibleConv1x1(width, kinds[step % len(kinds)]) for step in range(n_flows)
@@ -113,7 +113,7 @@ class MelFlow(Bijection):
             assert isinstance(mixing, InvertibleConv1x1)
             # Its own log-determinant would count the padding.
             with torch.autocast(x.device.type, enabled=False):
-                z = F.conv1d(z.to(mixing.weight.dtype), mixing.matrix().unsqueeze(-1))
+                z = F.conv1d(z.to(mixing.weight.dtype), mixing.weight.unsqueeze(-1))
                 log_det = log_det + steps * mixing.log_abs_det()
             if index < len(self.couplings):
                 z, coupling_log_det = self.couplings[index](z, condition)

@@ -25,7 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vocoder.training.module import Training, VocoderTraining
-from vocoder.whole_files import write_whole
+from vocoder.atomic import write_atomic
 
 
 class AveragedWeights(WeightAveraging):
@@ -244,7 +244,7 @@ class Snapshots(Callback):
             "audio_seconds": round(pl_module.samples_seen / model.sample_rate, 1),
             "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
         }
-        write_whole(folder / "training.json", (json.dumps(facts, indent=1) + "\n").encode())
+        write_atomic(folder / "training.json", (json.dumps(facts, indent=1) + "\n").encode())
 
 
 class History(Callback):
@@ -262,7 +262,7 @@ class History(Callback):
     ) -> None:
         if trainer.is_global_zero and self.path.exists():
             lines = [json.dumps(row) for row in self.rows() if row["step"] <= trainer.global_step]
-            write_whole(self.path, "".join(line + "\n" for line in lines).encode())
+            write_atomic(self.path, "".join(line + "\n" for line in lines).encode())
 
     def on_validation_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule

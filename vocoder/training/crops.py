@@ -294,7 +294,7 @@ class SpeechData(lightning.LightningDataModule):
             self.batch_size,
             self.crop_frames,
             # Counted by the training module and kept in its checkpoints.
-            start=trainer.lightning_module.crops_seen,
+            start=trainer.lightning_module.items_seen,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )

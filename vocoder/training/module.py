@@ -67,7 +67,7 @@ class Training(lightning.LightningModule):
         self.gradient_clip = gradient_clip
         self.max_skipped = max_skipped
         self.seed = seed
-        self.crops_seen = 0
+        self.items_seen = 0
         """Crops (or utterances) drawn so far by all devices together: where sampling resumes."""
         self.samples_seen = 0
         """Samples of audio trained on so far by all devices together."""
@@ -152,7 +152,7 @@ class Training(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["vocoder_training"] = {
-            "crops_seen": self.crops_seen,
+            "items_seen": self.items_seen,
             "samples_seen": self.samples_seen,
             "skipped": self.skipped,
         }
@@ -193,11 +193,11 @@ class VocoderTraining(Training):
         audio = batch["audio"]
         world = self.trainer.world_size
         # Stateless as the crops are, so that a resumed run draws what an unbroken one would.
-        draw = (self.seed * 1_000_003 + self.crops_seen) * world + self.global_rank
+        draw = (self.seed * 1_000_003 + self.items_seen) * world + self.global_rank
         generator = torch.Generator(audio.device).manual_seed(draw % 2**63)
         mel = self.model.mel(batch["clean"])
         terms = self.objective(self.model, audio, mel, self.budget_used, generator)
-        self.crops_seen += audio.shape[0] * world
+        self.items_seen += audio.shape[0] * world
         self.samples_seen += audio.numel() * world
         return self.logged(terms)
 

@@ -19,7 +19,7 @@ import soundfile
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from vocoder.audio import read_audio
+from vocoder.audio import read_audio, to_pcm16
 from vocoder.corpus import Corpus, CorpusError, Utterance
 
 log = logging.getLogger(__name__)
@@ -170,5 +170,4 @@ def _decode(utterance: Utterance, sample_rate: int) -> tuple[NDArray[np.int16], 
     """Samples at `sample_rate`, and the rate of the file."""
     audio, _ = read_audio(utterance.path, sample_rate)
     # Resampling overshoots loud recordings by a little: clipped here, as a recorder would.
-    samples = np.clip(np.rint(audio.numpy() * 32768.0), -32768, 32767).astype(np.int16)
-    return samples, soundfile.info(utterance.path).samplerate
+    return to_pcm16(audio.numpy()), soundfile.info(utterance.path).samplerate

@@ -42,7 +42,7 @@ from vocoder.training.errors import TrainingError
 from vocoder.training.module import VocoderTraining
 from vocoder.training.objectives import Objective
 from vocoder.training.report import write_report
-from vocoder.whole_files import write_whole
+from vocoder.atomic import write_atomic
 
 log = logging.getLogger("vocoder.training")
 
@@ -264,7 +264,7 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
         )
     if trainer.is_global_zero:
         run.mkdir(parents=True, exist_ok=True)
-        write_whole(run / "config.yaml", options.dump(config).encode())
+        write_atomic(run / "config.yaml", options.dump(config).encode())
         announce(run, module.model, data, checkpoint)
     if checkpoint is None:
         recipe.begin(module, data)

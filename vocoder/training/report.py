@@ -22,7 +22,7 @@ from vocoder.nn.weight_norm import fuse_weight_norm
 from vocoder.training.callbacks import training_seconds
 from vocoder.training.crops import SpeechData
 from vocoder.training.module import Training, VocoderTraining
-from vocoder.whole_files import whole_file, write_whole
+from vocoder.atomic import atomic_path, write_atomic
 
 log = logging.getLogger("vocoder.training")
 
@@ -79,7 +79,7 @@ def write_report(
     summary = {"facts": facts, "validation": rows, "test": scores}
     save_result(summary, run / "report.json")
     page = _page(run, module, facts, rows, scores, command)
-    write_whole(run / "report.md", page.encode())
+    write_atomic(run / "report.md", page.encode())
     log.info("\n%s\nUse the model:\n  %s", run / "report.md", command)
 
 
@@ -234,5 +234,5 @@ def _draw(
                 picture, origin="lower", aspect="auto", vmin=mel.min().item(), vmax=mel.max().item()
             )
             axis.set_title(f"{name}, {title}", fontsize=9)
-    with whole_file(path) as partial:
+    with atomic_path(path) as partial:
         figure.savefig(partial, dpi=80, format="png")

@@ -28,7 +28,7 @@ from run import (
 )
 
 from vocoder.evaluation import installed_metrics, measure, metrics
-from vocoder.evaluation.contenders import count_macs
+from vocoder.evaluation.systems import count_macs
 from vocoder.models import WaveGlow, load_checkpoint
 from vocoder.training.crops import SpeechData
 from vocoder.training.recipe import Recipe, main, parser
@@ -81,7 +81,7 @@ class Variant(Recipe):
     def __init__(self, given: argparse.Namespace) -> None:
         super().__init__(
             description="One variant of the architecture study.",
-            default_config=RECIPE / "config" / "lapped.yaml",
+            default_config=RECIPE / "config" / "mdct.yaml",
             sample=RECIPE / "sample",
         )
         self.given = given

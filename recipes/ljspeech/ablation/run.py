@@ -3,7 +3,7 @@
     python recipes/ljspeech/ablation/run.py frames --data data/festvox-ru --minutes 15 --jobs 2 \\
         --model.init_args.mel_spec speech-16k
 
-A study is a folder beside this file. Its base is ../config/lapped.yaml with the folder's own
+A study is a folder beside this file. Its base is ../config/mdct.yaml with the folder's own
 study.yaml; a variant is another file of the folder, which states its difference from the base. Each
 is trained by the recipe in a process of its own, on cores of its own, and judged by the same
 held-out test utterances. The same command again goes on where it stopped: finished variants are
@@ -116,7 +116,7 @@ def folder(given: argparse.Namespace, name: str) -> Path:
 
 def recipe_words(given: argparse.Namespace, name: str) -> list[str]:
     """The recipe's command line for a variant."""
-    files = [RECIPE / "config" / "lapped.yaml", HERE / given.study / "study.yaml"]
+    files = [RECIPE / "config" / "mdct.yaml", HERE / given.study / "study.yaml"]
     words = [word for path in files for word in ("--config", str(path))]
     # What the command line says holds for all; the variant comes last and has the last word.
     words += ["--data", given.data, *given.recipe]

@@ -1,6 +1,6 @@
 """The vocoders that the speed benchmark compares, each behind one protocol: load, then run.
 
-A contender makes audio from a mel in its own convention, with the weights it is given or with
+A system makes audio from a mel in its own convention, with the weights it is given or with
 random ones (speed does not depend on them). How they are timed: `vocoder.evaluation.benchmark`.
 """
 
@@ -22,26 +22,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vocoder.audio import LogMel, MelSpec
 from vocoder.engines.onnx import OnnxVocoder, export_onnx
-from vocoder.models import FAMILIES, Vocoder, WaveGlow
+from vocoder.models import FAMILIES, FlowVocoder, MdctFlow, Vocoder, WaveGlow
 from vocoder.models.autoregressive import AutoregressiveVocoder
 from vocoder.models.wavenet import WaveNet
 
 from .extras import require
 
 Weights = Literal["trained", "random"]
-
-# The default flow of the recipe; tests hold it against recipes/ljspeech/config/lapped.yaml.
-LAPPED_FLOW: Mapping[str, Any] = {
-    "squeeze": "lapped",
-    "n_group": 256,
-    "n_flows": 4,
-    "n_early_every": 0,
-    "split": "frames",
-    "channels": 280,
-    "n_layers": 3,
-    "mixing": ["even-odd", "half-swap"],
-    "conditional_scale": True,
-}
 
 # Hyper-parameters of the published charactr/vocos-mel-24khz, which the package can only download.
 _VOCOS_MEL: Mapping[str, Any] = {
@@ -69,7 +56,7 @@ class Job:
     items: int
 
 
-class Contender(ABC):
+class System(ABC):
     """A vocoder in the benchmark.
 
     Attributes:
@@ -112,7 +99,7 @@ class Contender(ABC):
     def job(self, batch: int, samples: int) -> Job:
         """The work of making at least ``samples`` samples for each of ``batch`` items.
 
-        A contender may take fewer items where that costs the same for each.
+        A system may take fewer items where that costs the same for each.
         """
 
     def first_audio(self) -> Callable[[], object] | None:
@@ -192,11 +179,11 @@ def voiced_signal(samples: int, sample_rate: int) -> Tensor:
     return 0.2 * pulses + 0.01 * torch.randn(samples, generator=generator)
 
 
-class PackageModel(Contender):
+class PackageModel(System):
     """A `Vocoder` of this package that makes all samples in parallel, run as its users run it.
 
     Args:
-        name, weights, counted_seconds: see `Contender`.
+        name, weights, counted_seconds: see `System`.
         model: the model, or a function that builds it, without weight normalisation.
     """
 
@@ -291,7 +278,7 @@ class OnnxFlow(PackageModel):
     def load(self, device: torch.device) -> None:
         super().load(device)
         require("onnxruntime", "WaveGlow as an ONNX graph", "export")
-        assert isinstance(self.model, WaveGlow)
+        assert isinstance(self.model, FlowVocoder)
         with tempfile.TemporaryDirectory() as folder:
             path = export_onnx(self.model, Path(folder) / "flow.onnx")
             self._graph = OnnxVocoder(path, threads=torch.get_num_threads())
@@ -308,7 +295,7 @@ class OnnxFlow(PackageModel):
     def multiply_accumulates(self) -> float:
         # onnxruntime is not counted by PyTorch, but the graph is the model's own, piece by piece.
         model = self.model
-        assert isinstance(model, WaveGlow)
+        assert isinstance(model, FlowVocoder)
         frames = -(-self.sample_rate // model.mel_spec.hop_length)
         mel = self.mel(frames).unsqueeze(0)
         z = torch.zeros(1, model.n_group, frames * model.steps_per_frame)
@@ -408,7 +395,7 @@ class NaiveWaveNet(AutoregressiveModel):
         return count_macs(self.job(1, 1).run) * self.sample_rate
 
 
-class GriffinLim(Contender):
+class GriffinLim(System):
     """Griffin-Lim of torchaudio, from the same mel: least squares to linear frequency, 32 rounds.
 
     Paper: Griffin and Lim, 1984; the fast version of Perraudin, Balazs and Soendergaard, 2013.
@@ -470,7 +457,7 @@ class GriffinLim(Contender):
         return Job(run, hops * spec.hop_length, batch)
 
 
-class Vocos(Contender):
+class Vocos(System):
     """Vocos from its own package, in the published configuration for 24 kHz mels.
 
     Paper: Siuzdak, 2023.
@@ -509,7 +496,7 @@ class Vocos(Contender):
         return Job(lambda: model.decode(mel), hops * hop, batch)
 
 
-class TorchaudioWaveRNN(Contender):
+class TorchaudioWaveRNN(System):
     """torchaudio's WaveRNN in the configuration of its published LJSpeech pipeline.
 
     Paper: Kalchbrenner et al., 2018.
@@ -552,9 +539,9 @@ class TorchaudioWaveRNN(Contender):
         return Job(run, frames * hop, batch)
 
 
-def standard_contenders(
+def standard_systems(
     models: Mapping[str, Vocoder] | None = None, quick: bool = False
-) -> list[Contender]:
+) -> list[System]:
     """Every family and preset of the package, on every engine, and its rivals.
 
     Args:
@@ -564,9 +551,9 @@ def standard_contenders(
     trained = [_of_package(name, model, "trained") for name, model in (models or {}).items()]
     return [
         *trained,
-        PackageModel("WaveGlow, lapped", _lapped),
-        BFloat16Flow("WaveGlow, lapped, bfloat16", _lapped),
-        *([] if quick else [OnnxFlow("WaveGlow, lapped, ONNX", _lapped)]),
+        PackageModel("MDCT flow", _mdct_flow),
+        BFloat16Flow("MDCT flow, bfloat16", _mdct_flow),
+        *([] if quick else [OnnxFlow("MDCT flow, ONNX", _mdct_flow)]),
         PackageModel("WaveGlow, published", _published, counted_seconds=0.1),
         *(
             _of_package(f"{family.__name__}, {engine}", family, "random", engine)
@@ -580,8 +567,8 @@ def standard_contenders(
     ]
 
 
-def _lapped() -> WaveGlow:
-    return WaveGlow(**LAPPED_FLOW, weight_norm=False)
+def _mdct_flow() -> MdctFlow:
+    return MdctFlow(weight_norm=False)  # the recipe's sizes are the defaults
 
 
 def _published() -> WaveGlow:
@@ -590,7 +577,7 @@ def _published() -> WaveGlow:
 
 def _of_package(
     name: str, model: Vocoder | type[Vocoder], weights: Weights, engine: str | None = None
-) -> Contender:
+) -> System:
     family = model if isinstance(model, type) else type(model)
     if not issubclass(family, AutoregressiveVocoder):
         return PackageModel(name, model, weights)

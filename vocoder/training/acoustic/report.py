@@ -18,9 +18,9 @@ from vocoder.evaluation.copy_synthesis import griffin_lim
 from vocoder.evaluation.results import save_result
 from vocoder.text.acoustic import AcousticModel, Batch
 from vocoder.text.alignment import alignment_posterior
-from vocoder.training.acoustic import collate, held_out_scores
+from vocoder.training.acoustic.module import collate, held_out_scores
 from vocoder.training.report import run_facts, table, thinned
-from vocoder.whole_files import whole_file, write_whole
+from vocoder.atomic import atomic_path, write_atomic
 
 log = logging.getLogger("vocoder.training")
 
@@ -94,7 +94,7 @@ def write_acoustic_report(
     }
     save_result(summary, run / "report.json")
     command = f'vocoder say "A sentence." --acoustic {shlex.quote(str(run / "model"))} -o out.wav'
-    write_whole(run / "report.md", _page(run, module, summary, command).encode())
+    write_atomic(run / "report.md", _page(run, module, summary, command).encode())
     log.info("\n%s\nUse the model:\n  %s", run / "report.md", command)
 
 
@@ -172,5 +172,5 @@ def _draw(
         row[1].set_title("alignment: states over frames", fontsize=9)
         row[2].imshow(said, origin="lower", aspect="auto", vmin=low, vmax=high)
         row[2].set_title("from the text alone", fontsize=9)
-    with whole_file(path) as partial:
+    with atomic_path(path) as partial:
         figure.savefig(partial, dpi=80, format="png")

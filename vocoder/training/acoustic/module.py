@@ -269,7 +269,7 @@ class TextAndSpeech(lightning.LightningDataModule):
         sampler = LikeLengths(
             [item.mel.shape[1] for item in items],
             self.batch_size,
-            module.crops_seen,  # kept in its checkpoints
+            module.items_seen,  # kept in its checkpoints
             self.seed,
             trainer.global_rank,
             trainer.world_size,
@@ -322,7 +322,7 @@ class AcousticTraining(Training):
         terms = self.model.training_terms(batch, given)
         loss = terms["nll"] + self.duration_weight * terms["duration"]
         world = self.trainer.world_size
-        self.crops_seen += len(batch.frames) * world
+        self.items_seen += len(batch.frames) * world
         self.samples_seen += int(batch.frames.sum()) * self.model.mel_spec.hop_length * world
         return self.logged({"loss": loss, "nll": terms["nll"], "duration": terms["duration"]})
 

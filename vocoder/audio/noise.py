@@ -1,7 +1,8 @@
-"""Reproducible noise, indexed by seed and absolute position."""
+"""Reproducible noise, indexed by seed and absolute position, and the check of its temperature."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -58,3 +59,15 @@ class Noise:
             blocks.append(draw(_BLOCK_FRAMES, per_frame, generator=generator, dtype=torch.float32))
         offset = first_frame - first_block * _BLOCK_FRAMES
         return torch.cat(blocks)[offset : offset + frames]
+
+
+def check_temperature(temperature: float) -> None:
+    """Refuse a temperature that no noise can be scaled by.
+
+    Raises:
+        ValueError: the temperature is negative, infinite or NaN.
+    """
+    if not (math.isfinite(temperature) and temperature >= 0):
+        raise ValueError(
+            f"temperature is {temperature}: it must be a number from 0 up, usually to 1"
+        )

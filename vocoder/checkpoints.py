@@ -15,7 +15,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from vocoder.whole_files import write_whole
+from vocoder.atomic import write_atomic
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
@@ -52,8 +52,8 @@ def write_checkpoint(
     # safetensors refuses views and shared storage; contiguous CPU copies have neither.
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps({"format_version": FORMAT_VERSION, **config}, indent=2, ensure_ascii=False)
-    write_whole(directory / WEIGHTS_NAME, safetensors.torch.save(plain, metadata={"format": "pt"}))
-    write_whole(directory / CONFIG_NAME, (text + "\n").encode())
+    write_atomic(directory / WEIGHTS_NAME, safetensors.torch.save(plain, metadata={"format": "pt"}))
+    write_atomic(directory / CONFIG_NAME, (text + "\n").encode())
     return directory
 
 

@@ -10,8 +10,8 @@ from jsonargparse import ArgumentParser, Namespace
 
 from vocoder.text.acoustic import AcousticModel, load_checkpoint
 from vocoder.text.frontend import SYMBOLS
-from vocoder.training.acoustic import AcousticTraining, TextAndSpeech
-from vocoder.training.acoustic_report import write_acoustic_report
+from vocoder.training.acoustic.module import AcousticTraining, TextAndSpeech
+from vocoder.training.acoustic.report import write_acoustic_report
 from vocoder.training.recipe import Recipe, corpus_folder
 
 

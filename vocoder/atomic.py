@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """A new path beside `path` to write to, which takes its place when the block has ended well.
 
     It is in the same folder, since only within a file system is the exchange atomic. If the block
@@ -33,12 +33,12 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file by `whole_file`; returns its path.
+def write_atomic(path: Path, content: bytes) -> Path:
+    """Write a file by `atomic_path`; returns its path.
 
     Raises:
         FileNotFoundError: there is no such folder.
     """
-    with whole_file(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(content)
     return path
