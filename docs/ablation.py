@@ -21,9 +21,9 @@ import filling
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from vocoder.atomic import write_atomic
 from vocoder.evaluation import METRICS
 from vocoder.evaluation.copy_synthesis import estimate
-from vocoder.atomic import write_atomic
 
 DOCS = Path(__file__).parent
 BASE = "base"

@@ -18,9 +18,9 @@ from typing import Any
 import ablation
 import filling
 
+from vocoder.atomic import write_atomic
 from vocoder.evaluation import recognition
 from vocoder.evaluation.benchmark import caption, table
-from vocoder.atomic import write_atomic
 
 ROOT = Path(__file__).parents[1]
 

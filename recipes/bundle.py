@@ -27,10 +27,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from vocoder.atomic import write_atomic
 from vocoder.evaluation.copy_synthesis import caption, evaluate, tables
 from vocoder.evaluation.results import save_result
 from vocoder.models import load_checkpoint
-from vocoder.atomic import write_atomic
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT / "vocoder" / "weights"

@@ -22,11 +22,11 @@ from typing import Any
 
 import torch
 
+from vocoder.atomic import write_atomic
 from vocoder.evaluation.recognition import caption, table
 from vocoder.pretrained import ACOUSTIC_NAME
 from vocoder.text.acoustic import load_checkpoint
 from vocoder.training.acoustic.report import COLUMNS
-from vocoder.atomic import write_atomic
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT / "vocoder" / "weights"

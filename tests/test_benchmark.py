@@ -21,8 +21,8 @@ from torch import nn
 
 from vocoder.evaluation import benchmark, systems
 from vocoder.evaluation.benchmark import Effort, Workload, run_benchmark
-from vocoder.evaluation.systems import System, Job, PackageModel, standard_systems
 from vocoder.evaluation.results import save_result
+from vocoder.evaluation.systems import Job, PackageModel, System, standard_systems
 from vocoder.models import FAMILIES, WaveGlow
 from vocoder.models.autoregressive import AutoregressiveVocoder
 from vocoder.models.wavenet import WaveNet

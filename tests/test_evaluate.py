@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from vocoder import cli
 from vocoder.audio import MelSpec, read_audio
+from vocoder.audio.noise import Noise
 from vocoder.corpus import held_out
 from vocoder.evaluation import MetricError, MissingExtraError, copy_synthesis
 from vocoder.evaluation.copy_synthesis import (
@@ -31,7 +32,6 @@ from vocoder.evaluation.copy_synthesis import (
 )
 from vocoder.evaluation.dnsmos import dnsmos
 from vocoder.models import Vocoder, WaveGlow
-from vocoder.audio.noise import Noise
 
 SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample"
 RATE = 16000

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from vocoder.models.folded import FoldedFlow, FoldedStream, foldable
 
 import vocoder
 from vocoder.audio import MelSpec
 from vocoder.models import Noise, WaveGlow, WaveNet
-from vocoder.models.folded import FoldedFlow, FoldedStream, foldable
 
 SPEC = MelSpec(
     sample_rate=8000, n_fft=64, hop_length=16, win_length=64, n_mels=6, fmin=0, fmax=4000

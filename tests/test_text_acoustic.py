@@ -14,8 +14,8 @@ from torch.distributions import Normal
 
 from vocoder.audio import LogMel, MelSpec, read_audio
 from vocoder.checkpoints import CheckpointError
-from vocoder.pretrained import load, load_acoustic
 from vocoder.models import WaveGlow
+from vocoder.pretrained import load, load_acoustic
 from vocoder.text.acoustic import AcousticModel, Batch, duration_loss, load_checkpoint
 from vocoder.text.alignment import flat_start
 

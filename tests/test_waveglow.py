@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from vocoder.models.folded import foldable
 
 import vocoder
 from vocoder.audio import MelSpec
 from vocoder.flows import AffineCoupling
 from vocoder.models import Noise, Vocoder, WaveGlow, load_checkpoint
-from vocoder.models.folded import foldable
 
 SPEC = MelSpec(
     sample_rate=8000, n_fft=64, hop_length=16, win_length=64, n_mels=6, fmin=0, fmax=4000

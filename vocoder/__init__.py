@@ -32,8 +32,8 @@ _HOMES = {
 if TYPE_CHECKING:
     from vocoder.audio import MelError, MelSpec, read_audio, write_audio
     from vocoder.checkpoints import CheckpointError
-    from vocoder.pretrained import load, load_acoustic, say, synthesize
     from vocoder.models import Vocoder, load_published_waveglow
+    from vocoder.pretrained import load, load_acoustic, say, synthesize
     from vocoder.text.frontend import TextError
 
 __all__ = [

@@ -237,8 +237,8 @@ def benchmark(
             err=True,
         )
     from vocoder.evaluation import benchmark as speed
-    from vocoder.evaluation.systems import standard_systems
     from vocoder.evaluation.results import save_result
+    from vocoder.evaluation.systems import standard_systems
 
     models = {f"{name} (trained)": vocoder.load(name) for name in checkpoint or []}
     with _progress_bar("benchmark") as progress:
@@ -453,8 +453,8 @@ def info(
     from rich.table import Table
 
     from vocoder.checkpoints import CheckpointError
-    from vocoder.pretrained import load_acoustic
     from vocoder.models import Vocoder
+    from vocoder.pretrained import load_acoustic
     from vocoder.text.acoustic import AcousticModel
 
     model: Vocoder | AcousticModel

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import vocoder
 from vocoder.audio import MelSpec
 from vocoder.checkpoints import CheckpointError
-from vocoder.pretrained import ACOUSTIC_NAME, DEFAULT_NAME, bundled_models
 from vocoder.models import Vocoder, WaveGlow
 from vocoder.models.autoregressive import AutoregressiveVocoder
+from vocoder.pretrained import ACOUSTIC_NAME, DEFAULT_NAME, bundled_models
 
 if TYPE_CHECKING:
     from vocoder.text.acoustic import AcousticModel

@@ -14,10 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vocoder.atomic import write_atomic
 from vocoder.audio import MelSpec, Noise, check_mel, check_temperature
 from vocoder.flows import Bijection
-
-from vocoder.atomic import write_atomic
 
 if TYPE_CHECKING:
     from vocoder.models import FlowVocoder

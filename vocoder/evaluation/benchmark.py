@@ -24,8 +24,8 @@ import torch
 
 from vocoder.atomic import write_atomic
 
-from .systems import System, Job, standard_systems
 from .results import Progress, Result, device_named, machine_facts, timed
+from .systems import Job, System, standard_systems
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vocoder.atomic import write_atomic
 from vocoder.audio import LogMel, MelSpec, fade, read_audio
 from vocoder.corpus import SUFFIXES, CorpusError, held_out, read_corpus
 from vocoder.models import Vocoder
-from vocoder.atomic import write_atomic
 
 from . import systems
 from .dnsmos import dnsmos

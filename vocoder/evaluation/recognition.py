@@ -20,11 +20,11 @@ import soxr  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vocoder.atomic import write_atomic
 from vocoder.audio import read_audio
 from vocoder.corpus import CorpusError, Utterance, held_out, read_corpus
 from vocoder.text.frontend import TextError, normalise, phonemes
 from vocoder.text.speech import ACOUSTIC_TEMPERATURE, sentences, speak
-from vocoder.atomic import write_atomic
 
 from .copy_synthesis import EvaluationError
 from .extras import require

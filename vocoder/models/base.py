@@ -19,7 +19,6 @@ from torch.nn import functional as F
 from vocoder.audio import LogMel, MelSpec, Noise, check_mel, check_temperature
 from vocoder.checkpoints import write_checkpoint
 
-
 Array = TypeVar("Array", Tensor, NDArray[Any])
 
 LONGEST_PASS = 8192

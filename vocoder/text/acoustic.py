@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vocoder.audio import MelSpec
+from vocoder.audio.noise import Noise
 from vocoder.checkpoints import CheckpointError, read_checkpoint, write_checkpoint
 from vocoder.flows import AffineCoupling, Bijection, Conv1x1Init, InvertibleConv1x1, Squeeze
-from vocoder.audio.noise import Noise
 from vocoder.nn import GatedConvStack, SequenceEncoder
 from vocoder.nn.weight_norm import fuse_weight_norm
 from vocoder.text.alignment import (

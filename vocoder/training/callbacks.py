@@ -24,8 +24,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from tqdm import tqdm
 
-from vocoder.training.module import Training, VocoderTraining
 from vocoder.atomic import write_atomic
+from vocoder.training.module import Training, VocoderTraining
 
 
 class AveragedWeights(WeightAveraging):

@@ -24,6 +24,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from vocoder.atomic import write_atomic
 from vocoder.checkpoints import CheckpointError
 from vocoder.corpus import CorpusError, download_ljspeech, find_ljspeech
 from vocoder.models import Vocoder, load_checkpoint
@@ -42,7 +43,6 @@ from vocoder.training.errors import TrainingError
 from vocoder.training.module import VocoderTraining
 from vocoder.training.objectives import Objective
 from vocoder.training.report import write_report
-from vocoder.atomic import write_atomic
 
 log = logging.getLogger("vocoder.training")
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vocoder.atomic import atomic_path, write_atomic
 from vocoder.audio import write_audio
 from vocoder.evaluation import METRICS, installed_metrics, measure
 from vocoder.evaluation.results import save_result
@@ -22,7 +23,6 @@ from vocoder.nn.weight_norm import fuse_weight_norm
 from vocoder.training.callbacks import training_seconds
 from vocoder.training.crops import SpeechData
 from vocoder.training.module import Training, VocoderTraining
-from vocoder.atomic import atomic_path, write_atomic
 
 log = logging.getLogger("vocoder.training")
 

@@ -53,7 +53,7 @@ class Layer:
     weight: Tensor
     """(taps * inputs, 2 * channels)"""
     edges: list[tuple[int, Tensor]]
-    """(offset of a tap, (2 * channels,)): the bias contribution of that tap, subtracted where the tap
+    """(offset of a tap, (2 * channels,)): the bias contribution of that tap, subtracted where it
     falls outside the utterance."""
     minimal: tuple[Tensor, Tensor, Tensor, Tensor] | None
     """Weights of the four products that make two outputs of three taps, the condition's weights
@@ -112,7 +112,8 @@ class FramePlan:
 
     def __init__(self, flow: Chain, n_mels: int, dtype: torch.dtype = torch.float32) -> None:
         transform, scale, chain = flow
-        assert isinstance(transform, Mdct) and isinstance(scale, ConditionalScale)
+        assert isinstance(transform, Mdct)
+        assert isinstance(scale, ConditionalScale)
         assert isinstance(chain, Chain)
         pieces = list(chain)
         steps = [
@@ -189,7 +190,8 @@ class _Scale:
         assert isinstance(network, BandScale)
         first, _, last = network.network
         linear = network.linear
-        assert isinstance(first, nn.Conv1d) and isinstance(last, nn.Conv1d)
+        assert isinstance(first, nn.Conv1d)
+        assert isinstance(last, nn.Conv1d)
         self.reach = network.reach
         self.width = first.kernel_size[0]
         taps = first.weight.detach().permute(2, 1, 0)
@@ -227,7 +229,8 @@ def _bias(layer: nn.Conv1d) -> Tensor:
 def _fold(conv: FusedConv1x1, coupling: AffineCoupling, dtype: torch.dtype) -> Step:
     """A step's weights, multiplied out in float64."""
     network = coupling.conditioner
-    assert isinstance(network, GatedConvStack) and network.condition is not None
+    assert isinstance(network, GatedConvStack)
+    assert network.condition is not None
     assert coupling.log_scale_bound is None
 
     width, n_layers = network.channels, network.n_layers

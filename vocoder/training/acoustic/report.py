@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vocoder.atomic import atomic_path, write_atomic
 from vocoder.audio import write_audio
 from vocoder.evaluation.copy_synthesis import griffin_lim
 from vocoder.evaluation.results import save_result
@@ -20,7 +21,6 @@ from vocoder.text.acoustic import AcousticModel, Batch
 from vocoder.text.alignment import alignment_posterior
 from vocoder.training.acoustic.module import collate, held_out_scores
 from vocoder.training.report import run_facts, table, thinned
-from vocoder.atomic import atomic_path, write_atomic
 
 log = logging.getLogger("vocoder.training")
 
