@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,12 @@ import torch
 from torch import nn
 
 from vocoder.models import MdctFlow
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):  # one of several processes that share the cores
+        os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+        torch.set_num_threads(1)
 
 
 def perturb(module: nn.Module, scale: float = 0.05) -> None:

@@ -138,14 +138,14 @@ class GatedConvStack(nn.Module):
 
 
 def _padded(layer: nn.Module, x: Tensor, padding: tuple[int, int] = (0, 0)) -> Tensor:
-    """A layer's output, (batch, channels, time); the layer itself pads where both sides are equal."""
+    """A layer's output, (batch, channels, time); it pads here only if the two sides differ."""
     left, right = padding
     result: Tensor = layer(x if left == right else F.pad(x, padding))
     return result
 
 
 def _by_product(layer: nn.Module, x: Tensor, padding: tuple[int, int] = (0, 0)) -> Tensor:
-    """The same for (batch, time, channels): the inputs of all taps side by side, times the weights."""
+    """The same for (batch, time, channels), as one product of gathered taps and weights."""
     assert isinstance(layer, nn.Conv1d)
     (dilation,), (kernel_size,), steps = layer.dilation, layer.kernel_size, x.shape[1]
     if kernel_size > 1:
