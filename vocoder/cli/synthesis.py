@@ -72,7 +72,7 @@ def denoise(
     strength: Annotated[
         float | None,
         typer.Option(
-            help="How much of the model's tones to subtract; 0 is nothing. "
+            help="How much of the model's tones to subtract; 0 for none. "
             "\\[default: the denoiser's own]"
         ),
     ] = None,
