@@ -1,4 +1,4 @@
-"""The command `vocoder` as a user types it: files, exit codes, one sentence on error."""
+"""The command `vocoder` as a user types it: files, exit codes, one sentence for an error."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_synthesize_reads_a_mel_and_is_repeatable(checkpoint: Path, tmp_path: Pa
 def test_denoise_works_alone_and_in_the_other_commands(checkpoint: Path, tmp_path: Path) -> None:
     model = load_checkpoint(checkpoint)
     for name, parameter in model.named_parameters():
-        if name.endswith("end.bias"):  # an untrained flow makes nothing of nothing
+        if name.endswith("end.bias"):  # an untrained flow has no tones
             parameter.data.add_(0.1)
     hums = ["-c", model.save(tmp_path / "model")]
     plain, clean, both = (tmp_path / f"{name}.wav" for name in ("plain", "clean", "both"))

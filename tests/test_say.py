@@ -1,4 +1,4 @@
-"""Text to speech: what is said, sentence by sentence, and how it gets into a file."""
+"""Text to speech: the sentences of a text, their audio, and the file it is written to."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def acoustic() -> AcousticModel:
         channels=8,
         n_layers=1,
     ).eval()
-    # The level of speech, between loud and silent, so that there is something to hear.
+    # The level of speech, so that the audio is neither silent nor clipped.
     model.normalise_by(torch.full((SPEC.n_mels,), -5.0), torch.full((SPEC.n_mels,), 2.0))
     return model
 
@@ -73,30 +73,30 @@ def run(*arguments: object, stdin: bytes = b"") -> Result:
 
 
 def test_sentences_and_their_pauses() -> None:
-    said = sentences("Hello there. How do you do?\n\n* * *\n\nA new paragraph! And the end")
-    assert [s.text for s in said] == [
+    parts = sentences("Hello there. How do you do?\n\n* * *\n\nA new paragraph! And the end")
+    assert [s.text for s in parts] == [
         "Hello there.",
         "How do you do?",
         "A new paragraph!",
         "And the end",
     ]
-    assert [s.pause for s in said] == [SENTENCE_PAUSE, PARAGRAPH_PAUSE, SENTENCE_PAUSE, 0]
-    assert "".join(said[0].phonemes) == "həlˈoʊ ðˈɛɹ."
+    assert [s.pause for s in parts] == [SENTENCE_PAUSE, PARAGRAPH_PAUSE, SENTENCE_PAUSE, 0]
+    assert "".join(parts[0].phonemes) == "həlˈoʊ ðˈɛɹ."
 
 
-def test_a_sentence_of_many_numbers_is_said_in_pieces() -> None:
-    said = sentences("Hello. " + "1234567890 " * 36)
-    assert all(len(sentence.phonemes) <= LONGEST_TEXT for sentence in said)
-    numbers = " ".join(sentence.text for sentence in said[1:])
+def test_a_sentence_of_many_numbers_is_split() -> None:
+    parts = sentences("Hello. " + "1234567890 " * 36)
+    assert all(len(sentence.phonemes) <= LONGEST_TEXT for sentence in parts)
+    numbers = " ".join(sentence.text for sentence in parts[1:])
     assert numbers == " ".join(["1234567890"] * 36)
 
 
-def test_high_acoustic_temperatures_make_mels_all_the_same(
+def test_mels_of_high_acoustic_temperatures_are_accepted(
     acoustic: AcousticModel, flow: MdctFlow
 ) -> None:
     for temperature in (3.0, 30.0):
-        made = speak(sentences("Hello."), acoustic, flow, acoustic_temperature=temperature)
-        assert all(np.isfinite(audio).all() for audio in made)
+        pieces = speak(sentences("Hello."), acoustic, flow, acoustic_temperature=temperature)
+        assert all(np.isfinite(audio).all() for audio in pieces)
 
 
 def test_a_sentence_sounds_the_same_wherever_it_stands(
@@ -127,7 +127,7 @@ def test_silence_at_the_ends_is_cut_off(acoustic: AcousticModel, flow: MdctFlow)
 
     (audio,) = speak(sentences("One."), acoustic, Padding())  # type: ignore[arg-type]
     assert 16000 <= len(audio) <= 16000 + 4 * 160
-    assert audio[0] == 0  # faded in, so that the cut is no click
+    assert audio[0] == 0  # faded in, so that the cut does not click
 
 
 def test_speaking_rate(acoustic: AcousticModel, flow: MdctFlow) -> None:
@@ -139,10 +139,10 @@ def test_speaking_rate(acoustic: AcousticModel, flow: MdctFlow) -> None:
     assert lengths[0] > 1.4 * lengths[1] > 1.9 * lengths[2]
 
 
-def test_arguments_are_checked_before_anything_is_made(
+def test_arguments_are_checked_before_any_audio_is_generated(
     acoustic: AcousticModel, flow: MdctFlow, tiny_flow: Callable[..., MdctFlow]
 ) -> None:
-    said = sentences("One.")
+    parts = sentences("One.")
     for arguments, words in (
         ({"temperature": -1}, "temperature"),
         ({"acoustic_temperature": float("nan")}, "acoustic_temperature"),
@@ -150,9 +150,9 @@ def test_arguments_are_checked_before_anything_is_made(
         ({"seed": -1}, "seed is -1"),
     ):
         with pytest.raises(ValueError, match=words):
-            speak(said, acoustic, flow, **arguments)  # type: ignore[arg-type]
+            speak(parts, acoustic, flow, **arguments)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="same mel_spec"):
-        speak(said, acoustic, tiny_flow("ljspeech"))
+        speak(parts, acoustic, tiny_flow("ljspeech"))
     with pytest.raises(vocoder.TextError, match="Cyrillic"):
         vocoder.say("Fine. Это нет. Fine.", acoustic=acoustic, vocoder=flow)
     for nothing in ("", " \n ", "* * *", "..."):
@@ -163,8 +163,8 @@ def test_arguments_are_checked_before_anything_is_made(
 def test_a_long_text_is_spoken_one_sentence_at_a_time(
     acoustic: AcousticModel, flow: MdctFlow
 ) -> None:
-    said = sentences("The rain fell on and on. " * 2000)
-    assert len(said) == 2000
+    parts = sentences("The rain fell on and on. " * 2000)
+    assert len(parts) == 2000
     calls = 0
 
     class Counting:
@@ -175,11 +175,11 @@ def test_a_long_text_is_spoken_one_sentence_at_a_time(
             calls += 1
             return acoustic.synthesize(*arguments)  # type: ignore[arg-type]
 
-    pieces = speak(said, Counting(), flow)  # type: ignore[arg-type]
+    pieces = speak(parts, Counting(), flow)  # type: ignore[arg-type]
     assert calls == 0
-    for made in range(1, 4):
+    for count in range(1, 4):
         assert len(next(pieces)) < 10 * flow.sample_rate
-        assert calls == made
+        assert calls == count
 
 
 def test_without_weights_the_error_says_how_to_train(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +188,7 @@ def test_without_weights_the_error_says_how_to_train(monkeypatch: pytest.MonkeyP
         vocoder.load_acoustic()
 
 
-def test_a_vocoder_is_no_acoustic_model(models: tuple[object, ...]) -> None:
+def test_a_vocoder_is_not_an_acoustic_model(models: tuple[object, ...]) -> None:
     with pytest.raises(vocoder.CheckpointError, match="no acoustic model"):
         vocoder.load_acoustic(models[3])  # type: ignore[arg-type]
 
@@ -350,7 +350,7 @@ def test_a_terminated_process_leaves_no_file(models: tuple[object, ...], tmp_pat
     assert list(folder.iterdir()) == []
 
 
-def test_audio_writer_is_as_write_audio(tmp_path: Path) -> None:
+def test_audio_writer_writes_what_write_audio_does(tmp_path: Path) -> None:
     torch.manual_seed(0)
     audio = 0.7 * torch.randn(100_000)  # some of it beyond full scale
     with pytest.warns(UserWarning, match="Clipped"):
@@ -367,7 +367,7 @@ def write(path: Path, pieces: Iterator[torch.Tensor]) -> None:
             file.write(piece)
 
 
-def test_audio_writer_leaves_what_was_there(tmp_path: Path) -> None:
+def test_audio_writer_leaves_the_previous_file(tmp_path: Path) -> None:
     path = tmp_path / "out.wav"
     path.write_bytes(b"precious")
 
