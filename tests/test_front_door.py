@@ -1,5 +1,5 @@
-"""The Makefile: `make sound` uses an utterance that no recipe trains on, and make skips Pythons that
-do not run, are of another version or cannot create environments.
+"""The Makefile: `make sound` uses an utterance that no recipe trains on, and make skips a Python
+that does not run, is of another version or cannot create environments.
 """
 
 import os

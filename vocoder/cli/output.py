@@ -68,7 +68,7 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
 
 
 def write_audio(output: Path, audio: Array, model: Vocoder, seconds: float) -> None:
-    """Write audio that took so many seconds to make, and print its summary."""
+    """Write audio that took so many seconds to generate, and print its summary."""
     import vocoder
 
     vocoder.write_audio(output, audio, model.sample_rate)
@@ -76,10 +76,10 @@ def write_audio(output: Path, audio: Array, model: Vocoder, seconds: float) -> N
 
 
 def print_audio_summary(output: Path, samples: int, sample_rate: int, seconds: float) -> None:
-    """One line: the file, its length, and the speed it was made at."""
+    """One line: the file, its length, and the speed it was generated at."""
     length = samples / sample_rate
     typer.echo(
-        f"{output}: {length:.2f} s at {sample_rate:,} Hz, made in {seconds:.2f} s "
+        f"{output}: {length:.2f} s at {sample_rate:,} Hz, generated in {seconds:.2f} s "
         f"({length / seconds:.1f} times real time)"
     )
 

@@ -66,7 +66,7 @@ def resynthesize(
 
 
 def denoise(
-    audio: Annotated[Path, typer.Argument(help="Audio that the model made.")],
+    audio: Annotated[Path, typer.Argument(help="Audio that the model generated.")],
     output: options.AudioOutput,
     checkpoint: options.Checkpoint = None,
     strength: Annotated[
