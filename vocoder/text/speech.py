@@ -102,8 +102,8 @@ def speak(
     acoustic: AcousticModel,
     vocoder: Vocoder,
     *,
-    temperature: float = 0.667,
-    acoustic_temperature: float = ACOUSTIC_TEMPERATURE,
+    temperature: float | None = None,
+    acoustic_temperature: float | None = None,
     speaking_rate: float = 1.0,
     seed: int = 0,
 ) -> Iterator[npt.NDArray[np.float32]]:
@@ -117,7 +117,8 @@ def speak(
         acoustic: phonemes to log-mel.
         vocoder: log-mel to audio; of the same `MelSpec`.
         temperature: scale of the vocoder's latent noise, as in `Vocoder.synthesize`.
-        acoustic_temperature: scale of the acoustic model's; 0 is the flattest intonation.
+        acoustic_temperature: scale of the acoustic model's noise; 0 is the flattest intonation,
+            None `ACOUSTIC_TEMPERATURE`.
         speaking_rate: 2 is twice as fast, 0.5 half as fast; pauses too.
         seed: of both models' noise.
 
@@ -128,6 +129,10 @@ def speak(
         ValueError: an argument is out of range, or the models are of different mel conventions; at
             the call, before the first sentence is asked for.
     """
+    if temperature is None:
+        temperature = vocoder.default_temperature
+    if acoustic_temperature is None:
+        acoustic_temperature = ACOUSTIC_TEMPERATURE
     for name, value in (
         ("temperature", temperature),
         ("acoustic_temperature", acoustic_temperature),
