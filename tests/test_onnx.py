@@ -37,7 +37,7 @@ def pair(
     model = family(mel_spec=SPEC, **({"n_flows": 3, "channels": 8, "n_layers": 2} | sizes))
     for parameter in model.parameters():
         parameter.data.add_(0.05 * torch.randn_like(parameter))
-    path = export_onnx(model.eval(), tmp_path_factory.mktemp("onnx") / "model.onnx")
+    path = export_onnx(model.fused(), tmp_path_factory.mktemp("onnx") / "model.onnx")
     assert [p.name for p in path.parent.iterdir()] == ["model.onnx"]
     return model, OnnxVocoder(path, threads=1)
 
