@@ -27,8 +27,8 @@ class Denoiser:
     speech but does hold what the vocoder adds to all of its audio, such as tones at multiples of
     the frame rate. A mel of zeros is loud (a magnitude of 1 in every band), hence the small
     strengths. It works on any audio the model has made. The bias has one level and speech has
-    many: loud sounds keep their tones, and anything quieter than s B is lost. Idea: the denoiser published with
-    WaveGlow (Prenger et al., 2019).
+    many: loud sounds keep their tones, and anything quieter than s B is lost. Idea: the
+    denoiser published with WaveGlow (Prenger et al., 2019).
 
     Args:
         model: the vocoder.
