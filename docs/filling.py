@@ -1,18 +1,25 @@
-"""Fills the tables between the markers of a document. tables.py and ablation.py say with what."""
+"""Markdown tables, and the markers in documents between which they stand."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# Marker -> the file of the measurement, and what makes Markdown of it.
+# Marker -> the file of the measurement, and the function that turns it into Markdown.
 Tables = Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]]
 
 
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int) -> str:
+    """A Markdown table whose first columns hold text and the others numbers."""
+    rule = ["---" if index < text_columns else "---:" for index in range(len(headings))]
+    lines = ([cell.replace("|", "\\|") for cell in row] for row in [headings, rule, *rows])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def filled(text: str, tables: Tables, root: Path) -> str:
-    """A document with the tables between its markers made anew from the files under `root`.
+    """A document with what stands between its markers made anew from the files under `root`.
 
     Raises:
         ValueError: a marker without its other half, or a table without its measurement.
