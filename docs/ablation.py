@@ -81,7 +81,7 @@ def ablation_table(result: Mapping[str, Any]) -> str:
     for failure in result["failures"]:
         blank = [""] * (len(headings) - 3)
         lines.append([name_of(failure), f"failed: {failure['message']}", *blank, ""])
-    return filling.markdown(headings, lines, 2) + "\n\n" + caption(runs)
+    return filling.markdown(headings, lines, [0, 1]) + "\n\n" + caption(runs)
 
 
 def caption(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -109,7 +109,7 @@ def temperature_table(result: Mapping[str, Any]) -> str:
         cells = [f"{row['temperature']:g}", factors]
         lines.append([*cells, *(with_difference(row, None, name) for name in shown)])
     headings = ["temperature", "factor, low to high bands", *(TITLES[name] for name in shown)]
-    return filling.markdown(headings, lines, 0)
+    return filling.markdown(headings, lines, [])
 
 
 def measured(rows: Sequence[Mapping[str, Any]]) -> list[str]:

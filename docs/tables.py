@@ -42,11 +42,10 @@ def standing_table(totals: Mapping[str, Any]) -> str:
     headings = ["listen", *(_heading(result["measures"][measure]) for measure in shown)]
     return "\n".join(
         [
-            filling.markdown(headings, rows, 1),
+            filling.markdown(headings, rows, [0]),
             "",
-            f"Means over {result['recordings']} held-out recordings ({label}); ± is half a 95 % "
-            "interval.",
-            f"Speed: {about['threads']} thread, {about['machine']['cpu']}.",
+            f"Means over {result['recordings']} held-out recordings ({label.replace('-', ' ')}); "
+            f"± is half a 95 % interval. Speed: {about['threads']} thread, {about['machine']['cpu']}.",
         ]
     )
 
@@ -69,7 +68,7 @@ def scores_table(totals: Mapping[str, Any]) -> str:
                 title = f"**{system}**" if system == name else system
                 rows.append([f"`{name}`", speech, title, *cells])
     headings = ["weights", "held-out speech", "", *(_heading(measures[name]) for name in shown)]
-    return filling.markdown(headings, rows, 3)
+    return filling.markdown(headings, rows, [0, 1, 2])
 
 
 def samples_table(groups: Mapping[str, Any]) -> str:
@@ -81,7 +80,7 @@ def samples_table(groups: Mapping[str, Any]) -> str:
             scores = row.get("scores", {})
             cells = [f"{scores[key]:.2f}" if scores.get(key) is not None else "" for key in shown]
             rows.append([name, f"[{row['name']}](samples/{row['file']})", *cells])
-    return filling.markdown(["sample", "sound", *shown.values()], rows, 2)
+    return filling.markdown(["sample", "sound", *shown.values()], rows, [0, 1])
 
 
 def curve_table(groups: Mapping[str, Any]) -> str:
@@ -101,7 +100,7 @@ def curve_table(groups: Mapping[str, Any]) -> str:
         rows.append(["Griffin-Lim", "", "", *reference])
         facts = group["facts"]
         where = f"{facts['hardware']}, {facts.get('precision', '')}".removesuffix(", ")
-        blocks.append(filling.markdown(headings, rows, 0))
+        blocks.append(filling.markdown(headings, rows, []))
         blocks.append(
             f"{name}: {facts['data']}. Measured on {len(group['recordings'])} test recordings. "
             f"{where}, seed {facts['seed']}."
@@ -129,7 +128,7 @@ def runs_table(group: str) -> Callable[[Mapping[str, Any]], str]:
             rows.append([*cells, *(f"{means[n]:.2f}" if n in means else "" for n in names)])
         headings = ["model", "parameters", "minutes", "audio seen", "log-likelihood"]
         facts = f"{runs[0]['data']}; {runs[0]['hardware']}; seed {runs[0]['seed']}."
-        table = filling.markdown([*headings, "log-mel distance", *names], rows, 1)
+        table = filling.markdown([*headings, "log-mel distance", *names], rows, [0])
         return f"{table}\n\n{facts}"
 
     return make
@@ -149,7 +148,7 @@ def _means(test: list[dict[str, Any]]) -> dict[str, float]:
 def speech_table(result: Mapping[str, Any]) -> str:
     """The result of `vocoder evaluate-speech`."""
     headings, rows = recognition.table(dict(result))
-    return f"{filling.markdown(headings, rows, 1)}\n\n{recognition.caption(dict(result))}"
+    return f"{filling.markdown(headings, rows, [0])}\n\n{recognition.caption(dict(result))}"
 
 
 def tones_table(groups: Mapping[str, Any]) -> str:
@@ -168,7 +167,7 @@ def tones_table(groups: Mapping[str, Any]) -> str:
             ]
             for row in group["rows"]
         ]
-        blocks.append(filling.markdown([*headings, "tone excess, dB"], rows, 0))
+        blocks.append(filling.markdown([*headings, "tone excess, dB"], rows, []))
         blocks.append(
             f"{name}, in {group['dtype']}: {group['recordings']} recordings, "
             f"{group['seconds']:.0f} s. Tone excess at multiples of {group['spacing']:g} Hz; "
@@ -201,15 +200,15 @@ def benchmark_table(result: Mapping[str, Any]) -> str:
     headings, rows = table(dict(result))
     # The asterisks of its cells mark what was measured on less audio.
     below = caption(dict(result)).replace("*", r"\*")
-    return f"{filling.markdown(headings, rows, 2)}\n\n{below}"
+    return f"{filling.markdown(headings, rows, [0, 1])}\n\n{below}"
 
 
 def cost_sentence(result: Mapping[str, Any]) -> str:
     """What a second of speech costs, from docs/benchmark.json."""
     costs = {row["name"]: row["gmac_per_audio_second"] for row in result["rows"]}
     return (
-        f"A second of speech costs it {costs[FLOW]:.2f} billion multiply-accumulates; the "
-        f"published WaveGlow needs {costs[PUBLISHED]:.0f} billion."
+        f"A second of speech costs the default flow {costs[FLOW]:.2f} billion multiply-accumulates, "
+        f"and the published WaveGlow {costs[PUBLISHED]:.0f} billion."
     )
 
 
@@ -243,10 +242,7 @@ def engines_table(result: Mapping[str, Any]) -> str:
                 f"{_speed(exact) / _speed(published):.0f}" if published else "",
             ]
         )
-    text = filling.markdown(headings, rows, 1)
-    rule = "| --- | --- | ---: | --- | ---: | ---: | ---: | ---: |"  # the second name is text too
-    lines = text.splitlines()
-    return "\n".join([lines[0], rule, *lines[2:]])
+    return filling.markdown(headings, rows, [0, 1, 3])
 
 
 def _speed(row: Mapping[str, Any]) -> float:
@@ -270,7 +266,7 @@ def streaming_table(result: Mapping[str, Any]) -> str:
         rows.append([*cells, f"{row['times_real_time']:.0f}"])
     first, machine = result["rows"][0], result["machine"]
     return (
-        f"{filling.markdown(headings, rows, 1)}\n\n"
+        f"{filling.markdown(headings, rows, [0])}\n\n"
         f"Memory of the whole process, PyTorch included. {first['chunk_frames']} frames "
         f"at once, {first['threads']} thread, × real time in processor time. {machine['cpu']}, "
         f"PyTorch {machine['torch']}, {machine['date']}."
