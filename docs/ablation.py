@@ -81,7 +81,11 @@ def ablation_table(result: Mapping[str, Any]) -> str:
     for failure in result["failures"]:
         blank = [""] * (len(headings) - 3)
         lines.append([name_of(failure), f"failed: {failure['message']}", *blank, ""])
-    return filling.markdown(headings, lines, [0, 1]) + "\n\n" + caption(runs)
+    return (
+        filling.markdown(headings, lines, [0, 1])
+        + "\n\n"
+        + (caption(runs) if runs else "none finished")
+    )
 
 
 def caption(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -171,7 +175,9 @@ def tables(study: str) -> filling.Tables:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Print the table of a study of variants.")
-    parser.add_argument("result", type=Path, help="JSON that recipes/ljspeech/ablation/run.py wrote")
+    parser.add_argument(
+        "result", type=Path, help="JSON that recipes/ljspeech/ablation/run.py wrote"
+    )
     result = json.loads(parser.parse_args().result.read_text(encoding="utf-8"))
     sys.stdout.write(ablation_table(result) + "\n")
 

@@ -14,9 +14,7 @@ WIDTH = 120
 Tables = Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]]
 
 
-def markdown(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], text: Collection[int]
-) -> str:
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], text: Collection[int]) -> str:
     """A Markdown table; the columns whose numbers are in `text` hold text, the others figures."""
     rule = ["---" if index in text else "---:" for index in range(len(headings))]
     lines = ([cell.replace("|", "\\|") for cell in row] for row in [headings, rule, *rows])

@@ -45,7 +45,8 @@ def standing_table(totals: Mapping[str, Any]) -> str:
             filling.markdown(headings, rows, [0]),
             "",
             f"Means over {result['recordings']} held-out recordings ({label.replace('-', ' ')}); "
-            f"± is half a 95 % interval. Speed: {about['threads']} thread, {about['machine']['cpu']}.",
+            f"± is half a 95 % interval. Speed: {about['threads']} thread, "
+            f"{about['machine']['cpu']}.",
         ]
     )
 
@@ -207,8 +208,8 @@ def cost_sentence(result: Mapping[str, Any]) -> str:
     """What a second of speech costs, from docs/benchmark.json."""
     costs = {row["name"]: row["gmac_per_audio_second"] for row in result["rows"]}
     return (
-        f"A second of speech costs the default flow {costs[FLOW]:.2f} billion multiply-accumulates, "
-        f"and the published WaveGlow {costs[PUBLISHED]:.0f} billion."
+        f"A second of speech costs the default flow {costs[FLOW]:.2f} billion "
+        f"multiply-accumulates, and the published WaveGlow {costs[PUBLISHED]:.0f} billion."
     )
 
 

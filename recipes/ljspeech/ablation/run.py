@@ -11,7 +11,7 @@ Variants are trained one after the other, each in a process of its own, and judg
 of the same test utterances. Run the same command again to resume: what is finished is skipped, what
 failed is retried. --max_time is wall-clock time: on a busy machine give --max_steps instead.
 
-Writes RUNS/STUDY/result.json and prints its table (docs/ablation.py).
+Writes RUNS/STUDY/result.json, of which docs/ablation.py makes a table.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
-from vocoder.atomic import write_atomic
 from vocoder.evaluation.copy_synthesis import evaluate
+from vocoder.evaluation.results import save_result
 from vocoder.evaluation.systems import count_macs
 from vocoder.models import Vocoder, load_checkpoint
 from vocoder.training.recipe import corpus_folder
@@ -40,7 +40,7 @@ BASE = "base"
 INTERRUPTED = (130, 143, -2, -15)
 """Exit codes of a run that was stopped and can be resumed."""
 
-MEASURES = ("log_likelihood", "stoi", "pesq", "log_mel_distance", "mcd", "tone_excess")
+MEASURES = ("log_likelihood", "stoi", "pesq", "log_mel_distance", "tone_excess", "times_real_time")
 
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -48,7 +48,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
     studies = sorted(path.parent.name for path in HERE.glob("*/study.yaml"))
     parser.add_argument("study", choices=studies, help="a folder beside this script")
-    parser.add_argument("--data", required=True, help="corpus, as the recipe's --data")
+    parser.add_argument("--data", required=True, help="corpus, as in the recipe")
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="output folder")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these variants; default: all")
     parser.add_argument("--utterances", type=int, default=15, help="at most, of the test set")
@@ -71,14 +71,12 @@ def variants(study: str) -> dict[str, Path | None]:
 def difference(path: Path | None) -> dict[str, Any]:
     """What a variant changes: dotted option -> value."""
 
-    def leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    def leaves(tree: Any, name: str) -> list[tuple[str, Any]]:
         if not isinstance(tree, dict):
-            yield name, tree
-            return
-        for key, value in tree.items():
-            yield from leaves(value, f"{name}.{key}" if name else key)
+            return [(name[1:], tree)]
+        return [leaf for key in tree for leaf in leaves(tree[key], f"{name}.{key}")]
 
-    return {} if path is None else dict(leaves(yaml.safe_load(path.read_text(encoding="utf-8"))))
+    return dict(leaves({} if path is None else yaml.safe_load(path.read_text("utf-8")), ""))
 
 
 def recipe_words(given: argparse.Namespace, name: str) -> list[str]:
@@ -93,13 +91,9 @@ def recipe_words(given: argparse.Namespace, name: str) -> list[str]:
 
 
 def work(given: argparse.Namespace, name: str) -> int:
-    """Train and measure one variant unless that is done; returns the exit code of its training.
-
-    Raises:
-        ValueError: the run folder is of other settings.
-    """
-    run = given.runs / given.study / name
-    words, change = recipe_words(given, name), difference(variants(given.study)[name])
+    """Train and measure one variant unless that is done; returns the exit code of its training."""
+    run, words = given.runs / given.study / name, recipe_words(given, name)
+    change = difference(variants(given.study)[name])
     settings = {"words": words, "difference": change, "utterances": given.utterances}
     found = read(run / "result.json")
     if found and found["settings"] != settings:
@@ -117,7 +111,8 @@ def work(given: argparse.Namespace, name: str) -> int:
         result = {"message": next(filter(str.strip, reversed(lines)), "no output")}
     else:
         result = measured(run, given)
-    write(run / "result.json", {"name": name, "settings": settings, "difference": change} | result)
+    result |= {"name": name, "settings": settings, "difference": change}
+    save_result(result, run / "result.json")
     print(f"{name}: {'failed' if code else 'finished'}", flush=True)
     return code
 
@@ -141,8 +136,9 @@ def measured(run: Path, given: argparse.Namespace) -> dict[str, Any]:
     report = read(run / "report.json")
     model = load_checkpoint(run / "model").fused()
     folder = corpus_folder(given.data, RECIPE / "sample")
-    names = [*MEASURES, "times_real_time"]
-    found = evaluate({run.name: model}, folder, limit=given.utterances, measures=names)
+    found = evaluate(
+        {run.name: model}, folder, limit=given.utterances, measures=MEASURES, device="cpu"
+    )
     values = [{"utterance": file["file"], **file["values"][run.name]} for file in found["files"]]
     means = {name: row["mean"] for name, row in found["rows"][run.name].items()}
     last = report["validation"][-1]
@@ -163,11 +159,13 @@ def measured(run: Path, given: argparse.Namespace) -> dict[str, Any]:
 
 @torch.no_grad()
 def cost(model: Vocoder) -> float:
-    """Multiply-accumulates per second of audio, of one pass over a second of silence."""
+    """Multiply-accumulates per second of audio of one pass through the model's own layers."""
     spec = model.mel_spec
-    samples = round(spec.sample_rate / spec.hop_length) * spec.hop_length
-    mel = model.mel(torch.zeros(samples))
-    return count_macs(lambda: model.synthesize(mel)) * spec.sample_rate / samples
+    frames = round(spec.sample_rate / spec.hop_length)
+    mel = torch.zeros(1, spec.n_mels, frames)
+    noise = torch.zeros(1, frames, model.noise_per_frame)
+    macs = count_macs(lambda: model.sample(mel, noise, 1.0))
+    return macs * spec.sample_rate / (frames * spec.hop_length)
 
 
 def collect(given: argparse.Namespace) -> Path:
@@ -175,16 +173,11 @@ def collect(given: argparse.Namespace) -> Path:
     folder = given.runs / given.study
     found = [read(folder / name / "result.json") for name in variants(given.study)]
     runs, failures = ([row for row in found if key in row] for key in ("test", "message"))
-    write(folder / "result.json", {"runs": runs, "failures": failures})
-    return folder / "result.json"
+    return save_result({"runs": runs, "failures": failures}, folder / "result.json")
 
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def write(path: Path, value: Any) -> None:
-    write_atomic(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -199,11 +192,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if code in INTERRUPTED:
             print("stopped; run the same command again to resume", flush=True)
             return code
-    path = collect(given)
-    print(path, flush=True)
-    table = [sys.executable, str(RECIPE.parents[1] / "docs" / "ablation.py"), str(path)]
-    return subprocess.run(table).returncode
+    print(f"the table of the results: python docs/ablation.py {collect(given)}", flush=True)
+    return 0
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # for the speed of synthesis; training has a process of its own
     sys.exit(main())
