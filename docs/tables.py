@@ -27,86 +27,12 @@ FLOW = "MDCT flow"
 PUBLISHED = "WaveGlow, published"
 
 
-# -- quality -----------------------------------------------------------------------------------
-
-
-def standing_table(totals: Mapping[str, Any]) -> str:
-    """Where the default stands: three rows of docs/scores.json, with a sample of each to hear."""
-    shown = ("pesq", "stoi", "log_mel_distance", "times_real_time")
-    (label, result), *_ = totals["default"].items()
-    rows = []
-    for name, row in result["rows"].items():
-        sound = f"[{name}](docs/samples/english.{name.lower()}.flac)"
-        rows.append([sound, *(_mean(row.get(measure)) for measure in shown)])
-    about = result["about"]
-    headings = ["listen", *(_heading(result["measures"][measure]) for measure in shown)]
-    return "\n".join(
-        [
-            filling.markdown(headings, rows, [0]),
-            "",
-            f"Means over {result['recordings']} held-out recordings ({label.replace('-', ' ')}); "
-            f"± is half a 95 % interval. Speed: {about['threads']} thread, "
-            f"{about['machine']['cpu']}.",
-        ]
-    )
-
-
-def scores_table(totals: Mapping[str, Any]) -> str:
-    """docs/scores.json, the scores of the bundled weights."""
-    shown = ("pesq", "stoi", "mcd", "log_mel_distance", "f0_rmse", "voicing_f1")
-    shown += ("dnsmos", "tone_excess", "log_likelihood")
-    measures: dict[str, Any] = {}
-    for labels in totals.values():
-        for result in labels.values():
-            measures |= result["measures"]
-    shown = tuple(name for name in shown if name in measures)
-    rows = []
-    for name, labels in sorted(totals.items()):
-        for label, result in labels.items():
-            speech = f"{label}, {result['recordings']} recordings"
-            for system, row in result["rows"].items():
-                cells = [_mean(row.get(measure)) for measure in shown]
-                title = f"**{system}**" if system == name else system
-                rows.append([f"`{name}`", speech, title, *cells])
-    headings = ["weights", "held-out speech", "", *(_heading(measures[name]) for name in shown)]
-    return filling.markdown(headings, rows, [0, 1, 2])
-
-
-def samples_table(groups: Mapping[str, Any]) -> str:
-    """docs/samples.json: links to the sound, with the scores of each."""
-    shown = {"pesq": "PESQ ↑", "stoi": "STOI ↑", "log_mel_distance": "log-mel distance, nats ↓"}
-    rows = []
-    for name, group in groups.items():
-        for row in group["rows"]:
-            scores = row.get("scores", {})
-            cells = [f"{scores[key]:.2f}" if scores.get(key) is not None else "" for key in shown]
-            rows.append([name, f"[{row['name']}](samples/{row['file']})", *cells])
-    return filling.markdown(["sample", "sound", *shown.values()], rows, [0, 1])
-
-
-def curve_table(groups: Mapping[str, Any]) -> str:
-    """docs/curve.json, a table for each run."""
-    shown = ("log_likelihood", "log_mel_distance", "stoi", "pesq")
-    blocks = []
-    for name, group in groups.items():
-        headings = ["minutes", "steps", "audio seen"]
-        headings += [_heading(group["measures"][measure]) for measure in shown]
-        rows = []
-        for point in group["points"]:
-            minutes = f"{point['minutes']:.0f}" + (" (end)" if point.get("finished") else "")
-            sound = f"[{minutes}](samples/{point['audio']})"
-            cells = [sound, f"{point['steps']:,}", f"{point['audio_seconds']:,.0f} s"]
-            rows.append([*cells, *(_mean(point[measure]) for measure in shown)])
-        reference = [_mean(group["reference"][measure]) for measure in shown]
-        rows.append(["Griffin-Lim", "", "", *reference])
-        facts = group["facts"]
-        where = f"{facts['hardware']}, {facts.get('precision', '')}".removesuffix(", ")
-        blocks.append(filling.markdown(headings, rows, []))
-        blocks.append(
-            f"{name}: {facts['data']}. Measured on {len(group['recordings'])} test recordings. "
-            f"{where}, seed {facts['seed']}."
-        )
-    return "\n\n".join(blocks)
+def benchmark_table(result: Mapping[str, Any]) -> str:
+    """The result of `vocoder benchmark` as Markdown."""
+    headings, cells = table(dict(result))
+    alignment = ["---" if index < 2 else "---:" for index in range(len(headings))]
+    rows = ["| " + " | ".join(line) + " |" for line in [headings, alignment, *cells]]
+    return "\n".join([*rows, "", caption(dict(result)).replace("*", r"\*")])
 
 
 def runs_table(group: str) -> Callable[[Mapping[str, Any]], str]:
@@ -146,33 +72,89 @@ def _means(test: list[dict[str, Any]]) -> dict[str, float]:
     return {name: sum(found) / len(found) for name, found in values.items() if found}
 
 
+def scores_table(totals: Mapping[str, Any]) -> str:
+    """docs/scores.json, the scores of the bundled weights."""
+    shown = ("pesq", "stoi", "mcd", "log_mel_distance", "f0_rmse", "voicing_f1")
+    shown += ("dnsmos", "tone_excess", "log_likelihood")
+    measures: dict[str, Any] = {}
+    for labels in totals.values():
+        for result in labels.values():
+            measures |= result["measures"]
+    shown = tuple(name for name in shown if name in measures)
+    rows = []
+    for name, labels in sorted(totals.items()):
+        for label, result in labels.items():
+            speech = f"{label}, {result['recordings']} recordings"
+            for system, row in result["rows"].items():
+                cells = [_mean(row.get(measure)) for measure in shown]
+                title = f"**{system}**" if system == name else system
+                rows.append([f"`{name}`", speech, title, *cells])
+    headings = ["weights", "held-out speech", "", *(_heading(measures[name]) for name in shown)]
+    return filling.markdown(headings, rows, [0, 1, 2])
+
+
 def speech_table(result: Mapping[str, Any]) -> str:
-    """The result of `vocoder evaluate-speech`."""
-    headings, rows = recognition.table(dict(result))
-    return f"{filling.markdown(headings, rows, [0])}\n\n{recognition.caption(dict(result))}"
+    """The result of `vocoder evaluate-speech` as Markdown."""
+    headings, cells = recognition.table(dict(result))
+    alignment = ["---", *["---:"] * (len(headings) - 1)]
+    rows = ["| " + " | ".join(line) + " |" for line in [headings, alignment, *cells]]
+    return "\n".join([*rows, "", recognition.caption(dict(result))])
 
 
-def tones_table(groups: Mapping[str, Any]) -> str:
-    """docs/tones.json, a table for each group."""
-    headings = ["temperature", "denoiser", "STOI ↑", "PESQ ↑", "log-mel distance, nats ↓"]
+def samples_table(groups: Mapping[str, Any]) -> str:
+    """docs/samples.json: links to the sound, with the scores of each."""
+    shown = {"pesq": "PESQ ↑", "stoi": "STOI ↑", "log_mel_distance": "log-mel distance, nats ↓"}
+    rows = []
+    for name, group in groups.items():
+        for row in group["rows"]:
+            scores = row.get("scores", {})
+            cells = [f"{scores[key]:.2f}" if scores.get(key) is not None else "" for key in shown]
+            rows.append([name, f"[{row['name']}](samples/{row['file']})", *cells])
+    return filling.markdown(["sample", "sound", *shown.values()], rows, [0, 1])
+
+
+def standing_table(totals: Mapping[str, Any]) -> str:
+    """Where the default stands: three rows of docs/scores.json, with a sample of each to hear."""
+    shown = ("pesq", "stoi", "log_mel_distance", "times_real_time")
+    (label, result), *_ = totals["default"].items()
+    rows = []
+    for name, row in result["rows"].items():
+        sound = f"[{name}](docs/samples/english.{name.lower()}.flac)"
+        rows.append([sound, *(_mean(row.get(measure)) for measure in shown)])
+    about = result["about"]
+    headings = ["listen", *(_heading(result["measures"][measure]) for measure in shown)]
+    return "\n".join(
+        [
+            filling.markdown(headings, rows, [0]),
+            "",
+            f"Means over {result['recordings']} held-out recordings ({label.replace('-', ' ')}); "
+            f"± is half a 95 % interval. Speed: {about['threads']} thread, "
+            f"{about['machine']['cpu']}.",
+        ]
+    )
+
+
+def curve_table(groups: Mapping[str, Any]) -> str:
+    """docs/curve.json, a table for each run."""
+    shown = ("log_likelihood", "log_mel_distance", "stoi", "pesq")
     blocks = []
     for name, group in groups.items():
-        rows = [
-            [
-                f"{row['temperature']:g}",
-                f"{row['strength']:g}" if row["strength"] else "–",
-                f"{row['stoi']:.3f}",
-                f"{row['pesq']:.2f}",
-                f"{row['log_mel_distance']:.3f}",
-                f"{row['tone_excess_db']:.1f}",
-            ]
-            for row in group["rows"]
-        ]
-        blocks.append(filling.markdown([*headings, "tone excess, dB"], rows, []))
+        headings = ["minutes", "steps", "audio seen"]
+        headings += [_heading(group["measures"][measure]) for measure in shown]
+        rows = []
+        for point in group["points"]:
+            minutes = f"{point['minutes']:.0f}" + (" (end)" if point.get("finished") else "")
+            sound = f"[{minutes}](samples/{point['audio']})"
+            cells = [sound, f"{point['steps']:,}", f"{point['audio_seconds']:,.0f} s"]
+            rows.append([*cells, *(_mean(point[measure]) for measure in shown)])
+        reference = [_mean(group["reference"][measure]) for measure in shown]
+        rows.append(["Griffin-Lim", "", "", *reference])
+        facts = group["facts"]
+        where = f"{facts['hardware']}, {facts.get('precision', '')}".removesuffix(", ")
+        blocks.append(filling.markdown(headings, rows, []))
         blocks.append(
-            f"{name}, in {group['dtype']}: {group['recordings']} recordings, "
-            f"{group['seconds']:.0f} s. Tone excess at multiples of {group['spacing']:g} Hz; "
-            f"the recordings themselves: {group['natural_tone_excess_db']:.1f} dB."
+            f"{name}: {facts['data']}. Measured on {len(group['recordings'])} test recordings. "
+            f"{where}, seed {facts['seed']}."
         )
     return "\n\n".join(blocks)
 
@@ -191,26 +173,6 @@ def _mean(estimate: Mapping[str, Any] | None) -> str:
     if estimate["upper"] is not None and estimate["n"] >= 5:
         text += f" ± {estimate['upper'] - estimate['mean']:.{digits}f}"
     return text
-
-
-# -- speed -------------------------------------------------------------------------------------
-
-
-def benchmark_table(result: Mapping[str, Any]) -> str:
-    """The result of `vocoder benchmark`."""
-    headings, rows = table(dict(result))
-    # The asterisks of its cells mark what was measured on less audio.
-    below = caption(dict(result)).replace("*", r"\*")
-    return f"{filling.markdown(headings, rows, [0, 1])}\n\n{below}"
-
-
-def cost_sentence(result: Mapping[str, Any]) -> str:
-    """What a second of speech costs, from docs/benchmark.json."""
-    costs = {row["name"]: row["gmac_per_audio_second"] for row in result["rows"]}
-    return (
-        f"A second of speech costs the default flow {costs[FLOW]:.2f} billion "
-        f"multiply-accumulates, and the published WaveGlow {costs[PUBLISHED]:.0f} billion."
-    )
 
 
 def engines_table(result: Mapping[str, Any]) -> str:
@@ -254,6 +216,15 @@ def _engine(row: Mapping[str, Any]) -> str:
     return str(row["name"]).removeprefix(FLOW).strip(", ") or "PyTorch"
 
 
+def cost_sentence(result: Mapping[str, Any]) -> str:
+    """What a second of speech costs, from docs/benchmark.json."""
+    costs = {row["name"]: row["gmac_per_audio_second"] for row in result["rows"]}
+    return (
+        f"A second of speech costs the default flow {costs[FLOW]:.2f} billion "
+        f"multiply-accumulates, and the published WaveGlow {costs[PUBLISHED]:.0f} billion."
+    )
+
+
 def streaming_table(result: Mapping[str, Any]) -> str:
     """docs/streaming.json."""
     headings = ["flow", "look-ahead", "computing to the first audio", "streamed", "memory at most"]
@@ -274,7 +245,30 @@ def streaming_table(result: Mapping[str, Any]) -> str:
     )
 
 
-# -- the documents -----------------------------------------------------------------------------
+def tones_table(groups: Mapping[str, Any]) -> str:
+    """docs/tones.json, a table for each group."""
+    headings = ["temperature", "denoiser", "STOI ↑", "PESQ ↑", "log-mel distance, nats ↓"]
+    blocks = []
+    for name, group in groups.items():
+        rows = [
+            [
+                f"{row['temperature']:g}",
+                f"{row['strength']:g}" if row["strength"] else "–",
+                f"{row['stoi']:.3f}",
+                f"{row['pesq']:.2f}",
+                f"{row['log_mel_distance']:.3f}",
+                f"{row['tone_excess_db']:.1f}",
+            ]
+            for row in group["rows"]
+        ]
+        blocks.append(filling.markdown([*headings, "tone excess, dB"], rows, []))
+        blocks.append(
+            f"{name}, in {group['dtype']}: {group['recordings']} recordings, "
+            f"{group['seconds']:.0f} s. Tone excess at multiples of {group['spacing']:g} Hz; "
+            f"the recordings themselves: {group['natural_tone_excess_db']:.1f} dB."
+        )
+    return "\n\n".join(blocks)
+
 
 TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     **ablation.tables("bands"),
