@@ -22,7 +22,7 @@ def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], text: Colle
 
 
 def filled(text: str, tables: Tables, root: Path) -> str:
-    """A document with what stands between its markers made anew from the files under `root`.
+    """A document with the text between its markers regenerated from the files under `root`.
 
     Raises:
         ValueError: a marker without its other half, or a table without its measurement.

@@ -119,7 +119,8 @@ def standing_table(totals: Mapping[str, Any]) -> str:
     (label, result), *_ = totals["default"].items()
     rows = []
     for name, row in result["rows"].items():
-        sound = f"[{name}](docs/samples/english.{name.lower()}.flac)"
+        title = f"{FLOW} (`{name}`)" if name in result["about"]["models"] else name
+        sound = f"[{title}](docs/samples/english.{name.lower()}.flac)"
         rows.append([sound, *(_mean(row.get(measure)) for measure in shown)])
     about = result["about"]
     headings = ["listen", *(_heading(result["measures"][measure]) for measure in shown)]
@@ -289,7 +290,7 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
 
 
 def filled(text: str, root: Path = ROOT) -> str:
-    """A document with its tables made anew; see `filling.filled`."""
+    """A document with its tables regenerated; see `filling.filled`."""
     return filling.filled(text, TABLES, root)
 
 

@@ -3,7 +3,7 @@
     python recipes/ljspeech/ablation/run.py flow --data data/festvox-ru --max_time 15m \\
         --model.init_args.mel_spec speech-16k
 
-A study is a folder beside this file. Its base is ../config/mdct.yaml with the folder's study.yaml
+A study is a folder next to this file. Its base is ../config/mdct.yaml with the folder's study.yaml
 on top; every other file of the folder is a variant, which states only its difference. Options that
 are not this script's go to the recipe, for all runs alike.
 
@@ -37,9 +37,7 @@ from vocoder.training.recipe import corpus_folder
 HERE = Path(__file__).resolve().parent
 RECIPE = HERE.parent
 BASE = "base"
-INTERRUPTED = (130, 143, -2, -15)
-"""Exit codes of a run that was stopped and can be resumed."""
-
+INTERRUPTED = (130, 143, -2, -15)  # exit codes of a run that was stopped and can be resumed
 MEASURES = ("log_likelihood", "stoi", "pesq", "log_mel_distance", "tone_excess", "times_real_time")
 
 
@@ -47,7 +45,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line; ``recipe`` holds what is left for the recipe."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
     studies = sorted(path.parent.name for path in HERE.glob("*/study.yaml"))
-    parser.add_argument("study", choices=studies, help="a folder beside this script")
+    parser.add_argument("study", choices=studies, help="a folder next to this script")
     parser.add_argument("--data", required=True, help="corpus, as in the recipe")
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="output folder")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these variants; default: all")
@@ -197,5 +195,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)  # for the speed of synthesis; training has a process of its own
+    torch.set_num_threads(1)  # for the speed of synthesis; training runs elsewhere
     sys.exit(main())
