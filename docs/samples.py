@@ -35,7 +35,6 @@ DOCS = Path(__file__).parent
 FOLDER = DOCS / "samples"
 FILE = DOCS / "samples.json"
 SECONDS = 4.0
-FLOW_TEMPERATURE = 0.667
 DECIBELS = 80.0  # of range in the pictures
 
 
@@ -51,9 +50,7 @@ def make(group: str, recording: Path, models: list[str]) -> dict[str, Any]:
     for name, model in loaded.items():
         if model.sample_rate != rate:
             raise ValueError(f"{name} is of {model.sample_rate} Hz and {models[0]} of {rate} Hz")
-        # Autoregressive models are meant to be sampled from as they are.
-        temperature = FLOW_TEMPERATURE if model.family == "waveglow" else 1.0
-        made[name] = model.synthesize(model.mel(audio), temperature, seed=0)
+        made[name] = model.synthesize(model.mel(audio), seed=0)
     made["Griffin-Lim"] = griffin_lim(spec, 0)(LogMel(spec)(audio))[: len(audio)]
     FOLDER.mkdir(exist_ok=True)
     sounds = {"recording": audio, **made}

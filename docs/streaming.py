@@ -27,7 +27,7 @@ from torch import Tensor
 
 import vocoder
 from vocoder.evaluation.results import machine_facts, save_result
-from vocoder.models import Vocoder, WaveGlow
+from vocoder.models import MdctFlow, Vocoder
 
 DOCS = Path(__file__).parent
 FILE = DOCS / "streaming.json"
@@ -43,11 +43,11 @@ def build(name: str) -> Vocoder:
     if name == "default":
         return vocoder.load()
     arguments: dict[str, Any] = {}
-    for file in ("lapped", name):
+    for file in ("mdct", name):
         config = yaml.safe_load((CONFIGS / f"{file}.yaml").read_text(encoding="utf-8"))
         arguments |= config["model"]["init_args"]
     torch.manual_seed(0)
-    return WaveGlow(**arguments).eval().fused()
+    return MdctFlow(**arguments).eval().fused()
 
 
 def peak_megabytes() -> float:

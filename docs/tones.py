@@ -1,6 +1,6 @@
 """Measures tones and quality against temperature, with and without the denoiser.
 
-    python docs/tones.py recipes/ljspeech/sample --checkpoint runs/lapped/model
+    python docs/tones.py recipes/ljspeech/sample --checkpoint runs/mdct/model
 
 Copy synthesis of the held-out recordings of a corpus (or of all recordings of a folder) at several
 temperatures, each as it comes and denoised at several strengths: one group of docs/tones.json.
