@@ -213,6 +213,11 @@ def _shortened(text: str, characters: int = 40) -> str:
     return repr(text if len(text) <= characters else text[: characters - 1] + "…")
 
 
+def split_paragraphs(text: str) -> list[str]:
+    """The parts of a text between empty lines."""
+    return re.split(r"\n\s*\n", text)
+
+
 def split_sentences(text: str, max_characters: int = MAX_SENTENCE) -> list[str]:
     """The sentences of a text, in order, each without white space around it.
 
@@ -223,7 +228,7 @@ def split_sentences(text: str, max_characters: int = MAX_SENTENCE) -> list[str]:
     import sentencex
 
     sentences: list[str] = []
-    for paragraph in re.split(r"\n\s*\n", text):
+    for paragraph in split_paragraphs(text):
         for sentence in sentencex.segment("en", " ".join(paragraph.split())):
             sentences.extend(_cut(sentence.strip(), max_characters))
     return sentences
