@@ -158,9 +158,9 @@ class SavedModel(nn.Module):
             gradient, and it refuses to go back to training.
         """
         arguments = {**self.config, "mel_spec": self.mel_spec, "weight_norm": False}
-        model = type(self)(**arguments)
+        model = type(self)(**arguments).to(device=self.device, dtype=self.dtype)
         model.load_state_dict(fuse_weight_norm(self.state_dict()))
-        model.to(device=self.device, dtype=self.dtype).eval().requires_grad_(False)
+        model.eval().requires_grad_(False)
         _keep_inverses(model)
         model.frozen = True
         return model
