@@ -1,1 +1,1 @@
-"""From English text to log-mel: the text frontend and the acoustic model."""
+"""From English text to audio: frontend, acoustic model, and the trip from sentences to audio."""
