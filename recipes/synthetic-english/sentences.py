@@ -1,5 +1,5 @@
-"""English sentences to speak, from texts that Debian packages: reads and splits the texts, keeps the
-sentences that can be read aloud without guessing, and deals them out to voices.
+"""English sentences to speak, from texts that Debian packages: reads and splits the texts, keeps
+the sentences that can be read aloud without guessing, and deals them out to voices.
 """
 
 from __future__ import annotations
@@ -172,10 +172,10 @@ def deal(
 ) -> dict[str, list[Sentence]]:
     """Gives every sentence to one voice, and each voice an order of its sentences.
 
-    The voice of a sentence depends only on its words and on `shares`, voice -> relative share. So no
-    voice is tested on words that another was trained on, and adding a voice takes sentences from
-    the others but moves none between them. `seed` sets the order, in which the texts alternate as
-    long as they last.
+    The voice of a sentence depends only on its words and on `shares`, voice -> relative share. So
+    no voice is tested on words that another was trained on, and adding a voice takes sentences
+    from the others but moves none between them. `seed` sets the order, in which the texts
+    alternate as long as they last.
     """
     dealt: dict[str, list[tuple[int, int, Sentence]]] = {voice: [] for voice in shares}
     for t, text in enumerate(texts):

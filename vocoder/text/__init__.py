@@ -1,1 +1,1 @@
-"""From English text to audio: frontend, acoustic model, and the trip from sentences to audio."""
+"""English text to audio: the text frontend, the acoustic model, and their use with a vocoder."""

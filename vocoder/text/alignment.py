@@ -134,9 +134,9 @@ def flat_start(
     .. math:: (\mu_s, \sigma_s) \leftarrow \text{moments of } \{y_t : s(t) = s\}, \qquad
         d \leftarrow \arg\max_d \sum_t \log \mathcal N(y_t;\ \mu_{s(t)}, \sigma_{s(t)}^2).
 
-    This is the classic start of speech recognisers (segmental k-means; Rabiner, 1989, "A tutorial on
-    hidden Markov models"). It takes seconds; a flow trained by gradients takes thousands of steps
-    to find the same, since its encoder can adapt to any wrong alignment.
+    This is the classic start of speech recognisers (segmental k-means; Rabiner, 1989, "A tutorial
+    on hidden Markov models"). It takes seconds; a flow trained by gradients takes thousands of
+    steps to find the same, since its encoder can adapt to any wrong alignment.
 
     Args:
         utterances: symbols, (symbols,) int64, and log-mel, (n_mels, frames), of each; at least

@@ -135,9 +135,9 @@ def phonemes(text: str) -> list[str]:
     """The sounds of an English sentence in General American, as members of `SYMBOLS`.
 
     Phonemes are in IPA, each vowel with its stress. A space stands between words, and one of
-    `. , ? ! ; :` in its place where the text pauses. A dash counts as a comma, an ellipsis as a full
-    stop; quotation marks and brackets are dropped. A full stop is added where the text ends without
-    punctuation: "Hello, Bob" gives `h ə l ˈoʊ , b ˈɑ b .`, with no spaces around the comma.
+    `. , ? ! ; :` in its place where the text pauses. A dash counts as a comma, an ellipsis as a
+    full stop; quotation marks and brackets are dropped. A full stop is added where the text ends
+    without punctuation: "Hello, Bob" gives `h ə l ˈoʊ , b ˈɑ b .`, with no spaces around the comma.
 
     The same text always gives the same symbols.
 
