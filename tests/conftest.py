@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,12 @@ from torch import nn
 from vocoder.models import MdctFlow
 from vocoder.text.acoustic import AcousticModel
 from vocoder.text.frontend import SYMBOLS
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):  # one of several processes that share the cores
+        os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+        torch.set_num_threads(1)
 
 
 def perturb(module: nn.Module, scale: float = 0.05) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Noise is drawn in blocks of this many frames, each from a generator of its own, so that any
-# stretch of any signal can be had without drawing what comes before it.
+# Noise is drawn in blocks of this many frames, each with its own generator, so that any stretch of
+# a signal can be drawn without the noise before it.
 _BLOCK_FRAMES = 32
 
 

@@ -137,7 +137,7 @@ def evaluate(
     *,
     limit: int | None = None,
     measures: Sequence[str] | None = None,
-    temperature: float = 0.667,
+    temperature: float | None = None,
     seed: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
@@ -268,7 +268,7 @@ class _System:
 
 
 def _systems(
-    models: Mapping[str, Vocoder], temperature: float, seed: int, device: torch.device
+    models: Mapping[str, Vocoder], temperature: float | None, seed: int, device: torch.device
 ) -> list[_System]:
     first = next(iter(models.values()))
     cpu = torch.device("cpu")
@@ -498,9 +498,14 @@ def caption(result: Result) -> str:
     seconds = sum(file["seconds"] for file in result["files"])
     where = machine["gpu"] if about["device"] == "cuda" else machine["cpu"]
     threads = about["threads"]
+    temperature = (
+        "each model's default temperature"
+        if about["temperature"] is None
+        else f"temperature {about['temperature']:g}"
+    )
     sentences = [
-        f"Copy synthesis of {len(result['files'])} recordings ({seconds:.0f} s) at temperature "
-        f"{about['temperature']:g}, seed {about['seed']}: means and "
+        f"Copy synthesis of {len(result['files'])} recordings ({seconds:.0f} s) at "
+        f"{temperature}, seed {about['seed']}: means and "
         f"{100 * about['confidence']:g} % confidence intervals ({about['interval']}); "
         "↑ more is better, ↓ less is.",
         "Log-likelihood: of audio in [-1, 1], dequantised from 16 bits.",

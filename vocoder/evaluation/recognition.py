@@ -203,8 +203,8 @@ def evaluate_speech(
     *,
     limit: int = 50,
     prefix: str = "",
-    temperature: float = 0.667,
-    acoustic_temperature: float = ACOUSTIC_TEMPERATURE,
+    temperature: float | None = None,
+    acoustic_temperature: float | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Result:
@@ -240,6 +240,10 @@ def evaluate_speech(
     """
     if limit < 1:
         raise ValueError(f"the limit is {limit}: take at least 1 sentence")
+    if temperature is None:
+        temperature = vocoder.default_temperature
+    if acoustic_temperature is None:
+        acoustic_temperature = ACOUSTIC_TEMPERATURE
     require("pocketsphinx", "recognising speech", "metrics")
     require("jiwer", "the word error rate", "metrics")
     utterances = unseen_sentences(directory, limit, prefix)
