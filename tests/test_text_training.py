@@ -216,7 +216,7 @@ def test_a_resumed_run_sees_what_an_unbroken_one_would(trained: Path) -> None:
 def test_bundling_writes_half_the_weights_and_a_card(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = importlib.util.spec_from_file_location("bundle", RECIPE.parent / "bundle_acoustic.py")
+    spec = importlib.util.spec_from_file_location("bundle", RECIPE.parent / "bundle.py")
     assert spec is not None
     assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)
@@ -236,7 +236,9 @@ def test_bundling_writes_half_the_weights_and_a_card(
     }  # fmt: skip
     (tmp_path / "speech.json").write_text(json.dumps(heard))
     (tmp_path / "statement.md").write_text("What it was trained on.")
-    folder = script.bundle(trained / "whole", tmp_path / "speech.json", tmp_path / "statement.md")
+    folder = script.bundle_acoustic(
+        trained / "whole", tmp_path / "speech.json", tmp_path / "statement.md"
+    )
     assert load_acoustic(folder).config == load_acoustic(trained / "whole" / "model").config
     sizes = [
         (place / "model.safetensors").stat().st_size for place in (folder, trained / "whole/model")
@@ -246,4 +248,4 @@ def test_bundling_writes_half_the_weights_and_a_card(
     for fact in ("What it was trained on.", "8, of which 0 skipped", "25.0", "of toy"):
         assert fact in card
     with pytest.raises(ValueError, match="no finished run"):
-        script.bundle(tmp_path, tmp_path / "speech.json", tmp_path / "statement.md")
+        script.bundle_acoustic(tmp_path, tmp_path / "speech.json", tmp_path / "statement.md")
