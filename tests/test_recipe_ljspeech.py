@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from vocoder.training.errors import TrainingError
+from vocoder.training.objectives import Objective
 
 from vocoder.audio import fade
 from vocoder.corpus import held_out
 from vocoder.models import Vocoder, load_checkpoint
-from vocoder.training.errors import TrainingError
-from vocoder.training.objectives import Objective
 from vocoder.training.recipe import Recipe, differing_keys, duration, main, parser
 
 ROOT = Path(__file__).parents[1]

@@ -12,6 +12,15 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, Timer
 from torch import Tensor
+from vocoder.training.errors import TrainingError
+from vocoder.training.objectives import (
+    LikelihoodAndSpectral,
+    MaximumLikelihood,
+    Objective,
+    multi_resolution_stft,
+    phase_advance,
+    phase_repetition,
+)
 
 from vocoder.audio import MelSpec, read_audio
 from vocoder.flows import InvertibleConv1x1
@@ -26,16 +35,7 @@ from vocoder.training.callbacks import (
     training_seconds,
 )
 from vocoder.training.crops import SpeechData
-from vocoder.training.errors import TrainingError
 from vocoder.training.module import VocoderTraining
-from vocoder.training.objectives import (
-    LikelihoodAndSpectral,
-    MaximumLikelihood,
-    Objective,
-    multi_resolution_stft,
-    phase_advance,
-    phase_repetition,
-)
 
 SAMPLE = Path(__file__).parents[1] / "recipes" / "ljspeech" / "sample"
 
