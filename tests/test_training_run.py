@@ -2,7 +2,6 @@
 
 import json
 import math
-import signal
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -23,7 +22,6 @@ from vocoder.training.callbacks import (
     AveragedWeights,
     HeldOutSound,
     History,
-    Interrupted,
     LastCheckpoint,
     Snapshots,
     TrainingBar,
@@ -419,25 +417,6 @@ def test_bfloat16_trains_close_to_float32(tmp_path: Path, run: Run) -> None:
         terms = [Likelihood(), Stft(start=0.5), Mel(start=0.5)]
         run(tmp_path / precision, terms, 6, [Watch()], precision=precision)
     assert losses["bf16-mixed"] == pytest.approx(losses["32-true"], abs=0.1)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_the_run_after_the_step_and_saves_it(
-    tmp_path: Path, run: Run, number: signal.Signals
-) -> None:
-    class Ask(Callback):
-        def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
-            if trainer.global_step == 2:
-                signal.raise_signal(number)
-
-    before = signal.getsignal(number)
-    with pytest.raises(Interrupted) as stop:
-        run(tmp_path, callbacks=[Ask()])
-    assert stop.value.number == number
-    assert signal.getsignal(number) == before
-    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    assert saved["global_step"] == 3
-    assert saved["vocoder_training"]["items_seen"] == 6
 
 
 def test_progress_is_a_line_in_a_log_and_a_bar_in_a_terminal(

@@ -80,7 +80,6 @@ def test_likelihood_and_sample_are_computed_once_and_only_if_asked_for(
         return call
 
     for name in ("log_likelihood", "sample"):
-
         monkeypatch.setattr(model, name, counted(name, getattr(model, name)))
     step = step_of(model, speech, 0.4)
     total_loss([Likelihood(), Stft(start=0.5)], step)
