@@ -35,7 +35,7 @@ OF_VOCODER = Recipe("", RECIPE / "config" / "tiny.yaml", RECIPE / "sample")
 
 
 class WithoutReport(Recipe):
-    """Leaves out what takes longest, and may be asked to stop after a step."""
+    """Skips the report, which takes longest, and may stop itself with a signal after a step."""
 
     def __init__(self, stop_at: int = -1, number: int = signal.SIGTERM) -> None:
         super().__init__("", RECIPE / "config" / "tiny.yaml", RECIPE / "sample")
@@ -93,7 +93,7 @@ def train_here(folder: Path, *arguments: str, recipe: Recipe = OF_VOCODER) -> in
 
 @contextlib.contextmanager
 def logged() -> Iterator[list[str]]:
-    """What the recipe says."""
+    """Lines that the recipe logs."""
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.extend(record.getMessage().splitlines())
@@ -114,7 +114,7 @@ def rows(run: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A folder in which the tiny run was killed, resumed and finished, and what it said then."""
+    """A folder in which the tiny run was killed, resumed and finished, and the last log."""
     folder = tmp_path_factory.mktemp("recipe")
     run = folder / "runs" / "tiny"
     process = train(folder, "--max_steps", "100", "--save_every", "0")
@@ -157,15 +157,15 @@ def test_the_run_leaves_a_model_wavs_and_a_report(trained: tuple[Path, list[str]
         torch.testing.assert_close(value, saved["state_dict"][f"model.{name}"])
     for id in held_out(RECIPE / "sample").test:
         original, rate = soundfile.read(run / "held-out" / f"{id}.original.wav")
-        made, made_rate = soundfile.read(run / "held-out" / f"{id}.wav")
-        assert rate == made_rate == 16000
+        generated, its_rate = soundfile.read(run / "held-out" / f"{id}.wav")
+        assert rate == its_rate == 16000
         recorded, _ = soundfile.read(RECIPE / "sample" / "wavs" / f"{id}.flac", dtype="int16")
         faded = np.rint(fade(recorded[: len(original)].astype(np.float32), 256)) / 32768
         assert (original == faded).all()
         mel = model.mel(torch.from_numpy(original).float())
         expected = model.synthesize(mel)
-        assert len(made) == len(expected)
-        torch.testing.assert_close(torch.from_numpy(made).float(), expected, atol=1e-3, rtol=0)
+        assert len(generated) == len(expected)
+        torch.testing.assert_close(torch.from_numpy(generated).float(), expected, atol=1e-3, rtol=0)
     report = (run / "report.md").read_text()
     for fact in ("20 utterances to train on", "steps: 100, of which 0 skipped", "seed: 0", "nats"):
         assert fact in report
@@ -282,7 +282,7 @@ def test_two_devices_train_like_one_and_stop_together(tmp_path: Path) -> None:
 def test_every_shipped_config_builds_its_model(path: Path) -> None:
     assert path.read_text().startswith("# ")  # says why it is there
     options = parser(OF_VOCODER)
-    # A file that names no model of its own is a difference from the default flow.
+    # A file without a model states a difference from the default flow.
     whole = "class_path: vocoder.models" in path.read_text()
     files = [path] if whole else [RECIPE / "config" / "mdct.yaml", path]
     config = options.parse_args([word for file in files for word in ("--config", str(file))])
@@ -296,9 +296,9 @@ def test_every_shipped_config_builds_its_model(path: Path) -> None:
 def test_the_low_latency_config_looks_ahead_as_far_as_it_says() -> None:
     path = RECIPE / "config" / "low-latency.yaml"
     files = ["--config", str(RECIPE / "config" / "mdct.yaml"), "--config", str(path)]
-    made = parser(OF_VOCODER).instantiate(parser(OF_VOCODER).parse_args(files)).model
-    _, ahead = made.context_frames
-    milliseconds = round(1000 * ahead * made.mel_spec.hop_length / made.sample_rate)
+    model = parser(OF_VOCODER).instantiate(parser(OF_VOCODER).parse_args(files)).model
+    _, ahead = model.context_frames
+    milliseconds = round(1000 * ahead * model.mel_spec.hop_length / model.sample_rate)
     assert f"{ahead} frames, {milliseconds} ms" in path.read_text()
 
 

@@ -47,7 +47,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Recorded speech of two "voices", whose text is not what is said, but that is enough."""
+    """Recorded speech of two "voices", with text that does not match, which is enough here."""
     folder = tmp_path_factory.mktemp("corpus")
     (folder / "wavs").mkdir()
     recordings = sorted((RECIPE / "sample" / "wavs").iterdir())

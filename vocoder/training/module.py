@@ -43,13 +43,13 @@ class Training(lightning.LightningModule):
     .. math:: \eta_n = \eta \min\Bigl(1, \frac{n + 1}{warmup}\Bigr)
         \Bigl(r + (1 - r) \frac{1 + \cos \pi b}{2}\Bigr)
 
-    So a run that is resumed with a larger budget continues as if it had always had it.
+    So a run that is resumed with a larger budget continues at the rate of the larger budget.
 
     A step with a non-finite loss or gradient changes no weight: it is counted in `skipped`, on
     all devices alike.
 
-    There is one optimiser, since Lightning counts a step for each and the budget is in steps;
-    `parameter_groups` may give parts of it other rates and clips.
+    There is one optimiser, since Lightning would count the steps of two, and the budget with them;
+    `parameter_groups` have their own rates and clips.
 
     Args:
         model: what to train; has a ``sample_rate`` and can ``save`` itself.

@@ -14,13 +14,13 @@ from vocoder.models import Vocoder
 
 @dataclass(frozen=True)
 class Sample:
-    """Audio that the model makes in a training step, and the recordings it should resemble.
+    """Audio that the model generates in a training step, and the recordings it should resemble.
 
     Attributes:
-        audio: (items, frames * hop), float32, not clipped; carries a gradient.
+        audio: (items, frames * hop), float32, not clipped, differentiable.
         mel: of `audio`, (items, n_mels, frames), float32.
         recorded: the recordings, (items, frames * hop).
-        recorded_mel: the mel that the audio was made from, (items, n_mels, frames).
+        recorded_mel: the mel that the audio was generated from, (items, n_mels, frames).
     """
 
     audio: Tensor
@@ -30,20 +30,20 @@ class Sample:
 
 
 class Step:
-    r"""A batch on its way through the model, each result computed when a term first asks for it.
+    r"""A batch and its shared results, each computed once, when a term first asks for it.
 
     .. math:: \mathrm{nll} = -\frac{\log p(x \mid m)}{T}, \qquad
         \hat x = f^{-1}(\tau \epsilon;\, m), \quad \epsilon \sim \mathcal N(0, I)
 
-    There is one sample per step, whatever the number of terms that look at it: it costs about as
-    much as the likelihood. So its temperature and its part of the batch are settings of the step.
+    All terms share one sample, which costs about as much as the likelihood. So its temperature and
+    its part of the batch are settings of the step, not of a term.
 
     Args:
         model: what is trained.
         audio: x, (batch, frames * hop).
         mel: m, (batch, n_mels, frames).
         budget_used: fraction of the training budget that is used up, in [0, 1].
-        generator: what is drawn in this step is drawn from it.
+        generator: source of all randomness in this step.
         temperature: tau, of the sample.
         fraction: part of the batch that is sampled, at least one item.
     """
@@ -89,10 +89,10 @@ class Step:
             generator=self.generator,
             device=audio.device,
         )
-        made = self.model.sample(mel, noise.transpose(1, 2), self.temperature)
+        generated = self.model.sample(mel, noise.transpose(1, 2), self.temperature)
         with torch.autocast(audio.device.type, enabled=False):
-            made = made.float()
-            return Sample(made, self.model.mel(made), audio, mel)
+            generated = generated.float()
+            return Sample(generated, self.model.mel(generated), audio, mel)
 
     def detached(self) -> Step:
         """The same step with a sample that passes no gradient to the model."""

@@ -175,7 +175,7 @@ class Snapshots(Callback):
     """Saves the averaged model after given minutes of training: the learning curve.
 
     Each snapshot is a folder such as `folder`/10min, a checkpoint like that of the finished run
-    with ``training.json`` beside the weights: minutes, steps, seconds of audio seen, learning rate.
+    with ``training.json`` in addition: minutes, steps, seconds of audio seen, learning rate.
     A resumed run adds the later ones.
 
     Needs an `AveragedWeights` before it among the callbacks.

@@ -15,7 +15,7 @@ from vocoder.training.step import Step
 class Term(nn.Module):
     """Base class of the terms: `forward(step)` returns a scalar to minimise.
 
-    It runs under the autocast of the training; a term that needs float32 switches it off with
+    It runs under the trainer's autocast; a term that needs float32 switches that off with
     `in_float32`.
 
     Args:
@@ -45,17 +45,16 @@ class Term(nn.Module):
 class TrainedTerm(Term):
     """A term with parameters that are trained along with the model, such as a discriminator.
 
-    `forward` is what the model minimises; the term's parameters are frozen while it runs.
-    `own_loss` is what the term's parameters minimise; its step's sample is detached from the model.
-    The parameters are saved in the checkpoint that a run resumes from, never with the model, and
-    are not averaged.
+    The model minimises `forward`, in which the term's parameters are frozen; the term's parameters
+    minimise `own_loss`, in which the sample is detached from the model. The parameters are saved
+    in the checkpoint that a run resumes from, never with the model, and are not averaged.
 
     Args:
         weight, start: see `Term`; before `start` the parameters do not change.
         learning_rate: of the term's parameters; None for that of the model. Warm-up and decay are
-            those of the model.
-        gradient_clip: greatest norm of the gradient of the term's parameters; None for that of
-            the model.
+            the same.
+        gradient_clip: greatest norm of the gradient of the term's parameters; None for the
+            model's.
     """
 
     def __init__(

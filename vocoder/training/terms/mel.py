@@ -1,4 +1,4 @@
-"""Distance of the sample's mel from the one it was made from."""
+"""Distance of the sample's mel from that of the recording."""
 
 from __future__ import annotations
 
