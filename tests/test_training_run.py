@@ -26,6 +26,7 @@ from vocoder.training.callbacks import (
     Snapshots,
     TrainingBar,
 )
+from vocoder.training.callbacks import weights as weights_module
 from vocoder.training.crops import SpeechData
 from vocoder.training.module import TrainingError, VocoderTraining, training_seconds
 from vocoder.training.step import Step
@@ -345,19 +346,24 @@ def test_validation_uses_the_averaged_weights_and_puts_the_others_back(
     torch.testing.assert_close(training.model.synthesize(mel, 0.5), generated, atol=1e-5, rtol=0)
 
 
-def test_snapshots_are_the_averaged_model_of_their_minute(tmp_path: Path, run: Run) -> None:
+def test_snapshots_are_the_averaged_model_of_their_minute(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if each step took a minute.
+    monkeypatch.setattr(
+        weights_module, "training_seconds", lambda trainer: 60 * trainer.global_step
+    )
     folder = tmp_path / "snapshots"
-    first, later = 1e-6, 1e9  # minutes: the first step is past the one, no step reaches the other
-    _, average, _ = run(tmp_path, max_steps=1, callbacks=[Snapshots(folder, [later, first])])
-    assert [path.name for path in folder.iterdir()] == ["1e-06min"]
-    kept = load_checkpoint(folder / "1e-06min")
+    _, average, _ = run(tmp_path, max_steps=2, callbacks=[Snapshots(folder, [9, 1.5])])
+    assert [path.name for path in folder.iterdir()] == ["1.5min"]
+    kept = load_checkpoint(folder / "1.5min")
     assert_same(kept.state_dict(), dict(average.averaged.model.state_dict()))
-    facts = json.loads((folder / "1e-06min" / "training.json").read_text())
-    assert facts["steps"] == 1
-    assert facts["audio_seconds"] == pytest.approx(2 * 16 * 256 / 16000, abs=0.05)
+    facts = json.loads((folder / "1.5min" / "training.json").read_text())
+    assert facts["steps"] == facts["minutes"] == 2
+    assert facts["audio_seconds"] == pytest.approx(2 * (16 + 15) * 256 / 16000, abs=0.05)
 
-    (folder / "1e-06min" / "training.json").unlink()  # a resumed run does not take it again
-    run(tmp_path, max_steps=2, callbacks=[Snapshots(folder, [first, later])])
+    (folder / "1.5min" / "training.json").unlink()  # a resumed run does not take it again
+    run(tmp_path, max_steps=3, callbacks=[Snapshots(folder, [1.5, 9])])
     assert [path.name for path in folder.rglob("training.json")] == []
     with pytest.raises(ValueError, match="minutes above 0"):
         Snapshots(folder, [5, 0])
