@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vocoder.audio import MelSpec
 
-from .tasks import Sound
+from .sound import Sound
 
 Pixels = NDArray[np.uint8]
 """(height, width, 3)."""
@@ -21,7 +21,7 @@ Pixels = NDArray[np.uint8]
 _INK = "#334155"
 _WAVE = "#4f46e5"
 _TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000, 16000)
-_COLUMNS = 900  # about as many as a picture has pixels across
+_COLUMNS = 900  # about the width of a picture in pixels
 
 
 def waveform_and_mel(sound: Sound, mel: Tensor, spec: MelSpec) -> Pixels:
@@ -36,7 +36,7 @@ def waveform_and_mel(sound: Sound, mel: Tensor, spec: MelSpec) -> Pixels:
 
 
 def mels(titles: Sequence[str], spectrograms: Sequence[Tensor], specs: Sequence[MelSpec]) -> Pixels:
-    """Mel spectrograms below one another, all in the colours that suit the first."""
+    """Mel spectrograms one below the other, in the colour range of the first."""
     count = len(titles)
     figure = Figure(figsize=(9, 1.1 + 1.9 * count), dpi=130, layout="constrained")
     axes = figure.subplots(count, 1, squeeze=False)[:, 0]
@@ -52,7 +52,7 @@ def mels(titles: Sequence[str], spectrograms: Sequence[Tensor], specs: Sequence[
 def mel_row(
     titles: Sequence[str], spectrograms: Sequence[Tensor], specs: Sequence[MelSpec]
 ) -> Pixels:
-    """Mel spectrograms beside one another, all in the colours that suit the first."""
+    """Mel spectrograms side by side, in the colour range of the first."""
     count = len(titles)
     figure = Figure(figsize=(9, 2.8), dpi=130, layout="constrained")
     axes = figure.subplots(1, count, squeeze=False)[0]
@@ -104,7 +104,7 @@ def _draw_mel(axis: Any, mel: Tensor, spec: MelSpec, scale: tuple[float, float])
 
 
 def _frequency_ticks(spec: MelSpec) -> tuple[list[float], list[str]]:
-    """Where frequencies lie among the bands: the centres of mass of the filters say."""
+    """Positions and labels of frequencies among the bands, by the filters' centres of mass."""
     filters = spec.filters().double().numpy()
     hertz = np.linspace(0, spec.sample_rate / 2, filters.shape[1])
     centres = (filters @ hertz) / np.maximum(filters.sum(axis=1), 1e-12)
@@ -115,7 +115,7 @@ def _frequency_ticks(spec: MelSpec) -> tuple[list[float], list[str]]:
 
 def _range(mel: Tensor) -> tuple[float, float]:
     low, high = np.percentile(mel.cpu().numpy(), [1, 99.8]).tolist()
-    return low, max(high, low + 1e-3)  # silence has no range
+    return low, max(high, low + 1e-3)  # the range of silence is 0
 
 
 def _unit(spec: MelSpec) -> str:
