@@ -37,7 +37,7 @@ def checkpoints(
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
     wavenet = WaveNet(SPEC, channels=8, n_layers=6, cycle=6, condition_channels=8)
-    perturb(wavenet, 0.02)
+    perturb(wavenet)
     sizes: dict[str, Any] = {"encoder_channels": 8, "encoder_layers": 1, "n_convolutions": 1}
     acoustic = AcousticModel(SYMBOLS, SPEC, n_flows=1, channels=8, n_layers=1, **sizes)
     acoustic.normalise_by(torch.full((SPEC.n_mels,), -5.0), torch.full((SPEC.n_mels,), 2.0))

@@ -113,7 +113,7 @@ def compare(
     whole = read_recording(path, flow.sample_rate)
     first, length = _loudest(whole, seconds, flow.mel_spec.hop_length)
     start = first / flow.sample_rate
-    judge = _Judge(flow, whole.excerpt(first, length))
+    judge = _Judge(flow, whole.excerpt(first, length).faded(flow.mel_spec.hop_length))
     if slow.mel_spec == flow.mel_spec:
         slow_judge = _Judge(slow, judge.excerpt)
         note = "All are given the same mel spectrogram."
@@ -180,13 +180,12 @@ def compare(
 
 
 class _Judge:
-    """A model with its mel of the excerpt: makes audio from it, and says how likely audio is."""
+    """A model with the excerpt at its sample rate, faded, and the mel of it."""
 
     def __init__(self, model: Vocoder, excerpt: Sound) -> None:
         self.model = model
-        self._hop = model.mel_spec.hop_length
-        self.excerpt = excerpt.faded(self._hop)
-        self.mel = model.mel(self.excerpt.samples)
+        self.excerpt = excerpt
+        self.mel = model.mel(excerpt.samples)
 
     @property
     def heading(self) -> str:
@@ -196,7 +195,7 @@ class _Judge:
     def cut(self, samples: Tensor) -> Sound:
         """Audio faded as the excerpt was: a mel does not show where sound is cut off."""
         sound = Sound(samples[: len(self.excerpt.samples)], self.model.sample_rate)
-        return sound.faded(self._hop)
+        return sound.faded(self.model.mel_spec.hop_length)
 
     def finish(self, row: Row, sound: Sound, timing: Timing | None = None) -> None:
         """Fill in all but the likelihoods."""
@@ -215,11 +214,11 @@ def _loudest(sound: Sound, seconds: float, hop: int) -> tuple[int, int]:
 
 
 def _same_excerpt(path: str, start: float, seconds: float, model: Vocoder) -> Sound:
-    """An excerpt at the sample rate of another model, in whole frames of it."""
+    """An excerpt, faded, at the sample rate of another model and in whole frames of it."""
     hop = model.mel_spec.hop_length
     frames = max(round(seconds * model.sample_rate / hop), 1)
     whole = read_recording(path, model.sample_rate)
-    return whole.excerpt(round(start * model.sample_rate), frames * hop)
+    return whole.excerpt(round(start * model.sample_rate), frames * hop).faded(hop)
 
 
 def _streamed(
@@ -290,7 +289,9 @@ def layout(models: Models) -> None:
                 AUTOREGRESSIVE: slow_title,
                 GRIFFIN_LIM: "Griffin-Lim",
             }
-            players = widgets.players([(title, f"compare-{key}") for key, title in titles.items()])
+            players = widgets.players(
+                [(title, f"compare-audio-{key}") for key, title in titles.items()]
+            )
             picture = widgets.picture("Mel spectrograms", "compare-picture")
 
     @widgets.answering

@@ -58,6 +58,7 @@ class Sound:
 
     def faded(self, length: int) -> Sound:
         """The same with the ends faded over ``length`` samples, as in training (`fade`)."""
+        length = min(length, len(self.samples))
         return replace(self, samples=torch.from_numpy(fade(self.samples.numpy(), length)))
 
 
