@@ -36,22 +36,42 @@ ROOT = Path(__file__).parents[1]
 RECORDING = ROOT / "recipes/ljspeech/sample/wavs/ru_0502.flac"
 
 
-def need_gradio() -> None:
-    # Not imported here: it leaves an event loop open, which these tests take for an error.
-    if importlib.util.find_spec("gradio") is None:
-        pytest.skip("gradio is not installed (extra demo)")
+SCRIPT = """
+import pkgutil, sys
+import vocoder.cli, vocoder.demo
+for module in pkgutil.iter_modules(vocoder.demo.__path__):
+    if module.name not in ("page", "widgets"):
+        __import__(f"vocoder.demo.{module.name}")
+print("gradio imported:", "gradio" in sys.modules, flush=True)
+
+from vocoder.demo import models, page
+bundled_models, models.bundled_models = models.bundled_models, dict
+bare = models.Models(sys.argv.pop())
+print("bare page:", page.build(bare).get_config_file(), flush=True)
+models.bundled_models = bundled_models
+
+try:
+    vocoder.cli.main()  # until SIGTERM
+except SystemExit as end:
+    print("first end:", end.code, flush=True)
+page.serve(bare, "127.0.0.1", None, False)  # until Ctrl-C
+print("second end", flush=True)
+"""
 
 
 class Server:
-    """A process that serves the page: ``python`` with some arguments."""
+    """A process that imports the demo, builds a page without bundled models, and runs the command.
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    All in one process, since gradio and PyTorch take long to import.
+    """
+
+    def __init__(self, folder: Path, flow: str, *options: str) -> None:
         self.log = folder / "server.log"
         self.temporary = folder / "temporary"
         self.temporary.mkdir()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *arguments],
+                [sys.executable, "-c", SCRIPT, "demo", *options, flow],
                 cwd=ROOT,
                 env={**os.environ, "TMPDIR": str(self.temporary)},
                 stdout=log,
@@ -60,35 +80,92 @@ class Server:
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
-    def wait(self, seconds: float = 300) -> str:
-        """The address of the page, when it is there."""
+    def wait(self, pattern: str, seconds: float = 300) -> str:
+        """The rest of the first line of the log that has this pattern, when it is there."""
         end = time.monotonic() + seconds
-        while not (found := re.search(r"The demo is at (\S+)", self.log.read_text())):
+        while not (found := re.search(pattern + "(.*)\n", self.log.read_text())):
             if self.process.poll() is not None or time.monotonic() > end:
                 self.kill()
-                raise RuntimeError(f"the demo did not start: {self.log.read_text()}")
+                raise RuntimeError(f"the demo has not said {pattern!r}: {self.log.read_text()}")
             time.sleep(0.1)
-        return found[1]
+        return found[1].strip()
 
     def files(self) -> list[Path]:
         return list(self.temporary.glob("vocoder-demo-*/**/*"))
-
-    def stop(self, how: signal.Signals) -> int:
-        self.process.send_signal(how)
-        return self.process.wait(120)
 
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
 
 
-def free_port() -> int:
+@pytest.fixture(scope="module")
+def wavenet(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small WaveNet of the bundled flow's mel convention."""
+    model = WaveNet("ljspeech", channels=8, n_layers=6, cycle=6, condition_channels=8)
+    perturb(model)
+    return str(model.save(tmp_path_factory.mktemp("wavenet") / "model"))
+
+
+@pytest.fixture(scope="module")
+def models(wavenet: str) -> Models:
+    """The models that the server uses."""
+    return Models(autoregressive=wavenet)
+
+
+@pytest.fixture(scope="module")
+def server(
+    tiny_flow: Callable[..., MdctFlow], wavenet: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A demo of the bundled flow and acoustic model, and a small WaveNet; it may still be starting.
+
+    At the end it is stopped in both ways, and leaves nothing behind.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+        port = str(free.getsockname()[1])
+    folder = tmp_path_factory.mktemp("server")
+    flow = str(tiny_flow().save(folder / "flow"))
+    named = ["--checkpoint", DEFAULT_NAME, "--acoustic", ACOUSTIC_NAME, "--wavenet", wavenet]
+    started = Server(folder, flow, "--port", port, *named)
+    try:
+        yield started
+        if has_gradio():
+            assert started.wait("The demo is at ").startswith(f"http://127.0.0.1:{port}")
+            assert started.files()
+            started.process.send_signal(signal.SIGTERM)
+            assert started.wait("first end:") == "0"
+            assert not started.files()  # what visitors left
+            started.wait("(?s:first end.*)The demo is at ")
+            started.process.send_signal(signal.SIGINT)
+            assert started.process.wait(120) == 0
+            assert "second end" in started.log.read_text()
+            assert "Traceback" not in started.log.read_text()
+    finally:
+        started.kill()
+
+
+def has_gradio() -> bool:
+    # Not imported here: it leaves an event loop open, which these tests take for an error.
+    return importlib.util.find_spec("gradio") is not None
+
+
+def need_gradio() -> None:
+    if not has_gradio():
+        pytest.skip("gradio is not installed (extra demo)")
 
 
 # -- the server ------------------------------------------------------------------------------------
+
+
+def test_only_the_page_and_its_widgets_import_gradio(server: Server) -> None:
+    assert server.wait("gradio imported:") == "False"
+
+
+def test_missing_models_are_named_in_the_page(server: Server) -> None:
+    need_gradio()
+    page = server.wait("bare page:")
+    assert "No acoustic model is bundled" in page
+    assert "No autoregressive model is bundled" in page
 
 
 def test_without_gradio_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,72 +183,7 @@ def test_a_taken_port_is_refused() -> None:
             cli.demo(port=port)
 
 
-BARE = """
-import pkgutil, sys
-import vocoder.cli, vocoder.demo
-for module in pkgutil.iter_modules(vocoder.demo.__path__):
-    if module.name not in ("page", "widgets"):
-        __import__(f"vocoder.demo.{module.name}")
-print("gradio imported:", "gradio" in sys.modules)
-if len(sys.argv) > 1:
-    from vocoder.demo import models, page
-    models.bundled_models = dict
-    page.serve(models.Models(sys.argv[1]), "127.0.0.1", None, False)
-"""
-
-
-def test_only_the_page_imports_gradio_and_says_which_models_are_missing(
-    tiny_flow: Callable[..., MdctFlow], tmp_path: Path
-) -> None:
-    flow = str(tiny_flow().save(tmp_path / "flow"))
-    has_gradio = importlib.util.find_spec("gradio") is not None
-    server = Server(tmp_path, "-c", BARE, *([flow] if has_gradio else []))
-    try:
-        if has_gradio:
-            config = urllib.request.urlopen(server.wait() + "config").read().decode()
-            assert "No acoustic model is bundled" in config
-            assert "No autoregressive model is bundled" in config
-            assert server.stop(signal.SIGINT) == 0
-        else:
-            assert server.process.wait(300) == 0
-        assert "gradio imported: False" in server.log.read_text()
-    finally:
-        server.kill()
-    need_gradio()  # without it, half of this was skipped
-
-
 # -- the browser -----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def wavenet(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A small WaveNet of the bundled flow's mel convention."""
-    model = WaveNet("ljspeech", channels=8, n_layers=6, cycle=6, condition_channels=8)
-    perturb(model)
-    return str(model.save(tmp_path_factory.mktemp("wavenet") / "model"))
-
-
-@pytest.fixture(scope="module")
-def models(wavenet: str) -> Models:
-    """The models that `address` serves."""
-    return Models(autoregressive=wavenet)
-
-
-@pytest.fixture(scope="module")
-def address(wavenet: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Of a demo with the bundled flow and acoustic model, and a small WaveNet."""
-    need_gradio()
-    names = ["--checkpoint", DEFAULT_NAME, "--acoustic", ACOUSTIC_NAME, "--wavenet", wavenet]
-    options = ["--port", str(free_port()), *names]
-    server = Server(tmp_path_factory.mktemp("server"), "-m", "vocoder.cli", "demo", *options)
-    try:
-        yield server.wait()
-        assert server.files()
-        assert server.stop(signal.SIGTERM) == 0
-        assert not server.files()  # what visitors left
-    finally:
-        server.kill()
-    assert "Traceback" not in server.log.read_text()
 
 
 class Browser:
@@ -299,8 +311,12 @@ def _chromium() -> str | None:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+def browser(
+    server: Server,  # so that it starts first, meanwhile
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Browser]:
     """Chromium, with a recording at the microphone."""
+    need_gradio()
     pytest.importorskip("selenium", reason="selenium is not installed (extra dev)")
     if _chromium() is None or shutil.which("chromedriver") is None:
         pytest.skip("Chromium is not installed (Debian: apt install chromium chromium-driver)")
@@ -314,9 +330,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(address: str, browser: Browser) -> Iterator[Browser]:
+def page(server: Server, browser: Browser) -> Iterator[Browser]:
     """The page, newly opened. No error may be logged in it, and nothing leave this machine."""
-    browser.open(address)
+    browser.open(server.wait("The demo is at ").split()[0])
     yield browser
     errors, hosts = browser.errors(), browser.hosts()
     assert browser.errors_expected or errors == []
