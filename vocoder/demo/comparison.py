@@ -247,9 +247,9 @@ def layout(models: Models) -> None:
     flow_title = models.family.title
     slow_title = family.title if family else "Autoregressive"
     gr.Markdown(
-        f"The same mel spectrogram through three ways of making audio: {flow_title} computes all "
-        f"samples at once, {slow_title} each sample from those before it, and Griffin-Lim has "
-        "learnt nothing. Only a short excerpt is taken, the loudest of the recording: an "
+        "Three ways to make audio from the same mel spectrogram: all samples at once "
+        f"({flow_title}), each sample from those before it ({slow_title}), and without a model "
+        "(Griffin-Lim). Only a short excerpt is taken, the loudest of the recording: an "
         "autoregressive model may need many seconds for each second of audio."
     )
     if family is None:

@@ -85,7 +85,7 @@ def layout(models: Models) -> None:
     title = models.family.title
     gr.Markdown(
         "A recording is turned into a mel spectrogram, which keeps neither the phase nor the exact "
-        f"pitch, and the {title} makes audio from that alone."
+        f"pitch, and the vocoder ({title}) makes audio from that alone."
     )
     with gr.Row():
         with gr.Column(scale=2):

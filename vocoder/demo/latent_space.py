@@ -143,7 +143,7 @@ def interpolate(
             samples = flow.inverse(z, mel)
             if t == 0:
                 reconstruction = float((samples - audio[0]).abs().max())
-            points.append(_point(flow, t, samples.clamp(-1, 1), mel))
+            points.append(_point(flow, t, samples, mel))
     return Arc(
         points,
         flow.mel_spec,
@@ -172,11 +172,13 @@ def _rms(values: Tensor) -> float:
 
 
 def _point(model: Vocoder, at: float, samples: Tensor, mel: Tensor) -> Point:
-    sound = Sound(samples, model.sample_rate)
-    own = model.mel(samples)
+    # Judged before it is clipped: a few clipped samples can cost more than all the rest.
+    likelihood = log_likelihood(model, Sound(samples, model.sample_rate), mel)
+    sound = Sound(samples.clamp(-1, 1), model.sample_rate)
+    own = model.mel(sound.samples)
     frames = min(own.shape[1], mel.shape[1])
     distance = float(model.mel_spec.distance(own[:, :frames], mel[:, :frames]))
-    return Point(at, sound, own, log_likelihood(model, sound, mel), distance)
+    return Point(at, sound, own, likelihood, distance)
 
 
 def layout(models: Models) -> None:

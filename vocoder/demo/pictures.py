@@ -20,6 +20,7 @@ Pixels = NDArray[np.uint8]
 
 _INK = "#334155"
 _WAVE = "#4f46e5"
+_LABEL: dict[str, Any] = {"fontsize": 9, "color": _INK}
 _TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000, 16000)
 _COLUMNS = 900  # about the width of a picture in pixels
 
@@ -30,8 +31,8 @@ def waveform_and_mel(sound: Sound, mel: Tensor, spec: MelSpec) -> Pixels:
     wave, picture = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
     _draw_wave(wave, sound)
     image = _draw_mel(picture, mel, spec, _range(mel))
-    picture.set_xlabel("seconds")
-    figure.colorbar(image, ax=picture, pad=0.01, label=_unit(spec))
+    picture.set_xlabel("seconds", **_LABEL)
+    _draw_scale(figure, image, [picture], spec)
     return _pixels(figure)
 
 
@@ -44,8 +45,8 @@ def mels(titles: Sequence[str], spectrograms: Sequence[Tensor], specs: Sequence[
     for axis, title, mel, spec in zip(axes, titles, spectrograms, specs, strict=True):
         image = _draw_mel(axis, mel, spec, scale)
         axis.set_title(title, loc="left", fontsize=11, color=_INK)
-    axes[-1].set_xlabel("seconds")
-    figure.colorbar(image, ax=list(axes), pad=0.01, label=_unit(specs[0]))
+    axes[-1].set_xlabel("seconds", **_LABEL)
+    _draw_scale(figure, image, list(axes), specs[0])
     return _pixels(figure)
 
 
@@ -60,7 +61,7 @@ def mel_row(
     for axis, title, mel, spec in zip(axes, titles, spectrograms, specs, strict=True):
         _draw_mel(axis, mel, spec, scale)
         axis.set_title(title, loc="left", fontsize=11, color=_INK)
-        axis.set_xlabel("seconds")
+        axis.set_xlabel("seconds", **_LABEL)
     for axis, before, spec in zip(axes[1:], specs, specs[1:], strict=False):
         axis.set_ylabel("")
         if spec == before:
@@ -77,7 +78,7 @@ def _draw_wave(axis: Any, sound: Sound) -> None:
     peak = max(float(np.abs(samples).max()), 0.01)
     axis.set_ylim(-1.05 * peak, 1.05 * peak)
     axis.tick_params(colors=_INK, labelsize=9, labelbottom=False, bottom=False)
-    axis.set_ylabel("amplitude", fontsize=9, color=_INK)
+    axis.set_ylabel("amplitude", **_LABEL)
     for side in ("top", "right", "bottom"):
         axis.spines[side].set_visible(False)
 
@@ -96,11 +97,17 @@ def _draw_mel(axis: Any, mel: Tensor, spec: MelSpec, scale: tuple[float, float])
     )
     places, labels = _frequency_ticks(spec)
     axis.set_yticks(places, labels)
-    axis.set_ylabel("kHz", fontsize=9, color=_INK)
+    axis.set_ylabel("kHz", **_LABEL)
     axis.tick_params(colors=_INK, labelsize=9)
     for spine in axis.spines.values():
         spine.set_visible(False)
     return image
+
+
+def _draw_scale(figure: Figure, image: Any, axes: list[Any], spec: MelSpec) -> None:
+    scale = figure.colorbar(image, ax=axes, pad=0.01)
+    scale.set_label(_unit(spec), **_LABEL)
+    scale.ax.tick_params(colors=_INK, labelsize=9)
 
 
 def _frequency_ticks(spec: MelSpec) -> tuple[list[float], list[str]]:
