@@ -66,7 +66,7 @@ def refine_mel(audio: Array, mel: Array, mel_spec: MelSpec, sweeps: int) -> Arra
             is out of range.
     """
     check_sweeps(sweeps)
-    samples, target = _pair(audio, mel, mel_spec)
+    samples, target = pair(audio, mel, mel_spec)
     if samples.ndim == 1:
         refined = MelConsistency(mel_spec).to(samples.device)(samples[None], target[None], sweeps)
         refined = refined[0]
@@ -89,7 +89,7 @@ def mel_distance(audio: Array, mel: Array, mel_spec: MelSpec) -> float:
     Raises:
         MelError, ValueError: as for `refine_mel`.
     """
-    samples, target = _pair(audio, mel, mel_spec)
+    samples, target = pair(audio, mel, mel_spec)
     with torch.no_grad():
         own = LogMel(mel_spec).to(samples.device)(samples)
         return mel_spec.distance(own, target.clamp(min=mel_spec.log_floor)).item()
@@ -113,16 +113,12 @@ def check_sweeps(sweeps: int) -> None:
         )
 
 
-def check_audio_and_mel(audio: Tensor, mel: Tensor, mel_spec: MelSpec) -> None:
-    """Checks that audio can be pushed onto a mel: shapes, types, finite values.
-
-    Args:
-        audio, mel, mel_spec: as for `refine_mel`, both tensors.
+def check_audio(audio: Tensor) -> None:
+    """Checks audio (samples,) or (batch, samples).
 
     Raises:
-        MelError, ValueError: as for `refine_mel`.
+        ValueError: it has another shape, no samples, is not floating point, or not finite.
     """
-    check_mel(mel, mel_spec)
     if audio.ndim not in (1, 2):
         raise ValueError(
             f"Audio must be (samples,) or (batch, samples), got shape {tuple(audio.shape)}."
@@ -136,21 +132,28 @@ def check_audio_and_mel(audio: Tensor, mel: Tensor, mel_spec: MelSpec) -> None:
         raise ValueError("Audio has no samples, so it has no mel.")
     if not bool(audio.isfinite().all()):
         raise ValueError("The audio holds NaN or infinite samples.")
-    if mel.ndim != audio.ndim + 1 or mel.shape[:-2] != audio.shape[:-1]:
+
+
+def check_frames(samples: int, frames: int, mel_spec: MelSpec) -> None:
+    """Checks that a mel has as many frames as its audio asks for.
+
+    Raises:
+        MelError: it has more or fewer.
+    """
+    expected = mel_spec.frames(samples)
+    if frames != expected:
         raise MelError(
-            f"Audio of shape {tuple(audio.shape)} and a mel of shape {tuple(mel.shape)} do not "
-            f"belong together: give (samples,) and (n_mels, frames), or a batch of both."
-        )
-    frames = mel_spec.frames(audio.shape[-1])
-    if mel.shape[-1] != frames:
-        raise MelError(
-            f"{audio.shape[-1]:,} samples have {frames:,} frames under this MelSpec, but the mel "
-            f"has {mel.shape[-1]:,}: cut or pad one of them to match."
+            f"{samples:,} samples have {expected:,} frames under this MelSpec, but the mel has "
+            f"{frames:,}: cut or pad one of them to match."
         )
 
 
-def _pair(audio: Array, mel: Array, mel_spec: MelSpec) -> tuple[Tensor, Tensor]:
-    """Audio and mel as tensors on the device of the audio, checked."""
+def tensors(audio: Array, mel: Array) -> tuple[Tensor, Tensor]:
+    """Audio and mel as tensors on the device of the audio.
+
+    Raises:
+        ValueError: one of them is neither a tensor nor a numpy array.
+    """
     for name, value in (("audio", audio), ("mel", mel)):
         if not isinstance(value, Tensor | np.ndarray):
             raise ValueError(
@@ -158,8 +161,20 @@ def _pair(audio: Array, mel: Array, mel_spec: MelSpec) -> tuple[Tensor, Tensor]:
             )
     samples = audio if isinstance(audio, Tensor) else torch.from_numpy(np.array(audio))
     target = mel if isinstance(mel, Tensor) else torch.from_numpy(np.array(mel))
-    target = target.to(samples.device)
-    check_audio_and_mel(samples, target, mel_spec)
+    return samples, target.to(samples.device)
+
+
+def pair(audio: Array, mel: Array, mel_spec: MelSpec) -> tuple[Tensor, Tensor]:
+    """Audio and its mel as tensors on the device of the audio, checked as `refine_mel` says."""
+    samples, target = tensors(audio, mel)
+    check_audio(samples)
+    check_mel(target, mel_spec)
+    if target.ndim != samples.ndim + 1 or target.shape[:-2] != samples.shape[:-1]:
+        raise MelError(
+            f"Audio of shape {tuple(samples.shape)} and a mel of shape {tuple(target.shape)} do "
+            f"not belong together: give (samples,) and (n_mels, frames), or a batch of both."
+        )
+    check_frames(samples.shape[-1], target.shape[-1], mel_spec)
     return samples, target
 
 
@@ -377,10 +392,9 @@ def spread(mel_spec: MelSpec) -> Tensor:
     """
     hats = dataclasses.replace(mel_spec, mel_norm=None).filters().double()
     bins = torch.arange(hats.shape[1]) * (mel_spec.sample_rate / mel_spec.n_fft)
-    rest = (1 - hats.sum(dim=0)).clamp(min=0)
     middle = (mel_spec.fmin + mel_spec.fmax) / 2
     if mel_spec.fmin == 0:
-        hats[0] += rest * (bins < middle)
+        hats[0, (bins < middle) & (hats[1:].sum(dim=0) == 0)] = 1
     if mel_spec.fmax == mel_spec.sample_rate / 2:
-        hats[-1] += rest * (bins >= middle)
+        hats[-1, (bins >= middle) & (hats[:-1].sum(dim=0) == 0)] = 1
     return hats.float()
