@@ -1,4 +1,4 @@
-"""Mel consistency on a CPU: the sweeps of `vocoder.audio.consistency`, tile by tile, and in a stream.
+"""Mel consistency on a CPU: the sweeps of `vocoder.audio.consistency`, in tiles or in a stream.
 
 A tile of frames is cut, transformed, corrected and added up while it is in the cache. Fourier
 transforms are scipy's; the rest is numba, imported when first used, as in
@@ -47,12 +47,12 @@ LEAST_SHARE = 48
 
 # A Python float in the midst of float32 would make numba compute in float64.
 _ZERO, _ONE, _HALF, _EIGHT = np.float32(0), np.float32(1), np.float32(0.5), np.float32(8)
+_NEXT = np.uint32(1)  # unsigned, or numba tests each index for being negative
 _MOST = np.float32(math.exp(LARGEST_STEP))
 _LEAST = np.float32(math.exp(-LARGEST_STEP))
 _QUARTER = np.float32(0.25)
 _E2, _E3, _E4, _E5, _E6, _E7, _E8 = (np.float32(1 / math.factorial(n)) for n in range(2, 9))
 _L3, _L5, _L7, _L9, _L11 = (np.float32(1 / n) for n in (3, 5, 7, 9, 11))
-
 
 
 def _compile(function: Any) -> Any:
@@ -125,10 +125,11 @@ def _ratios(bands: Any, target: Any, floor: Any, power: int, r: Any) -> None:
 
 
 @_compile
-def _interpolate(own: Any, other: Any, r0: Any, r1: Any, gains: Any) -> None:
-    """gains = own * r0 + other * r1."""
+def _interpolate(r: Any, lower: Any, own: Any, other: Any, gains: Any) -> None:
+    """gains[f] = own[f] * r[lower[f]] + other[f] * r[lower[f] + 1]."""
     for f in range(gains.shape[0]):
-        gains[f] = own[f] * r0 + other[f] * r1
+        m = lower[f]
+        gains[f] = own[f] * r[m] + other[f] * r[m + _NEXT]
 
 
 @_compile
@@ -154,7 +155,7 @@ def _correct(
     first: Any,
     weights: Any,
     begin: Any,
-    segments: Any,
+    lower: Any,
     own: Any,
     other: Any,
 ) -> None:
@@ -165,12 +166,12 @@ def _correct(
         first: (n_mels,), first bin of each filter.
         weights, begin: the filters' weights one after the other; those of band m are
             weights[begin[m] : begin[m + 1]].
-        segments: (n_mels + 1,); bins [segments[m], segments[m + 1]) lie between the centres of
-            bands m and m + 1, and have own * r[m] + other * r[m + 1].
+        lower: (bins,), the lower one of the two bands that each bin lies between.
+        own, other: (bins,), the weights of that band and of the next.
     """
     n_mels, bins = first.shape[0], own.shape[0]
     magnitudes = np.empty(bins, np.float32)
-    gains = np.zeros(bins, np.float32)
+    gains = np.empty(bins, np.float32)
     bands = np.empty(n_mels, np.float32)
     r = np.zeros(n_mels + 1, np.float32)
     for k in range(count):
@@ -181,9 +182,7 @@ def _correct(
                 weights[begin[m] : begin[m + 1]], magnitudes[first[m] : first[m] + size]
             )
         _ratios(bands, target[k], floor, power, r)
-        for m in range(n_mels):
-            a, b = segments[m], segments[m + 1]
-            _interpolate(own[a:b], other[a:b], r[m], r[m + 1], gains[a:b])
+        _interpolate(r, lower, own, other, gains)
         _scale(gains, spectra[k])
 
 
@@ -225,11 +224,10 @@ class _Plan:
 
         spread = self.module.spread.numpy()
         n_mels, bins = spread.shape
-        # The lower one of the two bands that each bin lies between.
         lower = np.where(spread.any(axis=0), (spread > 0).argmax(axis=0), -1)
         lower[: (lower >= 0).argmax()] = 0
         lower[lower < 0] = n_mels - 1
-        self.segments = np.searchsorted(lower, np.arange(n_mels + 1))
+        self.lower = lower.astype(np.uint32)
         self.own = spread[lower, np.arange(bins)]
         padded = np.concatenate([spread, np.zeros_like(spread[:1])])
         self.other = padded[lower + 1, np.arange(bins)]
@@ -269,7 +267,7 @@ class _Plan:
                 self.first,
                 self.weights,
                 self.begin,
-                self.segments,
+                self.lower,
                 self.own,
                 self.other,
             )
@@ -281,9 +279,7 @@ class _Plan:
         before, after = torch.arange(-self.left, 0), torch.arange(samples, samples + self.right)
         return mirror(before, samples).numpy(), mirror(after, samples).numpy()
 
-    def cover(
-        self, phase: int, first: int, last: int, ended: tuple[int, int] | None
-    ) -> Floats:
+    def cover(self, phase: int, first: int, last: int, ended: tuple[int, int] | None) -> Floats:
         """Sum of the squared windows over the samples first to last - 1 of the audio.
 
         Args:
@@ -293,7 +289,9 @@ class _Plan:
         if ended is None:
             cover = self._cover(3 * hops + phase, 3 * self.settled, phase)
             index = np.arange(first, last)
-            return cover[np.where(index < self.settled, index, self.settled + index % self.distance)]
+            return cover[
+                np.where(index < self.settled, index, self.settled + index % self.distance)
+            ]
         frames, samples = ended
         # What repeats in the middle is left out before, and put back after.
         cut = max(frames - 4 * hops, 0) // self.phases * self.phases
@@ -306,7 +304,7 @@ class _Plan:
 
     def norm(self, cover: Floats, samples: int) -> Floats:
         """What sums of corrections are multiplied by; samples that are padding stay zero."""
-        norm = 1 / np.maximum(cover, np.float32(LEAST_COVER))
+        norm: Floats = _ONE / np.maximum(cover, np.float32(LEAST_COVER))
         norm[samples:] = 0
         return norm
 
@@ -369,16 +367,17 @@ def refine(
     if samples.device.type != "cpu":
         raise ValueError(f"This engine runs on the CPU, but the audio is on {samples.device}.")
     threads = torch.get_num_threads() if threads is None else threads
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}.")
     plan = _plan(mel_spec)
     items = _floats(samples).reshape(-1, samples.shape[-1])
     mels = _floats(target).reshape(-1, *target.shape[-2:])
     if 1 < threads <= len(items):
         pairs = zip(items, mels, strict=True)
-        refined = list(_pool().map(lambda both: _refine(plan, *both, sweeps, 1), pairs))
+        refined = list(_pool().map(lambda both: _refine(plan, both[0], both[1], sweeps, 1), pairs))
     else:
         refined = [
-            _refine(plan, item, own, sweeps, threads)
-            for item, own in zip(items, mels, strict=True)
+            _refine(plan, item, own, sweeps, threads) for item, own in zip(items, mels, strict=True)
         ]
     result = torch.from_numpy(np.stack(refined)).reshape(samples.shape).to(samples.dtype)
     return result if isinstance(audio, torch.Tensor) else result.numpy()
@@ -622,9 +621,10 @@ class ConsistencyStream:
         self._frames += target.shape[1]
         self._samples += len(samples)
         self._as_tensor = isinstance(audio, torch.Tensor)
-        return self._advance(_floats(samples), None)
+        result: Array = self._advance(_floats(samples), None)
+        return result
 
-    def finish(self) -> Array:
+    def finish(self) -> torch.Tensor | Floats:
         """Ends the stream and returns the rest of its audio.
 
         Raises:
@@ -633,11 +633,14 @@ class ConsistencyStream:
         """
         if self._ended:
             raise ValueError("This stream has ended: make a new one for other audio.")
+        if self._samples or self._frames:
+            check_frames(self._samples, self._frames, self.mel_spec)
         self._ended = True
-        check_frames(self._samples, self._frames, self.mel_spec)
         missing = 0 if self.mel_spec.center else -self._samples % self._plan.hop
         rest = np.zeros(missing, np.float32)
-        return self._advance(rest, (self._frames, self._samples) if self._samples else None)
+        ended = (self._frames, self._samples) if self._samples else None
+        result: torch.Tensor | Floats = self._advance(rest, ended)
+        return result
 
     def _advance(self, audio: Floats, ended: tuple[int, int] | None) -> Any:
         w = z = audio
