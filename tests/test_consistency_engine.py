@@ -16,8 +16,8 @@ from torch import Tensor
 
 from vocoder.audio import LogMel, MelError, MelSpec, read_audio
 from vocoder.audio.consistency import refine_mel
-from vocoder.engines import consistency
-from vocoder.engines.consistency import ConsistencyStream, refine
+from vocoder.engines.consistency import ConsistencyStream, refine, whole
+from vocoder.engines.consistency.plan import Plan
 
 WAVS = sorted((Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs").glob("*.flac"))
 SPEECH = MelSpec.preset("speech-16k")
@@ -85,7 +85,7 @@ def test_from_white_noise_it_comes_as_near() -> None:
 def test_threads_do_not_change_the_audio(
     spec: MelSpec, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consistency, "LEAST_SHARE", 4)
+    monkeypatch.setattr(whole, "LEAST_SHARE", 4)
     audio, mel = material(spec, 24000)
     alone = refine(audio, mel, spec, 3, threads=1)
     assert (refine(audio, mel, spec, 3, threads=threads) - alone).abs().max() < 1e-6
@@ -210,14 +210,14 @@ def test_look_ahead_is_the_delay(name: str, sweeps: int) -> None:
 
 def test_nothing_is_computed_twice_and_little_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     done = 0
-    correct = consistency._Plan.correct
+    correct = Plan.correct
 
     def count(self: Any, w: Any, target: Any, y: Any) -> None:
         nonlocal done
         done += len(target)
         correct(self, w, target, y)
 
-    monkeypatch.setattr(consistency._Plan, "correct", count)
+    monkeypatch.setattr(Plan, "correct", count)
     sweeps, frames = 2, 300
     stream = ConsistencyStream(SPEECH, sweeps)
     rng = np.random.default_rng(0)

@@ -391,7 +391,7 @@ def spread(mel_spec: MelSpec) -> Tensor:
     next; at 0 Hz and at half the sample rate, where nothing follows, it stays.
     """
     hats = dataclasses.replace(mel_spec, mel_norm=None).filters().double()
-    bins = torch.arange(hats.shape[1]) * (mel_spec.sample_rate / mel_spec.n_fft)
+    bins = torch.arange(hats.shape[1], device="cpu") * (mel_spec.sample_rate / mel_spec.n_fft)
     middle = (mel_spec.fmin + mel_spec.fmax) / 2
     if mel_spec.fmin == 0:
         hats[0, (bins < middle) & (hats[1:].sum(dim=0) == 0)] = 1
