@@ -452,3 +452,40 @@ def test_the_bundled_flows_sound_as_they_did() -> None:
             excerpt = recording[model.sample_rate :][: expected.size].numpy()
             likelihood = float(model.log_prob(excerpt, mel))
         assert abs(likelihood / float(stored[f"{name}/log_prob"]) - 1) < 1e-5
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("name", ["published", "frames"])
+def test_refined_audio_streams_batches_and_obeys_its_mel(name: str, center: bool) -> None:
+    spec = dataclasses.replace(SPEC, center=center)
+    model = build(name, spec)
+    generator = torch.Generator().manual_seed(0)
+    samples = 40 * SPEC.hop_length - int(center)
+    mel = model.mel(0.1 * torch.randn(samples, generator=generator))
+    alone, pure = (model.synthesize(mel, refine=sweeps) for sweeps in (3, 0))
+    assert torch.equal(model.synthesize(mel), pure)  # the default of the family
+    distances = [float(spec.distance(model.mel(audio)[:, :40], mel)) for audio in (pure, alone)]
+    assert distances[1] < 0.8 * distances[0]
+    padded = torch.nn.functional.pad(mel, (0, 11))
+    batch = model.synthesize(torch.stack([padded, padded]), lengths=[40, 51], refine=3)
+    assert (batch[0, : len(alone)] - alone).abs().max() < 1e-5
+    assert batch[0, len(alone) :].abs().max() == 0
+    for size in (1, 7, 40):
+        streamed = torch.cat(list(model.stream(mel.split(size, dim=1), refine=3)))
+        assert (streamed - alone).abs().max() < 1e-5
+    assert model.look_ahead(3) > model.look_ahead(0) == model.context_frames[1]
+
+
+def test_the_number_of_sweeps_is_part_of_a_model(tmp_path: Path) -> None:
+    model = MdctFlow(SPEC, n_flows=1, channels=4, n_layers=1, refine=2).eval()
+    mel = random_mel(20)
+    loaded = vocoder.load(model.save(tmp_path / "model"))
+    assert loaded.default_refine == 2
+    assert (loaded.synthesize(mel) - model.synthesize(mel, refine=2)).abs().max() < 1e-5
+    for refine in (-1, 1.5, 10**6, True):
+        with pytest.raises(ValueError, match="sweeps must be"):
+            model.synthesize(mel, refine=refine)
+        with pytest.raises(ValueError, match="sweeps must be"):
+            next(model.stream([mel], refine=refine))
+        with pytest.raises(ValueError, match="sweeps must be"):
+            MdctFlow(SPEC, n_flows=1, channels=4, n_layers=1, refine=refine)  # type: ignore[arg-type]

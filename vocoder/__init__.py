@@ -24,13 +24,14 @@ _HOMES = {
     "load_acoustic": "vocoder.pretrained",
     "load_published_waveglow": "vocoder.models",
     "read_audio": "vocoder.audio",
+    "refine_mel": "vocoder.audio",
     "say": "vocoder.pretrained",
     "synthesize": "vocoder.pretrained",
     "write_audio": "vocoder.audio",
 }
 
 if TYPE_CHECKING:
-    from vocoder.audio import MelError, MelSpec, read_audio, write_audio
+    from vocoder.audio import MelError, MelSpec, read_audio, refine_mel, write_audio
     from vocoder.checkpoints import CheckpointError
     from vocoder.models import Vocoder, load_published_waveglow
     from vocoder.pretrained import load, load_acoustic, say, synthesize
@@ -47,6 +48,7 @@ __all__ = [
     "load_acoustic",
     "load_published_waveglow",
     "read_audio",
+    "refine_mel",
     "say",
     "synthesize",
     "write_audio",

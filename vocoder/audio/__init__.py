@@ -1,5 +1,6 @@
 """Sound without models: audio files, 16-bit samples, `MelSpec`, log-mels, their checks, noise."""
 
+from vocoder.audio.consistency import MelConsistency, check_sweeps, mel_distance, refine_mel
 from vocoder.audio.files import AudioWriter, read_audio, write_audio
 from vocoder.audio.log_mel import LogMel
 from vocoder.audio.mel_spec import PRESETS, MelSpec
@@ -11,15 +12,19 @@ __all__ = [
     "PRESETS",
     "AudioWriter",
     "LogMel",
+    "MelConsistency",
     "MelError",
     "MelSpec",
     "Noise",
     "check_mel",
+    "check_sweeps",
     "check_temperature",
     "dequantise",
     "fade",
     "from_pcm16",
+    "mel_distance",
     "read_audio",
+    "refine_mel",
     "to_pcm16",
     "write_audio",
 ]

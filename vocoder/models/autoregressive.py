@@ -70,8 +70,9 @@ class AutoregressiveVocoder(Vocoder):
         n_mixtures: int,
         condition_channels: int,
         condition_kernel_size: int,
+        refine: int,
     ) -> None:
-        super().__init__(mel_spec)
+        super().__init__(mel_spec, refine)
         if condition_kernel_size % 2 == 0:
             raise ValueError(
                 f"condition_kernel_size is {condition_kernel_size}: it must be odd to keep the "

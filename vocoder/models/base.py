@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from vocoder.audio import LogMel, MelSpec, Noise, check_mel
+from vocoder.audio import LogMel, MelConsistency, MelSpec, Noise, check_mel, check_sweeps
 
 from .saved import SavedModel
+
+if TYPE_CHECKING:
+    from vocoder.engines.consistency import ConsistencyStream
 
 Array = TypeVar("Array", Tensor, NDArray[Any])
 
@@ -41,8 +44,16 @@ class Vocoder(SavedModel, ABC):
     likelihood: ClassVar[Literal["exact", "lower bound"] | None] = None
     """What `log_prob` gives; None if the family defines no likelihood."""
 
-    def __init__(self, mel_spec: MelSpec | str) -> None:
+    default_refine: int
+    """Sweeps of mel consistency that `synthesize` and `stream` make unless another number is given;
+    the constructor's ``refine``."""
+
+    def __init__(self, mel_spec: MelSpec | str, refine: int = 0) -> None:
         super().__init__(mel_spec)
+        check_sweeps(refine)
+        self.default_refine = refine
+        self.mel_consistency = MelConsistency(self.mel_spec)
+        """Sweeps in plain PyTorch: differentiable, on the model's device."""
         self._log_mel = LogMel(self.mel_spec)
 
     @classmethod
@@ -119,6 +130,7 @@ class Vocoder(SavedModel, ABC):
         temperature: float | None = None,
         seed: int | None = 0,
         lengths: Sequence[int] | None = None,
+        refine: int | None = None,
     ) -> Array:
         """Audio from a log-mel spectrogram.
 
@@ -131,16 +143,20 @@ class Vocoder(SavedModel, ABC):
                 neighbours and the padding; None draws a new one from torch's global generator.
             lengths: number of valid frames of each item of a padded batch; audio beyond them
                 is zero.
+            refine: sweeps of mel consistency after the model's own pass
+                (`vocoder.refine_mel`); 0 is the model alone. None takes the model's
+                `default_refine`.
 
         Returns:
             (frames * hop,) or (batch, frames * hop), float32 in [-1, 1], of the kind of ``mel``.
 
         Raises:
             MelError: the mel cannot come from `mel_spec`; the message says what differs.
-            ValueError: temperature, seed or lengths are out of range.
+            ValueError: temperature, seed, lengths or refine are out of range.
         """
         frames = self._checked(mel)
         temperature = self._temperature(temperature)
+        sweeps = self._sweeps(refine)
         noise = Noise(_fresh_seed() if seed is None else seed)
         batch = frames if frames.ndim == 3 else frames.unsqueeze(0)
         sizes = _checked_lengths(lengths, batch)
@@ -150,37 +166,55 @@ class Vocoder(SavedModel, ABC):
             # Items of equal length share a pass; padding never enters one, so it cannot be heard.
             for size in sorted(set(sizes)):
                 rows = [i for i, own in enumerate(sizes) if own == size]
-                made = self._in_windows(batch[rows, :, :size], noise, temperature)
-                audio[rows, : made.shape[1]] = made.float().clamp(-1, 1)
+                own = batch[rows, :, :size]
+                generated = self._in_windows(own, noise, temperature).float()
+                refined = self._refined(generated, own, sweeps)
+                audio[rows, : refined.shape[1]] = refined.clamp(-1, 1)
         return _like(mel, audio if frames.ndim == 3 else audio[0])
 
     def stream(
-        self, mel_chunks: Iterable[Array], temperature: float | None = None, seed: int | None = 0
+        self,
+        mel_chunks: Iterable[Array],
+        temperature: float | None = None,
+        seed: int | None = 0,
+        refine: int | None = None,
     ) -> Iterator[Array]:
         """Audio chunk by chunk from chunks of mel, in constant memory.
 
         The concatenated chunks equal `synthesize` of the concatenated mel. The output lags the
-        input by the look-ahead of `context_frames`, and comes to an end with the input.
+        input by `look_ahead` frames, and ends with the input.
 
         Args:
             mel_chunks: (n_mels, frames) each, of any lengths.
-            temperature, seed: as in `synthesize`.
+            temperature, seed, refine: as in `synthesize`.
 
         Yields:
             (samples,) float32 in [-1, 1], of the same kind as the chunk of mel that completed it.
         """
         temperature = self._temperature(temperature)
         noise = Noise(_fresh_seed() if seed is None else seed)
+        refiner = self._refiner(self._sweeps(refine))
         (past, ahead), make = self._renderer(noise, temperature)
-        held: Tensor | None = None  # frames that are not done with; the first has index `start`
+        held: Tensor | None = None  # frames that are still needed; the first has index `start`
         start = done = 0
         chunk: Array | None = None
+        latest = torch.zeros(0)
 
-        def render(last: int) -> Tensor:
+        def render(last: int, final: bool) -> Tensor:
             assert held is not None
-            with torch.no_grad():
-                audio = make(held.unsqueeze(0), start, done, last)[0]
-            return audio.float().clamp(-1, 1)
+            audio = torch.zeros(0)
+            if last > done:
+                with torch.no_grad():
+                    audio = make(held.unsqueeze(0), start, done, last)[0].float()
+            if refiner is not None:
+                audio = refiner.push(audio.cpu(), held[:, done - start : last - start].cpu())
+                if final:
+                    if self.mel_spec.center:  # as in `_refined`
+                        refiner.push(audio[:0], latest.cpu())
+                    rest = refiner.finish()
+                    assert isinstance(rest, Tensor)
+                    audio = torch.cat([audio, rest])
+            return audio.clamp(-1, 1)
 
         for chunk in mel_chunks:
             if chunk.ndim != 2:
@@ -192,14 +226,55 @@ class Vocoder(SavedModel, ABC):
             # Without a gradient, whose history would grow with every chunk.
             frames = self._checked(chunk).detach()
             held = frames if held is None else torch.cat([held, frames], dim=1)
+            latest = frames[:, -1:]
             ready = start + held.shape[1] - ahead
             if ready > done:
-                yield _like(chunk, render(ready))
+                audio = render(ready, final=False)
                 done = ready
+                if len(audio):
+                    yield _like(chunk, audio)
                 keep_from = max(start, done - past)
                 held, start = held[:, keep_from - start :], keep_from
-        if held is not None and chunk is not None and start + held.shape[1] > done:
-            yield _like(chunk, render(start + held.shape[1]))
+        if held is None or chunk is None:
+            return
+        end = start + held.shape[1]
+        if end > done or refiner is not None:
+            yield _like(chunk, render(end, final=True))
+
+    def look_ahead(self, refine: int | None = None) -> int:
+        """Frames of mel by which the output of `stream` lags its input.
+
+        Args:
+            refine: as in `synthesize`; each sweep looks some frames further.
+        """
+        refiner = self._refiner(self._sweeps(refine))
+        return self.context_frames[1] + (0 if refiner is None else refiner.look_ahead)
+
+    def _refined(self, audio: Tensor, mel: Tensor, sweeps: int) -> Tensor:
+        """Audio (batch, frames * hop) pushed onto its mel (batch, n_mels, frames)."""
+        if not sweeps:
+            return audio
+        if self.mel_spec.center:
+            # The audio ends where one more frame would be centred: it is taken to be as the last.
+            mel = torch.cat([mel, mel[..., -1:]], dim=-1)
+        if audio.device.type != "cpu":
+            return self.mel_consistency(audio, mel, sweeps)
+        from vocoder.engines.consistency import refine  # numba takes a second to import
+
+        return refine(audio, mel, self.mel_spec, sweeps)
+
+    def _refiner(self, sweeps: int) -> ConsistencyStream | None:
+        if not sweeps:
+            return None
+        from vocoder.engines.consistency import ConsistencyStream
+
+        return ConsistencyStream(self.mel_spec, sweeps)
+
+    def _sweeps(self, refine: int | None) -> int:
+        if refine is None:
+            return self.default_refine
+        check_sweeps(refine)
+        return refine
 
     def _in_windows(self, mel: Tensor, noise: Noise, temperature: float) -> Tensor:
         """`generate`; long mels window by window with their context, so that memory is bounded."""

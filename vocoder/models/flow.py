@@ -29,6 +29,7 @@ class FlowVocoder(Vocoder):
     Args:
         mel_spec: the mel convention, as a `MelSpec` or the name of a preset.
         n_group: channels of the latents; must divide the hop.
+        refine: see `Vocoder`.
 
     Raises:
         ValueError: n_group does not divide the hop.
@@ -40,8 +41,8 @@ class FlowVocoder(Vocoder):
     flow: Chain
     """f, from (batch, 1, samples) to (batch, n_group, samples / n_group)."""
 
-    def __init__(self, mel_spec: MelSpec | str, n_group: int) -> None:
-        super().__init__(mel_spec)
+    def __init__(self, mel_spec: MelSpec | str, n_group: int, refine: int = 0) -> None:
+        super().__init__(mel_spec, refine)
         hop = self.mel_spec.hop_length
         if n_group < 2 or hop % n_group:
             raise ValueError(

@@ -52,6 +52,8 @@ class MdctFlow(FlowVocoder):
             many as it looks back. `context_frames` gives the total.
         scale_channels, scale_kernel_size: width and taps of the `BandScale` network.
         weight_norm: weight normalisation in the couplings.
+        refine: sweeps of mel consistency after the model's own pass unless another number is given
+            (see `Vocoder.synthesize`).
 
     Raises:
         ValueError: sizes that do not fit together; the message names them.
@@ -73,10 +75,11 @@ class MdctFlow(FlowVocoder):
         scale_channels: int = 256,
         scale_kernel_size: int = 5,
         weight_norm: bool = True,
+        refine: int = 0,
     ) -> None:
         spec = MelSpec.preset(mel_spec) if isinstance(mel_spec, str) else mel_spec
         bands = spec.hop_length
-        super().__init__(spec, bands)
+        super().__init__(spec, bands, refine)
         if n_flows < 1:
             raise ValueError(f"n_flows is {n_flows}: a flow has at least one step")
         if split not in ("channels", "frames"):

@@ -31,6 +31,8 @@ class WaveGlow(FlowVocoder):
         n_early_size: channels per early output.
         channels, n_layers, kernel_size: width, depth and taps of each coupling's `GatedConvStack`.
         weight_norm: weight normalisation in the couplings.
+        refine: sweeps of mel consistency after the model's own pass unless another number is given
+            (see `Vocoder.synthesize`).
 
     Raises:
         ValueError: sizes that do not fit together; the message names them.
@@ -50,8 +52,9 @@ class WaveGlow(FlowVocoder):
         n_layers: int = 8,
         kernel_size: int = 3,
         weight_norm: bool = True,
+        refine: int = 0,
     ) -> None:
-        super().__init__(mel_spec, n_group)
+        super().__init__(mel_spec, n_group, refine)
         if n_flows < 1:
             raise ValueError(f"n_flows is {n_flows}: a flow has at least one step")
         early = (n_flows - 1) // n_early_every if n_early_every else 0

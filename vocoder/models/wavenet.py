@@ -43,6 +43,8 @@ class WaveNet(AutoregressiveVocoder):
         channels, n_layers, cycle, kernel_size: width, depth, layers per cycle of dilations and taps
             (see `CausalGatedStack`).
         condition_channels, condition_kernel_size: width and taps of the network on the mel.
+        refine: sweeps of mel consistency after the model's own pass unless another number is given
+            (see `Vocoder.synthesize`).
 
     Raises:
         ValueError: a size is out of range; the message names it.
@@ -63,9 +65,10 @@ class WaveNet(AutoregressiveVocoder):
         kernel_size: int = 3,
         condition_channels: int = 80,
         condition_kernel_size: int = 5,
+        refine: int = 0,
     ) -> None:
         super().__init__(
-            mel_spec, distribution, n_mixtures, condition_channels, condition_kernel_size
+            mel_spec, distribution, n_mixtures, condition_channels, condition_kernel_size, refine
         )
         self.stack = CausalGatedStack(
             condition_channels=condition_channels,

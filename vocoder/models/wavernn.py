@@ -37,6 +37,8 @@ class WaveRNN(AutoregressiveVocoder):
         hidden_size: channels of h.
         head_channels: channels of A h.
         condition_channels, condition_kernel_size: width and taps of the network on the mel.
+        refine: sweeps of mel consistency after the model's own pass unless another number is given
+            (see `Vocoder.synthesize`).
 
     Raises:
         ValueError: a size is out of range; the message names it.
@@ -55,9 +57,10 @@ class WaveRNN(AutoregressiveVocoder):
         head_channels: int = 256,
         condition_channels: int = 128,
         condition_kernel_size: int = 5,
+        refine: int = 0,
     ) -> None:
         super().__init__(
-            mel_spec, distribution, n_mixtures, condition_channels, condition_kernel_size
+            mel_spec, distribution, n_mixtures, condition_channels, condition_kernel_size, refine
         )
         if min(hidden_size, head_channels) < 1:
             raise ValueError(
