@@ -28,7 +28,8 @@ import torch
 from tqdm import tqdm
 
 from vocoder.atomic import write_atomic
-from vocoder.evaluation.copy_synthesis import caption, evaluate, tables
+from vocoder.evaluation import tables
+from vocoder.evaluation.copy_synthesis import evaluate
 from vocoder.evaluation.results import save_result
 from vocoder.models import load_checkpoint
 
@@ -155,14 +156,10 @@ def model_card(
             lines.append(f"- {label}: {first[key]:.3f} before training, {last[key]:.3f} after it")
     lines += ["", "## Scores", ""]
     for label, result in results.items():
-        total = tables(result)[0]
+        scored = tables.copy_synthesis(result)
         lines += [f"### {label}: {result['about']['corpus']}", ""]
         # A line for each measure: there are more of them than of rows.
-        lines.append("| | " + " | ".join(line[0] for line in total.cells) + " |")
-        lines.append("| --- |" + " ---: |" * len(total.cells))
-        for index, heading in enumerate(total.headings[1:], 1):
-            lines.append(f"| {heading} | " + " | ".join(line[index] for line in total.cells) + " |")
-        lines += ["", caption(result), ""]
+        lines += [scored.tables[0].turned().markdown(), "", scored.caption, ""]
     difference = precision["differences"]["float32"]
     changes = [
         f"{precision['measures'][key]['title']} {row['mean']:+.1g} (95 % interval "

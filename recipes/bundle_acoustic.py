@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from vocoder.atomic import write_atomic
-from vocoder.evaluation.recognition import caption, table
+from vocoder.evaluation import tables
 from vocoder.pretrained import ACOUSTIC_NAME
 from vocoder.text.acoustic import load_checkpoint
 from vocoder.training.acoustic.report import COLUMNS
@@ -76,11 +76,7 @@ def model_card(report: dict[str, Any], heard: dict[str, Any], statement: str) ->
         "### Word error rate",
         "",
     ]
-    headings, cells = table(heard)
-    lines.append("| " + " | ".join(headings) + " |")
-    lines.append("| --- |" + " ---: |" * (len(headings) - 1))
-    lines += ["| " + " | ".join(row) + " |" for row in cells]
-    lines += ["", caption(heard), ""]
+    lines += [tables.recognition(heard).section(), ""]
     return "\n".join(lines)
 
 

@@ -200,7 +200,7 @@ def test_benchmark_prints_json_and_writes_files(
         return [c for c in standard(quick=True) if isinstance(c, systems.GriffinLim)]
 
     monkeypatch.setattr(systems, "standard_systems", only_griffin_lim)
-    monkeypatch.setattr(benchmark, "QUICK", benchmark.Effort(1, 0.05, 0.05, 0.05))
+    monkeypatch.setattr(benchmark, "QUICK", benchmark.Effort(1, 0.05, 0.05))
     files = (tmp_path / "speed.json", tmp_path / "speed.png")
     result = run("benchmark", "--quick", "--json", "-o", files[0], "--plot", files[1])
     assert result.returncode == 0, result.stderr

@@ -237,6 +237,7 @@ def benchmark(
             err=True,
         )
     from vocoder.evaluation import benchmark as speed
+    from vocoder.evaluation import plots, tables
     from vocoder.evaluation.results import save_result
     from vocoder.evaluation.systems import standard_systems
 
@@ -252,11 +253,11 @@ def benchmark(
     if output is not None:
         save_result(result, output)
     if plot is not None:
-        speed.plot(result, plot)
+        plots.benchmark(result, plot)
     if json_output:
         typer.echo(json.dumps(result, indent=1, ensure_ascii=False))
     else:
-        Console().print(speed.render_table(result))
+        Console().print(tables.benchmark(result).render())
 
 
 @app.command()
@@ -304,7 +305,7 @@ def evaluate(
     name = checkpoint or "default"
     if against == name:
         raise ValueError(f"{name} cannot be compared with itself: give --against another model")
-    from vocoder.evaluation import copy_synthesis
+    from vocoder.evaluation import copy_synthesis, plots, tables
     from vocoder.evaluation.results import save_result
 
     models = {name: vocoder.load(checkpoint)}
@@ -328,13 +329,13 @@ def evaluate(
     if output is not None:
         save_result(result, output)
     if table is not None:
-        copy_synthesis.markdown(result, table)
+        tables.copy_synthesis(result).write(table)
     if plot is not None:
-        copy_synthesis.plot(result, plot)
+        plots.copy_synthesis(result, plot)
     if json_output:
         typer.echo(json.dumps(result, indent=1, ensure_ascii=False))
     else:
-        Console().print(copy_synthesis.render(result))
+        Console().print(tables.copy_synthesis(result).render())
 
 
 @app.command()
@@ -377,7 +378,7 @@ def evaluate_speech(
     for path in (output, table):
         if path is not None:
             _refuse_overwriting(path, force)
-    from vocoder.evaluation import recognition
+    from vocoder.evaluation import recognition, tables
     from vocoder.evaluation.results import save_result
 
     with _progress_bar("evaluate") as progress:
@@ -395,11 +396,11 @@ def evaluate_speech(
     if output is not None:
         save_result(result, output)
     if table is not None:
-        recognition.markdown(result, table)
+        tables.recognition(result).write(table)
     if json_output:
         typer.echo(json.dumps(result, indent=1, ensure_ascii=False))
     else:
-        Console().print(recognition.render(result))
+        Console().print(tables.recognition(result).render())
 
 
 @app.command()

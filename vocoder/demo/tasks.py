@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vocoder.audio import MelSpec, read_audio
-from vocoder.evaluation.copy_synthesis import griffin_lim
+from vocoder.evaluation.griffin_lim import griffin_lim
 from vocoder.evaluation.metrics import installed_metrics, measure
 from vocoder.models import Vocoder
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vocoder.atomic import atomic_path, write_atomic
 from vocoder.audio import write_audio
-from vocoder.evaluation.copy_synthesis import griffin_lim
+from vocoder.evaluation.griffin_lim import griffin_lim
 from vocoder.evaluation.results import save_result
 from vocoder.text.acoustic import AcousticModel, Batch
 from vocoder.text.alignment import alignment_posterior
