@@ -12,14 +12,16 @@ import gc
 import math
 import multiprocessing
 import os
+import statistics
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch.utils.benchmark import Measurement, Timer
+from torch.utils.benchmark import Timer
 from torch.utils.benchmark.utils.timer import timer as synchronised_clock
 
 from .results import Progress, Result, device_named, machine_facts
@@ -107,7 +109,7 @@ def run_benchmark(
 
         - name, family, engine, device, threads, dtype, weights: what ran;
         - batch, audio_seconds: the workload;
-        - seconds_median, seconds_spread: median and interquartile range of the timings;
+        - seconds_median, seconds_spread: median and interquartile range of the rounds;
         - samples_per_second: of the whole batch, by the median;
         - times_real_time: seconds of audio, of the whole batch, per second;
         - first_audio_seconds: median time until `Vocoder.stream` gives its first chunk, once the
@@ -159,21 +161,22 @@ def run_benchmark(
             for entry in entries:
                 step(f"{entry.system.name}, round {turn + 1} of {effort.rounds}")
                 entry.measure()
+        achieved: dict[str, dict[str, float]] = {}
+        for (device_type, dtype), product in products.items():
+            gmac = _product_size(device_type) ** 3 / 1e9
+            achieved.setdefault(device_type, {})[dtype] = gmac / product.median
+        rows = [row for entry in entries for row in entry.rows(achieved)]
     finally:
         torch.set_num_threads(threads_before)
     if progress is not None:
         progress(total, total, "done")
-    achieved: dict[str, dict[str, float]] = {}
-    for (device_type, dtype), product in products.items():
-        size = _product_size(device_type)
-        achieved.setdefault(device_type, {})[dtype] = size**3 / 1e9 / product.timings.median
     machine = machine_facts(target) | {
         "load_before": load_before,
         "rounds": effort.rounds,
         "left_out": left_out,
         "matmul_gmac_per_second": achieved,
     }
-    return {"machine": machine, "rows": [row for entry in entries for row in entry.rows(achieved)]}
+    return {"machine": machine, "rows": rows}
 
 
 class _Stopwatch:
@@ -183,18 +186,24 @@ class _Stopwatch:
         names = {"run": run}
         threads = torch.get_num_threads()
         self._timer = Timer("run()", globals=names, timer=clock, num_threads=threads)
-        self._rounds: list[Measurement] = []
+        self._rounds: list[float] = []
 
     def measure(self, longest: float = math.inf) -> None:
         """One round; only the first for a call that takes more than ``longest`` seconds."""
-        if not self._rounds or self.timings.median <= longest:
-            self._rounds.append(self._timer.blocked_autorange(min_run_time=_REPEATED_SECONDS))
+        if not self._rounds or self._rounds[0] <= longest:
+            timings = self._timer.blocked_autorange(min_run_time=_REPEATED_SECONDS)
+            self._rounds.append(timings.median)
 
     @property
-    def timings(self) -> Measurement:
-        """Those of all rounds."""
-        (merged,) = Measurement.merge(self._rounds)
-        return merged
+    def median(self) -> float:
+        """Of the rounds, in seconds."""
+        return statistics.median(self._rounds)
+
+    @property
+    def spread(self) -> float:
+        """Interquartile range of the rounds, in seconds."""
+        lower, upper = np.percentile(self._rounds, [25, 75])
+        return float(upper - lower)
 
 
 def _product_size(device_type: str) -> int:
@@ -215,6 +224,7 @@ class _Cell:
     """A system at a workload."""
 
     job: Job
+    whole: bool  # all audio of the workload
     stopwatch: _Stopwatch
     peak_memory: int | None
 
@@ -242,22 +252,20 @@ class _Entry:
         self.cells: dict[Workload, _Cell] = {}
         for workload in workloads:
             known = [c for w, c in self.cells.items() if w.batch == workload.batch]
-            if system.sequential and known and self._is_short(known[-1].job, workload):
+            if system.sequential and known and not known[-1].whole:
                 # The same samples again, at the same cost each.
                 self.cells[workload] = known[-1]
                 continue
             job = self._fitted(workload, known[-1].job.samples if known else 1, effort, clock)
+            whole = job.samples >= workload.audio_seconds * system.mel_spec.sample_rate
             peak = self._peak_memory(job, blank if effort.memory else None)
-            self.cells[workload] = _Cell(job, _Stopwatch(job.run, clock), peak)
+            self.cells[workload] = _Cell(job, whole, _Stopwatch(job.run, clock), peak)
         first = system.first_audio()
         self.first = None if first is None else _Stopwatch(first, clock)
 
     @property
     def kind(self) -> tuple[str, str]:
         return self.device.type, self.system.dtype
-
-    def _is_short(self, job: Job, workload: Workload) -> bool:
-        return job.samples < workload.audio_seconds * self.system.mel_spec.sample_rate
 
     def _fitted(
         self, workload: Workload, start: int, effort: Effort, clock: Callable[[], float]
@@ -311,11 +319,11 @@ class _Entry:
     def _row(
         self, workload: Workload, cell: _Cell, products: dict[str, dict[str, float]]
     ) -> dict[str, Any]:
-        system, job, timings = self.system, cell.job, cell.stopwatch.timings
+        system, job, stopwatch = self.system, cell.job, cell.stopwatch
         rate = system.mel_spec.sample_rate
         audio = workload.batch * workload.audio_seconds
         measured = job.items * job.samples / rate
-        seconds = audio / measured * timings.median
+        seconds = audio / measured * stopwatch.median
         first = self.first if workload.batch == 1 else None
         achieved = self.macs / 1e9 * audio / seconds
         return {
@@ -328,10 +336,10 @@ class _Entry:
             "batch": workload.batch,
             "audio_seconds": workload.audio_seconds,
             "seconds_median": seconds,
-            "seconds_spread": audio / measured * timings.iqr,
+            "seconds_spread": audio / measured * stopwatch.spread,
             "samples_per_second": audio * rate / seconds,
             "times_real_time": audio / seconds,
-            "first_audio_seconds": seconds if first is None else first.timings.median,
+            "first_audio_seconds": seconds if first is None else first.median,
             "measured_audio_seconds": measured,
             "parameters": system.parameters,
             "gmac_per_audio_second": self.macs / 1e9,

@@ -130,7 +130,9 @@ class PackageModel(System):
         self.name = name
         self.weights = weights
         self.dtype = str(dtype).removeprefix("torch.")
-        self._source = model
+        # The caller's model stays as it is, and a fused one can travel to another process.
+        own = copy.deepcopy(model).fused(dtype) if isinstance(model, Vocoder) else model
+        self._source = own
         self._engine = engine
         if dtype != torch.float32:
             self.devices = ("cpu",)
@@ -143,8 +145,11 @@ class PackageModel(System):
 
     def load(self, device: torch.device) -> None:
         source = self._source
-        own = copy.deepcopy(source) if isinstance(source, Vocoder) else source()
-        self.module = model = own.fused(getattr(torch, self.dtype)).to(device)
+        if isinstance(source, Vocoder):
+            model = source
+        else:
+            model = source().fused(getattr(torch, self.dtype))
+        self.module = model.to(device)
         self.family, self.mel_spec = model.family, model.mel_spec
         if isinstance(model, AutoregressiveVocoder):
             self.sequential = True
