@@ -98,7 +98,9 @@ class Report:
             for index, heading in enumerate(kept.headings):
                 words = index < kept.labels
                 rendered.add_column(
-                    Text(heading), justify="left" if words else "right", no_wrap=words
+                    Text(heading),
+                    justify="left" if words else "right",
+                    no_wrap=words and kept is table,
                 )
             for line in kept.cells:
                 rendered.add_row(*map(Text, line))
