@@ -105,8 +105,7 @@ class FusedConv1x1(Bijection):
         super().__init__()
         self.channels = trained.channels
         with torch.no_grad():
-            # A parameter still, so that counts of parameters stay the same.
-            self.weight = nn.Parameter(trained.weight.detach().clone(), requires_grad=False)
+            self.register_buffer("weight", trained.weight.detach().clone())
             self.register_buffer("inverse_weight", trained.inverse_matrix(), persistent=False)
             self.register_buffer("log_abs_det", trained.log_abs_det(), persistent=False)
 
