@@ -1,8 +1,10 @@
 # Everything goes into the virtual environment .venv; the Python that makes it stays as it is.
-# Variables: PYTHON=path names the Python to make it from, VENV=folder puts it elsewhere.
+# Variables: PYTHON=path names the Python to make it from, VENV=folder puts it elsewhere,
+# WORKERS=n is the number of processes that run the tests.
 
 VENV ?= .venv
 BIN := $(VENV)/bin
+WORKERS ?= 2
 RECIPE := recipes/ljspeech
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3)
 
@@ -22,7 +24,7 @@ demo: $(VENV)/.installed-demo ## install and start the demo page; ARGS="--checkp
 	$(BIN)/vocoder demo $(ARGS)
 
 test: $(VENV)/.installed-dev ## install and run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: $(VENV)/.installed-dev ## check style and types
 	$(BIN)/ruff check .

@@ -48,7 +48,7 @@ fi
 
 echo "-- go on by the same command"
 "${train[@]}" </dev/null 2>&1 | tee "$work/second.log"
-grep -q "going on from .*last.ckpt" "$work/second.log" || fail "the second run started anew"
+grep -q "resuming from .*last.ckpt" "$work/second.log" || fail "the second run started anew"
 [ -e "$run/report.md" ] || fail "no report was written"
 
 echo "-- make sound from the checkpoint just written"

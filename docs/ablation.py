@@ -1,31 +1,26 @@
-"""Writes the tables and the picture of a study of variants from ablation/<study>.json.
+"""Tables of studies of variants, in Markdown.
 
-    python docs/ablation.py frames [--folder docs]
+    python docs/ablation.py runs/ablation/flow/result.json     prints the table of a study
 
-recipes/ljspeech/ablation/run.py measures, writes that file and calls this. ablation.md is made if
-it is not there; of one that is, only what stands between the markers changes, and tables.py does
-that too.
+recipes/ljspeech/ablation/run.py measures. The results in docs/ablation are shown by ablation.md,
+into which tables.py writes these tables.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import filling
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from vocoder.atomic import write_atomic
 from vocoder.evaluation import METRICS
-from vocoder.evaluation.copy_synthesis import estimate
+from vocoder.evaluation.estimates import estimate
 
-DOCS = Path(__file__).parent
 BASE = "base"
 QUALITY = ("log_likelihood", "stoi", "pesq", "log_mel_distance")
 TITLES = {
@@ -33,31 +28,6 @@ TITLES = {
     **{name: METRICS[name].title for name in QUALITY[1:]},
 }
 DECIMALS = {"log_likelihood": 3, "stoi": 3, "pesq": 2, "log_mel_distance": 3}
-TONES = (
-    " Tone excess: how far tones at multiples of half the frame rate stand out of the mean "
-    "spectrum of all test utterances."
-)
-PAGE = """# What was tried: variants of the flow
-
-Every variant is a file of [recipes/ljspeech/ablation](../recipes/ljspeech/ablation) that states its
-difference from the base of its study. All of a study were trained for the same time on the same
-speech and are judged by copy synthesis of the same held-out test utterances.
-
-<!-- {study}:begin -->
-<!-- {study}:end -->
-
-![quality against cost](ablation/{study}.png)
-
-## The spectral term: its price in nats and what it buys
-
-<!-- {study}-objective:begin -->
-<!-- {study}-objective:end -->
-
-## Temperature, and temperature by band, of the base
-
-<!-- {study}-temperature:begin -->
-<!-- {study}-temperature:end -->
-"""
 
 
 def mean(row: Mapping[str, Any], measure: str) -> float | None:
@@ -94,9 +64,8 @@ def ablation_table(result: Mapping[str, Any]) -> str:
     base = base_of(runs)
     shown = measured(runs)
     headings = ["variant", "change", "parameters", "GMAC/s", "steps", "audio seen"]
-    headings += [f"{TITLES[name]}" for name in shown]
-    # The first study was made before this was measured.
-    tones = any("tone_excess_db" in run for run in runs)
+    headings += [TITLES[name] for name in shown]
+    tones = any(run.get("tone_excess_db") is not None for run in runs)  # not in the first study
     headings += ["tone excess"] * tones + ["× real time", "look-ahead"]
     lines = []
     for run in runs:
@@ -112,75 +81,39 @@ def ablation_table(result: Mapping[str, Any]) -> str:
     for failure in result["failures"]:
         blank = [""] * (len(headings) - 3)
         lines.append([name_of(failure), f"failed: {failure['message']}", *blank, ""])
-    return markdown(headings, lines, 2) + "\n\n" + caption(runs)
+    return (
+        filling.markdown(headings, lines, [0, 1])
+        + "\n\n"
+        + (caption(runs) if runs else "none finished")
+    )
 
 
 def caption(runs: Sequence[Mapping[str, Any]]) -> str:
     """What the figures of the table are and were measured on."""
     first = runs[0]
-    settings, facts = first["settings"], first["facts"]
-    shares = [run["processor_seconds"] / run["wall_seconds"] for run in runs]
-    commits = sorted({run["facts"].get("commit", "unknown") for run in runs})
+    facts, minutes = first["facts"], first["settings"].get("minutes")
+    budget = f", {minutes:g} minutes of processor time each" if minutes else ""
     return (
-        f"{facts['data']}. {facts['hardware']}; {settings['minutes']:g} minutes of processor time "
-        f"for each, validation included ({min(shares):.0%} to {max(shares):.0%} of the time by the "
-        f"clock), {facts['precision']}; commit {', '.join(commits)}. Copy synthesis of "
-        f"{len(first['test'])} test utterances at temperature {first['temperature']:g}; in "
-        "brackets the mean paired difference from the base with its 95 % interval over "
-        "utterances. That leaves the chance of training aside: for it compare seed-1 with base. "
-        "Log-likelihood in nats per sample of 16-bit audio in [-1, 1], dequantised; GMAC/s: 1e9 "
-        "multiply-accumulates per second of audio; × real time: on one core, beside whatever else "
-        "it was doing; look-ahead in mel frames."
-        + (TONES if any("tone_excess_db" in run for run in runs) else "")
+        f"{facts['data']}. {facts['hardware']}, {facts['precision']}{budget}, validation included. "
+        f"Copy synthesis of {len(first['test'])} test utterances at temperature "
+        f"{first['temperature']:g}; in brackets the mean paired difference from the base and its "
+        "95 % interval over utterances, which leaves out the chance of training (compare seed-1 "
+        "with base). Log-likelihood in nats per sample; GMAC/s: 1e9 multiply-accumulates per "
+        "second of audio; × real time: on one core; look-ahead in mel frames."
     )
-
-
-def objective_table(result: Mapping[str, Any]) -> str:
-    """What each weight of the spectral term costs in likelihood, and what it buys."""
-    runs = [
-        run
-        for run in result["runs"]
-        if set(run["difference"]) <= {"objective.class_path", "objective.init_args.weight"}
-    ]
-    likelihood = next((run for run in runs if spectral_weight(run) == 0), None)
-    if likelihood is None:
-        return "Not measured yet: it needs the variant `likelihood`."
-    shown = measured(runs)
-    headings = ["spectral weight", "steps", "price, nats per sample"]
-    headings += [TITLES[name] for name in shown]
-    lines = []
-    for run in sorted(runs, key=spectral_weight):
-        price = estimate([-value for value in paired(run, likelihood, "log_likelihood")])
-        text = "" if run is likelihood else interval(price, 3, "")
-        cells = [f"{spectral_weight(run):g}", f"{run['steps']:,}", text]
-        for name in shown:
-            other = None if name == "log_likelihood" else likelihood  # the price says it
-            cells.append(with_difference(run, other, name))
-        lines.append(cells)
-    return markdown(headings, lines, 0)
-
-
-def spectral_weight(run: Mapping[str, Any]) -> float:
-    """Of the spectral term; 0 for likelihood alone."""
-    arguments = run["objective"].get("init_args") or {}
-    return float(arguments.get("weight", 0))
 
 
 def temperature_table(result: Mapping[str, Any]) -> str:
-    """The base at several temperatures, and with factors by band."""
+    """The base at several temperatures, some of them with factors by band."""
     rows = result["temperatures"]
-    if not rows:
-        return "Not measured yet."
     shown = [name for name in measured(rows) if name != "log_likelihood"]
     lines = []
     for row in rows:
-        curve = row["band_temperature"]
-        factors = "1" if curve is None else " → ".join(f"{factor:g}" for factor in curve)
+        factors = " → ".join(f"{factor:g}" for factor in row["band_temperature"] or [1])
         cells = [f"{row['temperature']:g}", factors]
         lines.append([*cells, *(with_difference(row, None, name) for name in shown)])
-    return markdown(
-        ["temperature", "factor, low to high bands", *(TITLES[n] for n in shown)], lines, 0
-    )
+    headings = ["temperature", "factor, low to high bands", *(TITLES[name] for name in shown)]
+    return filling.markdown(headings, lines, [])
 
 
 def measured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -210,89 +143,43 @@ def interval(found: Mapping[str, Any], decimals: int, sign: str) -> str:
 
 
 def name_of(run: Mapping[str, Any]) -> str:
-    """A variant's name, with a link to its file."""
-    folder = f"../recipes/ljspeech/ablation/{run['settings']['study']}"
-    if run["name"] == BASE:
-        return f"**[{BASE}]({folder}/study.yaml)**"
-    return f"[{run['name']}]({folder}/{run['name']}.yaml)"
+    """A variant's name, the base's in bold."""
+    return f"**{BASE}**" if run["name"] == BASE else str(run["name"])
 
 
 def change(run: Mapping[str, Any]) -> str:
     """What a variant changes, in the words of its options."""
     parts = []
     for key, value in run["difference"].items():
-        option = key.rpartition(".")[2]
-        if option == "class_path":
-            parts.append(value.rpartition(".")[2])
-        else:
-            words = ", ".join(map(str, value)) if isinstance(value, list) else value
-            parts.append(f"{option} {words}")
+        _, _, option = key.rpartition(".")
+        parts.append(plain(value) if option == "class_path" else f"{option} {plain(value)}")
     return "; ".join(parts)
 
 
-def markdown(headings: Sequence[str], lines: Sequence[Sequence[str]], text_columns: int) -> str:
-    """A Markdown table whose first columns are text and the others numbers."""
-    rule = ["---" if index < text_columns else "---:" for index in range(len(headings))]
-    rows = ([cell.replace("|", "\\|") for cell in line] for line in [headings, rule, *lines])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
-def picture(result: Mapping[str, Any]) -> bytes:
-    """A PNG: every measure against cost, and below it the paired differences from the base."""
-    runs = ordered(result)
-    base = base_of(runs)
-    shown = measured(runs)
-    below = 0.8 + 0.24 * len(runs)
-    figure = Figure(figsize=(3.4 * len(shown) + 1.4, 3.4 + below), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(2, len(shown), squeeze=False, height_ratios=[3.4, below])
-    for column, name in enumerate(shown):
-        cost, differences = panels[:, column]
-        for index, run in enumerate(runs):
-            style = {"color": f"C{index % 10}", "marker": "osD^v<>PX"[index // 10 % 9]}
-            if run is base:
-                style = {"color": "black", "marker": "*", "markersize": 13}
-            cost.plot(run["gmac_per_audio_second"], mean(run, name), linestyle="", **style)
-            if base is None or (found := estimate(paired(run, base, name)))["mean"] is None:
-                continue
-            half = 0 if found["upper"] is None else found["upper"] - found["mean"]
-            differences.errorbar(found["mean"], -index, xerr=half, linestyle="", **style)
-        better = "lower" if name == "log_mel_distance" else "higher"
-        cost.set_title(f"{TITLES[name]} ({better} is better)", fontsize="medium")
-        cost.set_xlabel("GMAC per second of audio")
-        cost.margins(0.12)
-        differences.axvline(0, color="0.6", linewidth=0.8)
-        differences.set_xlabel("difference from the base, 95 %")
-        differences.set_yticks(range(0, -len(runs), -1), [run["name"] for run in runs])
-        differences.set_ylim(0.7 - len(runs), 0.7)
-        if column:
-            differences.tick_params(labelleft=False)
-        for axes in (cost, differences):
-            axes.locator_params(axis="x", nbins=5)
-            axes.grid(color="0.92")
-            axes.set_axisbelow(True)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110)
-    return content.getvalue()
+def plain(value: Any) -> str:
+    """A value of an option: classes by their names, with their arguments in brackets."""
+    if isinstance(value, list):
+        return ", ".join(map(plain, value))
+    if isinstance(value, dict):
+        arguments = ", ".join(f"{k} {plain(v)}" for k, v in value.get("init_args", {}).items())
+        return plain(value["class_path"]) + (f" ({arguments})" if arguments else "")
+    return value.rpartition(".")[2] if isinstance(value, str) else str(value)
 
 
 def tables(study: str) -> filling.Tables:
-    """The tables of a study, whose files are found from the folder of the documents."""
-    made = {"": ablation_table, "-objective": objective_table, "-temperature": temperature_table}
-    return {f"{study}{ending}": (f"ablation/{study}.json", make) for ending, make in made.items()}
+    """The tables of a study in docs/ablation, by the names of their markers."""
+    makers = {"": ablation_table, "-temperature": temperature_table}
+    return {f"{study}{end}": (f"docs/ablation/{study}.json", make) for end, make in makers.items()}
 
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description="Write the tables of a study of variants.")
-    parser.add_argument("study", help="whose ablation/<study>.json is in the folder")
-    parser.add_argument("--folder", type=Path, default=DOCS, help="of ablation.md and ablation/")
-    given = parser.parse_args()
-    page, study = given.folder / "ablation.md", given.study
-    text = page.read_text(encoding="utf-8") if page.exists() else PAGE.format(study=study)
-    write_atomic(page, filling.filled(text, tables(study), given.folder).encode())
-    result = json.loads((given.folder / "ablation" / f"{study}.json").read_text(encoding="utf-8"))
-    write_atomic(given.folder / "ablation" / f"{study}.png", picture(result))
+    parser = argparse.ArgumentParser(description="Print the table of a study of variants.")
+    parser.add_argument(
+        "result", type=Path, help="JSON that recipes/ljspeech/ablation/run.py wrote"
+    )
+    result = json.loads(parser.parse_args().result.read_text(encoding="utf-8"))
+    sys.stdout.write(ablation_table(result) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,28 @@
-"""Fills the tables between the markers of a document. tables.py and ablation.py say with what."""
+"""Markdown tables, and the markers in documents between which they stand."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import textwrap
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# Marker -> the file of the measurement, and what makes Markdown of it.
+WIDTH = 120
+
+# Marker -> the file of the measurement, and the function that turns it into Markdown.
 Tables = Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]]
 
 
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], text: Collection[int]) -> str:
+    """A Markdown table; the columns whose numbers are in `text` hold text, the others figures."""
+    rule = ["---" if index in text else "---:" for index in range(len(headings))]
+    lines = ([cell.replace("|", "\\|") for cell in row] for row in [headings, rule, *rows])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def filled(text: str, tables: Tables, root: Path) -> str:
-    """A document with the tables between its markers made anew from the files under `root`.
+    """A document with the text between its markers regenerated from the files under `root`.
 
     Raises:
         ValueError: a marker without its other half, or a table without its measurement.
@@ -29,5 +39,13 @@ def filled(text: str, tables: Tables, root: Path) -> str:
         if not (root / file).is_file():
             raise ValueError(f"the table {name} has no measurement: there is no file {file}")
         result = json.loads((root / file).read_text(encoding="utf-8"))
-        text = f"{before}{begin}\n{make(result)}\n{end}{rest.split(end)[1]}"
+        text = f"{before}{begin}\n{_wrapped(make(result))}\n{end}{rest.split(end)[1]}"
     return text
+
+
+def _wrapped(text: str) -> str:
+    """The same with its prose, but not its tables, in lines of at most `WIDTH` characters."""
+    return "\n".join(
+        line if line.startswith("|") else textwrap.fill(line, WIDTH, break_on_hyphens=False)
+        for line in text.splitlines()
+    )

@@ -1,7 +1,7 @@
-"""Writes what was measured into the documents, so that no figure is typed in by hand.
+"""Writes measured figures into the documents, so that none is typed by hand.
 
-    python docs/tables.py           writes the tables anew
-    python docs/tables.py --check   says whether they are up to date, and changes nothing
+    python docs/tables.py           writes the tables
+    python docs/tables.py --check   reports documents that are out of date, and changes nothing
 
 A table stands between two comments, <!-- benchmark:begin --> and <!-- benchmark:end -->, and comes
 from docs/benchmark.json, which `vocoder benchmark` writes; the others likewise, see TABLES.
@@ -22,6 +22,8 @@ from vocoder.atomic import write_atomic
 from vocoder.evaluation import tables as reports
 
 ROOT = Path(__file__).parents[1]
+FLOW = "MDCT flow"
+PUBLISHED = "WaveGlow, published"
 
 
 def benchmark_table(result: Mapping[str, Any]) -> str:
@@ -33,24 +35,24 @@ def runs_table(group: str) -> Callable[[Mapping[str, Any]], str]:
     """What makes Markdown of one group of docs/runs.json."""
 
     def make(groups: Mapping[str, Any]) -> str:
-        rows = groups[group]
-        names = list(dict.fromkeys(name for row in rows for name in _means(row["test"])))
-        headings = ["model", "parameters", "minutes", "audio seen", "log-likelihood"]
-        lines = [[*headings, "log-mel distance", *names], ["---", *["---:"] * (5 + len(names))]]
-        for row in rows:
-            means = _means(row["test"])
+        runs = groups[group]
+        names = list(dict.fromkeys(name for row in runs for name in _means(row["test"])))
+        rows = []
+        for run in runs:
+            means = _means(run["test"])
             cells = [
-                row["family"],
-                f"{row['parameters'] / 1e6:.1f}M",
-                f"{row['train_seconds'] / 60:.0f}",
-                f"{row['audio_seconds']:,.0f} s",
-                _change(row["log_likelihood"]),
-                _change(row["mel_distance"]),
+                run["family"],
+                f"{run['parameters'] / 1e6:.1f}M",
+                f"{run['train_seconds'] / 60:.0f}",
+                f"{run['audio_seconds']:,.0f} s",
+                _change(run["log_likelihood"]),
+                _change(run["mel_distance"]),
             ]
-            lines.append([*cells, *(f"{means[n]:.2f}" if n in means else "" for n in names)])
-        text = ["| " + " | ".join(line) + " |" for line in lines]
-        facts = [f"{rows[0]['data']}; {rows[0]['hardware']}; seed {rows[0]['seed']}."]
-        return "\n".join([*text, "", *facts])
+            rows.append([*cells, *(f"{means[n]:.2f}" if n in means else "" for n in names)])
+        headings = ["model", "parameters", "minutes", "audio seen", "log-likelihood"]
+        facts = f"{runs[0]['data']}; {runs[0]['hardware']}; seed {runs[0]['seed']}."
+        table = filling.markdown([*headings, "log-mel distance", *names], rows, [0])
+        return f"{table}\n\n{facts}"
 
     return make
 
@@ -60,14 +62,14 @@ def _change(pair: list[float | None]) -> str:
 
 
 def _means(test: list[dict[str, Any]]) -> dict[str, float]:
-    """The mean over the test utterances of what the columns of the validation do not show."""
+    """Means over the test utterances of the measures that validation does not take."""
     shown = ("STOI", "PESQ")
     values = {name: [row[name] for row in test if row.get(name) is not None] for name in shown}
     return {name: sum(found) / len(found) for name, found in values.items() if found}
 
 
 def scores_table(totals: Mapping[str, Any]) -> str:
-    """docs/scores.json, the scores of the bundled weights, as Markdown."""
+    """docs/scores.json, the scores of the bundled weights."""
     shown = ("pesq", "stoi", "mcd", "log_mel_distance", "f0_rmse", "voicing_f1")
     shown += ("dnsmos", "tone_excess", "log_likelihood")
     measures: dict[str, Any] = {}
@@ -75,17 +77,16 @@ def scores_table(totals: Mapping[str, Any]) -> str:
         for result in labels.values():
             measures |= result["measures"]
     shown = tuple(name for name in shown if name in measures)
-    headings = ["weights", "held-out speech", ""]
-    headings += [_heading(measures[name]) for name in shown]
-    lines = [headings, ["---", "---", "---", *["---:"] * len(shown)]]
+    rows = []
     for name, labels in sorted(totals.items()):
         for label, result in labels.items():
             speech = f"{label}, {result['recordings']} recordings"
-            for row_name, row in result["rows"].items():
+            for system, row in result["rows"].items():
                 cells = [_mean(row.get(measure)) for measure in shown]
-                who = f"**{row_name}**" if row_name == name else row_name
-                lines.append([f"`{name}`", speech, who, *cells])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+                title = f"**{system}**" if system == name else system
+                rows.append([f"`{name}`", speech, title, *cells])
+    headings = ["weights", "held-out speech", "", *(_heading(measures[name]) for name in shown)]
+    return filling.markdown(headings, rows, [0, 1, 2])
 
 
 def speech_table(result: Mapping[str, Any]) -> str:
@@ -94,35 +95,57 @@ def speech_table(result: Mapping[str, Any]) -> str:
 
 
 def samples_table(groups: Mapping[str, Any]) -> str:
-    """docs/samples.json as Markdown: links to the sound, with the scores of each."""
+    """docs/samples.json: links to the sound, with the scores of each."""
     shown = {"pesq": "PESQ ↑", "stoi": "STOI ↑", "log_mel_distance": "log-mel distance, nats ↓"}
-    lines = [["sample", "sound", *shown.values()], ["---", "---", *["---:"] * len(shown)]]
+    rows = []
     for name, group in groups.items():
         for row in group["rows"]:
             scores = row.get("scores", {})
             cells = [f"{scores[key]:.2f}" if scores.get(key) is not None else "" for key in shown]
-            lines.append([name, f"[{row['name']}](docs/samples/{row['file']})", *cells])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+            rows.append([name, f"[{row['name']}](samples/{row['file']})", *cells])
+    return filling.markdown(["sample", "sound", *shown.values()], rows, [0, 1])
+
+
+def standing_table(totals: Mapping[str, Any]) -> str:
+    """Where the default stands: three rows of docs/scores.json, with a sample of each to hear."""
+    shown = ("pesq", "stoi", "log_mel_distance", "times_real_time")
+    (label, result), *_ = totals["default"].items()
+    rows = []
+    for name, row in result["rows"].items():
+        title = f"{FLOW} (`{name}`)" if name in result["about"]["models"] else name
+        sound = f"[{title}](docs/samples/english.{name.lower()}.flac)"
+        rows.append([sound, *(_mean(row.get(measure)) for measure in shown)])
+    about = result["about"]
+    headings = ["listen", *(_heading(result["measures"][measure]) for measure in shown)]
+    return "\n".join(
+        [
+            filling.markdown(headings, rows, [0]),
+            "",
+            f"Means over {result['recordings']} held-out recordings ({label.replace('-', ' ')}); "
+            f"± is half a 95 % interval. Speed: {about['threads']} thread, "
+            f"{about['machine']['cpu']}.",
+        ]
+    )
 
 
 def curve_table(groups: Mapping[str, Any]) -> str:
-    """docs/curve.json as Markdown, a table for each run."""
+    """docs/curve.json, a table for each run."""
     shown = ("log_likelihood", "log_mel_distance", "stoi", "pesq")
     blocks = []
     for name, group in groups.items():
         headings = ["minutes", "steps", "audio seen"]
         headings += [_heading(group["measures"][measure]) for measure in shown]
-        lines = [headings, ["---:"] * len(headings)]
+        rows = []
         for point in group["points"]:
             minutes = f"{point['minutes']:.0f}" + (" (end)" if point.get("finished") else "")
-            sound = f"[{minutes}](docs/samples/{point['audio']})"
+            sound = f"[{minutes}](samples/{point['audio']})"
             cells = [sound, f"{point['steps']:,}", f"{point['audio_seconds']:,.0f} s"]
-            lines.append([*cells, *(_mean(point[measure]) for measure in shown)])
+            rows.append([*cells, *(_mean(point[measure]) for measure in shown)])
         reference = [_mean(group["reference"][measure]) for measure in shown]
-        lines.append(["Griffin-Lim", "", "", *reference])
+        rows.append(["Griffin-Lim", "", "", *reference])
         facts = group["facts"]
         where = f"{facts['hardware']}, {facts.get('precision', '')}".removesuffix(", ")
-        blocks.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+        blocks.append(filling.markdown(headings, rows, []))
         blocks.append(
             f"{name}: {facts['data']}. Measured on {len(group['recordings'])} test recordings. "
             f"{where}, seed {facts['seed']}."
@@ -147,73 +170,81 @@ def _mean(estimate: Mapping[str, Any] | None) -> str:
 
 
 def engines_table(result: Mapping[str, Any]) -> str:
-    """docs/benchmark.json as Markdown: which engine of the default flow is fastest where."""
-    rows = result["rows"]
+    """docs/benchmark.json: which engine of the default flow is fastest where."""
+    measured = result["rows"]
     headings = ["audio at once", "fastest in float32", "× real time", "fastest in any type"]
     headings += ["× real time", "over Vocos, float32", "any type", "over published WaveGlow"]
-    lines = [headings, ["---", "---", "---:", "---", *["---:"] * 4]]
-    for batch, seconds in dict.fromkeys((row["batch"], row["audio_seconds"]) for row in rows):
+    rows = []
+    for batch, seconds in dict.fromkeys((row["batch"], row["audio_seconds"]) for row in measured):
         here = {
             row["name"]: row
-            for row in rows
+            for row in measured
             if (row["batch"], row["audio_seconds"]) == (batch, seconds)
         }
-        own = [row for name, row in here.items() if name.startswith("MDCT flow")]
+        own = [row for name, row in here.items() if name.startswith(FLOW)]
         if not own:
             continue
         best = max(own, key=_speed)
         exact = max((row for row in own if row["dtype"] == "float32"), key=_speed)
-        rivals = [here.get("Vocos"), here.get("WaveGlow, published")]
-        vocos, published = ({} if row is None else row for row in rivals)
-        lines.append(
+        vocos, published = here.get("Vocos"), here.get(PUBLISHED)
+        rows.append(
             [
                 f"{seconds:g} s" if batch == 1 else f"{batch} × {seconds:g} s",
-                exact["name"].removeprefix("MDCT flow").strip(", ") or "PyTorch",
+                _engine(exact),
                 f"{_speed(exact):.0f}",
-                best["name"].removeprefix("MDCT flow").strip(", ") or "PyTorch",
+                _engine(best),
                 f"{_speed(best):.0f}",
                 f"{_speed(exact) / _speed(vocos):.1f}" if vocos else "",
                 f"{_speed(best) / _speed(vocos):.1f}" if vocos else "",
                 f"{_speed(exact) / _speed(published):.0f}" if published else "",
             ]
         )
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return filling.markdown(headings, rows, [0, 1, 3])
 
 
 def _speed(row: Mapping[str, Any]) -> float:
     return float(row["times_real_time"])
 
 
+def _engine(row: Mapping[str, Any]) -> str:
+    return str(row["name"]).removeprefix(FLOW).strip(", ") or "PyTorch"
+
+
+def cost_sentence(result: Mapping[str, Any]) -> str:
+    """What a second of speech costs, from docs/benchmark.json."""
+    costs = {row["name"]: row["gmac_per_audio_second"] for row in result["rows"]}
+    return (
+        f"A second of speech costs the default flow {costs[FLOW]:.2f} billion "
+        f"multiply-accumulates, and the published WaveGlow {costs[PUBLISHED]:.0f} billion."
+    )
+
+
 def streaming_table(result: Mapping[str, Any]) -> str:
-    """docs/streaming.json as Markdown."""
+    """docs/streaming.json."""
     headings = ["flow", "look-ahead", "computing to the first audio", "streamed", "memory at most"]
     headings += ["after the first minute", "before the first chunk", "× real time"]
-    lines = [headings, ["---", *["---:"] * 7]]
+    rows = []
     for row in result["rows"]:
         ahead = f"{row['look_ahead_frames']} frames, {1000 * row['look_ahead_seconds']:.0f} ms"
         memory = ("megabytes", "megabytes_after_a_minute", "megabytes_before")
         cells = [row["name"], ahead, f"{1000 * row['first_audio_seconds']:.0f} ms"]
         cells += [f"{row['minutes']:.0f} min", *(f"{row[key]:.0f} MB" for key in memory)]
-        lines.append([*cells, f"{row['times_real_time']:.0f}"])
+        rows.append([*cells, f"{row['times_real_time']:.0f}"])
     first, machine = result["rows"][0], result["machine"]
-    return "\n".join(
-        [
-            *("| " + " | ".join(line) + " |" for line in lines),
-            "",
-            f"Memory of the whole process, PyTorch included. {first['chunk_frames']} frames "
-            f"at once, {first['threads']} thread, × real time in processor time. {machine['cpu']}, "
-            f"PyTorch {machine['torch']}, {machine['date']}.",
-        ]
+    return (
+        f"{filling.markdown(headings, rows, [0])}\n\n"
+        f"Memory of the whole process, PyTorch included. {first['chunk_frames']} frames "
+        f"at once, {first['threads']} thread, × real time in processor time. {machine['cpu']}, "
+        f"PyTorch {machine['torch']}, {machine['date']}."
     )
 
 
 def tones_table(groups: Mapping[str, Any]) -> str:
-    """docs/tones.json as Markdown, a table for each group."""
+    """docs/tones.json, a table for each group."""
+    headings = ["temperature", "denoiser", "STOI ↑", "PESQ ↑", "log-mel distance, nats ↓"]
     blocks = []
     for name, group in groups.items():
-        headings = ["temperature", "denoiser", "STOI ↑", "PESQ ↑", "log-mel distance, nats ↓"]
-        lines = [[*headings, "tone excess, dB"], ["---:"] * 6]
-        lines += [
+        rows = [
             [
                 f"{row['temperature']:g}",
                 f"{row['strength']:g}" if row["strength"] else "–",
@@ -224,7 +255,7 @@ def tones_table(groups: Mapping[str, Any]) -> str:
             ]
             for row in group["rows"]
         ]
-        blocks.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+        blocks.append(filling.markdown([*headings, "tone excess, dB"], rows, []))
         blocks.append(
             f"{name}, in {group['dtype']}: {group['recordings']} recordings, "
             f"{group['seconds']:.0f} s. Tone excess at multiples of {group['spacing']:g} Hz; "
@@ -233,25 +264,26 @@ def tones_table(groups: Mapping[str, Any]) -> str:
     return "\n\n".join(blocks)
 
 
-# Weights of the spectral term, and temperatures, were measured in the first study.
-STUDIES = {**ablation.tables("bands"), "frames": ablation.tables("frames")["frames"]}
 TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
-    **{name: (f"docs/{file}", make) for name, (file, make) in STUDIES.items()},
-    "benchmark": ("docs/benchmark.json", benchmark_table),
-    "engines": ("docs/benchmark.json", engines_table),
-    "streaming": ("docs/streaming.json", streaming_table),
-    "tones": ("docs/tones.json", tones_table),
+    **ablation.tables("bands"),
+    "frames": ablation.tables("frames")["frames"],  # temperatures were varied in "bands" alone
+    "standing": ("docs/scores.json", standing_table),
+    "scores": ("docs/scores.json", scores_table),
+    "samples": ("docs/samples.json", samples_table),
     "curve": ("docs/curve.json", curve_table),
     "likelihood": ("docs/runs.json", runs_table("likelihood")),
     "sample": ("docs/runs.json", runs_table("sample")),
-    "samples": ("docs/samples.json", samples_table),
-    "scores": ("docs/scores.json", scores_table),
     "speech": ("docs/scores/acoustic.speech.json", speech_table),
+    "tones": ("docs/tones.json", tones_table),
+    "benchmark": ("docs/benchmark.json", benchmark_table),
+    "cost": ("docs/benchmark.json", cost_sentence),
+    "engines": ("docs/benchmark.json", engines_table),
+    "streaming": ("docs/streaming.json", streaming_table),
 }
 
 
 def filled(text: str, root: Path = ROOT) -> str:
-    """A document with its tables made anew; see `filling.filled`."""
+    """A document with its tables regenerated; see `filling.filled`."""
     return filling.filled(text, TABLES, root)
 
 

@@ -1,16 +1,28 @@
-"""Puts a finished training run into the package: weights, model card, the scores behind it.
+"""Puts a finished training run into the package: weights in half precision, config and model card.
 
-    python recipes/bundle.py runs/several-voices default \\
+A vocoder:
+
+    python recipes/bundle.py vocoder runs/several-voices default \\
         --statement recipes/synthetic-english/statement.md \\
         --evaluate voices-heard=data/synthetic-english \\
         --evaluate voice-unheard=data/synthetic-english-unseen/wavs
 
-writes `vocoder/weights/default` (weights in half precision, config, MODEL_CARD.md) and the scores
-as `docs/scores/default.LABEL.json`, their totals in `docs/scores.json`. What halving the precision
-costs is measured on the first corpus, against the weights as they were trained. Every figure of the
-card comes from those files or from the report of the run; the statement is prose about the data,
-its licences and what to expect. Of a corpus the test utterances are taken, of a folder without
-metadata.csv all recordings.
+writes `vocoder/weights/default`, the scores to `docs/scores/default.LABEL.json` and their totals to
+`docs/scores.json`. Of a corpus the test utterances are scored, of a folder without metadata.csv all
+recordings. The cost of half precision is measured on the first corpus, against the weights as
+trained.
+
+The acoustic model:
+
+    vocoder evaluate-speech data/synthetic-english --prefix joe- --acoustic runs/acoustic/model \\
+        -o docs/scores/acoustic.speech.json
+    python recipes/bundle.py acoustic runs/acoustic docs/scores/acoustic.speech.json \\
+        --statement recipes/synthetic-english/acoustic.md
+
+writes `vocoder/weights/acoustic`.
+
+Every figure in a card comes from those scores or from the report of the run. The statement is prose
+about the data, its licences and what to expect.
 """
 
 from __future__ import annotations
@@ -20,103 +32,82 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
+from rich.console import Console
+from rich.progress import Progress
 
 from vocoder.atomic import write_atomic
 from vocoder.evaluation import tables
 from vocoder.evaluation.copy_synthesis import evaluate
 from vocoder.evaluation.results import save_result
 from vocoder.models import load_checkpoint
+from vocoder.pretrained import ACOUSTIC_NAME
+from vocoder.text import acoustic
+from vocoder.training.acoustic.report import COLUMNS
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT / "vocoder" / "weights"
 SCORES = ROOT / "docs" / "scores"
 TOTALS = ROOT / "docs" / "scores.json"
 
-# What half precision could harm, without the slow measures of pitch.
+# Measures that half precision could harm, without the slow ones of pitch.
 PRECISION_MEASURES = ("log_likelihood", "log_mel_distance", "stoi", "pesq")
 PRECISION_RECORDINGS = 8
 
+CARD_WIDTH = 120
 
-def measured(
-    label: str, models: dict[str, Any], folder: Path, temperature: float, **options: Any
-) -> Any:
-    """`evaluate` with a progress bar, the corpus named by its folder alone."""
-    with tqdm(unit="steps", desc=label, disable=None) as bar:
-
-        def progress(done: int, total: int, what: str) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        result = evaluate(
-            models, folder, progress=progress, temperature=temperature, device="cpu", **options
-        )
-    inside = folder.name == "wavs"  # all of a corpus, not its test utterances alone
-    result["about"]["corpus"] = folder.parent.name if inside else folder.name
-    return result
+# -- a vocoder ---------------------------------------------------------------------------------
 
 
-def scores(file: Path, reuse: bool, measure: Callable[[], Any]) -> Any:
-    """What is in the file already, if that is wanted; else what is measured now, and kept there."""
-    if reuse and file.is_file():
-        return json.loads(file.read_text(encoding="utf-8"))
-    result = measure()
-    save_result(result, file)
-    return result
-
-
-def bundle(
+def bundle_vocoder(
     run: Path,
     name: str,
     statement: Path,
     corpora: dict[str, Path],
-    temperature: float,
-    limit: int | None,
-    reuse: bool,
-    notice: Path | None,
+    temperature: float | None = None,
+    limit: int | None = None,
+    reuse: bool = False,
+    notice: Path | None = None,
 ) -> Path:
     """Write weights, scores and card; returns the folder of the weights.
 
-    With `reuse`, scores that are there already are taken for those of this run.
+    With `reuse`, scores that exist are taken to be those of this run.
 
     Raises:
         ValueError: the run is not finished, or a corpus cannot be evaluated.
     """
-    if not (run / "report.json").is_file():
-        raise ValueError(f"{run} holds no finished run: it has no report.json")
-    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    report = read_report(run)
     trained = load_checkpoint(run / "model").fused()
-    folder = WEIGHTS / name
+    settings: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
     SCORES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".part-", dir=ROOT / "docs") as scratch:
-        trained.save(Path(scratch) / "half", torch.float16)
-        halved = load_checkpoint(Path(scratch) / "half").fused()
-        results = {}
-        for label, corpus in corpora.items():
-            results[label] = scores(
-                SCORES / f"{name}.{label}.json",
-                reuse,
-                lambda label=label, corpus=corpus: measured(
-                    label, {name: halved}, corpus, temperature, limit=limit
-                ),
-            )
-        first = next(iter(corpora.values()))
+    with replacing(WEIGHTS / name) as folder:
+        trained.save(folder, torch.float16)
+        halved = load_checkpoint(folder).fused()
+
+        def scores(label: str, models: dict[str, Any], corpus: Path, **options: Any) -> Any:
+            file = SCORES / f"{name}.{label}.json"
+            if reuse and file.is_file():
+                return json.loads(file.read_text(encoding="utf-8"))
+            result = measured(label, models, corpus, **settings, **options)
+            save_result(result, file)
+            return result
+
+        results = {
+            label: scores(label, {name: halved}, corpus, limit=limit)
+            for label, corpus in corpora.items()
+        }
         precision = scores(
-            SCORES / f"{name}.precision.json",
-            reuse,
-            lambda: measured(
-                "precision",
-                {"float16": halved, "float32": trained},
-                first,
-                temperature,
-                limit=min(PRECISION_RECORDINGS, limit or PRECISION_RECORDINGS),
-                measures=PRECISION_MEASURES,
-            ),
+            "precision",
+            {"float16": halved, "float32": trained},
+            next(iter(corpora.values())),
+            limit=min(PRECISION_RECORDINGS, limit or PRECISION_RECORDINGS),
+            measures=PRECISION_MEASURES,
         )
         totals = json.loads(TOTALS.read_text(encoding="utf-8")) if TOTALS.exists() else {}
         totals[name] = {
@@ -125,97 +116,197 @@ def bundle(
             for label, result in results.items()
         }
         save_result(totals, TOTALS)
-        card = model_card(name, report, statement.read_text(encoding="utf-8"), results, precision)
-        write_atomic(Path(scratch) / "half" / "MODEL_CARD.md", card.encode())
+        prose = statement.read_text(encoding="utf-8")
+        write_card(folder, vocoder_card(name, prose, report, results, precision))
         if notice is not None:
-            shutil.copy(notice, Path(scratch) / "half" / "NOTICE")
-        # All of it or nothing: a half-replaced model would load and be wrong.
-        shutil.rmtree(folder, ignore_errors=True)
-        WEIGHTS.mkdir(exist_ok=True)
-        shutil.move(Path(scratch) / "half", folder)
-    return folder
+            shutil.copy(notice, folder / "NOTICE")
+    return WEIGHTS / name
 
 
-def model_card(
+def measured(label: str, models: dict[str, Any], folder: Path, **options: Any) -> Any:
+    """`evaluate` with a progress bar, the corpus named by its folder alone."""
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=None)
+
+        def progress(done: int, total: int, what: str) -> None:
+            bar.update(task, completed=done, total=total)
+
+        result = evaluate(models, folder, progress=progress, device="cpu", **options)
+    inside = folder.name == "wavs"  # all of a corpus, not its test utterances alone
+    result["about"]["corpus"] = folder.parent.name if inside else folder.name
+    return result
+
+
+def vocoder_card(
     name: str,
-    report: dict[str, Any],
     statement: str,
+    report: dict[str, Any],
     results: dict[str, Any],
     precision: dict[str, Any],
 ) -> str:
-    """The card as Markdown."""
+    """The model card of a vocoder, as Markdown."""
     first, last = report["validation"][0], report["validation"][-1]
-    lines = [f"# {name}", "", statement.strip(), "", "## Training", ""]
-    for key, value in report["facts"].items():
-        lines.append(f"- {key}: {value.replace('`config.yaml`', '`config.json`')}")
+    facts = dict(report["facts"])
     for key, label in (
         ("val/log_likelihood", "log-likelihood of the validation utterances, nats per sample"),
         ("val/mel_distance", "log-mel distance of their copy synthesis, nats"),
     ):
         if key in first and key in last:
-            lines.append(f"- {label}: {first[key]:.3f} before training, {last[key]:.3f} after it")
-    lines += ["", "## Scores", ""]
+            facts[label] = f"{first[key]:.3f} before training, {last[key]:.3f} after it"
+    lines = []
     for label, result in results.items():
         scored = tables.copy_synthesis(result)
         lines += [f"### {label}: {result['about']['corpus']}", ""]
-        # A line for each measure: there are more of them than of rows.
-        lines += [scored.tables[0].turned().markdown(), "", scored.caption, ""]
-    difference = precision["differences"]["float32"]
+        # One line per measure: there are more measures than systems.
+        lines += [scored.tables[0].turned().markdown(), "", paragraph(scored.caption), ""]
     changes = [
         f"{precision['measures'][key]['title']} {row['mean']:+.1g} (95 % interval "
         f"{row['lower']:+.1g} to {row['upper']:+.1g})"
-        for key, row in difference.items()
+        for key, row in precision["differences"]["float32"].items()
         if row["lower"] is not None
     ]
-    lines += [
-        "## Half precision",
-        "",
-        "The weights are stored in float16 and computed with in float32. Paired differences to the "
-        f"weights as trained, over {len(precision['files'])} recordings: {'; '.join(changes)}.",
-        "",
-    ]
-    return "\n".join(lines)
+    half = (
+        "Weights are stored in float16; computation is in float32. Paired differences to the "
+        f"weights as trained, over {len(precision['files'])} recordings: {'; '.join(changes)}."
+    )
+    lines += ["## Half precision", "", paragraph(half), ""]
+    return card(name, statement, facts, lines)
+
+
+# -- the acoustic model ------------------------------------------------------------------------
+
+
+def bundle_acoustic(run: Path, speech: Path, statement: Path) -> Path:
+    """Write weights and card; returns their folder.
+
+    Raises:
+        ValueError: the run is not finished.
+    """
+    report = read_report(run)
+    heard = json.loads(speech.read_text(encoding="utf-8"))
+    with replacing(WEIGHTS / ACOUSTIC_NAME) as folder:
+        acoustic.load_checkpoint(run / "model").save(folder, torch.float16)
+        write_card(folder, acoustic_card(statement.read_text(encoding="utf-8"), report, heard))
+    return WEIGHTS / ACOUSTIC_NAME
+
+
+def acoustic_card(statement: str, report: dict[str, Any], heard: dict[str, Any]) -> str:
+    """The model card of the acoustic model, as Markdown."""
+    first, last = report["validation"][0], report["validation"][-1]
+    headings = ["", "validation, untrained", "validation, trained", "test", "half precision"]
+    cells = []
+    for key, label in COLUMNS.items():
+        values = (first[f"val/{key}"], last[f"val/{key}"], report["test_mean"][key])
+        change = f"{report['half_precision'][key]:+.1g}"
+        cells.append([label, *(f"{value:.3f}" for value in values), change])
+    explained = (
+        f"Test: mean over {len(report['test'])} utterances that were never trained on. Half "
+        "precision: the change of the test scores when weights are stored in float16 (computation "
+        "is in float32). The report that the recipe writes defines the scores."
+    )
+    lines = [*table(headings, cells), "", paragraph(explained), "", "### Word error rate", ""]
+    words = tables.recognition(heard)
+    lines += [words.tables[0].markdown(), "", paragraph(words.caption), ""]
+    return card(ACOUSTIC_NAME, statement, report["facts"], lines)
+
+
+# -- both --------------------------------------------------------------------------------------
+
+
+def read_report(run: Path) -> Any:
+    """The report of a finished run."""
+    if not (run / "report.json").is_file():
+        raise ValueError(f"{run} holds no finished run: it has no report.json")
+    return json.loads((run / "report.json").read_text(encoding="utf-8"))
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A path to write to, whose folder replaces `folder` at the end.
+
+    All of it or nothing: a half-replaced model would load and be wrong.
+    """
+    folder.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=folder.parents[1]) as scratch:
+        yield Path(scratch) / folder.name
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.move(Path(scratch) / folder.name, folder)
+
+
+def write_card(folder: Path, text: str) -> None:
+    write_atomic(folder / "MODEL_CARD.md", text.encode())
+
+
+def card(name: str, statement: str, facts: dict[str, str], scored: Sequence[str]) -> str:
+    """A model card: the statement, the facts of the training run, and the lines of the scores."""
+    lines = [f"# {name}", "", statement.strip(), "", "## Training", ""]
+    for key, value in facts.items():
+        # The run's arguments are in the file that lies next to the card.
+        fact = f"- {key}: {value.replace('`config.yaml`', '`config.json`')}"
+        lines.append(paragraph(fact, indent="  "))
+    return "\n".join([*lines, "", "## Scores", "", *scored])
+
+
+def paragraph(text: str, indent: str = "") -> str:
+    """Text in lines of `CARD_WIDTH`; `indent` begins every line but the first."""
+    return textwrap.fill(
+        text,
+        CARD_WIDTH,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def table(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table, its first column of text and the others of numbers."""
+    rows = ["| " + " | ".join(row) + " |" for row in (headings, *cells)]
+    return [rows[0], "| --- |" + " ---: |" * (len(headings) - 1), *rows[1:]]
+
+
+def options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Put a finished training run into the package.")
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    vocoder = kinds.add_parser("vocoder", help="a vocoder, with its scores")
+    vocoder.add_argument("run", type=Path, help="folder of the run")
+    vocoder.add_argument("name", help="of the bundled model: vocoder.load(NAME)")
+    vocoder.add_argument(
+        "--notice", type=Path, help="terms of the data, copied next to the weights"
+    )
+    vocoder.add_argument(
+        "--evaluate", action="append", required=True, metavar="LABEL=FOLDER", help="repeatable"
+    )
+    vocoder.add_argument("--temperature", type=float, help="of the scores (default: the model's)")
+    vocoder.add_argument("--limit", type=int, help="recordings per corpus, for slow models")
+    vocoder.add_argument(
+        "--reuse", action="store_true", help="keep the scores in docs/scores; measure the others"
+    )
+    speech = kinds.add_parser("acoustic", help="the acoustic model")
+    speech.add_argument("run", type=Path, help="folder of the run")
+    speech.add_argument("speech", type=Path, help="JSON of `vocoder evaluate-speech`")
+    for kind in (vocoder, speech):
+        kind.add_argument("--statement", type=Path, required=True, help="Markdown about the data")
+    return parser
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Put a finished training run into the package.")
-    parser.add_argument("run", type=Path, help="folder of the run")
-    parser.add_argument("name", help="of the bundled model: vocoder.load(NAME)")
-    parser.add_argument("--statement", type=Path, required=True, help="Markdown about the data")
-    parser.add_argument("--notice", type=Path, help="terms of the data, to lie beside the weights")
-    parser.add_argument(
-        "--evaluate", action="append", required=True, metavar="LABEL=FOLDER", help="repeatable"
-    )
-    parser.add_argument("--temperature", type=float, default=0.667, help="of the scores")
-    parser.add_argument(
-        "--limit", type=int, help="take only so many recordings of each: for models that are slow"
-    )
-    parser.add_argument(
-        "--reuse", action="store_true", help="keep the scores in docs/scores; measure the others"
-    )
-    arguments = parser.parse_args()
-    corpora = {}
-    for pair in arguments.evaluate:
-        label, separator, folder = pair.partition("=")
-        if not separator:
-            parser.error(f"--evaluate {pair}: write LABEL=FOLDER")
-        corpora[label] = Path(folder)
+    parser = options()
+    arguments = vars(parser.parse_args())
+    kind = arguments.pop("kind")
+    if kind == "vocoder":
+        corpora = {}
+        for pair in arguments.pop("evaluate"):
+            label, separator, folder = pair.partition("=")
+            if not separator:
+                parser.error(f"--evaluate {pair}: write LABEL=FOLDER")
+            corpora[label] = Path(folder)
+        arguments["corpora"] = corpora
     try:
-        folder = bundle(
-            arguments.run,
-            arguments.name,
-            arguments.statement,
-            corpora,
-            arguments.temperature,
-            arguments.limit,
-            arguments.reuse,
-            arguments.notice,
-        )
-    except ValueError as error:
+        made = (bundle_vocoder if kind == "vocoder" else bundle_acoustic)(**arguments)
+    except (ValueError, OSError) as error:
         sys.stderr.write(f"bundle.py: {error}\n")
         return 2
-    size = (folder / "model.safetensors").stat().st_size
-    print(f"{folder.relative_to(ROOT)}: {size / 1e6:.1f} MB")
+    print(f"{made}: {(made / 'model.safetensors').stat().st_size / 1e6:.1f} MB")
     return 0
 
 

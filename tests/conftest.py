@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +11,14 @@ import torch
 from torch import nn
 
 from vocoder.models import MdctFlow
+from vocoder.text.acoustic import AcousticModel
+from vocoder.text.frontend import SYMBOLS
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):  # one of several processes that share the cores
+        os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+        torch.set_num_threads(1)
 
 
 def perturb(module: nn.Module, scale: float = 0.05) -> None:
@@ -34,6 +43,35 @@ def tiny_flow() -> Callable[..., MdctFlow]:
             torch.manual_seed(0)
             model = MdctFlow(mel_spec, **(sizes | arguments))
         perturb(model, 0.01)
+        return model.eval()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def tiny_acoustic() -> Callable[..., AcousticModel]:
+    """Builds an `AcousticModel` of a few thousand weights, all perturbed, in evaluation mode.
+
+    ``tiny_acoustic(mel_spec="speech-16k", symbols=SYMBOLS, perturbed=0.01, **arguments)``; the same
+    call gives the same weights. Its mels have the level of speech, between loud and silent.
+    """
+
+    def build(
+        mel_spec: Any = "speech-16k",
+        symbols: Sequence[str] = SYMBOLS,
+        perturbed: float = 0.01,
+        **arguments: Any,
+    ) -> AcousticModel:
+        sizes: dict[str, Any] = {
+            "encoder_channels": 8, "encoder_layers": 1, "n_convolutions": 1, "n_flows": 1,
+            "channels": 8, "n_layers": 1,
+        }  # fmt: skip
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = AcousticModel(symbols, mel_spec, **(sizes | arguments))
+        perturb(model, perturbed)
+        bands = torch.ones(model.mel_spec.n_mels)
+        model.normalise_by(-5 * bands, 2 * bands)
         return model.eval()
 
     return build

@@ -25,10 +25,9 @@ def every_alignment(states: int, frames: int) -> list[list[int]]:
     return [[b - a for a, b in itertools.pairwise((0, *inner, frames))] for inner in cuts]
 
 
-def total(scores: Tensor, durations: list[int]) -> float:
-    """Sum of the scores along a path."""
-    state = torch.repeat_interleave(torch.arange(len(durations)), torch.tensor(durations))
-    return float(scores[torch.arange(len(state)), state].sum())
+def path(durations: list[int]) -> Tensor:
+    """The state of every frame, (frames,)."""
+    return torch.repeat_interleave(torch.arange(len(durations)), torch.tensor(durations))
 
 
 SIZES = [(1, 1), (1, 6), (6, 6), (2, 7), (4, 9), (5, 11)]
@@ -37,19 +36,21 @@ SIZES = [(1, 1), (1, 6), (6, 6), (2, 7), (4, 9), (5, 11)]
 @pytest.mark.parametrize("states, frames", SIZES)
 def test_search_finds_the_best_of_all_alignments(states: int, frames: int) -> None:
     generator = torch.Generator().manual_seed(states + 100 * frames)
+    alignments = every_alignment(states, frames)
+    paths = torch.stack([path(durations) for durations in alignments])
     for _ in range(20):
         scores = 10 * torch.randn(frames, states, generator=generator)
         found = monotonic_alignment_search(
             scores.unsqueeze(0), torch.tensor([states]), torch.tensor([frames])
         )
-        best = max(every_alignment(states, frames), key=lambda d: total(scores, d))
-        assert found.tolist() == [best]
+        totals = scores[torch.arange(frames), paths].sum(1)
+        assert found.tolist() == [alignments[int(totals.argmax())]]
 
 
 def test_search_in_a_padded_batch_equals_each_alone() -> None:
     generator = torch.Generator().manual_seed(0)
     states, frames = torch.tensor([s for s, _ in SIZES]), torch.tensor([f for _, f in SIZES])
-    # What stands in the padding would win everywhere if it were looked at.
+    # The padding would win everywhere if it were looked at.
     scores = torch.full((len(SIZES), int(frames.max()), int(states.max())), 1e6)
     alone = []
     for item, (s, f) in enumerate(SIZES):
@@ -77,8 +78,8 @@ def test_posterior_counts_every_alignment(states: int, frames: int) -> None:
     scores = torch.randn(frames, states, generator=torch.Generator().manual_seed(frames)).double()
     expected = torch.zeros(frames, states, dtype=torch.float64)
     for durations in every_alignment(states, frames):
-        state = torch.repeat_interleave(torch.arange(states), torch.tensor(durations))
-        expected[torch.arange(frames), state] += math.exp(total(scores, durations))
+        at = torch.arange(frames), path(durations)
+        expected[at] += math.exp(float(scores[at].sum()))
     expected /= expected[0].sum()
     torch.testing.assert_close(alignment_posterior(scores), expected, rtol=0, atol=1e-9)
 
@@ -95,7 +96,7 @@ def test_flat_start_finds_hidden_durations() -> None:
     utterances, hidden = [], []
     for _ in range(40):
         symbols = rng.integers(8, size=12)
-        # A symbol twice in a row has no boundary that could be found.
+        # The boundary within a repeated symbol could not be found.
         symbols = symbols[np.diff(symbols, prepend=-1) != 0]
         durations = rng.integers(2, 15, len(symbols))
         clean = np.repeat(spectra[symbols], durations, axis=0)
@@ -109,7 +110,7 @@ def test_flat_start_finds_hidden_durations() -> None:
         assert (own >= 1).all()
         errors.append(np.abs(np.cumsum(own.numpy()) - np.cumsum(expected)))
     assert np.mean(np.concatenate(errors) <= 1) > 0.95
-    # Equal parts, which it starts from, are far off.
+    # The equal parts that it starts from are far off.
     even = [np.abs(np.linspace(0, h.sum(), len(h) + 1)[1:] - np.cumsum(h)) for h in hidden]
     assert np.mean(np.concatenate(even) <= 1) < 0.5
 

@@ -22,7 +22,7 @@ def tone(frequency: float, rate: int, seconds: float = 1.0) -> torch.Tensor:
 
 
 def level(audio: torch.Tensor) -> float:
-    """Of the middle of the audio, away from the edges, in dB of full scale."""
+    """Level of the middle of the audio, away from the edges, in dB of full scale."""
     middle = audio[len(audio) // 4 : -len(audio) // 4]
     return 10 * math.log10(middle.square().mean().item() + 1e-20)
 
@@ -47,7 +47,7 @@ def test_samples_are_rounded_and_full_scale_is_the_greatest_integer(tmp_path):
     assert pcm.tolist() == [32767, -32768, 1, -1, 0, 2]
 
 
-def test_what_is_too_loud_is_clipped_with_a_warning_and_never_wrapped(tmp_path):
+def test_loud_samples_are_clipped_with_a_warning_and_never_wrapped(tmp_path):
     audio = torch.tensor([0.25, 1.5, -3.0, 1.0, -1.0])
     with pytest.warns(UserWarning, match=r"Clipped 2 of 5 samples of a\.wav.*the peak was 3\."):
         write_audio(tmp_path / "a.wav", audio, 8000)
@@ -76,7 +76,7 @@ def test_any_floating_audio_is_written(tmp_path, kind):
 
 
 def test_minutes_of_ogg_are_written_whole(tmp_path):
-    """In one call libsndfile's encoder would overflow the stack."""
+    """Written in one call, libsndfile's encoder would overflow the stack."""
     audio = tone(440, 8000, seconds=240)
     write_audio(tmp_path / "a.ogg", audio, 8000)
     again, rate = read_audio(tmp_path / "a.ogg")
@@ -87,7 +87,7 @@ def test_minutes_of_ogg_are_written_whole(tmp_path):
 @pytest.mark.parametrize("container", ["WAV", "FLAC", "OGG", "MP3", "AIFF"])
 def test_many_formats_are_read_as_the_mean_of_their_channels(tmp_path, container):
     left, right = tone(440, 22050), tone(660, 22050)
-    path = tmp_path / "stereo"  # the content tells the format, not the name
+    path = tmp_path / "stereo"  # the format is read from the content, not the name
     soundfile.write(path, torch.stack([left, right], dim=1).numpy(), 22050, format=container)
     audio, rate = read_audio(str(path))
     expected = (left + right) / 2
@@ -116,7 +116,7 @@ def test_rates_without_a_common_divisor_are_resampled(tmp_path):
     assert level(audio - tone(1000, 22050)) < -80
 
 
-def test_what_cannot_be_read_is_refused_in_a_sentence(tmp_path):
+def test_unreadable_files_are_refused_in_one_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"There is no file .*none\.wav\.$"):
         read_audio(tmp_path / "none.wav")
     with pytest.raises(IsADirectoryError, match="is a directory, not an audio file"):
@@ -149,17 +149,17 @@ BAD_AUDIO = {
 
 
 @pytest.mark.parametrize("kind", BAD_AUDIO)
-def test_bad_audio_leaves_the_file_that_was_there(tmp_path, kind):
+def test_bad_audio_leaves_the_previous_file(tmp_path, kind):
     audio, message = BAD_AUDIO[kind]
     path = tmp_path / "a.wav"
-    path.write_bytes(b"what was there")
+    path.write_bytes(b"previous")
     with pytest.raises(ValueError, match=message):
         write_audio(path, audio, 16000)
-    assert path.read_bytes() == b"what was there"
+    assert path.read_bytes() == b"previous"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_bad_places_are_refused_in_a_sentence(tmp_path):
+def test_bad_paths_are_refused_in_one_sentence(tmp_path):
     audio = torch.zeros(100)
     with pytest.raises(FileNotFoundError, match=r"no folder .*missing to write a\.wav to"):
         write_audio(tmp_path / "missing" / "a.wav", audio, 16000)
@@ -175,10 +175,10 @@ def test_bad_places_are_refused_in_a_sentence(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_leaves_the_file_that_was_there(tmp_path):
+def test_a_full_disk_leaves_the_previous_file(tmp_path):
     resource = pytest.importorskip("resource")
     path = tmp_path / "a.wav"
-    path.write_bytes(b"what was there")
+    path.write_bytes(b"previous")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
@@ -186,11 +186,11 @@ def test_a_full_disk_leaves_the_file_that_was_there(tmp_path):
             write_audio(path, torch.zeros(10000), 16000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert path.read_bytes() == b"what was there"
+    assert path.read_bytes() == b"previous"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_clipped_audio_is_written_even_where_warnings_are_errors(tmp_path):
+def test_clipped_audio_is_written_even_if_warnings_are_errors(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(UserWarning, match="Clipped"):

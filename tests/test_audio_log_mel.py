@@ -49,7 +49,7 @@ def by_librosa(audio: np.ndarray, spec: MelSpec) -> np.ndarray:
 
 
 def speech(spec: MelSpec, noise: float = 0.0) -> np.ndarray:
-    """A recording at the rate of the MelSpec; noise fills what lies above its old band."""
+    """A recording at the rate of the MelSpec; noise fills the band above the original one."""
     audio = read_audio(RECORDING, spec.sample_rate)[0].numpy()
     hiss = np.random.default_rng(0).standard_normal(len(audio))
     return (audio + noise * hiss).astype(np.float32)
@@ -84,7 +84,7 @@ def test_short_clips_have_their_frames_and_equal_librosa(samples, center):
     audio = speech(spec, noise=1e-2)[20000 : 20000 + samples]
     mel = LogMel(spec)(torch.from_numpy(audio)).numpy()
     assert mel.shape[-1] == (1 + samples // 256 if center else -(-samples // 256))
-    if center:  # librosa warns where a frame is longer than the audio
+    if center:  # librosa warns if a frame is longer than the audio
         audio, spec = np.pad(audio, 512, mode="reflect"), dataclasses.replace(spec, center=False)
         expected = by_librosa_unpadded(audio, spec)
     else:
@@ -112,7 +112,7 @@ def test_frame_k_is_centred_where_the_convention_says(center):
     torch.testing.assert_close(loudness[9], loudness[11], rtol=0, atol=1e-3)
 
 
-def test_a_batch_is_its_items():
+def test_a_batch_equals_its_items():
     audio = torch.from_numpy(speech(LJSPEECH)[: 3 * 8000]).reshape(3, 8000)
     log_mel = LogMel(LJSPEECH)
     batch = log_mel(audio)
@@ -121,7 +121,7 @@ def test_a_batch_is_its_items():
         torch.testing.assert_close(item, log_mel(alone), rtol=0, atol=1e-5)
 
 
-def test_float32_whatever_the_autocast_the_dtype_or_the_module():
+def test_float32_whatever_the_autocast_and_the_dtypes():
     audio = torch.from_numpy(speech(LJSPEECH))
     log_mel = LogMel(LJSPEECH)
     expected = log_mel(audio)
@@ -148,11 +148,11 @@ def test_a_gpu_gives_the_same_mel():
     torch.testing.assert_close(log_mel.cuda()(audio.cuda()).cpu(), expected, rtol=0, atol=TOLERANCE)
 
 
-def test_nothing_of_it_lands_in_a_checkpoint():
+def test_the_state_dict_is_empty():
     assert LogMel(LJSPEECH).state_dict() == {}
 
 
-def test_the_gradient_is_the_slope():
+def test_the_gradient_equals_finite_differences():
     log_mel = LogMel(LJSPEECH)
     audio = torch.from_numpy(speech(LJSPEECH, noise=1e-2)[20000:24000]).requires_grad_()
     direction = torch.randn(4000, generator=torch.Generator().manual_seed(0))
@@ -168,7 +168,7 @@ def test_the_gradient_is_the_slope():
 
 @pytest.mark.parametrize("power", [1.0, 2.0])
 def test_silence_has_a_finite_gradient(power):
-    # Frames that are all zeros beside frames that are not; a floor that hides as little as it can.
+    # Frames of zeros next to frames with a click, and a floor that hides as little as possible.
     spec = dataclasses.replace(LJSPEECH, power=power, floor=1e-30)
     audio = torch.zeros(5120)
     audio[2560] = 0.5
@@ -180,7 +180,7 @@ def test_silence_has_a_finite_gradient(power):
     assert audio.grad[2560] > 0
 
 
-def test_what_is_not_audio_is_refused():
+def test_input_that_is_not_audio_is_refused():
     log_mel = LogMel(LJSPEECH)
     with pytest.raises(ValueError, match=r"\(samples,\) or \(batch, samples\).*\(1, 1, 1000\)"):
         log_mel(torch.zeros(1, 1, 1000))
@@ -191,7 +191,7 @@ def test_what_is_not_audio_is_refused():
 
 
 def test_the_recording_is_what_soundfile_reads():
-    """The parity above rests on read_audio; here without it."""
+    """The comparisons above rely on read_audio; this one does not."""
     audio, rate = soundfile.read(RECORDING, dtype="float32")
     spec = MelSpec.preset("speech-16k")
     assert rate == spec.sample_rate

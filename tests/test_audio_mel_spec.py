@@ -1,4 +1,4 @@
-"""MelSpec: what it refuses, what it stores, and the two bounds of its values."""
+"""MelSpec: refused values, conversion to plain values, and the bounds of a mel."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_mel_spec_survives_json(name):
     assert MelSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
 
-def test_an_unknown_preset_is_answered_with_those_there_are():
+def test_an_unknown_preset_is_answered_with_the_known_ones():
     with pytest.raises(
         ValueError, match=r"'ljspech'.*ljspeech, speech-16k, speech-24k, speech-44k"
     ):
@@ -99,7 +99,7 @@ def test_floor_and_ceiling_bound_the_mel_of_any_audio(name, log_base, power):
     noise = torch.rand(1, len(time), generator=torch.Generator().manual_seed(0)) * 2 - 1
     loud = log_mel(torch.cat([tones, tones.sign(), torch.ones(1, len(time)), noise.sign()]))
     assert loud.max() < spec.log_ceiling
-    # A bound that lies far above the loudest audio would let decibels through.
+    # A bound far above the loudest audio would let decibels through.
     assert loud.max() > spec.log_ceiling - power * (1.5 if log_base == "e" else 0.65)
 
     silent = log_mel(torch.zeros(len(time)))

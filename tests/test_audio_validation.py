@@ -1,4 +1,4 @@
-"""check_mel: real mels pass without a word, other conventions are named and converted."""
+"""check_mel: real mels pass silently, other conventions are named and converted."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ BASE_10 = r"looks like a base-10 logarithm, so use mel \* math\.log\(10\)"
 
 
 def speech_mel(spec: MelSpec, gain: float = 1.0) -> torch.Tensor:
-    """Of a recording, with the hiss of a poor microphone so that it does not rest on the floor."""
+    """Of a recording, with enough hiss that no value is at the floor."""
     audio = SPEECH[spec.sample_rate][0]
     hiss = 1e-3 * torch.randn(len(audio), generator=torch.Generator().manual_seed(0))
     return LogMel(spec)(gain * (audio + hiss))
 
 
-# What must pass, and (warnings being errors here) pass without a word.
+# What must pass, and silently: warnings are errors here.
 
 
 @pytest.mark.parametrize("gain", [1.0, 0.01, "peak"])
@@ -81,7 +81,7 @@ def test_any_floating_dtype_one_frame_and_a_batch_pass(dtype):
     check_mel(torch.stack([mel, mel.flip(-1)]).requires_grad_(), LJSPEECH)
 
 
-def test_made_up_mels_pass():
+def test_synthetic_mels_pass():
     check_mel(torch.zeros(80, 50), LJSPEECH)
     check_mel(torch.full((80, 50), -5.0), LJSPEECH)
     check_mel(torch.randn(80, 50, generator=torch.Generator().manual_seed(0)), LJSPEECH)
@@ -99,7 +99,7 @@ def test_a_little_beyond_the_bounds_passes_and_more_does_not():
         check_mel(mel, LJSPEECH)
 
 
-# What must not.
+# What must not pass.
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_wrong_layout_is_named(mel, message):
         check_mel(mel, LJSPEECH)
 
 
-def test_bands_that_two_presets_have_are_attributed_to_both():
+def test_a_number_of_bands_is_attributed_to_every_preset_that_has_it():
     with pytest.raises(MelError, match="80 is the number of 'ljspeech' and 'speech-16k'"):
         check_mel(torch.zeros(80, 9), MelSpec.preset("speech-24k"))
 
@@ -160,7 +160,7 @@ def spec_base(spec: MelSpec) -> float:
 @pytest.mark.parametrize("convention", CONVENTIONS)
 @pytest.mark.parametrize("name", SPECS)
 def test_the_conversion_in_the_message_gives_the_mel_back(name, convention):
-    """The expression after "use" is evaluated as it stands."""
+    """The expression after "use" is evaluated verbatim."""
     spec = SPECS[name]
     mel = speech_mel(spec, gain=8.0 if convention == "linear" else 1.0)  # linear: beyond the bound
     other = CONVENTIONS[convention](as_natural(mel, spec), spec)
@@ -173,7 +173,7 @@ def test_the_conversion_in_the_message_gives_the_mel_back(name, convention):
     check_mel(converted, spec)
 
 
-def test_a_natural_logarithm_is_recognised_where_base_10_is_meant():
+def test_a_natural_logarithm_is_recognised_where_base_10_is_expected():
     mel = speech_mel(LJSPEECH)
     spec = SPECS["base 10"]
     with pytest.raises(MelError, match=r"natural logarithm, so use mel / math\.log\(10\)"):
@@ -188,7 +188,7 @@ def test_decibels_relative_to_the_peak_are_recognised():
         check_mel(decibels, LJSPEECH)
 
 
-def test_ten_times_log10_of_magnitudes_is_told_by_its_floor():
+def test_ten_times_log10_of_magnitudes_is_recognised_by_its_floor():
     mel = torch.cat([speech_mel(LJSPEECH), LogMel(LJSPEECH)(torch.zeros(5120))], dim=-1)
     with pytest.raises(MelError, match=r"10 \* log10 of magnitudes, so use mel / 10 \* math"):
         check_mel(10 / math.log(10) * mel, LJSPEECH)
@@ -203,7 +203,7 @@ def test_a_lower_floor_is_recognised():
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_base_10_that_rests_on_its_floor_is_refused(name):
+def test_base_10_that_reaches_its_floor_is_refused(name):
     spec = PRESETS[name]
     mel = LogMel(spec)(torch.cat([SPEECH[spec.sample_rate][0], torch.zeros(10000)]))
     for dtype in (torch.float32, torch.float16):
@@ -211,7 +211,7 @@ def test_base_10_that_rests_on_its_floor_is_refused(name):
             check_mel((mel / math.log(10)).to(dtype), spec)
 
 
-def test_base_10_that_does_not_is_let_through_with_a_warning():
+def test_base_10_that_does_not_reach_its_floor_gives_a_warning():
     mel = LogMel(LJSPEECH)(SPEECH[22050][0]).clamp(min=-11.4) / math.log(10)
     with pytest.warns(UserWarning, match=BASE_10) as caught:
         check_mel(mel, LJSPEECH)
@@ -219,7 +219,7 @@ def test_base_10_that_does_not_is_let_through_with_a_warning():
     check_mel(mel[:, :19], LJSPEECH)  # too short to tell
 
 
-def test_magnitudes_inside_the_range_of_logarithms_are_let_through_with_a_warning():
+def test_magnitudes_inside_the_range_of_logarithms_give_a_warning():
     mel = speech_mel(LJSPEECH, gain=0.1).exp()
     assert mel.max() < LJSPEECH.log_ceiling
     with pytest.warns(UserWarning, match=r"no value below 0: .*use log\(mel\.clip\(1e-05\)\)"):

@@ -1,4 +1,4 @@
-"""Checkpoints on disk, and models by name: what is refused, and what is said."""
+"""Checkpoints on disk and models by name: what is refused, and with which message."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def test_the_config_is_readable_json(checkpoint: Path) -> None:
     assert config["config"]["mel_spec"]["hop_length"] == 16
 
 
-def test_half_precision_halves_the_file_and_is_computed_in_float32(checkpoint: Path) -> None:
+def test_half_precision_halves_the_file_and_loads_as_float32(checkpoint: Path) -> None:
     model = vocoder.load(checkpoint)
     half = model.save(checkpoint.parent / "half", torch.float16)
     sizes = [(path / "model.safetensors").stat().st_size for path in (half, checkpoint)]
-    assert sizes[0] < 0.7 * sizes[1]  # the headers are as long as these small weights
+    assert sizes[0] < 0.7 * sizes[1]  # not 0.5: the header is as long as these small weights
     loaded = vocoder.load(half)
     for name, value in loaded.state_dict().items():
         exact = model.state_dict()[name]
@@ -61,7 +61,7 @@ def test_half_precision_halves_the_file_and_is_computed_in_float32(checkpoint: P
         ({"config": {"n_flows": 3}}, "do not fit their config"),
     ],
 )
-def test_a_config_of_another_kind_is_refused(
+def test_a_config_that_does_not_fit_is_refused(
     checkpoint: Path, changes: dict[str, object], words: str
 ) -> None:
     edit(checkpoint, **changes)
@@ -100,7 +100,7 @@ def test_an_interrupted_write_leaves_the_previous_checkpoint(
     assert len(list(checkpoint.iterdir())) == 2
 
 
-def test_a_file_name_is_no_checkpoint_directory(tmp_path: Path) -> None:
+def test_a_file_name_is_not_a_checkpoint_directory(tmp_path: Path) -> None:
     for name in ("model.safetensors", "model.pt"):
         with pytest.raises(CheckpointError, match="give the name of a directory"):
             write_checkpoint(tmp_path / name, {}, {})
@@ -123,7 +123,9 @@ def test_a_name_that_is_neither_bundled_nor_a_path() -> None:
         vocoder.load("runs/nonesuch/model")
 
 
-def test_without_a_bundled_default_it_says_how_to_train(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_bundled_default_the_error_says_how_to_train(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("vocoder.pretrained.bundled_models", dict)
     with pytest.raises(CheckpointError, match=r"python recipes/ljspeech/train.py --data sample"):
         vocoder.load()

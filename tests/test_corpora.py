@@ -55,11 +55,11 @@ def test_festvox_is_the_recordings_in_ljspeech_layout(tmp_path):
 
 def test_festvox_split_is_the_one_its_readme_lists():
     readme = (RECIPES / "festvox-ru" / "README.md").read_text()
-    listed = {
-        line.split()[0]: set(line.split()[1:])
-        for line in readme.splitlines()
-        if line.startswith("    test ") or line.startswith("    validation ")
-    }
+    listed = {"test": set(), "validation": set()}
+    for line in readme.splitlines():
+        if line.startswith(("    test ", "    validation ")):
+            part, *ids = line.split()
+            listed[part] |= set(ids)
     ids = [f"ru_{i:04}" for i in range(1, 900)]
     chosen = split(ids)
     assert listed["test"] <= set(chosen.test)

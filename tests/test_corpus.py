@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import importlib
 import io
 import socket
 import tarfile
@@ -11,14 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torchaudio.datasets.ljspeech
 
+import vocoder.corpus
 from vocoder.corpus import (
     CorpusError,
     download_ljspeech,
     find_ljspeech,
     held_out,
-    ljspeech_url,
     read_corpus,
     split,
 )
@@ -149,10 +149,9 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     Archive.content = packed.getvalue()
     Archive.requests = 0
     checksum = hashlib.sha256(Archive.content).hexdigest()
-    release = torchaudio.datasets.ljspeech._RELEASE_CONFIGS["release1"]
-    monkeypatch.setitem(release, "checksum", checksum)
+    monkeypatch.setattr(vocoder.corpus, "LJSPEECH_SHA256", checksum)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Archive) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever)
+        thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{httpd.server_port}"
         httpd.shutdown()
@@ -211,6 +210,7 @@ def test_a_silent_network_does_not_hang(tmp_path: Path) -> None:
             download_ljspeech(tmp_path / "data", url, timeout=0.5)
 
 
-def test_the_default_url_is_torchaudios() -> None:
-    assert ljspeech_url().startswith("https://")
-    assert ljspeech_url().endswith("/LJSpeech-1.1.tar.bz2")
+def test_the_archive_is_the_one_that_torchaudio_knows() -> None:
+    release = importlib.import_module("torchaudio.datasets.ljspeech")._RELEASE_CONFIGS["release1"]
+    assert release["url"] == vocoder.corpus.LJSPEECH_URL
+    assert release["checksum"] == vocoder.corpus.LJSPEECH_SHA256

@@ -1,5 +1,6 @@
-"""The front doors: `make sound` promises a sentence that was never trained on, and make passes over
-any Python that does not run, is of another version or cannot make environments."""
+"""The Makefile: `make sound` uses an utterance that no recipe trains on, and make skips a Python
+that does not run, is of another version or cannot create environments.
+"""
 
 import os
 import re
@@ -48,7 +49,7 @@ def make(tmp_path):
     return run
 
 
-def test_no_usable_python_is_said_with_the_reason_for_each(make, tmp_path):
+def test_without_a_usable_python_the_reason_for_each_is_given(make, tmp_path):
     result = make(python3_11="exit 127", python3="echo 3.13")
     assert result.returncode != 0
     for reason in ("python3.11 does not run", "python3.12 does not run", "python3 is Python 3.13"):
@@ -56,25 +57,25 @@ def test_no_usable_python_is_said_with_the_reason_for_each(make, tmp_path):
     assert not (tmp_path / "venv").exists()
 
 
-def test_a_python_that_cannot_make_environments_is_named_with_its_remedy(make, tmp_path):
+def test_for_a_python_that_cannot_create_environments_the_remedy_is_given(make, tmp_path):
     result = make(python3_11='case "$2" in *ensurepip*) exit 1;; esac; echo 3.11')
     assert result.returncode != 0
     assert "apt install python3.11-venv" in result.stderr
     assert not (tmp_path / "venv").exists()
 
 
-def test_a_dead_shim_is_passed_over_for_the_next_python(make, tmp_path):
-    # Without pip, which would take ten seconds: the real interpreter, and -m venv shortened.
+def test_a_python_that_does_not_run_is_skipped(make, tmp_path):
+    # The real interpreter, but its -m venv without pip, which would take ten seconds.
     python = f'[ "$1" = -m ] && set -- "$@" --without-pip\nexec {sys.executable} "$@"'
     result = make(python3_11="exit 127", python3=python)
     assert result.returncode == 0, result.stderr
-    made = tmp_path / "venv" / "bin" / "python"
-    version = subprocess.run([made, "-V"], capture_output=True, text=True, check=True).stdout
+    created = tmp_path / "venv" / "bin" / "python"
+    version = subprocess.run([created, "-V"], capture_output=True, text=True, check=True).stdout
     assert version.split()[1] == sys.version.split()[0]
     assert (tmp_path / "venv" / ".created").exists()
 
 
-def test_an_environment_that_could_not_be_made_leaves_no_stamp(make, tmp_path):
+def test_an_environment_that_could_not_be_created_leaves_no_stamp(make, tmp_path):
     result = make(python3_11='[ "$1" = -m ] && mkdir -p "$3" && exit 1; echo 3.11')
     assert result.returncode != 0
     assert not (tmp_path / "venv" / ".created").exists()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from vocoder.audio import MelError, MelSpec
-from vocoder.models import WaveGlow
+from vocoder.models import FlowVocoder, MdctFlow, WaveGlow
 
 pytest.importorskip("onnxscript", reason="extra export is not installed")
 pytest.importorskip("onnxruntime", reason="extra export is not installed")
@@ -20,37 +21,23 @@ from vocoder.engines.onnx import OnnxVocoder, export_onnx
 SPEC = MelSpec(
     sample_rate=8000, n_fft=64, hop_length=16, win_length=64, n_mels=6, fmin=0, fmax=4000
 )
-VARIANTS = {
-    "lapped": {"squeeze": "lapped", "n_group": 16, "n_early_every": 0, "conditional_scale": True},
-    "published": {"squeeze": "blocks", "n_group": 8, "n_early_every": 2, "n_early_size": 2},
-    "plu": {
-        "squeeze": "lapped",
-        "n_group": 16,
-        "n_early_every": 0,
-        "plu": True,
-        "band_temperature": [1.0, 0.5],
-    },
-    "frames, two sizes, shared": {
-        "squeeze": "lapped",
-        "n_group": 16,
-        "n_early_every": 0,
-        "n_late_group": 8,
-        "shared": True,
-        "split": ["channels", "channels", "frames"],
-    },
+VARIANTS: dict[str, tuple[type[FlowVocoder], dict[str, Any]]] = {
+    "channels": (MdctFlow, {"split": "channels", "scale_channels": 5}),
+    "frames": (MdctFlow, {"split": "frames", "scale_channels": 5}),
+    "published": (WaveGlow, {"n_group": 8, "n_early_every": 2, "n_early_size": 2}),
 }
 
 
 @pytest.fixture(scope="module", params=VARIANTS)
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[WaveGlow, OnnxVocoder]:
+) -> tuple[FlowVocoder, OnnxVocoder]:
     torch.manual_seed(0)
-    sizes = {"n_flows": 4, "channels": 8, "n_layers": 2} | VARIANTS[request.param]
-    model = WaveGlow(mel_spec=SPEC, **sizes)
+    family, sizes = VARIANTS[request.param]
+    model = family(mel_spec=SPEC, **({"n_flows": 3, "channels": 8, "n_layers": 2} | sizes))
     for parameter in model.parameters():
         parameter.data.add_(0.05 * torch.randn_like(parameter))
-    path = export_onnx(model.eval(), tmp_path_factory.mktemp("onnx") / "model.onnx")
+    path = export_onnx(model.fused(), tmp_path_factory.mktemp("onnx") / "model.onnx")
     assert [p.name for p in path.parent.iterdir()] == ["model.onnx"]
     return model, OnnxVocoder(path, threads=1)
 
@@ -58,7 +45,7 @@ def pair(
 @pytest.mark.parametrize("frames", [1, 2, 17, 200])
 @pytest.mark.parametrize("batch", [None, 1, 3])
 def test_same_audio_as_the_model(
-    pair: tuple[WaveGlow, OnnxVocoder], frames: int, batch: int | None
+    pair: tuple[FlowVocoder, OnnxVocoder], frames: int, batch: int | None
 ) -> None:
     model, exported = pair
     shape = (SPEC.n_mels, frames) if batch is None else (batch, SPEC.n_mels, frames)
@@ -71,11 +58,15 @@ def test_same_audio_as_the_model(
     assert np.abs(ours).max() > 0.01
 
 
-def test_the_mel_convention_travels(pair: tuple[WaveGlow, OnnxVocoder]) -> None:
+def test_the_mel_convention_travels(pair: tuple[FlowVocoder, OnnxVocoder]) -> None:
     assert pair[1].mel_spec == SPEC
+    assert pair[1].default_temperature == pair[0].default_temperature
+    mel = np.full((SPEC.n_mels, 3), -4, dtype=np.float32)
+    usual = pair[1].synthesize(mel, temperature=pair[0].default_temperature)
+    assert np.array_equal(pair[1].synthesize(mel), usual)
 
 
-def test_what_the_model_refuses_is_refused(pair: tuple[WaveGlow, OnnxVocoder]) -> None:
+def test_what_the_model_refuses_is_refused(pair: tuple[FlowVocoder, OnnxVocoder]) -> None:
     mel = np.full((SPEC.n_mels, 8), -4, dtype=np.float32)
     with pytest.raises(MelError, match="bands"):
         pair[1].synthesize(mel[:-1])
@@ -88,8 +79,8 @@ def test_what_the_model_refuses_is_refused(pair: tuple[WaveGlow, OnnxVocoder]) -
         pair[1].synthesize(torch.from_numpy(mel))  # type: ignore[arg-type]
 
 
-def test_what_is_no_flow_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no flow"):
+def test_what_is_not_a_flow_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not a flow"):
         export_onnx(torch.nn.Linear(1, 1), tmp_path / "x.onnx")  # type: ignore[arg-type]
 
 

@@ -1,31 +1,32 @@
-"""Text to speech: what is said, sentence by sentence, and how it gets into a file."""
+"""Text to speech: the sentences of a text, their audio, and the file it is written to."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from typer.testing import CliRunner, Result
 
 import vocoder
 from vocoder import cli
 from vocoder.audio import AudioWriter, MelSpec
-from vocoder.models import WaveGlow
+from vocoder.models import MdctFlow
+from vocoder.signals import exit_on_termination
 from vocoder.text.acoustic import LONGEST_TEXT, AcousticModel
 from vocoder.text.frontend import SYMBOLS
 from vocoder.text.speech import PARAGRAPH_PAUSE, SENTENCE_PAUSE, sentences, speak
 
 SPEC = MelSpec.preset("speech-16k")
+needs_signals = pytest.mark.skipif(os.name == "nt", reason="no such signals")
 
 
 @pytest.fixture(scope="module")
@@ -41,29 +42,19 @@ def acoustic() -> AcousticModel:
         channels=8,
         n_layers=1,
     ).eval()
-    # The level of speech, between loud and silent, so that there is something to hear.
+    # The level of speech, so that the audio is neither silent nor clipped.
     model.normalise_by(torch.full((SPEC.n_mels,), -5.0), torch.full((SPEC.n_mels,), 2.0))
     return model
 
 
 @pytest.fixture(scope="module")
-def flow() -> WaveGlow:
-    torch.manual_seed(0)
-    return WaveGlow(
-        mel_spec=SPEC,
-        squeeze="lapped",
-        n_group=256,
-        n_flows=1,
-        n_early_every=0,
-        channels=8,
-        n_layers=1,
-        conditional_scale=True,
-    ).eval()
+def flow(tiny_flow: Callable[..., MdctFlow]) -> MdctFlow:
+    return tiny_flow(SPEC)
 
 
 @pytest.fixture(scope="module")
 def models(
-    acoustic: AcousticModel, flow: WaveGlow, tmp_path_factory: pytest.TempPathFactory
+    acoustic: AcousticModel, flow: MdctFlow, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[object, ...]:
     """Command line options that name the two models on disk."""
     folder = tmp_path_factory.mktemp("models")
@@ -75,53 +66,41 @@ def models(
     )
 
 
-def run(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
-    """The command within this process: exit code, standard output, standard error."""
-    out, err = io.StringIO(), io.StringIO()
-    code = 0
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        patch.setattr(sys, "argv", ["vocoder", *map(str, arguments)])
-        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="ascii"))
-        try:
-            cli.main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-    return code, out.getvalue(), err.getvalue()
+def run(*arguments: object, stdin: bytes = b"") -> Result:
+    """The command within this process."""
+    arguments = tuple(map(str, arguments))
+    return CliRunner().invoke(cli.app, arguments, input=stdin, catch_exceptions=False)
 
 
 def test_sentences_and_their_pauses() -> None:
-    said = sentences("Hello there. How do you do?\n\n* * *\n\nA new paragraph! And the end")
-    assert [s.text for s in said] == [
+    parts = sentences("Hello there. How do you do?\n\n* * *\n\nA new paragraph! And the end")
+    assert [s.text for s in parts] == [
         "Hello there.",
         "How do you do?",
         "A new paragraph!",
         "And the end",
     ]
-    assert [s.pause for s in said] == [SENTENCE_PAUSE, PARAGRAPH_PAUSE, SENTENCE_PAUSE, 0]
-    assert "".join(said[0].phonemes) == "həlˈoʊ ðˈɛɹ."
+    assert [s.pause for s in parts] == [SENTENCE_PAUSE, PARAGRAPH_PAUSE, SENTENCE_PAUSE, 0]
+    assert "".join(parts[0].phonemes) == "həlˈoʊ ðˈɛɹ."
 
 
-def test_a_sentence_of_many_numbers_is_said_in_pieces() -> None:
-    said = sentences("Hello. " + "1234567890 " * 36)
-    assert all(len(sentence.phonemes) <= LONGEST_TEXT for sentence in said)
-    numbers = " ".join(sentence.text for sentence in said[1:])
+def test_a_sentence_of_many_numbers_is_split() -> None:
+    parts = sentences("Hello. " + "1234567890 " * 36)
+    assert all(len(sentence.phonemes) <= LONGEST_TEXT for sentence in parts)
+    numbers = " ".join(sentence.text for sentence in parts[1:])
     assert numbers == " ".join(["1234567890"] * 36)
 
 
-def test_high_acoustic_temperatures_make_mels_all_the_same(
-    acoustic: AcousticModel, flow: WaveGlow
+def test_mels_of_high_acoustic_temperatures_are_accepted(
+    acoustic: AcousticModel, flow: MdctFlow
 ) -> None:
     for temperature in (3.0, 30.0):
-        made = speak(sentences("Hello."), acoustic, flow, acoustic_temperature=temperature)
-        assert all(np.isfinite(audio).all() for audio in made)
+        pieces = speak(sentences("Hello."), acoustic, flow, acoustic_temperature=temperature)
+        assert all(np.isfinite(audio).all() for audio in pieces)
 
 
 def test_a_sentence_sounds_the_same_wherever_it_stands(
-    acoustic: AcousticModel, flow: WaveGlow
+    acoustic: AcousticModel, flow: MdctFlow
 ) -> None:
     alone = vocoder.say("It was late.", acoustic=acoustic, vocoder=flow, seed=3)
     both = list(speak(sentences("Rain fell. It was late."), acoustic, flow, seed=3))
@@ -137,9 +116,10 @@ def test_a_sentence_sounds_the_same_wherever_it_stands(
     assert len(other) != len(alone) or not np.array_equal(other, alone)
 
 
-def test_silence_at_the_ends_is_cut_off(acoustic: AcousticModel, flow: WaveGlow) -> None:
+def test_silence_at_the_ends_is_cut_off(acoustic: AcousticModel, flow: MdctFlow) -> None:
     class Padding(torch.nn.Module):
         mel_spec, sample_rate = flow.mel_spec, flow.sample_rate
+        default_temperature = flow.default_temperature
 
         def synthesize(self, mel: torch.Tensor, temperature: float, seed: int) -> torch.Tensor:
             tone = 0.5 * torch.sin(torch.arange(16000) * 0.1)
@@ -147,10 +127,10 @@ def test_silence_at_the_ends_is_cut_off(acoustic: AcousticModel, flow: WaveGlow)
 
     (audio,) = speak(sentences("One."), acoustic, Padding())  # type: ignore[arg-type]
     assert 16000 <= len(audio) <= 16000 + 4 * 160
-    assert audio[0] == 0  # faded in, so that the cut is no click
+    assert audio[0] == 0  # faded in, so that the cut does not click
 
 
-def test_speaking_rate(acoustic: AcousticModel, flow: WaveGlow) -> None:
+def test_speaking_rate(acoustic: AcousticModel, flow: MdctFlow) -> None:
     text = "It was late, and nobody had come. Rain fell."
     lengths = [
         len(vocoder.say(text, acoustic=acoustic, vocoder=flow, speaking_rate=rate))
@@ -159,10 +139,10 @@ def test_speaking_rate(acoustic: AcousticModel, flow: WaveGlow) -> None:
     assert lengths[0] > 1.4 * lengths[1] > 1.9 * lengths[2]
 
 
-def test_arguments_are_checked_before_anything_is_made(
-    acoustic: AcousticModel, flow: WaveGlow
+def test_arguments_are_checked_before_any_audio_is_generated(
+    acoustic: AcousticModel, flow: MdctFlow, tiny_flow: Callable[..., MdctFlow]
 ) -> None:
-    said = sentences("One.")
+    parts = sentences("One.")
     for arguments, words in (
         ({"temperature": -1}, "temperature"),
         ({"acoustic_temperature": float("nan")}, "acoustic_temperature"),
@@ -170,13 +150,9 @@ def test_arguments_are_checked_before_anything_is_made(
         ({"seed": -1}, "seed is -1"),
     ):
         with pytest.raises(ValueError, match=words):
-            speak(said, acoustic, flow, **arguments)  # type: ignore[arg-type]
-    other = WaveGlow(
-        mel_spec="ljspeech", squeeze="lapped", n_group=256, n_flows=1, n_early_every=0, channels=8,
-        n_layers=1,
-    )  # fmt: skip
+            speak(parts, acoustic, flow, **arguments)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="same mel_spec"):
-        speak(said, acoustic, other)
+        speak(parts, acoustic, tiny_flow("ljspeech"))
     with pytest.raises(vocoder.TextError, match="Cyrillic"):
         vocoder.say("Fine. Это нет. Fine.", acoustic=acoustic, vocoder=flow)
     for nothing in ("", " \n ", "* * *", "..."):
@@ -185,10 +161,10 @@ def test_arguments_are_checked_before_anything_is_made(
 
 
 def test_a_long_text_is_spoken_one_sentence_at_a_time(
-    acoustic: AcousticModel, flow: WaveGlow
+    acoustic: AcousticModel, flow: MdctFlow
 ) -> None:
-    said = sentences("The rain fell on and on. " * 2000)
-    assert len(said) == 2000
+    parts = sentences("The rain fell on and on. " * 2000)
+    assert len(parts) == 2000
     calls = 0
 
     class Counting:
@@ -199,11 +175,11 @@ def test_a_long_text_is_spoken_one_sentence_at_a_time(
             calls += 1
             return acoustic.synthesize(*arguments)  # type: ignore[arg-type]
 
-    pieces = speak(said, Counting(), flow)  # type: ignore[arg-type]
+    pieces = speak(parts, Counting(), flow)  # type: ignore[arg-type]
     assert calls == 0
-    for made in range(1, 4):
+    for count in range(1, 4):
         assert len(next(pieces)) < 10 * flow.sample_rate
-        assert calls == made
+        assert calls == count
 
 
 def test_without_weights_the_error_says_how_to_train(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +188,7 @@ def test_without_weights_the_error_says_how_to_train(monkeypatch: pytest.MonkeyP
         vocoder.load_acoustic()
 
 
-def test_a_vocoder_is_no_acoustic_model(models: tuple[object, ...]) -> None:
+def test_a_vocoder_is_not_an_acoustic_model(models: tuple[object, ...]) -> None:
     with pytest.raises(vocoder.CheckpointError, match="no acoustic model"):
         vocoder.load_acoustic(models[3])  # type: ignore[arg-type]
 
@@ -220,7 +196,7 @@ def test_a_vocoder_is_no_acoustic_model(models: tuple[object, ...]) -> None:
 def test_command_from_argument_file_and_standard_input(
     models: tuple[object, ...],
     acoustic: AcousticModel,
-    flow: WaveGlow,
+    flow: MdctFlow,
     tmp_path: Path,
 ) -> None:
     text = "Café? Yes: $3.50.\n\nThe end."
@@ -231,10 +207,10 @@ def test_command_from_argument_file_and_standard_input(
         "stdin.wav": ("-",),
     }
     for name, way in ways.items():
-        code, out, err = run("say", *way, "-o", tmp_path / name, *models, stdin=text.encode())
-        assert code == 0, err
-        assert "times real time" in out
-        assert "3/3" in err  # sentences
+        result = run("say", *way, "-o", tmp_path / name, *models, stdin=text.encode())
+        assert result.exit_code == 0, result.stderr
+        assert "times real time" in result.stdout
+        assert "3/3" in result.stderr  # sentences
     first = (tmp_path / "argument.wav").read_bytes()
     assert first == (tmp_path / "file.wav").read_bytes() == (tmp_path / "stdin.wav").read_bytes()
     audio, rate = soundfile.read(tmp_path / "file.wav", dtype="float32")
@@ -242,8 +218,8 @@ def test_command_from_argument_file_and_standard_input(
     expected = vocoder.say(text, acoustic=acoustic, vocoder=flow)
     np.testing.assert_allclose(audio, expected, atol=0.51 / 32768)
     options = ("--speaking-rate", 2, "--temperature", 0, "--acoustic-temperature", 0, "--seed", 1)
-    code, _, _ = run("say", text, "-o", tmp_path / "fast.flac", *options, *models)
-    assert code == 0
+    result = run("say", text, "-o", tmp_path / "fast.flac", *options, *models)
+    assert result.exit_code == 0
     assert soundfile.info(tmp_path / "fast.flac").frames < 0.7 * len(audio)
 
 
@@ -269,43 +245,86 @@ def test_command_errors_are_one_sentence_and_write_nothing(
     ]
     before = sorted(tmp_path.iterdir())
     for arguments, words in cases:
-        code, _, err = run("say", *arguments, *models)
-        assert code == 2, arguments
-        assert words in err
-        assert "Traceback" not in err
+        result = run("say", *arguments, *models)
+        assert result.exit_code == 2, arguments
+        assert words in result.stderr
+        assert "Traceback" not in result.stderr
     assert sorted(tmp_path.iterdir()) == before
     assert (tmp_path / "taken.wav").read_bytes() == b"precious"
-    assert run("say", "Hi.", "-o", tmp_path / "taken.wav", "--force", *models)[0] == 0
+    assert run("say", "Hi.", "-o", tmp_path / "taken.wav", "--force", *models).exit_code == 0
     assert soundfile.info(tmp_path / "taken.wav").frames > 0
 
 
-def test_an_interrupted_command_leaves_no_file(
-    models: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = 0
+def interrupt() -> None:
+    raise KeyboardInterrupt
 
-    def interrupted(self: object, *arguments: object) -> torch.Tensor:
-        nonlocal made
-        made += 1
-        if made == 3:
-            raise KeyboardInterrupt
+
+def signalled(name: str) -> Callable[[], None]:
+    return lambda: os.kill(os.getpid(), getattr(signal, name))
+
+
+@pytest.mark.parametrize(
+    "stop, codes",
+    [
+        (interrupt, {1, 130}),  # by the version of Typer
+        pytest.param(signalled("SIGTERM"), {143}, marks=needs_signals),
+        pytest.param(signalled("SIGHUP"), {129}, marks=needs_signals),
+    ],
+)
+def test_a_command_that_is_stopped_leaves_no_file(
+    models: tuple[object, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop: Callable[[], None],
+    codes: set[int],
+) -> None:
+    calls = 0
+
+    def synthesize(self: object, *arguments: object) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            stop()
         return torch.full((SPEC.n_mels, 40), -3.0)
 
-    monkeypatch.setattr(AcousticModel, "synthesize", interrupted)
-    code, out, _ = run("say", "One. Two. Three. Four.", "-o", tmp_path / "out.wav", *models)
-    assert code != 0
-    assert made == 3
-    assert "times real time" not in out
+    monkeypatch.setattr(AcousticModel, "synthesize", synthesize)
+    # What is ignored where the tests run (nohup) would stay ignored.
+    before = {name: signal.signal(name, signal.SIG_DFL) for name in termination_signals()}
+    try:
+        result = run("say", "One. Two. Three. Four.", "-o", tmp_path / "out.wav", *models)
+        assert all(signal.getsignal(name) is signal.SIG_DFL for name in before)
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+    assert result.exit_code in codes
+    assert calls == 3
+    assert "times real time" not in result.stdout
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no such signals")
-@pytest.mark.parametrize("stop", ["SIGTERM", "SIGHUP"])
-def test_a_terminated_process_leaves_no_file(
-    models: tuple[object, ...], tmp_path: Path, stop: str
-) -> None:
+def termination_signals() -> list[signal.Signals]:
+    return [signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@needs_signals
+def test_a_given_status_and_an_ignored_signal() -> None:
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in termination_signals()}
+    try:
+        with exit_on_termination():
+            assert all(signal.getsignal(number) is signal.SIG_IGN for number in before)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with pytest.raises(SystemExit) as exit_, exit_on_termination(0):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert exit_.value.code == 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@needs_signals
+def test_a_terminated_process_leaves_no_file(models: tuple[object, ...], tmp_path: Path) -> None:
     text = tmp_path / "long.txt"
-    text.write_text("The rain fell on and on, and nobody came. " * 3000)
+    text.write_text("The rain fell on and on, and nobody came. " * 1000)
     folder = tmp_path / "out"
     folder.mkdir()
     process = subprocess.Popen(
@@ -314,8 +333,7 @@ def test_a_terminated_process_leaves_no_file(
             "-o", folder / "out.wav", *map(str, models),
         ],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        # What is ignored where the tests run (nohup) is inherited, and then rightly ignored.
-        preexec_fn=lambda: signal.signal(getattr(signal, stop), signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL),
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 120
@@ -323,16 +341,16 @@ def test_a_terminated_process_leaves_no_file(
             assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        process.send_signal(getattr(signal, stop))
+        process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
     finally:
         process.kill()
         process.communicate()
-    assert process.returncode == 128 + getattr(signal, stop)
+    assert process.returncode == 128 + signal.SIGTERM
     assert list(folder.iterdir()) == []
 
 
-def test_audio_writer_is_as_write_audio(tmp_path: Path) -> None:
+def test_audio_writer_writes_what_write_audio_does(tmp_path: Path) -> None:
     torch.manual_seed(0)
     audio = 0.7 * torch.randn(100_000)  # some of it beyond full scale
     with pytest.warns(UserWarning, match="Clipped"):
@@ -349,7 +367,7 @@ def write(path: Path, pieces: Iterator[torch.Tensor]) -> None:
             file.write(piece)
 
 
-def test_audio_writer_leaves_what_was_there(tmp_path: Path) -> None:
+def test_audio_writer_leaves_the_previous_file(tmp_path: Path) -> None:
     path = tmp_path / "out.wav"
     path.write_bytes(b"precious")
 

@@ -1,4 +1,4 @@
-"""Text as it is spoken: normalised words, a closed inventory of symbols, sentences, refusals."""
+"""The text frontend: normalised words, a closed inventory of symbols, sentences, refusals."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ PRONOUNCED = {
     "a record": "ə _ ɹ ˈɛ k ə ɹ d .",
     "to record": "t ə _ ɹ ə k ˈɔ ɹ d .",
     "the end": "ð i _ ˈɛ n d .",
-    # Marks: one a boundary, the first of several; quotation marks and brackets none.
+    # Marks: the first of several at a boundary; quotation marks and brackets give none.
     '"Go" — (now)... please?!': "ɡ ˈoʊ , n ˈaʊ . p l ˈi z ?",
     "One: two; three!": "w ˈʌ n : t ˈu ; θ ɹ ˈi !",
-    # A word of no dictionary.
+    # A word that no dictionary has.
     "blorft": "b l ˈɔ ɹ f t .",
 }
 
@@ -84,7 +84,7 @@ def test_phonemes(text: str) -> None:
 
 
 def test_symbols_are_a_fixed_inventory() -> None:
-    # A trained acoustic model depends on it: a change here is a change of its input.
+    # Trained acoustic models depend on it: a change here changes their input.
     assert len(SYMBOLS) == len(set(SYMBOLS)) == 80
     assert SYMBOLS[:8] == (".", ",", "?", "!", ";", ":", " ", "b")
     assert SYMBOLS[-3:] == ("ʌ", "ˌʌ", "ˈʌ")

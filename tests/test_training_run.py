@@ -1,21 +1,23 @@
-"""Objectives, the Lightning module and its callbacks, on real audio and small flows."""
+"""The Lightning module and its callbacks, on real audio and a small flow."""
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning
 import pytest
+import safetensors
 import torch
 from lightning.pytorch.callbacks import Callback, Timer
-from torch import Tensor
+from torch import Tensor, nn
 
-from vocoder.audio import MelSpec, read_audio
+from tests.test_training_terms import Discriminator
+from vocoder.audio import MelSpec
 from vocoder.flows import InvertibleConv1x1
-from vocoder.models import Vocoder, WaveGlow, load_checkpoint
+from vocoder.models import MdctFlow, WaveNet, load_checkpoint
 from vocoder.training.callbacks import (
     AveragedWeights,
     HeldOutSound,
@@ -23,19 +25,12 @@ from vocoder.training.callbacks import (
     LastCheckpoint,
     Snapshots,
     TrainingBar,
-    training_seconds,
 )
+from vocoder.training.callbacks import weights as weights_module
 from vocoder.training.crops import SpeechData
-from vocoder.training.errors import TrainingError
-from vocoder.training.module import VocoderTraining
-from vocoder.training.objectives import (
-    LikelihoodAndSpectral,
-    MaximumLikelihood,
-    Objective,
-    multi_resolution_stft,
-    phase_advance,
-    phase_repetition,
-)
+from vocoder.training.module import TrainingError, VocoderTraining, training_seconds
+from vocoder.training.step import Step
+from vocoder.training.terms import Likelihood, Mel, Stft, Term
 
 SAMPLE = Path(__file__).parents[1] / "recipes" / "ljspeech" / "sample"
 
@@ -45,155 +40,59 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*GPU available but not used"),
 ]
 
-
-def small_flow() -> WaveGlow:
-    torch.manual_seed(0)
-    model = WaveGlow(
-        "speech-16k", "lapped", n_group=256, n_flows=2, n_early_every=0, channels=8, n_layers=1,
-        mixing=["even-odd", "half-swap"], conditional_scale=True, scale_channels=8,
-    )  # fmt: skip
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.005 * torch.randn_like(parameter)
-    return model
+Run = Callable[..., tuple[VocoderTraining, AveragedWeights, lightning.Trainer]]
 
 
-def speech() -> tuple[Tensor, Tensor]:
-    """Two crops of recorded speech, (2, 16 * 256), and their mels."""
-    audio, _ = read_audio(SAMPLE / "wavs" / "ru_0813.flac")
-    batch = torch.stack([audio[16000 : 16000 + 4096], audio[30000 : 30000 + 4096]])
-    return batch, small_flow().mel(batch)
-
-
-# -- objectives --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "objective", [MaximumLikelihood(), LikelihoodAndSpectral(start=0.0, batch_fraction=0.5)]
-)
-def test_gradients_reach_every_parameter(objective: Objective) -> None:
-    model = small_flow()
-    audio, mel = speech()
-    terms = objective(model, audio, mel, 0.5, torch.Generator().manual_seed(0))
-    terms["loss"].backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.abs().max() > 0, name
-    expected = -model.log_prob(audio, mel).mean() / audio.shape[1]
-    torch.testing.assert_close(terms["nll"], expected.detach(), rtol=1e-5, atol=1e-5)
-
-
-def test_the_spectral_term_alone_has_gradients_and_sets_in_at_its_start() -> None:
-    audio, mel = speech()
-    objective = LikelihoodAndSpectral(
-        weight=2.0, phase_weight=0.5, tone_weight=3.0, start=0.3, tone_start=0.6
-    )
-    before = objective(small_flow(), audio, mel, 0.29, torch.Generator().manual_seed(0))
-    assert set(before) == {"loss", "nll"}
-    model = small_flow()
-    between = objective(model, audio, mel, 0.3, torch.Generator().manual_seed(0))
-    assert "stft" in between
-    assert "repetition" not in between
-    after = objective(model, audio, mel, 0.6, torch.Generator().manual_seed(0))
-    spectral = after["loss"] - after["nll"]
-    terms = after["stft"] + after["mel_distance"] + 0.5 * after["phase"] + 3 * after["repetition"]
-    torch.testing.assert_close(spectral.detach(), 2 * terms, rtol=1e-4, atol=1e-4)
-    # The difference of two losses keeps the gradient of the spectral term and no other.
-    (after["loss"] - objective(model, audio, mel, 0.0, torch.Generator())["loss"]).backward()
-    weights = model.flow.pieces[-1].pieces[0].weight
-    assert weights.grad.abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("distance", [multi_resolution_stft, phase_advance])
-def test_spectral_distances_order_distortions(distance: Callable[..., Tensor]) -> None:
-    audio, _ = speech()
-    noise = torch.randn(audio.shape, generator=torch.Generator().manual_seed(0))
-    same, close, far = (float(distance(audio + s * noise, audio)) for s in (0, 1e-3, 1e-2))
-    assert abs(same) < 1e-6
-    assert 1e-3 < close < far
-    assert distance(torch.zeros_like(audio), audio) > far
-    assert distance(audio, torch.zeros_like(audio)).isfinite()
-
-
-def test_phase_advance_hears_frequency_and_not_phase() -> None:
-    time = torch.arange(16000)[None] / 16000
-
-    def hum(frequency: float, phase: float) -> Tensor:
-        return 0.1 * torch.sin(2 * torch.pi * (frequency * time + phase))
-
-    same, shifted, higher = (
-        float(phase_advance(hum(f, p), hum(200.0, 0.0), (1024,)))
-        for f, p in ((200.0, 0.0), (200.0, 0.3), (205.0, 0.0))
-    )
-    assert same < 1e-6
-    assert shifted < 0.02  # the ends are not periodic
-    # 5 Hz over a hop of 256 samples is an advance of 0.5 radians.
-    assert higher == pytest.approx(1 - math.cos(2 * math.pi * 5 * 256 / 16000), abs=0.05)
-
-
-def test_energy_distances_reward_draws_for_differing() -> None:
-    audio, mel = (x.repeat(2, *[1] * (x.ndim - 1)) for x in speech())
-    model = small_flow()
-
-    def stft(energy: bool, temperature: float) -> float:
-        objective = LikelihoodAndSpectral(
-            start=0.0, energy_distance=energy, temperature=temperature, batch_fraction=1.0
-        )
-        terms = objective(model, audio, mel, 1.0, torch.Generator().manual_seed(0))
-        assert terms["loss"].isfinite()
-        return float(terms["stft"])
-
-    # Without noise both draws are the same, and their distance nothing.
-    assert stft(True, 0.0) == pytest.approx(stft(False, 0.0), rel=1e-5)
-    assert stft(True, 1.0) < stft(False, 1.0) - 0.1
-
-
-def test_phase_repetition_hears_what_repeats_and_only_that() -> None:
-    def pieces(count: int, seed: int) -> torch.Tensor:
-        return 0.1 * torch.randn(count, 512, generator=torch.Generator().manual_seed(seed))
-
-    speech_, _ = speech()
-    repeated = pieces(1, 0).repeat(128, 1).reshape(4, -1)
-    other = pieces(128, 1).reshape(4, -1)
-    assert float(phase_repetition(repeated, 512)) > 0.9  # but for the reflected ends
-    assert float(phase_repetition(other, 512)) < 0.02
-    assert float(phase_repetition(speech_, 512)) < 0.15  # of two sentences
-    # What repeats for a while and then something else does, what turns over each time, and what
-    # repeats a little later each time.
-    changing = pieces(16, 2).repeat_interleave(8, dim=0).reshape(1, -1)
-    assert float(phase_repetition(changing, 512)) > 0.15
-    turning = repeated * torch.tensor([1.0, -1.0] * 16).repeat_interleave(512)
-    assert float(phase_repetition(turning, 512)) > 0.8
-    shifted = pieces(1, 3)[:, :500].repeat(1, 128)
-    assert float(phase_repetition(shifted, 512)) > 0.3
-    # What is loud counts for more than what is quiet.
-    loud = torch.cat([10 * repeated[:2], other[2:]])
-    quiet = torch.cat([repeated[:2], 10 * other[2:]])
-    assert float(phase_repetition(loud, 512)) > 0.7
-    assert float(phase_repetition(quiet, 512)) < 0.2
-    # A little of it counts.
-    faint = [float(phase_repetition(a * repeated + other, 512)) for a in (0.0, 0.3, 0.6)]
-    assert faint[0] + 0.02 < faint[1] < faint[2] - 0.02
-    # Loudness does not count, and silence has no phase.
-    envelope = torch.linspace(0.01, 1, repeated.shape[-1])
-    assert float(phase_repetition(envelope * repeated, 512)) > 0.9
-    silence = torch.zeros(1, 4096, requires_grad=True)
-    for audio in (silence, repeated.clone().requires_grad_()):
-        repetition = phase_repetition(audio, 512)
-        repetition.backward()
-        assert audio.grad is not None
-        assert audio.grad.isfinite().all()
-    assert float(phase_repetition(silence.detach(), 512)) == pytest.approx(0, abs=1e-9)
-    assert 0 <= float(phase_repetition(other[:, :512], 512)) <= 1
-
-
-# -- training ----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("prepared")
+
+
+@pytest.fixture
+def model(tiny_flow: Callable[..., MdctFlow]) -> MdctFlow:
+    return tiny_flow().train()
+
+
+@pytest.fixture
+def data(cache: Path) -> SpeechData:
+    spec = MelSpec.preset("speech-16k")
+    return SpeechData(spec, SAMPLE, cache, batch_size=2, crop_frames=16, validation_seconds=0.5)
+
+
+@pytest.fixture
+def run(tiny_flow: Callable[..., MdctFlow], cache: Path) -> Run:
+    """Trains a small flow in a folder, or resumes the run in it."""
+
+    def fit(
+        folder: Path,
+        terms: Sequence[Term] = (),
+        max_steps: int = 8,
+        callbacks: Sequence[Callback] = (),
+        save_every: float = 1e9,
+        module: dict[str, Any] | None = None,
+        max_time: timedelta | None = None,
+        **trainer: Any,
+    ) -> tuple[VocoderTraining, AveragedWeights, lightning.Trainer]:
+        spec = MelSpec.preset("speech-16k")
+        data = SpeechData(spec, SAMPLE, cache, batch_size=2, crop_frames=16, validation_seconds=0.5)
+        folder.mkdir(exist_ok=True)
+        options: dict[str, Any] = {"warmup_steps": 2, "temperature": 0.5} | (module or {})
+        training = VocoderTraining(tiny_flow().train(), terms or [Likelihood()], **options)
+        averaged = AveragedWeights(0.9)
+        fit = lightning.Trainer(
+            accelerator="cpu", max_steps=max_steps, logger=False, enable_model_summary=False,
+            num_sanity_val_steps=0, check_val_every_n_epoch=None, use_distributed_sampler=False,
+            val_check_interval=trainer.pop("val_check_interval", 4), max_epochs=-1,
+            callbacks=[averaged, History(folder / "history.jsonl"), TrainingBar(),
+                       Timer(max_time, verbose=False), *callbacks,
+                       LastCheckpoint(folder / "last.ckpt", save_every)], **trainer,
+        )  # fmt: skip
+        checkpoint = folder / "last.ckpt"
+        resume = checkpoint if checkpoint.exists() else None
+        fit.fit(training, data, ckpt_path=resume, weights_only=False)
+        return training, averaged, fit
+
+    return fit
 
 
 class CrashAt(Callback):
@@ -205,37 +104,6 @@ class CrashAt(Callback):
     def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
         if trainer.global_step == self.step:
             raise RuntimeError("crash")
-
-
-def run(
-    folder: Path,
-    cache: Path,
-    objective: Objective | None = None,
-    max_steps: int = 8,
-    callbacks: Iterable[Callback] = (),
-    save_every: float = 1e9,
-    module: dict[str, Any] | None = None,
-    max_time: timedelta | None = None,
-    **trainer: Any,
-) -> tuple[VocoderTraining, AveragedWeights, lightning.Trainer]:
-    spec = MelSpec.preset("speech-16k")
-    data = SpeechData(spec, SAMPLE, cache, batch_size=2, crop_frames=16, validation_seconds=0.5)
-    folder.mkdir(exist_ok=True)
-    options: dict[str, Any] = {"warmup_steps": 2, "temperature": 0.5} | (module or {})
-    training = VocoderTraining(small_flow(), objective or MaximumLikelihood(), **options)
-    averaged = AveragedWeights(0.9)
-    fit = lightning.Trainer(
-        accelerator="cpu", max_steps=max_steps, logger=False, enable_model_summary=False,
-        num_sanity_val_steps=0, check_val_every_n_epoch=None, use_distributed_sampler=False,
-        val_check_interval=trainer.pop("val_check_interval", 4), max_epochs=-1,
-        callbacks=[averaged, History(folder / "history.jsonl"), TrainingBar(),
-                   Timer(max_time, verbose=False), *callbacks,
-                   LastCheckpoint(folder / "last.ckpt", save_every)], **trainer,
-    )  # fmt: skip
-    checkpoint = folder / "last.ckpt"
-    resume = checkpoint if checkpoint.exists() else None
-    fit.fit(training, data, ckpt_path=resume, weights_only=False)
-    return training, averaged, fit
 
 
 def recorded(folder: Path) -> list[dict[str, Any]]:
@@ -256,31 +124,112 @@ def assert_differ(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
     assert any(not torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("objective", [MaximumLikelihood(), LikelihoodAndSpectral(start=0.2)])
+def discriminator(**arguments: Any) -> Discriminator:
+    torch.manual_seed(0)
+    return Discriminator(**arguments)
+
+
+@pytest.mark.parametrize("adversarial", [False, True])
 def test_a_crashed_run_resumes_to_the_weights_of_an_unbroken_one(
-    tmp_path: Path, cache: Path, objective: Objective
+    tmp_path: Path, run: Run, adversarial: bool
 ) -> None:
-    one, one_average, _ = run(tmp_path / "one", cache, objective)
+    def terms() -> list[Term]:
+        if not adversarial:
+            return [Likelihood()]
+        # The crash comes when the one has been trained for a while, the other not at all.
+        return [Likelihood(), Stft(start=0.7), discriminator(start=0.2, learning_rate=0.01)]
+
+    one, one_average, unbroken = run(tmp_path / "one", terms())
     with pytest.raises(RuntimeError, match="crash"):
-        run(tmp_path / "two", cache, objective, callbacks=[CrashAt(5)], save_every=0)
+        run(tmp_path / "two", terms(), callbacks=[CrashAt(5)], save_every=0)
     saved = torch.load(tmp_path / "two" / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 4  # the crash came before the save of step 5
-    two, two_average, trainer = run(tmp_path / "two", cache, objective)
+    two, two_average, trainer = run(tmp_path / "two", terms())
     assert trainer.global_step == 8
     assert one.items_seen == two.items_seen == 16
     # Of eight batches of two crops, four are of 16 frames and four of 15.
     assert one.samples_seen == two.samples_seen == 4 * 2 * (16 + 15) * 256
-    assert_same(weights(one), weights(two))
+    assert_same(one.state_dict(), two.state_dict())
+    states = [trainer.optimizers[0].state_dict()["state"] for trainer in (unbroken, trainer)]
+    assert len(states[0]) == sum(1 for _ in one.parameters())
+    for parameter, state in states[0].items():
+        assert_same(state, states[1][parameter])
     one_average.apply_to(one)
     two_average.apply_to(two)
-    assert_same(weights(one), weights(two))
+    assert_same(one.state_dict(), two.state_dict())
     steps = [row["step"] for row in recorded(tmp_path / "two")]
     assert steps == sorted(set(steps))
     assert steps[-1] == 8
 
 
-def test_a_finished_run_goes_on_with_a_larger_budget(tmp_path: Path, cache: Path) -> None:
-    first, average, _ = run(tmp_path, cache, max_steps=4)
+def test_a_term_with_parameters_is_trained_saved_and_left_out_of_the_average(
+    tmp_path: Path, run: Run
+) -> None:
+    rates, norms, states = [], [], []
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+            if not states:
+                states.append(state())
+
+        def on_before_zero_grad(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+            groups = [group["params"] for group in optimizer.param_groups]
+            gradients = [[p.grad for p in group if p.grad is not None] for group in groups]
+            norms.append([float(nn.utils.get_total_norm(group)) for group in gradients])
+
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+            rates.append([group["lr"] for group in trainer.optimizers[0].param_groups])
+            states.append(state())
+
+    def state() -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in term.state_dict().items()}
+
+    term = discriminator(start=0.5, learning_rate=3e-3, gradient_clip=2e-3)
+    training, average, trainer = run(
+        tmp_path, [Likelihood(), term], 6, [Watch()],
+        module={"learning_rate": 1e-3, "gradient_clip": 1e-2}, val_check_interval=6,
+    )  # fmt: skip
+    assert trainer.global_step == 6
+    assert all(theirs == pytest.approx(3 * ours) for ours, theirs in rates)
+    # Those of the step before, and none of the term's before it sets in.
+    assert [ours for ours, _ in norms] == pytest.approx([0, *[1e-2] * 5], rel=1e-3)
+    assert [theirs for _, theirs in norms] == pytest.approx([0, 0, 0, 0, 2e-3, 2e-3], rel=1e-3)
+    assert_same(states[0], states[3])
+    for before, after in ((3, 4), (4, 5), (5, 6)):
+        assert_differ(states[before], states[after])
+
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    for kind in ("state_dict", "current_model_state"):
+        prefix = "terms.1."
+        kept = {k.removeprefix(prefix): v for k, v in saved[kind].items() if k.startswith(prefix)}
+        assert_same(kept, term.state_dict())
+    assert_differ(weights(training), average.averaged.model.state_dict())
+    assert_same(term.state_dict(), average.averaged.terms[1].state_dict())
+    average.apply_to(training)
+    assert_same(term.state_dict(), states[-1])
+    training.model.save(tmp_path / "model")
+    with safetensors.safe_open(tmp_path / "model" / "model.safetensors", "pt") as file:
+        assert set(file.keys()) == set(training.model.state_dict())
+
+
+def test_terms_that_cannot_be_trained_on_are_refused(
+    model: MdctFlow, tmp_path: Path, data: SpeechData
+) -> None:
+    with pytest.raises(ValueError, match="one must have the start 0"):
+        VocoderTraining(model, [Likelihood(start=0.1), Stft(start=0.2)])
+    with pytest.raises(ValueError, match="give each kind once"):
+        VocoderTraining(model, [Likelihood(), Stft(), Stft(resolutions=[256])])
+    wavenet = WaveNet("speech-16k", channels=4, n_layers=1, cycle=1)
+    trainer = lightning.Trainer(
+        accelerator="cpu", max_steps=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+    )  # fmt: skip
+    with pytest.raises(TrainingError, match="does not suit the model: WaveNet draws"):
+        trainer.fit(VocoderTraining(wavenet, [Likelihood(), Stft()]), data)
+
+
+def test_a_finished_run_continues_with_a_larger_budget(tmp_path: Path, run: Run) -> None:
+    first, average, _ = run(tmp_path, max_steps=4)
     raw = weights(first)
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert_same(raw, {k[6:]: v for k, v in saved["current_model_state"].items()})
@@ -292,22 +241,19 @@ def test_a_finished_run_goes_on_with_a_larger_budget(tmp_path: Path, cache: Path
         def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
             rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
-    again, _, trainer = run(tmp_path, cache, max_steps=8, callbacks=[Watch()])
+    again, _, trainer = run(tmp_path, max_steps=8, callbacks=[Watch()])
     assert trainer.global_step == 8
-    assert rates == [again.learning_rate_at(step, step / 8) for step in range(4, 8)]
+    assert rates == [1e-3 * again.schedule_at(step, step / 8) for step in range(4, 8)]
 
 
-def test_learning_rate_warms_up_and_decays() -> None:
-    training = VocoderTraining(
-        small_flow(), MaximumLikelihood(), learning_rate=1.0, final_learning_rate=0.1,
-        warmup_steps=10,
-    )  # fmt: skip
-    assert [training.learning_rate_at(n, 0.0) for n in (0, 4, 9, 99)] == [0.1, 0.5, 1.0, 1.0]
-    assert training.learning_rate_at(99, 0.5) == pytest.approx(0.55)
-    assert training.learning_rate_at(99, 1.0) == pytest.approx(0.1)
+def test_learning_rate_warms_up_and_decays(model: MdctFlow) -> None:
+    training = VocoderTraining(model, [Likelihood()], final_learning_rate=0.1, warmup_steps=10)
+    assert [training.schedule_at(n, 0.0) for n in (0, 4, 9, 99)] == [0.1, 0.5, 1.0, 1.0]
+    assert training.schedule_at(99, 0.5) == pytest.approx(0.55)
+    assert training.schedule_at(99, 1.0) == pytest.approx(0.1)
 
 
-def test_time_ends_training_and_drives_the_decay(tmp_path: Path, cache: Path) -> None:
+def test_time_ends_training_and_drives_the_decay(tmp_path: Path, run: Run) -> None:
     used: list[float] = []
 
     class Watch(Callback):
@@ -315,7 +261,7 @@ def test_time_ends_training_and_drives_the_decay(tmp_path: Path, cache: Path) ->
             used.append(pl_module.budget_used)
 
     second = timedelta(seconds=1)
-    _, _, trainer = run(tmp_path, cache, max_steps=-1, callbacks=[Watch()], max_time=second)
+    _, _, trainer = run(tmp_path, max_steps=-1, callbacks=[Watch()], max_time=second)
     assert 2 < trainer.global_step < 10_000
     assert used == sorted(used)
     assert used[0] < 0.3
@@ -323,16 +269,18 @@ def test_time_ends_training_and_drives_the_decay(tmp_path: Path, cache: Path) ->
     assert training_seconds(trainer) >= 1.0
 
 
-class BadAt(Objective):
+class BadAt(Term):
     """Likelihood, but in the steps of `steps` the loss is not finite, in one way or another."""
+
+    name = "nll"
 
     def __init__(self, steps: dict[int, str]) -> None:
         super().__init__()
         self.steps = steps
         self.calls = 0
 
-    def forward(self, model: Vocoder, audio: Tensor, mel: Tensor, *rest: Any) -> dict[str, Tensor]:
-        nll = model.training_loss({"audio": audio, "mel": mel})
+    def forward(self, step: Step) -> Tensor:
+        nll = step.nll
         how = self.steps.get(self.calls)
         self.calls += 1
         if how == "nan loss":
@@ -340,24 +288,22 @@ class BadAt(Objective):
         elif how == "infinite loss, finite gradient":
             nll = nll + math.inf
         elif how == "finite loss, nan gradient":
-            nll = nll + (0 * next(model.parameters()).sum()).clamp(min=0).sqrt()
-        return {"loss": nll, "nll": nll.detach()}
+            nll = nll + (0 * next(step.model.parameters()).sum()).clamp(min=0).sqrt()
+        return nll
 
 
 BAD = ["nan loss", "infinite loss, finite gradient", "finite loss, nan gradient"]
 
 
-def test_steps_that_are_not_finite_change_nothing_and_are_counted(
-    tmp_path: Path, cache: Path
-) -> None:
+def test_steps_that_are_not_finite_change_nothing_and_are_counted(tmp_path: Path, run: Run) -> None:
     states = []
 
     class Watch(Callback):
         def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
-            states.append(weights(pl_module))
+            states.append({name: value.clone() for name, value in pl_module.state_dict().items()})
 
-    objective = BadAt({3: BAD[0], 4: BAD[1], 5: BAD[2]})
-    training, average, trainer = run(tmp_path, cache, objective, callbacks=[Watch()])
+    terms = [BadAt({3: BAD[0], 4: BAD[1], 5: BAD[2]}), discriminator()]
+    training, average, trainer = run(tmp_path, terms, callbacks=[Watch()])
     assert trainer.global_step == 8
     assert training.skipped == 3
     assert_same(states[2], states[5])
@@ -368,28 +314,14 @@ def test_steps_that_are_not_finite_change_nothing_and_are_counted(
     assert [row["skipped"] for row in recorded(tmp_path)] == [1, 3]
 
 
-def test_training_that_stays_not_finite_ends_with_a_sentence(tmp_path: Path, cache: Path) -> None:
-    objective = BadAt(dict.fromkeys(range(2, 100), BAD[0]))
+def test_training_that_stays_not_finite_ends_with_a_sentence(tmp_path: Path, run: Run) -> None:
+    terms = [BadAt(dict.fromkeys(range(2, 100), BAD[0]))]
     with pytest.raises(TrainingError, match="3 steps in a row"):
-        run(tmp_path, cache, objective, module={"max_skipped": 3})
-
-
-def test_gradients_are_clipped(tmp_path: Path, cache: Path) -> None:
-    norms = []
-
-    class Watch(Callback):
-        def on_before_zero_grad(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-            # Still those of the step before.
-            grads = [p.grad for p in pl_module.parameters() if p.grad is not None]
-            norms.append(float(torch.nn.utils.get_total_norm(grads)))
-
-    clipping: dict[str, Any] = {"gradient_clip": 0.01}
-    run(tmp_path, cache, max_steps=4, callbacks=[Watch()], module=clipping)
-    assert norms == pytest.approx([0.0, 0.01, 0.01, 0.01], rel=1e-3)
+        run(tmp_path, terms, module={"max_skipped": 3})
 
 
 def test_validation_uses_the_averaged_weights_and_puts_the_others_back(
-    tmp_path: Path, cache: Path
+    tmp_path: Path, run: Run
 ) -> None:
     seen: dict[str, Any] = {}
 
@@ -401,50 +333,62 @@ def test_validation_uses_the_averaged_weights_and_puts_the_others_back(
             self, trainer: Any, pl_module: Any, outputs: Any, *args: Any
         ) -> None:
             seen["validated"] = weights(pl_module)
-            for piece in pl_module.model.modules():
-                if isinstance(piece, InvertibleConv1x1):
-                    product = piece.inverse_matrix() @ piece.matrix()
-                    seen["error"] = float((product - torch.eye(piece.channels)).abs().max())
+            seen["generated"] = outputs["generated"].clone(), outputs["mel"].clone()
 
-    training, average, _ = run(tmp_path, cache, max_steps=4, callbacks=[Watch()])
+    training, average, _ = run(tmp_path, max_steps=4, callbacks=[Watch()])
     assert_differ(seen["trained"], seen["validated"])
     assert_same(seen["trained"], weights(training))
-    assert seen["error"] < 1e-5  # not the cached inverse of the other weights
+    generated, mel = seen["generated"]
+    with torch.no_grad():
+        assert (training.model.synthesize(mel, 0.5) - generated).abs().max() > 1e-5
     average.apply_to(training)
     assert_same(seen["validated"], weights(training))
+    torch.testing.assert_close(training.model.synthesize(mel, 0.5), generated, atol=1e-5, rtol=0)
 
 
-def test_snapshots_are_the_averaged_model_of_their_minute(tmp_path: Path, cache: Path) -> None:
+def test_snapshots_are_the_averaged_model_of_their_minute(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if each step took a minute.
+    monkeypatch.setattr(
+        weights_module, "training_seconds", lambda trainer: 60 * trainer.global_step
+    )
     folder = tmp_path / "snapshots"
-    first, later = 1e-6, 1e9  # minutes: the first step is past the one, no step reaches the other
-    _, average, _ = run(tmp_path, cache, max_steps=1, callbacks=[Snapshots(folder, [later, first])])
-    assert [path.name for path in folder.iterdir()] == ["1e-06min"]
-    kept = load_checkpoint(folder / "1e-06min")
+    _, average, _ = run(tmp_path, max_steps=2, callbacks=[Snapshots(folder, [9, 1.5])])
+    assert [path.name for path in folder.iterdir()] == ["1.5min"]
+    kept = load_checkpoint(folder / "1.5min")
     assert_same(kept.state_dict(), dict(average.averaged.model.state_dict()))
-    facts = json.loads((folder / "1e-06min" / "training.json").read_text())
-    assert facts["steps"] == 1
-    assert facts["audio_seconds"] == pytest.approx(2 * 16 * 256 / 16000, abs=0.05)
+    facts = json.loads((folder / "1.5min" / "training.json").read_text())
+    assert facts["steps"] == facts["minutes"] == 2
+    assert facts["audio_seconds"] == pytest.approx(2 * (16 + 15) * 256 / 16000, abs=0.05)
 
-    (folder / "1e-06min" / "training.json").unlink()  # a resumed run does not take it again
-    run(tmp_path, cache, max_steps=2, callbacks=[Snapshots(folder, [first, later])])
+    (folder / "1.5min" / "training.json").unlink()  # a resumed run does not take it again
+    run(tmp_path, max_steps=3, callbacks=[Snapshots(folder, [1.5, 9])])
     assert [path.name for path in folder.rglob("training.json")] == []
     with pytest.raises(ValueError, match="minutes above 0"):
         Snapshots(folder, [5, 0])
 
 
-def test_changing_to_the_average_leaves_no_stale_inverse() -> None:
+def test_changing_to_the_average_leaves_no_stale_inverse(model: MdctFlow) -> None:
     average = AveragedWeights(0.5)
-    training = VocoderTraining(small_flow(), MaximumLikelihood())
+    training = VocoderTraining(model, [Likelihood()])
     average.setup(lightning.Trainer(accelerator="cpu", logger=False), training, "fit")
-    mixing = next(m for m in training.model.modules() if isinstance(m, InvertibleConv1x1))
+    conv1x1 = next(m for m in model.modules() if isinstance(m, InvertibleConv1x1))
     with torch.no_grad():
-        mixing.weight += 0.01 * torch.randn(mixing.weight.shape)
+        conv1x1.weight += 0.01 * torch.randn(conv1x1.weight.shape)
     training.eval()
-    for change in (average._swap_models, average._swap_models, average.apply_to):
+    trainer: Any = None
+    for change in (
+        lambda: average.on_validation_epoch_start(trainer, training),
+        lambda: average.on_validation_epoch_end(trainer, training),
+        lambda: average.apply_to(training),
+    ):
+        before = conv1x1.weight.clone()
         with torch.no_grad():
-            mixing.inverse_matrix()  # cached now
-            change(training)
-            product = mixing.inverse_matrix() @ mixing.matrix()
+            conv1x1.inverse_matrix()
+            change()
+            product = conv1x1.inverse_matrix() @ conv1x1.weight
+        assert not torch.equal(conv1x1.weight, before)
         torch.testing.assert_close(product, torch.eye(256), atol=1e-5, rtol=0)
 
 
@@ -468,51 +412,65 @@ def test_average_is_the_exponential_one_with_its_warm_up() -> None:
         assert inner.module.count.item() == n
 
 
-@pytest.mark.parametrize("precision", ["bf16-mixed"])
-def test_half_precision_trains_close_to_float32(
-    tmp_path: Path, cache: Path, precision: Any
-) -> None:
-    losses: dict[Any, list[float]] = {"32-true": [], precision: []}
+def test_bfloat16_trains_close_to_float32(tmp_path: Path, run: Run) -> None:
+    losses: dict[Any, list[float]] = {"32-true": [], "bf16-mixed": []}
 
     class Watch(Callback):
         def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
             losses[trainer.precision].append(float(trainer.callback_metrics["train/nll"]))
 
-    for kind in losses:
-        objective = LikelihoodAndSpectral(start=0.5)
-        run(tmp_path / kind, cache, objective, 6, [Watch()], precision=kind)
-    assert losses[precision] == pytest.approx(losses["32-true"], abs=0.1)
+    for precision in losses:
+        terms = [Likelihood(), Stft(start=0.5), Mel(start=0.5)]
+        run(tmp_path / precision, terms, 6, [Watch()], precision=precision)
+    assert losses["bf16-mixed"] == pytest.approx(losses["32-true"], abs=0.1)
 
 
-def test_tensorboard_gets_sound_and_pictures(tmp_path: Path, cache: Path) -> None:
+def test_progress_is_a_line_in_a_log_and_a_bar_in_a_terminal(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path / "log", max_steps=4)
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith(" 25% step 1, loss ")
+    assert last.startswith("100% step 4, loss ")
+    assert "nats/sample" in last
+    assert "s audio/s" in last
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes that for a terminal
+    monkeypatch.setenv("COLUMNS", "120")
+    run(tmp_path / "terminal", max_steps=4, max_time=timedelta(days=1))
+    shown = capsys.readouterr()
+    assert "100%" in shown.err
+    assert "step 4" in shown.err
+    assert "held-out likelihood" in shown.err
+    assert "left" in shown.err
+    assert shown.out == ""
+
+
+def test_tensorboard_gets_sound_and_pictures(
+    tmp_path: Path, model: MdctFlow, data: SpeechData
+) -> None:
     from lightning.pytorch.loggers import TensorBoardLogger
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    spec = MelSpec.preset("speech-16k")
-    data = SpeechData(spec, SAMPLE, cache, validation_seconds=0.5)
     trainer = lightning.Trainer(
         accelerator="cpu", logger=TensorBoardLogger(tmp_path, "", "board"), max_epochs=-1,
         callbacks=[HeldOutSound(2), TrainingBar()], enable_checkpointing=False,
     )  # fmt: skip
-    module = VocoderTraining(small_flow(), MaximumLikelihood())
-    trainer.validate(module, data, verbose=False)
+    trainer.validate(VocoderTraining(model, [Likelihood()]), data, verbose=False)
     events = EventAccumulator(str(tmp_path / "board")).Reload()
     ids = data.split.validation[:2]
-    assert sorted(events.Tags()["audio"]) == [f"{i}/{k}" for i in ids for k in ("made", "original")]
+    kinds = ("generated", "original")
+    assert sorted(events.Tags()["audio"]) == [f"{i}/{kind}" for i in ids for kind in kinds]
     assert sorted(events.Tags()["images"]) == [f"{i}/mel" for i in ids]
     picture = events.Images(f"{ids[0]}/mel")[0]
     assert (picture.height, picture.width) == (160, 31)
     assert {"val/log_likelihood", "val/mel_distance"} <= set(events.Tags()["scalars"])
 
 
-def test_validation_scores_are_what_they_say(tmp_path: Path, cache: Path) -> None:
-    spec = MelSpec.preset("speech-16k")
-    data = SpeechData(spec, SAMPLE, cache, validation_seconds=0.5)
-    model = small_flow()
+def test_validation_scores_are_what_they_say(model: MdctFlow, data: SpeechData) -> None:
     trainer = lightning.Trainer(
         accelerator="cpu", logger=False, callbacks=[TrainingBar()], enable_checkpointing=False
     )
-    module = VocoderTraining(model, MaximumLikelihood(), temperature=0.3)
+    module = VocoderTraining(model, [Likelihood()], temperature=0.3)
     (scores,) = trainer.validate(module, data, verbose=False)
     total, samples, distances = 0.0, 0, []
     held_out = data.held_out(data.split.validation, 0.5)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# Name -> the module that defines it. Resolved on first use, so that `import vocoder` itself costs
-# nothing: torch takes seconds, and `vocoder --help` needs none of it.
+# Name -> the module that defines it. Resolved on first use, because importing torch takes seconds
+# and `vocoder --help` does not need it.
 _HOMES = {
     "CheckpointError": "vocoder.checkpoints",
     "MelError": "vocoder.audio",

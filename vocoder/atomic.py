@@ -1,4 +1,4 @@
-"""Writing files whole or not at all: what is stopped in between leaves what was there before."""
+"""Writing files whole or not at all: an interrupted write leaves the previous file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A new path beside `path` to write to, which takes its place when the block has ended well.
+    """A temporary path to write to, renamed to `path` when the block ends without an exception.
 
-    It is in the same folder, since only within a file system is the exchange atomic. If the block
-    raises, what was written is deleted and `path` is as before.
+    It is in the same folder, because renaming is atomic only within a file system. If the block
+    raises, the temporary file is deleted and `path` is untouched.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: the folder of `path` does not exist.
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to.")
@@ -27,17 +27,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         if error.filename == str(temporary):
-            error.filename, error.filename2 = str(path), None  # the name that the user gave
+            error.filename, error.filename2 = str(path), None  # the name that the user knows
         raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, content: bytes) -> Path:
-    """Write a file by `atomic_path`; returns its path.
+    """Write a file through `atomic_path` and return its path.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        FileNotFoundError: the folder of `path` does not exist.
     """
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)

@@ -1,6 +1,7 @@
 """A checkpoint on disk: a directory with ``model.safetensors`` and ``config.json``, no pickle.
 
-Knows files, tensors and JSON; knows no model. `vocoder.models.load` builds the model.
+This module handles files, tensors and JSON, whatever the model: `vocoder.models.load_checkpoint`
+builds one from them.
 """
 
 from __future__ import annotations
@@ -31,16 +32,15 @@ class CheckpointError(ValueError):
 def write_checkpoint(
     directory: str | os.PathLike[str], config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> Path:
-    """Write ``config`` and ``tensors`` into ``directory``, made if it does not exist.
+    """Write ``config`` and ``tensors`` into ``directory``, which is created if missing.
 
-    Each file is written aside and renamed, weights first, so that an interrupted write leaves
-    the previous file whole.
+    Each file is replaced atomically, weights first: an interrupted write leaves the previous one.
 
     Returns:
         The directory.
 
     Raises:
-        CheckpointError: ``directory`` is a file, or names one (``.safetensors`` and the like).
+        CheckpointError: ``directory`` is a file, or has a file's suffix (such as ``.safetensors``).
     """
     directory = Path(directory)
     if directory.is_file() or directory.suffix in _PICKLE_SUFFIXES | {".safetensors"}:
@@ -49,7 +49,7 @@ def write_checkpoint(
             "names a file: give the name of a directory"
         )
     directory.mkdir(parents=True, exist_ok=True)
-    # safetensors refuses views and shared storage; contiguous CPU copies have neither.
+    # safetensors refuses tensors that share storage, and views.
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps({"format_version": FORMAT_VERSION, **config}, indent=2, ensure_ascii=False)
     write_atomic(directory / WEIGHTS_NAME, safetensors.torch.save(plain, metadata={"format": "pt"}))
@@ -61,7 +61,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
     """Read ``(config, tensors)`` from a checkpoint directory or from the weights file in one.
 
     Raises:
-        CheckpointError: nothing there, a pickled file, a broken file, or a newer format.
+        CheckpointError: the path does not exist or is not a checkpoint, a file is pickled or
+            damaged, or the format is of another version.
     """
     path = Path(path)
     if not path.exists():
@@ -78,13 +79,13 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
     for needed in (config_path, weights):
         if not needed.is_file():
             raise CheckpointError(
-                f"{directory} is no checkpoint: it has no {needed.name}, and a checkpoint is a "
+                f"{directory} is not a checkpoint: it has no {needed.name}, and a checkpoint is a "
                 f"directory with {WEIGHTS_NAME} and {CONFIG_NAME}"
             )
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise CheckpointError(f"{config_path} is not readable as JSON: {error}") from error
+        raise CheckpointError(f"{config_path} is not valid JSON: {error}") from error
     version = config.pop("format_version", None) if isinstance(config, dict) else None
     if version != FORMAT_VERSION:
         raise CheckpointError(

@@ -1,5 +1,5 @@
 """Corpora of speech in LJSpeech's layout: finding or downloading one, reading its list, and
-choosing once and for all which utterances are never trained on.
+splitting it into training, validation and test.
 
 The layout is a folder with `metadata.csv`, one utterance a line as `id|text|normalised text`
 (UTF-8, no quoting), and `wavs/ID.wav` (or .flac, .ogg, .mp3) at any sample rate.
@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import inspect
 import logging
 import os
 import shutil
-import socket
 import tarfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +23,9 @@ log = logging.getLogger(__name__)
 class CorpusError(ValueError):
     """A corpus is missing, unreadable or empty; the message says what to do."""
 
+
+LJSPEECH_URL = "https://data.keithito.com/data/speech/LJSpeech-1.1.tar.bz2"
+LJSPEECH_SHA256 = "be1a30453f28eb8dd26af4101ae40cbf2c50413b1bb21936cbcdc6fae3de8aa5"
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
@@ -42,7 +42,7 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Corpus:
-    """The utterances of a corpus whose audio file is there, in the order of `metadata.csv`."""
+    """The utterances of a corpus that have an audio file, in the order of `metadata.csv`."""
 
     folder: Path
     utterances: tuple[Utterance, ...]
@@ -54,11 +54,26 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Split:
-    """Ids of the utterances to train on, to validate with while training, and to test with."""
+    """Ids of the utterances for training, validation and test."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
+
+    def only(self, usable: Container[str], folder: Path) -> Split:
+        """The split without the ids that are not usable, of the corpus in `folder`.
+
+        Raises:
+            CorpusError: nothing is left of one of the three.
+        """
+        left = {
+            name: tuple(id for id in getattr(self, name) if id in usable)
+            for name in ("train", "validation", "test")
+        }
+        for name, ids in left.items():
+            if not ids:
+                raise CorpusError(f"{folder}: every utterance for {name} had to be left out")
+        return Split(**left)
 
 
 def read_corpus(folder: str | Path) -> Corpus:
@@ -121,14 +136,14 @@ def split(
 ) -> Split:
     """Choose validation and test utterances by a hash of their ids.
 
-    An id whose hash, read as a number u in [0, 1), is below `test_fraction` is for testing, one
-    with u >= 1 - `validation_fraction` for validation. So the choice depends on no seed and no
-    order, and adding files to a corpus moves none of the others. Where a small corpus gives fewer
-    than `at_least` of either, the ids with the next hashes fill it up, but never so far that
-    nothing is left to train on.
+    With an id's hash read as a number u in [0, 1), the id is for the test if u < `test_fraction`
+    and for validation if u >= 1 - `validation_fraction`. So the choice depends on neither seed nor
+    order, and adding files to a corpus moves none of the others. If a small corpus gives fewer than
+    `at_least` of either, the ids with the next hashes are added, as long as some are left to train
+    on.
 
     Raises:
-        CorpusError: fewer than three ids, so that one of the three sets would be empty.
+        CorpusError: fewer than three ids, or fractions that leave nothing to train on.
     """
     if len(ids) < 3:
         raise CorpusError(
@@ -158,15 +173,8 @@ def _unit_hash(id: str) -> float:
 
 
 def held_out(folder: str | Path) -> Split:
-    """The split of the corpus in `folder` that every recipe of this project uses by default."""
+    """The split of the corpus in `folder` that the recipes use by default."""
     return split([utterance.id for utterance in read_corpus(folder).utterances])
-
-
-def ljspeech_url() -> str:
-    """Where torchaudio downloads LJSpeech from."""
-    from torchaudio.datasets import LJSPEECH
-
-    return str(inspect.signature(LJSPEECH.__init__).parameters["url"].default)
 
 
 def find_ljspeech(data_dir: str | Path = "data") -> Path | None:
@@ -179,37 +187,45 @@ def find_ljspeech(data_dir: str | Path = "data") -> Path | None:
 
 
 def download_ljspeech(
-    data_dir: str | Path = "data", url: str | None = None, timeout: float = 60.0
+    data_dir: str | Path = "data", url: str = LJSPEECH_URL, timeout: float = 60.0
 ) -> Path:
-    """Download LJSpeech (2.6 GB) through torchaudio, with a progress bar and its checksum.
+    """Download LJSpeech (2.6 GB), verify its checksum and unpack it, with a progress bar.
 
-    Everything happens in a folder of its own beside the final place, which the corpus takes by
-    one rename: an interrupted download or unpacking is never taken for the corpus.
+    All of this happens in `data_dir`/.NAME.download; the corpus is moved to its place when it is
+    complete.
 
     Args:
-        data_dir: the corpus comes to `data_dir`/LJSpeech-1.1.
-        url: the archive, `NAME.tar.bz2` with a folder NAME in it; torchaudio's by default.
-        timeout: seconds without an answer after which the network counts as closed.
+        data_dir: the corpus goes to `data_dir`/LJSpeech-1.1.
+        url: of the archive, `NAME.tar.bz2` with a folder NAME in it.
+        timeout: in seconds, of the connection and of every answer.
 
     Raises:
         CorpusError: no connection, a broken transfer or a wrong checksum.
     """
-    from torchaudio.datasets import LJSPEECH
+    import pooch  # type: ignore[import-untyped]
 
-    url = url or ljspeech_url()
-    name = url.rsplit("/", 1)[-1].removesuffix(".tar.bz2")
+    archive = url.rsplit("/", 1)[-1]
+    name = archive.removesuffix(".tar.bz2")
     final = Path(data_dir) / name
     staging = Path(data_dir) / f".{name}.download"
     staging.mkdir(parents=True, exist_ok=True)
-    # An archive in here was moved into place whole and verified; a folder may be half unpacked.
-    shutil.rmtree(staging / name, ignore_errors=True)
-    for partial in staging.glob("*.partial"):  # of a download that was killed
-        partial.unlink()
+    # Of a run that was killed, only a complete archive is of use.
+    for left in staging.iterdir():
+        if left.is_dir():
+            shutil.rmtree(left)
+        elif left.name != archive:
+            left.unlink()
     log.warning("downloading %s to %s", url, final)
+    pooch.get_logger().setLevel(logging.WARNING)
     try:
-        with _socket_timeout(timeout):
-            LJSPEECH(staging, url=url, download=True)
-    except (OSError, RuntimeError, tarfile.TarError, EOFError) as error:
+        with _DownloadBar(name) as bar:
+            downloader = pooch.HTTPDownloader(bar, chunk_size=1 << 16, timeout=timeout)
+            pooch.retrieve(
+                url, f"sha256:{LJSPEECH_SHA256}", archive, staging, downloader=downloader
+            )
+        # pooch would decompress the archive twice to unpack it.
+        shutil.unpack_archive(staging / archive, staging, filter="data")
+    except (OSError, ValueError, tarfile.TarError, EOFError) as error:
         raise CorpusError(
             f"{url} could not be downloaded ({error}): download it by hand and unpack it to "
             f"{final}, or train on another corpus with --data DIR, or try the recipe with "
@@ -220,12 +236,38 @@ def download_ljspeech(
     return final
 
 
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    # torch.hub, which torchaudio downloads with, passes no timeout: a silent network would hang.
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+class _DownloadBar:
+    """A progress bar in the form that pooch takes; shown in terminals only."""
+
+    total = 0
+
+    def __init__(self, name: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self._bar = Progress(
+            "{task.description}",
+            BarColumn(),
+            DownloadColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(name, total=None)
+
+    def __enter__(self) -> _DownloadBar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def update(self, size: int) -> None:
+        self._bar.update(self._task, total=self.total or None, advance=size)
+
+    def reset(self) -> None:
+        self._bar.reset(self._task)
+
+    def close(self) -> None:
+        self._bar.stop()

@@ -1,12 +1,10 @@
-"""Models by name: the bundled ones and those on disk, and the defaults that `synthesize` and `say`
-use.
-"""
+"""Models by name: the bundled ones, those on disk, and the defaults of `synthesize` and `say`."""
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,40 +26,36 @@ DEFAULT_NAME = "default"
 ACOUSTIC_NAME = "acoustic"
 """The bundled acoustic model that `load_acoustic` gives without a name."""
 
-_HOW_TO_GET_ONE = (
-    "train one (python recipes/ljspeech/train.py --data sample, or --data DIR for your own speech) "
-    "and name the checkpoint it writes: vocoder.load('runs/NAME/model'), or --checkpoint "
-    "runs/NAME/model on the command line"
-)
-
 
 def load(name: str | os.PathLike[str] | None = None, dtype: torch.dtype = torch.float32) -> Vocoder:
     """A trained vocoder, ready to run: in evaluation mode, on the CPU, weight norms fused.
 
     To train it further, start a recipe from it (``--start_from``) or use
-    `vocoder.models.load_checkpoint`, which keeps the weights as they were trained.
+    `vocoder.models.load_checkpoint`, which leaves the weights as they were trained.
 
     Args:
-        name: None for the bundled default; else the name of a bundled model, a checkpoint
-            directory (``model.safetensors`` and ``config.json``), or the weights file in one. A
-            path wins over a bundled name.
+        name: name of a bundled model, a checkpoint directory (``model.safetensors`` and
+            ``config.json``), or the weights file in one; None for the bundled default. A path
+            that exists wins over a bundled name.
         dtype: what audio is computed in on a CPU: `torch.float32`, or `torch.bfloat16`, which is
-            faster where the processor has it (see `WaveGlow.fused`).
+            faster on processors that support it (see `Vocoder.fused`).
 
     Raises:
-        CheckpointError: there is no such model, and how to get one; or the files are not a
-            checkpoint that this version reads. Pickled files are never opened.
+        CheckpointError: there is no such model (the message says how to get one), or the files are
+            not a checkpoint that this version reads. Pickled files are never opened.
         ValueError: the model does not compute in this type.
     """
-    if name is not None and (Path(name).exists() or _looks_like_path(name)):
-        return load_checkpoint(name).fused(dtype)
-    wanted = DEFAULT_NAME if name is None else str(name)
-    bundled = {name: path for name, path in bundled_models().items() if name != ACOUSTIC_NAME}
-    if wanted not in bundled:
-        have = f"the bundled models are {', '.join(bundled)}" if bundled else "none is bundled yet"
-        which = "no default model" if name is None else f"no model {wanted!r}"
-        raise CheckpointError(f"there is {which} ({have}): {_HOW_TO_GET_ONE}")
-    return load_checkpoint(bundled[wanted]).fused(dtype)
+    bundled = {key: path for key, path in bundled_models().items() if key != ACOUSTIC_NAME}
+    path = _find(
+        name,
+        DEFAULT_NAME,
+        bundled,
+        kind="model",
+        how_to_train="python recipes/ljspeech/train.py --data sample, or --data DIR for your own "
+        "speech",
+        how_to_name="vocoder.load('runs/NAME/model'), or --checkpoint runs/NAME/model",
+    )
+    return load_checkpoint(path).fused(dtype)
 
 
 def load_acoustic(name: str | os.PathLike[str] | None = None) -> AcousticModel:
@@ -69,28 +63,26 @@ def load_acoustic(name: str | os.PathLike[str] | None = None) -> AcousticModel:
     weight norms fused.
 
     Args:
-        name: None for the bundled default; else the name of a bundled acoustic model, a checkpoint
-            directory, or the weights file in one. A path wins over a bundled name.
+        name: name of a bundled acoustic model, a checkpoint directory, or the weights file in one;
+            None for the bundled default. A path that exists wins over a bundled name.
 
     Raises:
-        CheckpointError: there is no such model, and how to get one; or the files are not a
-            checkpoint of an acoustic model that this version reads.
+        CheckpointError: there is no such model (the message says how to get one), or the files are
+            not a checkpoint of an acoustic model that this version reads.
     """
     from vocoder.text.acoustic import load_checkpoint as load_acoustic_checkpoint
 
-    if name is not None and (Path(name).exists() or _looks_like_path(name)):
-        return load_acoustic_checkpoint(name).fused()
-    wanted = ACOUSTIC_NAME if name is None else str(name)
-    bundled = bundled_models()
-    if wanted not in bundled:
-        which = "no acoustic model is bundled" if name is None else f"there is no model {wanted!r}"
-        raise CheckpointError(
-            f"{which}: train one (python recipes/ljspeech/train_acoustic.py --data DIR, on any "
-            "corpus with metadata.csv) and name the checkpoint it writes: "
-            "vocoder.load_acoustic('runs/NAME/model'), or --acoustic runs/NAME/model on the "
-            "command line"
-        )
-    return load_acoustic_checkpoint(bundled[wanted]).fused()
+    bundled = {key: path for key, path in bundled_models().items() if key == ACOUSTIC_NAME}
+    path = _find(
+        name,
+        ACOUSTIC_NAME,
+        bundled,
+        kind="acoustic model",
+        how_to_train="python recipes/ljspeech/train_acoustic.py --data DIR, on any corpus with "
+        "metadata.csv",
+        how_to_name="vocoder.load_acoustic('runs/NAME/model'), or --acoustic runs/NAME/model",
+    )
+    return load_acoustic_checkpoint(path).fused()
 
 
 def bundled_models() -> dict[str, Path]:
@@ -103,7 +95,7 @@ def bundled_models() -> dict[str, Path]:
 
 def synthesize(
     mel: Array,
-    temperature: float = 0.667,
+    temperature: float | None = None,
     seed: int | None = 0,
     lengths: Sequence[int] | None = None,
 ) -> Array:
@@ -119,7 +111,7 @@ def synthesize(
 
 def say(
     text: str,
-    temperature: float = 0.667,
+    temperature: float | None = None,
     *,
     acoustic_temperature: float | None = None,
     speaking_rate: float = 1.0,
@@ -129,37 +121,35 @@ def say(
 ) -> npt.NDArray[np.float32]:
     """English text read aloud, sentence by sentence, with pauses between.
 
-    The models are loaded on the first call and kept. The same sentence sounds the same wherever it
-    stands. For long texts see `vocoder.text.speech.speak`, which gives one sentence at a time.
+    The models are loaded on the first call and kept. A sentence sounds the same wherever it stands.
+    For long texts see `vocoder.text.speech.speak`, which yields one sentence at a time.
 
     Args:
         text: English; empty lines separate paragraphs.
-        temperature: scale of the vocoder's latent noise, usually 0 to 1.
-        acoustic_temperature: scale of the acoustic model's; None for its usual one,
-            `vocoder.text.speech.ACOUSTIC_TEMPERATURE`.
+        temperature: scale of the vocoder's latent noise, usually 0 to 1; None for its default.
+        acoustic_temperature: scale of the acoustic model's noise; None for its default.
         speaking_rate: 2 is twice as fast, 0.5 half as fast; 0.25 to 4.
         seed: of both models' noise.
-        acoustic, vocoder: models to use, of the same `MelSpec`; None for the bundled defaults.
+        acoustic, vocoder: models with the same `MelSpec`; None for the bundled defaults.
 
     Returns:
-        (samples,), float32, in [-1, 1], at ``vocoder.sample_rate`` (22,050 Hz by the defaults).
+        (samples,), float32, in [-1, 1], at ``vocoder.sample_rate`` (22,050 Hz for the default).
 
     Raises:
-        TextError: nothing to say, or something that cannot be read, such as another script.
-        ValueError: an argument is out of range, or the models are of different mel conventions.
-        CheckpointError: a default is wanted and not bundled; the message says how to train one.
+        TextError: there is nothing to say, or something that cannot be read, such as another
+            script.
+        ValueError: an argument is out of range, or the models' mel conventions differ.
+        CheckpointError: a default is needed and not bundled; the message says how to train one.
     """
-    from vocoder.text.speech import ACOUSTIC_TEMPERATURE, sentences, speak
+    from vocoder.text.speech import sentences, speak
 
-    said = sentences(text)
+    parts = sentences(text)
     pieces = speak(
-        said,
+        parts,
         _default_acoustic() if acoustic is None else acoustic,
         _default() if vocoder is None else vocoder,
         temperature=temperature,
-        acoustic_temperature=(
-            ACOUSTIC_TEMPERATURE if acoustic_temperature is None else acoustic_temperature
-        ),
+        acoustic_temperature=acoustic_temperature,
         speaking_rate=speaking_rate,
         seed=seed,
     )
@@ -176,7 +166,34 @@ def _default_acoustic() -> AcousticModel:
     return load_acoustic()
 
 
+def _find(
+    name: str | os.PathLike[str] | None,
+    default: str,
+    bundled: Mapping[str, Path],
+    *,
+    kind: str,
+    how_to_train: str,
+    how_to_name: str,
+) -> Path:
+    """The checkpoint of a path, of a bundled model's name, or of the default.
+
+    Raises:
+        CheckpointError: no bundled model has this name.
+    """
+    # What has a separator or a suffix is meant as a path, and errors should speak of paths.
+    if name is not None and (Path(name).exists() or _looks_like_path(name)):
+        return Path(name)
+    wanted = default if name is None else str(name)
+    if wanted in bundled:
+        return bundled[wanted]
+    which = f"default {kind}" if name is None else f"{kind} {wanted!r}"
+    have = f"the bundled models are {', '.join(bundled)}" if bundled else "none is bundled yet"
+    raise CheckpointError(
+        f"there is no {which} ({have}): train one ({how_to_train}) and name the checkpoint it "
+        f"writes: {how_to_name} on the command line"
+    )
+
+
 def _looks_like_path(name: str | os.PathLike[str]) -> bool:
-    """A name with a separator or a suffix is meant as a path, so errors should speak of paths."""
     text = os.fspath(name)
     return os.sep in text or "/" in text or Path(text).suffix != ""

@@ -4,9 +4,9 @@
     python recipes/festvox-ru/build.py                   620 sentences, 99.5 minutes
     python recipes/festvox-ru/build.py --sample --output recipes/ljspeech/sample
 
-The second makes the sample corpus of this repository: of the sentences lasting 3 to 8 s, ordered by
-id, 26 at equal distances, as FLAC. Either way every sample is that of the original recording, and
-nothing is written before all sentences have been found usable.
+The second builds the sample corpus of this repository as FLAC: of the sentences of 3 to 8 s, in the
+order of their ids, 26 at equal distances. Either way every sample equals that of the original
+recording, and nothing is written until all sentences have been found usable.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def without_stress_marks(text: str) -> str:
 
 
 def choose_sample(wavs: list[Path]) -> list[Path]:
-    """Returns the recordings that the rule above picks."""
+    """Returns the recordings of the sample corpus."""
     shortest, longest = SAMPLE_SECONDS
     fitting = [w for w in wavs if shortest <= soundfile.info(w).duration <= longest]
     if len(fitting) < SAMPLE_COUNT:
@@ -67,14 +67,14 @@ def read_checked(path: Path) -> tuple[np.ndarray, int]:
 
 
 def write_flac(path: Path, audio: np.ndarray, sample_rate: int) -> None:
-    """Writes FLAC and reads it back: lossless is checked, not believed."""
+    """Writes FLAC, and reads it back to check that nothing was lost."""
     soundfile.write(path, audio, sample_rate, subtype="PCM_16", compression_level=1.0)
     if not np.array_equal(soundfile.read(path, dtype="int16")[0], audio):
         raise RuntimeError(f"{path}: differs from the original")
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copies a file with its time of modification, whole or not at all; one that is there stays."""
+    """Copies a file and its modification time, whole or not at all; an equal copy is kept."""
     if target.exists():
         before, now = source.stat(), target.stat()
         if (before.st_size, before.st_mtime_ns) == (now.st_size, now.st_mtime_ns):
@@ -85,7 +85,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def build(voice: Path, output: Path, sample: bool) -> str:
-    """Writes the corpus, or the sample of it, and returns one line that says what it holds."""
+    """Writes the corpus, or the sample of it; returns one line about what it holds."""
     recordings = sorted((voice / "wav").glob("*.wav"))
     if not recordings:
         raise FileNotFoundError(
@@ -109,7 +109,7 @@ def build(voice: Path, output: Path, sample: bool) -> str:
             copy(path, wavs / path.name)
     if not sample and COPYRIGHT.exists():
         copy(COPYRIGHT, output / "COPYRIGHT")
-    # Last and by a rename: a folder without it is no corpus, so none half-built is taken for one.
+    # Last, and by renaming: without this file a folder is not taken for a corpus.
     partial = output / ".metadata.csv.part"
     partial.write_text("".join(lines), encoding="utf-8", newline="\n")
     os.replace(partial, output / "metadata.csv")

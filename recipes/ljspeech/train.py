@@ -4,8 +4,8 @@
     python recipes/ljspeech/train.py --data my-voice            a corpus of your own
     python recipes/ljspeech/train.py --data sample --config recipes/ljspeech/config/sound.yaml
 
-The same command again goes on where it stopped. All options: --help; the resulting configuration:
---print_config. Everything that happens is in `vocoder.training`; README.md tells it in words.
+Run the same command again to resume. All options: --help; the resulting configuration:
+--print_config. The code is in `vocoder.training`, the description in README.md.
 """
 
 import sys

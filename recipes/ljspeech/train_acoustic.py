@@ -4,8 +4,8 @@
     python recipes/ljspeech/train_acoustic.py --data my-voice      a corpus of your own
     python recipes/ljspeech/train_acoustic.py --data data/synthetic-english --speech.prefix joe-
 
-The last trains on one voice of a corpus of several. The same command again goes on where it
-stopped. All options: --help; the resulting configuration: --print_config.
+The last trains on one voice of several. Run the same command again to resume. All options: --help;
+the resulting configuration: --print_config.
 """
 
 import sys

@@ -6,10 +6,10 @@
     python recipes/synthetic-english/build.py --voices joe heart --hours 3
     python recipes/synthetic-english/build.py --voices kumo --hours 0.25
 
-The voices to train on come to data/synthetic-english, the one left out for the score of unseen
-speakers to data/synthetic-english-unseen. The same command again goes on where it stopped, more
-hours add to what is there, and an utterance is the same whenever it is made: its name is its voice
-and a hash of its words. README.md tells what these voices are, NOTICE under which licences.
+Voices to train on go to data/synthetic-english, the one held out as the unseen speaker to
+data/synthetic-english-unseen. Run the same command again to resume; more hours extend the corpus.
+An utterance is the same whenever it is made: its name is its voice and a hash of its words.
+README.md describes the voices, NOTICE their licences.
 """
 
 from __future__ import annotations
@@ -34,15 +34,16 @@ import librosa
 import numpy as np
 import soundfile
 import soxr
+from rich.console import Console
+from rich.progress import Progress
 from sentences import Sentence, deal, read_texts
-from tqdm import tqdm
 
 from vocoder.audio import write_audio
 
 HERE = Path(__file__).parent
 SAMPLE_RATE = 22050
 SECONDS = (2.0, 12.0)
-"""Shortest and longest utterance that is kept."""
+"""Shortest and longest utterance to keep."""
 
 PAUSE = 0.15
 """Seconds of silence left before and after the speech: some networks give a second of zeros."""
@@ -51,17 +52,17 @@ SPEECH_DB = 50.0
 """Frames no further below the loudest count as speech."""
 
 LOUDEST = 0.95
-"""Peak, of full scale 1, to which a louder utterance is turned down. None is turned up."""
+"""Peak amplitude: louder utterances are turned down to it, none is turned up."""
 
 SILENT_RMS = 1e-3
 
 SAVE_EVERY = 60.0
-"""Seconds after which metadata.csv is written anew while speaking."""
+"""Seconds between writes of metadata.csv while speaking."""
 
 
 @dataclass(frozen=True)
 class Voice:
-    """A voice: its share of all sentences, and whether no model may be trained on it."""
+    """A voice: its share of all sentences, and whether it is held out as the unseen speaker."""
 
     share: float
     unseen: bool = False
@@ -94,7 +95,7 @@ class Speaker:
             )
         except OSError as error:
             raise OSError(
-                f"there is no Python to speak with at {python}: make it by `python3 -m venv "
+                f"there is no Python to speak with at {python}: create it with `python3 -m venv "
                 f"{python.parent.parent} && {python.parent}/pip install -r "
                 f"{HERE / 'requirements.txt'}`, or name another with --tts"
             ) from error
@@ -122,15 +123,15 @@ def utterance_id(voice: str, sentence: Sentence) -> str:
 
 
 def noise_seed(id: str) -> int:
-    """The seed of an utterance's random numbers: its own, whatever was spoken before it."""
+    """The seed of an utterance's random numbers, independent of what was spoken before it."""
     return int.from_bytes(hashlib.sha256(f"noise {id}".encode()).digest()[:4], "big")
 
 
 def finish(samples: np.ndarray, sample_rate: int) -> np.ndarray | None:
-    """Speech as it is kept: 22.05 kHz, trimmed, not clipped; None if too short, long or silent.
+    """Speech for the corpus: 22.05 kHz, trimmed, not clipped; None if too short, long or silent.
 
-    Raises ValueError for a lower rate: audio that was upsampled would teach a model that speech
-    has no treble.
+    Raises ValueError for a lower rate: upsampled audio would teach a model that speech has no
+    treble.
     """
     if sample_rate < SAMPLE_RATE:
         raise ValueError(f"{sample_rate} Hz cannot become {SAMPLE_RATE} Hz")
@@ -148,14 +149,14 @@ def finish(samples: np.ndarray, sample_rate: int) -> np.ndarray | None:
 def speak_all(
     asked: Iterator[tuple[str, Sentence, bool]], synthesisers: Sequence[Synthesiser]
 ) -> Iterator[tuple[str, Sentence, np.ndarray | None]]:
-    """Speaks the sentences that are still to be spoken, in parallel, and returns all in order.
+    """Speak the sentences that have no audio yet, in parallel, and yield all in order.
 
     Args:
-        asked: id, sentence, and whether its audio is there already.
+        asked: id, sentence, and whether its audio exists.
         synthesisers: each is used by one thread at a time.
 
     Yields:
-        Id, sentence, and its audio, or None if it is there already or `finish` refuses it.
+        Id, sentence, and its audio, or None if that exists or `finish` refuses it.
     """
     idle: SimpleQueue[Synthesiser] = SimpleQueue()
     for synthesiser in synthesisers:
@@ -173,7 +174,7 @@ def speak_all(
         try:
             for id, sentence, there in asked:
                 waiting.append((id, sentence, None if there else pool.submit(speak, id, sentence)))
-                # What is there already is not waited for: it may turn out to be enough.
+                # Yield existing audio at once: it may turn out to be enough.
                 while waiting and (waiting[0][2] is None or len(waiting) > 2 * len(synthesisers)):
                     id, sentence, future = waiting.popleft()
                     yield id, sentence, future.result() if future else None
@@ -184,12 +185,12 @@ def speak_all(
 
 
 def seconds_of(path: Path) -> float:
-    """Duration of an audio file, 0 if there is none."""
+    """Duration of an audio file, 0 if it does not exist."""
     return soundfile.info(path).duration if path.exists() else 0.0
 
 
 def read_metadata(folder: Path) -> dict[str, str]:
-    """Lines of metadata.csv by id, of the utterances whose audio is there."""
+    """Lines of metadata.csv by id, of the utterances whose audio exists."""
     path = folder / "metadata.csv"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     by_id = {line.partition("|")[0]: line for line in lines}
@@ -205,7 +206,7 @@ def write_metadata(folder: Path, lines: dict[str, str]) -> None:
 
 @dataclass
 class Amount:
-    """So many utterances that last so many seconds in all."""
+    """A number of utterances, and their duration in all."""
 
     utterances: int = 0
     seconds: float = 0.0
@@ -221,17 +222,17 @@ def build(
     synthesisers: Sequence[Synthesiser],
     wanted: Amount,
 ) -> Amount:
-    """Speaks the sentences in their order until there are enough, and lists them.
+    """Speak sentences in order until there are enough, and list them in metadata.csv.
 
     Args:
         folder: corpus to add to.
-        voice: begins the ids of the utterances.
-        sentences: in the order in which they are spoken.
-        synthesisers: they make the speech, in parallel.
-        wanted: of this voice, with what is there.
+        voice: prefix of the utterances' ids.
+        sentences: in the order to speak them.
+        synthesisers: make the speech, in parallel.
+        wanted: of this voice, including what exists.
 
     Returns:
-        What there is of this voice: less than wanted only if all sentences are spoken.
+        What exists of this voice: less than wanted only if there are no more sentences.
     """
     wavs = folder / "wavs"
     wavs.mkdir(parents=True, exist_ok=True)
@@ -240,9 +241,8 @@ def build(
     there = ((utterance_id(voice, s), s) for s in sentences)
     asked = ((id, s, (wavs / f"{id}.wav").exists()) for id, s in there)
     done, saved = Amount(), time.monotonic()
-    # By seconds of speech where they are what is wanted, else by utterances.
-    total, unit = (round(wanted.seconds), "s") if wanted.seconds else (wanted.utterances, "")
-    bar = tqdm(desc=voice, total=total, unit=unit, disable=None)
+    bar = Progress(console=Console(stderr=True))
+    task = bar.add_task(voice, total=wanted.seconds or wanted.utterances)
     with closing(speak_all(asked, synthesisers)) as spoken, bar:
         try:
             for id, sentence, audio in spoken:
@@ -255,7 +255,7 @@ def build(
                 lines[id] = f"{id}|{sentence.text}|{sentence.normalised}"
                 done.utterances += 1
                 done.seconds += duration
-                bar.update(round(done.seconds if wanted.seconds else done.utterances) - bar.n)
+                bar.update(task, completed=done.seconds if wanted.seconds else done.utterances)
                 if time.monotonic() - saved > SAVE_EVERY:
                     write_metadata(folder, lines)
                     saved = time.monotonic()
@@ -267,7 +267,7 @@ def build(
 
 
 def folder_of(output: Path, voice: str) -> Path:
-    """The corpus that a voice belongs to."""
+    """The corpus of a voice."""
     return output.with_name(f"{output.name}-unseen") if VOICES[voice].unseen else output
 
 
@@ -316,6 +316,6 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("build.py: stopped; the same command goes on")
+        sys.exit("build.py: stopped; run the same command again to resume")
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f"build.py: {error}")

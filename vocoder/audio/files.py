@@ -1,6 +1,6 @@
 """Audio files: reads every format of libsndfile, writes 16-bit audio whole or not at all.
 
-`write_audio` writes what is in memory, `AudioWriter` what comes piece by piece.
+`write_audio` writes audio that is in memory, `AudioWriter` audio that arrives in pieces.
 """
 
 from __future__ import annotations
@@ -23,31 +23,30 @@ from torch import Tensor
 from vocoder.atomic import write_atomic
 from vocoder.audio.pcm import to_pcm16
 
-#: What `write_audio` writes: suffix of the file to libsndfile's container and encoding.
+#: Suffixes that can be written -> libsndfile's container and encoding.
 _FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
 
-# libsndfile's Vorbis encoder overflows the stack when it is given minutes of audio in one call.
+# Samples per call: libsndfile's Vorbis encoder overflows the stack on minutes of audio at once.
 _BLOCK = 1 << 16
 
 
 def read_audio(path: str | os.PathLike[str], sample_rate: int | None = None) -> tuple[Tensor, int]:
-    """Reads an audio file as mono float32.
+    """Read an audio file as mono float32.
 
     Args:
         path: a file in any format that libsndfile reads: WAV, FLAC, OGG, MP3, AIFF and others.
         sample_rate: rate to resample to, in Hz; None keeps the file's own.
 
     Returns:
-        The audio, (samples,), float32, the mean of the file's channels, in [-1, 1] unless the file
-        holds floating point beyond it (or resampling overshoots a little), and its sample rate in
-        Hz: `sample_rate` where that is given. n samples at rate r become about n * sample_rate /
-            r.
+        The audio, (samples,), float32, the mean of the file's channels; and its sample rate in Hz.
+        The audio is in [-1, 1] unless the file holds floating point beyond it, or resampling
+        overshoots a little. Resampled from rate r, n samples become about n * sample_rate / r.
 
     Raises:
         FileNotFoundError, IsADirectoryError, PermissionError: there is no such file, or it cannot
             be opened.
-        ValueError: it is not audio, holds no samples, or holds NaN or infinities; or sample_rate
-            is not positive.
+        ValueError: the file is not audio, has no samples, or holds NaN or infinities; or
+            sample_rate is not positive.
     """
     path = Path(path)
     if sample_rate is not None:
@@ -56,7 +55,7 @@ def read_audio(path: str | os.PathLike[str], sample_rate: int | None = None) -> 
         raise IsADirectoryError(f"{path} is a directory, not an audio file.")
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")
-    if path.is_file() and path.stat().st_size == 0:  # a pipe's is 0
+    if path.is_file() and path.stat().st_size == 0:  # pipes have size 0, but are no regular files
         raise ValueError(f"{path} is empty.")
     with path.open("rb") as file:
         try:
@@ -74,10 +73,9 @@ def read_audio(path: str | os.PathLike[str], sample_rate: int | None = None) -> 
 
     mono = samples.mean(axis=1, dtype=np.float32)
     if sample_rate is not None and sample_rate != file_rate:
-        # soxr (which librosa resamples with, too) rejects aliases by more than 100 dB, takes any
-        # pair of rates in little memory, where torchaudio's kernel for 44,101 to 22,050 Hz would
-        # fill gigabytes, and costs 10 ms a minute of audio. librosa's own wrapper adds seconds of
-        # imports.
+        # soxr, which librosa uses too, rejects aliases by more than 100 dB, takes 10 ms for a
+        # minute of audio, and little memory for any pair of rates: torchaudio's kernel from 44,101
+        # to 22,050 Hz would fill gigabytes. Importing librosa takes seconds.
         mono = soxr.resample(mono, file_rate, sample_rate, quality="HQ")
         if mono.shape[0] == 0:
             raise ValueError(
@@ -90,14 +88,14 @@ def read_audio(path: str | os.PathLike[str], sample_rate: int | None = None) -> 
 def write_audio(
     path: str | os.PathLike[str], audio: Tensor | npt.NDArray[Any], sample_rate: int
 ) -> None:
-    """Writes mono audio as 16-bit WAV or FLAC, or as OGG Vorbis, by the path's suffix.
+    """Write mono audio as 16-bit WAV or FLAC, or as OGG Vorbis, by the path's suffix.
 
-    A sample x becomes round(32768 * x), so 16-bit audio that was read comes out the same. Samples
-    beyond [-1, 1] are clipped, never wrapped around. The file appears under its name when it is
-    whole; an error leaves what was there before.
+    A sample x becomes round(32768 * x), so 16-bit audio survives reading and writing. Samples
+    beyond [-1, 1] are clipped, never wrapped around. The file is written whole or not at all: after
+    an error the previous one is still there.
 
     Args:
-        path: file to write; one that exists is replaced. Suffix .wav, .flac or .ogg.
+        path: file to write, with suffix .wav, .flac or .ogg; an existing one is replaced.
         audio: (samples,), floating point in [-1, 1], a torch tensor on any device or a numpy
             array.
         sample_rate: in Hz.
@@ -109,8 +107,8 @@ def write_audio(
         FileNotFoundError: the folder does not exist.
         IsADirectoryError: the path is a folder.
         OSError: the folder cannot be written to, or the disk is full.
-        ValueError: another suffix; audio that is not (samples,), not floating point, empty, NaN or
-            infinite; a rate that the format cannot hold.
+        ValueError: the suffix is another; the audio is not (samples,), not floating point, empty,
+            NaN or infinite; or the format does not have this sample rate.
     """
     path = checked_path(path)
     sample_rate = _checked_rate(sample_rate)
@@ -119,8 +117,8 @@ def write_audio(
     peak = max(float(samples.max()), -float(samples.min()))
     clipped = 0
     container, encoding = _FORMATS[path.suffix.lower()]
-    # Encoded in memory, so that a full disk is Python's OSError and not a callback that libsndfile
-    # ignores.
+    # Encoded in memory: on a full disk Python raises an OSError, which libsndfile ignores in its
+    # callbacks.
     encoded = io.BytesIO()
     try:
         with soundfile.SoundFile(
@@ -138,7 +136,7 @@ def write_audio(
 
     write_atomic(path, encoded.getvalue())
 
-    # After the file is safe: a caller may turn warnings into errors.
+    # Once the file is safe, because a caller may turn warnings into errors.
     if clipped:
         warnings.warn(
             f"Clipped {clipped} of {len(samples)} samples of {path.name} to [-1, 1]; the peak was "
@@ -148,23 +146,23 @@ def write_audio(
 
 
 class AudioWriter:
-    """A file of mono audio that is written as it is made, in constant memory.
+    """Writes a file of mono audio piece by piece, in constant memory; a context manager.
 
-    A context manager. What is written goes to a hidden file in the same folder, which takes the
-    name when the block ends; where it ends by an exception (Ctrl-C is one), nothing is left of it,
-    and what was there before stays. Samples become 16 bits as in `write_audio`.
+    Samples go to a hidden file in the same folder, which is renamed when the block ends. After an
+    exception (Ctrl-C is one) the hidden file is deleted and the previous file is still there.
+    Samples become 16 bits as in `write_audio`.
 
     >>> with AudioWriter("long.wav", 22050) as file:  # doctest: +SKIP
     ...     for audio in pieces:
     ...         file.write(audio)
 
     Args:
-        path: file to write, with suffix .wav, .flac or .ogg; one that exists is replaced.
+        path: file to write, with suffix .wav, .flac or .ogg; an existing one is replaced.
         sample_rate: in Hz.
 
     Raises:
-        FileNotFoundError, IsADirectoryError, PermissionError: the file cannot be made there.
-        ValueError: another suffix, or a rate that the format cannot hold.
+        FileNotFoundError, IsADirectoryError, PermissionError: the file cannot be created there.
+        ValueError: the suffix is another, or the format does not have this sample rate.
     """
 
     def __init__(self, path: str | os.PathLike[str], sample_rate: int) -> None:
@@ -176,7 +174,7 @@ class AudioWriter:
 
     def __enter__(self) -> Self:
         container, encoding = _FORMATS[self.path.suffix.lower()]
-        self._partial.open("xb").close()  # Python's own error where that is not allowed
+        self._partial.open("xb").close()  # for Python's own error where writing is not allowed
         try:
             self._sound = soundfile.SoundFile(
                 self._partial, "w", self.sample_rate, 1, encoding, format=container
@@ -190,11 +188,11 @@ class AudioWriter:
         return self
 
     def write(self, audio: Tensor | npt.NDArray[Any]) -> None:
-        """Appends (samples,), floating point in [-1, 1]; samples beyond are clipped.
+        """Append audio, (samples,), floating point in [-1, 1]; samples beyond are clipped.
 
         Raises:
             OSError: the disk is full, or the file is too long for its format (4 GB of .wav).
-            ValueError: audio that is not (samples,), not floating point, empty, NaN or infinite.
+            ValueError: the audio is not (samples,), not floating point, empty, NaN or infinite.
         """
         assert self._sound is not None, "write within a with block"
         samples = _checked_samples(audio)
@@ -202,7 +200,7 @@ class AudioWriter:
             for start in range(0, len(samples), _BLOCK):
                 self._sound.write(to_pcm16(samples[start : start + _BLOCK]))
         except (soundfile.LibsndfileError, AssertionError) as error:
-            # soundfile asserts that as many samples were written as were given.
+            # soundfile asserts that all samples were written.
             raise self._cut_short() from error
         self.samples += len(samples)
 
@@ -228,17 +226,17 @@ class AudioWriter:
 
     def _cut_short(self) -> OSError:
         return OSError(
-            f"{self.path} could not be written on after {self.samples} samples: is the disk full, "
+            f"{self.path} could not be continued after {self.samples} samples: is the disk full, "
             "or the file longer than its format allows?"
         )
 
 
 def checked_path(path: str | os.PathLike[str]) -> Path:
-    """The path of audio to write, if `write_audio` can write there by its name and folder.
+    """The path, if `write_audio` can write audio there, judged by its suffix and folder.
 
     Raises:
         FileNotFoundError, IsADirectoryError: the folder does not exist, or the path is one.
-        ValueError: another suffix.
+        ValueError: the suffix is not that of a format that can be written.
     """
     path = Path(path)
     if path.is_dir():

@@ -18,21 +18,20 @@ class LogMel(nn.Module):
 
     .. math:: M[m, k] = \log_b \max\Bigl(\sum_f F[m, f]\, |X[f, k]|^p,\; \epsilon\Bigr)
 
-    with the symbols of `MelSpec`. It equals librosa to 1e-4, also in the quiet bands beside loud
-    ones.
+    with the symbols of `MelSpec`. It equals librosa to 1e-4, even in quiet bands next to loud ones.
 
     Frames (see `MelSpec`): with `center=False` the audio is zero-padded at its end to a whole
     number of hops, then (n_fft - hop_length) / 2 samples are reflected at either end; with
     `center=True` n_fft / 2 samples are reflected. Worked example for n_fft 1,024 and hop 256:
-    1,000 samples are zero-padded to 1,024, 384 are added at either end, 1,792 in all, so that 1 +
+    1,000 samples are zero-padded to 1,024, 384 are added at either end, 1,792 in all, so 1 +
     (1,792 - 1,024) / 256 = 4 frames fit. Audio shorter than the padding is reflected back and
-    forth as often as it takes (as `numpy.pad` does), so a single sample has a mel too.
+    forth as often as needed (as `numpy.pad` does), so even a single sample has a mel.
 
     The result is float32, whatever the autocast, the dtype of the audio, or a `.half()` of the
-    module around it. Inside it is float64 (float32 on devices that have no other, such as
-    Apple's), since float32 leaves errors of 2e-3 in quiet bands. The gradient is finite
-    everywhere, and zero where the floor cuts off. The filters are not part of the state dict: the
-    MelSpec says all.
+    module around it. It is computed in float64, because float32 leaves errors of 2e-3 in quiet
+    bands (but in float32 on Apple's GPUs, which have nothing better). The gradient is finite
+    everywhere, and zero below the floor. The filters are not in the state dict: the MelSpec
+    defines them.
 
     Args:
         mel_spec: the definition of the mel.
@@ -43,13 +42,12 @@ class LogMel(nn.Module):
     def __init__(self, mel_spec: MelSpec) -> None:
         super().__init__()
         self.mel_spec = mel_spec
-        # Filters exist on the CPU only: follow the default device that torch layers are made on.
+        # They are computed on the CPU; torch's own layers are created on the default device.
         filters = mel_spec.filters().to(torch.get_default_device())
         self.register_buffer("filters", filters, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LogMel:
-        # A .half() of the model would round the filters: follow the device, not the
-        # dtype.
+        # Follow the module to another device, but not to a dtype that would round the filters.
         def move(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
             return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
@@ -69,8 +67,7 @@ class LogMel(nn.Module):
             `mel_spec.frames(samples)`.
 
         Raises:
-            ValueError: the audio has another number of dimensions, no samples, or is not floating
-                point.
+            ValueError: the audio has another shape, no samples, or is not floating point.
         """
         spec = self.mel_spec
         if audio.ndim not in (1, 2):
@@ -94,7 +91,7 @@ class LogMel(nn.Module):
                 audio = F.pad(audio, (0, -audio.shape[-1] % spec.hop_length))
                 left = (spec.n_fft - spec.hop_length) // 2
                 right = spec.n_fft - spec.hop_length - left
-            # Its abs() has gradient 0 at 0, where sqrt(re² + im²) would have NaN.
+            # It takes abs(), whose gradient at 0 is 0, where that of sqrt(re² + im²) is NaN.
             spectrogram = torchaudio.functional.spectrogram(
                 _reflect(audio, left, right),
                 pad=0,
@@ -114,10 +111,10 @@ class LogMel(nn.Module):
 
 
 def _reflect(audio: Tensor, left: int, right: int) -> Tensor:
-    """Reflect padding of the last axis that also works for audio shorter than the padding."""
+    """Reflection padding of the last axis, also of audio shorter than the padding."""
     samples = audio.shape[-1]
     if samples > max(left, right):
-        # torch pads the last axis by reflection only where there is a channel axis.
+        # torch pads by reflection only where there is a channel axis.
         return F.pad(audio.unsqueeze(-2), (left, right), mode="reflect").squeeze(-2)
     # A triangle wave over the samples: 0 1 2 1 0 1 2 ... for three of them.
     period = max(2 * (samples - 1), 1)

@@ -1,8 +1,8 @@
-"""What a mel spectrogram means: every number that defines one, in one frozen value.
+"""The definition of a mel spectrogram: every number it depends on, in one frozen value.
 
-A model owns a `MelSpec` and its checkpoint stores it, so that a mel of another convention can be
-refused by name (`vocoder.audio.validation`) and recomputed exactly (`vocoder.audio.log_mel`). No
-audio is touched here.
+A model owns a `MelSpec` and its checkpoint stores it, so that mels of another convention can be
+refused (`vocoder.audio.validation`) and right ones computed (`vocoder.audio.log_mel`). No audio is
+touched here.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def _listed(names: list[str]) -> str:
     return ("field " if len(names) == 1 else "fields ") + ", ".join(repr(name) for name in names)
 
 
-# Slaney's scale (Auditory Toolbox, 1998): 200/3 Hz a mel up to 1 kHz, above it 27 mels for a
-# factor of 6.4. HTK's: 2595 log10(1 + f / 700).
+# Slaney's scale (Auditory Toolbox, 1998): 200/3 Hz per mel up to 1 kHz, then 27 mels per factor of
+# 6.4. HTK's: 2595 log10(1 + f / 700).
 _SLANEY_HZ_PER_MEL = 200 / 3
 _SLANEY_KNEE_HZ = 1000.0
 _SLANEY_KNEE_MEL = _SLANEY_KNEE_HZ / _SLANEY_HZ_PER_MEL
@@ -114,7 +114,7 @@ class MelSpec:
         power: 1.0 for magnitudes, 2.0 for powers.
         log_base: "e" or "10".
         floor: smallest value before the logarithm; greater than 0.
-        center: where the frames lie, as above.
+        center: where frames lie, as above.
 
     Raises:
         ValueError: a field has a value that no mel can have; one sentence names the field.
@@ -152,7 +152,7 @@ class MelSpec:
         if self.hop_length > self.win_length:
             raise ValueError(
                 f"MelSpec.hop_length ({self.hop_length}) must not exceed win_length "
-                f"({self.win_length}): samples between the windows would be seen by no frame."
+                f"({self.win_length}): no frame would cover the samples between the windows."
             )
         if self.fmin < 0:
             raise ValueError(f"MelSpec.fmin must be at least 0 Hz, got {self.fmin:g}.")
@@ -173,7 +173,7 @@ class MelSpec:
         """The named MelSpec of `PRESETS`.
 
         Raises:
-            ValueError: there is no preset of that name; the message lists those there are.
+            ValueError: there is no preset of that name; the message lists the presets.
         """
         try:
             return PRESETS[name]
@@ -188,10 +188,10 @@ class MelSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> MelSpec:
-        """The inverse of `to_dict`; fields that have a default may be left out.
+        """The inverse of `to_dict`; fields with a default may be left out.
 
         Raises:
-            ValueError: a key is unknown or missing (named), or a value is refused.
+            ValueError: a key is unknown or missing (the message names it), or a value is refused.
         """
         fields = {field.name: field for field in dataclasses.fields(cls)}
         unknown = [str(key) for key in values if key not in fields]
@@ -209,7 +209,7 @@ class MelSpec:
         return cls(**values)
 
     def frames(self, samples: int) -> int:
-        """How many frames the mel of that many samples has."""
+        """Number of frames in the mel of so many samples."""
         if self.center:
             return 1 + samples // self.hop_length
         return -(-samples // self.hop_length)
@@ -229,7 +229,7 @@ class MelSpec:
 
     @property
     def log_floor(self) -> float:
-        """The value of silence, the least that a mel of this MelSpec can have."""
+        """The value of silence, the lowest that a mel of this MelSpec can have."""
         return self.log(self.floor)
 
     @cached_property
@@ -240,17 +240,17 @@ class MelSpec:
         max_m sum_f F[m, f] * (win_length / 2) ** power. Speech stays well below it.
         """
         gain = self.filters().sum(dim=1).max().item()
-        # The floor is a bound where every filter falls between two bins.
+        # The gain is 0 if every filter falls between two bins; then the floor is the bound.
         return self.log(max(gain * (self.win_length / 2) ** self.power, self.floor))
 
     def filters(self) -> Tensor:
         """The mel filters F, (n_mels, n_fft // 2 + 1), float32: triangles on the mel scale.
 
-        Filter m rises from edge m to edge m + 1 and falls to edge m + 2, the n_mels + 2 edges
-        being equally far apart in mel from fmin to fmax.
+        The n_mels + 2 edges are equally spaced in mel from fmin to fmax. Filter m rises from edge m
+        to edge m + 1 and falls to edge m + 2.
         """
-        # In float64: torchaudio's float32 filters are off by 0.2 % at their feet, which a
-        # band beside a much louder one shows. librosa's are exact, but importing it takes seconds.
+        # In float64: torchaudio's float32 filters are off by 0.2 % at their feet, which shows in
+        # bands next to much louder ones. librosa's are exact, but importing it takes seconds.
         mel_low, mel_high = _hz_to_mel(np.array([self.fmin, self.fmax]), self.mel_scale)
         edges = _mel_to_hz(np.linspace(mel_low, mel_high, self.n_mels + 2), self.mel_scale)
         bins = np.arange(self.n_fft // 2 + 1) * self.sample_rate / self.n_fft
@@ -274,8 +274,8 @@ _LJSPEECH = MelSpec(
     fmax=8000.0,
 )
 
-#: The named MelSpecs. "ljspeech" is the convention of Tacotron 2, WaveGlow and HiFi-GAN; the
-#: others carry it over to their sample rate.
+#: MelSpecs by name. "ljspeech" is the convention of Tacotron 2, WaveGlow and HiFi-GAN; the others
+#: are the same at other sample rates.
 PRESETS: Mapping[str, MelSpec] = MappingProxyType(
     {
         "ljspeech": _LJSPEECH,

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Noise is drawn in blocks of this many frames, each from a generator of its own, so that any
-# stretch of any signal can be had without drawing what comes before it.
+# Noise is drawn in blocks of this many frames, each with its own generator, so that any stretch of
+# a signal can be drawn without the noise before it.
 _BLOCK_FRAMES = 32
 
 
@@ -61,13 +61,11 @@ class Noise:
         return torch.cat(blocks)[offset : offset + frames]
 
 
-def check_temperature(temperature: float) -> None:
+def check_temperature(temperature: float, name: str = "temperature") -> None:
     """Refuse a temperature that no noise can be scaled by.
 
     Raises:
         ValueError: the temperature is negative, infinite or NaN.
     """
     if not (math.isfinite(temperature) and temperature >= 0):
-        raise ValueError(
-            f"temperature is {temperature}: it must be a number from 0 up, usually to 1"
-        )
+        raise ValueError(f"{name} is {temperature}: it must be a number from 0 up, usually to 1")

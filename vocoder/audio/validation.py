@@ -1,8 +1,8 @@
-"""The check that a mel can have come from a `MelSpec`: what differs and how to convert.
+"""Checks that a mel can have come from a `MelSpec`, and says how to convert one that cannot.
 
-Feeding a vocoder the mel of another convention is the commonest mistake there is with vocoders,
-and it is silent: the audio is just bad. The check refuses what cannot come from the MelSpec,
-guesses what it is instead, and warns where a mel is legal but looks like something else.
+Feeding a vocoder the mel of another convention is the most common mistake with vocoders, and a
+silent one: the audio is just bad. A mel that cannot come from the MelSpec is refused, with a guess
+at its convention; one that could, but looks like another, is let through with a warning.
 """
 
 from __future__ import annotations
@@ -15,22 +15,20 @@ from torch import Tensor
 
 from vocoder.audio.mel_spec import PRESETS, MelSpec
 
-#: How far below the floor a mel may reach, in nats of magnitude: acoustic models undershoot a
-#: little.
+#: How far below the floor a mel may reach, in nats of magnitude: acoustic models undershoot.
 MARGIN_BELOW = 1.5
 
-#: How far above the loudest possible audio a mel may reach, in nats of magnitude.
+#: How far above that of the loudest possible audio a mel may reach, in nats of magnitude.
 MARGIN_ABOVE = 2.0
 
-#: A mel of fewer frames is too little evidence to warn about.
+#: Mels of fewer frames are too little evidence for a warning.
 MIN_FRAMES = 20
 
-#: What a mel must spread over (1 % to 99 % quantile), in its own units, to be warned about as base
-#: 10.
+#: Distance of the 1 % and 99 % quantiles, in the mel's units, from which base 10 is suspected.
 MIN_SPREAD = 3.5
 
-# Below every logarithm that people take (the natural one of 1e-15 is -34.5), above the quiet of
-# any mel in decibels.
+# Below any logarithm in use (the natural one of 1e-15 is -34.5), above the quiet parts of any mel
+# in decibels.
 _LEAST_LOG = -36.0
 
 _LN10 = math.log(10)
@@ -41,7 +39,7 @@ class MelError(ValueError):
 
 
 def check_mel(mel: Tensor, mel_spec: MelSpec) -> None:
-    """Checks that a mel can have come from a MelSpec.
+    """Check that a mel can have come from a MelSpec.
 
     Refused are a wrong shape or dtype, NaN and infinities, and values outside
     [log_floor - MARGIN_BELOW, log_ceiling + MARGIN_ABOVE] (margins in nats of magnitude: they
@@ -49,20 +47,21 @@ def check_mel(mel: Tensor, mel_spec: MelSpec) -> None:
     the values (decibels, another base, linear, audio not scaled to [-1, 1]) and gives the
     expression that converts it.
 
-    A base-10 mel lies inside the range of a natural-log MelSpec. It is refused where its least
-    value is log10(floor), several times over; where only its range speaks for it, it is let
-    through with a warning. So are values that are nowhere negative, which look like magnitudes
-    without a logarithm.
+    A base-10 mel lies inside the range of a natural-log MelSpec. It is refused if its lowest value
+    is log10(floor) and occurs several times; if only its range suggests base 10, it is let through
+    with a warning. So are mels without negative values, which look like magnitudes without a
+    logarithm.
 
     Args:
         mel: (n_mels, frames) or (batch, n_mels, frames), floating point, on any device.
         mel_spec: the MelSpec it should follow.
 
     Raises:
-        MelError: it cannot have come from the MelSpec; one sentence says why and how to convert.
+        MelError: the mel cannot have come from the MelSpec; one sentence says why and how to
+            convert it.
 
     Warns:
-        UserWarning: it can, but looks as if it did not.
+        UserWarning: the mel can have come from the MelSpec, but looks like another convention.
     """
     _check_layout(mel, mel_spec)
     values = mel.detach().float()
@@ -101,7 +100,7 @@ def _check_layout(mel: Tensor, spec: MelSpec) -> None:
 
 
 def _check_finite(values: Tensor) -> None:
-    if all(map(math.isfinite, _extremes(values))):  # NaN is the least and the greatest of all
+    if all(map(math.isfinite, _extremes(values))):  # aminmax passes NaN on
         return
     finite = values.isfinite()
     first = (~finite).any(dim=-2).nonzero()[0].tolist()  # [frame] or [item, frame]
@@ -150,7 +149,7 @@ def _advice(values: Tensor, spec: MelSpec) -> str:
     if least < _LEAST_LOG or most > high:
         factor = 10 if spec.power == 2 or _rests_on(values, 10 * math.log10(spec.floor)) else 20
         scale = (_LN10 if spec.log_base == "e" else 1.0) / factor
-        # A peak of exactly 0 is that of decibels relative to it: they lie lower by any amount.
+        # Decibels relative to the peak have a peak of exactly 0, and may lie lower by any amount.
         relative = abs(most) < 1e-4
         if least * scale >= (low - spec.log_ceiling if relative else low) and most * scale <= high:
             where = "relative to the peak" if relative else f"{factor} * log10 of {_quantity(spec)}"
@@ -167,9 +166,9 @@ def _advice(values: Tensor, spec: MelSpec) -> str:
 
 
 def _check_lookalikes(values: Tensor, spec: MelSpec) -> None:
-    """Refuses or warns of mels that are legal but look like another convention."""
+    """Refuse, or warn about, mels within the range that look like another convention."""
     least, most = _extremes(values)
-    if least == most:  # silence, or a made-up constant: nothing to tell a convention by
+    if least == most:  # silence or another constant fits any convention
         return
     enough = values.shape[-1] >= MIN_FRAMES
     if enough and _looks_linear(values):
@@ -193,8 +192,8 @@ def _check_lookalikes(values: Tensor, spec: MelSpec) -> None:
 
 
 def _limits(spec: MelSpec) -> tuple[float, float]:
-    """Least and greatest value let through, in the MelSpec's own units."""
-    neper = spec.power * (1.0 if spec.log_base == "e" else 1 / _LN10)
+    """Lowest and highest value let through, in the MelSpec's units."""
+    neper = spec.power / spec.nats
     return spec.log_floor - MARGIN_BELOW * neper, spec.log_ceiling + MARGIN_ABOVE * neper
 
 
@@ -204,22 +203,22 @@ def _extremes(values: Tensor) -> tuple[float, float]:
 
 
 def _looks_linear(values: Tensor) -> bool:
-    """Without the logarithm, values crowd near 0 under a few peaks; logarithms spread evenly."""
+    """Magnitudes crowd near 0 below a few peaks; logarithms spread evenly."""
     least, most = _extremes(values)
     return least >= 0 and values.median().item() < 0.2 * most
 
 
 def _rests_on(values: Tensor, floor: float) -> bool:
-    """Whether the least value is this floor, and the same several times over."""
+    """Whether the lowest value is this floor and occurs several times."""
     least = values.min()
     return abs(least.item() - floor) < 1e-3 and int((values == least).sum()) >= 3
 
 
 def _spread(values: Tensor) -> float:
-    """Distance between the 1 % and the 99 % quantile: a few odd values do not count."""
+    """Distance between the 1 % and the 99 % quantile, so that a few outliers do not count."""
     flat = values.flatten()
     odd = flat.numel() // 100
-    # Not torch.quantile, which sorts: for a second of speech that is a twentieth of making it.
+    # torch.quantile sorts, which for a second of speech takes a twentieth of its synthesis.
     low, high = flat.kthvalue(1 + odd).values, flat.kthvalue(flat.numel() - odd).values
     return float(high - low)
 

@@ -1,1 +1,1 @@
-"""Ways to run a model outside of PyTorch's eager mode."""
+"""Ways to run a model faster or elsewhere: the frame engine, machine code by numba, ONNX."""

@@ -1,9 +1,9 @@
 """The sample loops of the autoregressive models in machine code: numba, float32, one core.
 
-Imported when first used: compilation takes some seconds, and is kept in numba's cache (beside this
-file, else in the user's cache folder; without either it is done anew in each process). Matrices are
-(in, out), so that inner loops run along memory; sums are contracted to fused multiply-adds, and
-otherwise in the written order.
+Imported on first use: compilation takes some seconds and is kept in numba's cache (next to this
+file, else in the user's cache folder; without either, every process compiles again). Matrices are
+(in, out), so that inner loops run along memory; sums are contracted to fused multiply-adds and
+otherwise keep the written order.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def sigmoid(x: Any) -> Any:
     return _HALF + _HALF * tanh(_HALF * x)
 
 
-# Loops over vectors are functions of whole vectors: with an offset in the index, numba tests each
-# index for being negative, and makes no vector code.
+# Loops run over whole vectors: with an offset in the index, numba tests each index for being
+# negative, and does not vectorise.
 
 
 @_compile
@@ -114,7 +114,7 @@ def gate(a: Any, b: Any, y: Any) -> None:
 def multiply_add(x: Any, w: Any, y: Any, first: int, rows: int) -> None:
     """y[first + r] += x[r] @ w for r < rows; x (.., in), w (in, out), y (.., out).
 
-    Four rows and four inputs at a time: w is what there is most of, so it is read once for as many
+    Four rows and four inputs at a time: w is the largest operand, so it is read once for as many
     rows as fit in registers.
     """
     n, m = w.shape

@@ -76,8 +76,7 @@ def export_onnx(model: FlowVocoder, path: str | os.PathLike[str]) -> Path:
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level
     with warnings.catch_warnings():
-        # What torch's exporter says of itself (its deprecations, packages it could use) is of no
-        # use to who exports a model.
+        # The exporter's own warnings (deprecations, optional packages) do not help users.
         warnings.simplefilter("ignore")
         exporter_log.setLevel(logging.ERROR)
         program = torch.onnx.export(

@@ -197,7 +197,7 @@ def evaluate_speech(
     limit: int = 50,
     prefix: str = "",
     temperature: float | None = None,
-    acoustic_temperature: float = ACOUSTIC_TEMPERATURE,
+    acoustic_temperature: float | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Result:
@@ -210,7 +210,7 @@ def evaluate_speech(
         acoustic, vocoder: of the same `MelSpec`.
         directory, limit, prefix: see `unseen_sentences`.
         temperature: of the vocoder; None for the default of its family.
-        acoustic_temperature, seed: see `vocoder.text.speech.speak`.
+        acoustic_temperature, seed: see `vocoder.text.speech.speak`; None for the default.
         progress: called with (steps done, steps in all, what is next).
 
     Returns:
@@ -229,21 +229,24 @@ def evaluate_speech(
     """
     if limit < 1:
         raise ValueError(f"the limit is {limit}: take at least 1 sentence")
+    if temperature is None:
+        temperature = vocoder.default_temperature
+    if acoustic_temperature is None:
+        acoustic_temperature = ACOUSTIC_TEMPERATURE
     require("pocketsphinx", "recognising speech", "metrics")
     require("jiwer", "the word error rate", "metrics")
     utterances = unseen_sentences(directory, limit, prefix)
-    scale = vocoder.default_temperature if temperature is None else temperature
 
     def copy_synthesis(utterance: Utterance) -> tuple[Tensor | NDArray[Any], int]:
         audio, rate = read_audio(utterance.path, vocoder.sample_rate)
-        return vocoder.synthesize(vocoder.mel(audio), scale, seed)[: len(audio)], rate
+        return vocoder.synthesize(vocoder.mel(audio), temperature, seed)[: len(audio)], rate
 
     def text_to_speech(utterance: Utterance) -> tuple[Tensor | NDArray[Any], int]:
         pieces = speak(
             sentences(utterance.normalised),
             acoustic,
             vocoder,
-            temperature=scale,
+            temperature=temperature,
             acoustic_temperature=acoustic_temperature,
             seed=seed,
         )
@@ -273,7 +276,7 @@ def evaluate_speech(
         "about": {
             "corpus": Path(directory).resolve().name,
             "prefix": prefix,
-            "temperature": scale,
+            "temperature": temperature,
             "acoustic_temperature": acoustic_temperature,
             "seed": seed,
             "recogniser": _recogniser(),

@@ -1,4 +1,4 @@
-"""What every invertible piece promises, and how pieces are put together."""
+"""The contract of every invertible piece, and how pieces are combined."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def zero_log_det(x: Tensor) -> Tensor:
 
 
 def promote(dtype: torch.dtype) -> torch.dtype:
-    """float32, or float64 where the input already has it: sums of logs need no less."""
+    """float32, or float64 if the input already has it: sums of logs need that much."""
     return torch.promote_types(dtype, torch.float32)
 
 
@@ -77,7 +77,7 @@ class Chain(Bijection):
 
 
 class FactorOut(Bijection):
-    r"""Multi-scale architecture: some channels are finished here, the rest goes on.
+    r"""Multi-scale architecture: some channels are finished here, the others continue.
 
     .. math:: z = [x_{1..n},\; g(x_{n+1..C}; c)]
 

@@ -20,18 +20,18 @@ class Partition(nn.Module, ABC):
 
     @abstractmethod
     def context(self, x: Tensor) -> Tensor:
-        """What the conditioner may see of x: nothing of it depends on the changing variables."""
+        """The part of x that the conditioner may see; independent of the changing variables."""
 
     @abstractmethod
     def target(self, x: Tensor) -> Tensor:
-        """The values handed to the affine map; where `changes` is 0 they are left alone."""
+        """The values passed to the affine map; where `changes` is 0 they stay as they are."""
 
     @abstractmethod
     def merge(self, x: Tensor, target: Tensor) -> Tensor:
         """x with its changing variables replaced by those of ``target``."""
 
     def condition(self, condition: Tensor | None) -> Tensor | None:
-        """What the conditioner is given of the coupling's condition."""
+        """The condition as the conditioner receives it."""
         return condition
 
     def changes(self, x: Tensor) -> Tensor | None:
@@ -110,11 +110,11 @@ class AlternatingFrames(Partition):
     Two neighbouring time steps make one of the conditioner: of T steps it sees the
     n = ceil(T / 2) even ones (with ``parity`` 1 the odd ones), (batch, C, n), and sets the others.
     Its condition is both steps' condition, (batch, 2 * condition channels, n), even step first.
-    So it does half of the work, and looks twice as far. Where T is odd, the step that is missing
-    counts as zeros under the condition of the last one.
+    So it does half the work and sees twice as far. If T is odd, the missing step is zero, under
+    the condition of the last one.
 
-    Even and odd are counted from the first step of x: of a signal that is made in pieces, each
-    must begin at an even step.
+    Even and odd are counted from the first step of x: if a signal is processed in pieces,
+    each must begin at an even step.
 
     Args:
         parity: 0 if the even steps condition the odd ones, 1 if the odd ones the even.
@@ -144,7 +144,7 @@ class AlternatingFrames(Partition):
     def condition(self, condition: Tensor | None) -> Tensor | None:
         if condition is None:
             return None
-        # In a log-mel zeros would be a loud sound: what surprises a conditioner makes it wild.
+        # Zeros in a log-mel would be a loud sound, which a conditioner has never seen here.
         longer = F.pad(condition, (0, 1), mode="replicate")
         return torch.cat([condition[..., 0::2], longer[..., 1::2]], dim=1)
 
@@ -184,7 +184,7 @@ class AdditiveCoupling(Bijection):
     Args:
         conditioner: network t, ``conditioner(context, condition)`` of as many channels as the
             partition's target has.
-        partition: what is a and what is b.
+        partition: which variables are a and which are b.
     """
 
     def __init__(self, conditioner: nn.Module, partition: Partition | None = None) -> None:
@@ -218,7 +218,7 @@ class AffineCoupling(Bijection):
         conditioner: network g; of its output channels the first half is the shift t, the second
             half the log-scale s (WaveGlow's order). Give it a zero-initialised last layer and the
             coupling starts as the identity.
-        partition: what is a and what is b; halves of the channels by default.
+        partition: which variables are a and which are b; halves of the channels by default.
         log_scale_bound: if given, :math:`s = \beta \tanh(s'/\beta)` lies in (-beta, beta), which
             keeps early training and half precision from overflowing.
     """

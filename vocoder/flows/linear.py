@@ -97,7 +97,6 @@ class FusedConv1x1(Bijection):
     Its entry in a state dict is that of the convolution it was made from.
     """
 
-    weight: Tensor
     inverse_weight: Tensor
     log_abs_det: Tensor
 
@@ -105,7 +104,7 @@ class FusedConv1x1(Bijection):
         super().__init__()
         self.channels = trained.channels
         with torch.no_grad():
-            self.register_buffer("weight", trained.weight.detach().clone())
+            self.weight = nn.Parameter(trained.weight.detach().clone(), requires_grad=False)
             self.register_buffer("inverse_weight", trained.inverse_matrix(), persistent=False)
             self.register_buffer("log_abs_det", trained.log_abs_det(), persistent=False)
 

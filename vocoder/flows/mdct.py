@@ -27,7 +27,7 @@ class Mdct(Bijection):
 
     where :math:`v_i` is sample i after the boundary and :math:`u_i` sample i before it; then a
     DCT-IV of each block, :math:`C_{kn} = \sqrt{2/M} \cos\frac{\pi}{M}(n+\frac12)(k+\frac12)`.
-    At the two ends of the signal there is no neighbour and so no rotation (a half-rectangular
+    The two ends of the signal have no neighbour and hence no rotation (a half-rectangular
     window): T blocks of samples give exactly T frames, for every T, and the map stays orthogonal.
 
     Band k is centred on :math:`(k + 1/2) f_s / 2M`. Paper: Princen and Bradley, 1986.
@@ -43,7 +43,7 @@ class Mdct(Bijection):
     def __init__(self, bands: int) -> None:
         super().__init__()
         if bands < 2 or bands % 2:
-            raise ValueError(f"bands is {bands}: a lapped transform needs an even number of bands")
+            raise ValueError(f"bands is {bands}: an MDCT needs an even number of bands")
         self.bands = bands
         # Fixed by `bands`, so not part of a checkpoint. Built in float64, since the cosine of a
         # large argument loses digits in float32; a float64 model gets them back by `_apply`.
@@ -77,7 +77,7 @@ class Mdct(Bijection):
         batch, channels, time = x.shape
         if channels != 1 or time % self.bands:
             raise ValueError(
-                f"got {channels} channels of {time} samples: a lapped transform takes one channel "
+                f"got {channels} channels of {time} samples: an MDCT takes one channel "
                 f"and a whole number of blocks of {self.bands} samples"
             )
         # Half precision would cost the exact inverse, and the transform is cheap.

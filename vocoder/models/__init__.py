@@ -6,13 +6,14 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from vocoder.audio import MelSpec, Noise
+from vocoder.audio import Noise
 from vocoder.checkpoints import CheckpointError, read_checkpoint
 
 from .base import Vocoder
 from .flow import FlowVocoder
 from .mdct_flow import MdctFlow
 from .published import load_published_waveglow
+from .saved import SavedModel
 from .waveglow import WaveGlow
 from .wavenet import WaveNet
 from .wavernn import WaveRNN
@@ -33,15 +34,7 @@ def build(family: str, config: Mapping[str, Any]) -> Vocoder:
         raise CheckpointError(
             f"the model family {family!r} is unknown; this version knows {', '.join(FAMILIES)}"
         )
-    arguments = dict(config)
-    if isinstance(arguments.get("mel_spec"), Mapping):
-        arguments["mel_spec"] = MelSpec.from_dict(arguments["mel_spec"])
-    try:
-        return FAMILIES[family](**arguments)
-    except TypeError as error:
-        raise CheckpointError(
-            f"the config does not fit {FAMILIES[family].__name__} of this version: {error}"
-        ) from error
+    return FAMILIES[family].from_config(config)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Vocoder:
@@ -55,12 +48,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Vocoder:
         raise CheckpointError(
             f"{path} lacks `family` or `config`: it is not a checkpoint of a vocoder"
         )
-    model = build(config["family"], config["config"])
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise CheckpointError(f"the weights in {path} do not fit their config: {error}") from error
-    return model.eval()
+    return build(config["family"], config["config"]).load_weights(tensors, path)
 
 
 __all__ = [
@@ -68,6 +56,7 @@ __all__ = [
     "FlowVocoder",
     "MdctFlow",
     "Noise",
+    "SavedModel",
     "Vocoder",
     "WaveGlow",
     "WaveNet",

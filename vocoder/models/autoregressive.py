@@ -1,4 +1,4 @@
-"""What WaveNet and WaveRNN share: samples one by one, each from a distribution given the past."""
+"""What WaveNet and WaveRNN share: sample by sample, each from a distribution given the past."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from vocoder.nn.mixture import STEP, DiscretisedMixture, Distribution
 
 from .base import Renderer, Vocoder
 
-# Frames made between two looks at the world: bounds the memory of conditions at sample rate, and
-# the time after which an interrupt is heard.
+# Frames per call of a session: bounds the memory of conditions at the sample rate, and the delay
+# before an interrupt takes effect.
 _CHUNK_FRAMES = 32
 
 INPUT_GAIN = 10.0
 """What the initial weights of audio are multiplied by: speech has an RMS of about a tenth."""
 
 Session = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""A generation under way, one chunk of frames at a call; keeps what the next chunk needs.
+"""A generation in progress, one chunk of frames per call; keeps the state the next chunk needs.
 
 (features (batch, channels, frames + 2), choice (frames * hop,), value (frames * hop,)) -> audio
-(batch, frames * hop); the first and the last frame of features are those beside the chunk, and
+(batch, frames * hop); the first and last frames of features are the neighbours of the chunk;
 choice and value are the noise of `DiscretisedMixture.sample`.
 """
 
 
 class AutoregressiveVocoder(Vocoder):
-    r"""A vocoder that makes each 16-bit sample from those before it.
+    r"""A vocoder that draws each 16-bit sample given those before it.
 
     .. math:: \log p(x \mid m) = \sum_{t=1}^{T} \log P(q_t \mid q_{<t}, m) + T \log 32768,
         \qquad q_t = \lfloor 32768 \, x_t + \tfrac12 \rfloor
 
     P is a `DiscretisedMixture` over the 65,536 levels of 16-bit audio, so the first term is the
-    exact log-probability of 16-bit audio. The second makes a density of it: that of
+    exact log-probability of 16-bit audio. The second turns it into a density: that of
     :math:`x = (q + u) / 32768` with u uniform on [-1/2, 1/2), which is constant within a
     quantisation step. `log_prob` thus gives the same value for recorded and for dequantised audio,
     and compares in nats per sample with a flow's `log_prob` of the dequantised audio: both are
@@ -52,8 +52,8 @@ class AutoregressiveVocoder(Vocoder):
     likeliest component; at 1 audio is drawn from the model.
 
     Generation runs on one of the ``engines`` of the family, which give the same audio for the same
-    noise, up to float32 rounding: where it tips a sample over the edge of a quantisation step (or,
-    rarely, to another component of the mixture), that sample differs, and those after it see it.
+    noise, up to float32 rounding: where rounding tips a sample over the edge of a quantisation step
+    (or, rarely, to another component of the mixture), that sample and those after it differ.
     Choose with ``model.engine = "cached"``; None is the fastest one that works. The compiled engine
     works on the CPU, in float32, wherever the model is.
     """
@@ -61,7 +61,7 @@ class AutoregressiveVocoder(Vocoder):
     likelihood = "exact"
 
     engines: ClassVar[tuple[str, ...]]
-    """Ways to generate, the fastest first."""
+    """Ways to generate, fastest first."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class AutoregressiveVocoder(Vocoder):
             nn.Conv1d(condition_channels, condition_channels, 1),
             nn.GELU(),
         )
-        # The taps, and the neighbour that a frame is interpolated with.
+        # The taps of the conditioner, and the neighbour used in interpolation.
         self._reach = condition_kernel_size // 2 + 1
         self._engine: str | None = None
 
@@ -164,18 +164,18 @@ class AutoregressiveVocoder(Vocoder):
         features = self.conditioner(mel.to(self.dtype))
         session = self._begin(self.engine, mel.shape[0], temperature)
         frames = mel.shape[-1]
-        return self._go_on(session, features, 0, frames, noise, first_frame)
+        return self._continue(session, features, 0, frames, noise, first_frame)
 
     def _renderer(self, noise: Noise, temperature: float) -> tuple[tuple[int, int], Renderer]:
         session = self._begin(self.engine, 1, temperature)
 
         def render(window: Tensor, start: int, first: int, last: int) -> Tensor:
             features = self.conditioner(window.to(self.dtype))
-            return self._go_on(session, features, first - start, last - start, noise, start)
+            return self._continue(session, features, first - start, last - start, noise, start)
 
         return (self._reach, self._reach), render
 
-    def _go_on(
+    def _continue(
         self,
         session: Session,
         features: Tensor,
@@ -184,19 +184,19 @@ class AutoregressiveVocoder(Vocoder):
         noise: Noise,
         origin: int,
     ) -> Tensor:
-        """Samples of the frames [first, last) of features; frame 0 has the index ``origin``."""
+        """Samples of frames [first, last) of features, whose frame 0 has the index ``origin``."""
         hop = self.mel_spec.hop_length
-        made = []
+        chunks = []
         for begin in range(first, last, _CHUNK_FRAMES):
             end = min(begin + _CHUNK_FRAMES, last)
-            # Where there is no neighbour, the frame itself takes its place.
+            # At the ends a frame is its own neighbour.
             index = torch.arange(begin - 1, end + 1, device=features.device)
             chunk = features[..., index.clamp(0, features.shape[-1] - 1)]
             uniform = noise.uniform(origin + begin, end - begin, 2 * hop)
             normal = noise.normal(origin + begin, end - begin, hop)
             value = self.output.standard(normal, uniform[:, hop:])
-            made.append(session(chunk, uniform[:, :hop].flatten(), value.flatten()))
-        return torch.cat(made, dim=1)
+            chunks.append(session(chunk, uniform[:, :hop].flatten(), value.flatten()))
+        return torch.cat(chunks, dim=1)
 
     @property
     def dtype(self) -> torch.dtype:

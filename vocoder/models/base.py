@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from vocoder.audio import LogMel, MelSpec, Noise, check_mel, check_temperature
-from vocoder.checkpoints import write_checkpoint
+from vocoder.audio import LogMel, MelSpec, Noise, check_mel
+
+from .saved import SavedModel
 
 Array = TypeVar("Array", Tensor, NDArray[Any])
 
@@ -29,12 +26,11 @@ Renderer = Callable[[Tensor, int, int, int], Tensor]
 after the last) -> samples, (1, samples)."""
 
 
-class Vocoder(nn.Module, ABC):
+class Vocoder(SavedModel, ABC):
     """Base class of all vocoders; owns the `MelSpec` that its mels must follow.
 
-    A subclass names its ``family``, passes its `MelSpec` to ``super().__init__`` and implements
-    `generate` and `log_likelihood`. ``config`` then holds the constructor's arguments by
-    themselves, which is all that a checkpoint needs beside the weights.
+    A subclass names its ``family`` and ``title``, passes its `MelSpec` to ``super().__init__`` and
+    implements `generate` and `log_likelihood`. `SavedModel` records its arguments.
 
     Everywhere: F frames of mel describe exactly F * hop samples.
     """
@@ -42,43 +38,16 @@ class Vocoder(nn.Module, ABC):
     family: ClassVar[str]
     """Name of the model family in checkpoints and on the command line."""
 
-    title: ClassVar[str]
-    """Name of the family for people."""
-
     likelihood: ClassVar[Literal["exact", "lower bound"] | None] = None
     """What `log_prob` gives; None if the family defines no likelihood."""
 
-    default_temperature: ClassVar[float] = 1.0
-    """Temperature that is used unless another is given."""
-
-    config: dict[str, Any]
-    """The constructor's arguments as plain JSON values."""
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "__init__" not in cls.__dict__:
-            return
-        build = cls.__init__
-        signature = inspect.signature(build)
-
-        @functools.wraps(build)
-        def record_and_build(self: Vocoder, *args: Any, **kwargs: Any) -> None:
-            # Only the outermost constructor: a subclass's arguments are not its parent's.
-            outermost = type(self).__init__ is record_and_build
-            if outermost:
-                bound = signature.bind(self, *args, **kwargs)
-                bound.apply_defaults()
-                self.config = {k: v for k, v in bound.arguments.items() if k != "self"}
-            build(self, *args, **kwargs)
-            if outermost:
-                self.config["mel_spec"] = self.mel_spec.to_dict()
-
-        cls.__init__ = record_and_build  # type: ignore[method-assign]
-
     def __init__(self, mel_spec: MelSpec | str) -> None:
-        super().__init__()
-        self.mel_spec = MelSpec.preset(mel_spec) if isinstance(mel_spec, str) else mel_spec
+        super().__init__(mel_spec)
         self._log_mel = LogMel(self.mel_spec)
+
+    @classmethod
+    def header(cls) -> dict[str, str]:
+        return {"family": cls.family}
 
     # -- what a family implements ------------------------------------------------------------
 
@@ -131,16 +100,6 @@ class Vocoder(nn.Module, ABC):
         )
 
     # -- what users call -----------------------------------------------------------------------
-
-    @property
-    def sample_rate(self) -> int:
-        """Samples per second of the audio that comes out, Hz."""
-        return self.mel_spec.sample_rate
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters live."""
-        return next(self.parameters()).device
 
     def mel(self, audio: Array) -> Array:
         """The log-mel spectrogram of audio, in the convention this model was made for.
@@ -303,26 +262,6 @@ class Vocoder(nn.Module, ABC):
         audio = batch["audio"]
         return -self.log_likelihood(audio, batch["mel"]).mean() / audio.shape[-1]
 
-    def save(self, path: str | os.PathLike[str], dtype: torch.dtype | None = None) -> Path:
-        """Write a checkpoint directory: ``model.safetensors`` and ``config.json``.
-
-        Args:
-            path: of the directory.
-            dtype: what floating-point weights are stored as; torch.float16 halves the file. A model
-                computes in float32 whatever its file holds. None keeps them as they are.
-
-        Returns:
-            The directory.
-        """
-        header = {"family": self.family, "config": self.config}
-        weights = self.state_dict()
-        if dtype is not None:
-            weights = {
-                name: value.to(dtype) if value.is_floating_point() else value
-                for name, value in weights.items()
-            }
-        return write_checkpoint(path, header, weights)
-
     def fused(self, dtype: torch.dtype = torch.float32) -> Vocoder:
         """The same function in the form that is fastest to run, in evaluation mode.
 
@@ -341,12 +280,6 @@ class Vocoder(nn.Module, ABC):
         """Refuse a type that `fused` cannot compute in."""
         if dtype != torch.float32:
             raise ValueError(f"{type(self).__name__} computes in float32 only, not in {dtype}")
-
-    def _temperature(self, temperature: float | None) -> float:
-        if temperature is None:
-            return self.default_temperature
-        check_temperature(temperature)
-        return temperature
 
     def _checked(self, mel: Tensor | NDArray[Any]) -> Tensor:
         tensor = _tensor(mel, "mel")

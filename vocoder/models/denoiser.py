@@ -1,4 +1,4 @@
-"""The denoiser: takes the tones that a vocoder always makes out of its audio."""
+"""The denoiser: removes the tones that a vocoder puts into all of its audio."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from .base import Array, Vocoder, _audio, _like
 
 STRENGTH = 0.003
-"""How much of the bias `Denoiser` subtracts unless told otherwise."""
+"""Default strength of `Denoiser`."""
 
 _FRAMES = 88  # of the neutral mel: more than the context of any model leaves a steady middle
 _SEGMENT = 2**20  # samples denoised at once, so that memory is bounded
@@ -23,12 +23,12 @@ class Denoiser:
     .. math:: \hat X[k, t] = \max(|X[k, t]| - s B[k],\; 0) \, e^{i \arg X[k, t]}
 
     X is the short-time Fourier transform of the audio (Hann window), s the strength and B the bias:
-    the mean magnitude of what the model makes of a mel of zeros at temperature 0, which holds no
-    speech. What a vocoder puts into all of its audio, such as tones at multiples of the rate of
-    its frames, is in there. A mel of zeros is loud (a magnitude of 1 in every band), hence the
-    small strengths. It works on any audio that the model made, whenever that was. The bias is of
-    one level and speech is of many: what is loud keeps its tones, and what is quieter than
-    s B is lost. Idea: the denoiser published with WaveGlow (Prenger et al., 2019).
+    the mean magnitude of the model's audio for a mel of zeros at temperature 0, which holds no
+    speech but does hold what the vocoder adds to all of its audio, such as tones at multiples of
+    the frame rate. A mel of zeros is loud (a magnitude of 1 in every band), hence the small
+    strengths. It works on any audio the model has made. The bias has one level and speech has
+    many: loud sounds keep their tones, and anything quieter than s B is lost. Idea: the
+    denoiser published with WaveGlow (Prenger et al., 2019).
 
     Args:
         model: the vocoder.
@@ -41,7 +41,7 @@ class Denoiser:
         self.hop_length = n_fft // 4
         self.window = torch.hann_window(n_fft)
         past, ahead = model.context_frames
-        # The frames at either end see the edge of the mel, and are left out.
+        # Frames near either end see the edge of the mel, so they are left out.
         edges = (ahead if past is None else past) + ahead
         neutral = torch.zeros(model.mel_spec.n_mels, _FRAMES + edges)
         audio = model.synthesize(neutral, temperature=0.0).cpu()

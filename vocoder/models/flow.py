@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vocoder.audio import MelSpec, Noise
-from vocoder.flows import Bijection, Chain, InvertibleConv1x1
-from vocoder.nn.weight_norm import fuse_weight_norm
+from vocoder.flows import Chain
 
 from .base import Array, Vocoder, _like, _tensor
 
@@ -53,8 +51,6 @@ class FlowVocoder(Vocoder):
         self.n_group = n_group
         self.steps_per_frame = hop // n_group
         """Steps of the latents in a frame of the mel."""
-        self.frozen = False
-        """Whether this is a `fused` model, whose weights cannot change."""
 
     def condition(self, mel: Tensor) -> Tensor:
         """The mel at the rate of the latents: (batch, condition channels, time)."""
@@ -127,11 +123,6 @@ class FlowVocoder(Vocoder):
         drawn = noise.normal(first_frame, frames, self.noise_per_frame)
         return drawn.unsqueeze(0).to(device=self.device, dtype=self.dtype)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the parameters."""
-        return next(self.flow.parameters()).dtype
-
     # -- fused -----------------------------------------------------------------------------------
 
     def fused(self, dtype: torch.dtype = torch.float32) -> Self:
@@ -150,32 +141,4 @@ class FlowVocoder(Vocoder):
             ValueError: the family does not compute in this type.
         """
         self._check_dtype(dtype)
-        arguments = {**self.config, "mel_spec": self.mel_spec, "weight_norm": False}
-        model = type(self)(**arguments)
-        model.load_state_dict(fuse_weight_norm(self.state_dict()))
-        model.to(device=self.device, dtype=self.dtype).eval().requires_grad_(False)
-        _keep_inverses(model.flow)
-        model.frozen = True
-        return model
-
-    def train(self, mode: bool = True) -> Self:
-        if mode and self.frozen:
-            raise RuntimeError(
-                "a fused model is frozen: train the one that vocoder.models.load_checkpoint gives, "
-                "or start a recipe from it with --start_from"
-            )
-        return super().train(mode)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        if self.frozen:
-            raise RuntimeError("a fused model is frozen: load the weights first, then fuse")
-        return super().load_state_dict(state_dict, *args, **kwargs)
-
-
-def _keep_inverses(piece: nn.Module) -> None:
-    """Replace every 1x1 convolution below ``piece`` by one that holds its inverse."""
-    for name, child in piece.named_children():
-        if isinstance(child, InvertibleConv1x1):
-            setattr(piece, name, child.fused())
-        elif isinstance(child, Bijection | nn.ModuleList):
-            _keep_inverses(child)
+        return self._frozen_copy()

@@ -121,7 +121,7 @@ class MdctFlow(FlowVocoder):
 
     @property
     def frame_alignment(self) -> int:
-        """A window of mel frames that is run by itself must begin at a multiple of this.
+        """A separate window of mel frames must begin at a multiple of this.
 
         2 where couplings tell even frames from odd ones (split "frames"), else 1. `generate`
         takes care of it for any window.

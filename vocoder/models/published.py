@@ -24,7 +24,7 @@ from vocoder.nn.weight_norm import fuse_weight_norm
 from .waveglow import WaveGlow
 
 _HOW_TO_CONVERT = (
-    "where the original code can be imported, write its tensors alone with "
+    "where the original code can be imported, save only its tensors with "
     "torch.save({'state_dict': model.state_dict()}, 'waveglow_tensors.pt') and load that file"
 )
 
@@ -42,7 +42,7 @@ def load_published_waveglow(
     state_dict_or_path: Mapping[str, Any] | str | os.PathLike[str],
     config: Mapping[str, Any] | str | os.PathLike[str] | None = None,
 ) -> WaveGlow:
-    """A `WaveGlow` with the weights of the published implementation, giving the same numbers.
+    """A `WaveGlow` with the weights of the published implementation; it computes the same numbers.
 
     The sizes are read off the tensors. Weight normalisation is fused on the way in. The mel
     convention is that of Tacotron 2 (the preset ``ljspeech`` with ``center=True``) unless the
@@ -61,8 +61,8 @@ def load_published_waveglow(
         The model in evaluation mode, without weight normalisation.
 
     Raises:
-        CheckpointError: the file holds a pickled module (nothing of it is run), tensors are missing
-            or left over, or the config contradicts the tensors.
+        CheckpointError: the file holds a pickled module (none of its code is run), tensors are
+            missing or left over, or the config contradicts the tensors.
     """
     if isinstance(state_dict_or_path, Mapping):
         content: Any = state_dict_or_path
@@ -120,7 +120,7 @@ def _read(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
             f"refused: {_HOW_TO_CONVERT}"
         ) from error
     except Exception as error:
-        # A file of another kind makes the restricted unpickler fail in any way it likes.
+        # On a file of another kind the restricted unpickler can fail in many ways.
         raise CheckpointError(
             f"{path} is not a readable file of tensors ({type(error).__name__}: {error})"
         ) from error
@@ -129,7 +129,7 @@ def _read(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:
-    """The state dict wherever it is, its names without prefixes."""
+    """The state dict, wherever it is nested, with prefixes removed from its names."""
     while isinstance(content, Mapping):
         inner = next((content[k] for k in ("state_dict", "model", "weights") if k in content), None)
         if inner is None:
@@ -176,7 +176,7 @@ def _check_config(sizes: Mapping[str, int], config: Mapping[str, Any]) -> None:
     part = config.get("waveglow_config", config)
     stated = {**part, **part.get("WN_config", {})}
     for name, value in sizes.items():
-        # Without a drop in width the tensors say nothing of early outputs.
+        # Without a drop in width the tensors do not show the early outputs.
         unknown = name.startswith("n_early") and value == 0
         if name in stated and stated[name] != value and not unknown:
             raise CheckpointError(
@@ -202,7 +202,7 @@ def _mel_spec(n_mels: int, config: Mapping[str, Any] | None) -> MelSpec:
 
 
 def _fill(model: WaveGlow, tensors: Mapping[str, Tensor]) -> None:
-    """Copy every tensor to its place, and see that none is missing or left over."""
+    """Copy every tensor to its place; refuse missing and surplus ones."""
     names = {id(module): name for name, module in model.named_modules()}
     convolutions = [m for m in model.modules() if isinstance(m, InvertibleConv1x1)]
     couplings = [m for m in model.modules() if isinstance(m, AffineCoupling)]

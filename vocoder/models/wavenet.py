@@ -29,12 +29,12 @@ class WaveNet(AutoregressiveVocoder):
 
     The engines: "naive" computes the whole receptive field anew for every sample; "cached" keeps
     each layer's past in a ring buffer and computes one step per sample, in PyTorch; "compiled" is
-    that step and the loop around it in machine code (numba), where in a layer with a dilation of n
-    samples the past taps of up to n samples are one matrix product, n at most 16.
+    that step and its loop in machine code (numba); in a layer of dilation n, the past taps of up
+    to n samples (at most 16) are one matrix product.
 
     Papers: WaveNet (van den Oord et al., 2016); Fast WaveNet (Le Paine et al., 2016) for the ring
     buffers; Tacotron 2 (Shen et al., 2018) for logistics on mels. The default has the 30 layers
-    of 128 channels of the baseline in DiffWave (Kong et al., 2021), which has a single Gaussian:
+    of 128 channels of DiffWave's baseline (Kong et al., 2021), which has a single Gaussian:
     ``distribution="gaussian", n_mixtures=1``.
 
     Args:

@@ -1,4 +1,4 @@
-"""WaveRNN: one recurrent layer, the fast system among the autoregressive models."""
+"""WaveRNN: one recurrent layer, the fast one of the autoregressive models."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class WaveRNN(AutoregressiveVocoder):
         P(q_t \mid q_{<t}, m) &= \mathrm{Mixture}\bigl(q_t;\; B \max(A h + a, 0) + b\bigr)
 
     c is the features that a small convolutional network makes of the mel, interpolated between the
-    middles of the frames. `AutoregressiveVocoder` defines likelihood and temperature. In place of
-    the paper's two softmaxes over halves of 16 bits stands the mixture that `WaveNet` has.
+    middles of the frames. `AutoregressiveVocoder` defines likelihood and temperature. The paper's
+    two softmaxes over halves of 16 bits are replaced by the mixture of `WaveNet`.
 
     The engines: "cell" is a loop over PyTorch's GRU cell; "compiled" is the loop in machine code
     (numba), with W c computed for frames and interpolated, which is the same.

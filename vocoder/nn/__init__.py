@@ -1,4 +1,4 @@
-"""Plain networks: nothing here knows of flows, mels or training."""
+"""Plain networks: nothing here knows about flows or training."""
 
 from .band_scale import BandScale
 from .causal import CausalGatedStack

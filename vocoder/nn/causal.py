@@ -1,4 +1,4 @@
-"""WaveNet's own stack: causal, gated, dilated, conditioned on frames."""
+"""WaveNet's stack: causal, gated, dilated, conditioned on frames."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class CausalGatedStack(nn.Module):
         h &\leftarrow h + r
 
     and the output is two 1x1 convolutions, each behind a ReLU, of :math:`\sum_l y_l / \sqrt{L}`.
-    Before the first input everything is zero, hidden channels included. V_l is applied to frames,
-    and its result interpolated in time: interpolation is linear, so that is the same at a
-    fraction of the cost. Paper: WaveNet (van den Oord et al., 2016).
+    Before the first input everything is zero, hidden channels included. V_l is applied to frames
+    and the result is interpolated in time, which is the same at a fraction of the cost, since
+    interpolation is linear. Paper: WaveNet (van den Oord et al., 2016).
 
     Args:
         condition_channels: channels of the condition.
@@ -32,7 +32,7 @@ class CausalGatedStack(nn.Module):
         hop: samples per frame of the condition.
         channels: C, width of hidden channels and skips.
         n_layers: L.
-        cycle: layers after which dilations begin again at 1.
+        cycle: layers after which dilations start again at 1.
         kernel_size: K, taps of each dilated convolution, at least 2.
     """
 

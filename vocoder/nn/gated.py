@@ -1,4 +1,4 @@
-"""The gated, dilated convolution stack of WaveNet, as flows use it: not causal, conditioned."""
+"""The gated, dilated convolution stack of WaveNet, as flows use it: conditioned and not causal."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class GatedConvStack(nn.Module):
         weight_norm: train with weight normalisation (Salimans and Kingma, 2016). Turn it off for
             weights that come with the norm already fused.
         look_ahead: steps after a step on which its output may depend, of the input and of the
-            condition together; the first layers spend them, and the taps of the others lie in the
-            past instead (0: causal). None for as many after as before.
+            condition together; the first layers use them up, and the taps of the others move to the
+            past (0: causal). None for as many after as before.
     """
 
     def __init__(
@@ -105,11 +105,11 @@ class GatedConvStack(nn.Module):
 
         Args:
             x, condition: see the class.
-            mask: (batch, 1, time), 1 where x holds values and 0 where it is padding, which then
-                changes nothing: the stack sees the zeros that follow the end of any sequence.
+            mask: (batch, 1, time), 1 where x holds values and 0 where it is padding. The stack then
+                sees the zeros that follow the end of any sequence, so padding changes nothing.
         """
-        # PyTorch's convolutions of short sequences take a third longer on a CPU, forwards and back,
-        # than products of matrices over channels that lie side by side.
+        # On a CPU, PyTorch's convolutions of short sequences take a third longer, forwards and
+        # backwards, than matrix products over contiguous channels.
         products = self.training and x.device.type == "cpu" and mask is None
         convolve, channels = (_by_product, -1) if products else (_padded, 1)
         if products:
@@ -138,14 +138,14 @@ class GatedConvStack(nn.Module):
 
 
 def _padded(layer: nn.Module, x: Tensor, padding: tuple[int, int] = (0, 0)) -> Tensor:
-    """A layer's output, (batch, channels, time); it pads by itself where both sides are alike."""
+    """A layer's output, (batch, channels, time); it pads here only if the two sides differ."""
     left, right = padding
     result: Tensor = layer(x if left == right else F.pad(x, padding))
     return result
 
 
 def _by_product(layer: nn.Module, x: Tensor, padding: tuple[int, int] = (0, 0)) -> Tensor:
-    """The same of (batch, time, channels): what the taps see, side by side, times the weights."""
+    """The same for (batch, time, channels), as one product of gathered taps and weights."""
     assert isinstance(layer, nn.Conv1d)
     (dilation,), (kernel_size,), steps = layer.dilation, layer.kernel_size, x.shape[1]
     if kernel_size > 1:

@@ -37,7 +37,7 @@ class DiscretisedMixture:
     where f is the standard logistic or normal density; the first bin begins at minus infinity and
     the last ends at infinity, so the sum over all levels is 1. The network's output for a sample
     is :math:`(l_1 \dots l_M, \mu_1 \dots \mu_M, r_1 \dots r_M)`, without l where M is 1.
-    r is cut at 2.
+    r is limited to 2.
 
     Papers: PixelCNN++ (Salimans et al., 2017) and Parallel WaveNet (van den Oord et al., 2018) for
     logistics; ClariNet (Ping et al., 2019) for the single Gaussian.
@@ -47,7 +47,7 @@ class DiscretisedMixture:
         n_mixtures: M, 1 or more.
 
     Raises:
-        ValueError: either is not one of these.
+        ValueError: either is out of range.
     """
 
     def __init__(self, distribution: Distribution, n_mixtures: int) -> None:
@@ -104,7 +104,7 @@ class DiscretisedMixture:
 
         Args:
             parameters: (batch, `n_parameters`).
-            choice: what i is chosen by, uniform on [0, 1), a scalar or (batch, 1).
+            choice: noise that selects i, uniform on [0, 1), a scalar or (batch, 1).
             value: epsilon, standard logistic or normal, a scalar or (batch,).
             temperature: tau, 0 or more.
 

@@ -75,8 +75,8 @@ class TransformerLayer(nn.Module):
 class SequenceEncoder(nn.Module):
     """Convolutions that see the neighbourhood, then transformer layers that see everything.
 
-    (batch, time, channels) -> the same, layer-normalised. Padding changes nothing, and what comes
-    out there is to be ignored.
+    (batch, time, channels) -> the same, layer-normalised. Padding changes nothing; ignore the
+    output there.
 
     Args:
         channels: width.

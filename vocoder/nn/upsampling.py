@@ -10,7 +10,7 @@ class TransposedUpsampling(nn.Module):
     """One transposed convolution from mel frames to samples, cropped to frames * hop.
 
     (batch, channels, frames) -> (batch, channels, frames * hop). The frames' responses are
-    ``kernel_size`` samples long and overlap; what reaches beyond the last block is cut off.
+    ``kernel_size`` samples long and overlap; what extends past the last block is cut off.
     This is WaveGlow's upsampling (kernel = STFT window, stride = hop).
     """
 
@@ -42,7 +42,7 @@ class LinearUpsampling(nn.Module):
         self.hop = hop
         p = (torch.arange(hop, dtype=torch.float64) + 0.5) / hop - 0.5
         weights = torch.stack([(-p).clamp_min(0), 1 - p.abs(), p.clamp_min(0)])
-        # (before, own, after) x hop. Of the sizes, not of the weights: no checkpoint holds it.
+        # (before, own, after) x hop. It follows from the sizes, so no checkpoint holds it.
         self.register_buffer("weights", weights.to(torch.get_default_dtype()), persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""From English text to log-mel: the text frontend and the acoustic model."""
+"""English text to audio: the text frontend, the acoustic model, and their use with a vocoder."""

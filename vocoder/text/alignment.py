@@ -1,6 +1,6 @@
-"""Which frames belong to which symbol: monotonic alignment search, and what follows from it.
+"""Which frames belong to which symbol: monotonic alignment search and related algorithms.
 
-An alignment of S states with T frames is given by durations: whole numbers of frames, one a
+An alignment of S states with T frames is given by durations: a whole number of frames for each
 state, in order.
 """
 
@@ -24,7 +24,7 @@ def monotonic_alignment_search(scores: Tensor, states: Tensor, frames: Tensor) -
     dynamic programming in O(T S). Paper: Glow-TTS (Kim et al., 2020), algorithm 1.
 
     Args:
-        scores: q, (batch, frames, states), finite; what padding holds does not matter.
+        scores: q, (batch, frames, states), finite; values in the padding do not matter.
         states: S of each item, (batch,).
         frames: T of each item, (batch,).
 
@@ -39,9 +39,9 @@ def monotonic_alignment_search(scores: Tensor, states: Tensor, frames: Tensor) -
         item = short[0]
         raise ValueError(
             f"{int(states[item])} states do not fit into {int(frames[item])} frames (item {item} "
-            "of the batch): every state lasts a frame at least"
+            "of the batch): every state lasts at least one frame"
         )
-    # The library adds up in place, so it gets a copy; it wants (batch, states, frames).
+    # The library overwrites its input, so it gets a copy; it wants (batch, states, frames).
     values = scores.detach().transpose(1, 2).float().cpu().contiguous().numpy().copy()
     path = np.zeros(values.shape, dtype=np.int32)
     maximum_path_c(
@@ -54,19 +54,19 @@ def monotonic_alignment_search(scores: Tensor, states: Tensor, frames: Tensor) -
 
 
 def alignment_posterior(scores: Tensor) -> Tensor:
-    r"""Probability that each frame falls into each state, if all alignments are alike beforehand.
+    r"""Probability that each frame falls into each state, with a uniform prior over alignments.
 
     .. math:: \gamma_{t,s} = P(s(t) = s \mid q) \propto
         \sum_{d:\, s(t; d) = s} \exp \sum_{t'} q_{t', s(t'; d)}
 
-    By the forward-backward algorithm. How sure the alignment is can be read off it: the mean over
-    frames of the greatest value is 1 where one alignment is beyond doubt.
+    Computed by the forward-backward algorithm. It shows how certain the alignment is: the mean over
+    frames of the greatest value is 1 if only one alignment is plausible.
 
     Args:
         scores: q of one utterance, (frames, states), in nats.
 
     Returns:
-        (frames, states), float64, rows that add up to 1.
+        (frames, states), float64; rows sum to 1.
     """
     q = scores.double()
     frames, states = q.shape
@@ -95,7 +95,7 @@ def state_of_frame(durations: Tensor, frames: int) -> Tensor:
 
     Args:
         durations: (batch, states), whole numbers.
-        frames: how many frames to look up.
+        frames: number of frames to look up.
     """
     ends = durations.cumsum(dim=1)
     index = torch.arange(frames, device=durations.device).expand(durations.shape[0], -1)
@@ -108,8 +108,8 @@ def whole_durations(lengths: Tensor) -> Tensor:
     .. math:: d_s = \mathrm{round}\Bigl(\sum_{r \le s} l_r\Bigr)
         - \mathrm{round}\Bigl(\sum_{r < s} l_r\Bigr)
 
-    The boundaries are rounded, not the lengths, so that errors do not add up: the total is that
-    of the lengths within half a frame. A state may come out with no frame.
+    The boundaries are rounded, not the lengths, so errors do not add up: the total is within half a
+    frame of that of the lengths. A state may get no frame.
 
     Args:
         lengths: l, (states,), not negative, in frames.
@@ -124,24 +124,24 @@ def whole_durations(lengths: Tensor) -> Tensor:
 def flat_start(
     utterances: Sequence[tuple[Tensor, Tensor]], states: int, iterations: int = 12
 ) -> list[Tensor]:
-    r"""Alignments of a corpus by a hidden Markov model that begins with no knowledge at all.
+    r"""Alignments of a corpus by a hidden Markov model, from nothing but its texts and mels.
 
-    Each symbol has ``states`` states, whatever its neighbours, each state s a Gaussian with
-    diagonal covariance over cepstra and their slopes. All utterances are first cut into equal
-    parts; then in turn the Gaussians are estimated from the alignment and the alignment is the
-    best one under the Gaussians:
+    Each symbol has ``states`` states, whatever its neighbours, and each state s a Gaussian with
+    diagonal covariance over cepstra and their slopes. At first, utterances are cut into equal
+    parts. Then two steps alternate: the Gaussians are estimated from the alignment, and the
+    alignment becomes the best one under the Gaussians:
 
     .. math:: (\mu_s, \sigma_s) \leftarrow \text{moments of } \{y_t : s(t) = s\}, \qquad
         d \leftarrow \arg\max_d \sum_t \log \mathcal N(y_t;\ \mu_{s(t)}, \sigma_{s(t)}^2).
 
-    This is how speech recognisers have long been started (Rabiner, 1989, "A tutorial on hidden
-    Markov models", on segmental k-means). It takes seconds and finds what a flow that learns by
-    gradients, and whose encoder can adapt to any wrong alignment, finds after thousands of steps.
+    This is the classic start of speech recognisers (segmental k-means; Rabiner, 1989, "A tutorial
+    on hidden Markov models"). It takes seconds; a flow trained by gradients takes thousands of
+    steps to find the same, since its encoder can adapt to any wrong alignment.
 
     Args:
         utterances: symbols, (symbols,) int64, and log-mel, (n_mels, frames), of each; at least
-            ``states`` frames a symbol.
-        states: states a symbol.
+            ``states`` frames per symbol.
+        states: states per symbol.
         iterations: rounds of estimating and aligning.
 
     Returns:
@@ -167,7 +167,7 @@ def flat_start(
             frames.index_add_(0, path, torch.ones(len(path), 1))
             first.index_add_(0, path, feature)
             second.index_add_(0, path, feature.square())
-        # One frame of the average of all speech keeps rare states from being too sure.
+        # One frame of average speech keeps rare states from getting too narrow.
         mean = first / (frames + 1)
         variance = (second + 1) / (frames + 1) - mean.square()
         variance = variance.clamp_min(0.05)

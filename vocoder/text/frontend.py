@@ -1,9 +1,8 @@
-"""English text to phonemes: what is read aloud, sentence by sentence, symbol by symbol.
+"""English text to phonemes: sentences, normalised words, symbols.
 
-Nothing here is a normaliser, a pronunciation dictionary or a sentence splitter of our own. This
-module joins three small libraries that need no network (hibari-tts, normt2s and sentencex; why
-these is told in docs/text.md), gives their output a closed inventory of symbols, and refuses what
-cannot be read.
+Normaliser, pronunciation dictionary and sentence splitter are three small libraries that need no
+network: hibari-tts, normt2s and sentencex (docs/text.md says why these). This module joins them,
+maps their output to a closed inventory of symbols, and refuses what cannot be read.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class TextError(ValueError):
-    """A text cannot be read aloud; the message says why, in one sentence."""
+    """A text cannot be read aloud; the message says why."""
 
 
-# Characters that one call reads: an utterance, not a book, which `split_sentences` cuts up.
+# Longest text of one call, in characters; `split_sentences` cuts up longer ones.
 MAX_CHARACTERS = 1000
 
 MAX_SENTENCE = 400
-"""Characters of the longest sentence that `split_sentences` leaves whole."""
+"""Longest sentence that `split_sentences` leaves whole, in characters."""
 
 WORD_BOUNDARY = " "
 PUNCTUATION = (".", ",", "?", "!", ";", ":")
@@ -48,14 +47,14 @@ SYMBOLS: tuple[str, ...] = (
     *REDUCED_VOWELS,
     *(stress + vowel for vowel in VOWELS for stress in STRESSES),
 )
-"""Every symbol that `phonemes` can give, in a fixed order: an acoustic model's input table.
+"""Every symbol that `phonemes` can give, in a fixed order: the input table of acoustic models.
 
-A vowel carries its stress (`ˈeɪ`, `ˌeɪ`, `eɪ`), so that each symbol is a stretch of sound or a
-pause, which is what an alignment of symbols to frames assumes.
+A vowel carries its stress (`ˈeɪ`, `ˌeɪ`, `eɪ`), so each symbol is a stretch of sound or a pause, as
+an alignment of symbols to frames assumes.
 """
 
-# hibari-tts writes General American with one character a sound; IPA needs two for some. The last
-# two lines are rare: variants that its network for unknown words can give.
+# hibari-tts writes General American with one character per sound; IPA needs two for some. The last
+# two lines are rare variants from its network for unknown words.
 _IPA = {
     "A": "eɪ", "I": "aɪ", "O": "oʊ", "W": "aʊ", "Y": "ɔɪ", "T": "ɾ", "ʤ": "dʒ", "ʧ": "tʃ",
     "ɐ": "ə", "…": ".", "—": ",", "–": ",",
@@ -65,9 +64,9 @@ _IPA = {
 _PHONES = frozenset(CONSONANTS + REDUCED_VOWELS)
 _VOWELS = frozenset(VOWELS)
 
-# As hibari-tts reads numbers, four digits alone are a year; normt2s wants a preposition before.
+# Four digits alone are a year, as in hibari-tts; normt2s expects a preposition before a year.
 _YEAR = re.compile(r"(?<![\w.,$£€#-])(1[1-9]\d\d|20\d\d)(?![\w%]|[.,]\d)")
-# Fractions and degrees in one character, with the digit before: "1½", "⅓ cup", "200 ℃".
+# Fractions and degrees in one character, with a preceding digit: "1½", "⅓ cup", "200 ℃".
 _UNUSUAL_SIGN = re.compile(r"(?:(\d)\s?)?([¼½¾⅐-⅞↉℃℉])")
 _CLAUSE_END = re.compile(r"(?<=[,;:—])\s+")
 
@@ -86,26 +85,26 @@ def _number_words() -> Normalizer:
 
     class SpokenEnglish(English):
         def time(self, hour: int, minute: int, suffix: str | None) -> str:
-            # "a m" would be read as the article and a letter.
+            # "a m" would be read as an article and a letter.
             words = super().time(hour, minute, suffix)
             return re.sub(r" ([ap]) m$", lambda match: f" {match[1].upper()}.M.", words)
 
     normalizer = Normalizer(SpokenEnglish(), latex="keep")
-    normalizer.lexicon.punctuation.clear()  # a dash is a pause of its own
-    for spelled in ("U.S.", "U.K."):  # the pronouncing dictionary reads them with their stress
+    normalizer.lexicon.punctuation.clear()  # `phonemes` turns dashes into pauses
+    for spelled in ("U.S.", "U.K."):  # the pronunciation dictionary knows their stress
         normalizer.lexicon.abbreviations.pop(spelled, None)
     return normalizer
 
 
 def normalise(text: str) -> str:
-    """Write out what is not written as it is spoken: numbers, money, dates, times, units.
+    """Write out numbers, money, dates, times and units as they are spoken.
 
     "Dr. Smith paid $3.50 on 3 March 1999." becomes "Dr Smith paid three dollars and fifty cents
     on the third of March nineteen ninety-nine." White space becomes single spaces; letter case and
     punctuation stay.
 
     Raises:
-        TextError: nothing but white space, or longer than `MAX_CHARACTERS`.
+        TextError: only white space, or longer than `MAX_CHARACTERS`.
     """
     from hibari.g2p import numbers
     from hibari.g2p.normalize import normalize
@@ -114,8 +113,8 @@ def normalise(text: str) -> str:
         raise TextError("there is no text to read: give at least one word")
     if len(text) > MAX_CHARACTERS:
         raise TextError(
-            f"the text has {len(text):,} characters, more than the {MAX_CHARACTERS:,} that are "
-            "read in one go: split it into sentences first"
+            f"the text has {len(text):,} characters, more than the {MAX_CHARACTERS:,} that can be "
+            "read at once: split it into sentences first"
         )
     text = unicodedata.normalize("NFC", text).replace("`", "'")
     text = _UNUSUAL_SIGN.sub(_in_usual_signs, text)
@@ -125,7 +124,7 @@ def normalise(text: str) -> str:
 
 
 def _in_usual_signs(match: re.Match[str]) -> str:
-    """A fraction or a unit in one character, written as the libraries read it."""
+    """A one-character fraction or unit in the spelling that the libraries read."""
     usual = unicodedata.normalize("NFKC", match[2]).replace("\N{FRACTION SLASH}", "/")
     if match[1] is None:
         return usual
@@ -135,11 +134,10 @@ def _in_usual_signs(match: re.Match[str]) -> str:
 def phonemes(text: str) -> list[str]:
     """The sounds of an English sentence in General American, as members of `SYMBOLS`.
 
-    Phonemes in IPA, each vowel with its stress; a space between words; and `. , ? ! ; :` where the
-    text pauses, which stand for the boundary there. A dash counts as a comma, an ellipsis as a full
-    stop; quotation marks and brackets give nothing. What ends without punctuation ends in a full
-    stop. "Hello, Bob" gives
-    `h ə l ˈoʊ , b ˈɑ b .`, with no spaces beside the comma.
+    Phonemes are in IPA, each vowel with its stress. A space stands between words, and one of
+    `. , ? ! ; :` in its place where the text pauses. A dash counts as a comma, an ellipsis as a
+    full stop; quotation marks and brackets are dropped. A full stop is added where the text ends
+    without punctuation: "Hello, Bob" gives `h ə l ˈoʊ , b ˈɑ b .`, with no spaces around the comma.
 
     The same text always gives the same symbols.
 
@@ -151,7 +149,7 @@ def phonemes(text: str) -> list[str]:
     _refuse_other_scripts(words)
     try:
         read = _symbols(_g2p()(words, normalize_text=False))
-    except (ValueError, LookupError) as error:  # of a library on a rare character
+    except (ValueError, LookupError) as error:  # a library on a rare character
         raise TextError(
             f"{_shortened(text)} cannot be read ({error}): write it in words"
         ) from error
@@ -193,7 +191,7 @@ def _symbols(pronunciation: str) -> Iterator[str]:
                 stress = ""
         elif symbol.isspace():
             yield WORD_BOUNDARY
-        # Anything else is a bracket, a quotation mark or a mark of the unknown-word network.
+        # The rest are brackets, quotation marks, and marks from the unknown-word network.
 
 
 def _refuse_other_scripts(text: str) -> None:
@@ -213,17 +211,22 @@ def _shortened(text: str, characters: int = 40) -> str:
     return repr(text if len(text) <= characters else text[: characters - 1] + "…")
 
 
+def split_paragraphs(text: str) -> list[str]:
+    """The parts of a text between empty lines."""
+    return re.split(r"\n\s*\n", text)
+
+
 def split_sentences(text: str, max_characters: int = MAX_SENTENCE) -> list[str]:
     """The sentences of a text, in order, each without white space around it.
 
-    A line break is white space, an empty line ends a sentence whatever stands before it. What is
-    still longer than `max_characters` is cut after the last comma, semicolon, colon or dash that
-    fits, or else between words.
+    A line break is white space; an empty line always ends a sentence. A sentence longer than
+    `max_characters` is cut after the last comma, semicolon, colon or dash that fits, or else
+    between words.
     """
     import sentencex
 
     sentences: list[str] = []
-    for paragraph in re.split(r"\n\s*\n", text):
+    for paragraph in split_paragraphs(text):
         for sentence in sentencex.segment("en", " ".join(paragraph.split())):
             sentences.extend(_cut(sentence.strip(), max_characters))
     return sentences

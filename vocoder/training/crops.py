@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from vocoder.audio import MelSpec, fade
-from vocoder.corpus import Corpus, CorpusError, Split, read_corpus, split
+from vocoder.audio import MelSpec, dequantise, fade, from_pcm16
+from vocoder.corpus import Corpus, Split, read_corpus, split
 from vocoder.training.prepared import PreparedCorpus, prepare
 
 log = logging.getLogger(__name__)
@@ -29,25 +29,20 @@ class Crops(Dataset[Item]):
     r"""An endless set of random crops; crop i depends on (seed, i) and its length alone.
 
     Indexed by i, or by (i, frames) for another length than `crop_frames`. A crop is drawn from an
-    utterance chosen in proportion to its length, at any sample, and made louder or softer by a
-    gain g, uniform in decibels within `gain_db` and limited so that the utterance does not clip.
-    Its ends are faded (`fade`), it is rounded to 16 bits again, q = round(g n) for recorded samples
-    n in [-32768, 32767], as a recording at that volume would have been, and dequantised:
+    utterance chosen in proportion to its length, at any sample, and scaled by a gain g, uniform in
+    decibels within `gain_db` and limited so that the utterance does not clip. Its ends are faded
+    (`fade`), and it is rounded to 16 bits again, q = round(g n) for recorded samples n, as a
+    recording at that volume would have been.
 
-    .. math:: x = (q + u) / 32768, \qquad u \sim \mathrm{Uniform}[-\tfrac12, \tfrac12)
+    Item: `audio`, (frames * hop,) float32, is q dequantised (see `dequantise`); `clean`, of the
+    same shape, is q / 32768, whose mel the model is conditioned on. Utterances shorter than a crop
+    are padded with zeros.
 
-    so that -log p(x) bounds the cost of coding q, up to the constant log 32768 a sample (Theis et
-    al., 2016, "A note on the evaluation of generative models"; Uria et al., 2013).
-
-    Item: `audio`, (frames * hop,) float32, is x; `clean`, of the same shape, is q / 32768, the
-    audio before dequantisation: its mel is what a model is given when it is used. An utterance
-    shorter than a crop is completed with zeros.
-
-    Faded, a crop is an utterance of its own, which its own mel describes to the very ends. With
-    the mel of the uncut utterance instead, the ends of the crop are jumps that this mel does not
-    show, and a lapped transform spreads them over all bands: the loss of an untrained flow is then
-    hundreds of nats per sample, and after 400 steps of the `sound` config its held-out
-    log-likelihood was lower (5.171 against 5.179 nats) and its mel distance larger (0.499, 0.489).
+    Faded, a crop is an utterance that its own mel describes to the ends. With the mel of the uncut
+    utterance instead, the crop's ends are jumps that the mel does not show, and a lapped transform
+    spreads them over all bands: the loss of an untrained flow is then hundreds of nats per sample,
+    and after 400 steps of the `sound` config its held-out log-likelihood was lower (5.171 against
+    5.179 nats) and its mel distance larger (0.499 against 0.489).
 
     Args:
         corpus: what to crop from.
@@ -88,32 +83,26 @@ class Crops(Dataset[Item]):
         crop = np.zeros(samples, dtype=np.float32)
         piece = recorded[offset : offset + samples]
         np.multiply(piece, gain, out=crop[: piece.size], casting="unsafe")
-        return item(np.rint(fade(crop, self.hop_length)), rng)
+        return _item(np.rint(fade(crop, self.hop_length)), rng)
 
 
-def item(samples: NDArray[Any], rng: np.random.Generator) -> Item:
-    """`clean` is q / 32768 and `audio` is (q + u) / 32768, u uniform on [-1/2, 1/2).
-
-    `samples` are q, whole numbers in [-32768, 32767].
-    """
-    q = samples.astype(np.float32)
-    u = rng.random(q.size, dtype=np.float32) - np.float32(0.5)
-    return {"audio": (q + u) / np.float32(32768), "clean": q / np.float32(32768)}
+def _item(levels: NDArray[Any], rng: np.random.Generator) -> Item:
+    """16-bit levels q, dequantised as `audio` and exact as `clean`."""
+    return {"audio": dequantise(levels, rng), "clean": from_pcm16(levels)}
 
 
 class HeldOut(Dataset[Item]):
-    """Held-out utterances, or their middles, dequantised with noise that never changes.
+    """Held-out utterances, or their middles, dequantised with noise that depends on the id alone.
 
-    Their ends are faded as those of crops are: recordings may be cut off in the midst of sound.
+    Their ends are faded as those of crops are: recordings may end in the middle of a sound.
 
-    Item: `id`, `audio` (frames * hop,) dequantised as in `Crops`, and `clean`, the same before.
+    Item: `id`, and `audio` and `clean` (frames * hop,) as in `Crops`.
 
     Args:
         corpus: what to take them from.
         ids: the utterances.
         hop_length: every item is cut to a whole number of hops, in samples.
-        seconds: longest item: of a longer utterance its middle is taken; None for whole
-            utterances.
+        seconds: longest item; longer utterances are cut to their middle. None for whole utterances.
     """
 
     def __init__(
@@ -143,18 +132,18 @@ class HeldOut(Dataset[Item]):
             start = (frames - longest) // 2 * self.hop_length
             samples = samples[start : start + longest * self.hop_length]
         samples = np.rint(fade(samples, self.hop_length))
-        return {"id": id, **item(samples, np.random.default_rng(zlib.crc32(id.encode())))}
+        return {"id": id, **_item(samples, np.random.default_rng(zlib.crc32(id.encode())))}
 
 
 class CropSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of crops (index, frames) without end, from crop `start` on.
+    """Endless batches of crops (index, frames), starting with crop `start`.
 
-    The crops of every other batch are one frame shorter than `crop_frames`: a model whose layers
-    tell even frames from odd ones meets both kinds of ending, and learns both.
+    The crops of every other batch are one frame shorter than `crop_frames`: models that treat even
+    and odd frames differently need to learn both kinds of ending.
 
-    Every batch of all devices together is one stretch of indices; device `rank` of `world_size`
-    takes its share of it. So n devices see the crops that one would see with n times the batch,
-    and a run that resumes at the crop where it stopped repeats and skips none.
+    A batch of all devices together is a range of indices, of which device `rank` of `world_size`
+    takes its share. So n devices see the crops that one would see with n times the batch size, and
+    a resumed run repeats and skips none.
     """
 
     def __init__(
@@ -187,18 +176,18 @@ class SpeechData(lightning.LightningDataModule):
         folder: the corpus, in LJSpeech's layout.
         cache: where prepared corpora are kept.
         batch_size: crops per step and device.
-        crop_frames: length of a crop in mel frames, and one more than that of every other batch.
+        crop_frames: length of a crop in mel frames; every other batch has one frame less.
         gain_db: least and greatest gain of the volume augmentation, in decibels.
         validation_fraction: share of the utterances held out for validation; see `corpus.split`.
         test_fraction: share held out for testing.
-        validation_utterances: at most so many are used at each validation.
+        validation_utterances: at most this many are used at each validation.
         validation_seconds: longest excerpt of each; null for whole utterances.
         workers: processes that load crops; 0 loads them in the training process. By default 4
-            beside a GPU, which would wait for them, and 0 where the cores are training.
+            with a GPU, which would otherwise wait, and 0 where the CPU itself trains.
         seed: of the crops.
 
     Raises:
-        ValueError: a size below what a crop or a batch can have, or gains in the wrong order.
+        ValueError: batches or crops that are too small, or gains in the wrong order.
     """
 
     def __init__(
@@ -251,25 +240,17 @@ class SpeechData(lightning.LightningDataModule):
         # Split before files are left out, so that the choice does not depend on the sample rate.
         ids = [utterance.id for utterance in corpus.utterances]
         whole = split(ids, self.validation_fraction, self.test_fraction)
-        usable = self._prepared.entries
-        self._split = Split(
-            tuple(id for id in whole.train if id in usable),
-            tuple(id for id in whole.validation if id in usable),
-            tuple(id for id in whole.test if id in usable),
-        )
-        for name in ("train", "validation", "test"):
-            if not getattr(self._split, name):
-                raise CorpusError(f"{self.folder}: every utterance for {name} had to be left out")
+        self._split = whole.only(self._prepared.entries, self.folder)
 
     @property
     def prepared(self) -> PreparedCorpus:
-        """The prepared corpus; there once `setup` has run."""
+        """The prepared corpus, after `setup`."""
         assert self._prepared is not None
         return self._prepared
 
     @property
     def split(self) -> Split:
-        """The usable utterances of each set; there once `setup` has run."""
+        """The usable utterances of each set, after `setup`."""
         assert self._split is not None
         return self._split
 
@@ -285,7 +266,7 @@ class SpeechData(lightning.LightningDataModule):
         )
 
     def held_out(self, ids: Sequence[str], seconds: float | None = None) -> HeldOut:
-        """Held-out utterances as `HeldOut` gives them."""
+        """The dataset of these utterances."""
         return HeldOut(self.prepared, ids, self.mel_spec.hop_length, seconds)
 
     def train_dataloader(self) -> DataLoader[Item]:
@@ -293,7 +274,7 @@ class SpeechData(lightning.LightningDataModule):
         sampler = CropSampler(
             self.batch_size,
             self.crop_frames,
-            # Counted by the training module and kept in its checkpoints.
+            # Counted by the training module and saved in its checkpoints.
             start=trainer.lightning_module.items_seen,
             rank=trainer.global_rank,
             world_size=trainer.world_size,

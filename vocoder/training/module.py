@@ -1,35 +1,55 @@
-"""The Lightning module: optimiser, learning rate, skipped steps, validation."""
+"""The Lightning modules: optimiser, learning rate, skipped steps, validation."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Timer
-from torch import Tensor
+from torch import Tensor, nn
 
 from vocoder.models import Vocoder
-from vocoder.training.errors import TrainingError
-from vocoder.training.objectives import Objective
+from vocoder.training.step import Step
+from vocoder.training.terms import Term, TrainedTerm, total_loss
+
+
+class TrainingError(Exception):
+    """Training cannot continue; the message names the problem and the way out."""
+
+
+class ParameterGroup(NamedTuple):
+    """Parameters that share a learning rate (after warm-up) and a gradient clip."""
+
+    name: str
+    parameters: list[nn.Parameter]
+    learning_rate: float
+    gradient_clip: float
+    idle: bool = False
+    """Not trained in this step."""
 
 
 class Training(lightning.LightningModule):
-    r"""AdamW with a learning rate that falls along the budget: what all training here shares.
+    r"""AdamW with a learning rate that decays along the budget: what all training here shares.
 
     Learning rate at optimiser step n (from 0), with b the fraction of the budget that is used up
-    (steps over `max_steps` or training time over `max_time`, whichever is further along; 0 where
-    neither is set):
+    (steps over `max_steps` or training time over `max_time`, whichever is larger; 0 if neither is
+    set):
 
     .. math:: \eta_n = \eta \min\Bigl(1, \frac{n + 1}{warmup}\Bigr)
         \Bigl(r + (1 - r) \frac{1 + \cos \pi b}{2}\Bigr)
 
-    So a run that is resumed with a larger budget goes on where the larger budget would be.
+    So a run that is resumed with a larger budget continues at the rate of the larger budget.
 
     A step with a non-finite loss or gradient changes no weight: it is counted in `skipped`, on
     all devices alike.
+
+    There is one optimiser, since Lightning would count the steps of two, and the budget with them;
+    `parameter_groups` have their own rates and clips.
 
     Args:
         model: what to train; has a ``sample_rate`` and can ``save`` itself.
@@ -38,8 +58,8 @@ class Training(lightning.LightningModule):
         warmup_steps: optimiser steps of linear warm-up.
         betas, weight_decay: of AdamW.
         gradient_clip: greatest norm of the gradient of all parameters together.
-        max_skipped: so many skipped steps in a row end the training.
-        seed: of what training draws.
+        max_skipped: training ends after this many skipped steps in a row.
+        seed: of everything drawn in training.
     """
 
     unit = "sample"
@@ -79,14 +99,18 @@ class Training(lightning.LightningModule):
 
     # -- training ------------------------------------------------------------------------------
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The optimiser's groups, always in the same order; the model's is the first."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
+        return [ParameterGroup("", parameters, self.learning_rate, self.gradient_clip)]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
-            parameters,
+            [{"params": group.parameters} for group in self.parameter_groups()],
             self.learning_rate,
             betas=self.betas,
             weight_decay=self.weight_decay,
-            # Several times as fast. It would undo fp16's scaling itself, after we have clipped.
+            # Several times as fast. With fp16 it would undo the scaling itself, after our clipping.
             fused=self.trainer.precision != "16-mixed",
         )
 
@@ -95,35 +119,34 @@ class Training(lightning.LightningModule):
         if self.trainer.world_size > 1:
             # Clocks differ, and devices that disagree on the learning rate drift apart.
             self.budget_used = self.trainer.strategy.broadcast(self.budget_used)
-        rate = self.learning_rate_at(self.global_step, self.budget_used)
-        for optimizer in self.trainer.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+        schedule = self.schedule_at(self.global_step, self.budget_used)
+        (optimizer,) = self.trainer.optimizers
+        for group, own in zip(optimizer.param_groups, self.parameter_groups(), strict=True):
+            group["lr"] = own.learning_rate * schedule
 
-    def learning_rate_at(self, step: int, budget_used: float) -> float:
-        """The learning rate of optimiser step `step`, counted from 0; see the class."""
+    def schedule_at(self, step: int, budget_used: float) -> float:
+        """Factor of the learning rates at optimiser step `step`, counted from 0; see the class."""
         warmup = min(1.0, (step + 1) / max(self.warmup_steps, 1))
         r = self.final_learning_rate
-        decay = r + (1 - r) * (1 + math.cos(math.pi * budget_used)) / 2
-        return self.learning_rate * warmup * decay
+        return warmup * (r + (1 - r) * (1 + math.cos(math.pi * budget_used)) / 2)
 
     def measure_budget(self) -> float:
         """Fraction of the budget used up by now, in [0, 1], by this device's clock."""
         used = 0.0
         if self.trainer.max_steps > 0:
             used = self.global_step / self.trainer.max_steps
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None:
-                elapsed = callback.time_elapsed()
+        for timer in timers(self.trainer):
+            if (left := timer.time_remaining()) is not None:
+                elapsed = timer.time_elapsed()
                 used = max(used, elapsed / max(elapsed + left, 1e-9))
         return min(used, 1.0)
 
-    def logged(self, terms: dict[str, Tensor]) -> Tensor:
-        """Log the terms of a training step, and return what to differentiate of ``loss``."""
-        for name, value in terms.items():
+    def logged(self, values: dict[str, Tensor]) -> Tensor:
+        """Log the scalars of a training step; returns what to differentiate of ``loss``."""
+        for name, value in values.items():
             self.log(f"train/{name}", value.detach())
         self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
-        loss = terms["loss"]
+        loss = values["loss"]
         # A loss that is not finite may have finite gradients. Multiplied by NaN it has none, on
         # this device and, once gradients are averaged, on all: so all of them skip the step.
         return loss * torch.where(loss.detach().isfinite(), 1.0, math.nan)
@@ -134,14 +157,21 @@ class Training(lightning.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.gradient_clip)
-        if norm.isfinite():
+        groups = self.parameter_groups()
+        finite = True
+        for group in groups:
+            if group.idle:
+                _drop_gradients(group)
+                continue
+            norm = nn.utils.clip_grad_norm_(group.parameters, group.gradient_clip)
+            finite = finite and bool(norm.isfinite())
+            if finite:
+                self.log(f"train/{group.name}{'_' * bool(group.name)}gradient_norm", norm)
+        if finite:
             self._skipped_in_a_row = 0
-            self.log("train/gradient_norm", norm)
             return
-        for parameter in parameters:
-            parameter.grad = None  # without one, the optimiser leaves a parameter alone
+        for group in groups:
+            _drop_gradients(group)
         self.skipped += 1
         self._skipped_in_a_row += 1
         if self._skipped_in_a_row >= self.max_skipped:
@@ -162,16 +192,29 @@ class Training(lightning.LightningModule):
             setattr(self, name, value)
 
 
+def _drop_gradients(group: ParameterGroup) -> None:
+    for parameter in group.parameters:
+        parameter.grad = None  # without one, the optimiser leaves a parameter alone
+
+
 class VocoderTraining(Training):
-    """Trains a `Vocoder` on an `Objective`.
+    """Trains a `Vocoder` on a sum of `Term`s.
+
+    A batch goes through `Step` and `total_loss`. Parameters of a `TrainedTerm` have a group of
+    their own in the optimiser; those of any other term are fixed.
 
     Args:
         model: what to train.
-        objective: what to minimise.
-        temperature: of the audio made at validation.
-        validation_syntheses: at most so many utterances are synthesised at each validation; the
+        terms: of the loss.
+        temperature: of the audio made at validation; None for the model's own default.
+        validation_syntheses: at most this many utterances are synthesised at each validation; the
             likelihood is always that of all.
+        sample_temperature, sample_fraction: temperature of the sample that terms may ask for in a
+            training step, and the part of the batch that is sampled; see `Step`.
         optimisation: see `Training`.
+
+    Raises:
+        ValueError: terms that cannot be trained on; the message says why.
     """
 
     model: Vocoder
@@ -179,61 +222,122 @@ class VocoderTraining(Training):
     def __init__(
         self,
         model: Vocoder,
-        objective: Objective,
-        temperature: float = 0.667,
+        terms: Sequence[Term],
+        temperature: float | None = None,
         validation_syntheses: int = 20,
+        sample_temperature: float = 0.7,
+        sample_fraction: float = 0.5,
         **optimisation: Any,
     ) -> None:
         super().__init__(model, **optimisation)
-        self.objective = objective
-        self.temperature = temperature
+        names = [term.name for term in terms]
+        if all(term.start > 0 for term in terms):
+            raise ValueError("terms has nothing to train on at first: one must have the start 0")
+        if len(set(names)) < len(names):
+            raise ValueError(f"terms are {', '.join(names)}: give each kind once")
+        for term in terms:
+            if not isinstance(term, TrainedTerm):
+                term.requires_grad_(False)
+        self.terms = nn.ModuleList(terms)
+        self.temperature = model.default_temperature if temperature is None else temperature
         self.validation_syntheses = validation_syntheses
+        self.sample_temperature = sample_temperature
+        self.sample_fraction = sample_fraction
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        groups = super().parameter_groups()
+        for term in self.terms:
+            if isinstance(term, TrainedTerm):
+                rate, clip = term.learning_rate, term.gradient_clip
+                groups.append(
+                    ParameterGroup(
+                        term.name,
+                        [p for p in term.parameters() if p.requires_grad],
+                        self.learning_rate if rate is None else rate,
+                        self.gradient_clip if clip is None else clip,
+                        idle=self.budget_used < term.start,
+                    )
+                )
+        return groups
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         audio = batch["audio"]
         world = self.trainer.world_size
         # Stateless as the crops are, so that a resumed run draws what an unbroken one would.
         draw = (self.seed * 1_000_003 + self.items_seen) * world + self.global_rank
-        generator = torch.Generator(audio.device).manual_seed(draw % 2**63)
-        mel = self.model.mel(batch["clean"])
-        terms = self.objective(self.model, audio, mel, self.budget_used, generator)
+        step = Step(
+            self.model,
+            audio,
+            self.model.mel(batch["clean"]),
+            self.budget_used,
+            torch.Generator(audio.device).manual_seed(draw % 2**63),
+            self.sample_temperature,
+            self.sample_fraction,
+        )
+        terms: Any = self.terms
+        try:
+            values = total_loss(terms, step)
+        except NotImplementedError as error:
+            raise TrainingError(f"a term of the loss does not suit the model: {error}") from error
         self.items_seen += audio.shape[0] * world
         self.samples_seen += audio.numel() * world
-        return self.logged(terms)
+        return self.logged(values)
 
     # -- validation ----------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        self._log_likelihood = 0.0
-        self._samples = 0
-        self._distances: list[float] = []
+        self._validation = _Validation(self.model.fused())
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Log-likelihood of one held-out excerpt, and its copy synthesis."""
         result: dict[str, Any] = {"id": batch["id"][0]}
+        seen = self._validation
+        model = seen.model
         # In float32 whatever the precision of the training, so that runs can be compared.
         with torch.autocast(batch["audio"].device.type, enabled=False):
-            mel = self.model.mel(batch["clean"])
+            mel = model.mel(batch["clean"])
             with contextlib.suppress(NotImplementedError):  # a model without a likelihood
-                self._log_likelihood += float(self.model.log_prob(batch["audio"], mel).sum())
-                self._samples += batch["audio"].numel()
+                seen.log_likelihood += float(model.log_prob(batch["audio"], mel).sum())
+                seen.samples += batch["audio"].numel()
             if batch_idx < self.validation_syntheses:
-                made = self.model.synthesize(mel, self.temperature, seed=0)
-                made_mel = self.model.mel(made)
-                nats = math.log(10) if self.model.mel_spec.log_base == "10" else 1.0
-                self._distances.append(nats * float((made_mel - mel).abs().mean()))
+                generated = model.synthesize(mel, self.temperature, seed=0)
+                generated_mel = model.mel(generated)
+                seen.distances.append(float(model.mel_spec.distance(generated_mel, mel)))
                 result |= {
                     "original": batch["clean"][0],
-                    "made": made[0],
+                    "generated": generated[0],
                     "mel": mel[0],
-                    "made_mel": made_mel[0],
+                    "generated_mel": generated_mel[0],
                 }
         return result
 
     def on_validation_epoch_end(self) -> None:
         # Every device validates on everything: the sums are complete and the same on each.
-        if self._samples:
-            self.log("val/log_likelihood", self._log_likelihood / self._samples, sync_dist=True)
-        if self._distances:
-            mean = sum(self._distances) / len(self._distances)
+        seen = self._validation
+        del self._validation
+        if seen.samples:
+            self.log("val/log_likelihood", seen.log_likelihood / seen.samples, sync_dist=True)
+        if seen.distances:
+            mean = sum(seen.distances) / len(seen.distances)
             self.log("val/mel_distance", mean, sync_dist=True)
+
+
+@dataclass
+class _Validation:
+    """One validation under way."""
+
+    model: Vocoder  # not an attribute of the Lightning module, which would register it
+    log_likelihood: float = 0.0
+    samples: int = 0
+    distances: list[float] = field(default_factory=list)
+
+
+def timers(trainer: lightning.Trainer) -> list[Timer]:
+    """The timers of a trainer."""
+    callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return [callback for callback in callbacks if isinstance(callback, Timer)]
+
+
+def training_seconds(trainer: lightning.Trainer) -> float:
+    """Seconds of training so far, including those before a resume."""
+    return max((timer.time_elapsed() for timer in timers(trainer)), default=0.0)

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
-from tqdm import tqdm
+from rich.console import Console
+from rich.progress import track
 
 from vocoder.audio import read_audio, to_pcm16
 from vocoder.corpus import Corpus, CorpusError, Utterance
@@ -28,15 +29,15 @@ SILENT_RMS = 1e-3
 """Root mean square, of full scale 1, below which a file counts as silent (-60 dB)."""
 
 SHORTEST_SECONDS = 0.1
-"""Files shorter than this are left out; what is shorter than a crop is padded when cropped."""
+"""Files shorter than this are left out; those shorter than a crop are padded when cropped."""
 
 _LAYOUT = 1
-"""Part of the fingerprint: raised when the files of a prepared corpus change their meaning."""
+"""Part of the fingerprint: raised when the format of a prepared corpus changes."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where an utterance lies: `samples` int16 values from `offset` on, none above `peak`."""
+    """Where an utterance is: `samples` int16 values from `offset`, none of them above `peak`."""
 
     id: str
     offset: int
@@ -45,13 +46,13 @@ class Entry:
 
 
 class PreparedCorpus:
-    """A prepared corpus as it lies on disk.
+    """A prepared corpus on disk.
 
     Attributes:
         name: name of the corpus.
         sample_rate: of all utterances, Hz.
-        original_sample_rate: the lowest among the original files, Hz: below `sample_rate` there
-            is nothing above half of it.
+        original_sample_rate: the lowest among the original files, Hz. If it is below
+            `sample_rate`, the bands above half of it are empty.
         entries: the utterances, by id.
         left_out: ids of the files left out, by reason.
     """
@@ -78,14 +79,14 @@ class PreparedCorpus:
 
 
 def prepare(corpus: Corpus, sample_rate: int, cache: str | Path) -> PreparedCorpus:
-    """Decode, mix down and resample a corpus into `cache`/NAME-RATE-HASH, or reuse what is there.
+    """Decode, mix down and resample a corpus into `cache`/NAME-RATE-HASH, unless it is there.
 
-    The hash covers the sample rate and name, size and modification time of every file, so a
-    changed corpus is prepared anew. The folder appears by one rename when it is complete.
-    Silent, too short and unreadable files are left out, counted, and reported as warnings.
+    The hash covers the sample rate and the name, size and modification time of every file, so a
+    changed corpus is prepared again. The folder gets its name only when it is complete. Silent, too
+    short and unreadable files are left out, counted, and reported as warnings.
 
     Raises:
-        CorpusError: nothing usable is left.
+        CorpusError: no file is usable.
     """
     fingerprint = _fingerprint(corpus, sample_rate)
     folder = Path(cache) / f"{corpus.name}-{sample_rate}-{fingerprint}"
@@ -99,7 +100,7 @@ def prepare(corpus: Corpus, sample_rate: int, cache: str | Path) -> PreparedCorp
         try:
             os.replace(partial, folder)
         except OSError:
-            if not folder.is_dir():  # else another process was faster: its result is the same
+            if not folder.is_dir():  # else another process was faster, with the same result
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -107,7 +108,7 @@ def prepare(corpus: Corpus, sample_rate: int, cache: str | Path) -> PreparedCorp
 
 
 def _remove_abandoned(cache: Path) -> None:
-    """Remove what killed preparations left: nothing has been written to it for an hour."""
+    """Remove what killed preparations left: folders not written to for an hour."""
     for audio in cache.glob(".*/audio.int16"):
         if time.time() - audio.stat().st_mtime > 3600:
             shutil.rmtree(audio.parent, ignore_errors=True)
@@ -129,8 +130,13 @@ def _write(corpus: Corpus, sample_rate: int, folder: Path) -> None:
     rates = set()
     offset = 0
     with (folder / "audio.int16").open("wb") as file:
-        bar = tqdm(corpus.utterances, f"preparing {corpus.name}", unit="file", disable=None)
-        for utterance in bar:
+        console = Console(stderr=True)
+        for utterance in track(
+            corpus.utterances,
+            f"preparing {corpus.name}",
+            console=console,
+            disable=not console.is_terminal,
+        ):
             try:
                 samples, rate = _decode(utterance, sample_rate)
             except (OSError, ValueError) as error:
@@ -169,5 +175,5 @@ def _write(corpus: Corpus, sample_rate: int, folder: Path) -> None:
 def _decode(utterance: Utterance, sample_rate: int) -> tuple[NDArray[np.int16], int]:
     """Samples at `sample_rate`, and the rate of the file."""
     audio, _ = read_audio(utterance.path, sample_rate)
-    # Resampling overshoots loud recordings by a little: clipped here, as a recorder would.
+    # Resampling overshoots slightly in loud recordings: clipped here, as a recorder would.
     return to_pcm16(audio.numpy()), soundfile.info(utterance.path).samplerate

@@ -39,14 +39,13 @@ from vocoder.training.callbacks import (
     TrainingBar,
 )
 from vocoder.training.crops import SpeechData
-from vocoder.training.errors import TrainingError
-from vocoder.training.module import VocoderTraining
-from vocoder.training.objectives import Objective
+from vocoder.training.module import TrainingError, VocoderTraining
 from vocoder.training.report import write_report
+from vocoder.training.terms import Term
 
 log = logging.getLogger("vocoder.training")
 
-# What the recipe sets itself, or offers in a better place.
+# Arguments of Lightning's Trainer that the recipe sets itself: true for those it does not offer.
 _OURS = {
     "accumulate_grad_batches": False,
     "barebones": True,
@@ -76,8 +75,8 @@ class Recipe:
 
     Args:
         description: for `--help`.
-        default_config: used when the command line names no `--config`.
-        sample: the corpus that `--data sample` means.
+        default_config: used if the command line has no `--config`.
+        sample: the corpus that `--data sample` stands for.
     """
 
     program = "train.py"
@@ -89,39 +88,41 @@ class Recipe:
         self.sample = sample
 
     def add_arguments(self, options: ArgumentParser) -> None:
-        """The groups of options that `build` makes objects of."""
+        """Add the options that `build` needs."""
         options.add_subclass_arguments(Vocoder, "model", required=True)
-        options.add_subclass_arguments(Objective, "objective", required=True)
+        options.add_argument(
+            "--terms", type=list[Term], required=True, help="of the loss: a list of classes"
+        )
         options.add_class_arguments(
-            VocoderTraining, "training", skip={"model", "objective", "seed"}, instantiate=False
+            VocoderTraining, "training", skip={"model", "terms", "seed"}, instantiate=False
         )
         options.add_class_arguments(
             SpeechData, "speech", skip={"mel_spec", "folder", "cache", "seed"}, instantiate=False
         )
 
-    def build(self, made: Namespace, config: Namespace) -> tuple[Any, Any]:
-        """The Lightning module and the data module."""
+    def build(self, objects: Namespace, config: Namespace) -> tuple[Any, Any]:
+        """The Lightning module and the data module, from `config` and its instantiated classes."""
         module = VocoderTraining(
-            made.model, made.objective, **made.training.as_dict(), seed=config.seed
+            objects.model, objects.terms, **objects.training.as_dict(), seed=config.seed
         )
         data = SpeechData(
             module.model.mel_spec,
             corpus_folder(config.data, self.sample),
             Path(config.cache),
-            **made.speech.as_dict(),
+            **objects.speech.as_dict(),
             seed=config.seed,
         )
         return module, data
 
     def begin(self, module: Any, data: Any) -> None:
-        """Called once, before a new run starts, when the data is there."""
+        """Called once before a new run starts, after the data is set up."""
 
     def callbacks(self) -> list[lightning.Callback]:
-        """Callbacks beside those that every recipe has."""
+        """Callbacks in addition to those that every recipe has."""
         return [HeldOutSound()]
 
     def load(self, path: str) -> Any:
-        """The model that `--start_from` names, with its weights as they were trained."""
+        """The model of `--start_from`, not fused."""
         return load_checkpoint(path)
 
     def report(
@@ -133,7 +134,7 @@ class Recipe:
         rows: list[dict[str, Any]],
         seed: int,
     ) -> None:
-        """Write what the run leaves behind."""
+        """Write the finished run's model and report."""
         write_report(run, trainer, module, data, rows, seed)
 
 
@@ -141,29 +142,29 @@ def parser(recipe: Recipe) -> ArgumentParser:
     """The options of a training recipe; the keys of its YAML files are the same."""
     options = ArgumentParser(prog=recipe.program, description=recipe.description)
     options.add_argument(
-        "--config", action="config", help="YAML of these options; may be repeated, the later wins"
+        "--config", action="config", help="YAML of these options; may be repeated, later ones win"
     )
     options.add_argument(
         "--data",
         type=str | None,
         help="folder of a corpus in LJSpeech's layout, or 'sample' for the small one that comes "
-        "with the recipe; by default LJSpeech, found in $LJSPEECH or data/, or downloaded",
+        "with the recipe; by default LJSpeech, from $LJSPEECH or data/, else downloaded",
     )
     options.add_argument(
         "--run",
         type=str | None,
-        help="folder of the run (default: runs/NAME OF THE CONFIG); a run that is there goes on",
+        help="folder of the run (default: runs/NAME OF THE CONFIG); a run in it is resumed",
     )
-    options.add_argument("--max_steps", type=int | None, help="end after so many steps")
+    options.add_argument("--max_steps", type=int | None, help="total number of steps")
     options.add_argument(
         "--max_time",
         type=str | None,
-        help="end after so much training, resumed or not: 10m, 1h30m, 2d or DD:HH:MM:SS",
+        help="total training time, including that before a resume: 10m, 1h30m, 2d or DD:HH:MM:SS",
     )
     options.add_argument(
         "--start_from",
         type=str | None,
-        help="directory of a trained model of the same sizes whose weights a new run starts from",
+        help="checkpoint directory of a model of the same sizes, to initialise a new run from",
     )
     options.add_argument("--seed", type=int, default=0, help="of weights, crops and noise")
     options.add_argument(
@@ -173,9 +174,11 @@ def parser(recipe: Recipe) -> ArgumentParser:
         "--snapshot_minutes",
         type=list[float] | None,
         default=[5, 10, 20, 40, 80, 160, 320, 640],
-        help="keep the averaged model after so many minutes of training, in RUN/snapshots",
+        help="save the averaged model after these minutes of training, in RUN/snapshots",
     )
-    options.add_argument("--cache", type=str, default="data/prepared", help="for decoded corpora")
+    options.add_argument(
+        "--cache", type=str, default="data/prepared", help="folder of decoded corpora"
+    )
     recipe.add_arguments(options)
     options.add_class_arguments(AveragedWeights, "average", instantiate=False)
     skipped = {name for name, skip in _OURS.items() if skip}
@@ -192,7 +195,7 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
         arguments: the command line, `sys.argv[1:]` by default.
     """
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    # Lightning's tips are for who writes a Trainer, not for who trains a vocoder.
+    # Lightning's tips are for people who write a Trainer.
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (".*does not have many workers.*", ".*`IterableDataset`.*", ".*LeafSpec.*"):
@@ -205,10 +208,10 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
     try:
         train(recipe, options, config)
     except Interrupted as stop:
-        log.info("stopped by %s; the same command goes on from here", stop)
+        log.info("stopped by %s; run the same command again to resume", stop)
         return 128 + stop.number
     except SIGTERMException:  # before the first step
-        log.info("stopped by SIGTERM; there is nothing new to save")
+        log.info("stopped by SIGTERM before the first step; nothing to save")
         return 128 + signal.SIGTERM
     except (TrainingError, CorpusError, CheckpointError, MisconfigurationException) as error:
         sys.stderr.write(f"{recipe.program}: {' '.join(str(error).split())}\n")
@@ -217,24 +220,24 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
 
 
 def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
-    """Train as `config` says: find the data, resume or start, fit, write model and report."""
+    """Find the data, resume or start, fit, write model and report."""
     budget = duration(config.max_time) if config.max_time else None
     if budget is None and not config.max_steps:
-        raise TrainingError("there is no end: give --max_time (such as 2h) or --max_steps")
+        raise TrainingError("no budget is set: give --max_time (such as 2h) or --max_steps")
     run = Path(config.run or default_run(config))
     checkpoint = resumable(run, options, config)
 
     lightning.seed_everything(config.seed, verbose=False)
     with readable("the configuration cannot be built"):
-        made = options.instantiate(config)
-        module, data = recipe.build(made, config)
-        averaged = AveragedWeights(**made.average.as_dict())
+        objects = options.instantiate(config)
+        module, data = recipe.build(objects, config)
+        averaged = AveragedWeights(**objects.average.as_dict())
         snapshots = Snapshots(run / "snapshots", config.snapshot_minutes)
     if config.start_from and checkpoint is None:
         start_from(module.model, recipe.load(config.start_from), config.start_from)
 
     if first_process():
-        # Before Lightning starts other processes, which would wait for one that failed.
+        # Before Lightning starts other processes, which would wait for ever if this one failed.
         data.prepare_data()
     data.setup()
     check_rate(data)
@@ -242,7 +245,7 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
     history = History(run / "history.jsonl")
     with readable("the trainer cannot be built"):
         trainer = lightning.Trainer(
-            **made.trainer.as_dict(),
+            **objects.trainer.as_dict(),
             max_steps=config.max_steps or -1,
             max_epochs=-1,
             check_val_every_n_epoch=None,
@@ -275,15 +278,15 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
     if trainer.is_global_zero:
         recipe.report(run, trainer, module, data, history.rows(), config.seed)
     if trainer.world_size > 1:
-        # The others wait for the report: Lightning takes one that has left early for a failure
-        # and kills the rest, and one that leaves with its group open may well end in an abort.
+        # The others wait for the report: Lightning takes a process that exits early for a failure
+        # and kills the rest, and exiting with an open group may abort.
         trainer.strategy.barrier()
         torch.distributed.destroy_process_group()
 
 
 @contextmanager
 def readable(what: str) -> Iterator[None]:
-    """Turns what constructors say about their arguments into the sentence that a user gets."""
+    """Turn constructors' errors about their arguments into a message without a traceback."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -291,20 +294,20 @@ def readable(what: str) -> Iterator[None]:
 
 
 def first_process() -> bool:
-    """Whether this is the only process of the run, or the one that speaks and writes for all."""
+    """Whether this is the only process of the run, or the one that logs and writes for all."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def default_run(config: Namespace) -> Path:
-    """runs/NAME, by the names of the config files."""
+    """runs/NAME, from the names of the config files."""
     return Path("runs") / "+".join(Path(str(path)).stem for path in config.config)
 
 
 def duration(text: str) -> timedelta:
-    """A length of time from 90s, 10m, 1h30m, 2d (and so on) or from DD:HH:MM:SS.
+    """A duration from 90s, 10m, 1h30m, 2d (and so on) or from DD:HH:MM:SS.
 
     Raises:
-        TrainingError: neither of them, or nothing left of it.
+        TrainingError: in neither form, or zero.
     """
     units = re.fullmatch(
         r"\s*(?:(\d+(?:\.\d+)?)\s*d)?\s*(?:(\d+(?:\.\d+)?)\s*h)?"
@@ -318,11 +321,11 @@ def duration(text: str) -> timedelta:
         length = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
         if length:
             return length
-    raise TrainingError(f"max_time {text!r} is no length of time: write 10m, 1h30m or 00:02:00:00")
+    raise TrainingError(f"max_time {text!r} is not a duration: write 10m, 1h30m or 00:02:00:00")
 
 
 def resumable(run: Path, options: ArgumentParser, config: Namespace) -> Path | None:
-    """The checkpoint to go on from, or None for a new run.
+    """The checkpoint to resume from, or None for a new run.
 
     Raises:
         TrainingError: the folder holds a run of another model.
@@ -335,7 +338,7 @@ def resumable(run: Path, options: ArgumentParser, config: Namespace) -> Path | N
     different = differing_keys(before.get("model"), now.get("model"), "model")
     if different:
         raise TrainingError(
-            f"{run} holds a run of another model ({', '.join(different)} differ): "
+            f"{run} holds a run of another model (different: {', '.join(different)}): "
             "choose another folder with --run, or remove that one"
         )
     return checkpoint
@@ -344,8 +347,8 @@ def resumable(run: Path, options: ArgumentParser, config: Namespace) -> Path | N
 def differing_keys(a: Any, b: Any, name: str) -> list[str]:
     """Dotted names of the values in which two configurations differ.
 
-    A key that only one of them has does not count: an argument that a model got or lost since a
-    run began is no reason not to go on with it.
+    Keys that only one of them has are ignored: a run can be resumed even if the model has gained or
+    lost an argument since.
     """
     if isinstance(a, dict) and isinstance(b, dict):
         keys = sorted(a.keys() & b.keys())
@@ -359,7 +362,7 @@ def start_from(model: nn.Module, trained: nn.Module, path: str) -> None:
     Either may be weight-normalised or fused.
 
     Raises:
-        TrainingError: its weights are of other shapes.
+        TrainingError: the weights have other names or shapes.
     """
     weights = fuse_weight_norm(trained.state_dict())
     own = fuse_weight_norm(model.state_dict()).keys()
@@ -372,7 +375,7 @@ def start_from(model: nn.Module, trained: nn.Module, path: str) -> None:
                 module = model.get_submodule(name.rpartition(".")[0])
                 attribute = name.rpartition(".")[2]
                 if is_parametrized(module, attribute):
-                    setattr(module, attribute, value)  # found gain and direction by itself
+                    setattr(module, attribute, value)  # sets gain and direction
                 else:
                     getattr(module, attribute).copy_(value)
     except RuntimeError as error:
@@ -380,7 +383,7 @@ def start_from(model: nn.Module, trained: nn.Module, path: str) -> None:
 
 
 def corpus_folder(data: str | None, sample: Path) -> Path:
-    """The folder that `--data` means; downloads LJSpeech if it means that and it is nowhere."""
+    """The folder that `--data` stands for; LJSpeech is downloaded if it is not found."""
     if data == "sample":
         return sample
     if data:
@@ -389,7 +392,7 @@ def corpus_folder(data: str | None, sample: Path) -> Path:
 
 
 def check_rate(data: Any) -> None:
-    """Say so where the recordings hold less than the model's sample rate promises."""
+    """Warn if the recordings have a lower sample rate than the model."""
     original = data.prepared.original_sample_rate
     if original < data.mel_spec.sample_rate and first_process():
         log.warning(
@@ -403,7 +406,7 @@ def check_rate(data: Any) -> None:
 
 
 def announce(run: Path, model: Any, data: Any, checkpoint: Path | None) -> None:
-    """One paragraph at the start: what is trained, on what, where."""
+    """Log one paragraph at the start: what is trained, on what, where."""
     parameters = sum(p.numel() for p in model.parameters())
     prepared, split = data.prepared, data.split
     log.info(
@@ -420,4 +423,4 @@ def announce(run: Path, model: Any, data: Any, checkpoint: Path | None) -> None:
         run,
     )
     if checkpoint is not None:
-        log.info("going on from %s", checkpoint)
+        log.info("resuming from %s", checkpoint)

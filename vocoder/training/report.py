@@ -1,14 +1,14 @@
-"""What a run leaves behind: the model, held-out audio, and one page that says how it went."""
+"""What a finished run writes: the model, held-out audio, and a page on how it went."""
 
 from __future__ import annotations
 
 import logging
-import platform
 import shlex
 import subprocess
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning
 import numpy as np
@@ -18,15 +18,28 @@ from torch import Tensor
 from vocoder.atomic import atomic_path, write_atomic
 from vocoder.audio import write_audio
 from vocoder.evaluation import METRICS, installed_metrics, measure
-from vocoder.evaluation.results import save_result
+from vocoder.evaluation.results import machine_facts, save_result
 from vocoder.nn.weight_norm import fuse_weight_norm
-from vocoder.training.callbacks import training_seconds
 from vocoder.training.crops import SpeechData
-from vocoder.training.module import Training, VocoderTraining
+from vocoder.training.module import Training, VocoderTraining, training_seconds
 
 log = logging.getLogger("vocoder.training")
 
 HELD_OUT_WAVS = 3
+
+COLUMNS = {
+    "val/log_likelihood": "log-likelihood, nats per sample",
+    "val/mel_distance": "mel distance, nats",
+}
+
+
+class Picture(NamedTuple):
+    """An image (height, width) with its title and the values that are darkest and brightest."""
+
+    title: str
+    values: Tensor
+    low: float
+    high: float
 
 
 @torch.no_grad()
@@ -38,29 +51,35 @@ def write_report(
     rows: list[dict[str, Any]],
     seed: int,
 ) -> None:
-    """Write `run`/model, `run`/held-out/*.wav, `run`/report.md and its picture.
+    """Write `run`/model, `run`/held-out/*.wav, `run`/report.md, its picture and report.json.
 
-    Ends by logging the command that uses the model.
+    Ends by logging a command that uses the model.
     """
-    model = module.model.eval()
-    model.save(run / "model")
+    module.model.save(run / "model")
+    model = module.model.fused()
     folder = run / "held-out"
     folder.mkdir(exist_ok=True)
     scores: list[dict[str, Any]] = []
-    pictures: list[tuple[str, Tensor, Tensor]] = []
-    # Whole utterances of the test set, which nothing was chosen by.
+    pictures: list[list[Picture]] = []
+    # Whole utterances of the test set, on which nothing was chosen.
     held_out = data.held_out(data.split.test[:HELD_OUT_WAVS])
     for index in range(len(held_out)):
         item = held_out[index]
         name = item["id"].replace("/", "_")
         original = torch.from_numpy(item["clean"])
         mel = model.mel(original)
-        made = model.synthesize(mel, module.temperature, seed=0).cpu()
+        generated = model.synthesize(mel, module.temperature, seed=0).cpu()
         write_audio(folder / f"{name}.original.wav", original, model.sample_rate)
-        write_audio(folder / f"{name}.wav", made, model.sample_rate)
-        pictures.append((item["id"], mel.cpu(), model.mel(made).cpu()))
-        # The mel describes whole hops, so what is made may be longer by a part of one.
-        pair = (original, made[: len(original)])
+        write_audio(folder / f"{name}.wav", generated, model.sample_rate)
+        limits = mel.min().item(), mel.max().item()
+        pictures.append(
+            [
+                Picture(f"{item['id']}, recorded", mel.cpu(), *limits),
+                Picture(f"{item['id']}, synthesised", model.mel(generated).cpu(), *limits),
+            ]
+        )
+        # The mel describes whole hops, so what is generated may be longer by a part of one.
+        pair = (original, generated[: len(original)])
         values = measure(*pair, model.sample_rate, model.mel_spec, _measures())
         scores.append(
             {
@@ -69,18 +88,18 @@ def write_report(
                 **{METRICS[name].title: value for name, value in values.items()},
             }
         )
-    _draw(run / "report.png", rows, pictures)
+    draw(run / "report.png", rows, COLUMNS, pictures)
     example = folder / f"{data.split.test[0].replace('/', '_')}.original.wav"
     command = (
         f"vocoder resynthesize {shlex.quote(str(example))} "
         f"--checkpoint {shlex.quote(str(run / 'model'))} -o out.wav"
     )
-    facts = run_facts(trainer, module, data, seed)
-    summary = {"facts": facts, "validation": rows, "test": scores}
-    save_result(summary, run / "report.json")
-    page = _page(run, module, facts, rows, scores, command)
-    write_atomic(run / "report.md", page.encode())
-    log.info("\n%s\nUse the model:\n  %s", run / "report.md", command)
+    summary = {
+        "facts": run_facts(trainer, module, data, seed),
+        "validation": rows,
+        "test": scores,
+    }
+    save_report(run, summary, _sections(module, rows, scores), command)
 
 
 def _log_likelihood(model: Any, audio: Tensor, mel: Tensor) -> float | None:
@@ -91,18 +110,50 @@ def _log_likelihood(model: Any, audio: Tensor, mel: Tensor) -> float | None:
 
 
 def _measures() -> list[str]:
-    """The quick measures; those of pitch take longer than making the audio."""
+    """The quick measures; those of pitch take longer than synthesis."""
     of_pitch = ("f0_rmse", "voicing_f1", "periodicity_error")
     return [name for name in installed_metrics() if name not in of_pitch]
 
 
+def _sections(
+    module: VocoderTraining, rows: list[dict[str, Any]], scores: list[dict[str, Any]]
+) -> list[str]:
+    lines: list[str] = []
+    if len(rows) > 1:
+        first, last = rows[0], rows[-1]
+        lines += ["Held out (validation), start to end:", ""]
+        for key, label in COLUMNS.items():
+            if key in first and key in last:
+                lines.append(f"- {label}: {first[key]:.3f} to {last[key]:.3f}")
+        lines.append("")
+    return [
+        *lines,
+        f"Test utterances, copy synthesis at temperature {module.temperature:g}:",
+        "",
+        *table(scores),
+        "",
+        "![learning curve and mels](report.png)",
+        "",
+        "Validation:",
+        "",
+        *validation_table(rows, COLUMNS),
+        "",
+        "Log-likelihood is in nats per sample of audio in [-1, 1], dequantised from 16 bits with "
+        "noise that is the same at every validation; mel distance is the mean absolute difference "
+        "of log-mels, in nats.",
+    ]
+
+
+# -- shared with the acoustic model's report -----------------------------------------------------
+
+
 def run_facts(trainer: lightning.Trainer, module: Training, data: Any, seed: int) -> dict[str, str]:
-    """What was trained, on what, where and for how long."""
+    """What was trained, on what data and hardware, and for how long."""
     model = module.model
     prepared, split = data.prepared, data.split
     left_out = ", ".join(f"{len(ids)} {why}" for why, ids in prepared.left_out.items() if ids)
     seen = module.samples_seen / model.sample_rate
-    # A weight and its norm are one parameter once they are fused, which is how models run.
+    # Without weight normalisation, as models run.
     size = sum(p.numel() for p in fuse_weight_norm(dict(model.named_parameters())).values())
     spent = timedelta(seconds=round(training_seconds(trainer)))
     facts = {
@@ -123,55 +174,37 @@ def run_facts(trainer: lightning.Trainer, module: Training, data: Any, seed: int
     return {name: fact for name, fact in facts.items() if fact}
 
 
-def _page(
-    run: Path,
-    module: VocoderTraining,
-    facts: dict[str, str],
-    rows: list[dict[str, Any]],
-    scores: list[dict[str, Any]],
-    command: str,
-) -> str:
-    lines = [f"# {run.name}", ""]
-    lines += [f"- {name}: {fact}" for name, fact in facts.items()]
-    if len(rows) > 1:
-        first, last = rows[0], rows[-1]
-        lines += ["", "Held out (validation), start to end:", ""]
-        for key, label in _COLUMNS.items():
-            if key in first and key in last:
-                lines.append(f"- {label}: {first[key]:.3f} to {last[key]:.3f}")
-    lines += ["", f"Test utterances, copy synthesis at temperature {module.temperature:g}:", ""]
-    lines += table(scores)
-    lines += ["", "![learning curve and mels](report.png)", "", "Validation points:", ""]
-    keep = {"step": "step", "train_seconds": "seconds", "audio_seconds": "audio seen, s"} | _COLUMNS
-    shown = [{label: row.get(key) for key, label in keep.items()} for row in thinned(rows, 20)]
-    lines += table(shown)
-    lines += [
-        "",
-        "Log-likelihood is in nats per sample of audio in [-1, 1], dequantised from 16 bits with "
-        "noise that is the same at every validation; mel distance is the mean absolute difference "
-        "of log-mels, in nats.",
-        "",
-        f"    {command}",
-        "",
-    ]
-    return "\n".join(lines)
+def save_report(run: Path, summary: dict[str, Any], sections: list[str], command: str) -> None:
+    """Write `run`/report.json and `run`/report.md, and log where it is and what to do next.
+
+    Args:
+        run: folder of the run.
+        summary: for the JSON; its ``facts`` head the page.
+        sections: lines of the page after the facts.
+        command: one that uses the model.
+    """
+    save_result(summary, run / "report.json")
+    facts = [f"- {name}: {fact}" for name, fact in summary["facts"].items()]
+    page = [f"# {run.name}", "", *facts, "", *sections, "", f"    {command}", ""]
+    write_atomic(run / "report.md", "\n".join(page).encode())
+    log.info("\n%s\nUse the model:\n  %s", run / "report.md", command)
 
 
-_COLUMNS = {
-    "val/log_likelihood": "log-likelihood, nats per sample",
-    "val/mel_distance": "mel distance, nats",
-}
-
-
-def thinned(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
-    """At most so many rows, the first and the last among them: a page is a page."""
-    if len(rows) <= most:
-        return rows
-    return [rows[i] for i in np.linspace(0, len(rows) - 1, most).round().astype(int)]
+def validation_table(rows: list[dict[str, Any]], columns: Mapping[str, str]) -> list[str]:
+    """Lines of a Markdown table of at most twenty validations, the first and last among them."""
+    shown = {
+        "step": "step",
+        "train_seconds": "seconds",
+        "audio_seconds": "audio seen, s",
+        **columns,
+    }
+    if len(rows) > 20:
+        rows = [rows[i] for i in np.linspace(0, len(rows) - 1, 20).round().astype(int)]
+    return table([{label: row.get(key) for key, label in shown.items()} for row in rows])
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    """Lines of a Markdown table with the keys as its head."""
+    """Lines of a Markdown table with the keys as its header."""
     if not rows:
         return ["none"]
     names = list(rows[0])
@@ -189,21 +222,13 @@ def _cell(value: Any) -> str:
 
 
 def _hardware(trainer: lightning.Trainer) -> str:
-    devices = f"{trainer.world_size} x "
-    if torch.cuda.is_available() and trainer.strategy.root_device.type == "cuda":
-        return devices + torch.cuda.get_device_name(trainer.strategy.root_device)
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.split(":", 1)[1].strip()
-                break
-    return f"{devices}CPU process of {torch.get_num_threads()} threads, {name}"
+    machine = machine_facts(trainer.strategy.root_device)
+    cpu = f"CPU process of {torch.get_num_threads()} threads, {machine['cpu']}"
+    return f"{trainer.world_size} x {machine['gpu'] or cpu}"
 
 
 def _commit() -> str:
-    """The commit of this package's own repository, with a mark if files have changed since."""
+    """The commit of this package's repository, marked if files have changed since; else empty."""
     here = Path(__file__).parent
     try:
         done = subprocess.run(
@@ -215,24 +240,35 @@ def _commit() -> str:
     return done.stdout.strip()
 
 
-def _draw(
-    path: Path, rows: list[dict[str, Any]], pictures: list[tuple[str, Tensor, Tensor]]
+def draw(
+    path: Path,
+    rows: list[dict[str, Any]],
+    curves: Mapping[str, str],
+    pictures: Sequence[Sequence[Picture]],
 ) -> None:
+    """Write a PNG: a row of learning curves, and below it rows of as many pictures.
+
+    Args:
+        path: of the file.
+        rows: the validations.
+        curves: keys of the rows, and their titles.
+        pictures: rows of pictures.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 2.4 * (1 + len(pictures))), layout="constrained")
-    axes = figure.subplots(1 + len(pictures), 2, squeeze=False)
-    for axis, (key, label) in zip(axes[0], _COLUMNS.items(), strict=True):
+    width = 10 if len(curves) == 2 else 12
+    figure = Figure(figsize=(width, 2.4 * (1 + len(pictures))), layout="constrained")
+    axes = figure.subplots(1 + len(pictures), len(curves), squeeze=False)
+    for axis, (key, label) in zip(axes[0], curves.items(), strict=True):
         points = [(row["train_seconds"] / 60, row[key]) for row in rows if key in row]
         axis.plot([x for x, _ in points], [y for _, y in points], marker=".")
         axis.set_xlabel("minutes of training")
         axis.set_title(label, fontsize=9)
         axis.grid(alpha=0.3)
-    for row, (name, mel, made) in zip(axes[1:], pictures, strict=True):
-        for axis, picture, title in zip(row, (mel, made), ("recorded", "synthesised"), strict=True):
-            axis.imshow(
-                picture, origin="lower", aspect="auto", vmin=mel.min().item(), vmax=mel.max().item()
-            )
-            axis.set_title(f"{name}, {title}", fontsize=9)
+    for axis, picture in zip(axes[1:].flat, (p for row in pictures for p in row), strict=True):
+        axis.imshow(
+            picture.values, origin="lower", aspect="auto", vmin=picture.low, vmax=picture.high
+        )
+        axis.set_title(picture.title, fontsize=9)
     with atomic_path(path) as partial:
         figure.savefig(partial, dpi=80, format="png")

@@ -328,13 +328,13 @@ class FrameStream:
         return pre[: frames * self.batch]
 
     def _overlap(self, blocks: Tensor, final: bool) -> Tensor:
-        """The inverse lapped transform: blocks of bands to blocks of samples, one block later."""
+        """The inverse MDCT: blocks of bands to blocks of samples, one block later."""
         flow, batch = self.flow, self.batch
         half, count = flow.bands // 2, blocks.shape[0]
         raw = torch.mm(blocks.reshape(count * batch, flow.bands), flow.dct)
         raw = raw.view(count, batch, flow.bands)
         lefts, rights = raw[:, :, :half], raw[:, :, half:]
-        # At the outer ends of an utterance there is no neighbour, so a half stays as it is.
+        # The outer ends of an utterance have no neighbour, so those halves are not rotated.
         done = lefts[:1]
         if self._waiting is not None:
             done, right = self._waiting

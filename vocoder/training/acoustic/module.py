@@ -1,287 +1,17 @@
-"""Training of the acoustic model, on whole utterances in batches of like length."""
+"""The Lightning module of the acoustic model, and what it is validated by."""
 
 from __future__ import annotations
 
-import itertools
-import logging
-import math
-import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import lightning
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset, Sampler
 
-from vocoder.audio import LogMel, MelSpec
-from vocoder.corpus import CorpusError, Split, read_corpus, split
 from vocoder.text.acoustic import AcousticModel, Batch
-from vocoder.text.alignment import alignment_posterior, flat_start, whole_durations
-from vocoder.text.frontend import TextError, phonemes
+from vocoder.text.alignment import alignment_posterior
+from vocoder.training.acoustic.data import Drawn
 from vocoder.training.module import Training
-from vocoder.training.prepared import PreparedCorpus, prepare
-
-log = logging.getLogger("vocoder.training")
-
-
-class Item(NamedTuple):
-    """Symbols (symbols,) and mel (n_mels, frames) of an utterance, and durations (states,)."""
-
-    symbols: Tensor
-    mel: Tensor
-    durations: Tensor
-
-
-class Drawn(NamedTuple):
-    """A batch and the durations, (batch, states), that its utterances came with."""
-
-    batch: Batch
-    durations: Tensor
-
-
-class Utterances(Dataset[Item]):
-    """Utterances that are drawn again and again, each time with other noise on the mel.
-
-    Item (n, i), the i-th utterance as the n-th that is drawn, depends on nothing else.
-
-    Args:
-        items: the utterances.
-        noise: standard deviation of the noise, in nats of the log-mel.
-        seed: another seed gives other noise.
-    """
-
-    def __init__(self, items: Sequence[Item], noise: float, seed: int) -> None:
-        self.items = items
-        self.noise = noise
-        self.seed = seed
-
-    def __getitem__(self, index: tuple[int, int]) -> Item:
-        n, i = index
-        item = self.items[i]
-        return item._replace(mel=noisy(item.mel, self.noise, self.seed * 1_000_003 + n))
-
-
-class LikeLengths(Sampler[list[tuple[int, int]]]):
-    """Batches without end of utterances of about the same length, from utterance `start` on.
-
-    An epoch sorts the utterances by length, a little shaken so that no two epochs have the same
-    batches, cuts the list into batches (what is left over waits for another epoch) and shuffles
-    these. Epoch e depends on (seed, e) alone, so a run that resumes repeats and skips none. With
-    several devices, one batch goes to each in turn.
-
-    Args:
-        frames: length of each utterance.
-        batch_size: utterances per batch and device.
-        start: utterances drawn before by all devices together.
-        seed: another seed gives another order.
-    """
-
-    def __init__(
-        self,
-        frames: Sequence[int],
-        batch_size: int,
-        start: int = 0,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.frames = np.asarray(frames)
-        self.batch_size = min(batch_size, len(frames))
-        self.start = start
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        per_epoch = len(self.frames) // self.batch_size
-        first = self.start // self.batch_size + self.rank
-        epoch, batches = -1, []
-        for batch in itertools.count(first, self.world_size):
-            if batch // per_epoch != epoch:
-                epoch = batch // per_epoch
-                batches = self._epoch(epoch)
-            drawn = batch * self.batch_size
-            yield [(drawn + k, int(i)) for k, i in enumerate(batches[batch % per_epoch])]
-
-    def _epoch(self, epoch: int) -> list[Any]:
-        rng = np.random.default_rng((self.seed, epoch))
-        shaken = self.frames * rng.uniform(0.9, 1.1, len(self.frames))
-        order = np.argsort(shaken)
-        spare = len(order) % self.batch_size
-        order = np.delete(order, rng.choice(len(order), spare, replace=False))
-        batches = order.reshape(-1, self.batch_size)
-        return list(batches[rng.permutation(len(batches))])
-
-
-class TextAndSpeech(lightning.LightningDataModule):
-    """Phonemes and mels of a corpus in LJSpeech's layout, held in memory.
-
-    Mels get a little noise, always the same in validation: bands of digital silence lie at the
-    floor of the logarithm, where a density would have no bound.
-
-    Args:
-        mel_spec: of the model.
-        folder: the corpus.
-        cache: where prepared corpora are kept.
-        prefix: use only utterances whose id begins so: one voice of a corpus of several.
-        batch_size: utterances per step and device.
-        noise: standard deviation of the noise on the mels, in nats.
-        longest_seconds: longer utterances are not trained on.
-        validation_fraction: share of the utterances held out for validation; see `corpus.split`.
-        test_fraction: share held out for testing.
-        validation_utterances: at most so many are used at each validation.
-        seed: of order and noise.
-    """
-
-    def __init__(
-        self,
-        mel_spec: MelSpec,
-        folder: Path,
-        cache: Path,
-        prefix: str = "",
-        batch_size: int = 16,
-        noise: float = 0.05,
-        longest_seconds: float = 12.0,
-        validation_fraction: float = 0.02,
-        test_fraction: float = 0.02,
-        validation_utterances: int = 20,
-        seed: int = 0,
-    ) -> None:
-        super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}: it must be at least 1")
-        self.mel_spec = mel_spec
-        self.folder = folder
-        self.cache = cache
-        self.prefix = prefix
-        self.batch_size = batch_size
-        self.noise = noise
-        self.longest_seconds = longest_seconds
-        self.validation_fraction = validation_fraction
-        self.test_fraction = test_fraction
-        self.validation_utterances = validation_utterances
-        self.seed = seed
-        self._prepared: PreparedCorpus | None = None
-
-    def prepare_data(self) -> None:
-        prepare(self._corpus(), self.mel_spec.sample_rate, self.cache)
-
-    def _corpus(self) -> Any:
-        corpus = read_corpus(self.folder)
-        chosen = tuple(u for u in corpus.utterances if u.id.startswith(self.prefix))
-        if not chosen:
-            raise CorpusError(
-                f"no utterance of {self.folder} has an id that begins with {self.prefix!r}: the "
-                f"first is {corpus.utterances[0].id}"
-            )
-        return replace(corpus, utterances=chosen)
-
-    def setup(self, stage: str | None = None) -> None:
-        if self._prepared is not None:
-            return
-        corpus = self._corpus()
-        self._prepared = prepare(corpus, self.mel_spec.sample_rate, self.cache)
-        whole = split(
-            [u.id for u in corpus.utterances], self.validation_fraction, self.test_fraction
-        )
-        log_mel = LogMel(self.mel_spec)
-        unreadable: list[str] = []
-        self.phonemes: dict[str, list[str]] = {}
-        self.mels: dict[str, Tensor] = {}
-        for utterance in corpus.utterances:
-            if utterance.id not in self._prepared.entries:
-                continue
-            try:
-                self.phonemes[utterance.id] = phonemes(utterance.normalised)
-            except TextError as error:
-                unreadable.append(f"{utterance.id} ({error})")
-                continue
-            self.mels[utterance.id] = even(log_mel(torch.from_numpy(self.audio(utterance.id))))
-        if unreadable:
-            log.warning("%s: %d utterances left out, text unreadable (first: %s)", corpus.name,
-                        len(unreadable), unreadable[0])  # fmt: skip
-        longest = self.longest_seconds * self.mel_spec.sample_rate / self.mel_spec.hop_length
-        usable = {id for id, mel in self.mels.items() if mel.shape[1] <= longest}
-        self.split = Split(
-            tuple(id for id in whole.train if id in usable),
-            tuple(id for id in whole.validation if id in usable),
-            tuple(id for id in whole.test if id in usable),
-        )
-        for name in ("train", "validation", "test"):
-            if not getattr(self.split, name):
-                raise CorpusError(f"{self.folder}: every utterance for {name} had to be left out")
-
-    @property
-    def prepared(self) -> PreparedCorpus:
-        """The prepared corpus; there once `setup` has run."""
-        assert self._prepared is not None
-        return self._prepared
-
-    def audio(self, id: str) -> NDArray[np.float32]:
-        """The recording of an utterance, (samples,), in [-1, 1)."""
-        return self.prepared.audio(id).astype(np.float32) / np.float32(32768)
-
-    def statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of every band over the training set, (n_mels,) each."""
-        frames = torch.cat([self.mels[id] for id in self.split.train], dim=1).double()
-        variance = frames.var(dim=1, correction=0) + self.noise**2
-        return frames.mean(dim=1).float(), variance.sqrt().float()
-
-    def items(self, ids: Sequence[str], model: AcousticModel) -> dict[str, Item]:
-        """Symbols and clean mels; an utterance with less than a frame a state is left out.
-
-        Durations are all alike so far, as far as whole numbers allow.
-        """
-        items = {}
-        for id in ids:
-            symbols = model.indices(self.phonemes[id])
-            states, frames = len(symbols) * model.states, self.mels[id].shape[1]
-            if states > frames:
-                log.warning("%s is left out: its text is too long for its sound", id)
-                continue
-            durations = whole_durations(torch.full((states,), frames / states))
-            items[id] = Item(symbols, self.mels[id], durations)
-        return items
-
-    def held_out(self, ids: Sequence[str], model: AcousticModel) -> dict[str, Item]:
-        """Items with noise that never changes."""
-        return {
-            id: item._replace(mel=noisy(item.mel, self.noise, zlib.crc32(id.encode())))
-            for id, item in self.items(ids, model).items()
-        }
-
-    def train_dataloader(self) -> DataLoader[Item]:
-        trainer: Any = self.trainer
-        module = trainer.lightning_module
-        items = list(self.items(self.split.train, module.model).values())
-        if trainer.global_step < module.flat_start_steps:
-            found = flat_start([(item.symbols, item.mel) for item in items], module.model.states)
-            items = [
-                item._replace(durations=durations)
-                for item, durations in zip(items, found, strict=True)
-            ]
-        sampler = LikeLengths(
-            [item.mel.shape[1] for item in items],
-            self.batch_size,
-            module.items_seen,  # kept in its checkpoints
-            self.seed,
-            trainer.global_rank,
-            trainer.world_size,
-        )
-        data = Utterances(items, self.noise, self.seed)
-        return DataLoader(data, batch_sampler=sampler, collate_fn=collate)
-
-    def val_dataloader(self) -> DataLoader[Item]:
-        trainer: Any = self.trainer
-        ids = self.split.validation[: self.validation_utterances]
-        items: Any = list(self.held_out(ids, trainer.lightning_module.model).values())
-        return DataLoader(items, batch_size=1, collate_fn=collate)
 
 
 class AcousticTraining(Training):
@@ -289,14 +19,14 @@ class AcousticTraining(Training):
 
     .. math:: -\frac{1}{T M} \log p(x \mid c, \hat d) + \lambda\, \mathrm{duration}
 
-    with the best alignment found anew at every step, after `flat_start_steps` steps in which it
-    is the one of `flat_start`.
+    For `flat_start_steps` steps the durations are those of `flat_start`, then those of the best
+    alignment, found anew in every step.
 
     Args:
         model: what to train.
         flat_start_steps: steps with the alignment that does not depend on the flow.
         duration_weight: lambda, of the duration predictor, which shares nothing with the rest.
-        temperature: of the mels made at validation.
+        temperature: of the mels generated at validation.
         optimisation: see `Training`.
     """
 
@@ -329,15 +59,18 @@ class AcousticTraining(Training):
     def on_validation_epoch_start(self) -> None:
         self._scores: list[dict[str, float]] = []
         self._frames: list[int] = []
+        # In a list, so that Lightning does not register it as a part of the module.
+        self._fused = [self.model.fused()]
 
     def validation_step(self, drawn: Drawn, batch_idx: int) -> None:
         """Score one held-out utterance."""
         # In float32 whatever the precision of the training, so that runs can be compared.
         with torch.autocast(drawn.batch.mel.device.type, enabled=False):
-            self._scores.append(held_out_scores(self.model, drawn.batch, self.temperature))
+            self._scores.append(held_out_scores(self._fused[0], drawn.batch, self.temperature))
         self._frames.append(drawn.batch.mel.shape[2])
 
     def on_validation_epoch_end(self) -> None:
+        self._fused.clear()
         # Every device validates on everything: the means are complete and the same on each.
         for name in self._scores[0]:
             mean = np.average([scores[name] for scores in self._scores], weights=self._frames)
@@ -349,7 +82,7 @@ def held_out_scores(model: AcousticModel, batch: Batch, temperature: float) -> d
     """Scores of one utterance.
 
     log_likelihood: in nats per mel element, given the best alignment.
-    mel_distance: mean absolute difference in nats between the mel and one made with its durations.
+    mel_distance: mean absolute difference in nats from the mel generated with its durations.
     duration_error: mean absolute difference in frames between a symbol's aligned and predicted
     duration.
     length_error: absolute difference between its length and the predicted one, over its length.
@@ -360,38 +93,15 @@ def held_out_scores(model: AcousticModel, batch: Batch, temperature: float) -> d
     z, log_det = model(batch.mel, batch.frames)
     durations = model.align(z, batch.frames, prior)
     likelihood = model.log_likelihood(z, log_det, batch.frames, prior, durations)
-    made = model.render(prior, durations, temperature, seed=0)
-    nats = math.log(10) if model.mel_spec.log_base == "10" else 1.0
+    generated = model.render(prior, durations, temperature, seed=0)
     predicted = prior.log_duration[0].exp().reshape(-1, model.states).sum(1)
     aligned = durations[0].reshape(-1, model.states).sum(1)
     frames = batch.mel.shape[2]
     posterior = alignment_posterior(model.alignment_scores(z, prior)[0].cpu())
     return {
         "log_likelihood": float(likelihood) / batch.mel.numel(),
-        "mel_distance": nats * float((made - batch.mel).abs().mean()),
+        "mel_distance": float(model.mel_spec.distance(generated, batch.mel)),
         "duration_error": float((predicted - aligned).abs().mean()),
         "length_error": float((predicted.sum() - frames).abs()) / frames,
         "certainty": float(posterior.amax(dim=1).mean()),
     }
-
-
-def collate(items: Sequence[Item]) -> Drawn:
-    """Items padded with zeros to the longest."""
-    batch = Batch(
-        pad_sequence([item.symbols for item in items], batch_first=True),
-        torch.tensor([len(item.symbols) for item in items]),
-        pad_sequence([item.mel.T for item in items], batch_first=True).transpose(1, 2),
-        torch.tensor([item.mel.shape[1] for item in items]),
-    )
-    return Drawn(batch, pad_sequence([item.durations for item in items], batch_first=True))
-
-
-def even(mel: Tensor) -> Tensor:
-    """The mel without its last frame if the number of frames is odd."""
-    return mel[:, : mel.shape[1] // 2 * 2]
-
-
-def noisy(mel: Tensor, noise: float, seed: int) -> Tensor:
-    """The mel with normal noise of the given standard deviation."""
-    generator = torch.Generator().manual_seed(seed)
-    return mel + noise * torch.randn(mel.shape, generator=generator)

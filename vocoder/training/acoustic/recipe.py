@@ -1,4 +1,4 @@
-"""The recipe of the acoustic model: its options, what is built of them, and its report."""
+"""The recipe of the acoustic model: its options, what they build, and its report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from jsonargparse import ArgumentParser, Namespace
 
 from vocoder.text.acoustic import AcousticModel, load_checkpoint
 from vocoder.text.frontend import SYMBOLS
-from vocoder.training.acoustic.module import AcousticTraining, TextAndSpeech
+from vocoder.training.acoustic.data import TextAndSpeech
+from vocoder.training.acoustic.module import AcousticTraining
 from vocoder.training.acoustic.report import write_acoustic_report
 from vocoder.training.recipe import Recipe, corpus_folder
 
@@ -28,14 +29,14 @@ class AcousticRecipe(Recipe):
         skip = {"mel_spec", "folder", "cache", "seed"}
         options.add_class_arguments(TextAndSpeech, "speech", skip=skip, instantiate=False)
 
-    def build(self, made: Namespace, config: Namespace) -> tuple[Any, Any]:
-        model = AcousticModel(SYMBOLS, **made.model.as_dict())
-        module = AcousticTraining(model, **made.training.as_dict(), seed=config.seed)
+    def build(self, objects: Namespace, config: Namespace) -> tuple[Any, Any]:
+        model = AcousticModel(SYMBOLS, **objects.model.as_dict())
+        module = AcousticTraining(model, **objects.training.as_dict(), seed=config.seed)
         data = TextAndSpeech(
             model.mel_spec,
             corpus_folder(config.data, self.sample),
             Path(config.cache),
-            **made.speech.as_dict(),
+            **objects.speech.as_dict(),
             seed=config.seed,
         )
         return module, data

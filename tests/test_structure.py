@@ -1,0 +1,86 @@
+"""The plan of the package holds: imports only go down, and nowhere in a circle."""
+
+from __future__ import annotations
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "vocoder"
+
+FLOORS = [
+    ["atomic", "signals"],
+    ["audio", "flows", "checkpoints"],
+    ["nn", "corpus"],
+    ["engines"],
+    ["models"],
+    ["text"],
+    ["evaluation", "pretrained"],
+    ["training", "demo"],
+    ["cli"],
+]
+"""From the ground up; what stands on one floor does not import its neighbours."""
+
+FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
+
+
+def imports(file: Path) -> set[str]:
+    """Modules of the package that a file imports anywhere, type checking aside."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names if alias.name.startswith("vocoder."))
+        if isinstance(node, ast.ImportFrom):
+            here = ("vocoder", *file.relative_to(PACKAGE).parts[:-1])
+            base = ".".join(here[: len(here) - node.level + 1]) if node.level else ""
+            module = ".".join(part for part in (base, node.module or "") if part)
+            if module.split(".")[0] == "vocoder":
+                for alias in node.names:
+                    inner = f"{module}.{alias.name}"
+                    found.add(inner if path_of(inner) else module)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(file.read_text(encoding="utf-8")))
+    return found - {"vocoder"}
+
+
+def path_of(module: str) -> Path | None:
+    """The file of a module, None if it is not one."""
+    path = PACKAGE.joinpath(*module.split(".")[1:])
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down(file: Path) -> None:
+    room = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for module in imports(file):
+        other = module.split(".")[1]
+        assert other == room or FLOOR[other] < FLOOR[room], f"{file} imports {module}"
+
+
+def test_there_is_no_circle() -> None:
+    graph = {
+        file: {path for module in imports(file) if (path := path_of(module)) and path != file}
+        for file in FILES
+    }
+    # A package's own files import each other through it: its __init__ only gathers names.
+    for file, needed in graph.items():
+        needed -= {file.with_name("__init__.py")}
+    TopologicalSorter(graph).prepare()
+
+
+def test_every_module_says_what_belongs_in_it() -> None:
+    for file in FILES:
+        assert ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))), file

@@ -1,0 +1,78 @@
+"""The command `vocoder`: one module for each group of subcommands.
+
+A subcommand reads its arguments, calls the package and prints. Options that several share are in
+`options`, what they do before and after the work in `output`. Heavy imports happen inside the
+commands, so that `vocoder --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import vocoder
+from vocoder.cli.measurement import benchmark, evaluate, evaluate_speech
+from vocoder.cli.models import demo, export, info
+from vocoder.cli.speech import say
+from vocoder.cli.synthesis import denoise, resynthesize, synthesize
+
+
+class _Commands(TyperGroup):
+    """Reports user errors in one line, without a traceback, and exits with status 2."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # the reader of the output is gone: Typer exits quietly
+        except (ValueError, OSError, ImportError, NotImplementedError) as error:
+            # MelError, CheckpointError and AudioError are ValueErrors.
+            typer.secho(f"vocoder: {error}", fg=typer.colors.RED, err=True)
+            sys.exit(2)
+
+
+app = typer.Typer(
+    name="vocoder",
+    cls=_Commands,
+    help="Log-mel spectrograms to speech by a normalizing flow.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"flow-vocoder {vocoder.__version__}")
+        raise typer.Exit
+
+
+# In the order in which --help lists them.
+for _command in (
+    synthesize,
+    resynthesize,
+    say,
+    denoise,
+    export,
+    benchmark,
+    evaluate,
+    evaluate_speech,
+    demo,
+    info,
+):
+    app.command()(_command)
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    app()
+
+
+__all__ = ["app", "main"]

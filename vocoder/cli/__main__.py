@@ -1,0 +1,6 @@
+"""`python -m vocoder.cli` is the command `vocoder`."""
+
+from vocoder.cli import main
+
+if __name__ == "__main__":
+    main()

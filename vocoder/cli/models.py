@@ -1,0 +1,136 @@
+"""What can be done with a model besides running it: info, export, demo."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import vocoder
+from vocoder.cli import options
+from vocoder.cli.output import refuse_overwriting
+
+if TYPE_CHECKING:
+    from vocoder.models import Vocoder
+    from vocoder.text.acoustic import AcousticModel
+
+
+def info(
+    checkpoint: Annotated[
+        str | None, typer.Argument(help="Checkpoint directory, or the name of a bundled model.")
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """What a checkpoint is: its family, size, mel convention and arguments.
+
+    Takes acoustic models too.
+    """
+    facts = _facts(_load_either(checkpoint))
+    if json_output:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None)
+    for name, value in facts.items():
+        heading = f"[bold]{name}[/]"
+        if isinstance(value, dict):
+            table.add_row(heading, "")
+            for key, inner in value.items():
+                table.add_row(f"  {key}", str(inner))
+        else:
+            table.add_row(heading, f"{value:,}" if isinstance(value, int) else str(value))
+    Console().print(table)
+
+
+def _load_either(name: str | None) -> Vocoder | AcousticModel:
+    """The vocoder of that name, or else the acoustic model."""
+    try:
+        return vocoder.load(name)
+    except vocoder.CheckpointError as error:
+        if name is None:
+            raise
+        try:
+            return vocoder.load_acoustic(name)
+        except vocoder.CheckpointError:
+            raise error from None
+
+
+def _facts(model: Vocoder | AcousticModel) -> dict[str, Any]:
+    from vocoder.models import Vocoder
+
+    facts: dict[str, Any] = {
+        "family": model.family if isinstance(model, Vocoder) else "acoustic model",
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "sample_rate": model.sample_rate,
+    }
+    if isinstance(model, Vocoder):
+        past, ahead = model.context_frames
+        frame_ms = 1000 * model.mel_spec.hop_length / model.sample_rate
+        facts |= {
+            "context_frames": past,
+            "look_ahead_frames": ahead,
+            "look_ahead_ms": round(ahead * frame_ms, 1),
+        }
+    return facts | {
+        "mel_spec": model.mel_spec.to_dict(),
+        "config": {k: v for k, v in model.config.items() if k != "mel_spec"},
+    }
+
+
+def export(
+    onnx: Annotated[Path, typer.Option("--onnx", help="ONNX graph to write.")],
+    checkpoint: options.Checkpoint = None,
+    force: options.Force = False,
+) -> None:
+    """Write a flow as an ONNX graph (mel, noise) -> audio, of any batch and length."""
+    refuse_overwriting(force, onnx)
+    model = vocoder.load(checkpoint)
+    from vocoder.engines.onnx import export_onnx
+
+    export_onnx(model, onnx)  # type: ignore[arg-type]  # it refuses models that are not flows
+    typer.echo(f"{onnx}: {onnx.stat().st_size / 1e6:.1f} MB, mel and noise in, audio out")
+
+
+def demo(
+    checkpoint: options.Checkpoint = None,
+    wavenet: Annotated[
+        str | None,
+        typer.Option(help="Autoregressive model to compare with. \\[default: the bundled one]"),
+    ] = None,
+    acoustic: options.Acoustic = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Port. \\[default: the first free one from 7860]"),
+    ] = None,
+    share: Annotated[
+        bool, typer.Option("--share", help="Publish the page through gradio's servers.")
+    ] = False,
+) -> None:
+    """A page to type, record and listen in, served on this machine."""
+    if port is not None:
+        _refuse_taken_port(host, port)
+    from vocoder.demo.models import Models
+    from vocoder.evaluation.extras import require
+
+    require("gradio", "the demo", "demo")
+    models = Models(checkpoint, wavenet, acoustic)
+    from vocoder.demo.page import serve
+
+    serve(models, host, port, share)
+
+
+def _refuse_taken_port(host: str, port: int) -> None:
+    # Before the models are loaded, which takes longer.
+    import socket
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"cannot listen on {host}, port {port} ({reason}): choose another") from error

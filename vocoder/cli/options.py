@@ -1,0 +1,60 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint",
+        "-c",
+        help="Checkpoint directory, or the name of a bundled model. "
+        "\\[default: the bundled default]",
+    ),
+]
+Acoustic = Annotated[
+    str | None,
+    typer.Option("--acoustic", help="Acoustic model, text to mel. \\[default: the bundled one]"),
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        "--temperature",
+        "-t",
+        help="Scale of the latent noise, usually 0 to 1. \\[default: the model's own]",
+    ),
+]
+AcousticTemperature = Annotated[
+    float | None,
+    typer.Option(
+        "--acoustic-temperature",
+        help="Scale of the acoustic model's noise; 0 is the most even voice. "
+        "\\[default: the model's own]",
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the latent noise.")]
+Denoise = Annotated[
+    float,
+    typer.Option(
+        "--denoise",
+        min=0,
+        help="Subtract the model's own tones this strongly, as in vocoder denoise.",
+    ),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+
+AudioOutput = Annotated[Path, typer.Option("--output", "-o", help="Audio file to write.")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite the output file.")]
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON to standard output.")]
+JsonOutput = Annotated[
+    Path | None, typer.Option("--output", "-o", help="JSON file to write the result to.")
+]
+MarkdownOutput = Annotated[
+    Path | None, typer.Option("--table", help="Markdown file to write the tables to.")
+]
+PlotOutput = Annotated[Path | None, typer.Option("--plot", help="PNG to draw the result in.")]

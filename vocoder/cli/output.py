@@ -1,0 +1,101 @@
+"""What commands do before and after their work: refuse output paths, show progress, print."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from vocoder.models import Vocoder
+    from vocoder.models.base import Array
+
+
+def refuse_overwriting(force: bool, *outputs: Path | None) -> None:
+    """Refuse paths that cannot be written, or that exist and may not be overwritten.
+
+    To be called before the work, so that minutes of it are not thrown away. None is skipped.
+
+    Raises:
+        ValueError: one sentence with the reason.
+    """
+    for output in outputs:
+        if output is None:
+            continue
+        if output.exists() and not force:
+            raise ValueError(f"{output} exists: choose another name, or overwrite it with --force")
+        if output.is_dir():
+            raise ValueError(f"{output} is a directory: name a file in it")
+        if not output.parent.is_dir():
+            raise ValueError(f"there is no directory {output.parent} to write {output.name} into")
+        if not os.access(output.parent, os.W_OK):
+            raise ValueError(f"the directory {output.parent} cannot be written to")
+
+
+def refuse_audio_output(force: bool, output: Path) -> None:
+    """`refuse_overwriting`, and suffixes that stand for no audio format that can be written."""
+    from vocoder.audio.files import checked_path
+
+    refuse_overwriting(force, output)
+    checked_path(output)
+
+
+@contextlib.contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on standard error, so that standard output holds results only.
+
+    Yields:
+        A function of (steps done, steps in total, label).
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None)
+
+        def progress(done: int, total: int, label: str) -> None:
+            bar.update(task, completed=done, total=total, description=label)
+
+        yield progress
+
+
+def write_audio(output: Path, audio: Array, model: Vocoder, seconds: float) -> None:
+    """Write audio that took so many seconds to generate, and print its summary."""
+    import vocoder
+
+    vocoder.write_audio(output, audio, model.sample_rate)
+    print_audio_summary(output, len(audio), model.sample_rate, seconds)
+
+
+def print_audio_summary(output: Path, samples: int, sample_rate: int, seconds: float) -> None:
+    """One line: the file, its length, and the speed it was generated at."""
+    length = samples / sample_rate
+    typer.echo(
+        f"{output}: {length:.2f} s at {sample_rate:,} Hz, generated in {seconds:.2f} s "
+        f"({length / seconds:.1f} times real time)"
+    )
+
+
+def print_result(
+    result: dict[str, Any], as_json: bool, render: Callable[[dict[str, Any]], RenderableType]
+) -> None:
+    """Print a measurement as JSON, or as the table that `render` makes of it."""
+    if as_json:
+        typer.echo(json.dumps(result, indent=1, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    Console().print(render(result))
+
+
+def warn(message: str) -> None:
+    """Print a warning to standard error, in yellow."""
+    typer.secho(message, fg=typer.colors.YELLOW, err=True)

@@ -1,0 +1,193 @@
+"""What all models with a checkpoint share: recorded arguments, saving, loading and fusing."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from vocoder.audio import MelSpec, check_temperature
+from vocoder.checkpoints import CheckpointError, write_checkpoint
+from vocoder.flows import Bijection, InvertibleConv1x1
+from vocoder.nn.weight_norm import fuse_weight_norm
+
+
+class SavedModel(nn.Module):
+    """Base class of vocoders and of the acoustic model; owns the `MelSpec` of its mels.
+
+    A subclass passes its `MelSpec` to ``super().__init__`` and implements `header`. ``config`` then
+    holds the constructor's arguments, which is all that a checkpoint needs besides the weights.
+    """
+
+    title: ClassVar[str]
+    """Name of the model for people."""
+
+    default_temperature: ClassVar[float] = 1.0
+    """Temperature that is used unless another is given."""
+
+    config: dict[str, Any]
+    """The constructor's arguments as plain JSON values."""
+
+    frozen = False
+    """Whether this is a fused model, whose weights cannot change."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" not in cls.__dict__:
+            return
+        build = cls.__init__
+        signature = inspect.signature(build)
+
+        @functools.wraps(build)
+        def record_and_build(self: SavedModel, *args: Any, **kwargs: Any) -> None:
+            # Only the outermost constructor: a subclass's arguments are not its parent's.
+            outermost = type(self).__init__ is record_and_build
+            if outermost:
+                bound = signature.bind(self, *args, **kwargs)
+                bound.apply_defaults()
+                self.config = {k: _plain(v) for k, v in bound.arguments.items() if k != "self"}
+            build(self, *args, **kwargs)
+            if outermost:
+                self.config["mel_spec"] = self.mel_spec.to_dict()
+
+        cls.__init__ = record_and_build  # type: ignore[method-assign]
+
+    def __init__(self, mel_spec: MelSpec | str) -> None:
+        super().__init__()
+        self.mel_spec = MelSpec.preset(mel_spec) if isinstance(mel_spec, str) else mel_spec
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of the audio that mels are made of, Hz."""
+        return self.mel_spec.sample_rate
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the parameters."""
+        return next(self.parameters()).dtype
+
+    def _temperature(self, temperature: float | None) -> float:
+        """The temperature to use.
+
+        Raises:
+            ValueError: it is negative, infinite or NaN.
+        """
+        if temperature is None:
+            return self.default_temperature
+        check_temperature(temperature)
+        return temperature
+
+    # -- on disk -------------------------------------------------------------------------------
+
+    @classmethod
+    def header(cls) -> dict[str, str]:
+        """The entry of ``config.json`` by which checkpoints of this class are recognised."""
+        raise NotImplementedError
+
+    def save(self, path: str | os.PathLike[str], dtype: torch.dtype | None = None) -> Path:
+        """Write a checkpoint directory: ``model.safetensors`` and ``config.json``.
+
+        Args:
+            path: of the directory.
+            dtype: what floating-point weights are stored as; torch.float16 halves the file. A model
+                computes in float32 whatever its file holds. None keeps them as they are.
+
+        Returns:
+            The directory.
+        """
+        weights = self.state_dict()
+        if dtype is not None:
+            weights = {
+                name: value.to(dtype) if value.is_floating_point() else value
+                for name, value in weights.items()
+            }
+        return write_checkpoint(path, {**self.header(), "config": self.config}, weights)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """A model with random weights, from the ``config`` of a checkpoint.
+
+        Raises:
+            CheckpointError: these are not arguments of this class.
+        """
+        arguments = dict(config)
+        if isinstance(arguments.get("mel_spec"), Mapping):
+            arguments["mel_spec"] = MelSpec.from_dict(arguments["mel_spec"])
+        try:
+            return cls(**arguments)
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"the config does not fit {cls.__name__} of this version: {error}"
+            ) from error
+
+    def load_weights(self, weights: Mapping[str, Tensor], path: str | os.PathLike[str]) -> Self:
+        """Take the weights of the checkpoint at ``path``; returns the model, in evaluation mode.
+
+        Raises:
+            CheckpointError: names or shapes are not those of this model.
+        """
+        try:
+            self.load_state_dict(weights)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"the weights in {path} do not fit their config: {error}"
+            ) from error
+        return self.eval()
+
+    # -- fused ---------------------------------------------------------------------------------
+
+    def _frozen_copy(self) -> Self:
+        """The same function with nothing left to compute from the weights: for inference.
+
+        Weight normalisation is taken out (an argument ``weight_norm`` is expected), and the 1x1
+        convolutions are inverted once.
+
+        Returns:
+            A new model, on the same device, in evaluation mode and frozen: its weights take no
+            gradient, and it refuses to go back to training.
+        """
+        arguments = {**self.config, "mel_spec": self.mel_spec, "weight_norm": False}
+        model = type(self)(**arguments).to(device=self.device, dtype=self.dtype)
+        model.load_state_dict(fuse_weight_norm(self.state_dict()))
+        model.eval().requires_grad_(False)
+        _keep_inverses(model)
+        model.frozen = True
+        return model
+
+    def train(self, mode: bool = True) -> Self:
+        if mode and self.frozen:
+            raise RuntimeError(
+                "a fused model is frozen: train the one that load_checkpoint gives, or start a "
+                "recipe from it with --start_from"
+            )
+        return super().train(mode)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if self.frozen:
+            raise RuntimeError("a fused model is frozen: load the weights first, then fuse")
+        return super().load_state_dict(state_dict, *args, **kwargs)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as the lists that they are in JSON."""
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _keep_inverses(piece: nn.Module) -> None:
+    """Replace every 1x1 convolution below ``piece`` by one that holds its inverse."""
+    for name, child in piece.named_children():
+        if isinstance(child, InvertibleConv1x1):
+            setattr(piece, name, child.fused())
+        elif isinstance(child, Bijection | nn.ModuleList):
+            _keep_inverses(child)

@@ -1,0 +1,121 @@
+"""What every term of the loss is, and their sum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vocoder.training.step import Step
+
+
+class Term(nn.Module):
+    """Base class of the terms: `forward(step)` returns a scalar to minimise.
+
+    It runs under the trainer's autocast; a term that needs float32 switches that off with
+    `in_float32`.
+
+    Args:
+        weight: factor of the term in the loss.
+        start: fraction of the training budget after which the term sets in, in [0, 1].
+
+    Raises:
+        ValueError: weight or start out of range.
+    """
+
+    name: ClassVar[str]
+    """Name in logs, train/NAME."""
+
+    def __init__(self, weight: float = 1.0, start: float = 0.0) -> None:
+        super().__init__()
+        if weight <= 0:
+            raise ValueError(f"weight is {weight}: leave the term out, or give a number above 0")
+        if not 0 <= start <= 1:
+            raise ValueError(f"start is {start}: it is a fraction of the budget, from 0 to 1")
+        self.weight = weight
+        self.start = start
+
+    def forward(self, step: Step) -> Tensor:
+        raise NotImplementedError
+
+
+class TrainedTerm(Term):
+    """A term with parameters that are trained along with the model, such as a discriminator.
+
+    The model minimises `forward`, in which the term's parameters are frozen; the term's parameters
+    minimise `own_loss`, in which the sample is detached from the model. The parameters are saved
+    in the checkpoint that a run resumes from, never with the model, and are not averaged.
+
+    Args:
+        weight, start: see `Term`; before `start` the parameters do not change.
+        learning_rate: of the term's parameters; None for that of the model. Warm-up and decay are
+            the same.
+        gradient_clip: greatest norm of the gradient of the term's parameters; None for the
+            model's.
+    """
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        start: float = 0.0,
+        learning_rate: float | None = None,
+        gradient_clip: float | None = None,
+    ) -> None:
+        super().__init__(weight, start)
+        self.learning_rate = learning_rate
+        self.gradient_clip = gradient_clip
+
+    def own_loss(self, step: Step) -> Tensor:
+        """The loss of the term's own parameters, a scalar."""
+        raise NotImplementedError
+
+
+def total_loss(terms: Iterable[Term], step: Step) -> dict[str, Tensor]:
+    r"""The loss of a training step and what it consists of, scalars.
+
+    .. math:: L = \sum_k w_k T_k + \sum_k O_k
+
+    over the terms T that have set in, with their weights w and the losses O of those with
+    parameters. T gives gradients to the model alone and O to the term alone, so one backward pass
+    and one optimiser step train both.
+
+    Returns:
+        ``loss``, each term under its name, and each O as ``NAME_own``.
+    """
+    loss = step.audio.new_zeros(())
+    values: dict[str, Tensor] = {}
+    for term in terms:
+        if step.budget_used < term.start:
+            # DistributedDataParallel waits for every parameter in every step.
+            loss = loss + sum(0 * parameter.sum() for parameter in term.parameters())
+            continue
+        with frozen(term):
+            value = term(step)
+        loss = loss + term.weight * value
+        values[term.name] = value.detach()
+        if isinstance(term, TrainedTerm):
+            own = term.own_loss(step.detached())
+            loss = loss + own
+            values[f"{term.name}_own"] = own.detach()
+    return {"loss": loss, **values}
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """The module's parameters take no gradient from what is computed inside."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+def in_float32(tensor: Tensor) -> torch.autocast:
+    """Context in which what is computed on the tensor's device stays in float32."""
+    return torch.autocast(tensor.device.type, enabled=False)
