@@ -1,6 +1,6 @@
 """`python demo/app.py` is `vocoder demo`, with the same options.
 
-The page itself is `vocoder.demo`, so that an installed package has it, too.
+The page itself is `vocoder.demo`, which an installed package has too.
 """
 
 import sys

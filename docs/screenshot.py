@@ -1,4 +1,4 @@
-"""Draws docs/demo.png: the demo's comparison in headless Chromium.
+"""Takes docs/demo.png: the demo's comparison tab in headless Chromium.
 
     python docs/screenshot.py [options of `vocoder demo`]
 
@@ -19,8 +19,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 PICTURE = Path(__file__).parent / "demo.png"
-SIZE = (1280, 1345)
-PATIENCE = 300  # seconds: the autoregressive model takes its time
+WIDTH = 1280
+PATIENCE = 300  # seconds: the autoregressive model is slow
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def shoot(url: str) -> None:
-    """Take the picture of a demo that is served."""
+    """Take the picture of a running demo."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""
     options.add_argument("--headless=new")
@@ -51,11 +51,15 @@ def shoot(url: str) -> None:
         options.add_argument("--no-sandbox")
     driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
     try:
-        # The window's own edges are not part of the picture.
-        driver.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": SIZE[0], "height": SIZE[1], "deviceScaleFactor": 1, "mobile": False},
-        )
+
+        def resize(height: int) -> None:
+            # Of the page: a window's size includes its edges.
+            driver.execute_cdp_cmd(
+                "Emulation.setDeviceMetricsOverride",
+                {"width": WIDTH, "height": height, "deviceScaleFactor": 1, "mobile": False},
+            )
+
+        resize(800)
         driver.get(url)
         wait = WebDriverWait(driver, PATIENCE)
 
@@ -72,6 +76,8 @@ def shoot(url: str) -> None:
         press("Compare")
         wait.until(lambda _: driver.find_elements(By.CSS_SELECTOR, "#compare-picture img"))
         time.sleep(2)  # until the waveforms are drawn
+        resize(driver.execute_script("return document.documentElement.scrollHeight"))
+        time.sleep(1)
         driver.save_screenshot(str(PICTURE))
     finally:
         driver.quit()

@@ -187,15 +187,13 @@ def test_command(
     models = ("--acoustic", acoustic.save(tmp_path / "a"), "-c", flow.save(tmp_path / "f"))
     monkeypatch.setattr(recognition, "recognise", lambda *_: "they were waiting for trains")
     out, table = tmp_path / "out.json", tmp_path / "out.md"
-    code, printed, err = run(
-        "evaluate-speech", corpus, *models, "--limit", 2, "-o", out, "--table", table
-    )
-    assert code == 0, err
-    assert SAY in printed
-    assert "6/6" in err
+    result = run("evaluate-speech", corpus, *models, "--limit", 2, "-o", out, "--table", table)
+    assert result.exit_code == 0, result.stderr
+    assert SAY in result.stdout
+    assert "6/6" in result.stderr
     assert set(json.loads(out.read_text())["rows"]) == {RECORDING, COPY_SYNTHESIS, SAY}
     assert "| text to speech | 60.0 (60.0 to 60.0) | +0.0 (+0.0 to +0.0) |" in table.read_text()
-    assert run("evaluate-speech", corpus, *models, "-o", out)[0] == 2
-    code, _, err = run("evaluate-speech", corpus, *models, "--prefix", "zz")
-    assert code == 2
-    assert "'zz'" in err
+    assert run("evaluate-speech", corpus, *models, "-o", out).exit_code == 2
+    result = run("evaluate-speech", corpus, *models, "--prefix", "zz")
+    assert result.exit_code == 2
+    assert "'zz'" in result.stderr

@@ -1,4 +1,4 @@
-"""The trained models behind the page: looked for at the start, loaded when first used, once."""
+"""The trained models behind the page: found at the start, loaded once, when first used."""
 
 from __future__ import annotations
 
@@ -6,167 +6,183 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import vocoder
 from vocoder.audio import MelSpec
 from vocoder.checkpoints import CheckpointError
-from vocoder.models import Vocoder, WaveGlow
+from vocoder.models import FAMILIES, FlowVocoder, Vocoder, load_checkpoint
 from vocoder.models.autoregressive import AutoregressiveVocoder
 from vocoder.pretrained import ACOUSTIC_NAME, DEFAULT_NAME, bundled_models
 
 if TYPE_CHECKING:
     from vocoder.text.acoustic import AcousticModel
 
-WAVENET_NAME = "wavenet"
+AUTOREGRESSIVE_NAME = "wavenet"
 """The bundled autoregressive model."""
 
 Notify = Callable[[float, str], None]
-"""Told how far things are, 0 to 1, and what is going on, such as "loading the flow"."""
+"""Called with the share that is done, 0 to 1, and what comes next, such as "loading WaveNet"."""
+
+Model = TypeVar("Model")
+
+
+def silent(share: float, message: str) -> None:
+    """A `Notify` that does nothing."""
 
 
 class Models:
     """The models that the page uses, each loaded on first use and kept.
 
     Args:
-        checkpoint: the flow: a checkpoint directory or the name of a bundled model; None for the
-            bundled default.
-        wavenet: the autoregressive model, likewise; None for the bundled one.
+        checkpoint: the page's vocoder: a checkpoint directory, the weights file in one, or the name
+            of a bundled model; None for the bundled default.
+        autoregressive: the model to compare it with, likewise; None for the bundled one.
         acoustic: the acoustic model (text to mel), likewise.
 
     Raises:
-        CheckpointError: a model that is named is not there, or no flow is bundled and none named.
+        CheckpointError: a named model does not exist or is of the wrong kind, or no default is
+            bundled and no other model named.
     """
 
     def __init__(
         self,
         checkpoint: str | None = None,
-        wavenet: str | None = None,
+        autoregressive: str | None = None,
         acoustic: str | None = None,
     ) -> None:
-        self._names = {"flow": checkpoint, "wavenet": wavenet, "acoustic": acoustic}
-        # Before a page is served: a name that was mistyped is the user's to mend on the command
-        # line, not a visitor's in the page.
-        for name in (checkpoint, wavenet, acoustic):
-            if name is not None:
-                _directory(name)
-        if checkpoint is None and DEFAULT_NAME not in bundled_models():
-            vocoder.load()  # which says what to do
-        self._loaded: dict[str, Any] = {}
-        self._lock = threading.Lock()
-
-    # -- what there is -------------------------------------------------------------------------
-
-    @property
-    def has_wavenet(self) -> bool:
-        """Whether an autoregressive model was named or is bundled."""
-        return self._names["wavenet"] is not None or WAVENET_NAME in bundled_models()
-
-    @property
-    def wavenet_is_bundled(self) -> bool:
+        # All are checked now: a wrong name is for the person at the command line to correct, not
+        # for a visitor of the page.
+        bundled = bundled_models()
+        if checkpoint is None and DEFAULT_NAME not in bundled:
+            vocoder.load()  # raises, and says how to get a model
+        self._vocoder = _path(checkpoint or DEFAULT_NAME)
+        self.family = _family(self._vocoder)
+        """Class of the page's vocoder."""
+        self._autoregressive = (
+            bundled.get(AUTOREGRESSIVE_NAME) if autoregressive is None else _path(autoregressive)
+        )
+        self.autoregressive_family = _autoregressive_family(self._autoregressive)
+        """Class of the autoregressive model; None if there is none."""
+        self.autoregressive_is_bundled = autoregressive is None
         """Whether it is the bundled one, whose training was short."""
-        return self._names["wavenet"] is None
+        self._acoustic = bundled.get(ACOUSTIC_NAME) if acoustic is None else _path(acoustic)
+        self._loaded: dict[Path, Any] = {}
+        self._lock = threading.Lock()
 
     @property
     def has_acoustic(self) -> bool:
         """Whether an acoustic model was named or is bundled."""
-        return self._names["acoustic"] is not None or ACOUSTIC_NAME in bundled_models()
+        return self._acoustic is not None
 
-    # -- loaded on first use -------------------------------------------------------------------
+    def vocoder(self, notify: Notify = silent) -> Vocoder:
+        """The page's vocoder."""
+        return self._load(self._vocoder, notify)
 
-    def flow(self, notify: Notify | None = None) -> Vocoder:
-        """The flow that the page speaks with."""
-        return self._vocoder("flow", self._names["flow"], "the flow", notify)
-
-    def wavenet(self, notify: Notify | None = None) -> AutoregressiveVocoder:
-        """The autoregressive model to compare with.
+    def flow(self, notify: Notify = silent) -> FlowVocoder:
+        """The page's vocoder, where latents are needed.
 
         Raises:
-            CheckpointError: there is none, or it goes not sample by sample.
+            CheckpointError: it is not a flow.
         """
-        if not self.has_wavenet:
+        if not issubclass(self.family, FlowVocoder):
+            raise CheckpointError(
+                f"the model is a {self.family.title}, which has no latent space: start the demo "
+                "with the checkpoint of a flow"
+            )
+        return cast(FlowVocoder, self.vocoder(notify))
+
+    def vocoder_for(self, spec: MelSpec, notify: Notify = silent) -> Vocoder:
+        """The page's vocoder if it takes mels of ``spec``, else a bundled flow that does.
+
+        The bundled models follow several mel conventions. If none fits, the page's vocoder.
+        """
+        if _mel_spec(self._vocoder) != spec:
+            for path in bundled_models().values():
+                family = FAMILIES.get(_header(path).get("family", ""))
+                if family and issubclass(family, FlowVocoder) and _mel_spec(path) == spec:
+                    return self._load(path, notify)
+        return self.vocoder(notify)
+
+    def autoregressive(self, notify: Notify = silent) -> AutoregressiveVocoder:
+        """The autoregressive model.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        if self._autoregressive is None:
             raise CheckpointError(
                 "no autoregressive model is bundled: train one (recipes/ljspeech/config/"
                 "wavenet.yaml) and start the demo with --wavenet runs/NAME/model"
             )
-        name = self._names["wavenet"] or WAVENET_NAME
-        model = self._vocoder("wavenet", name, "the WaveNet", notify)
-        if not isinstance(model, AutoregressiveVocoder):
-            raise CheckpointError(
-                f"{name} is a {model.family} model, which makes all samples at once: give a "
-                "WaveNet or WaveRNN with --wavenet"
-            )
-        return model
+        return cast(AutoregressiveVocoder, self._load(self._autoregressive, notify))
 
-    def acoustic(self, notify: Notify | None = None) -> AcousticModel:
+    def acoustic(self, notify: Notify = silent) -> AcousticModel:
         """The model that reads text.
 
         Raises:
             CheckpointError: there is none.
         """
-        name = self._names["acoustic"]
-        model: AcousticModel = self._once(
-            "acoustic", "the acoustic model", lambda: vocoder.load_acoustic(name), notify
-        )
-        return model
+        path = self._acoustic
+        if path is None:
+            return vocoder.load_acoustic()  # raises, and says how to get one
+        return self._once(path, "the acoustic model", vocoder.load_acoustic, notify)
 
-    def flow_beside(self, spec: MelSpec, notify: Notify | None = None) -> Vocoder:
-        """The flow that takes mels of ``spec``, if there is one: else the one of the page.
+    def _load(self, path: Path, notify: Notify) -> Vocoder:
+        return self._once(path, f"the {_family(path).title}", vocoder.load, notify)
 
-        The bundled models are of several conventions; a comparison on the same mel takes the flow
-        that shares the convention of its rival.
-        """
-        flow = self.flow(notify)
-        if flow.mel_spec == spec:
-            return flow
-        for name, folder in bundled_models().items():
-            header = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            config = header.get("config", {})
-            same = config.get("mel_spec") == spec.to_dict()
-            if same and header.get("family") == WaveGlow.family:
-                return self._vocoder(f"flow {name}", name, f"the flow {name!r}", notify)
-        return flow
-
-    def latent_flow(self, notify: Notify | None = None) -> WaveGlow:
-        """The page's flow, where latents are wanted.
-
-        Raises:
-            CheckpointError: the model named is no flow.
-        """
-        flow = self.flow(notify)
-        if not isinstance(flow, WaveGlow):
-            raise CheckpointError(
-                f"the model is a {flow.family}, which has no latent space: start the demo with "
-                "the checkpoint of a flow"
-            )
-        return flow
-
-    def _vocoder(self, key: str, name: str | None, title: str, notify: Notify | None) -> Vocoder:
-        model: Vocoder = self._once(key, title, lambda: vocoder.load(name), notify)
-        return model
-
-    def _once(self, key: str, title: str, load: Callable[[], Any], notify: Notify | None) -> Any:
+    def _once(self, path: Path, title: str, load: Callable[[Path], Model], notify: Notify) -> Model:
         with self._lock:
-            if key not in self._loaded:
-                if notify is not None:
-                    notify(0.0, f"loading {title}")
-                self._loaded[key] = load()
-            return self._loaded[key]
+            if path not in self._loaded:
+                notify(0.0, f"loading {title}")
+                self._loaded[path] = load(path)
+            return cast(Model, self._loaded[path])
 
 
-def _directory(name: str) -> Path:
-    """Where a model lies that was named on the command line."""
+def _path(name: str) -> Path:
+    """Where the model of this name is: a checkpoint directory, or the weights file in one."""
     path = Path(name)
     if path.exists():
-        folder = path if path.is_dir() else path.parent
-        if not (folder / "config.json").is_file():
+        if not _config(path).is_file():
             raise CheckpointError(
-                f"{name} is no checkpoint: give the directory with model.safetensors and "
+                f"{name} is not a checkpoint: give the directory with model.safetensors and "
                 "config.json that a training run writes (runs/NAME/model)"
             )
-        return folder
+        return path
     bundled = bundled_models()
     if name not in bundled:
         have = f"the bundled models are {', '.join(bundled)}" if bundled else "none is bundled"
         raise CheckpointError(f"there is no model {name} ({have}): check the name")
     return bundled[name]
+
+
+def _config(path: Path) -> Path:
+    return (path if path.is_dir() else path.parent) / "config.json"
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of its model, without the weights."""
+    header: dict[str, Any] = json.loads(_config(path).read_text(encoding="utf-8"))
+    return header
+
+
+def _mel_spec(path: Path) -> MelSpec:
+    return MelSpec.from_dict(_header(path)["config"]["mel_spec"])
+
+
+def _family(path: Path) -> type[Vocoder]:
+    family = FAMILIES.get(_header(path).get("family", ""))
+    # If unknown, loading raises, and says what is wrong.
+    return family or type(load_checkpoint(path))
+
+
+def _autoregressive_family(path: Path | None) -> type[AutoregressiveVocoder] | None:
+    if path is None:
+        return None
+    family = _family(path)
+    if not issubclass(family, AutoregressiveVocoder):
+        raise CheckpointError(
+            f"{path} is a {family.title} model, which makes all samples at once: give a WaveNet or "
+            "WaveRNN with --wavenet"
+        )
+    return family

@@ -1,0 +1,463 @@
+"""The page of the demo: a real server, and a real headless Chromium."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+import vocoder
+from tests.conftest import perturb
+from vocoder import cli
+from vocoder.demo.copy_synthesis import copy_synthesis
+from vocoder.demo.models import Models
+from vocoder.evaluation.extras import MissingExtraError
+from vocoder.models import MdctFlow, WaveNet
+from vocoder.pretrained import ACOUSTIC_NAME, DEFAULT_NAME
+
+ROOT = Path(__file__).parents[1]
+RECORDING = ROOT / "recipes/ljspeech/sample/wavs/ru_0502.flac"
+
+
+SCRIPT = """
+import pkgutil, sys
+import vocoder.cli, vocoder.demo
+for module in pkgutil.iter_modules(vocoder.demo.__path__):
+    if module.name not in ("page", "widgets"):
+        __import__(f"vocoder.demo.{module.name}")
+print("gradio imported:", "gradio" in sys.modules, flush=True)
+
+from vocoder.demo import models, page
+bundled_models, models.bundled_models = models.bundled_models, dict
+bare = models.Models(sys.argv.pop())
+print("bare page:", page.build(bare).get_config_file(), flush=True)
+models.bundled_models = bundled_models
+
+try:
+    vocoder.cli.main()  # until SIGTERM
+except SystemExit as end:
+    print("first end:", end.code, flush=True)
+page.serve(bare, "127.0.0.1", None, False)  # until Ctrl-C
+print("second end", flush=True)
+"""
+
+
+class Server:
+    """A process that imports the demo, builds a page without bundled models, and runs the command.
+
+    All in one process, since gradio and PyTorch take long to import.
+    """
+
+    def __init__(self, folder: Path, flow: str, *options: str) -> None:
+        self.log = folder / "server.log"
+        self.temporary = folder / "temporary"
+        self.temporary.mkdir()
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", SCRIPT, "demo", *options, flow],
+                cwd=ROOT,
+                env={**os.environ, "TMPDIR": str(self.temporary)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Tests in the background ignore interruptions, and what they start inherits that.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
+
+    def wait(self, pattern: str, seconds: float = 300) -> str:
+        """The rest of the first line of the log that has this pattern, when it is there."""
+        end = time.monotonic() + seconds
+        while not (found := re.search(pattern + "(.*)\n", self.log.read_text())):
+            if self.process.poll() is not None or time.monotonic() > end:
+                self.kill()
+                raise RuntimeError(f"the demo has not said {pattern!r}: {self.log.read_text()}")
+            time.sleep(0.1)
+        return found[1].strip()
+
+    def files(self) -> list[Path]:
+        return list(self.temporary.glob("vocoder-demo-*/**/*"))
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def wavenet(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small WaveNet of the bundled flow's mel convention."""
+    model = WaveNet("ljspeech", channels=8, n_layers=6, cycle=6, condition_channels=8)
+    perturb(model)
+    return str(model.save(tmp_path_factory.mktemp("wavenet") / "model"))
+
+
+@pytest.fixture(scope="module")
+def models(wavenet: str) -> Models:
+    """The models that the server uses."""
+    return Models(autoregressive=wavenet)
+
+
+@pytest.fixture(scope="module")
+def server(
+    tiny_flow: Callable[..., MdctFlow], wavenet: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A demo of the bundled flow and acoustic model, and a small WaveNet; it may still be starting.
+
+    At the end it is stopped in both ways, and leaves nothing behind.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    folder = tmp_path_factory.mktemp("server")
+    flow = str(tiny_flow().save(folder / "flow"))
+    named = ["--checkpoint", DEFAULT_NAME, "--acoustic", ACOUSTIC_NAME, "--wavenet", wavenet]
+    started = Server(folder, flow, "--port", port, *named)
+    try:
+        yield started
+        if has_gradio():
+            assert started.wait("The demo is at ").startswith(f"http://127.0.0.1:{port}")
+            left = started.files()  # by visitors
+            assert left
+            started.process.send_signal(signal.SIGTERM)
+            assert started.wait("first end:") == "0"
+            assert not any(path.exists() for path in left)
+            started.wait("(?s:first end.*)The demo is at ")
+            started.process.send_signal(signal.SIGINT)
+            started.wait("second end")
+            assert not started.files()
+            assert "Traceback" not in started.log.read_text()
+    finally:
+        started.kill()
+
+
+def has_gradio() -> bool:
+    # Not imported here: it leaves an event loop open, which these tests take for an error.
+    return importlib.util.find_spec("gradio") is not None
+
+
+def need_gradio() -> None:
+    if not has_gradio():
+        pytest.skip("gradio is not installed (extra demo)")
+
+
+# -- the server ------------------------------------------------------------------------------------
+
+
+def test_only_the_page_and_its_widgets_import_gradio(server: Server) -> None:
+    assert server.wait("gradio imported:") == "False"
+
+
+def test_missing_models_are_named_in_the_page(server: Server) -> None:
+    need_gradio()
+    page = server.wait("bare page:")
+    assert "No acoustic model is bundled" in page
+    assert "No autoregressive model is bundled" in page
+
+
+def test_without_gradio_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "flow-vocoder\[demo\]"'):
+        cli.demo()
+
+
+def test_a_taken_port_is_refused() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=rf"^cannot listen on 127.0.0.1, port {port} \(.*in use"):
+            cli.demo(port=port)
+
+
+# -- the browser -----------------------------------------------------------------------------------
+
+
+class Browser:
+    """Headless Chromium, and what a visitor does in it."""
+
+    def __init__(self, microphone: Path) -> None:
+        from selenium import webdriver
+        from selenium.common.exceptions import SessionNotCreatedException
+        from selenium.webdriver.chrome.service import Service
+
+        options = webdriver.ChromeOptions()
+        options.binary_location = _chromium() or ""
+        for argument in (
+            "--headless=new",
+            "--window-size=1400,1200",
+            "--disable-dev-shm-usage",
+            # No name resolves: a request to the network fails, and is seen to.
+            "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+            # The microphone plays a file.
+            "--use-fake-ui-for-media-stream",
+            "--use-fake-device-for-media-stream",
+            f"--use-file-for-fake-audio-capture={microphone}",
+            # Its sandbox refuses to run as root, as in the containers of CI.
+            *(["--no-sandbox"] if os.geteuid() == 0 else []),
+        ):
+            options.add_argument(argument)
+        options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+        # Named, so that selenium does not look for a driver on the network.
+        service = Service(shutil.which("chromedriver"))
+        try:
+            self.driver = webdriver.Chrome(options=options, service=service)
+        except SessionNotCreatedException:  # on a busy machine Chromium may start too late
+            self.driver = webdriver.Chrome(options=options, service=Service(service.path))
+        self.errors_expected = False
+
+    def open(self, url: str) -> None:
+        """A new page, with a new log."""
+        self.driver.get("about:blank")
+        self.errors(), self.hosts()
+        self.errors_expected = False
+        self.driver.get(url)
+        self.until(lambda: self.all("#say-text textarea"))
+
+    def errors(self) -> list[str]:
+        """What the browser has logged as an error since the last call."""
+        log = self.driver.get_log("browser")
+        return [entry["message"] for entry in log if entry["level"] == "SEVERE"]
+
+    def hosts(self) -> set[str | None]:
+        """Machines that the page has sent a request to since the last call."""
+        found = set()
+        for entry in self.driver.get_log("performance"):
+            event = json.loads(entry["message"])["message"]
+            if event["method"] == "Network.requestWillBeSent":
+                address = urllib.parse.urlsplit(event["params"]["request"]["url"])
+                if address.scheme not in ("data", "blob"):
+                    found.add(address.hostname)
+        return found
+
+    def all(self, selector: str) -> list[Any]:
+        return self.driver.find_elements("css selector", selector)
+
+    def text(self, selector: str) -> str:
+        found = self.all(selector)
+        return found[0].text if found else ""
+
+    def until(self, condition: Callable[[], Any], seconds: float = 120) -> Any:
+        from selenium.common.exceptions import StaleElementReferenceException
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        wait = WebDriverWait(
+            self.driver, seconds, 0.1, ignored_exceptions=[StaleElementReferenceException]
+        )
+        return wait.until(lambda _: condition())
+
+    def click(self, text: str) -> None:
+        """Click the visible button of this text."""
+
+        def visible() -> Any:
+            return next(
+                (b for b in self.all("button") if b.is_displayed() and b.text.strip() == text), None
+            )
+
+        self.until(visible).click()
+
+    def press(self, selector: str) -> None:
+        """Click the visible element of this selector."""
+        self.until(lambda: [b for b in self.all(selector) if b.is_displayed()])[0].click()
+
+    def type(self, name: str, text: str) -> None:
+        """Replace what is in a box by typing."""
+        from selenium.webdriver.common.keys import Keys
+
+        box = self.until(lambda: self.all(f"#{name} textarea"))[0]
+        box.send_keys(Keys.CONTROL + "a")  # in a call of its own: keys stay down until its end
+        box.send_keys(Keys.BACKSPACE)
+        if text:
+            box.send_keys(text)
+
+    def upload(self, name: str, path: Path) -> None:
+        self.until(lambda: self.all(f"#{name} input[type=file]"))[0].send_keys(str(path))
+        self.audio(name)
+
+    def audio(self, name: str) -> str:
+        """The address of the audio in a player, when there is some."""
+
+        def address() -> str | None:
+            links = [link.get_attribute("href") for link in self.all(f"#{name} a[download]")]
+            return next((link for link in links if link), None)
+
+        return str(self.until(address))
+
+    def toast(self, text: str) -> str:
+        """The message in the page that has this text."""
+        return str(
+            self.until(
+                lambda: next((t.text for t in self.all(".toast-body") if text in t.text), None)
+            )
+        )
+
+
+def _chromium() -> str | None:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next((path for path in map(shutil.which, names) if path), None)
+
+
+@pytest.fixture(scope="module")
+def browser(
+    server: Server,  # so that it starts first, meanwhile
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Browser]:
+    """Chromium, with a recording at the microphone."""
+    need_gradio()
+    pytest.importorskip("selenium", reason="selenium is not installed (extra dev)")
+    if _chromium() is None or shutil.which("chromedriver") is None:
+        pytest.skip("Chromium is not installed (Debian: apt install chromium chromium-driver)")
+    microphone = tmp_path_factory.mktemp("microphone") / "speech.wav"
+    soundfile.write(microphone, *soundfile.read(RECORDING))
+    started = Browser(microphone)
+    try:
+        yield started
+    finally:
+        started.driver.quit()
+
+
+@pytest.fixture
+def page(server: Server, browser: Browser) -> Iterator[Browser]:
+    """The page, newly opened. No error may be logged in it, and nothing leave this machine."""
+    browser.open(server.wait("The demo is at ").split()[0])
+    yield browser
+    errors, hosts = browser.errors(), browser.hosts()
+    assert browser.errors_expected or errors == []
+    assert hosts == {"127.0.0.1"}
+
+
+def fetch(address: str) -> tuple[np.ndarray, int]:
+    """Audio as the visitor's browser gets it."""
+    assert urllib.parse.urlsplit(address).hostname == "127.0.0.1"
+    with urllib.request.urlopen(address) as answer:
+        return soundfile.read(io.BytesIO(answer.read()))
+
+
+def test_typed_text_becomes_speech(page: Browser, models: Models) -> None:
+    text = "Seven words that nobody has heard before."
+    page.type("say-text", text)
+    page.press("#say-button")
+    samples, rate = fetch(page.audio("say-audio"))
+    expected = vocoder.say(text, acoustic=models.acoustic(), vocoder=models.vocoder())
+    assert rate == models.vocoder().sample_rate
+    # Not raised to full scale either, as gradio does with floating point.
+    np.testing.assert_allclose(samples, expected, atol=1.1 / 32768)
+    page.until(lambda: "times real time" in page.text("#say-figures"))
+    page.until(lambda: page.all("#say-picture img"))
+    page.type("say-text", "")
+    page.press("#say-button")
+    assert "There is no text to read: give at least one word" in page.toast("text")
+
+
+def test_the_bundled_voice_is_understood(page: Browser) -> None:
+    pytest.importorskip("pocketsphinx", reason="pocketsphinx is not installed (extra metrics)")
+    from vocoder.evaluation.recognition import recognise, word_error_rate
+
+    text = "The people of the city want to know what the government will do this year."
+    page.type("say-text", text)
+    page.press("#say-button")
+    samples, rate = fetch(page.audio("say-audio"))
+    assert 2 < len(samples) / rate < 10
+    assert word_error_rate([text], [recognise(samples, rate)]) <= 0.5
+
+
+def test_an_uploaded_recording_is_resynthesised(page: Browser, models: Models) -> None:
+    page.click("Copy synthesis")
+    page.press("#copy-button")
+    assert "There is no recording: choose, record or upload one" in page.toast("recording")
+    page.upload("copy-recording", RECORDING)
+    page.press("#copy-button")
+    samples, rate = fetch(page.audio("copy-audio"))
+    result = copy_synthesis(models, str(RECORDING), None, 0)
+    assert rate == models.vocoder().sample_rate
+    np.testing.assert_allclose(samples, result.copy.samples, atol=1.1 / 32768)
+    page.until(lambda: "STOI" in page.text("#copy-figures"))
+    assert f"{result.likelihoods[0]:.2f}" in page.text("#copy-figures")
+
+
+def test_the_microphone_is_heard(page: Browser, models: Models) -> None:
+    page.click("Copy synthesis")
+    page.press("#copy-recording [aria-label='Record audio']")
+    page.press("#copy-recording .record-button")
+    time.sleep(2.5)
+    page.press("#copy-recording .stop-button")
+    page.audio("copy-recording")
+    page.press("#copy-button")
+    samples, rate = fetch(page.audio("copy-audio"))
+    assert rate == models.vocoder().sample_rate
+    assert len(samples) > rate
+    assert samples.std() > 1e-3
+
+
+def test_a_file_that_is_not_audio_is_refused_in_the_page(page: Browser, tmp_path: Path) -> None:
+    page.errors_expected = True  # the browser's player complains of the file, too
+    page.click("Copy synthesis")
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"this is no sound" * 100)
+    page.upload("copy-recording", broken)
+    page.press("#copy-button")
+    message = page.toast("broken.wav")
+    assert "broken.wav is not audio that can be read" in message
+    assert "/" not in message  # no folder of the server
+
+
+def test_three_ways_of_making_audio_are_compared(page: Browser) -> None:
+    page.click("Flow against autoregressive")
+    page.click("recorded speech, Russian")
+    page.audio("compare-recording")
+    page.press("#compare-button")
+    page.until(
+        lambda: page.all("#compare-figures .bar") and "WaveNet: " in page.text("#compare-figures")
+    )
+    page.until(lambda: page.all("#compare-picture img"))
+    lengths = set()
+    for name in ("recording", "flow", "autoregressive", "griffin-lim"):
+        samples, rate = fetch(page.audio(f"compare-audio-{name}"))
+        assert samples.std() > 1e-4
+        lengths.add((len(samples), rate))
+    assert lengths == {(86 * 256, 22050)}  # whole frames
+    rows = [row.text for row in page.all("#compare-figures tr")]
+    names = ("Recording", "MDCT flow", "WaveNet", "Griffin-Lim")
+    for row, name in zip(rows[1:], names, strict=True):
+        assert row.startswith(name)
+    assert "–" not in " ".join(rows)  # every likelihood is there
+
+
+def test_a_recording_is_played_at_several_temperatures(page: Browser) -> None:
+    page.click("Latent space")
+    page.click("recorded speech, Russian")
+    page.audio("sweep-recording")
+    page.press("#sweep-button")
+    sounds = [fetch(page.audio(f"sweep-audio-{index}"))[0] for index in range(6)]
+    assert len({len(samples) for samples in sounds}) == 1
+    assert not np.allclose(sounds[0], sounds[5], atol=1e-3)
+
+
+def test_two_recordings_are_interpolated(page: Browser) -> None:
+    page.click("Latent space")
+    page.click("Interpolation")
+    page.click("English to Russian")
+    page.audio("interpolate-first")
+    page.audio("interpolate-second")
+    page.press("#interpolate-button")
+    samples, rate = fetch(page.audio("interpolate-audio-0"))
+    first = ROOT / "vocoder/demo/examples/english-female.flac"
+    recording, _ = vocoder.read_audio(first, rate)
+    # The first and last frames are faded.
+    expected = recording[256 : len(samples) - 256]
+    np.testing.assert_allclose(samples[256:-256], expected, atol=1e-3)
+    page.until(lambda: "apart" in page.text("#interpolate-figures"))

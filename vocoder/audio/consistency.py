@@ -1,0 +1,400 @@
+"""Mel consistency: push audio onto the mel that it was made from, in plain PyTorch.
+
+What a vocoder makes does not have exactly the mel it was given. A few sweeps over its short-time
+Fourier transform correct that; they need no training, and help every model. This is the
+mathematics: differentiable, batched, on any device, and exportable to ONNX.
+`vocoder.engines.consistency` does the same faster on a CPU, and in pieces.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vocoder.audio.log_mel import LogMel
+from vocoder.audio.mel_spec import MelSpec
+from vocoder.audio.validation import MelError, check_mel
+
+Array = TypeVar("Array", Tensor, NDArray[Any])
+
+MOMENTUM = 0.9
+"""How far each step starts ahead, in units of the step before."""
+
+LARGEST_STEP = 2.3
+"""Most that one step changes a magnitude by, in nats: tenfold."""
+
+LEAST_COVER = 0.6
+"""Corrections are divided by the sum of the squared windows, but never by less than this.
+
+It damps the first and last samples, and those between the windows' centres. The least-squares
+step, without the bound, is a little faster at first and ends further from the mel.
+"""
+
+MOST_SWEEPS = 1000
+"""More sweeps than this are taken for a mistake."""
+
+
+def refine_mel(audio: Array, mel: Array, mel_spec: MelSpec, sweeps: int) -> Array:
+    """Audio pushed onto a log-mel by sweeps of `MelConsistency`.
+
+    Audio that has the mel stays as it is, and silence stays silent. Sweeps change magnitudes, so
+    they need something to start from: what a vocoder made of the mel, or noise.
+
+    Args:
+        audio: (samples,) or (batch, samples), floating point, at `mel_spec.sample_rate`, best in
+            [-1, 1]; a torch tensor or a numpy array. It is not changed.
+        mel: (n_mels, frames) or (batch, n_mels, frames), where frames =
+            `mel_spec.frames(samples)`. It need not be the mel of any audio.
+        mel_spec: the definition of the mel.
+        sweeps: number of sweeps, 0 to `MOST_SWEEPS`; 2 to 8 give most of the gain.
+
+    Returns:
+        Audio of the shape, kind, dtype and device of `audio`; not clipped to [-1, 1]. Use
+        `mel_distance` to see how far from the mel it is.
+
+    Raises:
+        MelError: the mel cannot come from the MelSpec, or does not belong to the audio.
+        ValueError: the audio has a wrong shape or type or is not finite, or the number of sweeps
+            is out of range.
+    """
+    check_sweeps(sweeps)
+    samples, target = pair(audio, mel, mel_spec)
+    if samples.ndim == 1:
+        refined = MelConsistency(mel_spec).to(samples.device)(samples[None], target[None], sweeps)
+        refined = refined[0]
+    else:
+        refined = MelConsistency(mel_spec).to(samples.device)(samples, target, sweeps)
+    refined = refined.to(samples.dtype)
+    return refined if isinstance(audio, Tensor) else refined.numpy()
+
+
+def mel_distance(audio: Array, mel: Array, mel_spec: MelSpec) -> float:
+    """How far audio is from a log-mel: the mean absolute difference in nats.
+
+    That is `mel_spec.distance(LogMel(mel_spec)(audio), mel)`. Speech from a vocoder is some 0.2
+    off. Mels that no audio has, such as those of an acoustic model, leave a rest that more sweeps
+    do not remove.
+
+    Args:
+        audio, mel, mel_spec: as for `refine_mel`.
+
+    Raises:
+        MelError, ValueError: as for `refine_mel`.
+    """
+    samples, target = pair(audio, mel, mel_spec)
+    with torch.no_grad():
+        own = LogMel(mel_spec).to(samples.device)(samples)
+        return mel_spec.distance(own, target.clamp(min=mel_spec.log_floor)).item()
+
+
+def check_sweeps(sweeps: int) -> None:
+    """Checks a number of sweeps.
+
+    Raises:
+        ValueError: it is not a whole number from 0 to `MOST_SWEEPS`.
+    """
+    try:
+        if isinstance(sweeps, bool):
+            raise TypeError
+        number = operator.index(sweeps)
+    except TypeError:
+        raise ValueError(f"sweeps must be a whole number, got {sweeps!r}.") from None
+    if not 0 <= number <= MOST_SWEEPS:
+        raise ValueError(
+            f"sweeps must be from 0 to {MOST_SWEEPS:,}, got {number}; 2 to 8 give most of the gain."
+        )
+
+
+def check_audio(audio: Tensor) -> None:
+    """Checks audio (samples,) or (batch, samples).
+
+    Raises:
+        ValueError: it has another shape, no samples, is not floating point, or not finite.
+    """
+    if audio.ndim not in (1, 2):
+        raise ValueError(
+            f"Audio must be (samples,) or (batch, samples), got shape {tuple(audio.shape)}."
+        )
+    if not audio.is_floating_point():
+        raise ValueError(
+            f"Audio must be floating point in [-1, 1], got {audio.dtype}; "
+            f"divide int16 samples by 32768."
+        )
+    if audio.shape[-1] == 0:
+        raise ValueError("Audio has no samples, so it has no mel.")
+    if not bool(audio.isfinite().all()):
+        raise ValueError("The audio holds NaN or infinite samples.")
+
+
+def check_frames(samples: int, frames: int, mel_spec: MelSpec) -> None:
+    """Checks that a mel has as many frames as its audio asks for.
+
+    Raises:
+        MelError: it has more or fewer.
+    """
+    expected = mel_spec.frames(samples)
+    if frames != expected:
+        raise MelError(
+            f"{samples:,} samples have {expected:,} frames under this MelSpec, but the mel has "
+            f"{frames:,}: cut or pad one of them to match."
+        )
+
+
+def tensors(audio: Array, mel: Array) -> tuple[Tensor, Tensor]:
+    """Audio and mel as tensors on the device of the audio.
+
+    Raises:
+        ValueError: one of them is neither a tensor nor a numpy array.
+    """
+    for name, value in (("audio", audio), ("mel", mel)):
+        if not isinstance(value, Tensor | np.ndarray):
+            raise ValueError(
+                f"{name} must be a torch tensor or a numpy array, got {type(value).__name__}."
+            )
+    samples = audio if isinstance(audio, Tensor) else torch.from_numpy(np.array(audio))
+    target = mel if isinstance(mel, Tensor) else torch.from_numpy(np.array(mel))
+    return samples, target.to(samples.device)
+
+
+def pair(audio: Array, mel: Array, mel_spec: MelSpec) -> tuple[Tensor, Tensor]:
+    """Audio and its mel as tensors on the device of the audio, checked as `refine_mel` says."""
+    samples, target = tensors(audio, mel)
+    check_audio(samples)
+    check_mel(target, mel_spec)
+    if target.ndim != samples.ndim + 1 or target.shape[:-2] != samples.shape[:-1]:
+        raise MelError(
+            f"Audio of shape {tuple(samples.shape)} and a mel of shape {tuple(target.shape)} do "
+            f"not belong together: give (samples,) and (n_mels, frames), or a batch of both."
+        )
+    check_frames(samples.shape[-1], target.shape[-1], mel_spec)
+    return samples, target
+
+
+class MelConsistency(nn.Module):
+    r"""Sweeps that push audio x onto a log-mel m: projections in the Fourier domain.
+
+    One step, with X the short-time Fourier transform of `LogMel`, B its filters, p its power, ε
+    its floor and w its window:
+
+    .. math::
+        r &= \mathrm{clamp}\bigl(\ln m - \tfrac1p \ln \max(B |X|^p, \epsilon),\; \pm 2.3\bigr) \\
+        C &= X\, (e^{W r} - 1) \\
+        x &\leftarrow x + \frac{\sum_k w\, \mathcal{F}^{-1} C_k}{\max(\sum_k w^2,\; 0.6)}
+
+    Here ln m is the mel in nats of magnitude, at least the floor, and W (bins, n_mels)
+    interpolates the gains of bands to bins (see `spread`). Phases stay. The sums run over the
+    frames k of the padded audio; what falls into the reflected ends is folded back.
+
+    Where a window is at least four hops long, a sweep is two half steps, the first on the even
+    frames, the second on the odd ones (Gauss-Seidel): each costs half of a step, yet both together
+    do the work of two. With shorter windows, half of the frames would not cover the audio, and a
+    sweep is one step on all of them (Jacobi).
+
+    Each (half) step starts ahead of the last result z, from z + 0.9 a (z - z_before), where a =
+    min(sum of w² / 0.6, 1): samples that the step hardly reaches are not carried on by momentum.
+
+    Audio that has the mel is a fixed point. Mels below the floor count as the floor, and so does
+    audio: at the floor, the mel says "at most this much". Samples that the mel's convention pads
+    with zeros stay zero. Bins outside of [fmin, fmax] keep their magnitudes.
+
+    Computed in float32, or float64 if the audio is; autocast does not apply. The gradient is
+    finite, in silence too. Memory grows with the length of the audio: some 20 kB for each frame.
+    Nothing is checked here: see `refine_mel`. With a fixed number of sweeps it exports to ONNX
+    with dynamic batch and length.
+
+    Papers: Griffin and Lim, 1984 (projection of a modified STFT); Perraudin, Balazs and
+    Søndergaard, 2013 (momentum); Masuyama et al., 2023 (arXiv 2307.12232) and 2025 (arXiv
+    2501.05557), which recover magnitude and phase jointly from a mel.
+
+    Args:
+        mel_spec: the definition of the mel.
+    """
+
+    filters: Tensor  # (n_mels, bins)
+    spread: Tensor  # W transposed, (n_mels, bins)
+    window: Tensor  # (n_fft,)
+
+    def __init__(self, mel_spec: MelSpec) -> None:
+        super().__init__()
+        self.mel_spec = mel_spec
+        device = torch.get_default_device()
+        filters = mel_spec.filters()
+        self.register_buffer("filters", filters.to(device), persistent=False)
+        self.register_buffer("spread", spread(mel_spec).to(device), persistent=False)
+        self.register_buffer("window", window(mel_spec).to(device), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MelConsistency:
+        # As in `LogMel`: follow the device, not the dtype.
+        def move(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        applied: Any = super()._apply(move, recurse)
+        return applied
+
+    def forward(self, audio: Tensor, mel: Tensor, sweeps: int) -> Tensor:
+        """Audio after some sweeps.
+
+        Args:
+            audio: (batch, samples).
+            mel: (batch, n_mels, frames), with `mel_spec.frames(samples)` frames.
+            sweeps: number of sweeps.
+
+        Returns:
+            (batch, samples), float64 if `audio` is, else float32.
+        """
+        dtype = torch.float64 if audio.dtype == torch.float64 else torch.float32
+        with torch.autocast(audio.device.type, enabled=False):
+            audio, target = audio.to(dtype), self.target(mel.to(dtype))
+            phases = phases_of(self.mel_spec)
+            frames, samples = target.shape[1], audio.shape[1]
+            covers = [self.cover(frames, samples, phase, dtype) for phase in range(phases)]
+            z = before = audio
+            for number in range(phases * sweeps):
+                phase = number % phases
+                cover = covers[phase]
+                ahead = MOMENTUM * (cover / LEAST_COVER).clamp(max=1)
+                start = z + ahead * (z - before)
+                before, z = z, self.step(start, target, phase, cover)
+            return z
+
+    def target(self, mel: Tensor) -> Tensor:
+        """A log-mel (batch, n_mels, frames) as (batch, frames, n_mels) in nats of magnitude."""
+        spec = self.mel_spec
+        return mel.clamp(min=spec.log_floor).transpose(1, 2) * (spec.nats / spec.power)
+
+    def cover(self, frames: int, samples: int, phase: int, dtype: torch.dtype) -> Tensor:
+        """Sum of the squared windows of one phase's frames over the samples, (1, samples)."""
+        squares = self.window.to(dtype).square().expand(1, self._count(frames, phase), -1)
+        return self._overlap_add(squares, frames, samples, phase)
+
+    def step(self, audio: Tensor, target: Tensor, phase: int, cover: Tensor) -> Tensor:
+        """One step on the frames `phase`, `phase` + phases, ... of all.
+
+        Args:
+            audio: (batch, samples).
+            target: of `target`, (batch, frames, n_mels).
+            phase: 0 for the even frames, 1 for the odd ones; 0 where a step is on all frames.
+            cover: of `cover`, for the same phase.
+
+        Returns:
+            (batch, samples).
+        """
+        spec, dtype = self.mel_spec, audio.dtype
+        frames, samples = target.shape[1], audio.shape[1]
+        if phase >= frames:  # one frame alone has no odd ones
+            return audio
+        window = self.window.to(dtype)
+        spectrum = torch.fft.rfft(self._frames(audio, frames, phase) * window)
+        power = spectrum.real.square() + spectrum.imag.square()
+        if spec.power == 1:
+            power = power.clamp(min=1e-24).sqrt()  # whose gradient at 0 would be NaN
+        bands = (power @ self.filters.T.to(dtype)).clamp(min=spec.floor)
+        own = bands.log() / spec.power
+        ratio = (target[:, phase :: phases_of(spec)] - own).clamp(-LARGEST_STEP, LARGEST_STEP)
+        gain = (ratio @ self.spread.to(dtype)).exp() - 1
+        correction = torch.fft.irfft(spectrum * gain, spec.n_fft) * window
+        correction = self._overlap_add(correction, frames, samples, phase)
+        return audio + correction / cover.clamp(min=LEAST_COVER)
+
+    def _count(self, frames: int, phase: int) -> int:
+        """How many of the frames belong to a phase."""
+        phases = phases_of(self.mel_spec)
+        return (frames - phase + phases - 1) // phases
+
+    def _frames(self, audio: Tensor, frames: int, phase: int) -> Tensor:
+        """Audio (batch, samples) cut into the frames of a phase: (batch, count, n_fft)."""
+        spec = self.mel_spec
+        if not spec.center:
+            audio = F.pad(audio, (0, frames * spec.hop_length - audio.shape[1]))
+        before, after = self._mirrors(audio)
+        padded = torch.cat([audio[:, before], audio, audio[:, after]], dim=1)
+        distance = phases_of(spec) * spec.hop_length
+        return padded[:, phase * spec.hop_length :].unfold(1, spec.n_fft, distance)
+
+    def _overlap_add(self, parts: Tensor, frames: int, samples: int, phase: int) -> Tensor:
+        """The adjoint of `_frames`: (batch, count, n_fft) added up to (batch, samples)."""
+        spec = self.mel_spec
+        distance = phases_of(spec) * spec.hop_length
+        pieces = -(-spec.n_fft // distance)
+        parts = F.pad(parts, (0, pieces * distance - spec.n_fft))
+        parts = parts.unflatten(2, (pieces, distance))  # (batch, count, pieces, distance)
+        total = sum(
+            F.pad(parts[:, :, piece], (0, 0, piece, pieces - 1 - piece)) for piece in range(pieces)
+        )
+        assert isinstance(total, Tensor)  # (batch, count + pieces - 1, distance)
+        left, right = padding(spec)
+        inner = samples if spec.center else frames * spec.hop_length
+        start = phase * spec.hop_length
+        total = total.flatten(1)
+        total = F.pad(total, (start, left + inner + right - start - total.shape[1]))
+        audio = total[:, left : left + inner]
+        before, after = self._mirrors(audio)
+        audio = audio.index_add(1, before, total[:, :left])
+        audio = audio.index_add(1, after, total[:, left + inner :])
+        return audio[:, :samples]
+
+    def _mirrors(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """For each sample that padding adds before and after the audio, the sample it repeats."""
+        left, right = padding(self.mel_spec)
+        samples = audio.shape[1]
+        return (
+            mirror(torch.arange(-left, 0, device=audio.device), samples),
+            mirror(torch.arange(samples, samples + right, device=audio.device), samples),
+        )
+
+    def extra_repr(self) -> str:
+        return repr(self.mel_spec)
+
+
+def phases_of(mel_spec: MelSpec) -> int:
+    """How many (half) steps make a sweep, each on every so-manieth frame: 1 or 2."""
+    return 2 if mel_spec.win_length >= 4 * mel_spec.hop_length else 1
+
+
+def padding(mel_spec: MelSpec) -> tuple[int, int]:
+    """How many reflected samples the mel puts before and after the audio."""
+    if mel_spec.center:
+        return mel_spec.n_fft // 2, mel_spec.n_fft // 2
+    left = (mel_spec.n_fft - mel_spec.hop_length) // 2
+    return left, mel_spec.n_fft - mel_spec.hop_length - left
+
+
+def mirror(index: Tensor, samples: int) -> Tensor:
+    """Indices of reflected samples brought into [0, samples): 0 1 2 1 0 1 2 ... for 3 samples."""
+    # A tensor, since the ONNX exporter cannot divide by a symbolic number.
+    period = torch.full_like(index[:1], max(2 * (samples - 1), 1))
+    index = index % period
+    return torch.minimum(index, (period - index) % period)
+
+
+def window(mel_spec: MelSpec) -> Tensor:
+    """The Hann window centred in the n_fft samples of a frame, (n_fft,), float32."""
+    hann = torch.hann_window(mel_spec.win_length, dtype=torch.float64, device="cpu").float()
+    before = (mel_spec.n_fft - mel_spec.win_length) // 2
+    return F.pad(hann, (before, mel_spec.n_fft - mel_spec.win_length - before))
+
+
+def spread(mel_spec: MelSpec) -> Tensor:
+    """W of `MelConsistency`, transposed, (n_mels, bins): band gains in nats to those of bins.
+
+    Linear interpolation between the centres of the bands. Outside of the outermost centres it
+    fades to 0 at fmin and fmax, since sweeps diverge where the gain jumps from one bin to the
+    next; at 0 Hz and at half the sample rate, where nothing follows, it stays.
+    """
+    hats = dataclasses.replace(mel_spec, mel_norm=None).filters().double()
+    bins = torch.arange(hats.shape[1], device="cpu") * (mel_spec.sample_rate / mel_spec.n_fft)
+    middle = (mel_spec.fmin + mel_spec.fmax) / 2
+    if mel_spec.fmin == 0:
+        hats[0, (bins < middle) & (hats[1:].sum(dim=0) == 0)] = 1
+    if mel_spec.fmax == mel_spec.sample_rate / 2:
+        hats[-1, (bins >= middle) & (hats[:-1].sum(dim=0) == 0)] = 1
+    return hats.float()

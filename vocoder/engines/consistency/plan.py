@@ -1,0 +1,181 @@
+"""A MelSpec laid out for the loops, and the arithmetic of one step."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import scipy.fft
+import torch
+from numpy.typing import NDArray
+
+from vocoder.audio.consistency import (
+    LEAST_COVER,
+    MOMENTUM,
+    MelConsistency,
+    mirror,
+    padding,
+    phases_of,
+)
+from vocoder.audio.mel_spec import MelSpec
+
+from .loops import add, correct, cut
+
+Floats = NDArray[np.float32]
+Mirrors = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+TILE = 32
+"""Frames that are transformed at once: with their spectrum, 260 kB at n_fft 1,024."""
+
+
+def floats(values: torch.Tensor) -> Floats:
+    """The values of a tensor on the CPU, float32."""
+    array: Floats = values.detach().float().numpy()
+    return array
+
+
+class Plan:
+    """What a MelSpec says, laid out for the loops above; the arithmetic of one step.
+
+    Positions are those of the padded audio: sample 0 of the audio is at `left`, and frame k of
+    phase p begins at (p + phases * k) * hop.
+    """
+
+    def __init__(self, mel_spec: MelSpec) -> None:
+        self.mel_spec = mel_spec
+        self.module = MelConsistency(mel_spec).cpu()
+        self.n_fft, self.hop = mel_spec.n_fft, mel_spec.hop_length
+        self.phases = phases_of(mel_spec)
+        self.distance = self.phases * self.hop
+        self.pieces = -(-self.n_fft // self.distance)
+        self.left, self.right = padding(mel_spec)
+        self.window = self.module.window.numpy()
+        # From here on, covers repeat every `distance` samples.
+        self.settled = -(-(self.left + self.n_fft) // self.distance) * self.distance
+
+        filters = self.module.filters.numpy()
+        spans = [np.flatnonzero(row) for row in filters]
+        self.first = np.array([span[0] if span.size else 0 for span in spans])
+        ends = np.array([span[-1] + 1 if span.size else 0 for span in spans])
+        self.begin = np.concatenate([[0], np.cumsum(ends - self.first)])
+        rows = zip(filters, self.first, ends, strict=True)
+        self.weights = np.concatenate([row[first:end] for row, first, end in rows])
+
+        spread = self.module.spread.numpy()
+        n_mels, bins = spread.shape
+        lower = np.where(spread.any(axis=0), (spread > 0).argmax(axis=0), -1)
+        lower[: (lower >= 0).argmax()] = 0
+        lower[lower < 0] = n_mels - 1
+        self.lower = lower.astype(np.uint32)
+        self.own = spread[lower, np.arange(bins)]
+        padded = np.concatenate([spread, np.zeros_like(spread[:1])])
+        self.other = padded[lower + 1, np.arange(bins)]
+
+    def targets(self, mel: Floats, first: int = 0) -> list[Floats]:
+        """exp of a log-mel (n_mels, frames), for each phase (frames, n_mels).
+
+        Args:
+            first: the number of the first frame.
+        """
+        spec = self.mel_spec
+        linear = np.exp(np.maximum(mel.T, np.float32(spec.log_floor)) * np.float32(spec.nats))
+        starts = [(phase - first) % self.phases for phase in range(self.phases)]
+        return [np.ascontiguousarray(linear[start :: self.phases]) for start in starts]
+
+    def correct(self, w: Floats, target: Floats, y: Floats) -> None:
+        """Add the corrections of consecutive frames of one phase to y.
+
+        Args:
+            w: samples from the start of the first frame on.
+            target: of `targets`, (count, n_mels).
+            y: from the same position on.
+        """
+        spec, count = self.mel_spec, len(target)
+        frames = np.empty((min(count, TILE), self.n_fft), np.float32)
+        for begin in range(0, count, TILE):
+            size = min(TILE, count - begin)
+            at = begin * self.distance
+            cut(w[at:], self.distance, self.window, frames, size)
+            spectra = scipy.fft.rfft(frames[:size])
+            correct(
+                spectra.view(np.float32),
+                size,
+                target[begin : begin + size],
+                np.float32(spec.floor),
+                int(spec.power),
+                self.first,
+                self.weights,
+                self.begin,
+                self.lower,
+                self.own,
+                self.other,
+            )
+            parts = scipy.fft.irfft(spectra, self.n_fft, overwrite_x=True)
+            add(parts, self.distance, self.window, y[at:], size)
+
+    def mirrors(self, samples: int) -> Mirrors:
+        """The samples that padding repeats before and after the audio."""
+        before, after = np.arange(-self.left, 0), np.arange(samples, samples + self.right)
+        cpu = torch.from_numpy
+        return mirror(cpu(before), samples).numpy(), mirror(cpu(after), samples).numpy()
+
+    def cover(self, phase: int, first: int, last: int, ended: tuple[int, int] | None) -> Floats:
+        """Sum of the squared windows over the samples first to last - 1 of the audio.
+
+        Args:
+            ended: number of frames and samples; None if more audio than this follows.
+        """
+        hops = self.settled // self.hop
+        if ended is None:
+            cover = self._cover(3 * hops + phase, 3 * self.settled, phase)
+            index = np.arange(first, last)
+            return cover[
+                np.where(index < self.settled, index, self.settled + index % self.distance)
+            ]
+        frames, samples = ended
+        # What repeats in the middle is left out before, and put back after.
+        cut = max(frames - 4 * hops, 0) // self.phases * self.phases
+        cover = self._cover(frames - cut, samples - cut * self.hop, phase)
+        index = np.arange(first, last)
+        late = index - cut * self.hop
+        middle = self.settled + index % self.distance
+        index = np.where(index < self.settled, index, np.where(late < self.settled, middle, late))
+        return cover[index]
+
+    def norm(self, cover: Floats, samples: int) -> Floats:
+        """What sums of corrections are multiplied by; samples that are padding stay zero."""
+        norm = np.reciprocal(np.maximum(cover, np.float32(LEAST_COVER)))
+        norm[samples:] = 0
+        return norm
+
+    def ahead(self, cover: Floats) -> Floats:
+        """The momentum of a step that has this cover."""
+        return np.float32(MOMENTUM) * np.minimum(cover / np.float32(LEAST_COVER), np.float32(1))
+
+    def reflect(self, w: Floats, mirrors: Mirrors) -> None:
+        """Fill what padding adds before and after the audio in w."""
+        before, after = mirrors
+        w[: self.left] = w[self.left + before]
+        w[len(w) - self.right :] = w[self.left + after]
+
+    def fold_left(self, y: Floats, mirrors: Mirrors) -> None:
+        """Add what lies before the audio to the samples that it repeats; y from 0 on."""
+        np.add.at(y, self.left + mirrors[0], y[: self.left].copy())
+
+    def fold_right(self, y: Floats, start: int, inner: int, mirrors: Mirrors) -> None:
+        """The same for what lies after the audio of `inner` samples; y from `start` on."""
+        end = self.left + inner - start
+        np.add.at(y, self.left + mirrors[1] - start, y[end : end + self.right].copy())
+
+    @lru_cache(maxsize=8)  # noqa: B019  (plans live as long as the process)
+    def _cover(self, frames: int, samples: int, phase: int) -> Floats:
+        if phase >= frames:
+            return np.zeros(samples, np.float32)
+        cover: Floats = self.module.cover(frames, samples, phase, torch.float32)[0].numpy()
+        return cover
+
+
+@lru_cache(maxsize=8)
+def plan_of(mel_spec: MelSpec) -> Plan:
+    """The plan of a MelSpec, made once."""
+    return Plan(mel_spec)

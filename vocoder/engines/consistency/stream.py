@@ -1,0 +1,226 @@
+"""Sweeps over audio that comes in pieces: each step follows the one before it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from vocoder.audio.consistency import Array, check_audio, check_frames, check_sweeps, tensors
+from vocoder.audio.mel_spec import MelSpec
+from vocoder.audio.validation import check_mel
+
+from .loops import finish
+from .plan import Floats, Plan, floats, plan_of
+
+
+class _Stage:
+    """One (half) step of a stream. Audio comes in as two: the step's input w and z before it."""
+
+    def __init__(self, plan: Plan, phase: int, next_phase: int) -> None:
+        self.plan, self.phase, self.next_phase = plan, phase, next_phase
+        self.received = 0  # samples
+        self.released = 0
+        self.frame = 0  # of this phase, the first that is not done
+        self._origin = 0  # position of w[0] and y[0] in the padded audio
+        self._w = self._z = self._y = np.empty(0, np.float32)  # z from `released` on
+        self._padded = self._folded = False
+
+    def ready(self, received: int) -> int:
+        """How many frames of this phase can be done when so many samples are there."""
+        plan = self.plan
+        room = plan.left + received - plan.n_fft - self.phase * plan.hop
+        return room // plan.distance + 1 if room >= 0 and received > plan.left else 0
+
+    def final(self, received: int, frame: int) -> int:
+        """How many samples cannot change any more when the frames before `frame` are done."""
+        plan = self.plan
+        start = self.phase * plan.hop + frame * plan.distance
+        # What the end of the audio may yet be folded back to is not final either.
+        return max(min(start - plan.left, received - 1 - plan.right), 0)
+
+    def push(
+        self, w: Floats, z: Floats, target: Floats, first: int, ended: tuple[int, int] | None
+    ) -> tuple[Floats, Floats]:
+        """Takes more audio, and returns what it completes, as the next step wants it.
+
+        Args:
+            w, z: of one length.
+            target: what there is of the phase's part of `Plan.targets`, from row `first` on.
+            first: of the phase's frames.
+            ended: number of frames and samples of all the audio if this is its end.
+        """
+        plan, left = self.plan, self.plan.left
+        self.received += len(w)
+        self._w, self._z = np.concatenate([self._w, w]), np.concatenate([self._z, z])
+        inner = self.received
+        if not self._padded and (ended or inner > left):
+            before, _ = plan.mirrors(inner)
+            self._w = np.concatenate([self._w[before], self._w])
+            self._padded = True
+        if ended:
+            _, after = plan.mirrors(inner)
+            self._w = np.concatenate([self._w, self._w[left + after - self._origin]])
+        self._y = np.concatenate([self._y, np.zeros(len(self._w) - len(self._y), np.float32)])
+
+        last = first + len(target)
+        if not ended:
+            last = max(min(last, self.ready(inner)), self.frame)
+        at = self.phase * plan.hop + self.frame * plan.distance - self._origin
+        if last > self.frame:
+            plan.correct(self._w[at:], target[self.frame - first : last - first], self._y[at:])
+        self.frame = last
+        return self._release(ended)
+
+    def _release(self, ended: tuple[int, int] | None) -> tuple[Floats, Floats]:
+        plan, left, inner = self.plan, self.plan.left, self.received
+        following_frame = self.phase * plan.hop + self.frame * plan.distance
+        if self._padded and not self._folded and (ended or following_frame >= left):
+            plan.fold_left(self._y, plan.mirrors(inner))
+            self._folded = True
+        if ended:
+            plan.fold_right(self._y, self._origin, inner, plan.mirrors(inner))
+
+        first, last = self.released, inner if ended else self.final(inner, self.frame)
+        last = max(first, last)
+        cover = plan.cover(self.phase, first, last, ended and (ended[0], inner))
+        norm = plan.norm(cover, ended[1] - first if ended else len(cover))
+        following_cover = plan.cover(self.next_phase, first, last, ended and (ended[0], inner))
+        z, self._z = self._z[: last - first].copy(), self._z[last - first :]
+        following = np.empty_like(z)
+        begin, end = left + first - self._origin, left + last - self._origin
+        w, y = self._w[begin:end], self._y[begin:end]
+        finish(w, y, norm, plan.ahead(following_cover), z, following)
+        self.released = last
+
+        if self._folded:
+            keep = min(following_frame, left + last, left + inner - plan.right - 1)
+            dropped = max(keep - self._origin, 0)
+            self._w, self._y = self._w[dropped:], self._y[dropped:]
+            self._origin += dropped
+        return following, z
+
+
+class ConsistencyStream:
+    """Sweeps of mel consistency over audio that comes in pieces, in constant memory.
+
+    The pieces that come out, put together, equal `refine` of the whole (to 1e-6), however the
+    audio and the mel are cut. Every step follows the one before it as closely as its frames allow,
+    so nothing is computed twice.
+
+        stream = ConsistencyStream(mel_spec, sweeps=4)
+        for audio, mel in pieces:
+            play(stream.push(audio, mel))
+        play(stream.finish())
+
+    Args:
+        mel_spec: the definition of the mel.
+        sweeps: number of sweeps; the delay grows with it (`look_ahead`).
+
+    Raises:
+        ValueError: the number of sweeps is out of range.
+    """
+
+    def __init__(self, mel_spec: MelSpec, sweeps: int) -> None:
+        check_sweeps(sweeps)
+        self.mel_spec, self.sweeps = mel_spec, sweeps
+        self._plan = plan = plan_of(mel_spec)
+        phases = plan.phases
+        self._stages = [
+            _Stage(plan, number % phases, (number + 1) % phases)
+            for number in range(sweeps * phases)
+        ]
+        self._samples = self._frames = self._released = 0
+        self._targets = [np.empty((0, mel_spec.n_mels), np.float32) for _ in range(phases)]
+        self._first = [0] * phases  # of the frames in _targets
+        self._ended = False
+        self._as_tensor = False
+
+    @property
+    def look_ahead(self) -> int:
+        """The delay in frames: of the audio and mel that have come in, what is not out yet.
+
+        That is the most there is after whole frames have come in, rounded up; about six frames for
+        a sweep.
+        """
+        stages, hop = self._stages, self._plan.hop
+        far = 2 * (len(stages) + 2) * self._plan.pieces * self._plan.phases
+        delays = []
+        for frames in range(far, far + 2):
+            samples = frames * hop
+            for stage in stages:
+                samples = stage.final(samples, stage.ready(samples))
+            delays.append(frames * hop - samples)
+        return -(-max(delays) // hop)
+
+    def push(self, audio: Array, mel: Array) -> Array:
+        """Takes the next piece of audio and of mel, and returns the audio that they complete.
+
+        Args:
+            audio: (samples,), floating point, of any length, none included; a torch tensor on the
+                CPU or a numpy array.
+            mel: (n_mels, frames), of any number of frames; what belongs to the samples may come
+                earlier or later, and is kept until then.
+
+        Returns:
+            (samples,) float32, of the kind of `audio`, `look_ahead` frames behind.
+
+        Raises:
+            MelError: the mel cannot come from the MelSpec.
+            ValueError: the audio is not (samples,), floating point and finite, or the stream has
+                ended.
+        """
+        if self._ended:
+            raise ValueError("This stream has ended: make a new one for other audio.")
+        samples, target = tensors(audio, mel)
+        if samples.ndim != 1 or target.ndim != 2:
+            raise ValueError(
+                f"A stream takes audio (samples,) and a mel (n_mels, frames), got shapes "
+                f"{tuple(samples.shape)} and {tuple(target.shape)}."
+            )
+        if len(samples):
+            check_audio(samples)
+        if target.shape[1]:
+            check_mel(target, self.mel_spec)
+            for phase, rows in enumerate(self._plan.targets(floats(target), self._frames)):
+                self._targets[phase] = np.concatenate([self._targets[phase], rows])
+        self._frames += target.shape[1]
+        self._samples += len(samples)
+        self._as_tensor = isinstance(audio, torch.Tensor)
+        result: Array = self._advance(floats(samples), None)
+        return result
+
+    def finish(self) -> torch.Tensor | Floats:
+        """Ends the stream and returns the rest of its audio.
+
+        Raises:
+            MelError: the frames that came in are not those of the samples; see `refine_mel`.
+            ValueError: the stream has ended before.
+        """
+        if self._ended:
+            raise ValueError("This stream has ended: make a new one for other audio.")
+        if self._samples or self._frames:
+            check_frames(self._samples, self._frames, self.mel_spec)
+        self._ended = True
+        missing = 0 if self.mel_spec.center else -self._samples % self._plan.hop
+        rest = np.zeros(missing, np.float32)
+        ended = (self._frames, self._samples) if self._samples else None
+        result: torch.Tensor | Floats = self._advance(rest, ended)
+        return result
+
+    def _advance(self, audio: Floats, ended: tuple[int, int] | None) -> Any:
+        w = z = audio
+        for stage in self._stages:
+            first = self._first[stage.phase]
+            w, z = stage.push(w, z, self._targets[stage.phase], first, ended)
+        for phase in range(self._plan.phases):
+            done = [stage.frame for stage in self._stages if stage.phase == phase]
+            dropped = min(done, default=self._first[phase]) - self._first[phase]
+            self._targets[phase] = self._targets[phase][dropped:]
+            self._first[phase] += dropped
+        if self._ended:
+            z = z[: self._samples - self._released]
+        self._released += len(z)
+        z = z.copy()
+        return torch.from_numpy(z) if self._as_tensor else z
