@@ -19,7 +19,7 @@ from typing import Any
 import filling
 
 from vocoder.evaluation import METRICS
-from vocoder.evaluation.copy_synthesis import estimate
+from vocoder.evaluation.estimates import estimate
 
 BASE = "base"
 QUALITY = ("log_likelihood", "stoi", "pesq", "log_mel_distance")

@@ -1,14 +1,14 @@
-"""Measures the learning curve of a run: quality and sound against minutes of training.
+"""Measures the learning curve of a run: quality against minutes of training.
 
     python docs/curve.py english runs/several-voices --corpus data/synthetic-english --every 8
     python docs/curve.py --draw
 
-The first measures the snapshots that the run kept, and the finished model, on every eighth test
-recording of the corpus: one group of docs/curve.json, and one recording resynthesised by each of
-them in docs/samples. The second draws docs/curve.png from that file.
+The first measures the snapshots of the run and the finished model on every eighth test recording of
+the corpus. It writes one group of docs/curve.json, and one recording resynthesised by each of them
+to docs/samples. The second draws docs/curve.png from that file.
 
-Snapshots are averaged weights from the midst of a run whose learning rate had not yet fallen: a run
-that ends there does better.
+Snapshots are averaged weights from the middle of a run, before its learning rate fell: a run that
+ends at that time does better.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from tqdm import tqdm
+from rich.progress import Progress
 
 from vocoder.audio import read_audio, write_audio
-from vocoder.evaluation.copy_synthesis import evaluate, find_recordings
+from vocoder.evaluation.copy_synthesis import evaluate
+from vocoder.evaluation.plots import new_figure, save_figure
+from vocoder.evaluation.recordings import find_recordings
 from vocoder.evaluation.results import save_result
+from vocoder.evaluation.tables import heading
 from vocoder.models import Vocoder, load_checkpoint
 
 DOCS = Path(__file__).parent
 FILE = DOCS / "curve.json"
 MEASURES = ("log_likelihood", "log_mel_distance", "stoi", "pesq")
-TEMPERATURE = 0.667
 SECONDS = 3.0  # of the recording that is kept to listen to
 
 
 def stages(run: Path) -> list[tuple[dict[str, Any], Vocoder]]:
-    """What the run knew of itself at each snapshot and at its end, and the model it was then.
+    """The facts and the model at each snapshot and at the end of the run.
 
     Raises:
         ValueError: the run kept no snapshot.
@@ -66,18 +66,16 @@ def measure(name: str, run: Path, corpus: Path, every: int) -> dict[str, Any]:
     """A group of docs/curve.json; the sound goes to docs/samples."""
     reached = stages(run)
     recordings = find_recordings(corpus)[::every]
-    with tempfile.TemporaryDirectory() as scratch, tqdm(unit="steps", disable=None) as bar:
+    with tempfile.TemporaryDirectory() as scratch, Progress() as bar:
+        task = bar.add_task(name, total=None)
         for index, path in enumerate(recordings):
             (Path(scratch) / f"{index:04d}-{path.name}").symlink_to(path.resolve())
 
-        def progress(done: int, total: int, what: str) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
+        def progress(done: int, total: int, label: str) -> None:
+            bar.update(task, completed=done, total=total, description=label)
 
         models = {f"{facts['minutes']:g}": model for facts, model in reached}
-        result = evaluate(
-            models, scratch, measures=MEASURES, temperature=TEMPERATURE, progress=progress
-        )
+        result = evaluate(models, scratch, measures=MEASURES, progress=progress)
     points = []
     folder = DOCS / "samples"
     folder.mkdir(exist_ok=True)
@@ -85,11 +83,9 @@ def measure(name: str, run: Path, corpus: Path, every: int) -> dict[str, Any]:
     for facts, model in reached:
         row = result["rows"][f"{facts['minutes']:g}"]
         audio, _ = read_audio(kept, model.sample_rate)
-        made = model.synthesize(
-            model.mel(audio[: round(SECONDS * model.sample_rate)]), TEMPERATURE, seed=0
-        )
+        mel = model.mel(audio[: round(SECONDS * model.sample_rate)])
         sound = folder / f"curve-{name}-{facts['minutes']:.0f}min.flac"
-        write_audio(sound, made, model.sample_rate)
+        write_audio(sound, model.synthesize(mel, seed=0), model.sample_rate)
         points.append({**facts, "audio": sound.name, **row})
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
     return {
@@ -105,8 +101,7 @@ def measure(name: str, run: Path, corpus: Path, every: int) -> dict[str, Any]:
 
 def draw(groups: dict[str, Any]) -> None:
     """docs/curve.png: a panel for each measure, a line for each run."""
-    figure = Figure(figsize=(10, 5.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(10, 5.5)
     panels = figure.subplots(2, 2).flat
     for axes, measure in zip(panels, MEASURES, strict=True):
         for index, (name, group) in enumerate(groups.items()):
@@ -120,10 +115,7 @@ def draw(groups: dict[str, Any]) -> None:
             other = group["reference"][measure]["mean"]
             if other is not None:
                 axes.axhline(other, color=f"C{index}", linestyle=":", label=f"{name}, Griffin-Lim")
-        told = group["measures"][measure]
-        arrow = "↑" if told["better"] == "higher" else "↓"
-        unit = f", {told['unit']}" if told["unit"] else ""
-        axes.set_title(f"{told['title']}{unit} {arrow}", fontsize="medium")
+        axes.set_title(heading(group["measures"][measure]), fontsize="medium")
         axes.set_xscale("log")
         longest = max(p["minutes"] for g in groups.values() for p in g["points"])
         ticks = [5 * 2**n for n in range(int(math.log2(max(longest, 5) / 5)) + 1)]
@@ -133,16 +125,16 @@ def draw(groups: dict[str, Any]) -> None:
         axes.set_axisbelow(True)
         axes.set_xlabel("minutes of training")
     figure.axes[2].legend(fontsize="small")
-    figure.savefig(DOCS / "curve.png", dpi=120)
+    save_figure(figure, DOCS / "curve.png", dpi=120)
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Measure and draw learning curves.")
-    parser.add_argument("name", nargs="?", help="of the group in docs/curve.json")
+    parser.add_argument("name", nargs="?", help="name of the group in docs/curve.json")
     parser.add_argument("run", nargs="?", type=Path, help="folder of the run")
     parser.add_argument("--corpus", type=Path, help="whose test recordings are resynthesised")
-    parser.add_argument("--every", type=int, default=1, help="take every so many-th of them")
+    parser.add_argument("--every", type=int, default=1, help="take only every n-th of them")
     parser.add_argument("--draw", action="store_true", help="draw docs/curve.png")
     arguments = parser.parse_args()
     groups = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}

@@ -1,9 +1,10 @@
-"""Draws docs/likelihood.png: held-out likelihood against speed, from what was measured.
+"""Draws docs/likelihood.png: held-out likelihood against speed.
 
     python docs/plots.py
 
 The models are the group "likelihood" of docs/runs.json, trained on the same speech for the same
-time; their speed is that of their family's fastest engine in docs/benchmark.json (batch 1, 5 s).
+time. Their speed is that of the fastest engine of their family in docs/benchmark.json (batch 1,
+5 s).
 """
 
 from __future__ import annotations
@@ -12,17 +13,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from vocoder.evaluation.plots import new_figure, save_figure
+from vocoder.models import FAMILIES
 
 DOCS = Path(__file__).parent
 
 
-def fastest(rows: list[dict[str, Any]], family: str) -> dict[str, Any]:
-    """The row of a family that makes most samples per second of 5 s of audio."""
-    same = [r for r in rows if r["family"] == family.lower() and r["name"] != "WaveGlow, published"]
+def fastest(rows: list[dict[str, Any]], title: str) -> dict[str, Any]:
+    """The fastest row of the family of that title, for 5 s of audio."""
+    names = [name for name, family in FAMILIES.items() if family.title == title]
+    same = [row for row in rows if row["family"] in names]
     return max(
-        (r for r in same if r["batch"] == 1 and r["audio_seconds"] == 5),
+        (row for row in same if row["batch"] == 1 and row["audio_seconds"] == 5),
         key=lambda row: row["samples_per_second"],
     )
 
@@ -31,8 +33,7 @@ def main() -> None:
     """The command."""
     models = json.loads((DOCS / "runs.json").read_text(encoding="utf-8"))["likelihood"]
     result = json.loads((DOCS / "benchmark.json").read_text(encoding="utf-8"))
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7, 4)
     axes = figure.subplots()
     for index, model in enumerate(models):
         speed = fastest(result["rows"], model["family"])
@@ -52,7 +53,7 @@ def main() -> None:
     axes.set_ylabel("held-out log-likelihood, nats per sample")
     minutes = round(models[0]["train_seconds"] / 60)
     axes.set_title(f"same speech, {minutes} minutes of training each", fontsize="medium")
-    figure.savefig(DOCS / "likelihood.png", dpi=144)
+    save_figure(figure, DOCS / "likelihood.png")
 
 
 if __name__ == "__main__":

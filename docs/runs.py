@@ -3,8 +3,8 @@
     python docs/runs.py sample runs/sample-10m
     python docs/runs.py likelihood runs/flow runs/wavenet
 
-Each call replaces one group. A run folder is what recipes/ljspeech/train.py leaves behind; what is
-taken over is what it measured itself: its history, its model, its report.
+Each call replaces one group. A run folder is what recipes/ljspeech/train.py leaves behind; its
+history, its model and its report are read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FILE = ROOT / "docs" / "runs.json"
 
 
 def run_row(run: Path) -> dict[str, Any]:
-    """What one run measured, as JSON values.
+    """The measurements of one run, as JSON values; ``family`` is its title.
 
     Raises:
         ValueError: the folder holds no finished run.
@@ -34,7 +34,7 @@ def run_row(run: Path) -> dict[str, Any]:
     facts, first, last = report["facts"], report["validation"][0], report["validation"][-1]
     return {
         "run": run.name,
-        "family": type(model).__name__,
+        "family": model.title,
         "parameters": sum(p.numel() for p in model.parameters()),
         "sample_rate": model.sample_rate,
         "train_seconds": last["train_seconds"],

@@ -4,10 +4,9 @@
     python docs/samples.py russian-recorded ru_0141.wav recorded-russian wavenet-russian
     python docs/samples.py --remove english-heard
 
-One group: a recording that no model was trained on, as it is and resynthesised from its mel by
+Each call makes one group: a recording that no model was trained on, and its copy synthesis by
 bundled models or checkpoints and by Griffin-Lim, as FLAC files in docs/samples, with one picture of
-all their spectrograms. Scores are written to docs/samples.json, from which docs/tables.py makes the
-table.
+all their spectrograms. Scores go to docs/samples.json, from which docs/tables.py makes the table.
 """
 
 from __future__ import annotations
@@ -21,21 +20,20 @@ from typing import Any
 import librosa
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from vocoder import load, read_audio, write_audio
 from vocoder.audio import LogMel
 from vocoder.evaluation import installed_metrics, measure
-from vocoder.evaluation.copy_synthesis import griffin_lim
+from vocoder.evaluation.griffin_lim import griffin_lim
+from vocoder.evaluation.plots import new_figure, save_figure
 from vocoder.evaluation.results import save_result
 
 DOCS = Path(__file__).parent
 FOLDER = DOCS / "samples"
 FILE = DOCS / "samples.json"
 SECONDS = 4.0
-DECIBELS = 80.0  # of range in the pictures
+DECIBELS = 80.0  # range of the pictures
 
 
 def make(group: str, recording: Path, models: list[str]) -> dict[str, Any]:
@@ -46,14 +44,13 @@ def make(group: str, recording: Path, models: list[str]) -> dict[str, Any]:
     audio, _ = read_audio(recording, rate)
     audio = audio[: round(SECONDS * rate)]
     audio = audio[: len(audio) // spec.hop_length * spec.hop_length]
-    made: dict[str, Tensor] = {}
+    sounds: dict[str, Tensor] = {"recording": audio}
     for name, model in loaded.items():
         if model.sample_rate != rate:
-            raise ValueError(f"{name} is of {model.sample_rate} Hz and {models[0]} of {rate} Hz")
-        made[name] = model.synthesize(model.mel(audio), seed=0)
-    made["Griffin-Lim"] = griffin_lim(spec, 0)(LogMel(spec)(audio))[: len(audio)]
+            raise ValueError(f"{name} has {model.sample_rate} Hz, but {models[0]} has {rate} Hz")
+        sounds[name] = model.synthesize(model.mel(audio), seed=0)
+    sounds["Griffin-Lim"] = griffin_lim(spec)(LogMel(spec)(audio))
     FOLDER.mkdir(exist_ok=True)
-    sounds = {"recording": audio, **made}
     rows = []
     for name, sound in sounds.items():
         file = FOLDER / f"{group}.{Path(name).name.lower()}.flac"
@@ -72,8 +69,7 @@ def make(group: str, recording: Path, models: list[str]) -> dict[str, Any]:
 
 
 def _draw(path: Path, sounds: dict[str, Tensor], rate: int) -> None:
-    figure = Figure(figsize=(10, 2.1 * len(sounds)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(10, 2.1 * len(sounds))
     panels = figure.subplots(len(sounds), 1, sharex=True, squeeze=False)[:, 0]
     peak = None
     for axes, (name, sound) in zip(panels, sounds.items(), strict=True):
@@ -92,7 +88,7 @@ def _draw(path: Path, sounds: dict[str, Tensor], rate: int) -> None:
         axes.set_ylabel("kHz")
         axes.set_title(name, fontsize="medium", loc="left")
     panels[-1].set_xlabel("seconds")
-    figure.savefig(path, dpi=90)
+    save_figure(figure, path, dpi=90)
 
 
 def main() -> None:

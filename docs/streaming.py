@@ -1,10 +1,10 @@
-"""Measures streaming: look-ahead, computation to the first audio, memory over an hour.
+"""Measures streaming: look-ahead, computing time to the first audio, memory over an hour.
 
     python docs/streaming.py
 
 writes docs/streaming.json: a row for the bundled default and one for the untrained flow of
-low-latency.yaml, whose speed and memory are those of a trained one. Each is measured in a process
-of its own, since the most memory that a process has ever held cannot be set back.
+low-latency.yaml, whose speed and memory are those of a trained one. Each is measured in a separate
+process, because the peak memory of a process cannot be reset.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ def build(name: str) -> Vocoder:
         config = yaml.safe_load((CONFIGS / f"{file}.yaml").read_text(encoding="utf-8"))
         arguments |= config["model"]["init_args"]
     torch.manual_seed(0)
-    return MdctFlow(**arguments).eval().fused()
+    return MdctFlow(**arguments).fused()
 
 
 def peak_megabytes() -> float:
-    """The most memory that this process has held so far (Linux: kibibytes)."""
+    """Peak memory of this process so far (Linux counts in KiB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
@@ -75,24 +75,24 @@ def measure(name: str, minutes: float) -> dict[str, Any]:
     first = []
     for _ in range(REPEATS):
         began = time.perf_counter()
-        next(iter(model.stream([needed])))  # all that the first frame of audio hangs on
+        next(iter(model.stream([needed])))  # all that the first frame of audio depends on
         first.append(time.perf_counter() - began)
     started = peak_megabytes()
-    spent, made, after_a_minute = time.process_time(), 0, None
+    spent, samples, after_a_minute = time.process_time(), 0, None
     for chunk in model.stream(speech(frames)):
-        made += len(chunk)
-        if after_a_minute is None and made >= 60 * rate:
+        samples += len(chunk)
+        if after_a_minute is None and samples >= 60 * rate:
             after_a_minute = peak_megabytes()
     return {
         "name": name,
         "look_ahead_frames": ahead,
         "look_ahead_seconds": ahead * hop / rate,
         "first_audio_seconds": statistics.median(first),
-        "minutes": made / rate / 60,
+        "minutes": samples / rate / 60,
         "megabytes_before": started,
         "megabytes_after_a_minute": after_a_minute,
         "megabytes": peak_megabytes(),
-        "times_real_time": made / rate / (time.process_time() - spent),
+        "times_real_time": samples / rate / (time.process_time() - spent),
         "chunk_frames": CHUNK,
         "threads": torch.get_num_threads(),
     }
@@ -102,7 +102,9 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Measure streaming.")
     parser.add_argument("--minutes", type=float, default=60, help="of speech to stream")
-    parser.add_argument("--model", choices=MODELS, help=argparse.SUPPRESS)  # in its own process
+    parser.add_argument(
+        "--model", choices=MODELS, help=argparse.SUPPRESS
+    )  # measured in this process
     given = parser.parse_args()
     if given.model:
         sys.stdout.write(json.dumps(measure(given.model, given.minutes)))

@@ -19,8 +19,7 @@ import ablation
 import filling
 
 from vocoder.atomic import write_atomic
-from vocoder.evaluation import recognition
-from vocoder.evaluation.benchmark import caption, table
+from vocoder.evaluation import tables as reports
 
 ROOT = Path(__file__).parents[1]
 FLOW = "MDCT flow"
@@ -29,10 +28,7 @@ PUBLISHED = "WaveGlow, published"
 
 def benchmark_table(result: Mapping[str, Any]) -> str:
     """The result of `vocoder benchmark` as Markdown."""
-    headings, cells = table(dict(result))
-    alignment = ["---" if index < 2 else "---:" for index in range(len(headings))]
-    rows = ["| " + " | ".join(line) + " |" for line in [headings, alignment, *cells]]
-    return "\n".join([*rows, "", caption(dict(result)).replace("*", r"\*")])
+    return reports.benchmark(dict(result)).section()
 
 
 def runs_table(group: str) -> Callable[[Mapping[str, Any]], str]:
@@ -95,10 +91,7 @@ def scores_table(totals: Mapping[str, Any]) -> str:
 
 def speech_table(result: Mapping[str, Any]) -> str:
     """The result of `vocoder evaluate-speech` as Markdown."""
-    headings, cells = recognition.table(dict(result))
-    alignment = ["---", *["---:"] * (len(headings) - 1)]
-    rows = ["| " + " | ".join(line) + " |" for line in [headings, alignment, *cells]]
-    return "\n".join([*rows, "", recognition.caption(dict(result))])
+    return reports.recognition(dict(result)).section()
 
 
 def samples_table(groups: Mapping[str, Any]) -> str:

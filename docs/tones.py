@@ -3,8 +3,8 @@
     python docs/tones.py recipes/ljspeech/sample --checkpoint runs/mdct/model
 
 Copy synthesis of the held-out recordings of a corpus (or of all recordings of a folder) at several
-temperatures, each as it comes and denoised at several strengths: one group of docs/tones.json.
-With --dtype bfloat16 the flow's couplings compute in that.
+temperatures, denoised at several strengths (0: not at all): one group of docs/tones.json. With
+--dtype bfloat16 the flow's couplings compute in bfloat16.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
+from rich.progress import Progress
 
 import vocoder
 from vocoder.evaluation import metrics
-from vocoder.evaluation.copy_synthesis import find_recordings
+from vocoder.evaluation.recordings import find_recordings
 from vocoder.evaluation.results import machine_facts, save_result
 from vocoder.models.denoiser import Denoiser
 
@@ -43,17 +43,19 @@ def measure(
     paths = find_recordings(directory)[:limit]
     recordings = [vocoder.read_audio(path, rate)[0] for path in paths]
     mels = [model.mel(recording) for recording in recordings]
-    # What repeats every two frames has tones at the multiples of half their rate: both count.
+    # Patterns that repeat every two frames have tones at multiples of half the frame rate: count
+    # those, which include the multiples of the frame rate.
     spacing = rate / (2 * hop)
     rows = []
-    with tqdm(total=len(TEMPERATURES) * len(strengths), unit="rows", disable=None) as bar:
+    with Progress() as bar:
+        task = bar.add_task("rows", total=len(TEMPERATURES) * len(strengths))
         for temperature in TEMPERATURES:
-            made = [
+            audio = [
                 model.synthesize(mel, temperature=temperature)[: len(recording)]
                 for mel, recording in zip(mels, recordings, strict=True)
             ]
             for strength in strengths:
-                cleaned = [denoise(audio, strength) if strength else audio for audio in made]
+                cleaned = [denoise(item, strength) if strength else item for item in audio]
                 pairs = list(zip(recordings, cleaned, strict=True))
 
                 def mean(function: Any, *extra: Any, pairs: Any = pairs) -> float:
@@ -69,7 +71,7 @@ def measure(
                         "tone_excess_db": metrics.tone_excess_db(torch.cat(cleaned), rate, spacing),
                     }
                 )
-                bar.update()
+                bar.advance(task)
     natural = metrics.tone_excess_db(torch.cat(recordings), rate, spacing)
     return {
         "dtype": str(dtype).removeprefix("torch."),
@@ -86,7 +88,7 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Measure tones and quality over temperature.")
     parser.add_argument("directory", type=Path, help="corpus or folder of recordings")
-    parser.add_argument("--checkpoint", help="model; the bundled default if none is named")
+    parser.add_argument("--checkpoint", help="model; the bundled default if not given")
     parser.add_argument("--group", default="default", help="key in docs/tones.json")
     parser.add_argument("--limit", type=int, help="only the first so many recordings")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")

@@ -43,7 +43,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from vocoder.atomic import write_atomic
-from vocoder.evaluation import copy_synthesis, recognition
+from vocoder.evaluation import tables
+from vocoder.evaluation.copy_synthesis import evaluate
 from vocoder.evaluation.results import save_result
 from vocoder.models import load_checkpoint
 from vocoder.pretrained import ACOUSTIC_NAME
@@ -130,7 +131,7 @@ def measured(label: str, models: dict[str, Any], folder: Path, **options: Any) -
         def progress(done: int, total: int, what: str) -> None:
             bar.update(task, completed=done, total=total)
 
-        result = copy_synthesis.evaluate(models, folder, progress=progress, device="cpu", **options)
+        result = evaluate(models, folder, progress=progress, device="cpu", **options)
     inside = folder.name == "wavs"  # all of a corpus, not its test utterances alone
     result["about"]["corpus"] = folder.parent.name if inside else folder.name
     return result
@@ -154,15 +155,10 @@ def vocoder_card(
             facts[label] = f"{first[key]:.3f} before training, {last[key]:.3f} after it"
     lines = []
     for label, result in results.items():
-        total = copy_synthesis.tables(result)[0]
+        scored = tables.copy_synthesis(result)
         lines += [f"### {label}: {result['about']['corpus']}", ""]
         # One line per measure: there are more measures than systems.
-        headings = ["", *(line[0] for line in total.cells)]
-        cells = [
-            [heading, *(line[index] for line in total.cells)]
-            for index, heading in enumerate(total.headings[1:], 1)
-        ]
-        lines += [*table(headings, cells), "", paragraph(copy_synthesis.caption(result)), ""]
+        lines += [scored.tables[0].turned().markdown(), "", paragraph(scored.caption), ""]
     changes = [
         f"{precision['measures'][key]['title']} {row['mean']:+.1g} (95 % interval "
         f"{row['lower']:+.1g} to {row['upper']:+.1g})"
@@ -209,7 +205,8 @@ def acoustic_card(statement: str, report: dict[str, Any], heard: dict[str, Any])
         "is in float32). The report that the recipe writes defines the scores."
     )
     lines = [*table(headings, cells), "", paragraph(explained), "", "### Word error rate", ""]
-    lines += [*table(*recognition.table(heard)), "", paragraph(recognition.caption(heard)), ""]
+    words = tables.recognition(heard)
+    lines += [words.tables[0].markdown(), "", paragraph(words.caption), ""]
     return card(ACOUSTIC_NAME, statement, report["facts"], lines)
 
 

@@ -233,7 +233,7 @@ def test_benchmark_prints_json_and_writes_files(
 
     only = [systems.GriffinLim(MelSpec.preset("speech-16k"))]
     monkeypatch.setattr(systems, "standard_systems", lambda *_, **__: only)
-    monkeypatch.setattr(benchmark, "QUICK", benchmark.Effort(1, 0.05, 0.05, 0.05))
+    monkeypatch.setattr(benchmark, "QUICK", benchmark.Effort(1, 0.05, 0.05))
     files = (tmp_path / "speed.json", tmp_path / "speed.png")
     result = run("benchmark", "--quick", "--json", "-o", files[0], "--plot", files[1])
     assert result.exit_code == 0, result.stderr

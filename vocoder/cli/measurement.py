@@ -34,6 +34,7 @@ def benchmark(
     if load > 0.5:
         warn(f"Other programs use {load:.1f} processors, which will distort the figures.")
     from vocoder.evaluation import benchmark as speed
+    from vocoder.evaluation import plots, tables
     from vocoder.evaluation.results import save_result
     from vocoder.evaluation.systems import standard_systems
 
@@ -49,8 +50,8 @@ def benchmark(
     if output is not None:
         save_result(result, output)
     if plot is not None:
-        speed.plot(result, plot)
-    print_result(result, json_output, speed.render_table)
+        plots.benchmark(result, plot)
+    print_result(result, json_output, lambda r: tables.benchmark(r).render())
 
 
 def evaluate(
@@ -85,7 +86,7 @@ def evaluate(
     name = checkpoint or "default"
     if against == name:
         raise ValueError(f"{name} cannot be compared with itself: give --against another model")
-    from vocoder.evaluation import copy_synthesis
+    from vocoder.evaluation import copy_synthesis, plots, tables
     from vocoder.evaluation.results import save_result
 
     models = {name: vocoder.load(checkpoint)}
@@ -109,10 +110,10 @@ def evaluate(
     if output is not None:
         save_result(result, output)
     if table is not None:
-        copy_synthesis.markdown(result, table)
+        tables.copy_synthesis(result).write(table)
     if plot is not None:
-        copy_synthesis.plot(result, plot)
-    print_result(result, json_output, copy_synthesis.render)
+        plots.copy_synthesis(result, plot)
+    print_result(result, json_output, lambda r: tables.copy_synthesis(r).render())
 
 
 def evaluate_speech(
@@ -137,7 +138,7 @@ def evaluate_speech(
 ) -> None:
     """Word error rate of text to speech, and of recordings of the same sentences."""
     refuse_overwriting(force, output, table)
-    from vocoder.evaluation import recognition
+    from vocoder.evaluation import recognition, tables
     from vocoder.evaluation.results import save_result
 
     with progress_bar("evaluate") as progress:
@@ -155,5 +156,5 @@ def evaluate_speech(
     if output is not None:
         save_result(result, output)
     if table is not None:
-        recognition.markdown(result, table)
-    print_result(result, json_output, recognition.render)
+        tables.recognition(result).write(table)
+    print_result(result, json_output, lambda r: tables.recognition(r).render())

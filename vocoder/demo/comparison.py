@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vocoder.audio import MelSpec
-from vocoder.evaluation.copy_synthesis import griffin_lim
+from vocoder.evaluation.griffin_lim import griffin_lim
 from vocoder.models import Vocoder
 
 from . import pictures

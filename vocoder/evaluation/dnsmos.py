@@ -1,4 +1,4 @@
-"""DNSMOS: what listeners would say of speech, predicted by a network that hears no reference."""
+"""DNSMOS: opinions of listeners, predicted by a network without a reference."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _RATE = 16000  # Hz, what the networks were trained at
 def dnsmos(audio: Tensor | NDArray[Any], sample_rate: int) -> float:
     """DNSMOS P.835, overall quality: predicted opinion of listeners, 1 to 5, higher is better.
 
-    The mean over windows of 9 s, every 1 s; shorter audio is repeated until it fills one. Audio is
-    resampled to 16 kHz: what lies above 8 kHz is not heard. Made to judge noise suppressors, it
-    hears noise and distortion, and not whether the words and the speaker are those of a recording.
-    By the package speechmos, which brings Microsoft's networks. Paper: Reddy, Gopal and Cutler,
-    2022, "DNSMOS P.835".
+    The mean over windows of 9 s, every 1 s; shorter audio is repeated to fill one. Audio is
+    resampled to 16 kHz: what lies above 8 kHz does not count. Designed for noise suppressors, it
+    judges noise and distortion, not whether the words and the speaker are right. By the package
+    speechmos, which brings Microsoft's networks. Paper: Reddy, Gopal and Cutler, 2022,
+    "DNSMOS P.835".
 
     Args:
         audio: (samples,), floating point in [-1, 1].
@@ -42,5 +42,5 @@ def dnsmos(audio: Tensor | NDArray[Any], sample_rate: int) -> float:
         samples = soxr.resample(samples, sample_rate, _RATE, quality="HQ")
     if len(samples) == 0:
         raise MetricError("there are no samples for DNSMOS to judge")
-    # Resampling overshoots a little, and the package refuses what is beyond 1.
+    # Resampling overshoots a little, and the package refuses values beyond 1.
     return float(package.run(np.clip(samples, -1, 1), _RATE)["ovrl_mos"])

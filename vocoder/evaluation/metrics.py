@@ -1,10 +1,10 @@
-"""Measures of how close made audio is to a recording: plain functions of two signals.
+"""Measures of how close synthesised audio is to a recording: plain functions of two signals.
 
 Every function takes (reference, degraded, sample_rate): two mono signals of the same length, torch
-tensors or numpy arrays (samples,), floating point in [-1, 1], that belong together sample by
-sample, as copy synthesis and its recording do (nothing is shifted or warped to fit); and their
-sample rate in Hz. It returns a float. `METRICS` lists them with unit and direction, `measure`
-takes them all. No models and no files here.
+tensors or numpy arrays (samples,), floating point in [-1, 1], aligned sample by sample as copy
+synthesis and its recording are (nothing is shifted or warped to fit); and their sample rate in Hz.
+It returns a float. `METRICS` lists them with unit and direction, `measure` takes several at once.
+No models and no files here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .extras import MissingExtraError, require
 Signal = Tensor | NDArray[Any]
 Floats = NDArray[np.float32]
 
-# What is below is compared at one rate, so that figures do not depend on that of the audio.
+# Most measures compare at one rate, so that figures do not depend on the rate of the audio.
 _WIDE_BAND = 16000
 
 _CEPSTRUM_SPEC = MelSpec(
@@ -47,13 +47,13 @@ _PITCH_RANGE = (60.0, 600.0)  # Hz
 _PITCH_WINDOW = 1024  # samples at 16 kHz: nearly four periods of the lowest pitch
 _PITCH_HOP = 160
 
-# PESQ's C source keeps 50 utterances in fixed arrays and writes beyond them. It takes 0.2 s of
-# speech and 0.2 s of pause to begin the next one, so 15 s hold fewer.
+# PESQ's C source keeps 50 utterances in fixed arrays and writes beyond them. An utterance takes at
+# least 0.2 s of speech and 0.2 s of pause, so 15 s hold fewer.
 _PESQ_SECONDS = 15
 
 
 class MetricError(ValueError):
-    """A measure has no value for this pair of signals; the message says why."""
+    """A measure has no value for these signals; the message says why."""
 
 
 def log_mel_distance(
@@ -63,8 +63,8 @@ def log_mel_distance(
 
     .. math:: d = \frac{1}{K F} \sum_{m, k} |M[m, k] - \hat M[m, k]|
 
-    over all K bands m and F frames k, silent ones too. A mel in base 10 is counted in nats all the
-    same. 0.1 nats are 0.87 dB where `MelSpec.power` is 1.
+    over all K bands m and F frames k, silent ones too; in nats also for a mel in base 10. 0.1 nats
+    are 0.87 dB if `MelSpec.power` is 1.
 
     Args:
         mel_spec: the mel M, or the name of its preset. Audio of another rate is resampled to it.
@@ -76,8 +76,7 @@ def log_mel_distance(
     pair = _pair(reference, degraded, sample_rate, spec.sample_rate)
     log_mel = LogMel(spec)
     first, second = (log_mel(torch.from_numpy(audio)) for audio in pair)
-    nats = 1.0 if spec.log_base == "e" else math.log(10)
-    return nats * float((first - second).abs().mean())
+    return float(spec.distance(first, second))
 
 
 def mel_cepstral_distortion(reference: Signal, degraded: Signal, sample_rate: int) -> float:
@@ -138,10 +137,9 @@ def pesq(reference: Signal, degraded: Signal, sample_rate: int) -> float:
     """PESQ, wide band: predicted opinion of listeners, 1.02 to 4.64 (identical), higher is better.
 
     ITU-T P.862.2 (mean opinion score, listening quality objective) at 16 kHz, to which the audio is
-    resampled: what lies above 8 kHz is not heard. By the package pesq. The level of the pair is
-    evened out. The standard is meant for sentences: audio of more than 15 s is cut into equal
-    pieces, and the result is the mean of those that hold speech. Paper: Rix, Beerends, Hollier and
-    Hekstra, 2001.
+    resampled: what lies above 8 kHz does not count. By the package pesq. Levels are equalised. The
+    standard is meant for sentences: audio of more than 15 s is cut into equal pieces, and the
+    result is the mean over those with speech. Paper: Rix, Beerends, Hollier and Hekstra, 2001.
 
     Raises:
         MetricError: lengths that differ, NaN, less than 0.25 s, or no speech in the reference or
@@ -208,10 +206,10 @@ def periodicity_error(reference: Signal, degraded: Signal, sample_rate: int) -> 
 
     .. math:: \Bigl(\frac{1}{F} \sum_k (\hat r_k - r_k)^2\Bigr)^{1/2}
 
-    with :math:`r_k`, from 0 to 1, the probability of frame k to be voiced by probabilistic YIN (the
+    with :math:`r_k`, from 0 to 1, the probability that frame k is voiced by probabilistic YIN (the
     share of its thresholds at which the frame has a period), over all F frames, 10 ms apart. A
     buzz in unvoiced sounds and noise in voiced ones both count, also where the decision of
-    `voicing_f1` stays the same. Figures compare with those of the same pitch tracker only: the
+    `voicing_f1` stays the same. Compare only with figures of the same pitch tracker: the
     literature has CREPE's. Papers: Mauch and Dixon, 2014; Morrison et al., 2022, "Chunked
     autoregressive GAN for conditional waveform synthesis".
 
@@ -231,7 +229,7 @@ class Metric:
     unit: str
     better: Literal["higher", "lower"]
     function: Callable[[Signal, Signal, int], float] | None
-    """None for the log-mel distance, which wants a MelSpec as well."""
+    """None for the log-mel distance, which needs a MelSpec as well."""
 
 
 METRICS: dict[str, Metric] = {
@@ -256,7 +254,7 @@ def installed_metrics() -> list[str]:
 
 
 def missing_metrics() -> dict[str, str]:
-    """The names in `METRICS` whose packages are not installed: name -> what would install it."""
+    """The names in `METRICS` whose packages are not installed: name -> how to install it."""
     missing = {}
     for name, package in (("stoi", "pystoi"), ("pesq", "pesq")):
         try:
@@ -280,12 +278,12 @@ def measure(
         names: keys of `METRICS`; None for all of them.
 
     Returns:
-        The values in the order of ``names``; None for one that this pair has no value of (no
-        voiced frame, silence).
+        The values in the order of ``names``; None for one without a value for this pair
+        (no voiced frame, silence).
 
     Raises:
         MetricError: the pair itself is wrong: lengths that differ, no samples, NaN.
-        MissingExtraError: a measure wants a package that is not installed.
+        MissingExtraError: a measure needs a package that is not installed.
         ValueError: an unknown name.
     """
     wanted = list(METRICS if names is None else names)
@@ -308,7 +306,7 @@ def measure(
 
 
 def tone_excess_db(audio: Signal, sample_rate: int, spacing: float) -> float:
-    r"""How far tones at the multiples of a frequency stand out, in dB; about 0 where none do.
+    r"""How far tones at the multiples of a frequency stand out, in dB; about 0 if none do.
 
     .. math:: \frac{1}{K} \sum_{k=1}^{K} 10 \log_{10}
         \frac{P(k f)}{\operatorname{median}_{\delta} P(k f + \delta)}, \qquad
@@ -316,8 +314,8 @@ def tone_excess_db(audio: Signal, sample_rate: int, spacing: float) -> float:
 
     P is the mean power spectrum of the audio (Hann windows of 16 / f, half overlapped), and all
     multiples below half the sample rate count. A vocoder that works in frames can leave tones at
-    multiples of their rate: f is then sample rate / hop. A voice that keeps to one pitch has tones
-    of its own: compare with what the recording gives.
+    multiples of their rate: f is then sample rate / hop. A voice with a steady pitch has such
+    tones, too: compare with the recording.
 
     Args:
         audio: (samples,), at least 16 / f seconds; more is steadier.

@@ -1,8 +1,7 @@
 """Word error rate: whether an offline recogniser understands what a model says.
 
-`recognise` and `word_error_rate` are the measure; `evaluate_speech` says the held-out sentences of
-a corpus and compares with the recordings of the same sentences; `table`, `caption`, `render` and
-`markdown` show its result.
+`recognise` and `word_error_rate` are the measure. `evaluate_speech` applies them to the held-out
+sentences of a corpus, synthesised and recorded; `.tables` shows its result.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,23 +20,19 @@ import soxr  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vocoder.atomic import write_atomic
-from vocoder.audio import read_audio
+from vocoder.audio import read_audio, to_pcm16
 from vocoder.corpus import CorpusError, Utterance, held_out, read_corpus
 from vocoder.text.frontend import TextError, normalise, phonemes
 from vocoder.text.speech import ACOUSTIC_TEMPERATURE, sentences, speak
 
-from .copy_synthesis import EvaluationError
+from .estimates import CONFIDENCE, estimate_rate
 from .extras import require
+from .recordings import EvaluationError
 from .results import Progress, Result, machine_facts
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from vocoder.models import Vocoder
     from vocoder.text.acoustic import AcousticModel
-
-CONFIDENCE = 0.95
 
 RECORDING = "recording"
 """Name of the row of the recordings themselves."""
@@ -50,17 +46,15 @@ SAY = "text to speech"
 # The recogniser's own front end.
 _RATE = 16000
 
-# What did best on recordings (docs/text.md). The default language weight, 6.5, trusts the language
-# model more than fits text of other kinds; cepstral means over the whole of an utterance ("batch")
-# make what is heard independent of what was heard before.
+# These did best on recordings (docs/text.md). The default language weight, 6.5, trusts the language
+# model too much for other kinds of text; cepstral means over a whole utterance ("batch") make the
+# result independent of what was recognised before.
 _SETTINGS: dict[str, Any] = {"lw": 5.0, "cmn": "batch"}
-
-_RESAMPLES = 9999
 
 
 @dataclass(frozen=True)
 class Errors:
-    """What separates a hypothesis from its reference, in whole words."""
+    """Differences between a hypothesis and its reference, in whole words."""
 
     substitutions: int
     deletions: int
@@ -74,10 +68,10 @@ class Errors:
 
 
 def spoken_words(text: str) -> list[str]:
-    """The words of a text as they are spoken, in lower case: what error rates are counted over.
+    """The words of a text as they are spoken, in lower case: what error rates count.
 
-    Numbers and abbreviations are written out (`vocoder.text.frontend.normalise`), words with a
-    hyphen are two, punctuation is dropped, apostrophes within words are kept.
+    Numbers and abbreviations are written out (`vocoder.text.frontend.normalise`), hyphens separate
+    words, punctuation is dropped, apostrophes within words are kept.
     """
     spoken = normalise(text).lower().replace("’", "'") if text.strip() else ""
     spoken = re.sub(r"[^\w\s']|_", " ", spoken.replace(".", ""))
@@ -105,7 +99,7 @@ def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> flo
 
     .. math:: \mathrm{WER} = \frac{\sum_i S_i + D_i + I_i}{\sum_i N_i}
 
-    with the words substituted, deleted and inserted in text i, and its N words.
+    with S words substituted, D deleted and I inserted of the N words of text i.
 
     Raises:
         ValueError: not as many hypotheses as references, none at all, or a reference without words.
@@ -113,19 +107,19 @@ def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> flo
     """
     if not references or len(references) != len(hypotheses):
         raise ValueError(
-            f"{len(references)} references and {len(hypotheses)} hypotheses: as many of both are "
-            "needed, at least one"
+            f"{len(references)} references and {len(hypotheses)} hypotheses: one hypothesis for "
+            "each reference is needed, and at least one"
         )
     errors = [word_errors(r, h) for r, h in zip(references, hypotheses, strict=True)]
     return sum(error.total for error in errors) / sum(error.words for error in errors)
 
 
 def recognise(audio: Tensor | NDArray[Any], sample_rate: int) -> str:
-    """What PocketSphinx hears in English speech: words in lower case, without punctuation.
+    """English speech to text by PocketSphinx: words in lower case, without punctuation.
 
-    With the acoustic model, dictionary and trigram language model that come in its package. It is
-    a recogniser of the 2000s, and far from faultless on recordings too: compare its error rates
-    with those of recordings of the same words. The same audio always gives the same words.
+    It uses the acoustic model, dictionary and trigram language model of its package. It is a
+    recogniser of the 2000s that makes many errors on recordings too: compare its error rates with
+    those of recordings of the same words. The same audio always gives the same words.
 
     Args:
         audio: (samples,), floating point in [-1, 1]; of one sentence or so.
@@ -142,13 +136,12 @@ def recognise(audio: Tensor | NDArray[Any], sample_rate: int) -> str:
         raise ValueError("speech to recognise is audio (samples,), without NaN or infinity")
     if sample_rate != _RATE:
         samples = soxr.resample(samples, sample_rate, _RATE, quality="HQ")
-    pcm = np.clip(np.rint(samples * np.float32(32768)), -32768, 32767).astype(np.int16)
     decoder = _decoder()
     decoder.start_utt()
-    decoder.process_raw(pcm.tobytes(), full_utt=True)
+    decoder.process_raw(to_pcm16(samples).tobytes(), full_utt=True)
     decoder.end_utt()
     hypothesis = decoder.hyp()
-    # read(2) is the second pronunciation of read.
+    # "read(2)" is the second pronunciation of "read".
     return "" if hypothesis is None else re.sub(r"\(\d+\)", "", hypothesis.hypstr)
 
 
@@ -169,7 +162,7 @@ def unseen_sentences(
     Args:
         directory: a corpus in LJSpeech's layout.
         limit: how many at most.
-        prefix: only utterances whose id begins so: one voice of a corpus of several.
+        prefix: only utterances whose id begins with it, such as one voice of several.
 
     Raises:
         EvaluationError: no such corpus, or no such utterance in it.
@@ -191,7 +184,7 @@ def unseen_sentences(
     if not found:
         voice = f" with an id that begins with {prefix!r}" if prefix else ""
         raise EvaluationError(
-            f"{directory} holds no English utterance{voice} that is kept from training"
+            f"{directory} holds no English utterance{voice} that is held out from training"
         )
     return found
 
@@ -210,18 +203,14 @@ def evaluate_speech(
 ) -> Result:
     r"""Word error rates of text to speech, of the recordings, and of their copy synthesis.
 
-    The same sentences, recogniser and settings for all three rows. Intervals are percentile
-    bootstrap intervals over sentences,
-
-    .. math:: \mathrm{WER}^* = \sum_i E_{i^*} \Big/ \sum_i N_{i^*}
-
-    with sentences i* drawn with replacement, E errors and N words; in differences both rows are
-    drawn together.
+    The same sentences, recogniser and settings for all three rows. Intervals are those of
+    `estimate_rate`; in differences the sentences of both rows are drawn together.
 
     Args:
         acoustic, vocoder: of the same `MelSpec`.
         directory, limit, prefix: see `unseen_sentences`.
-        temperature, acoustic_temperature, seed: see `vocoder.text.speech.speak`.
+        temperature: of the vocoder; None for the default of its family.
+        acoustic_temperature, seed: see `vocoder.text.speech.speak`; None for the default.
         progress: called with (steps done, steps in all, what is next).
 
     Returns:
@@ -231,10 +220,10 @@ def evaluate_speech(
         - rows: name -> word_error_rate (mean, lower, upper, n sentences), substitutions,
           deletions, insertions, words;
         - differences: name of a row -> the same interval of its difference to the recordings;
-        - sentences: id, text, and for each row what was heard and the errors.
+        - sentences: id, text, and for each row the recognised words and the errors.
 
     Raises:
-        EvaluationError: nothing to say in that directory.
+        EvaluationError: nothing to evaluate in that directory.
         ValueError: an argument is out of range.
         MissingExtraError: pocketsphinx or jiwer is not installed.
     """
@@ -248,11 +237,11 @@ def evaluate_speech(
     require("jiwer", "the word error rate", "metrics")
     utterances = unseen_sentences(directory, limit, prefix)
 
-    def copied(utterance: Utterance) -> tuple[Tensor | NDArray[Any], int]:
+    def copy_synthesis(utterance: Utterance) -> tuple[Tensor | NDArray[Any], int]:
         audio, rate = read_audio(utterance.path, vocoder.sample_rate)
         return vocoder.synthesize(vocoder.mel(audio), temperature, seed)[: len(audio)], rate
 
-    def said(utterance: Utterance) -> tuple[Tensor | NDArray[Any], int]:
+    def text_to_speech(utterance: Utterance) -> tuple[Tensor | NDArray[Any], int]:
         pieces = speak(
             sentences(utterance.normalised),
             acoustic,
@@ -265,18 +254,18 @@ def evaluate_speech(
 
     systems: dict[str, Callable[[Utterance], tuple[Tensor | NDArray[Any], int]]] = {
         RECORDING: lambda utterance: read_audio(utterance.path),
-        COPY_SYNTHESIS: copied,
-        SAY: said,
+        COPY_SYNTHESIS: copy_synthesis,
+        SAY: text_to_speech,
     }
     total = len(utterances) * len(systems)
     heard: list[dict[str, Any]] = []
     errors: dict[str, list[Errors]] = {name: [] for name in systems}
     for index, utterance in enumerate(utterances):
         line: dict[str, Any] = {"id": utterance.id, "text": utterance.normalised}
-        for turn, (name, make) in enumerate(systems.items()):
+        for turn, (name, synthesize) in enumerate(systems.items()):
             if progress is not None:
                 progress(index * len(systems) + turn, total, f"{utterance.id}: {name}")
-            hypothesis = recognise(*make(utterance))
+            hypothesis = recognise(*synthesize(utterance))
             errors[name].append(word_errors(utterance.normalised, hypothesis))
             line[name] = {"heard": hypothesis, "errors": errors[name][-1].total}
         line["words"] = errors[RECORDING][-1].words
@@ -297,7 +286,7 @@ def evaluate_speech(
         },
         "rows": {name: _row(found) for name, found in errors.items()},
         "differences": {
-            name: _estimate(
+            name: estimate_rate(
                 [a.total - b.total for a, b in zip(found, errors[RECORDING], strict=True)],
                 [a.words for a in found],
             )
@@ -309,8 +298,6 @@ def evaluate_speech(
 
 
 def _recogniser() -> dict[str, Any]:
-    from importlib import metadata
-
     return {
         "name": "PocketSphinx",
         "version": metadata.version("pocketsphinx"),
@@ -321,139 +308,9 @@ def _recogniser() -> dict[str, Any]:
 
 def _row(errors: Sequence[Errors]) -> dict[str, Any]:
     return {
-        "word_error_rate": _estimate([e.total for e in errors], [e.words for e in errors]),
+        "word_error_rate": estimate_rate([e.total for e in errors], [e.words for e in errors]),
         "substitutions": sum(e.substitutions for e in errors),
         "deletions": sum(e.deletions for e in errors),
         "insertions": sum(e.insertions for e in errors),
         "words": sum(e.words for e in errors),
     }
-
-
-def _estimate(errors: Sequence[int], words: Sequence[int]) -> dict[str, Any]:
-    """Errors over words, with its bootstrap interval; no bounds for a single sentence."""
-    from scipy import stats  # takes long to import
-
-    rate = sum(errors) / sum(words)
-    if len(errors) < 2:
-        return {"mean": rate, "lower": None, "upper": None, "n": len(errors)}
-    interval = stats.bootstrap(
-        (np.array(errors), np.array(words)),
-        lambda e, w, axis: e.sum(axis=axis) / w.sum(axis=axis),
-        paired=True,
-        vectorized=True,
-        confidence_level=CONFIDENCE,
-        n_resamples=_RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return {
-        "mean": rate,
-        "lower": float(interval.low),
-        "upper": float(interval.high),
-        "n": len(errors),
-    }
-
-
-# -- showing a result --------------------------------------------------------------------------
-
-
-def table(result: Result) -> tuple[list[str], list[list[str]]]:
-    """Headings and lines of cells: a line for each row, in percent."""
-    headings = [
-        "",
-        "word error rate, %",
-        "less the recording's",
-        "substituted",
-        "left out",
-        "added",
-    ]
-    lines = []
-    for name, row in result["rows"].items():
-        difference = result["differences"].get(name)
-        lines.append(
-            [
-                name,
-                _percent(row["word_error_rate"]),
-                "" if difference is None else _percent(difference, "+"),
-                *(str(row[kind]) for kind in ("substitutions", "deletions", "insertions")),
-            ]
-        )
-    return headings, lines
-
-
-def caption(result: Result) -> str:
-    """What the figures are, and how they were measured."""
-    about = result["about"]
-    recogniser = about["recogniser"]
-    settings = ", ".join(f"{name} {value}" for name, value in recogniser["settings"].items())
-    words = result["rows"][RECORDING]["words"]
-    voice = f", ids {about['prefix']}*" if about["prefix"] else ""
-    return (
-        f"{len(result['sentences'])} sentences ({words} words) of {about['corpus']}{voice} that "
-        f"were kept from training, as {recogniser['name']} {recogniser['version']} "
-        f"({recogniser['model']}, {settings}) hears them; "
-        f"lower is better. Temperature {about['temperature']:g} (vocoder) and "
-        f"{about['acoustic_temperature']:g} (acoustic model), seed {about['seed']}. "
-        f"{100 * about['confidence']:g} % intervals: {about['interval']}. "
-        f"{about['machine']['date']}."
-    )
-
-
-def render(result: Result) -> RenderableType:
-    """The table for the terminal (rich)."""
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    headings, lines = table(result)
-    shown = Table(box=box.SIMPLE_HEAD)
-    for index, heading in enumerate(headings):
-        shown.add_column(
-            heading, justify="right" if index else "left", no_wrap=index == 0, overflow="fold"
-        )
-    for line in lines:
-        shown.add_row(*line)
-    return Group(shown, Text(caption(result)))
-
-
-def markdown(result: Result, path: str | os.PathLike[str]) -> Path:
-    """Write the table and what was heard as Markdown. Returns the path."""
-    headings, lines = table(result)
-    rows = [headings, ["---", *["---:"] * (len(headings) - 1)], *lines]
-    blocks = [
-        "## Word error rate",
-        "\n".join("| " + " | ".join(row) + " |" for row in rows),
-        caption(result),
-        "## What was heard",
-    ]
-    for sentence in result["sentences"]:
-        heard = [
-            f"- {name} ({sentence[name]['errors']} of {sentence['words']}): "
-            f"{sentence[name]['heard'] or '(nothing)'}"
-            for name in result["rows"]
-        ]
-        blocks.append("\n".join([f"{sentence['id']}: {sentence['text']}", "", *heard]))
-    return write_atomic(Path(path), ("\n\n".join(blocks) + "\n").encode())
-
-
-def _percent(estimate: dict[str, Any], sign: str = "") -> str:
-    mean = f"{100 * estimate['mean']:{sign}.1f}"
-    if estimate["lower"] is None:
-        return mean
-    return f"{mean} ({100 * estimate['lower']:{sign}.1f} to {100 * estimate['upper']:{sign}.1f})"
-
-
-__all__ = [
-    "Errors",
-    "caption",
-    "evaluate_speech",
-    "markdown",
-    "recognise",
-    "render",
-    "spoken_words",
-    "table",
-    "unseen_sentences",
-    "word_error_rate",
-    "word_errors",
-]

@@ -24,7 +24,7 @@ Progress = Callable[[int, int, str], None]
 
 
 def timed(run: Callable[[], object], device: torch.device) -> float:
-    """Seconds that a call takes, to the end of the work that it queued on a GPU."""
+    """Seconds that a call takes, the work it queued on a GPU included."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()
@@ -35,10 +35,10 @@ def timed(run: Callable[[], object], device: torch.device) -> float:
 
 
 def device_named(name: str) -> torch.device:
-    """The device of the names "auto" (CUDA where there is one), "cpu" and "cuda".
+    """The device named "auto" (CUDA if there is one), "cpu" or "cuda".
 
     Raises:
-        ValueError: another name, or CUDA is asked for and not there.
+        ValueError: another name, or there is no CUDA device.
     """
     if name not in ("auto", "cpu", "cuda"):
         raise ValueError(f"there is no device {name!r} to measure on: choose auto, cpu or cuda")
@@ -51,7 +51,7 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
     """What a figure was measured on, as JSON values."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "gpu": gpu,
         "system": f"{platform.system()} {platform.machine()}",
@@ -62,7 +62,8 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor's name as its maker gives it, or its architecture if that is unknown."""
     try:
         info = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -80,6 +81,6 @@ def _version() -> str | None:
 
 def save_result(result: Result, path: str | os.PathLike[str]) -> Path:
     """Write a result as JSON. Returns the path."""
-    # A file name that is not UTF-8 has surrogates in it, which become JSON's own escapes.
+    # File names that are not UTF-8 contain surrogates, which become JSON escapes.
     text = json.dumps(result, indent=1, ensure_ascii=False)
     return write_atomic(Path(path), (text + "\n").encode(errors="backslashreplace"))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from vocoder.audio import write_audio
-from vocoder.evaluation.copy_synthesis import griffin_lim
+from vocoder.evaluation.griffin_lim import griffin_lim
 from vocoder.text.acoustic import AcousticModel, Batch
 from vocoder.text.alignment import alignment_posterior
 from vocoder.training.acoustic.data import collate
