@@ -98,6 +98,7 @@ def synthesize(
     temperature: float | None = None,
     seed: int | None = 0,
     lengths: Sequence[int] | None = None,
+    refine: int | None = None,
 ) -> Array:
     """Audio from a log-mel spectrogram by the bundled default; see `Vocoder.synthesize`.
 
@@ -106,7 +107,7 @@ def synthesize(
     Raises:
         CheckpointError: no default model is bundled; the message says how to train one.
     """
-    return _default().synthesize(mel, temperature, seed, lengths)
+    return _default().synthesize(mel, temperature, seed, lengths, refine)
 
 
 def say(
@@ -118,6 +119,7 @@ def say(
     seed: int = 0,
     acoustic: AcousticModel | None = None,
     vocoder: Vocoder | None = None,
+    refine: int | None = None,
 ) -> npt.NDArray[np.float32]:
     """English text read aloud, sentence by sentence, with pauses between.
 
@@ -131,6 +133,7 @@ def say(
         speaking_rate: 2 is twice as fast, 0.5 half as fast; 0.25 to 4.
         seed: of both models' noise.
         acoustic, vocoder: models with the same `MelSpec`; None for the bundled defaults.
+        refine: sweeps of mel consistency, as in `Vocoder.synthesize`.
 
     Returns:
         (samples,), float32, in [-1, 1], at ``vocoder.sample_rate`` (22,050 Hz for the default).
@@ -152,6 +155,7 @@ def say(
         acoustic_temperature=acoustic_temperature,
         speaking_rate=speaking_rate,
         seed=seed,
+        refine=refine,
     )
     return np.concatenate(list(pieces))
 

@@ -17,7 +17,7 @@ import vocoder
 from vocoder.cli.measurement import benchmark, evaluate, evaluate_speech
 from vocoder.cli.models import demo, export, info
 from vocoder.cli.speech import say
-from vocoder.cli.synthesis import denoise, resynthesize, synthesize
+from vocoder.cli.synthesis import denoise, refine, resynthesize, synthesize
 
 
 class _Commands(TyperGroup):
@@ -59,6 +59,7 @@ for _command in (
     synthesize,
     resynthesize,
     say,
+    refine,
     denoise,
     export,
     benchmark,

@@ -68,12 +68,14 @@ def _facts(model: Vocoder | AcousticModel) -> dict[str, Any]:
         "sample_rate": model.sample_rate,
     }
     if isinstance(model, Vocoder):
-        past, ahead = model.context_frames
+        past, _ = model.context_frames
+        ahead = model.look_ahead()
         frame_ms = 1000 * model.mel_spec.hop_length / model.sample_rate
         facts |= {
             "context_frames": past,
             "look_ahead_frames": ahead,
             "look_ahead_ms": round(ahead * frame_ms, 1),
+            "refine": model.default_refine,
         }
     return facts | {
         "mel_spec": model.mel_spec.to_dict(),
@@ -84,6 +86,7 @@ def _facts(model: Vocoder | AcousticModel) -> dict[str, Any]:
 def export(
     onnx: Annotated[Path, typer.Option("--onnx", help="ONNX graph to write.")],
     checkpoint: options.Checkpoint = None,
+    refine: options.Refine = None,
     force: options.Force = False,
 ) -> None:
     """Write a flow as an ONNX graph (mel, noise) -> audio, of any batch and length."""
@@ -91,7 +94,7 @@ def export(
     model = vocoder.load(checkpoint)
     from vocoder.engines.onnx import export_onnx
 
-    export_onnx(model, onnx)  # type: ignore[arg-type]  # it refuses models that are not flows
+    export_onnx(model, onnx, refine)  # type: ignore[arg-type]  # it refuses models that are not flows
     typer.echo(f"{onnx}: {onnx.stat().st_size / 1e6:.1f} MB, mel and noise in, audio out")
 
 

@@ -37,6 +37,13 @@ AcousticTemperature = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the latent noise.")]
+Refine = Annotated[
+    int | None,
+    typer.Option(
+        "--refine",
+        help="Sweeps that push the audio onto its mel; 0 for none. \\[default: the model's own]",
+    ),
+]
 Denoise = Annotated[
     float,
     typer.Option(

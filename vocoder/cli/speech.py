@@ -31,6 +31,7 @@ def say(
     temperature: options.Temperature = None,
     acoustic_temperature: options.AcousticTemperature = None,
     seed: options.Seed = 0,
+    refine: options.Refine = None,
     force: options.Force = False,
 ) -> None:
     """Read English text aloud into a file, sentence by sentence."""
@@ -50,6 +51,7 @@ def say(
         acoustic_temperature=acoustic_temperature,
         speaking_rate=speaking_rate,
         seed=seed,
+        refine=refine,
     )
     with (
         exit_on_termination(),

@@ -1,4 +1,4 @@
-"""Mels and recordings to audio: synthesize, resynthesize, denoise."""
+"""Mels and recordings to audio: synthesize, resynthesize, refine, denoise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 import vocoder
 from vocoder.cli import options
-from vocoder.cli.output import refuse_audio_output, write_audio
+from vocoder.cli.output import print_audio_summary, refuse_audio_output, write_audio
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +32,7 @@ def synthesize(
     checkpoint: options.Checkpoint = None,
     temperature: options.Temperature = None,
     seed: options.Seed = 0,
+    refine: options.Refine = None,
     denoise: options.Denoise = 0.0,
     force: options.Force = False,
 ) -> None:
@@ -40,7 +41,7 @@ def synthesize(
     spectrogram = _read_mel(mel)
     model = vocoder.load(checkpoint)
     started = time.perf_counter()
-    audio = model.synthesize(spectrogram, temperature, seed)
+    audio = model.synthesize(spectrogram, temperature, seed, refine=refine)
     audio = _denoised(audio, model, denoise)
     write_audio(output, audio, model, time.perf_counter() - started)
 
@@ -51,6 +52,7 @@ def resynthesize(
     checkpoint: options.Checkpoint = None,
     temperature: options.Temperature = None,
     seed: options.Seed = 0,
+    refine: options.Refine = None,
     denoise: options.Denoise = 0.0,
     force: options.Force = False,
 ) -> None:
@@ -59,10 +61,37 @@ def resynthesize(
     model = vocoder.load(checkpoint)
     samples, _ = vocoder.read_audio(audio, model.sample_rate)
     started = time.perf_counter()
-    result = model.synthesize(model.mel(samples), temperature, seed)
+    result = model.synthesize(model.mel(samples), temperature, seed, refine=refine)
     result = _denoised(result, model, denoise)
     # The mel covers whole hops; the user expects the length of the recording.
     write_audio(output, result[: len(samples)], model, time.perf_counter() - started)
+
+
+def refine(
+    audio: Annotated[Path, typer.Argument(help="Audio file of any format and sample rate.")],
+    mel: Annotated[Path, typer.Argument(help="The log-mel spectrogram that it should have, .npy.")],
+    output: options.AudioOutput,
+    sweeps: Annotated[int, typer.Option("--sweeps", "-n", help="Number of sweeps.")] = 8,
+    preset: Annotated[
+        str, typer.Option("--mel-spec", help="Preset that the mel follows.")
+    ] = "ljspeech",
+    force: options.Force = False,
+) -> None:
+    """Push audio onto a mel, whatever made it: mel consistency, without a model."""
+    refuse_audio_output(force, output)
+    from vocoder.audio import MelSpec, mel_distance
+
+    spec = MelSpec.preset(preset)
+    target = _read_mel(mel)
+    samples, _ = vocoder.read_audio(audio, spec.sample_rate)
+    before = mel_distance(samples.numpy(), target, spec)
+    started = time.perf_counter()
+    refined = vocoder.refine_mel(samples.numpy(), target, spec, sweeps)
+    seconds = time.perf_counter() - started
+    vocoder.write_audio(output, refined, spec.sample_rate)
+    print_audio_summary(output, len(refined), spec.sample_rate, seconds)
+    after = mel_distance(refined, target, spec)
+    typer.echo(f"log-mel distance {before:.3f} nats before, {after:.3f} after {sweeps} sweeps")
 
 
 def denoise(

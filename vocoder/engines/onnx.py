@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vocoder.atomic import write_atomic
-from vocoder.audio import MelSpec, Noise, check_mel, check_temperature
+from vocoder.audio import MelSpec, Noise, check_mel, check_sweeps, check_temperature
 from vocoder.flows import Bijection
 
 if TYPE_CHECKING:
@@ -28,22 +28,31 @@ OPSET = 18
 class InferenceGraph(nn.Module):
     r"""What is exported: :math:`(m, \epsilon) \mapsto f^{-1}(\epsilon; m)`, clipped to [-1, 1].
 
+    Sweeps of mel consistency, if any, come before the clipping.
+
     Shapes: mel (batch, n_mels, frames), noise (batch, frames, hop), already scaled by the
     temperature; audio (batch, frames * hop).
     """
 
-    def __init__(self, model: FlowVocoder) -> None:
+    def __init__(self, model: FlowVocoder, sweeps: int) -> None:
         super().__init__()
         self.model = model.fused()
+        self.sweeps = sweeps
 
     def forward(self, mel: Tensor, noise: Tensor) -> Tensor:
         batch, frames, hop = noise.shape
         z = self.model.latents(noise, 1.0)
         audio = self.model.flow.inverse(z, self.model.condition(mel))
-        return audio.reshape(batch, frames * hop).clamp(-1, 1)
+        audio = audio.reshape(batch, frames * hop)
+        if self.sweeps:
+            target = self.model.consistency_target(mel)
+            audio = self.model.mel_consistency(audio, target, self.sweeps)
+        return audio.clamp(-1, 1)
 
 
-def export_onnx(model: FlowVocoder, path: str | os.PathLike[str]) -> Path:
+def export_onnx(
+    model: FlowVocoder, path: str | os.PathLike[str], refine: int | None = None
+) -> Path:
     """Write a flow as an ONNX graph ``(mel, noise) -> audio`` with dynamic batch and length.
 
     The mel convention travels in the graph's metadata. Run it with `OnnxVocoder` or with
@@ -52,10 +61,13 @@ def export_onnx(model: FlowVocoder, path: str | os.PathLike[str]) -> Path:
     Args:
         model: a trained flow.
         path: file to write, ``.onnx``; replaced whole or not at all.
+        refine: sweeps of mel consistency in the graph, as in `Vocoder.synthesize`; None takes the
+            model's ``default_refine``.
 
     Raises:
         ImportError: the extra ``export`` is not installed.
-        ValueError: the model is not a flow, and only flows run in one pass.
+        ValueError: the model is not a flow, and only flows run in one pass; or the number of
+            sweeps is out of range.
     """
     try:
         import onnx
@@ -66,8 +78,10 @@ def export_onnx(model: FlowVocoder, path: str | os.PathLike[str]) -> Path:
         ) from error
     if not isinstance(getattr(model, "flow", None), Bijection):
         raise ValueError(f"{type(model).__name__} is not a flow: only flows export as one graph")
+    sweeps = model.default_refine if refine is None else refine
+    check_sweeps(sweeps)
     path = Path(path)
-    graph = InferenceGraph(model).float().cpu().eval()
+    graph = InferenceGraph(model, sweeps).float().cpu().eval()
     spec = model.mel_spec
     # Any sizes but 0 and 1, which the exporter would take for constants.
     frames = 3
@@ -92,7 +106,11 @@ def export_onnx(model: FlowVocoder, path: str | os.PathLike[str]) -> Path:
     exporter_log.setLevel(level)
     assert program is not None
     proto = program.model_proto
-    facts = {"mel_spec": spec.to_dict(), "default_temperature": model.default_temperature}
+    facts = {
+        "mel_spec": spec.to_dict(),
+        "default_temperature": model.default_temperature,
+        "refine": sweeps,
+    }
     for name, value in facts.items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = name, json.dumps(value)
@@ -129,11 +147,14 @@ class OnnxVocoder:
             raise ValueError(f"{path} carries no mel_spec: export it with vocoder export --onnx")
         self.mel_spec = MelSpec.from_dict(json.loads(metadata["mel_spec"]))
         self.default_temperature: float = json.loads(metadata["default_temperature"])
+        self.refine: int = json.loads(metadata["refine"])
+        """Sweeps of mel consistency in the graph."""
 
     def synthesize(
         self, mel: NDArray[np.float32], temperature: float | None = None, seed: int = 0
     ) -> NDArray[np.float32]:
-        """Audio from a mel, as `Vocoder.synthesize` makes it from the same seed (to 1e-4).
+        """Audio from a mel, as `Vocoder.synthesize` makes it from the same seed and as many
+        sweeps (to 1e-4).
 
         Args:
             mel: (n_mels, frames) or (batch, n_mels, frames), float32.

@@ -209,7 +209,7 @@ class Vocoder(SavedModel, ABC):
             if refiner is not None:
                 audio = refiner.push(audio.cpu(), held[:, done - start : last - start].cpu())
                 if final:
-                    if self.mel_spec.center:  # as in `_refined`
+                    if self.mel_spec.center:  # as in `consistency_target`
                         refiner.push(audio[:0], latest.cpu())
                     rest = refiner.finish()
                     assert isinstance(rest, Tensor)
@@ -250,13 +250,19 @@ class Vocoder(SavedModel, ABC):
         refiner = self._refiner(self._sweeps(refine))
         return self.context_frames[1] + (0 if refiner is None else refiner.look_ahead)
 
+    def consistency_target(self, mel: Tensor) -> Tensor:
+        """The mel (batch, n_mels, frames) that audio of frames * hop samples is refined to.
+
+        With centred frames such audio has one frame more, centred on its end. It is taken to be
+        like the last one.
+        """
+        return torch.cat([mel, mel[..., -1:]], dim=-1) if self.mel_spec.center else mel
+
     def _refined(self, audio: Tensor, mel: Tensor, sweeps: int) -> Tensor:
         """Audio (batch, frames * hop) pushed onto its mel (batch, n_mels, frames)."""
         if not sweeps:
             return audio
-        if self.mel_spec.center:
-            # The audio ends where one more frame would be centred: it is taken to be as the last.
-            mel = torch.cat([mel, mel[..., -1:]], dim=-1)
+        mel = self.consistency_target(mel)
         if audio.device.type != "cpu":
             return self.mel_consistency(audio, mel, sweeps)
         from vocoder.engines.consistency import refine  # numba takes a second to import

@@ -105,6 +105,7 @@ def speak(
     acoustic_temperature: float | None = None,
     speaking_rate: float = 1.0,
     seed: int = 0,
+    refine: int | None = None,
 ) -> Iterator[npt.NDArray[np.float32]]:
     """The audio of each sentence in turn, followed by its pause.
 
@@ -120,6 +121,7 @@ def speak(
             intonation, None takes its default.
         speaking_rate: 2 is twice as fast, 0.5 half as fast, pauses included; 0.25 to 4.
         seed: of both models' noise.
+        refine: sweeps of mel consistency, as in `Vocoder.synthesize`.
 
     Yields:
         (samples,), float32, in [-1, 1], at `vocoder.sample_rate`.
@@ -128,7 +130,10 @@ def speak(
         ValueError: an argument is out of range, or the models have different mel conventions.
             Raised by the call itself, before the first sentence is asked for.
     """
-    from vocoder.audio import check_temperature  # loads PyTorch, which `sentences` does not need
+    from vocoder.audio import (  # loads PyTorch, which `sentences` does not need
+        check_sweeps,
+        check_temperature,
+    )
 
     for name, value in (
         ("temperature", temperature),
@@ -137,6 +142,8 @@ def speak(
         if value is not None:
             check_temperature(value, name)
     check_speaking_rate(speaking_rate)
+    if refine is not None:
+        check_sweeps(refine)
     if seed < 0:
         raise ValueError(f"seed is {seed}: it must be a non-negative integer")
     spec, sample_rate = acoustic.mel_spec, vocoder.sample_rate
@@ -151,7 +158,7 @@ def speak(
             mel = acoustic.synthesize(sentence.phonemes, acoustic_temperature, speaking_rate, seed)
             # At high temperatures the mel leaves the range of recordings, which vocoders refuse.
             mel = mel.clamp(spec.log_floor, spec.log_ceiling)
-            audio = vocoder.synthesize(mel, temperature, seed).cpu().numpy()
+            audio = vocoder.synthesize(mel, temperature, seed, refine=refine).cpu().numpy()
             pause = round(sentence.pause / speaking_rate * sample_rate)
             yield np.pad(_trimmed(audio, sample_rate), (0, pause))
 
