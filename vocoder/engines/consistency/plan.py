@@ -49,7 +49,8 @@ class Plan:
 
     def __init__(self, mel_spec: MelSpec) -> None:
         self.mel_spec = mel_spec
-        self.module = MelConsistency(mel_spec).cpu()
+        with torch.device("cpu"):
+            self.module = MelConsistency(mel_spec)
         self.n_fft, self.hop = mel_spec.n_fft, mel_spec.hop_length
         self.phases = phases_of(mel_spec)
         self.distance = self.phases * self.hop
