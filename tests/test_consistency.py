@@ -249,6 +249,9 @@ def test_kinds_and_dtypes() -> None:
     assert (half.float() - expected).abs().max() < 1e-2
     untouched = refine_mel(start, mel, SPEECH, 0)
     assert torch.equal(untouched, start)
+    assert untouched.data_ptr() != start.data_ptr()
+    mixed = refine_mel(start.numpy(), mel.requires_grad_(), SPEECH, 2)
+    assert np.abs(mixed - expected.numpy()).max() < 1e-6
     assert torch.equal(start, kept)
 
 

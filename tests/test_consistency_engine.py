@@ -144,6 +144,8 @@ def test_refusals() -> None:
         refine(audio * torch.nan, mel, SPEECH, 1)
     with pytest.raises(MelError, match="512 samples have 2 frames"):
         refine(audio, mel[:, :1], SPEECH, 1)
+    with pytest.raises(ValueError, match="runs on the CPU, but the audio is on meta"):
+        ConsistencyStream(SPEECH, 1).push(torch.empty(0, device="meta"), mel[:, :0])
     with pytest.raises(ValueError, match="threads must be"):
         refine(audio, mel, SPEECH, 1, threads=0)
 

@@ -1,9 +1,9 @@
 """Mel consistency: push audio onto the mel that it was made from, in plain PyTorch.
 
-What a vocoder makes does not have exactly the mel it was given. A few sweeps over its short-time
-Fourier transform correct that; they need no training, and help every model. This is the
-mathematics: differentiable, batched, on any device, and exportable to ONNX.
-`vocoder.engines.consistency` does the same faster on a CPU, and in pieces.
+The audio of a vocoder does not have exactly the mel it was given. A few sweeps over its short-time
+Fourier transform correct that, for any model and without training. Here is the mathematics:
+differentiable, batched, on any device, and exportable to ONNX. `vocoder.engines.consistency` does
+the same faster on a CPU, and in pieces.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ LARGEST_STEP = 2.3
 LEAST_COVER = 0.6
 """Corrections are divided by the sum of the squared windows, but never by less than this.
 
-It damps the first and last samples, and those between the windows' centres. The least-squares
-step, without the bound, is a little faster at first and ends further from the mel.
+The bound damps steps at the ends of the audio, where few frames reach, and between the centres of
+alternate frames. With half of it, two sweeps from noise come nearer to the mel, but eight from the
+audio of a vocoder end further from it.
 """
 
 MOST_SWEEPS = 1000
@@ -45,8 +46,8 @@ MOST_SWEEPS = 1000
 def refine_mel(audio: Array, mel: Array, mel_spec: MelSpec, sweeps: int) -> Array:
     """Audio pushed onto a log-mel by sweeps of `MelConsistency`.
 
-    Audio that has the mel stays as it is, and silence stays silent. Sweeps change magnitudes, so
-    they need something to start from: what a vocoder made of the mel, or noise.
+    Audio that has the mel already does not change, and silence stays silent. Sweeps only scale
+    magnitudes, so they need something to start from: the output of a vocoder, or noise.
 
     Args:
         audio: (samples,) or (batch, samples), floating point, at `mel_spec.sample_rate`, best in
@@ -67,21 +68,21 @@ def refine_mel(audio: Array, mel: Array, mel_spec: MelSpec, sweeps: int) -> Arra
     """
     check_sweeps(sweeps)
     samples, target = pair(audio, mel, mel_spec)
-    if samples.ndim == 1:
-        refined = MelConsistency(mel_spec).to(samples.device)(samples[None], target[None], sweeps)
-        refined = refined[0]
+    batch, targets = (samples, target) if samples.ndim == 2 else (samples[None], target[None])
+    if sweeps == 0:
+        refined = samples.clone()
     else:
-        refined = MelConsistency(mel_spec).to(samples.device)(samples, target, sweeps)
-    refined = refined.to(samples.dtype)
-    return refined if isinstance(audio, Tensor) else refined.numpy()
+        refined = MelConsistency(mel_spec).to(samples.device)(batch, targets, sweeps)
+        refined = refined.reshape(samples.shape).to(samples.dtype)
+    return refined if isinstance(audio, Tensor) else refined.detach().numpy()
 
 
 def mel_distance(audio: Array, mel: Array, mel_spec: MelSpec) -> float:
     """How far audio is from a log-mel: the mean absolute difference in nats.
 
-    That is `mel_spec.distance(LogMel(mel_spec)(audio), mel)`. Speech from a vocoder is some 0.2
-    off. Mels that no audio has, such as those of an acoustic model, leave a rest that more sweeps
-    do not remove.
+    That is `mel_spec.distance(LogMel(mel_spec)(audio), mel)`, the mel clamped to the floor. The
+    audio of a vocoder is some 0.2 off. For mels that no audio has, such as those of an acoustic
+    model, part of the distance remains after any number of sweeps.
 
     Args:
         audio, mel, mel_spec: as for `refine_mel`.
@@ -356,7 +357,7 @@ class MelConsistency(nn.Module):
 
 
 def phases_of(mel_spec: MelSpec) -> int:
-    """How many (half) steps make a sweep, each on every so-manieth frame: 1 or 2."""
+    """How many steps make a sweep: 2 on alternate frames, or 1 on all of them."""
     return 2 if mel_spec.win_length >= 4 * mel_spec.hop_length else 1
 
 

@@ -29,7 +29,13 @@ TILE = 32
 
 
 def floats(values: torch.Tensor) -> Floats:
-    """The values of a tensor on the CPU, float32."""
+    """The values of a tensor as a float32 array.
+
+    Raises:
+        ValueError: the tensor is not on the CPU.
+    """
+    if values.device.type != "cpu":
+        raise ValueError(f"This engine runs on the CPU, but the audio is on {values.device}.")
     array: Floats = values.detach().float().numpy()
     return array
 
@@ -43,7 +49,8 @@ class Plan:
 
     def __init__(self, mel_spec: MelSpec) -> None:
         self.mel_spec = mel_spec
-        self.module = MelConsistency(mel_spec).cpu()
+        with torch.device("cpu"):
+            self.module = MelConsistency(mel_spec)
         self.n_fft, self.hop = mel_spec.n_fft, mel_spec.hop_length
         self.phases = phases_of(mel_spec)
         self.distance = self.phases * self.hop
@@ -128,10 +135,12 @@ class Plan:
         hops = self.settled // self.hop
         if ended is None:
             cover = self._cover(3 * hops + phase, 3 * self.settled, phase)
+            begin = first if first < self.settled else self.settled + first % self.distance
+            if begin + last - first <= 2 * self.settled:
+                return cover[begin : begin + last - first]
             index = np.arange(first, last)
-            return cover[
-                np.where(index < self.settled, index, self.settled + index % self.distance)
-            ]
+            settled = self.settled + index % self.distance
+            return cover[np.where(index < self.settled, index, settled)]
         frames, samples = ended
         # What repeats in the middle is left out before, and put back after.
         cut = max(frames - 4 * hops, 0) // self.phases * self.phases

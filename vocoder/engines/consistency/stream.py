@@ -14,6 +14,8 @@ from vocoder.audio.validation import check_mel
 from .loops import finish
 from .plan import Floats, Plan, floats, plan_of
 
+_NOTHING = np.empty(0, np.float32)
+
 
 class _Stage:
     """One (half) step of a stream. Audio comes in as two: the step's input w and z before it."""
@@ -24,7 +26,7 @@ class _Stage:
         self.released = 0
         self.frame = 0  # of this phase, the first that is not done
         self._origin = 0  # position of w[0] and y[0] in the padded audio
-        self._w = self._z = self._y = np.empty(0, np.float32)  # z from `released` on
+        self._w = self._z = self._y = _NOTHING  # z from `released` on
         self._padded = self._folded = False
 
     def ready(self, received: int) -> int:
@@ -83,7 +85,8 @@ class _Stage:
             plan.fold_right(self._y, self._origin, inner, plan.mirrors(inner))
 
         first, last = self.released, inner if ended else self.final(inner, self.frame)
-        last = max(first, last)
+        if last <= first and not ended:
+            return _NOTHING, _NOTHING
         cover = plan.cover(self.phase, first, last, ended and (ended[0], inner))
         norm = plan.norm(cover, ended[1] - first if ended else len(cover))
         following_cover = plan.cover(self.next_phase, first, last, ended and (ended[0], inner))

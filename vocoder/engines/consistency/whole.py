@@ -42,8 +42,6 @@ def refine(
     """
     check_sweeps(sweeps)
     samples, target = pair(audio, mel, mel_spec)
-    if samples.device.type != "cpu":
-        raise ValueError(f"This engine runs on the CPU, but the audio is on {samples.device}.")
     threads = torch.get_num_threads() if threads is None else threads
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}.")
