@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -356,41 +355,3 @@ def test_audio_and_mel_that_do_not_fit_are_refused(
     for function in (lambda *pair: refine_mel(*pair, 1), mel_distance):
         with pytest.raises(error, match=message):
             function(audio, mel, SPEECH)
-
-
-class _Graph(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.consistency = MelConsistency(SMALL)
-
-    def forward(self, audio: Tensor, mel: Tensor) -> Tensor:
-        refined: Tensor = self.consistency(audio, mel, 2)
-        return refined
-
-
-@pytest.mark.filterwarnings("ignore")  # torch's exporter, of itself
-def test_onnx(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    pytest.importorskip("onnxscript", reason="extra export is not installed")
-    runtime = pytest.importorskip("onnxruntime", reason="extra export is not installed")
-    dynamic = torch.export.Dim.DYNAMIC
-    with caplog.at_level(logging.ERROR, "torch"):
-        program = torch.onnx.export(
-            _Graph().eval(),
-            # Enough frames for no phase to have 0 of them or 1, which would become constants.
-            (noise(112, 2), torch.zeros(2, 6, 7)),
-            dynamo=True,
-            opset_version=18,
-            dynamic_shapes=({0: dynamic, 1: dynamic}, {0: dynamic, 2: dynamic}),
-            input_names=["audio", "mel"],
-            verbose=False,
-        )
-    assert program is not None
-    program.save(tmp_path / "consistency.onnx")
-    session = runtime.InferenceSession(
-        tmp_path / "consistency.onnx", providers=["CPUExecutionProvider"]
-    )
-    for batch, samples in ((1, 9), (1, 20), (1, 1000), (3, 333)):
-        start, mel = noise(samples, batch), LogMel(SMALL)(noise(samples, batch, seed=3))
-        (refined,) = session.run(None, {"audio": start.numpy(), "mel": mel.numpy()})
-        expected = MelConsistency(SMALL)(start, mel, 2)
-        assert np.abs(refined - expected.numpy()).max() < 1e-4

@@ -241,7 +241,9 @@ def test_bundling_writes_half_the_weights_and_a_card(
         },
         "rows": {"recording": {"word_error_rate": rate, **counts}},
         "differences": {},
-        "sentences": [{}],
+        "sentences": [
+            {"id": "a", "text": "one two", "words": 2, "recording": {"errors": 1, "heard": "one"}}
+        ],
     }  # fmt: skip
     (tmp_path / "speech.json").write_text(json.dumps(heard))
     (tmp_path / "statement.md").write_text("What it was trained on.")
