@@ -17,7 +17,6 @@ from vocoder.audio import LogMel, MelError, MelSpec, read_audio
 from vocoder.audio.consistency import (
     MelConsistency,
     mel_distance,
-    padding,
     phases_of,
     refine_mel,
     spread,

@@ -46,7 +46,7 @@ def write_checkpoint(
     if directory.is_file() or directory.suffix in _PICKLE_SUFFIXES | {".safetensors"}:
         raise CheckpointError(
             f"a checkpoint is a directory ({WEIGHTS_NAME} and {CONFIG_NAME}), and {directory} "
-            "names a file: give the name of a directory"
+            "names a file: give a directory"
         )
     directory.mkdir(parents=True, exist_ok=True)
     # safetensors refuses tensors that share storage, and views.
@@ -62,7 +62,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
 
     Raises:
         CheckpointError: the path does not exist or is not a checkpoint, a file is pickled or
-            damaged, or the format is of another version.
+            damaged, or the format has another version.
     """
     path = Path(path)
     if not path.exists():

@@ -31,7 +31,7 @@ Latents = Callable[[int, int], Tensor]
 TILE = 1024
 """Rows (frames of all items) computed at once: what fits the caches together with the weights."""
 
-SHORTEST_TILE = 96
+MIN_TILE_FRAMES = 96
 """Frames computed at once even for large batches, since every piece begins with old rows."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .plan import SHORTEST_TILE, TILE, FramePlan, Latents, Layer, Step
+from .plan import MIN_TILE_FRAMES, TILE, FramePlan, Latents, Layer, Step
 
 _MINIMAL_ROWS = 256
 """Rows from which on minimal filtering saves more than its additions cost."""
@@ -15,7 +15,7 @@ def run(plan: FramePlan, mel: Tensor, latents: Latents) -> Tensor:
     """Audio (batch, frames * channels) of a mel (batch, n_mels, frames), in one go."""
     batch, _, frames = mel.shape
     stream = FrameStream(plan, batch, latents)
-    tile = max(TILE // batch, SHORTEST_TILE) * plan.pair
+    tile = max(TILE // batch, MIN_TILE_FRAMES) * plan.pair
     audio = torch.empty(batch, frames, plan.bands, dtype=torch.float32)
     by_time = audio.transpose(0, 1)
     done = 0
