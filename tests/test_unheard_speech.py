@@ -34,11 +34,11 @@ def write(path: Path, seconds: float, sample_rate: int, seed: int, channels: int
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory, build: Any) -> tuple[Path, Path]:
-    """Two folders laid out as the packages, with ten recordings a voice; two of them too short."""
+    """Two folders laid out as the packages, with two recordings too many of each voice, too short."""
     fillets, stamps = tmp_path_factory.mktemp("fillets"), tmp_path_factory.mktemp("stamps")
     for number, voice in enumerate(build.VOICES):
         lines = []
-        for take in range(16):
+        for take in range(voice.development + voice.test + 2):
             seconds, seed = 1.0 if take < 2 else 2.2, 100 * number + take
             if voice.source.startswith("font_"):
                 level = "pub" if voice.level == "*" else voice.level

@@ -167,7 +167,7 @@ class Examples:
             t = np.arange(int(rate * self.rng.uniform(0.3, 1.5))) / rate
             root = self.rng.uniform(80, 300)
             chord = np.zeros(len(t))
-            for semitones in self.rng.choice(24, self.rng.integers(3, 6), replace=False):
+            for semitones in np.cumsum(self.rng.choice([3, 4, 5, 8, 9], self.rng.integers(3, 6))):
                 f0 = root * 2 ** (semitones / 12)
                 slope, gain = self.rng.uniform(0.5, 2), 10 ** self.rng.uniform(-0.2, 0.2)
                 for k in range(1, int(min(rate / 2, 8000) / f0)):
@@ -196,7 +196,7 @@ def distort(mel: Tensor, rng: np.random.Generator) -> Tensor:
     def uniform(low: float, high: float) -> Tensor:
         return torch.from_numpy(rng.uniform(low, high, (batch, 1, 1)).astype(np.float32))
 
-    if rng.uniform() < 0.35:  # a room: echoes that decay
+    if rng.uniform() < 0.15:  # a room: echoes that decay
         start, decay = uniform(0.8, 4), uniform(0.1, 0.5)
         echoes = [
             F.pad(mel[:, :, :-k], (k, 0), value=SILENCE)
@@ -210,10 +210,10 @@ def distort(mel: Tensor, rng: np.random.Generator) -> Tensor:
     for k in range(2, 7):
         curve = curve + normal(1.2 / k) * torch.cos(math.pi * k * x)
     mel = mel + curve - (uniform(-0.2, 0.12) - x).clamp_min(0) * uniform(10, 60)  # high pass
-    level = mel.amax(dim=(1, 2), keepdim=True) - uniform(2.5, 10)
+    level = mel.amax(dim=(1, 2), keepdim=True) - uniform(4, 10)
     noise = level + normal(1.5) * x + normal(1.0) * torch.cos(2 * math.pi * x)
     noise = noise + 0.4 * torch.randn(mel.shape)
-    noisy = torch.where(uniform(0, 1) < 0.6, torch.logaddexp(2 * mel, 2 * noise) / 2, mel)
+    noisy = torch.where(uniform(0, 1) < 0.4, torch.logaddexp(2 * mel, 2 * noise) / 2, mel)
     return noisy.clamp_min(SILENCE)
 
 
@@ -304,9 +304,9 @@ def main() -> None:
     )
     parser.add_argument("recordings", type=Path, nargs="+")
     parser.add_argument("--output", type=Path, default=Path("pitch.safetensors"))
-    parser.add_argument("--steps", type=int, default=3500)
+    parser.add_argument("--steps", type=int, default=2800)
     parser.add_argument("--copies", type=int, default=3, help="of each recording, at other speeds")
-    parser.add_argument("--without-pitch", type=int, default=30, help="babble and chords, of each")
+    parser.add_argument("--without-pitch", type=int, default=12, help="babble and chords, of each")
     arguments = parser.parse_args()
     try:
         recordings = labelled(
