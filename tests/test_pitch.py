@@ -235,7 +235,18 @@ def test_the_recipe_learns_from_recordings(
     monkeypatch.setattr(train, "LONGEST", 1.5)
     files = [str(path) for path in sorted(SAMPLE.glob("*.flac"))[:2]]
     output = tmp_path / "pitch.safetensors"
-    options = ["--steps", "3", "--copies", "2", "--without-pitch", "1", "--output", str(output)]
+    options = [
+        "--steps",
+        "3",
+        "--copies",
+        "2",
+        "--without-pitch",
+        "1",
+        "--worse",
+        "1",
+        "--output",
+        str(output),
+    ]
     monkeypatch.setattr(sys, "argv", ["train.py", *files, *options])
     train.main()
     import safetensors.torch
@@ -246,7 +257,7 @@ def test_the_recipe_learns_from_recordings(
     network.load_state_dict(weights)
     assert not torch.equal(before, network.last.weight)
     assert output.with_suffix(".labels.npz").is_file()
-    assert capsys.readouterr().out.count("label ") == 2
+    assert capsys.readouterr().out.count("label ") == 3
     train.main()  # the labels are kept
     assert "label " not in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["train.py", str(tmp_path / "no")])

@@ -34,7 +34,7 @@ def write(path: Path, seconds: float, sample_rate: int, seed: int, channels: int
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory, build: Any) -> tuple[Path, Path]:
-    """Two folders laid out as the packages, with two recordings too many of each voice, too short."""
+    """Two folders laid out as the packages; two recordings of each voice are too short."""
     fillets, stamps = tmp_path_factory.mktemp("fillets"), tmp_path_factory.mktemp("stamps")
     for number, voice in enumerate(build.VOICES):
         lines = []

@@ -3,10 +3,11 @@
     python recipes/pitch/train.py RECORDINGS... --output pitch.safetensors
 
 RECORDINGS are audio files or folders of speech, one speaker at a time and with little noise. Each
-is labelled by probabilistic YIN, with the settings of `vocoder.evaluation.metrics`, and turned into
-mels of all presets at several speeds, which scale its F0. Babble and chords stand for sound
-without a single pitch. In training, mels are filtered, reverberated and mixed with noise.
-The seed is 0; labels are kept beside the output, in OUTPUT.labels.npz, for the next run.
+is labelled by probabilistic YIN, with the settings of `vocoder.evaluation.metrics`; some are
+labelled again after reverberation, filtering, overdrive and noise. They become mels of all presets,
+at several speeds, which scale F0. Babble and chords stand for sound without a single pitch. In
+training, mels are filtered and mixed with noise. The seed is 0; labels are kept beside the output,
+in OUTPUT.labels.npz, for the next run.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import safetensors.torch
 import soxr
 import torch
 from numpy.typing import NDArray
+from scipy import signal
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -60,12 +62,10 @@ class Example:
     voicing: Tensor
 
 
-def label(path: Path) -> Recording:
-    """Probabilistic YIN of one recording."""
+def yin(audio: Floats, rate: int) -> Floats:
+    """F0 every 10 ms by probabilistic YIN, 0 where unvoiced."""
     import librosa  # takes seconds to import
 
-    audio, rate = read_audio(path)
-    audio = np.asarray(audio, dtype=np.float32)[: round(LONGEST * rate)]
     f0, voiced, _ = librosa.pyin(
         soxr.resample(audio, rate, LABEL_RATE),
         fmin=60.0,
@@ -74,21 +74,69 @@ def label(path: Path) -> Recording:
         frame_length=1024,
         hop_length=LABEL_STEP,
     )
-    return Recording(audio, rate, np.where(voiced, f0, 0).astype(np.float32))
+    return np.where(voiced, f0, 0).astype(np.float32)
 
 
-def labelled(paths: list[Path], store: Path) -> list[Recording]:
-    """The recordings with their labels, which take the longest and are therefore kept."""
+def read(path: Path) -> tuple[Floats, int]:
+    """The beginning of a recording and its sample rate."""
+    audio, rate = read_audio(path)
+    return np.asarray(audio, dtype=np.float32)[: round(LONGEST * rate)], rate
+
+
+def label(path: Path) -> Recording:
+    """A recording with its labels."""
+    audio, rate = read(path)
+    return Recording(audio, rate, yin(audio, rate))
+
+
+def worsen(audio: Floats, rate: int, rng: np.random.Generator, speed: float) -> Floats:
+    """3.5 s played faster, in a random room, filtered, overdriven and with noise, at 16 kHz."""
+    short = audio[: int(3.5 * rate)]
+    x = soxr.resample(short, rate * speed, LABEL_RATE).astype(np.float64)
+    if rng.uniform() < 0.75:
+        size = int(LABEL_RATE * rng.uniform(0.1, 0.6))
+        tail = rng.normal(size=size) * np.exp(-6.9 * np.arange(size) / size)
+        tail *= 10 ** (-rng.uniform(0, 16) / 20) / np.sqrt(np.sum(tail**2))
+        delay = int(rng.uniform(0, 0.02) * LABEL_RATE)
+        room = np.concatenate([[1.0], np.zeros(delay), tail])
+        x = signal.fftconvolve(x, room)[: len(x)]
+    hertz = np.array([0, 100, 300, 600, 1200, 2500, 5000, 8000])
+    gain = 10 ** (np.cumsum(np.append(rng.normal(0, 8), rng.normal(0, 5, 7))) / 20)
+    gain = np.maximum(gain / gain.max(), 1e-3)
+    x = signal.lfilter(signal.firwin2(255, hertz / 8000, gain), 1, x)
+    x = x / np.abs(x).max()
+    if rng.uniform() < 0.4:
+        drive = rng.uniform(1, 6)
+        x = np.tanh(drive * x) / np.tanh(drive)
+    noise = np.fft.rfft(rng.normal(size=len(x)))
+    slope = rng.uniform(0, 0.6)
+    noise = np.fft.irfft(noise / np.maximum(np.arange(len(noise)), 20) ** slope, len(x))
+    x = x + noise / noise.std() * x.std() * 10 ** (-rng.uniform(12, 50) / 20)
+    x = x * 0.9 * 10 ** (-rng.uniform(0, 12) / 20) / np.abs(x).max()
+    return x.astype(np.float32)
+
+
+def labelled(paths: list[Path], worse: int, store: Path) -> list[Recording]:
+    """The recordings, and so many of them made worse, with their labels.
+
+    Labels take the longest and are therefore kept.
+    """
     known = dict(np.load(store)) if store.is_file() else {}
-    recordings = []
-    for number, path in enumerate(paths):
-        key = str(path.resolve())
+    recordings: list[Recording] = []
+
+    def add(key: str, audio: Floats, rate: int) -> None:
         if key not in known:
-            print(f"label {number + 1}/{len(paths)}: {path.name}", flush=True)
-            known[key] = label(path).f0
-        audio, rate = read_audio(path)
-        audio = np.asarray(audio, dtype=np.float32)[: round(LONGEST * rate)]
+            print(f"label {len(recordings) + 1}: {key}", flush=True)
+            known[key] = yin(audio, rate)
         recordings.append(Recording(audio, rate, known[key]))
+
+    for path in paths:
+        add(str(path.resolve()), *read(path))
+    rng = np.random.default_rng(7)
+    for number, index in enumerate(rng.permutation(len(paths))[:worse]):
+        audio, rate = read(paths[index])
+        speed = float(np.exp(rng.uniform(np.log(0.65), np.log(1.6)))) if number % 2 else 1.0
+        add(f"worse {number}: {paths[index].name}", worsen(audio, rate, rng, speed), LABEL_RATE)
     np.savez(store, **known)
     return [r for r in recordings if np.mean(r.f0 > 0) > 0.2]
 
@@ -186,7 +234,7 @@ class Examples:
 
 
 def distort(mel: Tensor, rng: np.random.Generator) -> Tensor:
-    """Random room, filter, level and noise, in the mel: (batch, n_mels, frames)."""
+    """Random filter, level and noise, in the mel: (batch, n_mels, frames)."""
     batch, n_mels, _ = mel.shape
     x = torch.linspace(0, 1, n_mels).view(1, -1, 1)
 
@@ -196,24 +244,14 @@ def distort(mel: Tensor, rng: np.random.Generator) -> Tensor:
     def uniform(low: float, high: float) -> Tensor:
         return torch.from_numpy(rng.uniform(low, high, (batch, 1, 1)).astype(np.float32))
 
-    if rng.uniform() < 0.15:  # a room: echoes that decay
-        start, decay = uniform(0.8, 4), uniform(0.1, 0.5)
-        echoes = [
-            F.pad(mel[:, :, :-k], (k, 0), value=SILENCE)
-            - start
-            - decay * k
-            + 0.3 * torch.randn(mel.shape)
-            for k in range(1, 14)
-        ]
-        mel = torch.logsumexp(2 * torch.stack([mel, *echoes]), dim=0) / 2
     curve = normal(1.5) - 0.3 + normal(1.2) * (2 * x - 1)
     for k in range(2, 7):
         curve = curve + normal(1.2 / k) * torch.cos(math.pi * k * x)
     mel = mel + curve - (uniform(-0.2, 0.12) - x).clamp_min(0) * uniform(10, 60)  # high pass
-    level = mel.amax(dim=(1, 2), keepdim=True) - uniform(4, 10)
+    level = mel.amax(dim=(1, 2), keepdim=True) - uniform(6, 11)
     noise = level + normal(1.5) * x + normal(1.0) * torch.cos(2 * math.pi * x)
     noise = noise + 0.4 * torch.randn(mel.shape)
-    noisy = torch.where(uniform(0, 1) < 0.4, torch.logaddexp(2 * mel, 2 * noise) / 2, mel)
+    noisy = torch.where(uniform(0, 1) < 0.3, torch.logaddexp(2 * mel, 2 * noise) / 2, mel)
     return noisy.clamp_min(SILENCE)
 
 
@@ -304,14 +342,14 @@ def main() -> None:
     )
     parser.add_argument("recordings", type=Path, nargs="+")
     parser.add_argument("--output", type=Path, default=Path("pitch.safetensors"))
-    parser.add_argument("--steps", type=int, default=2800)
+    parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--copies", type=int, default=3, help="of each recording, at other speeds")
+    parser.add_argument("--worse", type=int, default=110, help="recordings in bad conditions")
     parser.add_argument("--without-pitch", type=int, default=12, help="babble and chords, of each")
     arguments = parser.parse_args()
     try:
-        recordings = labelled(
-            find(arguments.recordings), arguments.output.with_suffix(".labels.npz")
-        )
+        store = arguments.output.with_suffix(".labels.npz")
+        recordings = labelled(find(arguments.recordings), arguments.worse, store)
         examples = Examples(recordings).all(arguments.copies, arguments.without_pitch)
         network = train(examples, arguments.steps)
         weights = {name: w.half().contiguous() for name, w in network.state_dict().items()}

@@ -21,12 +21,15 @@ _SALIENCE_GAIN = 10.0
 class MelPitch(nn.Module):
     r"""F0 and voicing of each frame of a log-mel.
 
-    .. math:: f = \bar c(10\, s(m) + g(m)), \qquad v = \sigma(a(m))
+    .. math::
+        p = \mathrm{softmax}(10\, s(m) + g(m)), \qquad f = \bar c(p), \qquad
+        v = \sigma(a(m) + b \log \max p)
 
-    s is the `HarmonicSalience` of the candidates, g and a are read off s and the `BandLevels` by a
-    stack of depthwise-separable convolutions over frames, and :math:`\bar c` is the mean frequency
-    around the best candidate (`expected_pitch`). There is no search over time: the convolutions
-    see 14 frames back and 6 ahead, so a stream needs a look-ahead of 6 frames.
+    s is the `HarmonicSalience` of the candidates; g and a are computed from s, its maximum and the
+    `BandLevels` by a stack of depthwise-separable convolutions over frames; b is learnt; and
+    :math:`\bar c` is the mean frequency around the best candidate (`expected_pitch`). There is no
+    search over time: the convolutions see 14 frames back and 6 ahead, so a stream needs a
+    look-ahead of 6 frames.
 
     All that depends on the convention of the mel is in s and the levels, which are computed from
     the `MelSpec`; the weights are the same for all of them. They are trained on the presets, whose
@@ -44,22 +47,26 @@ class MelPitch(nn.Module):
         super().__init__()
         self.salience = HarmonicSalience(mel_spec)
         self.levels = BandLevels(mel_spec)
-        self.first = nn.Conv1d(N_CANDIDATES + self.levels.count, channels, 1)
+        self.first = nn.Conv1d(N_CANDIDATES + self.levels.count + 1, channels, 1)
         self.blocks = nn.ModuleList(
             _Block(channels, back, ahead) for back, ahead in zip(_BACK, _AHEAD, strict=True)
         )
         self.last = nn.Conv1d(channels, N_CANDIDATES + 1, 1)
+        self.certainty = nn.Parameter(torch.ones(()))
         self.context_frames = (sum(_BACK), sum(_AHEAD))
         """Frames before and after a frame on which its F0 and voicing depend."""
 
     def scores(self, mel: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the candidates (batch, N_CANDIDATES, frames) and of voicing (batch, frames)."""
         salience = self.salience(mel)
-        x = self.first(torch.cat([salience, self.levels(mel)], dim=1))
+        best = salience.amax(dim=1, keepdim=True)
+        x = self.first(torch.cat([salience, best, self.levels(mel)], dim=1))
         for block in self.blocks:
             x = block(F.gelu(x))
         y = self.last(F.gelu(x))
-        return y[:, :-1] + _SALIENCE_GAIN * salience, y[:, -1]
+        logits = y[:, :-1] + _SALIENCE_GAIN * salience
+        certainty = torch.log_softmax(logits, dim=1).amax(dim=1)
+        return logits, y[:, -1] + self.certainty * certainty
 
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
         """F0 in Hz, of unvoiced frames too, and the probability of being voiced.
