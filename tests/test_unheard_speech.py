@@ -28,6 +28,7 @@ def build() -> Any:
 
 def write(path: Path, seconds: float, sample_rate: int, seed: int, channels: int = 1) -> None:
     noise = np.random.default_rng(seed).normal(0, 0.1, (round(seconds * sample_rate), channels))
+    noise[: len(noise) // 8] *= 1e-3  # a pause
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, noise, sample_rate)
 
@@ -118,10 +119,13 @@ def test_the_selection_is_the_same_every_time(
     assert rows_of(tmp_path) == rows_of(built[0])
 
 
-def test_clipped_silent_and_short_recordings_are_refused(build: Any) -> None:
+def test_clipped_silent_noisy_and_short_recordings_are_refused(build: Any) -> None:
     rng = np.random.default_rng(0)
-    speech = rng.normal(0, 0.1, 3 * 22050).astype(np.float32)
+    noise = rng.normal(0, 0.1, 3 * 22050).astype(np.float32)
+    speech = noise.copy()
+    speech[:8000] *= 1e-3  # a pause
     assert build.usable(speech, 22050)
+    assert not build.usable(noise, 22050)
     assert not build.usable(speech[:22050], 22050)
     assert not build.usable(0.05 * speech, 22050)
     assert not build.usable(np.clip(8 * speech, -1, 1), 22050)

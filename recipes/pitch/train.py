@@ -133,10 +133,12 @@ def labelled(paths: list[Path], worse: int, store: Path) -> list[Recording]:
     for path in paths:
         add(str(path.resolve()), *read(path))
     rng = np.random.default_rng(7)
-    for number, index in enumerate(rng.permutation(len(paths))[:worse]):
-        audio, rate = read(paths[index])
+    order = rng.permutation(len(paths))
+    for number in range(worse):
+        path = paths[order[number % len(paths)]]
+        audio, rate = read(path)
         speed = float(np.exp(rng.uniform(np.log(0.65), np.log(1.6)))) if number % 2 else 1.0
-        add(f"worse {number}: {paths[index].name}", worsen(audio, rate, rng, speed), LABEL_RATE)
+        add(f"worse {number}: {path.name}", worsen(audio, rate, rng, speed), LABEL_RATE)
     np.savez(store, **known)
     return [r for r in recordings if np.mean(r.f0 > 0) > 0.2]
 
@@ -342,9 +344,9 @@ def main() -> None:
     )
     parser.add_argument("recordings", type=Path, nargs="+")
     parser.add_argument("--output", type=Path, default=Path("pitch.safetensors"))
-    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--copies", type=int, default=3, help="of each recording, at other speeds")
-    parser.add_argument("--worse", type=int, default=110, help="recordings in bad conditions")
+    parser.add_argument("--worse", type=int, default=360, help="recordings in bad conditions")
     parser.add_argument("--without-pitch", type=int, default=12, help="babble and chords, of each")
     arguments = parser.parse_args()
     try:

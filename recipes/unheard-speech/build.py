@@ -37,6 +37,7 @@ SECONDS = (2.0, 6.0)
 PEAK = 0.99
 CLIPPED_SHARE = 1e-3
 QUIET_RMS = 0.01
+RANGE_DB = 25.0
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,13 @@ class Voice:
 
 
 VOICES = (
-    Voice("small-fish", "Czech", "font_small", 6, 6),  # female lead
-    Voice("big-fish", "Czech", "font_big", 6, 6),  # male lead
-    Voice("linuxer1", "Czech", "font_linuxer1", 4, 0),  # male, 150 Hz
+    Voice("small-fish", "Czech", "font_small", 7, 7),  # female lead
+    Voice("big-fish", "Czech", "font_big", 7, 7),  # male lead
+    Voice("viking1", "Czech", "font_viking1", 3, 0, "viking1"),  # male, 155 Hz
     Voice("viking4", "Czech", "font_viking4", 3, 0, "viking1"),  # male, 85 Hz; whispers in viking2
-    Voice("linuxer2", "Czech", "font_linuxer2", 0, 4),  # high, 300 Hz
-    Voice("viking3", "Czech", "font_viking3", 0, 3, "viking1"),  # male, 110 Hz
-    Voice("snail", "Czech", "font_snail", 0, 2),  # male, 110 Hz
+    Voice("viking3", "Czech", "font_viking3", 0, 2, "viking1"),  # male, 115 Hz
+    Voice("viking5", "Czech", "font_viking5", 0, 1, "viking1"),  # male, 115 Hz
+    Voice("snail", "Czech", "font_snail", 0, 3),  # male, 110 Hz
     Voice("romanian", "Romanian", "ro", 6, 6),  # female
     Voice("bulgarian", "Bulgarian", "bg", 6, 6),  # male
 )
@@ -109,11 +110,19 @@ def read(path: Path) -> tuple[np.ndarray, int]:
 
 
 def usable(audio: np.ndarray, sample_rate: int) -> bool:
-    """Whether a recording is of the right length, not clipped and not nearly silent."""
+    """Whether a recording is of the right length, not clipped, not nearly silent, and not noisy.
+
+    Noise shows in pauses: of frames of 20 ms the level of the 5th percentile must lie 25 dB below
+    that of the 95th.
+    """
+    size = int(0.02 * sample_rate)
+    frames = audio[: len(audio) // size * size].reshape(-1, size)
+    levels = 10 * np.log10(np.mean(np.square(frames), axis=1) + 1e-10)
+    low, high = np.percentile(levels, [5, 95])
     clipped = np.mean(np.abs(audio) > PEAK) > CLIPPED_SHARE
     quiet = np.sqrt(np.mean(np.square(audio))) < QUIET_RMS
     fits = SECONDS[0] <= len(audio) / sample_rate <= SECONDS[1]
-    return bool(fits and not clipped and not quiet)
+    return bool(fits and not clipped and not quiet and high - low >= RANGE_DB)
 
 
 def rank(recording: Recording) -> bytes:
