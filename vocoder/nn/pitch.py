@@ -71,6 +71,8 @@ class MelPitch(nn.Module):
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
         """F0 in Hz, of unvoiced frames too, and the probability of being voiced.
 
+        A frame counts as voiced from 0.5 on.
+
         Args:
             mel: (batch, n_mels, frames).
 
