@@ -60,7 +60,8 @@ def train(cwd: Path, *arguments: str, config: str = "tiny") -> subprocess.Popen[
     command = [sys.executable, str(RECIPE / "train.py")]
     if config:
         command += ["--config", str(RECIPE / "config" / f"{config}.yaml")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(ROOT), str(cwd)])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     environment.pop("LJSPEECH", None)
     return subprocess.Popen(
         [*command, "--trainer.accelerator", "cpu", *arguments],
@@ -92,6 +93,15 @@ def train_here(folder: Path, *arguments: str, recipe: Recipe = OF_VOCODER) -> in
 
 
 @contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """As in the processes that `train` starts, so that sums are rounded alike."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
 def logged() -> Iterator[list[str]]:
     """Lines that the recipe logs."""
     lines: list[str] = []
@@ -112,12 +122,56 @@ def rows(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
 
 
+# A term that owns parameters, as users write one: a module of their own, named in the YAML.
+OWN_TERM = """
+from torch import nn
+from vocoder.training.terms import TrainedTerm
+
+
+class Discriminator(TrainedTerm):
+    name = "adversarial"
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.network = nn.Conv1d(1, 1, 64, stride=32)
+
+    def forward(self, step):
+        return (1 - self.network(step.sample.audio.unsqueeze(1))).square().mean()
+
+    def own_loss(self, step):
+        real, generated = step.sample.recorded, step.sample.audio
+        return (1 - self.network(real.unsqueeze(1))).square().mean() + self.network(
+            generated.unsqueeze(1)
+        ).square().mean()
+"""
+OWN_TERMS = """
+terms:
+  - class_path: vocoder.training.terms.Likelihood
+  - class_path: vocoder.training.terms.Stft
+    init_args: {start: 0.2}
+  - class_path: own_term.Discriminator
+    init_args: {weight: 0.1, start: 0.1, learning_rate: 1.0e-3}
+"""
+LONG = ("--config", "own_terms.yaml", "--run", "runs/tiny", "--max_steps", "100")
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A folder in which the tiny run was killed, resumed and finished, and the last log."""
+def own_term(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a term of its own, from which modules can be imported."""
     folder = tmp_path_factory.mktemp("recipe")
+    (folder / "own_term.py").write_text(OWN_TERM)
+    (folder / "own_terms.yaml").write_text(OWN_TERMS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def trained(own_term: Path) -> tuple[Path, list[str]]:
+    """A folder in which the tiny run was killed, resumed and finished, and the last log."""
+    folder = own_term
     run = folder / "runs" / "tiny"
-    process = train(folder, "--max_steps", "100", "--save_every", "0")
+    process = train(folder, *LONG, "--save_every", "0")
     while not (run / "last.ckpt").exists():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
@@ -127,8 +181,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     killed_at = torch.load(run / "last.ckpt", weights_only=True)["global_step"]
     assert 0 < killed_at < 100
     assert not (run / "model").exists()
-    with logged() as lines:
-        assert train_here(folder, "--max_steps", "100") == 0
+    with logged() as lines, one_thread():
+        assert train_here(folder, *LONG) == 0
     return folder, lines
 
 
@@ -145,6 +199,29 @@ def test_a_killed_run_is_resumed_and_finishes(trained: tuple[Path, list[str]]) -
     assert steps == sorted(steps)
     assert rows(run)[-1]["val/mel_distance"] < rows(run)[0]["val/mel_distance"]
     assert not [*run.glob("*.partial"), *run.glob(".*.part")]
+
+
+def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(
+    trained: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    """After kill -9, with a term that owns parameters: those too, and the optimiser's state."""
+    folder, _ = trained
+    (tmp_path / "own_terms.yaml").write_text(OWN_TERMS)
+    with one_thread():
+        assert train_here(tmp_path, *LONG) == 0
+    resumed, unbroken = (
+        torch.load(place / "runs/tiny/last.ckpt", weights_only=True) for place in (folder, tmp_path)
+    )
+    for kind in ("state_dict", "current_model_state"):
+        assert resumed[kind].keys() == unbroken[kind].keys()
+        for name, value in unbroken[kind].items():
+            torch.testing.assert_close(resumed[kind][name], value, msg=f"{kind} {name}")
+    owned = [name for name in resumed["state_dict"] if name.startswith("terms.")]
+    assert owned
+    moments = unbroken["optimizer_states"][0]["state"]
+    for index, state in resumed["optimizer_states"][0]["state"].items():
+        for name, value in state.items():
+            torch.testing.assert_close(value, moments[index][name])
 
 
 def test_the_run_leaves_a_model_wavs_and_a_report(trained: tuple[Path, list[str]]) -> None:

@@ -1,0 +1,266 @@
+"""F0 and voicing from mels: tones whose pitch is known, recorded speech, windows and export."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from vocoder.audio import PRESETS, LogMel, MelSpec, read_audio
+from vocoder.audio.pitch import (
+    BINS_PER_OCTAVE,
+    N_CANDIDATES,
+    HarmonicSalience,
+    candidates,
+    expected_pitch,
+)
+from vocoder.audio.source import HarmonicSource
+from vocoder.nn.pitch import MelPitch, load_pitch
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+SAMPLE = RECIPES / "ljspeech" / "sample" / "wavs"
+
+OTHER = dataclasses.replace(
+    PRESETS["ljspeech"], power=2.0, log_base="10", mel_norm=None, mel_scale="htk", floor=1e-10
+)
+
+
+def tone(spec: MelSpec, f0: Tensor, slope: float = 1.0) -> Tensor:
+    """The mel of a tone whose harmonics fall by ``slope`` times 6 dB an octave, over faint noise.
+
+    f0 is (frames,) in Hz.
+    """
+    source = HarmonicSource(spec.sample_rate, spec.hop_length)
+    e, _ = source(f0.unsqueeze(0), torch.ones(1, len(f0)))
+    spectrum = torch.fft.rfft(e)
+    hertz = torch.linspace(0, spec.sample_rate / 2, spectrum.shape[1])
+    audio = torch.fft.irfft(spectrum * (hertz.clamp_min(100) / 100) ** -slope, e.shape[1])
+    noise = torch.randn(audio.shape, generator=torch.Generator().manual_seed(0))
+    return LogMel(spec)(0.1 * audio / audio.std() + 3e-4 * noise)
+
+
+def cents(a: Tensor, b: Tensor) -> Tensor:
+    return 1200 * torch.log2(a / b)
+
+
+@pytest.mark.parametrize("preset", [*PRESETS, "other"])
+def test_salience_is_largest_at_the_pitch_of_a_tone(preset: str) -> None:
+    spec = OTHER if preset == "other" else PRESETS[preset]
+    salience = HarmonicSalience(spec)
+    for f0 in (90.0, 131.0, 222.2, 360.0, 480.0):
+        scores = salience(tone(spec, torch.full((20,), f0)))[:, :, 6:-6]
+        assert scores.shape[1] == N_CANDIDATES
+        assert scores.abs().max() <= 1 + 1e-5
+        best = candidates()[scores.argmax(dim=1)]
+        assert cents(best, torch.tensor(f0)).abs().max() < 40
+        assert scores.amax(dim=1).min() > 0.6
+
+
+def test_salience_ignores_level_and_slope_and_is_small_in_silence() -> None:
+    spec = PRESETS["ljspeech"]
+    salience = HarmonicSalience(spec)
+    mel = tone(spec, torch.full((20,), 150.0))
+    slope = torch.linspace(0, -8, spec.n_mels).unsqueeze(1)
+    # At the edges the running mean is not centred, so a slope leaves a little there.
+    assert (salience(mel + 3) - salience(mel)).abs().max() < 1e-4
+    assert (salience(mel + slope) - salience(mel)).abs().max() < 0.1
+    assert salience(torch.full((1, spec.n_mels, 4), spec.log_floor)).abs().max() < 1e-4
+
+
+def test_few_bands_are_refused() -> None:
+    spec = dataclasses.replace(PRESETS["ljspeech"], n_mels=40)
+    with pytest.raises(ValueError, match="bands lie below 1800 Hz"):
+        HarmonicSalience(spec)
+
+
+def test_expected_pitch_is_the_mean_around_the_best() -> None:
+    place = torch.tensor([20.0, 77.3, 150.8])
+    index = torch.arange(N_CANDIDATES).unsqueeze(1)
+    logits = (-0.5 * (index - place).square()).unsqueeze(0)
+    logits[0, 5] += 0.9 * (0 - logits[0, 5])  # a weaker peak elsewhere
+    expected = 50 * 2 ** (place / BINS_PER_OCTAVE)
+    assert cents(expected_pitch(logits)[0], expected).abs().max() < 2
+    edge = torch.full((1, N_CANDIDATES, 1), -9.0)
+    edge[0, 0] = 9
+    assert cents(expected_pitch(edge), torch.tensor(50.0)).abs().max() < 1
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_gliding_tones_are_followed(preset: str) -> None:
+    spec = PRESETS[preset]
+    network = load_pitch(spec)
+    for low, high in ((85.0, 130.0), (150.0, 230.0), (250.0, 380.0)):
+        f0 = torch.linspace(0, 1, 120).mul(np.log(high / low)).exp() * low
+        found, voicing = network(tone(spec, f0))
+        inner = slice(8, -8)
+        error = cents(found[0], f0)[inner].abs()
+        assert error.median() < 20
+        assert (error > 200).float().mean() < 0.02
+        assert (voicing[0, inner] > 0.5).float().mean() > 0.95
+
+
+def test_noise_and_silence_are_unvoiced() -> None:
+    for spec in PRESETS.values():
+        network = load_pitch(spec)
+        generator = torch.Generator().manual_seed(0)
+        for level in (0.0, 1e-3, 0.1):
+            noise = level * torch.randn(1, spec.sample_rate, generator=generator)
+            f0, voicing = network(LogMel(spec)(noise))
+            assert (voicing > 0.5).float().mean() < 0.05
+            assert ((f0 > 49) & (f0 < 670)).all()
+
+
+@pytest.mark.parametrize("preset", ["speech-16k", "ljspeech"])
+def test_recorded_speech_agrees_with_yin(preset: str) -> None:
+    import librosa
+
+    audio, _ = read_audio(sorted(SAMPLE.glob("*.flac"))[3], 16000)
+    audio = audio[: 3 * 16000]
+    yin, voiced, _ = librosa.pyin(
+        audio.numpy(), fmin=60, fmax=600, sr=16000, frame_length=1024, hop_length=160
+    )
+    spec = PRESETS[preset]
+    resampled = torch.from_numpy(
+        librosa.resample(audio.numpy(), orig_sr=16000, target_sr=spec.sample_rate)
+    )
+    f0, voicing = (x[0] for x in load_pitch(spec)(LogMel(spec)(resampled.unsqueeze(0))))
+    centres = (torch.arange(len(f0)) + 0.5) * spec.hop_length / spec.sample_rate
+    nearest = (centres * 100).round().long().clamp_max(len(yin) - 1)
+    truth, is_voiced = torch.from_numpy(yin)[nearest], torch.from_numpy(voiced)[nearest]
+    both = is_voiced & (voicing > 0.5)
+    f1 = 2 * both.sum() / (is_voiced.sum() + (voicing > 0.5).sum())
+    assert f1 > 0.85
+    error = cents(f0[both], truth[both]).abs()
+    assert error.median() < 20
+    # In a creaky end either of the two may be an octave off.
+    assert (error > 600).float().mean() < 0.1
+
+
+def test_a_window_with_its_context_gives_the_same() -> None:
+    spec = PRESETS["ljspeech"]
+    network = load_pitch(spec)
+    mel = tone(spec, 150 + 50 * torch.sin(torch.arange(90) / 9.0))
+    whole = network(mel)
+    back, ahead = network.context_frames
+    assert ahead <= 10
+    first, last = 40, 52
+    window = network(mel[:, :, first - back : last + ahead])
+    for ours, theirs in zip(window, whole, strict=True):
+        torch.testing.assert_close(
+            ours[:, back : back + last - first], theirs[:, first:last], rtol=1e-4, atol=1e-4
+        )
+    changed = mel.clone()
+    changed[:, :, last + ahead :] = -3
+    for ours, theirs in zip(network(changed), whole, strict=True):
+        torch.testing.assert_close(ours[:, :last], theirs[:, :last], rtol=1e-4, atol=1e-4)
+
+
+def test_batch_and_gradients() -> None:
+    spec = PRESETS["speech-24k"]
+    network = MelPitch(spec)
+    mel = torch.cat([tone(spec, torch.full((30,), f)) for f in (120.0, 300.0)])
+    logits, voicing = network.scores(mel)
+    alone = network.scores(mel[1:])[0]
+    torch.testing.assert_close(logits[1:], alone, rtol=1e-4, atol=1e-4)
+    (logits.square().mean() + voicing.square().mean()).backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_exports_with_the_source_as_one_onnx_graph(recwarn: pytest.WarningsRecorder) -> None:
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    import warnings
+
+    spec = PRESETS["speech-16k"]
+
+    class Graph(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pitch = load_pitch(spec)
+            self.source = HarmonicSource(spec.sample_rate, spec.hop_length)
+
+        def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+            f0, voicing = self.pitch(mel)
+            e, _ = self.source(f0, voicing)
+            return f0, e
+
+    graph = Graph().eval()
+    frames = torch.export.Dim("frames", min=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            graph,
+            (torch.zeros(1, spec.n_mels, 7),),
+            dynamo=True,
+            input_names=["mel"],
+            output_names=["f0", "e"],
+            dynamic_shapes=({2: frames},),
+            verbose=False,
+        )
+    assert program is not None
+    buffer = io.BytesIO(program.model_proto.SerializeToString())
+    session = onnxruntime.InferenceSession(buffer.getvalue(), providers=["CPUExecutionProvider"])
+    mel = tone(spec, torch.linspace(100, 150, 40))
+    f0, e = session.run(None, {"mel": mel.numpy()})
+    expected_f0, expected_e = graph(mel)
+    torch.testing.assert_close(torch.from_numpy(f0), expected_f0, rtol=1e-4, atol=0)
+    # Where F0 differs by a rounding, the phase drifts apart; the waveform is the same.
+    correlation = np.corrcoef(e[0], expected_e[0].numpy())[0, 1]
+    assert correlation > 0.99
+
+
+def recipe() -> Any:
+    spec = importlib.util.spec_from_file_location("pitch_train", RECIPES / "pitch" / "train.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_recipe_learns_from_recordings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = recipe()
+    monkeypatch.setattr(train, "LONGEST", 1.5)
+    files = [str(path) for path in sorted(SAMPLE.glob("*.flac"))[:2]]
+    output = tmp_path / "pitch.safetensors"
+    options = [
+        "--steps",
+        "3",
+        "--copies",
+        "2",
+        "--without-pitch",
+        "1",
+        "--worse",
+        "1",
+        "--output",
+        str(output),
+    ]
+    monkeypatch.setattr(sys, "argv", ["train.py", *files, *options])
+    train.main()
+    import safetensors.torch
+
+    weights = {k: w.float() for k, w in safetensors.torch.load_file(output).items()}
+    network = MelPitch(PRESETS["ljspeech"])
+    before = network.last.weight.clone()
+    network.load_state_dict(weights)
+    assert not torch.equal(before, network.last.weight)
+    assert output.with_suffix(".labels.npz").is_file()
+    assert capsys.readouterr().out.count("label ") == 3
+    train.main()  # the labels are kept
+    assert "label " not in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["train.py", str(tmp_path / "no")])
+    with pytest.raises(SystemExit, match="name audio files"):
+        train.main()

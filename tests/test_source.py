@@ -1,0 +1,182 @@
+"""The harmonic source against its definition in float64, in pieces, and over hours."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vocoder.audio.source import HarmonicSource, SourceState
+
+RATES = [(16000, 256), (22050, 256), (24000, 300), (44100, 512), (8000, 5)]
+
+
+def track(frames: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """F0 that wanders between 70 and 400 Hz, and voicing with voiced, unvoiced and half frames."""
+    generator = torch.Generator().manual_seed(seed)
+    steps = torch.randn(2, frames, generator=generator, dtype=torch.float64)
+    f0 = 170 * torch.exp2((0.1 * steps.cumsum(1)).sin() * 1.2)
+    voicing = (0.25 * steps.flip(1).cumsum(1)).sin().mul(2).clamp(0, 1)
+    return f0, voicing
+
+
+def defined(
+    f0: NDArray[np.float64], voicing: NDArray[np.float64], rate: int, hop: int, theta: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """e and q of one utterance, sample by sample and harmonic by harmonic."""
+    position = (np.arange(len(f0) * hop) + 0.5) / hop - 0.5
+    left = np.clip(np.floor(position).astype(int), 0, len(f0) - 1)
+    right = np.clip(left + 1, 0, len(f0) - 1)
+    left = np.where(position < 0, 0, left)
+    right = np.where(position < 0, 0, right)
+    after = position - np.floor(position)
+    shares = (1 - after) * (voicing[left] + 1e-6), after * (voicing[right] + 1e-6)
+    f = (shares[0] * f0[left] + shares[1] * f0[right]) / (shares[0] + shares[1])
+    v = (1 - after) * voicing[left] + after * voicing[right]
+    phi = 2 * np.pi * (theta + np.cumsum(f) / rate)
+    count = rate / 2 / f - 1
+    e, q = np.zeros_like(f), np.zeros_like(f)
+    for k in range(1, int(count.max()) + 2):
+        a = np.clip(count - (k - 1), 0, 1)
+        e += a * np.cos(k * phi)
+        q += a * np.sin(k * phi)
+    gain = 2 * v * np.sqrt(f / rate)
+    return gain * e, gain * q
+
+
+@pytest.mark.parametrize("rate, hop", RATES)
+def test_source_is_its_definition(rate: int, hop: int) -> None:
+    f0, voicing = track(40)
+    e, q = HarmonicSource(rate, hop)(f0, voicing, torch.tensor([0.3, 0.9], dtype=torch.float64))
+    for row, theta in enumerate((0.3, 0.9)):
+        expected = defined(f0[row].numpy(), voicing[row].numpy(), rate, hop, theta)
+        np.testing.assert_allclose(e[row].numpy(), expected[0], atol=1e-8)
+        np.testing.assert_allclose(q[row].numpy(), expected[1], atol=1e-8)
+
+
+@pytest.mark.parametrize("rate, hop", RATES)
+def test_float32_is_close_to_float64(rate: int, hop: int) -> None:
+    # F0 that float32 holds exactly: phase differences would otherwise be those of F0.
+    f0, voicing = (x.float() for x in track(200))
+    source = HarmonicSource(rate, hop)
+    exact = source(f0.double(), voicing.double(), 0.1)
+    for single, double in zip(source(f0, voicing, 0.1), exact, strict=True):
+        assert single.dtype == torch.float32
+        # Peaks are about 2 K sqrt(f / rate), 16 to 40 here.
+        assert (single - double).abs().max() < 0.02
+        assert (single - double).square().mean().sqrt() < 1e-3
+
+
+def test_phase_zero_is_the_peak() -> None:
+    # A period of 100 samples: every hundredth sample is at phase 0 exactly, or next to it.
+    f0 = torch.full((1, 20), 160.0)
+    for theta in (0.0, 1e-12, -1e-9, 1e-7, 1e-5):
+        e, q = HarmonicSource(16000, 256)(f0, torch.ones(1, 20), theta)
+        assert e.isfinite().all()
+        assert q.isfinite().all()
+        peaks = e[0, 99::100]
+        assert torch.allclose(peaks, torch.full_like(peaks, 2 * 0.1 * 49), atol=0.2)
+        assert q[0, 99::100].abs().max() < 0.2
+
+
+def test_power_and_flatness() -> None:
+    f0 = torch.full((1, 400), 100.0, dtype=torch.float64)
+    for signal in HarmonicSource(16000, 160)(f0, torch.ones_like(f0)):
+        power = torch.fft.rfft(signal[0, :16000]).abs().square() / 16000**2 * 2
+        harmonics = power[100:7901:100]
+        assert torch.allclose(harmonics, torch.full_like(harmonics, 1 / 80), rtol=1e-6)
+        assert signal.square().mean().item() == pytest.approx(1, abs=0.03)
+        assert power.sum().item() == pytest.approx(harmonics.sum().item(), rel=1e-6)
+
+
+def test_no_harmonic_sets_in_with_a_step() -> None:
+    # A glide: above 7 kHz, where harmonics come and go, the level stays even.
+    f0 = torch.linspace(100, 200, 500, dtype=torch.float64).unsqueeze(0)
+    e, _ = HarmonicSource(16000, 160)(f0, torch.ones_like(f0))
+    spectrum = torch.stft(e, 1024, window=torch.hann_window(1024).double(), return_complex=True)
+    highest = spectrum[0, 500:513].abs().square().sum(0)[4:-4]
+    middle = spectrum[0, 243:256].abs().square().sum(0)[4:-4]
+    assert highest.max() < 3 * middle.max()
+
+
+def test_unvoiced_frames_are_silent_whatever_their_f0() -> None:
+    f0, voicing = torch.full((1, 9), 150.0), torch.tensor([[0.0, 0, 0, 1, 1, 0, 0, 0, 0]])
+    f0[0, 6:] = torch.tensor([0.0, -5.0, 9000.0])
+    e, q = HarmonicSource(16000, 256)(f0, voicing)
+    silent = torch.cat([torch.arange(0, 2 * 256 + 128), torch.arange(6 * 256 - 128, 9 * 256)])
+    assert not e[0, silent].any()
+    assert not q[0, silent].any()
+    assert e.isfinite().all()
+    assert e[0, 3 * 256 : 5 * 256].square().mean() > 0.5
+
+
+def test_f0_of_unvoiced_frames_is_not_heard() -> None:
+    voicing = torch.tensor([[1.0, 1, 0, 0, 0]])
+    signals = []
+    for meaningless in (150.0, 400.0, 60.0):
+        f0 = torch.tensor([[150.0, 150, meaningless, meaningless, meaningless]])
+        signals.append(HarmonicSource(16000, 256)(f0, voicing)[0])
+    for signal in signals[1:]:
+        torch.testing.assert_close(signal, signals[0], atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("pieces", [[1] * 29, [7, 0, 1, 13, 8], [29]])
+def test_streaming_equals_one_pass(pieces: list[int]) -> None:
+    f0, voicing = (x.float() for x in track(30))
+    source = HarmonicSource(22050, 256)
+    whole = source(f0, voicing, 0.2)
+    state = source.start(f0[:, 0], voicing[:, 0], 0.2)
+    parts: list[tuple[Tensor, Tensor]] = []
+    at = 1
+    for number, size in enumerate(pieces):
+        last = number == len(pieces) - 1
+        e, q, state = source.push(f0[:, at : at + size], voicing[:, at : at + size], state, last)
+        assert e.shape == (2, (size + last) * 256)
+        parts.append((e, q))
+        at += size
+    for index in range(2):
+        streamed = torch.cat([part[index] for part in parts], dim=1)
+        torch.testing.assert_close(streamed, whole[index], atol=1e-5, rtol=0)
+
+
+def test_one_frame() -> None:
+    e, q = HarmonicSource(22050, 256)(torch.full((3, 1), 120.0), torch.ones(3, 1))
+    assert e.shape == q.shape == (3, 256)
+    assert e.square().mean() > 0.1
+
+
+def test_phase_is_exact_after_hours() -> None:
+    rate, hop, frames = 44100, 512, 40
+    source = HarmonicSource(rate, hop)
+    f0 = torch.full((1, frames), 220.5)  # 200 samples a period
+    voicing = torch.ones(1, frames)
+    # Three hours before, whole periods: 512 * 25 samples are 64 periods.
+    state = source.start(f0[:, 0], voicing[:, 0])
+    first = source.push(f0[:, 1:], voicing[:, 1:], state, last=True)[0]
+    hours = 3 * 3600 * rate // (hop * 25) * 25
+    within = torch.full((hours,), hop * 220.5 / rate, dtype=torch.float64)
+    phase = within.cumsum(0)
+    assert phase[-1] > 2e6
+    for chunk in torch.full((1, hours), 220.5).split(100_000, dim=1):
+        # The state alone, as `push` carries it: audio of three hours would not fit.
+        cycles = (chunk.double() * hop / rate).sum(1)
+        state = SourceState((state.phase + cycles) % 1, state.f0, state.voicing)
+    later = source.push(f0[:, 1:], voicing[:, 1:], state, last=True)[0]
+    assert math.isclose(float(state.phase.sub(state.phase.round()).abs()), 0, abs_tol=1e-7)
+    torch.testing.assert_close(later, first, atol=1e-3, rtol=0)
+
+
+def test_gradients_are_finite() -> None:
+    f0, voicing = track(10)
+    f0.requires_grad_()
+    voicing.requires_grad_()
+    e, q = HarmonicSource(16000, 64)(f0, voicing)
+    (e.square().sum() + q.sum()).backward()
+    for value in (f0, voicing):
+        assert value.grad is not None
+        assert value.grad.isfinite().all()
+        assert value.grad.abs().sum() > 0
