@@ -81,6 +81,9 @@ class Recipe:
     program = "train.py"
     """Name in messages."""
 
+    mel_spec_option = "--model.init_args.mel_spec"
+    """The option that sets the model's mel, for messages."""
+
     def __init__(self, description: str, default_config: Path, sample: Path) -> None:
         self.description = description
         self.default_config = default_config
@@ -238,7 +241,7 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
         # Before Lightning starts other processes, which would wait forever if this one failed.
         data.prepare_data()
     data.setup()
-    check_rate(data)
+    check_rate(data, recipe.mel_spec_option)
 
     history = History(run / "history.jsonl")
     with readable("the trainer cannot be built"):
@@ -389,17 +392,18 @@ def corpus_folder(data: str | None, sample: Path) -> Path:
     return find_ljspeech() or download_ljspeech()
 
 
-def check_rate(data: Any) -> None:
+def check_rate(data: Any, mel_spec_option: str) -> None:
     """Warn if the recordings have a lower sample rate than the model."""
     original = data.prepared.original_sample_rate
     if original < data.mel_spec.sample_rate and first_process():
         log.warning(
             "%s is recorded at %d Hz and the model works at %d Hz: there is nothing to learn above "
-            "%d Hz; for speech at 16 kHz give --model.init_args.mel_spec speech-16k",
+            "%d Hz; for speech at 16 kHz give %s speech-16k",
             data.prepared.name,
             original,
             data.mel_spec.sample_rate,
             original // 2,
+            mel_spec_option,
         )
 
 
