@@ -46,7 +46,7 @@ def write_checkpoint(
     if directory.is_file() or directory.suffix in _PICKLE_SUFFIXES | {".safetensors"}:
         raise CheckpointError(
             f"a checkpoint is a directory ({WEIGHTS_NAME} and {CONFIG_NAME}), and {directory} "
-            "names a file: give a directory"
+            "names a file: give the name of a directory"
         )
     directory.mkdir(parents=True, exist_ok=True)
     # safetensors refuses tensors that share storage, and views.
