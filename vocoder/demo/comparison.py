@@ -175,8 +175,8 @@ def compare(
     samples, taken = _refined(slow, torch.cat(chunks), slow_judge.mel, own_sweeps(slow))
     timing = Timing(timing.taken + taken, timing.audio)
     # Sweeps leave the 16-bit grid.
-    sound = replace(slow_judge.cut(samples), quantised=not own_sweeps(slow))
-    slow_judge.finish(row, sound, timing)
+    finished = replace(slow_judge.cut(samples), quantised=not own_sweeps(slow))
+    slow_judge.finish(row, finished, timing)
 
     for judging, by in judges.items():
         for key, row in rows.items():
