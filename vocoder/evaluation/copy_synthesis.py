@@ -95,8 +95,8 @@ def evaluate(
         - rows: name -> measure -> mean, lower, upper, n (see `estimate`), over the files where the
           measure has a value;
         - differences: name of another model -> measure -> the same of its paired differences,
-          first model less the other. Log-likelihoods have none at different sample rates, or of
-          one model with different sweeps, which the likelihood knows nothing of;
+          first model less the other. Log-likelihoods have none at different sample rates, nor
+          for one model with different sweeps, which do not enter the likelihood;
         - files: file, seconds, and values: name -> measure -> value, or None.
 
     Raises:
