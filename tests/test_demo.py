@@ -16,6 +16,7 @@ import torch
 import vocoder
 from tests.conftest import perturb
 from vocoder import MelSpec
+from vocoder.audio import mel_distance
 from vocoder.checkpoints import CheckpointError
 from vocoder.demo import comparison, copy_synthesis, latent_space, pictures, sound, text_to_speech
 from vocoder.demo.models import Models
@@ -59,7 +60,7 @@ def models(checkpoints: dict[str, str]) -> Models:
 def test_text_is_read_and_the_limits_hold(models: Models) -> None:
     news: list[tuple[float, str]] = []
     text = "Two words. And three more."
-    speech = text_to_speech.speak(models, text, 0.5, 1.0, 4, lambda *new: news.append(new))
+    speech = text_to_speech.speak(models, text, 0.5, 1.0, 4, notify=lambda *new: news.append(new))
     expected = vocoder.say(text, 0.5, seed=4, acoustic=models.acoustic(), vocoder=models.vocoder())
     np.testing.assert_array_equal(speech.sound.samples.numpy(), expected)
     assert len(speech.phonemes) == 2
@@ -68,6 +69,31 @@ def test_text_is_read_and_the_limits_hold(models: Models) -> None:
         text_to_speech.speak(models, "a" * 501, 0.667, 1.0, 0)
     with pytest.raises(ValueError, match="there is no text"):
         text_to_speech.speak(models, " \n", 0.667, 1.0, 0)
+
+
+def test_sweeps_bring_speech_closer_to_its_mel(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = models.vocoder()
+    synthesize = flow.synthesize
+    distances: list[float] = []
+
+    def measured(mel: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        audio = synthesize(mel, *arguments, **options)
+        distances.append(mel_distance(audio, mel, SPEC))
+        return audio
+
+    monkeypatch.setattr(flow, "synthesize", measured)
+    for sweeps in (0, 2, 8):
+        speech = text_to_speech.speak(models, "Two words.", 0.5, 1.0, 4, sweeps)
+    assert distances[0] > distances[1] > distances[2]
+    expected = vocoder.say(
+        "Two words.", 0.5, seed=4, acoustic=models.acoustic(), vocoder=flow, refine=8
+    )
+    np.testing.assert_array_equal(speech.sound.samples.numpy(), expected)
+    for wrong in (-1, 33, 1.5):
+        with pytest.raises(ValueError, match="the number of sweeps is"):
+            text_to_speech.speak(models, "Two words.", 0.5, 1.0, 4, wrong)
 
 
 # -- copy synthesis --------------------------------------------------------------------------------
@@ -87,6 +113,17 @@ def test_copy_synthesis_is_the_vocoder_s_own_and_is_judged(models: Models) -> No
     assert copy is not None
     backwards = sound.Sound(audio.flip(0), 16000, quantised=True)
     assert sound.log_likelihood(flow, backwards, result.mels[0]) < recording
+
+
+def test_sweeps_bring_a_copy_closer_to_the_recording_s_mel(models: Models) -> None:
+    results = [copy_synthesis.copy_synthesis(models, SENTENCE, 0.5, 3, n) for n in (0, 2, 8)]
+    none, few, many = (result.scores["log_mel_distance"] for result in results)
+    assert none > few > many
+    flow, audio = models.flow(), results[0].recording.samples
+    expected = flow.synthesize(flow.mel(audio), 0.5, 3, refine=8)[: len(audio)]
+    assert torch.equal(results[2].copy.samples, expected)
+    with pytest.raises(ValueError, match="the number of sweeps is 33: give a whole number from 0"):
+        copy_synthesis.copy_synthesis(models, SENTENCE, 0.5, 3, 33)
 
 
 def test_a_recording_that_is_cut_off_is_judged_by_its_sound(models: Models, tmp_path: Path) -> None:
@@ -167,6 +204,26 @@ def test_the_comparison_shows_its_progress_and_judges_all(models: Models) -> Non
     at_once = wavenet.synthesize(wavenet.mel(excerpt), 0.667, 1)
     streamed = state.rows[comparison.AUTOREGRESSIVE].sound.samples
     torch.testing.assert_close(streamed[256:-256], at_once[256:-256], rtol=0, atol=2 / 32768)
+
+
+def test_sweeps_bring_all_of_the_comparison_closer_to_the_mel(models: Models) -> None:
+    keys = (comparison.FLOW, comparison.AUTOREGRESSIVE, comparison.GRIFFIN_LIM)
+    states = []
+    for sweeps in (0, 1, 8):
+        *_, state = comparison.compare(models, SENTENCE, 0.5, 0.667, 1, "compiled", sweeps)
+        states.append(state)
+    for key in keys:
+        none, one, eight = (state.rows[key].distance for state in states)
+        assert none > one > eight, key
+    rows = states[2].rows
+    assert rows[comparison.FLOW].how == "all samples in one pass, 8 sweeps"
+    # As the model makes it at once.
+    wavenet, excerpt = models.autoregressive(), rows[comparison.RECORDING].sound.samples
+    at_once = wavenet.synthesize(wavenet.mel(excerpt), 0.667, 1, refine=8)
+    made = rows[comparison.AUTOREGRESSIVE].sound.samples
+    torch.testing.assert_close(made[256:-256], at_once[256:-256], rtol=0, atol=1e-4)
+    with pytest.raises(ValueError, match="the number of sweeps is -1"):
+        next(comparison.compare(models, SENTENCE, 0.5, 0.667, 1, refine=-1))
 
 
 def test_models_of_two_conventions_get_a_mel_each(
@@ -269,6 +326,17 @@ def test_models_are_loaded_once_and_chosen_by_convention(
     assert models.autoregressive_family is None
     with pytest.raises(CheckpointError, match="no autoregressive model is bundled"):
         models.autoregressive()
+
+
+def test_the_model_s_own_number_of_sweeps_is_known_before_it_is_loaded(
+    tiny_flow: Callable[..., MdctFlow], checkpoints: dict[str, str], tmp_path: Path
+) -> None:
+    assert Models(checkpoints["checkpoint"]).default_refine == 0
+    models = Models(str(tiny_flow(SPEC, refine=4).save(tmp_path / "refined")))
+    assert models.default_refine == 4
+    own = copy_synthesis.copy_synthesis(models, SENTENCE, 0.5, 3)
+    given = copy_synthesis.copy_synthesis(models, SENTENCE, 0.5, 3, 4)
+    assert torch.equal(own.copy.samples, given.copy.samples)
 
 
 def test_without_names_the_bundled_models_are_used() -> None:

@@ -284,6 +284,14 @@ class Browser:
         if text:
             box.send_keys(text)
 
+    def slide(self, name: str, steps: int) -> None:
+        """Move a slider up by steps."""
+        from selenium.webdriver.common.keys import Keys
+
+        handle = self.until(lambda: self.all(f"#{name} input[type=range]"))[0]
+        for _ in range(steps):
+            handle.send_keys(Keys.ARROW_RIGHT)
+
     def upload(self, name: str, path: Path) -> None:
         self.until(lambda: self.all(f"#{name} input[type=file]"))[0].send_keys(str(path))
         self.audio(name)
@@ -387,6 +395,16 @@ def test_an_uploaded_recording_is_resynthesised(page: Browser, models: Models) -
     np.testing.assert_allclose(samples, result.copy.samples, atol=1.1 / 32768)
     page.until(lambda: "STOI" in page.text("#copy-figures"))
     assert f"{result.likelihoods[0]:.2f}" in page.text("#copy-figures")
+
+
+def test_the_slider_of_mel_consistency_is_obeyed(page: Browser, models: Models) -> None:
+    page.click("Copy synthesis")
+    page.upload("copy-recording", RECORDING)
+    page.slide("copy-sweeps", 4)
+    page.press("#copy-button")
+    samples, _ = fetch(page.audio("copy-audio"))
+    result = copy_synthesis(models, str(RECORDING), None, 0, models.default_refine + 4)
+    np.testing.assert_allclose(samples, result.copy.samples, atol=1.1 / 32768)
 
 
 def test_the_microphone_is_heard(page: Browser, models: Models) -> None:

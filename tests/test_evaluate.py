@@ -259,6 +259,59 @@ def test_each_model_has_its_own_temperature_unless_one_is_given(wavs: Path) -> N
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("center", [False, True])
+def test_models_and_griffin_lim_are_measured_with_each_number_of_sweeps(
+    wavs: Path, center: bool
+) -> None:
+    spec = MelSpec.from_dict({**MelSpec.preset("speech-16k").to_dict(), "center": center})
+    models = {"roar": StandIn(spec, level=0.05), "uniform": Uniform(spec)}
+    result = evaluate(models, wavs, limit=1, refine=[0, 1, 4, 1])
+    sweeps = {"0 sweeps": 0, "1 sweep": 1, "4 sweeps": 4}
+    systems = [f"{name}, {n}" for name in (*models, "Griffin-Lim") for n in sweeps]
+    assert list(result["rows"]) == ["recording", *systems]
+    assert result["about"]["refine"] == {name: sweeps[name.split(", ")[1]] for name in systems}
+    assert list(result["about"]["models"]) == systems[:6]
+    for name in ("roar", "Griffin-Lim"):
+        none, one, four = (
+            result["rows"][f"{name}, {n}"]["log_mel_distance"]["mean"] for n in sweeps
+        )
+        assert none > one > four
+    differences = result["differences"]
+    assert list(differences) == systems[1:6]
+    assert differences["roar, 4 sweeps"]["log_mel_distance"]["mean"] > 0
+    # What is judged is the recording, without any sweeps.
+    assert result["rows"]["uniform, 4 sweeps"]["log_likelihood"]["mean"] == pytest.approx(
+        -math.log(2)
+    )
+    same = evaluate({"uniform": models["uniform"]}, wavs, limit=1, refine=[0, 4])
+    assert same["differences"]["uniform, 4 sweeps"]["log_likelihood"]["n"] == 0
+    assert "| roar, 4 sweeps |" in tables.copy_synthesis(result).markdown()
+
+
+@pytest.mark.usefixtures("quick")
+def test_without_a_number_of_sweeps_each_model_makes_its_own(wavs: Path) -> None:
+    model = StandIn(level=0.05)
+    plain = evaluate({"roar": model}, wavs, limit=1)
+    assert plain["about"]["refine"] == {"roar": 0, "Griffin-Lim": 0}
+    model.default_refine = 4
+    own = evaluate({"roar": model}, wavs, limit=1)
+    assert list(own["rows"]) == ["recording", "roar", "Griffin-Lim"]
+    assert own["about"]["refine"] == {"roar": 4, "Griffin-Lim": 0}
+    distances = [r["rows"]["roar"]["log_mel_distance"]["mean"] for r in (plain, own)]
+    assert distances[0] > distances[1]
+    given = evaluate({"roar": model}, wavs, limit=1, refine=[4])
+    assert given["rows"]["roar, 4 sweeps"]["log_mel_distance"]["mean"] == distances[1]
+
+
+@pytest.mark.parametrize(
+    "refine, words", [([], "at least one"), ([2, -1], "0 to 1,000"), ([1.5], "whole number")]
+)
+def test_wrong_numbers_of_sweeps_are_refused(wavs: Path, refine: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        evaluate({"clean": StandIn()}, wavs, refine=refine)
+
+
+@pytest.mark.usefixtures("quick")
 def test_the_last_frame_of_a_centred_mel_is_of_no_sample(wavs: Path) -> None:
     spec = MelSpec.from_dict({**MelSpec.preset("speech-16k").to_dict(), "center": True})
     result = evaluate({"uniform": Uniform(spec)}, wavs, limit=1)
@@ -455,3 +508,19 @@ def test_a_model_is_not_compared_with_itself(wavs: Path, checkpoints: list[Path]
     code, _, err = run(wavs, "-c", checkpoints[0], "--against", checkpoints[0])
     assert code == 2
     assert "itself" in err
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_command_takes_numbers_of_sweeps(wavs: Path, checkpoints: list[Path]) -> None:
+    model = checkpoints[0]
+    code, printed, err = run(wavs, "-c", model, "--refine", "0, 2", "--json", "--limit", 1)
+    assert code == 0, err
+    result = json.loads(printed)
+    numbers = {"0 sweeps": 0, "2 sweeps": 2}
+    expected = {f"{name}, {n}": k for name in (model, "Griffin-Lim") for n, k in numbers.items()}
+    assert result["about"]["refine"] == expected
+    for wrong, words in (("two", "such as 0,4"), ("-1", "0 to 1,000")):
+        code, printed, err = run(wavs, "-c", model, "--refine", wrong)
+        assert code == 2
+        assert words in err
+        assert not printed

@@ -40,7 +40,7 @@ WRAPPED = [
     page for page in DOCUMENTS if page.parent.name not in {"festvox-ru", "synthetic-english"}
 ]
 
-RUN = {"denoise", "info", "resynthesize", "say", "synthesize"}
+RUN = {"denoise", "info", "refine", "resynthesize", "say", "synthesize"}
 """Commands of `vocoder` that are run; the others serve, measure for minutes or need an extra."""
 
 ELSEWHERE = {".", "apt-get", "bash", "data/tts/bin/pip", "pip", "python3", "tensorboard"}

@@ -67,6 +67,14 @@ def evaluate(
     ] = None,
     temperature: options.Temperature = None,
     seed: options.Seed = 0,
+    refine: Annotated[
+        str | None,
+        typer.Option(
+            "--refine",
+            help="Numbers of sweeps of mel consistency, such as 0,4: a row for each. "
+            "\\[default: the models' own]",
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Take only the first so many recordings.")
     ] = None,
@@ -86,6 +94,7 @@ def evaluate(
     name = checkpoint or "default"
     if against == name:
         raise ValueError(f"{name} cannot be compared with itself: give --against another model")
+    sweeps = None if refine is None else _numbers_of_sweeps(refine)
     from vocoder.evaluation import copy_synthesis, plots, tables
     from vocoder.evaluation.results import save_result
 
@@ -100,6 +109,7 @@ def evaluate(
             measures=None if measures is None else measures.replace(" ", "").split(","),
             temperature=temperature,
             seed=seed,
+            refine=sweeps,
             device=device,
             progress=progress,
         )
@@ -114,6 +124,16 @@ def evaluate(
     if plot is not None:
         plots.copy_synthesis(result, plot)
     print_result(result, json_output, lambda r: tables.copy_synthesis(r).render())
+
+
+def _numbers_of_sweeps(text: str) -> list[int]:
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"--refine is {text!r}: give whole numbers of sweeps with commas between them, "
+            "such as 0,4"
+        ) from None
 
 
 def evaluate_speech(

@@ -24,6 +24,7 @@ from .sound import (
     Timing,
     check_recording,
     check_seed,
+    check_sweeps,
     convention,
     log_likelihood,
     read_recording,
@@ -83,6 +84,7 @@ def compare(
     temperature: float | None,
     seed: int | None,
     engine: str | None = None,
+    refine: float | None = None,
     notify: Notify = silent,
 ) -> Iterator[Comparison]:
     """The loudest excerpt of a recording through the flow, Griffin-Lim and an autoregressive model.
@@ -94,16 +96,18 @@ def compare(
     Args:
         seconds: duration of the excerpt.
         engine: one of the autoregressive model's engines; None for the fastest.
+        refine: sweeps of mel consistency for all three; None for each model's own number, and none
+            for Griffin-Lim.
 
     Yields:
         The same `Comparison`, whenever something in it has changed.
 
     Raises:
         ValueError: no recording, one that cannot be read, or is too long or too short; an excerpt,
-            a seed or a temperature out of range.
+            a seed, a temperature or a number of sweeps out of range.
         CheckpointError: there is no autoregressive model.
     """
-    seed = check_seed(seed)
+    seed, sweeps = check_seed(seed), check_sweeps(refine)
     if not 0 < seconds <= LONGEST_EXCERPT:
         raise ValueError(f"the excerpt lasts {seconds} s: choose at most {LONGEST_EXCERPT:g} s")
     path = check_recording(path)
@@ -124,11 +128,15 @@ def compare(
             f"{convention(slow.mel_spec)}), so each is given its own mel of the same excerpt and "
             "judges only audio at its own sample rate."
         )
+
+    def own_sweeps(model: Vocoder) -> int:
+        return model.default_refine if sweeps is None else sweeps
+
     rows = {
         RECORDING: Row("Recording", ""),
-        FLOW: Row(flow.title, "all samples in one pass"),
-        AUTOREGRESSIVE: Row(slow.title, f"sample by sample, {slow.engine}"),
-        GRIFFIN_LIM: Row("Griffin-Lim", "32 iterations, no model"),
+        FLOW: Row(flow.title, _how("all samples in one pass", own_sweeps(flow))),
+        AUTOREGRESSIVE: Row(slow.title, _how(f"sample by sample, {slow.engine}", own_sweeps(slow))),
+        GRIFFIN_LIM: Row("Griffin-Lim", _how("32 iterations, no model", sweeps or 0)),
     }
     judges = {FLOW: judge, AUTOREGRESSIVE: slow_judge}
     headings = {key: by.heading for key, by in judges.items()}
@@ -142,11 +150,12 @@ def compare(
 
     state.status = f"Griffin-Lim and {flow.title} …"
     yield state
-    invert = griffin_lim(flow.mel_spec, seed)
+    invert = griffin_lim(flow.mel_spec, seed, refine=sweeps or 0)
     samples, timing = timed(lambda: invert(judge.mel), judge.excerpt.seconds)
     judge.finish(rows[GRIFFIN_LIM], judge.cut(samples), timing)
     samples, timing = timed(
-        lambda: flow.synthesize(judge.mel, temperature, seed), judge.excerpt.seconds
+        lambda: flow.synthesize(judge.mel, temperature, seed, refine=sweeps),
+        judge.excerpt.seconds,
     )
     judge.finish(rows[FLOW], Sound(samples[:length], flow.sample_rate), timing)
     yield state
@@ -154,7 +163,8 @@ def compare(
     row = rows[AUTOREGRESSIVE]
     state.status = f"{row.name}: getting ready …"
     yield state
-    slow.synthesize(slow_judge.mel[:, :1], temperature, seed)  # compiles, if need be
+    # Compiles, if need be.
+    slow.synthesize(slow_judge.mel[:, :1], temperature, seed, refine=sweeps)
     chunks = []
     for chunk, timing in _streamed(slow, slow_judge.mel, temperature, seed):
         chunks.append(chunk)
@@ -162,7 +172,11 @@ def compare(
         row.progress = min(timing.audio / slow_judge.excerpt.seconds, 0.999)
         state.status = f"{row.name}: {timing.audio:.2f} of {slow_judge.excerpt.seconds:.2f} s"
         yield state
-    slow_judge.finish(row, replace(slow_judge.cut(torch.cat(chunks)), quantised=True), timing)
+    samples, taken = _refined(slow, torch.cat(chunks), slow_judge.mel, own_sweeps(slow))
+    timing = Timing(timing.taken + taken, timing.audio)
+    # Sweeps leave the 16-bit grid.
+    finished = replace(slow_judge.cut(samples), quantised=not own_sweeps(slow))
+    slow_judge.finish(row, finished, timing)
 
     for judging, by in judges.items():
         for key, row in rows.items():
@@ -205,6 +219,10 @@ class _Judge:
             row.distance = float(self.model.mel_spec.distance(self.mel, row.mel))
 
 
+def _how(how: str, sweeps: int) -> str:
+    return f"{how}, {sweeps} sweep{'' if sweeps == 1 else 's'}" if sweeps else how
+
+
 def _loudest(sound: Sound, seconds: float, hop: int) -> tuple[int, int]:
     """First sample and length, in whole frames, of the excerpt that has the most energy."""
     frames = min(round(seconds * sound.sample_rate / hop), len(sound.samples) // hop)
@@ -224,8 +242,9 @@ def _same_excerpt(path: str, start: float, seconds: float, model: Vocoder) -> So
 def _streamed(
     model: Vocoder, mel: Tensor, temperature: float | None, seed: int
 ) -> Iterator[tuple[Tensor, Timing]]:
-    """Chunks of audio, with the time of all of them so far."""
-    chunks = model.stream(mel.split(_CHUNK_FRAMES, dim=1), temperature, seed)
+    """Chunks of audio without sweeps, with the time of all of them so far."""
+    # Sweeps look ahead: with them the first chunk might be the whole excerpt, and no progress seen.
+    chunks = model.stream(mel.split(_CHUNK_FRAMES, dim=1), temperature, seed, refine=0)
     taken = seconds = 0.0
     while True:
         start = time.perf_counter()
@@ -235,6 +254,18 @@ def _streamed(
             return
         seconds += len(chunk) / model.sample_rate
         yield chunk, Timing(taken, seconds)
+
+
+def _refined(model: Vocoder, samples: Tensor, mel: Tensor, sweeps: int) -> tuple[Tensor, float]:
+    """What `Vocoder.synthesize` makes of the model's own samples, and the seconds it takes."""
+    if not sweeps:
+        return samples, 0.0
+    from vocoder.engines.consistency import refine  # numba takes a second to import
+
+    target = model.consistency_target(mel)
+    start = time.perf_counter()
+    refined = refine(samples, target, model.mel_spec, sweeps).clamp(-1, 1)
+    return refined, time.perf_counter() - start
 
 
 def layout(models: Models) -> None:
@@ -272,6 +303,7 @@ def layout(models: Models) -> None:
                     label=f"{slow_title}'s engine",
                 )
                 seed = widgets.seed()
+            refine = widgets.sweeps(models, "compare-sweeps")
             with gr.Row():
                 button = gr.Button(
                     "Compare",
@@ -301,11 +333,12 @@ def layout(models: Models) -> None:
         temperature: float,
         engine: str | None,
         seed: int | None,
+        refine: float | None,
         progress: Any = gr.Progress(),
     ) -> Iterator[tuple[Any, ...]]:
         notify = widgets.notifying(progress)
         shown: set[str] = set()
-        for state in compare(models, path, seconds, temperature, seed, engine, notify):
+        for state in compare(models, path, seconds, temperature, seed, engine, refine, notify):
             audio: list[Any] = []
             for key in titles:
                 row = state.rows[key]
@@ -318,7 +351,7 @@ def layout(models: Models) -> None:
 
     started = button.click(
         answer,
-        [recording, seconds, temperature, engine, seed],
+        [recording, seconds, temperature, engine, seed, refine],
         [figures, *players, picture],
         api_name="compare",
         show_progress_on=[figures],

@@ -12,7 +12,16 @@ from vocoder.evaluation.metrics import METRICS, installed_metrics, measure
 
 from . import pictures
 from .models import Models, Notify, silent
-from .sound import Sound, Timing, check_recording, check_seed, log_likelihood, read_recording, timed
+from .sound import (
+    Sound,
+    Timing,
+    check_recording,
+    check_seed,
+    check_sweeps,
+    log_likelihood,
+    read_recording,
+    timed,
+)
 
 TITLE = "Copy synthesis"
 
@@ -40,22 +49,28 @@ def copy_synthesis(
     path: str | None,
     temperature: float | None,
     seed: int | None,
+    refine: float | None = None,
     notify: Notify = silent,
 ) -> Copy:
     """Turn the mel of a recording back into audio, and measure how close it comes.
 
+    Args:
+        refine: sweeps of mel consistency; None for the vocoder's own number.
+
     Raises:
-        ValueError: no recording, one that cannot be read, or is too long or too short; a seed or
-            temperature out of range.
+        ValueError: no recording, one that cannot be read, or is too long or too short; a seed,
+            temperature or number of sweeps out of range.
     """
-    seed = check_seed(seed)
+    seed, sweeps = check_seed(seed), check_sweeps(refine)
     path = check_recording(path)
     vocoder = models.vocoder(notify)
     spec = vocoder.mel_spec
     recording = read_recording(path, vocoder.sample_rate)
     notify(0.3, "synthesising")
     mel = vocoder.mel(recording.samples)
-    samples, timing = timed(lambda: vocoder.synthesize(mel, temperature, seed), recording.seconds)
+    samples, timing = timed(
+        lambda: vocoder.synthesize(mel, temperature, seed, refine=sweeps), recording.seconds
+    )
     copy = Sound(samples[: len(recording.samples)], vocoder.sample_rate)
     notify(0.6, "comparing with the recording")
     # A sound that is cut off would cost more than all the rest of it.
@@ -93,6 +108,7 @@ def layout(models: Models) -> None:
             with gr.Row():
                 temperature = widgets.temperature(models)
                 seed = widgets.seed()
+            refine = widgets.sweeps(models, "copy-sweeps")
             button = gr.Button("Resynthesise", variant="primary", elem_id="copy-button")
             widgets.example_recordings(recording)
         with gr.Column(scale=3):
@@ -107,9 +123,11 @@ def layout(models: Models) -> None:
         path: str | None,
         temperature: float,
         seed: int | None,
+        refine: float | None,
         progress: Any = gr.Progress(),
     ) -> tuple[Any, ...]:
-        result = copy_synthesis(models, path, temperature, seed, widgets.notifying(progress))
+        notify = widgets.notifying(progress)
+        result = copy_synthesis(models, path, temperature, seed, refine, notify)
         pace = zip(widgets.PACE, widgets.pace(result.timing), strict=True)
         rows = [
             *([name, "", value] for name, value in pace),
@@ -130,7 +148,7 @@ def layout(models: Models) -> None:
 
     button.click(
         answer,
-        [recording, temperature, seed],
+        [recording, temperature, seed, refine],
         [original, copy, picture, figures],
         api_name="copy_synthesis",
         show_progress_on=[picture],

@@ -89,7 +89,8 @@ def sweep(
     points = []
     for index, temperature in enumerate(temperatures):
         notify(index / len(temperatures), f"temperature {temperature:g}")
-        samples = vocoder.synthesize(mel, temperature, seed)
+        # Without sweeps, which would leave the point of the latent space.
+        samples = vocoder.synthesize(mel, temperature, seed, refine=0)
         points.append(_point(vocoder, temperature, samples, mel))
     return Walk(points, vocoder.mel_spec, recording.seconds)
 

@@ -62,6 +62,8 @@ class Models:
         self._autoregressive = (
             bundled.get(AUTOREGRESSIVE_NAME) if autoregressive is None else _path(autoregressive)
         )
+        self.default_refine: int = _header(self._vocoder)["config"].get("refine", 0)
+        """The page's vocoder's own number of sweeps of mel consistency."""
         self.autoregressive_family = _autoregressive_family(self._autoregressive)
         """Class of the autoregressive model; None if there is none."""
         self.autoregressive_is_bundled = autoregressive is None

@@ -30,6 +30,9 @@ SHORTEST_SECONDS = 0.2
 
 LARGEST_SEED = 2**31 - 1
 
+MOST_SWEEPS = 32
+"""The largest number of sweeps of mel consistency."""
+
 Result = TypeVar("Result")
 
 
@@ -126,6 +129,17 @@ def check_seed(seed: int | None) -> int:
     if seed is None or not 0 <= seed <= LARGEST_SEED:
         raise ValueError(f"the seed is {seed}: give a whole number from 0 to {LARGEST_SEED}")
     return int(seed)
+
+
+def check_sweeps(sweeps: float | None) -> int | None:
+    """The number of sweeps of mel consistency, if it is in the range; None for the model's own."""
+    if sweeps is None:
+        return None
+    if not 0 <= sweeps <= MOST_SWEEPS or sweeps != int(sweeps):
+        raise ValueError(
+            f"the number of sweeps is {sweeps}: give a whole number from 0 to {MOST_SWEEPS}"
+        )
+    return int(sweeps)
 
 
 def log_likelihood(model: Vocoder, sound: Sound, mel: Tensor) -> float | None:

@@ -13,7 +13,7 @@ from vocoder.audio import MelSpec
 
 from . import pictures
 from .models import Models, Notify, silent
-from .sound import Sound, Timing, check_seed, convention
+from .sound import Sound, Timing, check_seed, check_sweeps, convention
 
 TITLE = "Text to speech"
 
@@ -46,18 +46,22 @@ def speak(
     temperature: float | None,
     speaking_rate: float,
     seed: int | None,
+    refine: float | None = None,
     notify: Notify = silent,
 ) -> Speech:
     """Text to speech, sentence by sentence.
 
+    Args:
+        refine: sweeps of mel consistency; None for the vocoder's own number.
+
     Raises:
-        ValueError: no text, too much of it or none that can be read; a seed, temperature or rate
-            out of range; two models of different mel conventions.
+        ValueError: no text, too much of it or none that can be read; a seed, temperature, rate or
+            number of sweeps out of range; two models of different mel conventions.
         CheckpointError: there is no acoustic model.
     """
     if len(text) > LONGEST_TEXT:
         raise ValueError(f"the text has {len(text)} characters: type at most {LONGEST_TEXT}")
-    seed = check_seed(seed)
+    seed, sweeps = check_seed(seed), check_sweeps(refine)
     from vocoder.text import speech
 
     sentences = speech.sentences(text)
@@ -80,6 +84,7 @@ def speak(
             temperature=temperature,
             speaking_rate=speaking_rate,
             seed=seed,
+            refine=sweeps,
         ),
         start=1,
     ):
@@ -121,6 +126,7 @@ def layout(models: Models) -> None:
             with gr.Row():
                 temperature = widgets.temperature(models)
                 rate = gr.Slider(0.5, 2.0, 1.0, step=0.05, label="Speaking rate")
+            refine = widgets.sweeps(models, "say-sweeps")
             seed = widgets.seed()
             button = gr.Button(
                 "Speak", variant="primary", elem_id="say-button", interactive=models.has_acoustic
@@ -137,9 +143,11 @@ def layout(models: Models) -> None:
         temperature: float,
         rate: float,
         seed: int | None,
+        refine: float | None,
         progress: Any = gr.Progress(),
     ) -> tuple[Any, ...]:
-        speech = speak(models, text, temperature, rate, seed, widgets.notifying(progress))
+        notify = widgets.notifying(progress)
+        speech = speak(models, text, temperature, rate, seed, refine, notify)
         rows = [["Speech", f"{speech.sound.seconds:.2f} s", *widgets.pace(speech.timing)]]
         notes = [f"Phonemes: {'  '.join(speech.phonemes)}", widgets.machine_note()]
         return (
@@ -151,7 +159,7 @@ def layout(models: Models) -> None:
     gr.on(
         [button.click, text.submit],
         answer,
-        [text, temperature, rate, seed],
+        [text, temperature, rate, seed, refine],
         [audio, picture, figures],
         api_name="say",
         show_progress_on=[picture],

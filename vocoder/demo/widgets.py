@@ -16,7 +16,7 @@ import torch
 from vocoder.models import Vocoder
 
 from .models import Models, Notify
-from .sound import LARGEST_SEED, LONGEST_SECONDS, Sound, Timing
+from .sound import LARGEST_SEED, LONGEST_SECONDS, MOST_SWEEPS, Sound, Timing
 
 COMPUTING: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "compute"}
 """Options of every event that computes: one at a time, since all share the processor and the times
@@ -63,6 +63,19 @@ def temperature(models: Models) -> gr.Slider:
     """The temperature, at first the family's default."""
     default = models.family.default_temperature
     return gr.Slider(0.0, 1.0, default, step=0.001, label="Temperature")
+
+
+def sweeps(models: Models, name: str) -> gr.Slider:
+    """The sweeps of mel consistency, at first the model's own number."""
+    return gr.Slider(
+        0,
+        MOST_SWEEPS,
+        min(models.default_refine, MOST_SWEEPS),
+        step=1,
+        label="Sweeps of mel consistency",
+        info="Each brings the mel of the audio closer to the one it is made from; 0 for none",
+        elem_id=name,
+    )
 
 
 def seed() -> gr.Number:

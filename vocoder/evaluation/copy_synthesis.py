@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vocoder.audio import LogMel, MelSpec
+from vocoder.audio import LogMel, MelSpec, check_sweeps
 from vocoder.models import Vocoder
 
 from .dnsmos import dnsmos
@@ -54,6 +54,7 @@ def evaluate(
     measures: Sequence[str] | None = None,
     temperature: float | None = None,
     seed: int = 0,
+    refine: Sequence[int] | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Result:
@@ -75,6 +76,10 @@ def evaluate(
         measures: names of `MEASURES` to take; all by default. Those of pitch take the longest.
         temperature: as in `Vocoder.synthesize`; None for the default of each model's family.
         seed: as in `Vocoder.synthesize`.
+        refine: numbers of sweeps of mel consistency, as in `Vocoder.synthesize`. Every model and
+            Griffin-Lim are measured with each of them, in rows named "NAME, 4 sweeps", and "first
+            model" below is the first model with the first number. None: a row for each model, with
+            the model's own number, and Griffin-Lim without any.
         device: "auto" (a CUDA device if there is one), "cpu" or "cuda": where the models are moved.
         progress: called with (steps done, steps in all, what is next) before every step and once
             at the end.
@@ -82,19 +87,21 @@ def evaluate(
     Returns:
         JSON values:
 
-        - about: the settings (temperature: of the first model), each model's facts, the machine;
+        - about: the settings (temperature: of the first model; refine: sweeps of every row but the
+          recordings'), the facts of each row that has a model, the machine;
         - measures: name -> title, unit, and which is better;
         - left_out: measure -> why it could not be taken;
         - skipped: file -> why;
         - rows: name -> measure -> mean, lower, upper, n (see `estimate`), over the files where the
           measure has a value;
         - differences: name of another model -> measure -> the same of its paired differences,
-          first model less the other. Log-likelihoods at different sample rates have none;
+          first model less the other. Log-likelihoods have none at different sample rates, nor
+          for one model with different sweeps, which do not enter the likelihood;
         - files: file, seconds, and values: name -> measure -> value, or None.
 
     Raises:
         EvaluationError: nothing to evaluate: no directory, no audio, none that could be used.
-        ValueError: temperature, device or limit are out of range, or a measure is unknown.
+        ValueError: temperature, refine, device or limit are out of range, or a measure is unknown.
     """
     unknown = [name for name in measures or () if name not in MEASURES]
     if unknown:
@@ -105,7 +112,8 @@ def evaluate(
     folder = Path(directory)
     paths = find_recordings(folder)[:limit]
     wanted, left_out = _available(MEASURES if measures is None else measures)
-    systems = _systems(models, temperature, seed, target)
+    variants, references = _variants(models, refine)
+    systems = _systems(variants, references, temperature, seed, target)
     first = next(iter(models.values()))
     files: list[dict[str, Any]] = []
     skipped: dict[str, str] = {}
@@ -134,12 +142,13 @@ def evaluate(
             f"none of the {len(paths)} recordings in {folder} could be evaluated; the first: "
             f"{next(iter(skipped.values()))}"
         )
-    facts = {name: _facts(model, temperature) for name, model in models.items()}
+    facts = {name: _facts(variant.model, temperature) for name, variant in variants.items()}
     return {
         "about": {
             "models": facts,
             "temperature": next(iter(facts.values()))["temperature"],
             "seed": seed,
+            "refine": {s.name: s.sweeps for s in systems if s.synthesize is not None},
             "confidence": CONFIDENCE,
             "interval": "Student's t over recordings",
             "device": target.type,
@@ -153,7 +162,7 @@ def evaluate(
         "left_out": left_out,
         "skipped": skipped,
         "rows": _rows(files, [system.name for system in systems], wanted),
-        "differences": _differences(files, models, wanted),
+        "differences": _differences(files, variants, wanted),
         "files": files,
     }
 
@@ -181,6 +190,37 @@ def _facts(model: Vocoder, temperature: float | None) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class _Variant:
+    """A model with a number of sweeps of mel consistency."""
+
+    model: Vocoder
+    sweeps: int
+
+
+def _variants(
+    models: Mapping[str, Vocoder], refine: Sequence[int] | None
+) -> tuple[dict[str, _Variant], dict[str, int]]:
+    """The models by the name of their row, and the sweeps of each row of Griffin-Lim."""
+    if refine is None:
+        own = {name: _Variant(model, model.default_refine) for name, model in models.items()}
+        return own, {GRIFFIN_LIM: 0}
+    if not refine:
+        raise ValueError("refine holds no number of sweeps: give at least one, or None")
+    for sweeps in refine:
+        check_sweeps(sweeps)
+
+    def named(name: str, sweeps: int) -> str:
+        return f"{name}, {sweeps} sweep{'' if sweeps == 1 else 's'}"
+
+    variants = {
+        named(name, sweeps): _Variant(model, sweeps)
+        for name, model in models.items()
+        for sweeps in refine
+    }
+    return variants, {named(GRIFFIN_LIM, sweeps): sweeps for sweeps in refine}
+
+
+@dataclass(frozen=True)
 class _System:
     """A row of the result: something that turns a mel into audio."""
 
@@ -191,24 +231,34 @@ class _System:
     synthesize: Callable[[Tensor], Tensor] | None = None
     """Mel (n_mels, frames) -> audio, at least as long as the recording; None: the recording."""
     log_prob: Callable[[Tensor, Tensor], Tensor] | None = None
+    sweeps: int = 0
 
 
 def _systems(
-    models: Mapping[str, Vocoder], temperature: float | None, seed: int, device: torch.device
+    variants: Mapping[str, _Variant],
+    references: Mapping[str, int],
+    temperature: float | None,
+    seed: int,
+    device: torch.device,
 ) -> list[_System]:
-    spec = next(iter(models.values())).mel_spec
+    spec = next(iter(variants.values())).model.mel_spec
     cpu = torch.device("cpu")
     log_mel = LogMel(spec)
     found = [_System(RECORDING, spec, cpu, log_mel)]
-    for name, model in models.items():
-        model = model.to(device)
+    for name, variant in variants.items():
+        model = variant.model.to(device)
 
-        def synthesize(mel: Tensor, model: Vocoder = model) -> Tensor:
-            return model.synthesize(mel, temperature, seed)
+        def synthesize(mel: Tensor, model: Vocoder = model, sweeps: int = variant.sweeps) -> Tensor:
+            return model.synthesize(mel, temperature, seed, refine=sweeps)
 
         log_prob = None if model.likelihood is None else model.log_prob
-        found.append(_System(name, model.mel_spec, device, model.mel, synthesize, log_prob))
-    return [*found, _System(GRIFFIN_LIM, spec, cpu, log_mel, griffin_lim(spec, seed))]
+        found.append(
+            _System(name, model.mel_spec, device, model.mel, synthesize, log_prob, variant.sweeps)
+        )
+    for name, sweeps in references.items():
+        invert = griffin_lim(spec, seed, refine=sweeps)
+        found.append(_System(name, spec, cpu, log_mel, invert, sweeps=sweeps))
+    return found
 
 
 def _warm_up(system: _System, recording: Tensor) -> None:
@@ -295,16 +345,18 @@ def _rows(
 
 
 def _differences(
-    files: Sequence[Mapping[str, Any]], models: Mapping[str, Vocoder], wanted: Sequence[str]
+    files: Sequence[Mapping[str, Any]], variants: Mapping[str, _Variant], wanted: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    (first, own), *others = models.items()
+    (first, variant), *others = variants.items()
+    own = variant.model
     found = {}
-    for other, model in others:
+    for other, compared in others:
         row = {}
+        model = compared.model
         for name in wanted:
             pairs = [(f["values"][first][name], f["values"][other][name]) for f in files]
-            if name == "log_likelihood" and own.sample_rate != model.sample_rate:
-                pairs = []  # nats per sample of different samples
+            if name == "log_likelihood" and (own is model or own.sample_rate != model.sample_rate):
+                pairs = []  # the same value, or nats per sample of different samples
             row[name] = estimate([a - b for a, b in pairs if a is not None and b is not None])
         found[other] = row
     return found

@@ -9,11 +9,11 @@ import torchaudio
 from torch import Tensor
 from torch.nn import functional as F
 
-from vocoder.audio import MelSpec
+from vocoder.audio import MelSpec, check_sweeps, refine_mel
 
 
 def griffin_lim(
-    spec: MelSpec, seed: int = 0, device: torch.device | str = "cpu"
+    spec: MelSpec, seed: int = 0, device: torch.device | str = "cpu", refine: int = 0
 ) -> Callable[[Tensor], Tensor]:
     """Griffin-Lim by torchaudio: least squares to linear frequency, then 32 rounds for the phase.
 
@@ -23,11 +23,17 @@ def griffin_lim(
         spec: the convention of the log-mels it will get.
         seed: of the phases it starts from.
         device: where it runs.
+        refine: sweeps of mel consistency afterwards, as in `Vocoder.synthesize`.
 
     Returns:
         A function from a log-mel (n_mels, frames) or (batch, n_mels, frames) on the device to
-        audio, (frames * hop,) or (batch, frames * hop).
+        audio, (frames * hop,) or (batch, frames * hop); it may end a hop earlier if frames are
+        centred.
+
+    Raises:
+        ValueError: refine is out of range.
     """
+    check_sweeps(refine)
     device = torch.device(device)
     linear = torchaudio.transforms.InverseMelScale(
         n_stft=spec.n_fft // 2 + 1,
@@ -60,6 +66,17 @@ def griffin_lim(
         with torch.no_grad(), torch.random.fork_rng(devices=forked):
             torch.manual_seed(seed)
             audio: Tensor = phase(linear(magnitude))
-        return audio[..., start : start + frames * spec.hop_length]
+        audio = audio[..., start : start + frames * spec.hop_length]
+        return _refined(audio, mel, spec, refine) if refine else audio
 
     return synthesize
+
+
+def _refined(audio: Tensor, mel: Tensor, spec: MelSpec, sweeps: int) -> Tensor:
+    # With centred frames the audio may have one more frame than the mel.
+    target = torch.cat([mel, mel[..., -1:]], dim=-1)[..., : spec.frames(audio.shape[-1])]
+    if audio.device.type != "cpu":
+        return refine_mel(audio, target, spec, sweeps)
+    from vocoder.engines.consistency import refine  # numba takes a second to import
+
+    return refine(audio, target, spec, sweeps)

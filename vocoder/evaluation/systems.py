@@ -166,7 +166,7 @@ class PackageModel(System):
 
     def first_audio(self) -> Callable[[], object] | None:
         # The first chunk of audio needs the look-ahead and one frame.
-        needed = self.model.context_frames[1] + 1
+        needed = self.model.look_ahead() + 1
         chunks = self.mel(2 * needed)[0].split(needed, dim=1)
         return lambda: next(iter(self.model.stream(chunks)))
 
