@@ -121,7 +121,7 @@ def test_silence_at_the_ends_is_cut_off(acoustic: AcousticModel, flow: MdctFlow)
         mel_spec, sample_rate = flow.mel_spec, flow.sample_rate
         default_temperature = flow.default_temperature
 
-        def synthesize(self, mel: torch.Tensor, temperature: float, seed: int) -> torch.Tensor:
+        def synthesize(self, *arguments: object, **options: object) -> torch.Tensor:
             tone = 0.5 * torch.sin(torch.arange(16000) * 0.1)
             return torch.cat([torch.zeros(12000), tone, torch.zeros(20000)])
 
