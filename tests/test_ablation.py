@@ -144,7 +144,7 @@ def test_a_study_runs_skips_what_is_done_and_records_failures(
     assert tried == [str(tmp_path / "runs" / "small" / "broken")]
     # Another command does not take these results for its own.
     assert scripts.run.main([*words, "--max_steps", "3"]) == 2
-    assert "of other settings" in capfd.readouterr().err
+    assert "other settings" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
