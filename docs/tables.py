@@ -128,6 +128,27 @@ def standing_table(totals: Mapping[str, Any]) -> str:
     )
 
 
+def refine_table(result: Mapping[str, Any]) -> str:
+    """A result of `vocoder evaluate --refine`: quality and speed by the number of sweeps."""
+    shown = ("pesq", "stoi", "dnsmos", "periodicity_error", "voicing_f1", "f0_rmse")
+    shown += ("tone_excess", "log_mel_distance", "times_real_time")
+    measures, about = result["measures"], result["about"]
+    rows = [
+        [name, *(_mean(row.get(measure)) for measure in shown)]
+        for name, row in result["rows"].items()
+    ]
+    headings = ["", *(_heading(measures[measure]) for measure in shown)]
+    recordings = next(iter(result["rows"].values()))["dnsmos"]["n"]
+    return "\n".join(
+        [
+            filling.markdown(headings, rows, [0]),
+            "",
+            f"Means over {recordings} recordings; ± is half a 95 % interval. Temperature and seed as "
+            f"in plain runs. Speed: {about['threads']} thread(s), {about['machine']['cpu']}.",
+        ]
+    )
+
+
 def curve_table(groups: Mapping[str, Any]) -> str:
     """docs/curve.json, a table for each run."""
     shown = ("log_likelihood", "log_mel_distance", "stoi", "pesq")
@@ -269,6 +290,7 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "frames": ablation.tables("frames")["frames"],  # temperatures were varied in "bands" alone
     "standing": ("docs/scores.json", standing_table),
     "scores": ("docs/scores.json", scores_table),
+    "refine": ("docs/scores/default.unheard-speech.json", refine_table),
     "samples": ("docs/samples.json", samples_table),
     "curve": ("docs/curve.json", curve_table),
     "likelihood": ("docs/runs.json", runs_table("likelihood")),

@@ -158,19 +158,20 @@ def test_export_writes_a_graph(
 
     graphs = []
 
-    def export_onnx(model: MdctFlow, path: Path) -> None:
-        graphs.append(onnx.InferenceGraph(model))
+    def export_onnx(model: MdctFlow, path: Path, refine: int | None) -> None:
+        graphs.append(onnx.InferenceGraph(model, refine or 0))
         path.write_bytes(bytes(1_200_000))
 
     monkeypatch.setattr(onnx, "export_onnx", export_onnx)
     out = tmp_path / "model.onnx"
-    result = run("export", "--onnx", out, "-c", checkpoint)
+    result = run("export", "--onnx", out, "-c", checkpoint, "--refine", 2)
     assert result.exit_code == 0, result.stderr
     assert result.stdout == f"{out}: 1.2 MB, mel and noise in, audio out\n"
     with torch.no_grad():
         audio = graphs[0](torch.full((1, 80, 5), -4.0), torch.randn(1, 5, 256))
     assert audio.shape == (1, 5 * 256)
     assert audio.isfinite().all()
+    assert graphs[0].sweeps == 2
     assert run("export", "--onnx", out, "-c", checkpoint).exit_code == 2
     assert len(graphs) == 1
 

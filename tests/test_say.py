@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -121,13 +122,32 @@ def test_silence_at_the_ends_is_cut_off(acoustic: AcousticModel, flow: MdctFlow)
         mel_spec, sample_rate = flow.mel_spec, flow.sample_rate
         default_temperature = flow.default_temperature
 
-        def synthesize(self, *arguments: object, **options: object) -> torch.Tensor:
+        def synthesize(self, mel: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
             tone = 0.5 * torch.sin(torch.arange(16000) * 0.1)
             return torch.cat([torch.zeros(12000), tone, torch.zeros(20000)])
 
     (audio,) = speak(sentences("One."), acoustic, Padding())  # type: ignore[arg-type]
     assert 16000 <= len(audio) <= 16000 + 4 * 160
     assert audio[0] == 0  # faded in, so that the cut does not click
+
+
+def test_refine_is_passed_to_the_vocoder(acoustic: AcousticModel, flow: MdctFlow) -> None:
+    (sentence,) = sentences("One.")
+    (pure,), (refined,) = (
+        list(speak([sentence], acoustic, flow, refine=sweeps)) for sweeps in (0, 3)
+    )
+    mel = acoustic.synthesize(sentence.phonemes, seed=0)
+    mel = mel.clamp(flow.mel_spec.log_floor, flow.mel_spec.log_ceiling)
+    assert not np.array_equal(pure, refined)
+    expected = flow.synthesize(mel, refine=3).numpy()
+    middle = refined[len(refined) // 4 : len(refined) // 2]
+    assert any(
+        np.allclose(expected[start : start + len(middle)], middle, atol=1e-5)
+        for start in range(len(expected) - len(middle))
+        if abs(expected[start] - middle[0]) < 1e-5
+    )
+    with pytest.raises(ValueError, match="sweeps must be"):
+        speak([sentence], acoustic, flow, refine=-1)
 
 
 def test_speaking_rate(acoustic: AcousticModel, flow: MdctFlow) -> None:
