@@ -143,8 +143,8 @@ def refine_table(result: Mapping[str, Any]) -> str:
         [
             filling.markdown(headings, rows, [0]),
             "",
-            f"Means over {recordings} recordings; ± is half a 95 % interval. Temperature and seed as "
-            f"in plain runs. Speed: {about['threads']} thread(s), {about['machine']['cpu']}.",
+            f"Means over {recordings} recordings; ± is half a 95 % interval. Temperature and seed "
+            f"as in plain runs. Speed: {about['threads']} thread(s), {about['machine']['cpu']}.",
         ]
     )
 

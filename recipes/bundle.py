@@ -8,7 +8,7 @@ A vocoder:
         --evaluate voice-unheard=data/synthetic-english-unseen/wavs
 
 writes `vocoder/weights/default`, the scores to `docs/scores/default.LABEL.json` and their totals to
-`docs/scores.json`. Of a corpus the test utterances are scored, of a folder without metadata.csv all
+`docs/scores.json`. In a corpus the test utterances are scored, in a folder without metadata.csv all
 recordings. The cost of half precision is measured on the first corpus, against the weights as
 trained.
 
@@ -77,7 +77,7 @@ def bundle_vocoder(
 ) -> Path:
     """Write weights, scores and card; returns the folder of the weights.
 
-    With `reuse`, scores that exist are taken to be those of this run.
+    With `reuse`, existing scores are taken to be those of this run.
 
     Raises:
         ValueError: the run is not finished, or a corpus cannot be evaluated.
@@ -183,14 +183,14 @@ def bundle_acoustic(run: Path, speech: Path, statement: Path) -> Path:
         ValueError: the run is not finished.
     """
     report = read_report(run)
-    heard = json.loads(speech.read_text(encoding="utf-8"))
+    recognised = json.loads(speech.read_text(encoding="utf-8"))
     with replacing(WEIGHTS / ACOUSTIC_NAME) as folder:
         acoustic.load_checkpoint(run / "model").save(folder, torch.float16)
-        write_card(folder, acoustic_card(statement.read_text(encoding="utf-8"), report, heard))
+        write_card(folder, acoustic_card(statement.read_text(encoding="utf-8"), report, recognised))
     return WEIGHTS / ACOUSTIC_NAME
 
 
-def acoustic_card(statement: str, report: dict[str, Any], heard: dict[str, Any]) -> str:
+def acoustic_card(statement: str, report: dict[str, Any], recognised: dict[str, Any]) -> str:
     """The model card of the acoustic model, as Markdown."""
     first, last = report["validation"][0], report["validation"][-1]
     headings = ["", "validation, untrained", "validation, trained", "test", "half precision"]
@@ -205,7 +205,7 @@ def acoustic_card(statement: str, report: dict[str, Any], heard: dict[str, Any])
         "is in float32). The report that the recipe writes defines the scores."
     )
     lines = [*table(headings, cells), "", paragraph(explained), "", "### Word error rate", ""]
-    words = tables.recognition(heard)
+    words = tables.recognition(recognised)
     lines += [words.tables[0].markdown(), "", paragraph(words.caption), ""]
     return card(ACOUSTIC_NAME, statement, report["facts"], lines)
 
@@ -241,7 +241,7 @@ def card(name: str, statement: str, facts: dict[str, str], scored: Sequence[str]
     """A model card: the statement, the facts of the training run, and the lines of the scores."""
     lines = [f"# {name}", "", statement.strip(), "", "## Training", ""]
     for key, value in facts.items():
-        # The run's arguments are in the file that lies next to the card.
+        # The model's arguments are in the file next to the card.
         fact = f"- {key}: {value.replace('`config.yaml`', '`config.json`')}"
         lines.append(paragraph(fact, indent="  "))
     return "\n".join([*lines, "", "## Scores", "", *scored])
@@ -302,11 +302,11 @@ def main() -> int:
             corpora[label] = Path(folder)
         arguments["corpora"] = corpora
     try:
-        made = (bundle_vocoder if kind == "vocoder" else bundle_acoustic)(**arguments)
+        folder = (bundle_vocoder if kind == "vocoder" else bundle_acoustic)(**arguments)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"bundle.py: {error}\n")
         return 2
-    print(f"{made}: {(made / 'model.safetensors').stat().st_size / 1e6:.1f} MB")
+    print(f"{folder}: {(folder / 'model.safetensors').stat().st_size / 1e6:.1f} MB")
     return 0
 
 

@@ -140,11 +140,11 @@ def test_a_study_runs_skips_what_is_done_and_records_failures(
     tried = []
     monkeypatch.setattr(scripts.run, "train", lambda words, _: tried.append(words[-1]) or 130)
     assert scripts.run.main(words) == 130
-    assert "base: finished before" in capfd.readouterr().out
+    assert "base: already finished" in capfd.readouterr().out
     assert tried == [str(tmp_path / "runs" / "small" / "broken")]
     # Another command does not take these results for its own.
     assert scripts.run.main([*words, "--max_steps", "3"]) == 2
-    assert "of other settings" in capfd.readouterr().err
+    assert "other settings" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from vocoder.audio import LogMel, MelError, MelSpec, read_audio
 from vocoder.audio.consistency import (
     MelConsistency,
     mel_distance,
-    padding,
     phases_of,
     refine_mel,
     spread,
@@ -315,9 +314,9 @@ def test_gains_of_bins_lie_between_those_of_bands(spec: MelSpec) -> None:
 
 def test_phases_and_padding() -> None:
     assert [phases_of(spec) for spec in SPECS.values()] == [2] * 8 + [1] * 3 + [2, 2]
-    assert padding(SPEECH) == (384, 384)
-    assert padding(SPECS["centred"]) == (512, 512)
-    assert padding(SPECS["odd"]) == (151, 151)
+    assert SPEECH.padding == (384, 384)
+    assert SPECS["centred"].padding == (512, 512)
+    assert SPECS["odd"].padding == (151, 151)
 
 
 AUDIO = torch.zeros(512)

@@ -85,7 +85,7 @@ def test_from_white_noise_it_comes_as_near() -> None:
 def test_threads_do_not_change_the_audio(
     spec: MelSpec, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(whole, "LEAST_SHARE", 4)
+    monkeypatch.setattr(whole, "MIN_SHARE", 4)
     audio, mel = material(spec, 24000)
     alone = refine(audio, mel, spec, 3, threads=1)
     assert (refine(audio, mel, spec, 3, threads=threads) - alone).abs().max() < 1e-6

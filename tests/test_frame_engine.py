@@ -91,7 +91,7 @@ def test_the_pieces_do_not_matter(
     """Nor does it whether minimal filtering makes them, or plain products."""
     mel, fused = random_mel(90, 2), model.fused()
     monkeypatch.setattr("vocoder.engines.frame.stream._MINIMAL_ROWS", rows)
-    monkeypatch.setattr("vocoder.engines.frame.stream.SHORTEST_TILE", 1)
+    monkeypatch.setattr("vocoder.engines.frame.stream.MIN_TILE_FRAMES", 1)
     for tile in (2, 64, 120):
         monkeypatch.setattr("vocoder.engines.frame.stream.TILE", tile)
         made = fused.synthesize(mel, temperature=0.7)

@@ -62,7 +62,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
 
     Raises:
         CheckpointError: the path does not exist or is not a checkpoint, a file is pickled or
-            damaged, or the format is of another version.
+            damaged, or the format has another version.
     """
     path = Path(path)
     if not path.exists():

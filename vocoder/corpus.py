@@ -61,7 +61,7 @@ class Split:
     test: tuple[str, ...]
 
     def only(self, usable: Container[str], folder: Path) -> Split:
-        """The split without the ids that are not usable, of the corpus in `folder`.
+        """The split with only the usable ids, of the corpus in `folder`.
 
         Raises:
             CorpusError: nothing is left of one of the three.
@@ -136,11 +136,11 @@ def split(
 ) -> Split:
     """Choose validation and test utterances by a hash of their ids.
 
-    With an id's hash read as a number u in [0, 1), the id is for the test if u < `test_fraction`
-    and for validation if u >= 1 - `validation_fraction`. So the choice depends on neither seed nor
-    order, and adding files to a corpus moves none of the others. If a small corpus gives fewer than
-    `at_least` of either, the ids with the next hashes are added, as long as some are left to train
-    on.
+    With an id's hash read as a number u in [0, 1), the id is held out for the test if
+    u < `test_fraction` and for validation if u >= 1 - `validation_fraction`. So the choice depends
+    on neither seed nor order, and adding files to a corpus moves none of the others. If a small
+    corpus gives fewer than `at_least` of either, the ids with the next hashes are added, as long as
+    some are left to train on.
 
     Raises:
         CorpusError: fewer than three ids, or fractions that leave nothing to train on.
@@ -178,7 +178,7 @@ def held_out(folder: str | Path) -> Split:
 
 
 def find_ljspeech(data_dir: str | Path = "data") -> Path | None:
-    """LJSpeech where people keep it: $LJSPEECH, `data_dir`/LJSpeech-1.1 or ./LJSpeech-1.1."""
+    """LJSpeech, if it is in $LJSPEECH, `data_dir`/LJSpeech-1.1 or ./LJSpeech-1.1."""
     named = os.environ.get("LJSPEECH")
     if named and not (Path(named) / "metadata.csv").is_file():
         raise CorpusError(f"LJSPEECH names {named}, which has no metadata.csv")
@@ -209,12 +209,12 @@ def download_ljspeech(
     final = Path(data_dir) / name
     staging = Path(data_dir) / f".{name}.download"
     staging.mkdir(parents=True, exist_ok=True)
-    # Of a run that was killed, only a complete archive is of use.
-    for left in staging.iterdir():
-        if left.is_dir():
-            shutil.rmtree(left)
-        elif left.name != archive:
-            left.unlink()
+    # Of what a killed run left, only a complete archive can be used.
+    for leftover in staging.iterdir():
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        elif leftover.name != archive:
+            leftover.unlink()
     log.warning("downloading %s to %s", url, final)
     pooch.get_logger().setLevel(logging.WARNING)
     try:

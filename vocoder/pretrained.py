@@ -37,13 +37,13 @@ def load(name: str | os.PathLike[str] | None = None, dtype: torch.dtype = torch.
         name: name of a bundled model, a checkpoint directory (``model.safetensors`` and
             ``config.json``), or the weights file in one; None for the bundled default. A path
             that exists wins over a bundled name.
-        dtype: what audio is computed in on a CPU: `torch.float32`, or `torch.bfloat16`, which is
-            faster on processors that support it (see `Vocoder.fused`).
+        dtype: type that audio is computed in on a CPU: `torch.float32`, or `torch.bfloat16`, which
+            is faster on processors that support it (see `Vocoder.fused`).
 
     Raises:
         CheckpointError: there is no such model (the message says how to get one), or the files are
             not a checkpoint that this version reads. Pickled files are never opened.
-        ValueError: the model does not compute in this type.
+        ValueError: the model cannot compute in this type.
     """
     bundled = {key: path for key, path in bundled_models().items() if key != ACOUSTIC_NAME}
     path = _find(
@@ -184,7 +184,7 @@ def _find(
     Raises:
         CheckpointError: no bundled model has this name.
     """
-    # What has a separator or a suffix is meant as a path, and errors should speak of paths.
+    # A name with a separator or a suffix is meant as a path, and errors should speak of paths.
     if name is not None and (Path(name).exists() or _looks_like_path(name)):
         return Path(name)
     wanted = default if name is None else str(name)

@@ -14,11 +14,11 @@ def exit_on_termination(status: int | None = None) -> Iterator[None]:
     """Within the block, SIGTERM and SIGHUP (a closed terminal) raise `SystemExit`.
 
     So ``finally`` clauses run, and half-written and temporary files are deleted. A signal that is
-    ignored, as under nohup, stays ignored. Outside the main thread, which alone can handle signals,
+    ignored, as under nohup, stays ignored. Only the main thread can handle signals: in any other
     the block changes nothing.
 
     Args:
-        status: of the exit; None for 128 + the number of the signal, as shells have it.
+        status: exit status; None for 128 + the number of the signal, as in shells.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -4,8 +4,8 @@
     python recipes/festvox-ru/build.py                   620 sentences, 99.5 minutes
     python recipes/festvox-ru/build.py --sample --output recipes/ljspeech/sample
 
-The second builds the sample corpus of this repository as FLAC: of the sentences of 3 to 8 s, in the
-order of their ids, 26 at equal distances. Either way every sample equals that of the original
+The second builds the sample corpus of this repository as FLAC: 26 of the sentences of 3 to 8 s,
+evenly spaced in the order of their ids. Either way every sample equals that of the original
 recording, and nothing is written until all sentences have been found usable.
 """
 
@@ -109,7 +109,7 @@ def build(voice: Path, output: Path, sample: bool) -> str:
             copy(path, wavs / path.name)
     if not sample and COPYRIGHT.exists():
         copy(COPYRIGHT, output / "COPYRIGHT")
-    # Last, and by renaming: without this file a folder is not taken for a corpus.
+    # Last, and by renaming: a folder without this file is not a corpus.
     partial = output / ".metadata.csv.part"
     partial.write_text("".join(lines), encoding="utf-8", newline="\n")
     os.replace(partial, output / "metadata.csv")

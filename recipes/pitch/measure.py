@@ -25,7 +25,7 @@ from vocoder.nn.pitch import load_pitch
 
 @dataclass
 class Count:
-    """What is counted over all frames of a preset."""
+    """Counts over all frames of a preset."""
 
     voiced: int = 0
     found: int = 0

@@ -6,7 +6,7 @@ RECORDINGS are audio files or folders of speech, one speaker at a time and with 
 is labelled by probabilistic YIN, with the settings of `vocoder.evaluation.metrics`; some are
 labelled again after reverberation, filtering, overdrive and noise. They become mels of all presets,
 at several speeds, which scale F0. Babble and chords stand for sound without a single pitch. In
-training, mels are filtered and mixed with noise. The seed is 0; labels are kept beside the output,
+training, mels are filtered and mixed with noise. The seed is 0; labels are kept next to the output,
 in OUTPUT.labels.npz, for the next run.
 """
 
@@ -117,9 +117,9 @@ def worsen(audio: Floats, rate: int, rng: np.random.Generator, speed: float) -> 
 
 
 def labelled(paths: list[Path], worse: int, store: Path) -> list[Recording]:
-    """The recordings, and so many of them made worse, with their labels.
+    """The recordings, and `worse` excerpts in bad conditions, with their labels.
 
-    Labels take the longest and are therefore kept.
+    Labelling takes longest, so labels are kept in `store`.
     """
     known = dict(np.load(store)) if store.is_file() else {}
     recordings: list[Recording] = []
@@ -179,7 +179,7 @@ class Examples:
         return Example(preset, mel.half(), torch.from_numpy(f0), torch.from_numpy(voicing))
 
     def speech(self, recording: Recording, first: bool) -> Example:
-        """A recording at its own speed, or so that its median F0 is anything from 75 to 420 Hz."""
+        """A recording at its own speed, or at one that gives a random median F0, 75 to 420 Hz."""
         preset = self.preset()
         spec = PRESETS[preset]
         median = float(np.median(recording.f0[recording.f0 > 0]))
@@ -229,10 +229,10 @@ class Examples:
         return self.without_pitch(preset, audio, 0.08)
 
     def all(self, copies: int, without_pitch: int) -> list[Example]:
-        """``copies`` of each recording, and so many examples of babble and of chords."""
-        made = [self.speech(r, copy == 0) for r in self.recordings for copy in range(copies)]
-        made += [self.babble() for _ in range(without_pitch)]
-        return made + [self.chords() for _ in range(without_pitch)]
+        """``copies`` of each recording, ``without_pitch`` of babble, and as many of chords."""
+        examples = [self.speech(r, copy == 0) for r in self.recordings for copy in range(copies)]
+        examples += [self.babble() for _ in range(without_pitch)]
+        return examples + [self.chords() for _ in range(without_pitch)]
 
 
 def distort(mel: Tensor, rng: np.random.Generator) -> Tensor:
@@ -258,7 +258,7 @@ def distort(mel: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def crop(example: Example, frames: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """So many frames of an example, from a random place; a short one ends in silence."""
+    """`frames` frames of an example, from a random place; a short one ends in silence."""
     missing = max(0, frames - example.mel.shape[1])
     start = int(rng.integers(0, example.mel.shape[1] + missing - frames + 1))
     part = slice(start, start + frames)
@@ -332,7 +332,7 @@ def find(paths: list[Path]) -> list[Path]:
         elif path.is_file():
             found.append(path)
         else:
-            raise FileNotFoundError(f"{path} is not there: name audio files or folders of them")
+            raise FileNotFoundError(f"there is no {path}: name audio files or folders of them")
     if not found:
         raise FileNotFoundError("there is no audio in the folders named")
     return found

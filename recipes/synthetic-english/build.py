@@ -8,7 +8,7 @@
 
 Voices to train on go to data/synthetic-english, the one held out as the unseen speaker to
 data/synthetic-english-unseen. Run the same command again to resume; more hours extend the corpus.
-An utterance is the same whenever it is made: its name is its voice and a hash of its words.
+An utterance does not depend on when it is built: its name is its voice and a hash of its words.
 README.md describes the voices, NOTICE their licences.
 """
 
@@ -83,7 +83,7 @@ Synthesiser = Callable[[str, int], tuple[np.ndarray, int]]
 
 
 class Speaker:
-    """A process that runs speak.py for one voice; calling it makes the speech of one text."""
+    """A process that runs speak.py for one voice; calling it speaks one text."""
 
     def __init__(self, python: Path, voice: str) -> None:
         try:
@@ -101,12 +101,12 @@ class Speaker:
             ) from error
 
     def __call__(self, text: str, seed: int) -> tuple[np.ndarray, int]:
-        asked, answers = self._process.stdin, self._process.stdout
-        assert asked is not None
+        requests, answers = self._process.stdin, self._process.stdout
+        assert requests is not None
         assert answers is not None
         try:
-            asked.write(json.dumps({"text": text, "seed": seed}).encode() + b"\n")
-            asked.flush()
+            requests.write(json.dumps({"text": text, "seed": seed}).encode() + b"\n")
+            requests.flush()
             head = json.loads(answers.readline())
         except (BrokenPipeError, json.JSONDecodeError) as error:
             raise RuntimeError("speak.py ended; its own message is above") from error
@@ -156,7 +156,7 @@ def speak_all(
         synthesisers: each is used by one thread at a time.
 
     Yields:
-        Id, sentence, and its audio, or None if that exists or `finish` refuses it.
+        Id, sentence, and its audio: None if that exists or `finish` refuses it.
     """
     idle: SimpleQueue[Synthesiser] = SimpleQueue()
     for synthesiser in synthesisers:
@@ -229,10 +229,10 @@ def build(
         voice: prefix of the utterances' ids.
         sentences: in the order to speak them.
         synthesisers: make the speech, in parallel.
-        wanted: of this voice, including what exists.
+        wanted: of this voice, including what exists already.
 
     Returns:
-        What exists of this voice: less than wanted only if there are no more sentences.
+        What now exists of this voice: less than wanted only if the sentences ran out.
     """
     wavs = folder / "wavs"
     wavs.mkdir(parents=True, exist_ok=True)

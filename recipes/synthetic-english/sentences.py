@@ -1,5 +1,5 @@
 """English sentences to speak, from texts that Debian packages: reads and splits the texts, keeps
-the sentences that can be read aloud without guessing, and deals them out to voices.
+the sentences that can be read aloud without guessing, and assigns them to voices.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Sentence:
 
 
 def split_sentences(paragraph: str) -> list[str]:
-    """Cuts a paragraph after . ! or ? before a capital, but not after titles and initials."""
+    """Cut a paragraph after . ! or ? before a capital, but not after titles and initials."""
     sentences: list[str] = []
     start = 0
     for match in _END.finditer(paragraph):
@@ -170,7 +170,7 @@ def read_texts() -> list[list[Sentence]]:
 def deal(
     texts: Sequence[Sequence[Sentence]], shares: Mapping[str, float], seed: int
 ) -> dict[str, list[Sentence]]:
-    """Gives every sentence to one voice, and each voice an order of its sentences.
+    """Assign every sentence to one voice, and give each voice an order of its sentences.
 
     The voice of a sentence depends only on its words and on `shares`, voice -> relative share. So
     no voice is tested on words that another was trained on, and adding a voice takes sentences

@@ -2,8 +2,8 @@
 
     apt-get install fillets-ng-data fillets-ng-data-cs tuxpaint-stamps-default
     python recipes/unheard-speech/build.py                      data/unheard-speech, a few seconds
-    vocoder evaluate data/unheard-speech/development            while choosing
-    vocoder evaluate data/unheard-speech/test                   for reporting only
+    vocoder evaluate data/unheard-speech/development/22k        while choosing
+    vocoder evaluate data/unheard-speech/test/22k               for reporting only
 
 `VOICES` says how many recordings of which voice go into each half. The recordings of a voice that
 pass `usable` are ordered by a hash of their names; the first go into development, the next into
@@ -112,8 +112,8 @@ def read(path: Path) -> tuple[np.ndarray, int]:
 def usable(audio: np.ndarray, sample_rate: int) -> bool:
     """Whether a recording is of the right length, not clipped, not nearly silent, and not noisy.
 
-    Noise shows in pauses: of frames of 20 ms the level of the 5th percentile must lie 25 dB below
-    that of the 95th.
+    Noise shows in pauses: over frames of 20 ms, the 5th percentile of the level must lie 25 dB
+    below the 95th.
     """
     size = int(0.02 * sample_rate)
     frames = audio[: len(audio) // size * size].reshape(-1, size)
@@ -133,12 +133,12 @@ def rank(recording: Recording) -> bytes:
 def choose(voice: Voice, fillets_folder: Path, tuxpaint_folder: Path) -> dict[str, list[Recording]]:
     """The recordings of a voice for each half."""
     if voice.source.startswith("font_"):
-        all_of_it = fillets(fillets_folder, voice.source, voice.level)
+        recordings = fillets(fillets_folder, voice.source, voice.level)
     else:
-        all_of_it = tuxpaint(tuxpaint_folder, voice.source)
+        recordings = tuxpaint(tuxpaint_folder, voice.source)
     wanted = voice.development + voice.test
     chosen: list[Recording] = []
-    for recording in sorted(all_of_it, key=rank):
+    for recording in sorted(recordings, key=rank):
         if len(chosen) == wanted:
             break
         if usable(*read(recording.path)):

@@ -1,7 +1,7 @@
-"""Mel consistency: push audio onto the mel that it was made from, in plain PyTorch.
+"""Mel consistency: push audio onto the mel it was generated from, in plain PyTorch.
 
-The audio of a vocoder does not have exactly the mel it was given. A few sweeps over its short-time
-Fourier transform correct that, for any model and without training. Here is the mathematics:
+The audio of a vocoder does not have exactly the mel that went in. A few sweeps over its short-time
+Fourier transform correct that, for any model and without training. This is the reference:
 differentiable, batched, on any device, and exportable to ONNX. `vocoder.engines.consistency` does
 the same faster on a CPU, and in pieces.
 """
@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from vocoder.audio.log_mel import LogMel
+from vocoder.audio.log_mel import ExactBuffers, LogMel, check_layout
 from vocoder.audio.mel_spec import MelSpec
 from vocoder.audio.validation import MelError, check_mel
 
@@ -28,19 +27,19 @@ Array = TypeVar("Array", Tensor, NDArray[Any])
 MOMENTUM = 0.9
 """How far each step starts ahead, in units of the step before."""
 
-LARGEST_STEP = 2.3
-"""Most that one step changes a magnitude by, in nats: tenfold."""
+MAX_STEP = 2.3
+"""Largest change of a magnitude in one step, in nats: tenfold."""
 
-LEAST_COVER = 0.6
+MIN_COVER = 0.6
 """Corrections are divided by the sum of the squared windows, but never by less than this.
 
 The bound damps steps at the ends of the audio, where few frames reach, and between the centres of
-alternate frames. With half of it, two sweeps from noise come nearer to the mel, but eight from the
-audio of a vocoder end further from it.
+alternate frames. With half of it, two sweeps from noise come closer to the mel, but eight from the
+audio of a vocoder end further away.
 """
 
-MOST_SWEEPS = 1000
-"""More sweeps than this are taken for a mistake."""
+MAX_SWEEPS = 1000
+"""More sweeps than this are refused as a mistake."""
 
 
 def refine_mel(audio: Array, mel: Array, mel_spec: MelSpec, sweeps: int) -> Array:
@@ -55,7 +54,7 @@ def refine_mel(audio: Array, mel: Array, mel_spec: MelSpec, sweeps: int) -> Arra
         mel: (n_mels, frames) or (batch, n_mels, frames), where frames =
             `mel_spec.frames(samples)`. It need not be the mel of any audio.
         mel_spec: the definition of the mel.
-        sweeps: number of sweeps, 0 to `MOST_SWEEPS`; 2 to 8 give most of the gain.
+        sweeps: number of sweeps, 0 to `MAX_SWEEPS`; 2 to 8 give most of the gain.
 
     Returns:
         Audio of the shape, kind, dtype and device of `audio`; not clipped to [-1, 1]. Use
@@ -97,10 +96,10 @@ def mel_distance(audio: Array, mel: Array, mel_spec: MelSpec) -> float:
 
 
 def check_sweeps(sweeps: int) -> None:
-    """Checks a number of sweeps.
+    """Check a number of sweeps.
 
     Raises:
-        ValueError: it is not a whole number from 0 to `MOST_SWEEPS`.
+        ValueError: it is not a whole number from 0 to `MAX_SWEEPS`.
     """
     try:
         if isinstance(sweeps, bool):
@@ -108,35 +107,25 @@ def check_sweeps(sweeps: int) -> None:
         number = operator.index(sweeps)
     except TypeError:
         raise ValueError(f"sweeps must be a whole number, got {sweeps!r}.") from None
-    if not 0 <= number <= MOST_SWEEPS:
+    if not 0 <= number <= MAX_SWEEPS:
         raise ValueError(
-            f"sweeps must be from 0 to {MOST_SWEEPS:,}, got {number}; 2 to 8 give most of the gain."
+            f"sweeps must be from 0 to {MAX_SWEEPS:,}, got {number}; 2 to 8 give most of the gain."
         )
 
 
 def check_audio(audio: Tensor) -> None:
-    """Checks audio (samples,) or (batch, samples).
+    """Check audio (samples,) or (batch, samples).
 
     Raises:
         ValueError: it has another shape, no samples, is not floating point, or not finite.
     """
-    if audio.ndim not in (1, 2):
-        raise ValueError(
-            f"Audio must be (samples,) or (batch, samples), got shape {tuple(audio.shape)}."
-        )
-    if not audio.is_floating_point():
-        raise ValueError(
-            f"Audio must be floating point in [-1, 1], got {audio.dtype}; "
-            f"divide int16 samples by 32768."
-        )
-    if audio.shape[-1] == 0:
-        raise ValueError("Audio has no samples, so it has no mel.")
+    check_layout(audio)
     if not bool(audio.isfinite().all()):
         raise ValueError("The audio holds NaN or infinite samples.")
 
 
 def check_frames(samples: int, frames: int, mel_spec: MelSpec) -> None:
-    """Checks that a mel has as many frames as its audio asks for.
+    """Check that a mel has as many frames as its audio needs.
 
     Raises:
         MelError: it has more or fewer.
@@ -179,7 +168,7 @@ def pair(audio: Array, mel: Array, mel_spec: MelSpec) -> tuple[Tensor, Tensor]:
     return samples, target
 
 
-class MelConsistency(nn.Module):
+class MelConsistency(ExactBuffers):
     r"""Sweeps that push audio x onto a log-mel m: projections in the Fourier domain.
 
     One step, with X the short-time Fourier transform of `LogMel`, B its filters, p its power, ε
@@ -232,15 +221,6 @@ class MelConsistency(nn.Module):
         self.register_buffer("spread", spread(mel_spec).to(device), persistent=False)
         self.register_buffer("window", window(mel_spec).to(device), persistent=False)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MelConsistency:
-        # As in `LogMel`: follow the device, not the dtype.
-        def move(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-        applied: Any = super()._apply(move, recurse)
-        return applied
-
     def forward(self, audio: Tensor, mel: Tensor, sweeps: int) -> Tensor:
         """Audio after some sweeps.
 
@@ -262,7 +242,7 @@ class MelConsistency(nn.Module):
             for number in range(phases * sweeps):
                 phase = number % phases
                 cover = covers[phase]
-                ahead = MOMENTUM * (cover / LEAST_COVER).clamp(max=1)
+                ahead = MOMENTUM * (cover / MIN_COVER).clamp(max=1)
                 start = z + ahead * (z - before)
                 before, z = z, self.step(start, target, phase, cover)
             return z
@@ -291,23 +271,23 @@ class MelConsistency(nn.Module):
         """
         spec, dtype = self.mel_spec, audio.dtype
         frames, samples = target.shape[1], audio.shape[1]
-        if phase >= frames:  # one frame alone has no odd ones
+        if phase >= frames:  # a single frame has no odd ones
             return audio
         window = self.window.to(dtype)
         spectrum = torch.fft.rfft(self._frames(audio, frames, phase) * window)
         power = spectrum.real.square() + spectrum.imag.square()
         if spec.power == 1:
-            power = power.clamp(min=1e-24).sqrt()  # whose gradient at 0 would be NaN
+            power = power.clamp(min=1e-24).sqrt()  # the root's gradient at 0 would be NaN
         bands = (power @ self.filters.T.to(dtype)).clamp(min=spec.floor)
         own = bands.log() / spec.power
-        ratio = (target[:, phase :: phases_of(spec)] - own).clamp(-LARGEST_STEP, LARGEST_STEP)
+        ratio = (target[:, phase :: phases_of(spec)] - own).clamp(-MAX_STEP, MAX_STEP)
         gain = (ratio @ self.spread.to(dtype)).exp() - 1
         correction = torch.fft.irfft(spectrum * gain, spec.n_fft) * window
         correction = self._overlap_add(correction, frames, samples, phase)
-        return audio + correction / cover.clamp(min=LEAST_COVER)
+        return audio + correction / cover.clamp(min=MIN_COVER)
 
     def _count(self, frames: int, phase: int) -> int:
-        """How many of the frames belong to a phase."""
+        """How many frames belong to a phase."""
         phases = phases_of(self.mel_spec)
         return (frames - phase + phases - 1) // phases
 
@@ -332,7 +312,7 @@ class MelConsistency(nn.Module):
             F.pad(parts[:, :, piece], (0, 0, piece, pieces - 1 - piece)) for piece in range(pieces)
         )
         assert isinstance(total, Tensor)  # (batch, count + pieces - 1, distance)
-        left, right = padding(spec)
+        left, right = spec.padding
         inner = samples if spec.center else frames * spec.hop_length
         start = phase * spec.hop_length
         total = total.flatten(1)
@@ -345,7 +325,7 @@ class MelConsistency(nn.Module):
 
     def _mirrors(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         """For each sample that padding adds before and after the audio, the sample it repeats."""
-        left, right = padding(self.mel_spec)
+        left, right = self.mel_spec.padding
         samples = audio.shape[1]
         return (
             mirror(torch.arange(-left, 0, device=audio.device), samples),
@@ -359,14 +339,6 @@ class MelConsistency(nn.Module):
 def phases_of(mel_spec: MelSpec) -> int:
     """How many steps make a sweep: 2 on alternate frames, or 1 on all of them."""
     return 2 if mel_spec.win_length >= 4 * mel_spec.hop_length else 1
-
-
-def padding(mel_spec: MelSpec) -> tuple[int, int]:
-    """How many reflected samples the mel puts before and after the audio."""
-    if mel_spec.center:
-        return mel_spec.n_fft // 2, mel_spec.n_fft // 2
-    left = (mel_spec.n_fft - mel_spec.hop_length) // 2
-    return left, mel_spec.n_fft - mel_spec.hop_length - left
 
 
 def mirror(index: Tensor, samples: int) -> Tensor:

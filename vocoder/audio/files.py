@@ -55,7 +55,7 @@ def read_audio(path: str | os.PathLike[str], sample_rate: int | None = None) -> 
         raise IsADirectoryError(f"{path} is a directory, not an audio file.")
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")
-    if path.is_file() and path.stat().st_size == 0:  # pipes have size 0, but are no regular files
+    if path.is_file() and path.stat().st_size == 0:  # pipes have size 0 too
         raise ValueError(f"{path} is empty.")
     with path.open("rb") as file:
         try:
@@ -107,8 +107,8 @@ def write_audio(
         FileNotFoundError: the folder does not exist.
         IsADirectoryError: the path is a folder.
         OSError: the folder cannot be written to, or the disk is full.
-        ValueError: the suffix is another; the audio is not (samples,), not floating point, empty,
-            NaN or infinite; or the format does not have this sample rate.
+        ValueError: the suffix is none of these; the audio is not (samples,), not floating point,
+            empty, NaN or infinite; or the format does not support this sample rate.
     """
     path = checked_path(path)
     sample_rate = _checked_rate(sample_rate)
@@ -162,7 +162,7 @@ class AudioWriter:
 
     Raises:
         FileNotFoundError, IsADirectoryError, PermissionError: the file cannot be created there.
-        ValueError: the suffix is another, or the format does not have this sample rate.
+        ValueError: the suffix is none of these, or the format does not support this sample rate.
     """
 
     def __init__(self, path: str | os.PathLike[str], sample_rate: int) -> None:
@@ -232,7 +232,7 @@ class AudioWriter:
 
 
 def checked_path(path: str | os.PathLike[str]) -> Path:
-    """The path, if `write_audio` can write audio there, judged by its suffix and folder.
+    """The path, after a check that `write_audio` can write there: its suffix and folder.
 
     Raises:
         FileNotFoundError, IsADirectoryError: the folder does not exist, or the path is one.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,19 @@ from torch import Tensor, nn
 from vocoder.audio.mel_spec import MelSpec
 
 
-class LogMel(nn.Module):
+class ExactBuffers(nn.Module):
+    """A module whose buffers follow it to another device, but not to a dtype that rounds them."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        def move(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        applied: Any = super()._apply(move, recurse)
+        return applied
+
+
+class LogMel(ExactBuffers):
     r"""Audio to log-mel spectrogram:
 
     .. math:: M[m, k] = \log_b \max\Bigl(\sum_f F[m, f]\, |X[f, k]|^p,\; \epsilon\Bigr)
@@ -29,7 +41,7 @@ class LogMel(nn.Module):
 
     The result is float32, whatever the autocast, the dtype of the audio, or a `.half()` of the
     module around it. It is computed in float64, because float32 leaves errors of 2e-3 in quiet
-    bands (but in float32 on Apple's GPUs, which have nothing better). The gradient is finite
+    bands (in float32 on Apple's GPUs, which have no float64). The gradient is finite
     everywhere, and zero below the floor. The filters are not in the state dict: the MelSpec
     defines them.
 
@@ -42,18 +54,9 @@ class LogMel(nn.Module):
     def __init__(self, mel_spec: MelSpec) -> None:
         super().__init__()
         self.mel_spec = mel_spec
-        # They are computed on the CPU; torch's own layers are created on the default device.
+        # Computed on the CPU, but modules are expected on the default device.
         filters = mel_spec.filters().to(torch.get_default_device())
         self.register_buffer("filters", filters, persistent=False)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LogMel:
-        # Follow the module to another device, but not to a dtype that would round the filters.
-        def move(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-        applied: Any = super()._apply(move, recurse)
-        return applied
 
     def forward(self, audio: Tensor) -> Tensor:
         """The log-mel spectrogram of audio.
@@ -70,30 +73,15 @@ class LogMel(nn.Module):
             ValueError: the audio has another shape, no samples, or is not floating point.
         """
         spec = self.mel_spec
-        if audio.ndim not in (1, 2):
-            raise ValueError(
-                f"Audio must be (samples,) or (batch, samples), got shape {tuple(audio.shape)}."
-            )
-        if not audio.is_floating_point():
-            raise ValueError(
-                f"Audio must be floating point in [-1, 1], got {audio.dtype}; "
-                f"divide int16 samples by 32768."
-            )
-        if audio.shape[-1] == 0:
-            raise ValueError("Audio has no samples, so it has no mel.")
-
+        check_layout(audio)
         dtype = torch.float32 if audio.device.type == "mps" else torch.float64
         with torch.autocast(audio.device.type, enabled=False):
             audio = audio.to(dtype)
-            if spec.center:
-                left = right = spec.n_fft // 2
-            else:
+            if not spec.center:
                 audio = F.pad(audio, (0, -audio.shape[-1] % spec.hop_length))
-                left = (spec.n_fft - spec.hop_length) // 2
-                right = spec.n_fft - spec.hop_length - left
-            # It takes abs(), whose gradient at 0 is 0, where that of sqrt(re² + im²) is NaN.
+            # torchaudio takes abs(), whose gradient at 0 is 0; that of sqrt(re² + im²) is NaN.
             spectrogram = torchaudio.functional.spectrogram(
-                _reflect(audio, left, right),
+                _reflect(audio, *spec.padding),
                 pad=0,
                 window=torch.hann_window(spec.win_length, dtype=dtype, device=audio.device),
                 n_fft=spec.n_fft,
@@ -108,6 +96,25 @@ class LogMel(nn.Module):
 
     def extra_repr(self) -> str:
         return repr(self.mel_spec)
+
+
+def check_layout(audio: Tensor) -> None:
+    """Check that audio is (samples,) or (batch, samples), floating point and not empty.
+
+    Raises:
+        ValueError: it is not; the message says what it is.
+    """
+    if audio.ndim not in (1, 2):
+        raise ValueError(
+            f"Audio must be (samples,) or (batch, samples), got shape {tuple(audio.shape)}."
+        )
+    if not audio.is_floating_point():
+        raise ValueError(
+            f"Audio must be floating point in [-1, 1], got {audio.dtype}; "
+            f"divide int16 samples by 32768."
+        )
+    if audio.shape[-1] == 0:
+        raise ValueError("Audio has no samples, so it has no mel.")
 
 
 def _reflect(audio: Tensor, left: int, right: int) -> Tensor:

@@ -117,7 +117,7 @@ class MelSpec:
         center: where frames lie, as above.
 
     Raises:
-        ValueError: a field has a value that no mel can have; one sentence names the field.
+        ValueError: a field is out of range; the message names it.
     """
 
     sample_rate: int
@@ -209,10 +209,18 @@ class MelSpec:
         return cls(**values)
 
     def frames(self, samples: int) -> int:
-        """Number of frames in the mel of so many samples."""
+        """Number of frames in the mel of this many samples."""
         if self.center:
             return 1 + samples // self.hop_length
         return -(-samples // self.hop_length)
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """Reflected samples that the transform adds before and after the audio."""
+        if self.center:
+            return self.n_fft // 2, self.n_fft // 2
+        left = (self.n_fft - self.hop_length) // 2
+        return left, self.n_fft - self.hop_length - left
 
     def log(self, value: float) -> float:
         """The logarithm of a number in this MelSpec's base."""

@@ -62,7 +62,7 @@ class Noise:
 
 
 def check_temperature(temperature: float, name: str = "temperature") -> None:
-    """Refuse a temperature that no noise can be scaled by.
+    """Check a temperature, the scale of noise.
 
     Raises:
         ValueError: the temperature is negative, infinite or NaN.

@@ -15,7 +15,7 @@ FULL_SCALE = 32768
 
 
 def to_pcm16(samples: NDArray[Any]) -> NDArray[np.int16]:
-    """Samples in [-1, 1] rounded to 16 bits, int16; what lies outside is clipped."""
+    """Samples in [-1, 1] rounded to 16 bits, int16; values outside are clipped."""
     levels = np.rint(samples * samples.dtype.type(FULL_SCALE))
     return np.clip(levels, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
@@ -26,7 +26,7 @@ def from_pcm16(levels: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def dequantise(levels: NDArray[Any], rng: np.random.Generator) -> NDArray[np.float32]:
-    r"""Levels q with a quantisation step of noise: what a density of 16-bit audio is measured on.
+    r"""Levels q plus a quantisation step of noise: continuous audio to measure a density on.
 
     .. math:: x = (q + u) / 32768, \qquad u \sim \mathrm{Uniform}[-\tfrac12, \tfrac12)
 
@@ -41,8 +41,8 @@ def fade(samples: NDArray[np.float32], length: int) -> NDArray[np.float32]:
     """A copy whose first `length` samples rise from zero and last `length` fall to zero.
 
     The ramps are sine squared. Sound that is cut off begins and ends with a jump, which the mel
-    does not show and which a lapped transform spreads over all bands: under a flow such a jump can
-    cost more than the rest of the utterance.
+    does not show and which the MDCT spreads over all bands: under a flow such a jump can cost more
+    than the rest of the utterance.
 
     Args:
         samples: (samples,), at least `length` of them.

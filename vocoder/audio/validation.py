@@ -1,4 +1,4 @@
-"""Checks that a mel can have come from a `MelSpec`, and says how to convert one that cannot.
+"""Checks whether a mel can have come from a `MelSpec`, and how to convert one that cannot.
 
 Feeding a vocoder the mel of another convention is the most common mistake with vocoders, and a
 silent one: the audio is just bad. A mel that cannot come from the MelSpec is refused, with a guess
@@ -18,7 +18,7 @@ from vocoder.audio.mel_spec import PRESETS, MelSpec
 #: How far below the floor a mel may reach, in nats of magnitude: acoustic models undershoot.
 MARGIN_BELOW = 1.5
 
-#: How far above that of the loudest possible audio a mel may reach, in nats of magnitude.
+#: How far above the mel of the loudest possible audio a mel may reach, in nats of magnitude.
 MARGIN_ABOVE = 2.0
 
 #: Mels of fewer frames are too little evidence for a warning.
@@ -41,11 +41,11 @@ class MelError(ValueError):
 def check_mel(mel: Tensor, mel_spec: MelSpec) -> None:
     """Check that a mel can have come from a MelSpec.
 
-    Refused are a wrong shape or dtype, NaN and infinities, and values outside
-    [log_floor - MARGIN_BELOW, log_ceiling + MARGIN_ABOVE] (margins in nats of magnitude: they
-    double for power mels and shrink by ln 10 for base 10). The message guesses the convention from
-    the values (decibels, another base, linear, audio not scaled to [-1, 1]) and gives the
-    expression that converts it.
+    A wrong shape or dtype, NaN, infinities, and values outside
+    [log_floor - MARGIN_BELOW, log_ceiling + MARGIN_ABOVE] are refused (margins in nats of
+    magnitude: they double for power mels and shrink by ln 10 for base 10). The message guesses the
+    convention from the values (decibels, another base, linear, audio not scaled to [-1, 1]) and
+    gives the expression that converts it.
 
     A base-10 mel lies inside the range of a natural-log MelSpec. It is refused if its lowest value
     is log10(floor) and occurs several times; if only its range suggests base 10, it is let through
@@ -100,7 +100,7 @@ def _check_layout(mel: Tensor, spec: MelSpec) -> None:
 
 
 def _check_finite(values: Tensor) -> None:
-    if all(map(math.isfinite, _extremes(values))):  # aminmax passes NaN on
+    if all(map(math.isfinite, _extremes(values))):  # aminmax propagates NaN
         return
     finite = values.isfinite()
     first = (~finite).any(dim=-2).nonzero()[0].tolist()  # [frame] or [item, frame]
@@ -181,7 +181,7 @@ def _check_lookalikes(values: Tensor, spec: MelSpec) -> None:
     advice = "it looks like a base-10 logarithm, so use mel * math.log(10)"
     if _rests_on(values, floor10):
         raise MelError(
-            f"The mel's least value, {least:.4g}, is log10 of the floor {spec.floor:g} where the "
+            f"The mel's lowest value, {least:.4g}, is log10 of the floor {spec.floor:g} where the "
             f"MelSpec has the natural logarithm, {spec.log_floor:.4g}: {advice}."
         )
     if enough and _spread(values) > MIN_SPREAD:
@@ -218,7 +218,7 @@ def _spread(values: Tensor) -> float:
     """Distance between the 1 % and the 99 % quantile, so that a few outliers do not count."""
     flat = values.flatten()
     odd = flat.numel() // 100
-    # torch.quantile sorts, which for a second of speech takes a twentieth of its synthesis.
+    # torch.quantile sorts, which takes a twentieth of the time that synthesis does.
     low, high = flat.kthvalue(1 + odd).values, flat.kthvalue(flat.numel() - odd).values
     return float(high - low)
 

@@ -1,8 +1,7 @@
 """The sample loops of the autoregressive models in machine code: numba, float32, one core.
 
-Imported on first use: compilation takes some seconds and is kept in numba's cache (next to this
-file, else in the user's cache folder; without either, every process compiles again). Matrices are
-(in, out), so that inner loops run along memory; sums are contracted to fused multiply-adds and
+Imported on first use, since compilation takes some seconds (see `vocoder.engines.jit`). Matrices
+are (in, out), so that inner loops run along memory; sums are contracted to fused multiply-adds and
 otherwise keep the written order.
 """
 
@@ -10,16 +9,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vocoder.nn.mixture import COLDEST, SMALLEST_SCALE, STEP
+from vocoder.nn.mixture import COLDEST, LARGEST_LOG_SCALE, SMALLEST_SCALE, STEP
+
+from .jit import jit
 
 Floats = NDArray[np.float32]
 
-# A Python float in the midst of float32 would make numba compute in float64.
+# A Python float among float32 values would make numba compute in float64.
 _ZERO = np.float32(0)
 _HALF = np.float32(0.5)
 _ONE = np.float32(1)
@@ -29,7 +29,7 @@ _STEP = np.float32(STEP)
 _LEVELS = np.float32(1 / STEP)
 _SMALLEST_SCALE = np.float32(SMALLEST_SCALE)
 _COLDEST = np.float32(COLDEST)
-_LARGEST_LOG_SCALE = np.float32(2)
+_LARGEST_LOG_SCALE = np.float32(LARGEST_LOG_SCALE)
 _SATURATED = np.float32(9)
 # Numerator and denominator of the [5/6] Pade approximant of tanh, from Lambert's fraction.
 _P2, _P4 = np.float32(1260 / 10395), np.float32(21 / 10395)
@@ -44,16 +44,7 @@ def array(tensor: Tensor) -> Floats:
     return np.ascontiguousarray(tensor.detach().float().cpu().numpy())
 
 
-def _compile(function: Any) -> Any:
-    options: dict[str, Any] = {
-        "fastmath": {"contract", "nsz"},
-        "error_model": "numpy",
-        "nogil": True,
-    }
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder for the cache can be written
-        return numba.njit(**options)(function)
+_compile = jit({"contract", "nsz"})
 
 
 @_compile
@@ -173,7 +164,7 @@ def draw(parameters: Any, m: int, choice: Any, value: Any, temperature: Any) -> 
 
 @_compile
 def interpolate(frames: Any, frame: int, weights: Any, j: int, begin: int, out: Any) -> None:
-    """out = channels from ``begin`` on of sample j of a frame, as `LinearUpsampling` has it.
+    """out = channels from ``begin`` on of sample j of a frame, as in `LinearUpsampling`.
 
     ``frames`` (frames + 2, channels) begin one frame earlier.
     """
@@ -225,7 +216,7 @@ def wavenet(
         weights: (3, hop), of `LinearUpsampling`.
         choice, value: (samples,), the noise.
         previous: (batch,), the last sample of each item.
-        clock: number of samples made before.
+        clock: number of samples generated before.
     """
     n_layers, channels = now_weight.shape[0], now_weight.shape[1]
     taps = past_weight.shape[1] // channels
@@ -252,7 +243,7 @@ def wavenet(
             block = min(dilation, _BLOCK)
             row = t % block
             if row == 0:
-                # What samples t to t + block - 1 need of this layer's past is all there.
+                # The past that samples t to t + block - 1 need in this layer is complete.
                 size = min(block, samples - t)
                 for ahead in range(size):
                     frame = (t + ahead) // hop
@@ -291,15 +282,15 @@ def wavenet(
 
 
 @_compile
-def recur(given: Any, own: Any, h: Any) -> None:
+def recur(from_input: Any, from_state: Any, h: Any) -> None:
     """h = the next state of a GRU from W x + b and U h + b', each in the order r, z, n."""
     size = h.shape[0]
-    given_z, given_n = given[size:], given[2 * size :]
-    own_z, own_n = own[size:], own[2 * size :]
+    input_z, input_n = from_input[size:], from_input[2 * size :]
+    state_z, state_n = from_state[size:], from_state[2 * size :]
     for c in range(size):
-        r = sigmoid(given[c] + own[c])
-        z = sigmoid(given_z[c] + own_z[c])
-        n = tanh(given_n[c] + r * own_n[c])
+        r = sigmoid(from_input[c] + from_state[c])
+        z = sigmoid(input_z[c] + state_z[c])
+        n = tanh(input_n[c] + r * state_n[c])
         h[c] = n + z * (h[c] - n)
 
 
@@ -342,20 +333,20 @@ def wavernn(
     """
     batch, samples, hop = previous.shape[0], choice.shape[0], weights.shape[1]
     audio = np.empty((batch, samples), np.float32)
-    given = np.empty((batch, state_bias.shape[0]), np.float32)
-    own = np.empty((batch, state_bias.shape[0]), np.float32)
+    from_input = np.empty((batch, state_bias.shape[0]), np.float32)
+    from_state = np.empty((batch, state_bias.shape[0]), np.float32)
     middle = np.empty((batch, first_bias.shape[0]), np.float32)
     parameters = np.empty((batch, last_bias.shape[0]), np.float32)
     for t in range(samples):
         for item in range(batch):
-            interpolate(condition[item], t // hop, weights, t % hop, 0, given[item])
-            add_scaled(sample_weight, previous[item], given[item])
-            copy(state_bias, own[item])
+            interpolate(condition[item], t // hop, weights, t % hop, 0, from_input[item])
+            add_scaled(sample_weight, previous[item], from_input[item])
+            copy(state_bias, from_state[item])
             copy(first_bias, middle[item])
             copy(last_bias, parameters[item])
-        multiply_add(hidden, state_weight, own, 0, batch)
+        multiply_add(hidden, state_weight, from_state, 0, batch)
         for item in range(batch):
-            recur(given[item], own[item], hidden[item])
+            recur(from_input[item], from_state[item], hidden[item])
         multiply_add(hidden, first_weight, middle, 0, batch)
         for item in range(batch):
             rectify(middle[item])

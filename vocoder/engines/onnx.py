@@ -66,8 +66,8 @@ def export_onnx(
 
     Raises:
         ImportError: the extra ``export`` is not installed.
-        ValueError: the model is not a flow, and only flows run in one pass; or the number of
-            sweeps is out of range.
+        ValueError: the model is not a flow (only flows run in one pass), or the number of sweeps is
+            out of range.
     """
     try:
         import onnx
@@ -127,7 +127,7 @@ class OnnxVocoder:
 
     Raises:
         ImportError: onnxruntime is not installed.
-        ValueError: the graph carries no mel convention, so it was not exported by this package.
+        ValueError: the graph carries no mel convention: this package did not export it.
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int = 0) -> None:
@@ -153,8 +153,8 @@ class OnnxVocoder:
     def synthesize(
         self, mel: NDArray[np.float32], temperature: float | None = None, seed: int = 0
     ) -> NDArray[np.float32]:
-        """Audio from a mel, as `Vocoder.synthesize` makes it from the same seed and as many
-        sweeps (to 1e-4).
+        """Audio from a mel, equal to `Vocoder.synthesize` with the same seed and as many sweeps (to
+        1e-4).
 
         Args:
             mel: (n_mels, frames) or (batch, n_mels, frames), float32.

@@ -1,4 +1,4 @@
-"""The contract of every invertible piece, and how pieces are combined."""
+"""The contract of every invertible piece, and ways to combine pieces."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def zero_log_det(x: Tensor) -> Tensor:
 
 
 def promote(dtype: torch.dtype) -> torch.dtype:
-    """float32, or float64 if the input already has it: sums of logs need that much."""
+    """float32, or float64 if the input has it: sums of logs need at least that."""
     return torch.promote_types(dtype, torch.float32)
 
 

@@ -54,7 +54,7 @@ class InvertibleConv1x1(Bijection):
     2018), WaveGlow (Prenger et al., 2019). W may have a negative determinant; a singular W has
     log-determinant -inf and no inverse (`torch.linalg.LinAlgError`).
 
-    The inverse is computed whenever it is needed; `fused` keeps it.
+    The inverse is computed in every pass; `fused` gives a copy that stores it.
 
     Args:
         channels: number of channels C; the log-determinant costs O(C^3) once per pass.
@@ -94,7 +94,7 @@ class InvertibleConv1x1(Bijection):
 class FusedConv1x1(Bijection):
     """A trained `InvertibleConv1x1` that cannot change any more: W, W^-1 and log |det W| stored.
 
-    Its entry in a state dict is that of the convolution it was made from.
+    In a state dict it looks like the convolution it came from.
     """
 
     inverse_weight: Tensor

@@ -1,4 +1,4 @@
-"""What WaveNet and WaveRNN share: sample by sample, each from a distribution given the past."""
+"""What WaveNet and WaveRNN share: samples drawn one by one, each given those before it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .base import Renderer, Vocoder
 _CHUNK_FRAMES = 32
 
 INPUT_GAIN = 10.0
-"""What the initial weights of audio are multiplied by: speech has an RMS of about a tenth."""
+"""Factor of the initial weights of the audio input: speech has an RMS of about 0.1."""
 
 Session = Callable[[Tensor, Tensor, Tensor], Tensor]
 """A generation in progress, one chunk of frames per call; keeps the state the next chunk needs.
@@ -198,11 +198,6 @@ class AutoregressiveVocoder(Vocoder):
             value = self.output.standard(normal, uniform[:, hop:])
             chunks.append(session(chunk, uniform[:, :hop].flatten(), value.flatten()))
         return torch.cat(chunks, dim=1)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the parameters."""
-        return next(self.parameters()).dtype
 
 
 def _has_numba() -> bool:

@@ -1,4 +1,4 @@
-"""What every vocoder of this package is: mel in, audio out, checked and repeatable."""
+"""The contract of every vocoder: mel in, audio out, checked and repeatable."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 Array = TypeVar("Array", Tensor, NDArray[Any])
 
 LONGEST_PASS = 8192
-"""Mel frames that `Vocoder.synthesize` makes at once; 95 s at 22,050 Hz and a hop of 256."""
+"""Mel frames that `Vocoder.synthesize` renders at once; 95 s at 22,050 Hz and a hop of 256."""
 
 Renderer = Callable[[Tensor, int, int, int], Tensor]
-"""(window of mel (1, n_mels, frames), index of its first frame, first frame to make and the one
+"""(window of mel (1, n_mels, frames), index of its first frame, first frame to render, the one
 after the last) -> samples, (1, samples)."""
 
 
@@ -45,8 +45,8 @@ class Vocoder(SavedModel, ABC):
     """What `log_prob` gives; None if the family defines no likelihood."""
 
     default_refine: int
-    """Sweeps of mel consistency that `synthesize` and `stream` make unless another number is given;
-    the constructor's ``refine``."""
+    """Sweeps of mel consistency that `synthesize` and `stream` do by default: the constructor's
+    ``refine``."""
 
     def __init__(self, mel_spec: MelSpec | str, refine: int = 0) -> None:
         super().__init__(mel_spec)
@@ -76,8 +76,8 @@ class Vocoder(SavedModel, ABC):
     ) -> Tensor:
         """Audio (batch, frames * hop) from a checked mel (batch, n_mels, frames).
 
-        ``first_frame`` is the absolute index of the first frame, by which noise is drawn. The
-        same noise serves every item of the batch.
+        ``first_frame`` is the absolute index of the first frame, by which noise is drawn. All items
+        of the batch get the same noise.
         """
 
     @property
@@ -113,7 +113,7 @@ class Vocoder(SavedModel, ABC):
     # -- what users call -----------------------------------------------------------------------
 
     def mel(self, audio: Array) -> Array:
-        """The log-mel spectrogram of audio, in the convention this model was made for.
+        """The log-mel spectrogram of audio, in the convention of this model.
 
         Args:
             audio: (samples,) or (batch, samples), in [-1, 1], at `sample_rate`.
@@ -137,14 +137,14 @@ class Vocoder(SavedModel, ABC):
         Args:
             mel: (n_mels, frames) or (batch, n_mels, frames) in the convention of `mel_spec`.
             temperature: scale of the latent noise, 0 or more; 0 is deterministic, 1 samples the
-                model's density, in between trades noise against detail. None takes the family's
+                model's density, values between trade noise against detail. None takes the family's
                 `default_temperature`.
             seed: the same seed gives the same audio, alone or in a batch, whatever the
                 neighbours and the padding; None draws a new one from torch's global generator.
             lengths: number of valid frames of each item of a padded batch; audio beyond them
                 is zero.
             refine: sweeps of mel consistency after the model's own pass
-                (`vocoder.refine_mel`); 0 is the model alone. None takes the model's
+                (`vocoder.refine_mel`); 0 gives the model's audio unchanged. None takes the model's
                 `default_refine`.
 
         Returns:
@@ -253,8 +253,8 @@ class Vocoder(SavedModel, ABC):
     def consistency_target(self, mel: Tensor) -> Tensor:
         """The mel (batch, n_mels, frames) that audio of frames * hop samples is refined to.
 
-        With centred frames such audio has one frame more, centred on its end. It is taken to be
-        like the last one.
+        With centred frames such audio has one more frame, centred on its end: the last one is
+        repeated.
         """
         return torch.cat([mel, mel[..., -1:]], dim=-1) if self.mel_spec.center else mel
 
@@ -297,9 +297,8 @@ class Vocoder(SavedModel, ABC):
         return torch.cat(pieces, dim=1)
 
     def _renderer(self, noise: Noise, temperature: float) -> tuple[tuple[int, int], Renderer]:
-        """How `stream` makes audio: frames of mel needed before and after those to make, and how.
-
-        The renderer is called for consecutive frames, so that it may keep a state.
+        """What `stream` renders with: the frames of mel needed before and after those to render,
+        and the renderer, which is called for consecutive frames, so that it may keep a state.
         """
         past, ahead = self.context_frames
         if past is None:
@@ -329,7 +328,7 @@ class Vocoder(SavedModel, ABC):
         Raises:
             NotImplementedError: the model has no likelihood; the message says why.
         """
-        frames = self._checked(mel).to(next(self.parameters()).dtype)
+        frames = self._checked(mel).to(self.dtype)
         samples, frames, batched = self._paired(audio, frames)
         result = self.log_likelihood(samples, frames)
         return _like(audio, result if batched else result[0])
@@ -346,11 +345,13 @@ class Vocoder(SavedModel, ABC):
     def fused(self, dtype: torch.dtype = torch.float32) -> Vocoder:
         """The same function in the form that is fastest to run, in evaluation mode.
 
+        A model with nothing to fuse returns itself.
+
         Args:
-            dtype: what audio is computed in.
+            dtype: type that audio is computed in.
 
         Raises:
-            ValueError: the model does not compute in this type.
+            ValueError: the model cannot compute in this type.
         """
         self._check_dtype(dtype)
         return self.eval()
@@ -358,7 +359,7 @@ class Vocoder(SavedModel, ABC):
     # -- checks --------------------------------------------------------------------------------
 
     def _check_dtype(self, dtype: torch.dtype) -> None:
-        """Refuse a type that `fused` cannot compute in."""
+        """Raise ValueError for a type that `fused` cannot compute in."""
         if dtype != torch.float32:
             raise ValueError(f"{type(self).__name__} computes in float32 only, not in {dtype}")
 

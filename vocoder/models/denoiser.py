@@ -1,4 +1,4 @@
-"""The denoiser: removes the tones that a vocoder puts into all of its audio."""
+"""The denoiser: removes the tones that a vocoder adds to all of its audio."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .base import Array, Vocoder, _audio, _like
 STRENGTH = 0.003
 """Default strength of `Denoiser`."""
 
-_FRAMES = 88  # of the neutral mel: more than the context of any model leaves a steady middle
+_FRAMES = 88  # of the neutral mel, besides the context at its ends
 _SEGMENT = 2**20  # samples denoised at once, so that memory is bounded
 
 
 class Denoiser:
-    r"""Removes the bias of a vocoder by subtraction of magnitudes.
+    r"""Removes the bias of a vocoder by spectral subtraction.
 
     .. math:: \hat X[k, t] = \max(|X[k, t]| - s B[k],\; 0) \, e^{i \arg X[k, t]}
 
@@ -26,7 +26,7 @@ class Denoiser:
     the mean magnitude of the model's audio for a mel of zeros at temperature 0, which holds no
     speech but does hold what the vocoder adds to all of its audio, such as tones at multiples of
     the frame rate. A mel of zeros is loud (a magnitude of 1 in every band), hence the small
-    strengths. It works on any audio the model has made. The bias has one level and speech has
+    strengths. It works on any audio of the model. The bias has one level and speech has
     many: loud sounds keep their tones, and anything quieter than s B is lost. Idea: the
     denoiser published with WaveGlow (Prenger et al., 2019).
 
@@ -75,18 +75,18 @@ class Denoiser:
             )
         rows = samples if samples.ndim == 2 else samples.unsqueeze(0)
         length = rows.shape[1]
-        # A window of zeros around it, so that every sample has all the windows that cover it.
+        # A window of zeros on either side, so that every sample has all the windows that cover it.
         padded = F.pad(rows, (self.n_fft, self.n_fft + self.hop_length))
-        made = torch.empty_like(rows)
+        denoised = torch.empty_like(rows)
         segment = _SEGMENT // self.hop_length * self.hop_length
         for start in range(0, length, segment):
             stop = min(start + segment, length)
-            made[:, start:stop] = self._subtract(padded, start, stop, strength)
-        result = made.clamp(-1, 1)
+            denoised[:, start:stop] = self._subtract(padded, start, stop, strength)
+        result = denoised.clamp(-1, 1)
         return _like(audio, result if samples.ndim == 2 else result[0])
 
     def _subtract(self, padded: Tensor, start: int, stop: int, strength: float) -> Tensor:
-        """Samples [start, stop), which are those from n_fft later on in ``padded``."""
+        """Samples [start, stop), which lie n_fft later in ``padded``."""
         hops = math.ceil((stop - start) / self.hop_length)
         piece = padded[:, start : start + hops * self.hop_length + 2 * self.n_fft]
         spectrum = torch.stft(

@@ -23,7 +23,7 @@ class FlowVocoder(Vocoder):
     Run forwards it gives the exact density it was trained to maximise; run backwards, all samples
     of an utterance come out of one parallel pass of :math:`f^{-1}`.
 
-    A family passes its squeeze width to ``super().__init__``, builds ``flow`` and implements
+    A family passes the width of its latents to ``super().__init__``, builds ``flow`` and implements
     `context_frames`.
 
     Args:
@@ -132,14 +132,14 @@ class FlowVocoder(Vocoder):
         Weight normalisation is taken out, and the 1x1 convolutions are inverted once.
 
         Args:
-            dtype: what audio is computed in; parameters and likelihood stay in float32.
+            dtype: type that audio is computed in; parameters and likelihood stay in float32.
 
         Returns:
             A new model, on the same device, in evaluation mode and frozen: its weights take no
             gradient, and it refuses to go back to training.
 
         Raises:
-            ValueError: the family does not compute in this type.
+            ValueError: the family cannot compute in this type.
         """
         self._check_dtype(dtype)
         return self._frozen_copy()

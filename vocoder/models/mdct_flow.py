@@ -42,8 +42,8 @@ class MdctFlow(FlowVocoder):
         mel_spec: the mel convention, as a `MelSpec` or the name of a preset.
         n_flows: number of steps.
         channels, n_layers, kernel_size: width, depth and taps of each coupling's `GatedConvStack`.
-        split: what couplings split: "frames" (`AlternatingFrames`, even frames set odd ones and
-            odd ones even ones in turn, so the stacks run at half the rate) or "channels"
+        split: what couplings split: "frames" (`AlternatingFrames`: in turn, even frames set odd
+            ones and odd ones even ones, so the stacks run at half the rate) or "channels"
             (`ChannelHalves`).
         conv1x1_init: what the 1x1 convolutions start as (see `vocoder.flows.initial_matrix`),
             cycled through.
@@ -113,7 +113,8 @@ class MdctFlow(FlowVocoder):
             ]
         self.flow = Chain([Mdct(bands), ConditionalScale(scale), Chain(steps)])
         self._alignment = 2 if over_frames else 1
-        # The MDCT reaches half a block into each neighbour; a pair of frames may be made as one.
+        # The MDCT reaches half a block into each neighbour; a pair of frames may be generated at
+        # once.
         nearest = scale.reach + int(over_frames)
         self._context_frames = (max(nearest, reach) + 1, max(nearest, ahead) + 1)
         self._plan: FramePlan | None = None
@@ -126,8 +127,8 @@ class MdctFlow(FlowVocoder):
     def frame_alignment(self) -> int:
         """A separate window of mel frames must begin at a multiple of this.
 
-        2 where couplings tell even frames from odd ones (split "frames"), else 1. `generate`
-        takes care of it for any window.
+        2 where couplings separate even frames from odd ones (split "frames"), else 1. `generate`
+        handles any window.
         """
         return self._alignment
 
@@ -135,9 +136,10 @@ class MdctFlow(FlowVocoder):
         """The same function with its weights folded for the frame engine: for inference.
 
         Args:
-            dtype: what the couplings are computed in when audio is made on a CPU: float32, or
-                bfloat16, which is faster where the processor has it (AVX512_BF16, AMX) and rounds
-                to 8 bits. Parameters, audio and likelihood stay in float32.
+            dtype: type that the couplings are computed in when audio is generated on a CPU:
+                float32, or bfloat16, which is faster where the processor supports it
+                (AVX512_BF16, AMX) and rounds to 8 bits. Parameters, audio and likelihood stay in
+                float32.
 
         Returns:
             A new, frozen model: see `FlowVocoder.fused`.
@@ -189,7 +191,7 @@ class MdctFlow(FlowVocoder):
 
     def _in_windows(self, mel: Tensor, noise: Noise, temperature: float) -> Tensor:
         if self._engine() is not None:
-            # Works in pieces itself, and needs no context for them.
+            # The engine works in pieces anyway, and without repeating their context.
             return self.generate(mel, noise, temperature)
         return super()._in_windows(mel, noise, temperature)
 
@@ -199,13 +201,13 @@ class MdctFlow(FlowVocoder):
         if plan is None:
             return super()._renderer(noise, temperature)
         stream = FrameStream(plan, 1, self._latents(noise, temperature, 1))
-        early: list[Tensor] = []  # where frames come in pairs, one may come before its time
+        early: list[Tensor] = []  # of a pair of frames, one may be ready early
 
         def render(window: Tensor, start: int, first: int, last: int) -> Tensor:
             end = start + window.shape[2]
             fresh = window[:, :, stream.pushed - start :]
-            made = torch.cat([*early, stream.push(fresh, last == end)])
-            early[:] = [made[last - first :]]
-            return made[: last - first].transpose(0, 1).reshape(1, -1)
+            blocks = torch.cat([*early, stream.push(fresh, last == end)])
+            early[:] = [blocks[last - first :]]
+            return blocks[: last - first].transpose(0, 1).reshape(1, -1)
 
         return (0, self._context_frames[1]), render

@@ -29,13 +29,13 @@ class SavedModel(nn.Module):
     """Name of the model for people."""
 
     default_temperature: ClassVar[float] = 1.0
-    """Temperature that is used unless another is given."""
+    """Temperature used by default."""
 
     config: dict[str, Any]
     """The constructor's arguments as plain JSON values."""
 
     frozen = False
-    """Whether this is a fused model, whose weights cannot change."""
+    """Whether the model is fused, so that its weights cannot change."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -99,9 +99,9 @@ class SavedModel(nn.Module):
         """Write a checkpoint directory: ``model.safetensors`` and ``config.json``.
 
         Args:
-            path: of the directory.
-            dtype: what floating-point weights are stored as; torch.float16 halves the file. A model
-                computes in float32 whatever its file holds. None keeps them as they are.
+            path: the directory.
+            dtype: type that floating-point weights are stored in; torch.float16 halves the file. A
+                loaded model is float32 in any case. None keeps their type.
 
         Returns:
             The directory.
@@ -132,7 +132,7 @@ class SavedModel(nn.Module):
             ) from error
 
     def load_weights(self, weights: Mapping[str, Tensor], path: str | os.PathLike[str]) -> Self:
-        """Take the weights of the checkpoint at ``path``; returns the model, in evaluation mode.
+        """Load the weights of the checkpoint at ``path``; returns the model, in evaluation mode.
 
         Raises:
             CheckpointError: names or shapes are not those of this model.

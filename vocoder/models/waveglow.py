@@ -70,10 +70,8 @@ class WaveGlow(FlowVocoder):
             self.upsampling = TransposedUpsampling(n_mels, self.mel_spec.win_length, hop)
             condition_channels *= n_group
         self._blocks = Squeeze(n_group)  # of the upsampled mel, to the rate of the latents
-        reach = 0  # of all couplings together, in steps of the latents
 
         def coupling(width: int) -> AffineCoupling:
-            nonlocal reach
             network = GatedConvStack(
                 in_channels=width // 2,
                 out_channels=2 * (width - width // 2),
@@ -83,7 +81,6 @@ class WaveGlow(FlowVocoder):
                 kernel_size=kernel_size,
                 weight_norm=weight_norm,
             )
-            reach += network.reach
             return AffineCoupling(network)
 
         def steps_from(first: int, width: int) -> Chain:
@@ -98,6 +95,8 @@ class WaveGlow(FlowVocoder):
             return Chain(pieces)
 
         self.flow = Chain([Squeeze(n_group), steps_from(0, n_group)])
+        # Of all couplings together, in steps of the latents.
+        reach = sum(m.reach for m in self.flow.modules() if isinstance(m, GatedConvStack))
         past = future = math.ceil(reach / self.steps_per_frame)
         if self.upsampling is not None:
             past += math.ceil(self.mel_spec.win_length / hop) - 1

@@ -130,9 +130,9 @@ class _Naive:
 class _Cached:
     """One step per sample; a ring buffer holds the past of each layer.
 
-    What can be done for all layers at once is: the past taps, which are known when a sample begins,
-    and the skips, which are not needed before it ends. In place, since at one column of
-    activations a call of PyTorch costs more than the arithmetic in it.
+    Two parts are computed for all layers at once: the past taps, which are known when a sample
+    begins, and the skips, which are not needed before it ends. Operations are in place, since with
+    one column of activations a call to PyTorch costs more than its arithmetic.
     """
 
     def __init__(self, model: WaveNet, batch: int, temperature: float) -> None:
@@ -172,9 +172,9 @@ class _Cached:
         batch, width = self.previous.shape[0], 2 * stack.channels
         choice, value = choice.to(self.previous), value.to(self.previous)
         conditions = stack.condition(features)
-        made = []
+        samples = []
         for frame in range(features.shape[-1] - 2):
-            # At sample rate only a frame at a time: (hop, layers, batch, 2 * channels).
+            # Only one frame at a time at the sample rate: (hop, layers, batch, 2 * channels).
             upsampled = stack.upsampling(conditions[..., frame : frame + 3])
             upsampled = upsampled.reshape(batch, stack.n_layers, width, hop).permute(3, 1, 0, 2)
             for j, condition in enumerate(upsampled.contiguous()):
@@ -182,8 +182,8 @@ class _Cached:
                 parameters = self._step(condition)
                 sample = self.model.output.sample(parameters, choice[t], value[t], self.temperature)
                 self.previous = sample.unsqueeze(1)
-                made.append(sample)
-        return torch.stack(made, dim=1)
+                samples.append(sample)
+        return torch.stack(samples, dim=1)
 
     def _step(self, condition: Tensor) -> Tensor:
         """Parameters of the next sample, (batch, n_parameters), from (layers, batch, 2 C)."""
@@ -230,7 +230,7 @@ class _Compiled:
             used = conv.out_channels  # the last layer's has no residual
             out_weight[layer, :, -used:] = array(conv.weight)[:, :, 0].T
             out_bias[layer, -used:] = array(_bias(conv))
-        # The scale of the skips' sum belongs to the weights behind it.
+        # The scale of the skips' sum goes into the weights.
         out_weight[:, :, channels:] /= math.sqrt(stack.n_layers)
         out_bias[:, channels:] /= math.sqrt(stack.n_layers)
         first, last = _convolutions([stack.head[1], stack.head[3]])

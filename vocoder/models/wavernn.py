@@ -108,7 +108,7 @@ class _Cell:
         model = self.model
         weights = model.gru.all_weights[0]  # of the input and the state, then the biases of these
         choice, value = choice.to(self.previous), value.to(self.previous)
-        made = []
+        samples = []
         for t, condition in enumerate(model.upsampling(features).permute(2, 0, 1).contiguous()):
             self.hidden = torch.gru_cell(
                 torch.cat([self.previous, condition], dim=1),
@@ -118,8 +118,8 @@ class _Cell:
             parameters = model.head(self.hidden)
             sample = model.output.sample(parameters, choice[t], value[t], self.temperature)
             self.previous = sample.unsqueeze(1)
-            made.append(sample)
-        return torch.stack(made, dim=1)
+            samples.append(sample)
+        return torch.stack(samples, dim=1)
 
 
 class _Compiled:

@@ -1,4 +1,4 @@
-"""The scale of frequency bands as the mel shows it: what whitens speech before any training."""
+"""The scale of frequency bands, read off the mel: whitens speech before any training."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class GatedConvStack(nn.Module):
 
     Args:
         in_channels, out_channels, condition_channels: widths of input, output and condition;
-            with 0 condition channels the stack takes no condition and V_l is not there.
+            with 0 condition channels there is no V_l, and the stack takes no condition.
         channels: hidden width h.
         n_layers: number of gated layers; dilation doubles from 1.
         kernel_size: taps of each dilated convolution, odd.

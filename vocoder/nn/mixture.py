@@ -10,17 +10,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-STEP = 1 / 32768
+from vocoder.audio.pcm import FULL_SCALE
+
+STEP = 1 / FULL_SCALE
 """Distance of neighbouring levels of 16-bit audio in [-1, 1): one quantisation step."""
 
 SMALLEST_SCALE = STEP / 4
-"""Least scale of a component. No bin is then wider than four scales, so that float32 suffices."""
+"""Smallest scale of a component. No bin is wider than four scales, so float32 suffices."""
 
 COLDEST = 1e-6
 """Temperature below which the likeliest component is taken, whatever the noise."""
 
-_LARGEST_LOG_SCALE = 2.0
-_NODES = 8
+LARGEST_LOG_SCALE = 2.0
+"""Limit of r, from which a component's scale is computed."""
+
+_NODES = 8  # of the quadrature
 
 Distribution = Literal["logistic", "gaussian"]
 
@@ -95,7 +99,7 @@ class DiscretisedMixture:
     def sample(
         self, parameters: Tensor, choice: Tensor, value: Tensor, temperature: float
     ) -> Tensor:
-        r"""A level, as audio in [-1, 1), from given noise.
+        r"""A level, as audio in [-1, 1), from noise.
 
         .. math:: x = \mu_i + \tau s_i \epsilon, \qquad
             i \sim \mathrm{softmax}(l / \tau)
@@ -142,13 +146,13 @@ class DiscretisedMixture:
         m = self.n_mixtures
         means, raw = parameters[:, -2 * m : -m], parameters[:, -m:]
         logits = torch.zeros_like(means) if m == 1 else parameters[:, :m]
-        return logits, means, SMALLEST_SCALE + raw.clamp(max=_LARGEST_LOG_SCALE).exp()
+        return logits, means, SMALLEST_SCALE + raw.clamp(max=LARGEST_LOG_SCALE).exp()
 
 
 def _log_ndtr(z: Tensor) -> Tensor:
     """Log of the standard normal's distribution function; finite, with its gradient, everywhere.
 
-    PyTorch's own has a wrong gradient below -1,000 in float32, so that the first terms of the
+    PyTorch's own has a wrong gradient below -1,000 in float32, so the first terms of the
     asymptotic series take over where they are exact to rounding.
     """
     far = z.clamp(max=-10.0)
@@ -169,10 +173,17 @@ def _log_normal_integral(middle: Tensor, width: Tensor) -> Tensor:
     t = torch.as_tensor(nodes / 2, dtype=middle.dtype, device=middle.device)
     log_weight = torch.as_tensor(np.log(weights / 2), dtype=middle.dtype, device=middle.device)
     step = width.unsqueeze(-1) * t
-    # Relative to the density in the middle, which far out is too large for what is added here.
+    # Relative to the log-density in the middle, next to which rounding would lose these far out.
     exponent = log_weight - step * (middle.unsqueeze(-1) + 0.5 * step)
     log_density = -0.5 * middle.square() - 0.5 * math.log(2 * math.pi)
     return log_density + torch.logsumexp(exponent, dim=-1) + torch.log(width)
 
 
-__all__ = ["COLDEST", "SMALLEST_SCALE", "STEP", "DiscretisedMixture", "Distribution"]
+__all__ = [
+    "COLDEST",
+    "LARGEST_LOG_SCALE",
+    "SMALLEST_SCALE",
+    "STEP",
+    "DiscretisedMixture",
+    "Distribution",
+]

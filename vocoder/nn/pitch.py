@@ -31,9 +31,9 @@ class MelPitch(nn.Module):
     search over time: the convolutions see 14 frames back and 6 ahead, so a stream needs a
     look-ahead of 6 frames.
 
-    All that depends on the convention of the mel is in s and the levels, which are computed from
-    the `MelSpec`; the weights are the same for all of them. They are trained on the presets, whose
-    frames are 10.7 to 16 ms apart.
+    Only s and the levels depend on the convention of the mel, and they are computed from the
+    `MelSpec`; the weights are the same for all. They are trained on the presets, whose frames are
+    10.7 to 16 ms apart.
 
     Args:
         mel_spec: the convention of the mel, with at least 22 bands below 1.8 kHz.
@@ -69,7 +69,7 @@ class MelPitch(nn.Module):
         return logits, y[:, -1] + self.certainty * certainty
 
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """F0 in Hz, of unvoiced frames too, and the probability of being voiced.
+        """F0 in Hz, of unvoiced frames too, and the probability that a frame is voiced.
 
         A frame counts as voiced from 0.5 on.
 
@@ -100,7 +100,7 @@ class _Block(nn.Module):
 def load_pitch(mel_spec: MelSpec) -> MelPitch:
     """The bundled network for mels of this convention, in evaluation mode, without gradients.
 
-    What it was trained on and how well it does is in ``vocoder/weights/pitch.md``.
+    ``vocoder/weights/pitch.md`` describes its training and accuracy.
     """
     path = Path(str(resources.files("vocoder"))) / "weights" / "pitch.safetensors"
     network = MelPitch(mel_spec)

@@ -12,8 +12,8 @@ def rotate(x: Tensor) -> Tensor:
 
     .. math:: \theta_k = 10000^{-2k/D}, \qquad k = 0 .. D/2 - 1,
 
-    where pair k is channels k and k + D/2. The scalar product of two vectors so rotated depends
-    on their distance alone. Paper: RoFormer (Su et al., 2021).
+    where pair k is channels k and k + D/2. The scalar product of two rotated vectors depends on
+    their distance alone. Paper: RoFormer (Su et al., 2021).
 
     Args:
         x: (..., time, D), D even.
@@ -56,7 +56,7 @@ class TransformerLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """``mask``: (batch, time), true where x holds symbols and not padding."""
+        """``mask``: (batch, time), true where x holds symbols, false where it is padding."""
         batch, time, channels = x.shape
         projected = self.queries_keys_values(self.attention_norm(x))
         # (batch, time, 3 * channels) -> three of (batch, heads, time, channels / heads)
@@ -108,7 +108,7 @@ class SequenceEncoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """``mask``: (batch, time), true where x holds symbols and not padding."""
+        """``mask``: (batch, time), true where x holds symbols, false where it is padding."""
         keep = mask.unsqueeze(1)
         for norm, convolution in zip(self.norms, self.convolutions, strict=True):
             hidden = norm(x).transpose(1, 2) * keep

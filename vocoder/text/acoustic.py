@@ -42,7 +42,7 @@ class Batch(NamedTuple):
 class Scored(NamedTuple):
     """A batch along one alignment of text and mel.
 
-    prior: what the texts say about the latents.
+    prior: of the texts, over the latents.
     z: latents, (batch, n_mels, frames).
     durations: frames of every state, (batch, states).
     log_likelihood: log p(mel | text, durations) in nats, (batch,).
@@ -61,13 +61,13 @@ class AcousticModel(SavedModel):
         \mathcal N\bigl(z_t;\ \mu_{s(t)},\ \sigma_{s(t)}^2\bigr)
         + \log |\det \partial f / \partial x|, \qquad z = f(x)
 
-    x are the T frames of a mel, z the latents (`MelFlow`), and s(t) is the state that frame t falls
-    into. Every symbol of the text c (and a mark at either end, for the silence there) has
-    ``states`` states in a row, as in a hidden Markov model; an encoder that sees the whole text
-    gives each its means, scales and expected duration. In training the durations d are found by
-    monotonic alignment search; in synthesis they are predicted. Paper: Glow-TTS (Kim et al., 2020);
-    new here are the states, the learnt scales, and separate means for even and odd frames (the flow
-    works on pairs of frames).
+    x are the T frames of a mel, z the latents (`MelFlow`), and s(t) is the state of frame t. Every
+    symbol of the text c (and a mark at either end, for the silence there) has ``states`` states in
+    a row, as in a hidden Markov model; an encoder that sees the whole text gives each its means,
+    scales and expected duration. In training the durations d are found by monotonic alignment
+    search; in synthesis they are predicted. Paper: Glow-TTS (Kim et al., 2020); new here are the
+    states, the learnt scales, and separate means for even and odd frames (the flow works on pairs
+    of frames).
 
     Args:
         symbols: the phonemes and marks that texts are made of, in a fixed order.
@@ -209,10 +209,10 @@ class AcousticModel(SavedModel):
     # -- text ----------------------------------------------------------------------------------
 
     def indices(self, phonemes: Sequence[str]) -> Tensor:
-        """The symbols as the network takes them: (symbols + 2,) int64, with a mark at either end.
+        """Indices of the symbols for the network: (symbols + 2,) int64, with a mark at either end.
 
         Raises:
-            ValueError: nothing to say, too much at once, or a symbol that the model does not know.
+            ValueError: no phonemes, too many at once, or one that the model does not know.
         """
         if isinstance(phonemes, str):
             raise ValueError("phonemes is one string: give a list with one string a phoneme")
@@ -331,7 +331,7 @@ class AcousticModel(SavedModel):
         return each.masked_fill(~keep, 0.0).sum(dim=(1, 2)) + log_det
 
     def score(self, batch: Batch, durations: Tensor | None = None) -> Scored:
-        """Both sides of a batch, text and mel, and their likelihood along an alignment.
+        """Prior and latents of a batch, and its likelihood along an alignment.
 
         Args:
             batch: what to score.
@@ -365,7 +365,7 @@ class AcousticModel(SavedModel):
 
         Args:
             mel: (n_mels, frames) with an even number of frames.
-            phonemes: what is said in it.
+            phonemes: of its text.
         """
         symbols = self.indices(phonemes).unsqueeze(0)
         counts, frames = torch.tensor([symbols.shape[1]]), torch.tensor([mel.shape[1]])
@@ -385,8 +385,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> AcousticModel:
     if header.get("kind") != KIND or not isinstance(config, Mapping):
         what = f"a vocoder ({header['family']})" if "family" in header else "something else"
         raise CheckpointError(
-            f"{path} holds {what} and no acoustic model: give what "
-            "recipes/ljspeech/train_acoustic.py wrote"
+            f"{path} holds {what} and no acoustic model: give a "
+            "checkpoint of recipes/ljspeech/train_acoustic.py"
         )
     return AcousticModel.from_config(config).load_weights(tensors, path)
 

@@ -124,7 +124,7 @@ def whole_durations(lengths: Tensor) -> Tensor:
 def flat_start(
     utterances: Sequence[tuple[Tensor, Tensor]], states: int, iterations: int = 12
 ) -> list[Tensor]:
-    r"""Alignments of a corpus by a hidden Markov model, from nothing but its texts and mels.
+    r"""Alignments of a corpus by a hidden Markov model, from its texts and mels alone.
 
     Each symbol has ``states`` states, whatever its neighbours, and each state s a Gaussian with
     diagonal covariance over cepstra and their slopes. At first, utterances are cut into equal
@@ -135,8 +135,8 @@ def flat_start(
         d \leftarrow \arg\max_d \sum_t \log \mathcal N(y_t;\ \mu_{s(t)}, \sigma_{s(t)}^2).
 
     This is the classic start of speech recognisers (segmental k-means; Rabiner, 1989, "A tutorial
-    on hidden Markov models"). It takes seconds; a flow trained by gradients takes thousands of
-    steps to find the same, since its encoder can adapt to any wrong alignment.
+    on hidden Markov models"). It takes seconds; a flow trained by gradients needs thousands of
+    steps to find the same alignments, since its encoder can adapt to any wrong one.
 
     Args:
         utterances: symbols, (symbols,) int64, and log-mel, (n_mels, frames), of each; at least

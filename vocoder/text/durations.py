@@ -39,7 +39,7 @@ def duration_loss(log_duration: Tensor, durations: Tensor, mask: Tensor) -> Tens
 
     The negative log-likelihood of durations d that are exponentially distributed with mean e^l, so
     the mean duration is learnt. (A squared error of logarithms would give the geometric mean, and
-    hasty speech.)
+    rushed speech.)
     """
     each = log_duration + durations * (-log_duration).exp()
     return each.masked_fill(~mask, 0.0).sum() / mask.sum()

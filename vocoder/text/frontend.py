@@ -149,7 +149,7 @@ def phonemes(text: str) -> list[str]:
     _refuse_other_scripts(words)
     try:
         read = _symbols(_g2p()(words, normalize_text=False))
-    except (ValueError, LookupError) as error:  # a library on a rare character
+    except (ValueError, LookupError) as error:  # from a library, on a rare character
         raise TextError(
             f"{_shortened(text)} cannot be read ({error}): write it in words"
         ) from error

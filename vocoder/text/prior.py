@@ -1,4 +1,4 @@
-"""What a text says about the latents of its mel: a Gaussian and a duration for every state."""
+"""The prior of a text over the latents of its mel: a Gaussian and a duration for every state."""
 
 from __future__ import annotations
 

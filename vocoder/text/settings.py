@@ -13,7 +13,7 @@ ACOUSTIC_TEMPERATURE = 0.333
 
 
 def check_speaking_rate(speaking_rate: float) -> None:
-    """Refuse a speaking rate out of range.
+    """Check a speaking rate.
 
     Raises:
         ValueError: the rate is not from `SLOWEST` to `FASTEST`.

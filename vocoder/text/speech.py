@@ -1,8 +1,8 @@
 """Text to audio, sentence by sentence: sentences -> phonemes -> mel -> audio.
 
-`sentences` goes from text to phonemes, and refuses what cannot be read before any audio is made;
-`speak` goes from there to audio one sentence at a time, so that a book takes no more memory than
-its longest sentence.
+`sentences` turns text into phonemes, and refuses what cannot be read before any audio is generated.
+`speak` turns them into audio one sentence at a time, so that a book takes no more memory than its
+longest sentence.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ _FADE_SECONDS = 0.005
 
 @dataclass(frozen=True)
 class Sentence:
-    """What is said in one breath.
+    """A sentence, or a part of a long one.
 
-    text: as it was given. phonemes: see `vocoder.text.frontend.phonemes`. pause: seconds of silence
+    text: as written. phonemes: see `vocoder.text.frontend.phonemes`. pause: seconds of silence
     after it, at speaking rate 1.
     """
 
@@ -109,7 +109,7 @@ def speak(
 ) -> Iterator[npt.NDArray[np.float32]]:
     """The audio of each sentence in turn, followed by its pause.
 
-    Silence at the ends of what the models make is cut off. A sentence sounds the same wherever it
+    Silence at the ends of the generated audio is cut off. A sentence sounds the same wherever it
     stands: its audio is a function of its phonemes, the seed and the other arguments.
 
     Args:
@@ -167,7 +167,7 @@ def speak(
 
 def _trimmed(audio: npt.NDArray[np.float32], sample_rate: int) -> npt.NDArray[np.float32]:
     """Audio without the silence at its ends, faded in and out."""
-    # librosa.effects.trim does the same, but importing it takes longer than saying a sentence.
+    # librosa.effects.trim does the same, but importing it takes longer than speaking a sentence.
     block = round(_BLOCK_SECONDS * sample_rate)
     blocks = np.pad(audio, (0, -len(audio) % block)).reshape(-1, block)
     power = np.square(blocks, dtype=np.float64).mean(axis=1)

@@ -31,18 +31,18 @@ class Crops(Dataset[Item]):
     Indexed by i, or by (i, frames) for another length than `crop_frames`. A crop is drawn from an
     utterance chosen in proportion to its length, at any sample, and scaled by a gain g, uniform in
     decibels within `gain_db` and limited so that the utterance does not clip. Its ends are faded
-    (`fade`), and it is rounded to 16 bits again, q = round(g n) for recorded samples n, as a
-    recording at that volume would have been.
+    (`fade`), and it is rounded to 16 bits again, like a recording at that volume: q = round(g n)
+    for recorded samples n.
 
     Item: `audio`, (frames * hop,) float32, is q dequantised (see `dequantise`); `clean`, of the
     same shape, is q / 32768, whose mel the model is conditioned on. Utterances shorter than a crop
     are padded with zeros.
 
-    Faded, a crop is an utterance that its own mel describes to the ends. With the mel of the uncut
-    utterance instead, the crop's ends are jumps that the mel does not show, and a lapped transform
-    spreads them over all bands: the loss of an untrained flow is then hundreds of nats per sample,
-    and after 400 steps of the `sound` config its held-out log-likelihood was lower (5.171 against
-    5.179 nats) and its mel distance larger (0.499 against 0.489).
+    A faded crop is an utterance that its own mel describes to the ends. With the mel of the uncut
+    utterance instead, the crop's ends are jumps that the mel does not show, and the MDCT spreads
+    them over all bands: the loss of an untrained flow is then hundreds of nats per sample, and
+    after 400 steps of the `sound` config its held-out log-likelihood was lower (5.171 against 5.179
+    nats) and its mel distance larger (0.499 against 0.489).
 
     Args:
         corpus: what to crop from.
@@ -94,7 +94,7 @@ def _item(levels: NDArray[Any], rng: np.random.Generator) -> Item:
 class HeldOut(Dataset[Item]):
     """Held-out utterances, or their middles, dequantised with noise that depends on the id alone.
 
-    Their ends are faded as those of crops are: recordings may end in the middle of a sound.
+    Their ends are faded like those of crops, since a recording may end in the middle of a sound.
 
     Item: `id`, and `audio` and `clean` (frames * hop,) as in `Crops`.
 
@@ -176,14 +176,14 @@ class SpeechData(lightning.LightningDataModule):
         folder: the corpus, in LJSpeech's layout.
         cache: where prepared corpora are kept.
         batch_size: crops per step and device.
-        crop_frames: length of a crop in mel frames; every other batch has one frame less.
+        crop_frames: length of a crop in mel frames; every other batch is one frame shorter.
         gain_db: least and greatest gain of the volume augmentation, in decibels.
         validation_fraction: share of the utterances held out for validation; see `corpus.split`.
         test_fraction: share held out for testing.
         validation_utterances: at most this many are used at each validation.
         validation_seconds: longest excerpt of each; null for whole utterances.
         workers: processes that load crops; 0 loads them in the training process. By default 4
-            with a GPU, which would otherwise wait, and 0 where the CPU itself trains.
+            with a GPU, which would otherwise wait, and 0 when training on the CPU.
         seed: of the crops.
 
     Raises:

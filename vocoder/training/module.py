@@ -30,7 +30,7 @@ class ParameterGroup(NamedTuple):
     learning_rate: float
     gradient_clip: float
     idle: bool = False
-    """Not trained in this step."""
+    """Whether they are left alone in this step."""
 
 
 class Training(lightning.LightningModule):
@@ -43,7 +43,7 @@ class Training(lightning.LightningModule):
     .. math:: \eta_n = \eta \min\Bigl(1, \frac{n + 1}{warmup}\Bigr)
         \Bigl(r + (1 - r) \frac{1 + \cos \pi b}{2}\Bigr)
 
-    So a run that is resumed with a larger budget continues at the rate of the larger budget.
+    So a run resumed with a larger budget continues at the rate of the larger budget.
 
     A step with a non-finite loss or gradient changes no weight: it is counted in `skipped`, on
     all devices alike.
@@ -59,7 +59,7 @@ class Training(lightning.LightningModule):
         betas, weight_decay: of AdamW.
         gradient_clip: greatest norm of the gradient of all parameters together.
         max_skipped: training ends after this many skipped steps in a row.
-        seed: of everything drawn in training.
+        seed: of all random numbers in training.
     """
 
     unit = "sample"
@@ -110,7 +110,7 @@ class Training(lightning.LightningModule):
             self.learning_rate,
             betas=self.betas,
             weight_decay=self.weight_decay,
-            # Several times as fast. With fp16 it would undo the scaling itself, after our clipping.
+            # Several times as fast. In fp16 it would undo the loss scaling after our clipping.
             fused=self.trainer.precision != "16-mixed",
         )
 
@@ -142,13 +142,13 @@ class Training(lightning.LightningModule):
         return min(used, 1.0)
 
     def logged(self, values: dict[str, Tensor]) -> Tensor:
-        """Log the scalars of a training step; returns what to differentiate of ``loss``."""
+        """Log the scalars of a training step; returns the loss to differentiate."""
         for name, value in values.items():
             self.log(f"train/{name}", value.detach())
         self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         loss = values["loss"]
-        # A loss that is not finite may have finite gradients. Multiplied by NaN it has none, on
-        # this device and, once gradients are averaged, on all: so all of them skip the step.
+        # A loss that is not finite may have finite gradients. Multiplied by NaN it has none, here
+        # and, once gradients are averaged, on every device: so all of them skip the step.
         return loss * torch.where(loss.detach().isfinite(), 1.0, math.nan)
 
     def configure_gradient_clipping(
@@ -200,15 +200,15 @@ def _drop_gradients(group: ParameterGroup) -> None:
 class VocoderTraining(Training):
     """Trains a `Vocoder` on a sum of `Term`s.
 
-    A batch goes through `Step` and `total_loss`. Parameters of a `TrainedTerm` have a group of
-    their own in the optimiser; those of any other term are fixed.
+    A batch goes through `Step` and `total_loss`. The parameters of each `TrainedTerm` form a group
+    in the optimiser; those of any other term are fixed.
 
     Args:
         model: what to train.
         terms: of the loss.
-        temperature: of the audio made at validation; None for the model's own default.
+        temperature: of the audio synthesised at validation; None for the model's default.
         validation_syntheses: at most this many utterances are synthesised at each validation; the
-            likelihood is always that of all.
+            likelihood is always measured on all.
         sample_temperature, sample_fraction: temperature of the sample that terms may ask for in a
             training step, and the part of the batch that is sampled; see `Step`.
         optimisation: see `Training`.
@@ -232,7 +232,7 @@ class VocoderTraining(Training):
         super().__init__(model, **optimisation)
         names = [term.name for term in terms]
         if all(term.start > 0 for term in terms):
-            raise ValueError("terms has nothing to train on at first: one must have the start 0")
+            raise ValueError("no term is active at first: one of the terms must have start 0")
         if len(set(names)) < len(names):
             raise ValueError(f"terms are {', '.join(names)}: give each kind once")
         for term in terms:
@@ -263,7 +263,7 @@ class VocoderTraining(Training):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         audio = batch["audio"]
         world = self.trainer.world_size
-        # Stateless as the crops are, so that a resumed run draws what an unbroken one would.
+        # Stateless, like the crops, so that a resumed run draws what an unbroken one would.
         draw = (self.seed * 1_000_003 + self.items_seen) * world + self.global_rank
         step = Step(
             self.model,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from vocoder.audio import read_audio, to_pcm16
+from vocoder.audio import from_pcm16, read_audio, to_pcm16
 from vocoder.corpus import Corpus, CorpusError, Utterance
 
 log = logging.getLogger(__name__)
@@ -82,8 +82,8 @@ def prepare(corpus: Corpus, sample_rate: int, cache: str | Path) -> PreparedCorp
     """Decode, mix down and resample a corpus into `cache`/NAME-RATE-HASH, unless it is there.
 
     The hash covers the sample rate and the name, size and modification time of every file, so a
-    changed corpus is prepared again. The folder gets its name only when it is complete. Silent, too
-    short and unreadable files are left out, counted, and reported as warnings.
+    changed corpus is prepared again. The folder gets its name only when it is complete. Files that
+    are silent, too short or unreadable are left out, counted, and reported as warnings.
 
     Raises:
         CorpusError: no file is usable.
@@ -100,7 +100,7 @@ def prepare(corpus: Corpus, sample_rate: int, cache: str | Path) -> PreparedCorp
         try:
             os.replace(partial, folder)
         except OSError:
-            if not folder.is_dir():  # else another process was faster, with the same result
+            if not folder.is_dir():  # else another process has finished first, with the same result
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -108,7 +108,7 @@ def prepare(corpus: Corpus, sample_rate: int, cache: str | Path) -> PreparedCorp
 
 
 def _remove_abandoned(cache: Path) -> None:
-    """Remove what killed preparations left: folders not written to for an hour."""
+    """Remove what killed processes left: folders not written to for an hour."""
     for audio in cache.glob(".*/audio.int16"):
         if time.time() - audio.stat().st_mtime > 3600:
             shutil.rmtree(audio.parent, ignore_errors=True)
@@ -144,7 +144,7 @@ def _write(corpus: Corpus, sample_rate: int, folder: Path) -> None:
                 first_error = first_error or str(error)
                 continue
             peak = int(np.abs(samples.astype(np.int32)).max())
-            rms = float(np.sqrt(np.mean((samples / 32768.0) ** 2)))
+            rms = float(np.sqrt(np.mean(from_pcm16(samples) ** 2)))
             if samples.size < SHORTEST_SECONDS * sample_rate:
                 left_out["too short"].append(utterance.id)
             elif rms < SILENT_RMS:
@@ -175,5 +175,6 @@ def _write(corpus: Corpus, sample_rate: int, folder: Path) -> None:
 def _decode(utterance: Utterance, sample_rate: int) -> tuple[NDArray[np.int16], int]:
     """Samples at `sample_rate`, and the rate of the file."""
     audio, _ = read_audio(utterance.path, sample_rate)
-    # Resampling overshoots slightly in loud recordings: clipped here, as a recorder would.
+    # Resampling overshoots slightly in loud recordings; the rounding clips that, as a recorder
+    # does.
     return to_pcm16(audio.numpy()), soundfile.info(utterance.path).samplerate

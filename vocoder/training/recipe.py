@@ -45,28 +45,27 @@ from vocoder.training.terms import Term
 
 log = logging.getLogger("vocoder.training")
 
-# Arguments of Lightning's Trainer that the recipe sets itself: true for those it does not offer.
+# Arguments of Lightning's Trainer that are no options, because the recipe sets them or has its own.
 _OURS = {
-    "accumulate_grad_batches": False,
-    "barebones": True,
-    "callbacks": True,
-    "check_val_every_n_epoch": True,
-    "default_root_dir": True,
-    "enable_checkpointing": True,
-    "enable_model_summary": True,
-    "fast_dev_run": True,
-    "gradient_clip_algorithm": True,
-    "gradient_clip_val": True,
-    "logger": True,
-    "max_epochs": True,
-    "max_steps": True,
-    "max_time": True,
-    "min_epochs": True,
-    "min_steps": True,
-    "num_sanity_val_steps": True,
-    "overfit_batches": True,
-    "reload_dataloaders_every_n_epochs": True,
-    "use_distributed_sampler": True,
+    "barebones",
+    "callbacks",
+    "check_val_every_n_epoch",
+    "default_root_dir",
+    "enable_checkpointing",
+    "enable_model_summary",
+    "fast_dev_run",
+    "gradient_clip_algorithm",
+    "gradient_clip_val",
+    "logger",
+    "max_epochs",
+    "max_steps",
+    "max_time",
+    "min_epochs",
+    "min_steps",
+    "num_sanity_val_steps",
+    "overfit_batches",
+    "reload_dataloaders_every_n_epochs",
+    "use_distributed_sampler",
 }
 
 
@@ -81,6 +80,9 @@ class Recipe:
 
     program = "train.py"
     """Name in messages."""
+
+    mel_spec_option = "--model.init_args.mel_spec"
+    """The option that sets the model's mel, for messages."""
 
     def __init__(self, description: str, default_config: Path, sample: Path) -> None:
         self.description = description
@@ -181,8 +183,7 @@ def parser(recipe: Recipe) -> ArgumentParser:
     )
     recipe.add_arguments(options)
     options.add_class_arguments(AveragedWeights, "average", instantiate=False)
-    skipped = {name for name, skip in _OURS.items() if skip}
-    options.add_class_arguments(lightning.Trainer, "trainer", skip=skipped, instantiate=False)
+    options.add_class_arguments(lightning.Trainer, "trainer", skip=_OURS, instantiate=False)
     options.set_defaults({"trainer.val_check_interval": 500})
     return options
 
@@ -195,7 +196,7 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
         arguments: the command line, `sys.argv[1:]` by default.
     """
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    # Lightning's tips are for people who write a Trainer.
+    # Lightning's tips are for authors of training scripts.
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (".*does not have many workers.*", ".*`IterableDataset`.*", ".*LeafSpec.*"):
@@ -237,10 +238,10 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
         start_from(module.model, recipe.load(config.start_from), config.start_from)
 
     if first_process():
-        # Before Lightning starts other processes, which would wait for ever if this one failed.
+        # Before Lightning starts other processes, which would wait forever if this one failed.
         data.prepare_data()
     data.setup()
-    check_rate(data)
+    check_rate(data, recipe.mel_spec_option)
 
     history = History(run / "history.jsonl")
     with readable("the trainer cannot be built"):
@@ -278,8 +279,8 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
     if trainer.is_global_zero:
         recipe.report(run, trainer, module, data, history.rows(), config.seed)
     if trainer.world_size > 1:
-        # The others wait for the report: Lightning takes a process that exits early for a failure
-        # and kills the rest, and exiting with an open group may abort.
+        # The others wait for the report: Lightning takes an early exit for a failure and kills the
+        # rest, and exiting with an open process group may abort.
         trainer.strategy.barrier()
         torch.distributed.destroy_process_group()
 
@@ -347,8 +348,8 @@ def resumable(run: Path, options: ArgumentParser, config: Namespace) -> Path | N
 def differing_keys(a: Any, b: Any, name: str) -> list[str]:
     """Dotted names of the values in which two configurations differ.
 
-    Keys that only one of them has are ignored: a run can be resumed even if the model has gained or
-    lost an argument since.
+    Keys that only one of them has are ignored, so that a run can be resumed even if the model has
+    gained or lost an argument since.
     """
     if isinstance(a, dict) and isinstance(b, dict):
         keys = sorted(a.keys() & b.keys())
@@ -391,17 +392,18 @@ def corpus_folder(data: str | None, sample: Path) -> Path:
     return find_ljspeech() or download_ljspeech()
 
 
-def check_rate(data: Any) -> None:
+def check_rate(data: Any, mel_spec_option: str) -> None:
     """Warn if the recordings have a lower sample rate than the model."""
     original = data.prepared.original_sample_rate
     if original < data.mel_spec.sample_rate and first_process():
         log.warning(
             "%s is recorded at %d Hz and the model works at %d Hz: there is nothing to learn above "
-            "%d Hz; for speech at 16 kHz give --model.init_args.mel_spec speech-16k",
+            "%d Hz; for speech at 16 kHz give %s speech-16k",
             data.prepared.name,
             original,
             data.mel_spec.sample_rate,
             original // 2,
+            mel_spec_option,
         )
 
 

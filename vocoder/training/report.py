@@ -25,7 +25,8 @@ from vocoder.training.module import Training, VocoderTraining, training_seconds
 
 log = logging.getLogger("vocoder.training")
 
-HELD_OUT_WAVS = 3
+HELD_OUT = 3
+"""Test utterances that are drawn and written as audio."""
 
 COLUMNS = {
     "val/log_likelihood": "log-likelihood, nats per sample",
@@ -61,8 +62,8 @@ def write_report(
     folder.mkdir(exist_ok=True)
     scores: list[dict[str, Any]] = []
     pictures: list[list[Picture]] = []
-    # Whole utterances of the test set, on which nothing was chosen.
-    held_out = data.held_out(data.split.test[:HELD_OUT_WAVS])
+    # Whole utterances of the test set, which no choice was based on.
+    held_out = data.held_out(data.split.test[:HELD_OUT])
     for index in range(len(held_out)):
         item = held_out[index]
         name = item["id"].replace("/", "_")
@@ -78,7 +79,7 @@ def write_report(
                 Picture(f"{item['id']}, synthesised", model.mel(generated).cpu(), *limits),
             ]
         )
-        # The mel describes whole hops, so what is generated may be longer by a part of one.
+        # A mel describes whole hops, so the generated audio may be longer by part of one.
         pair = (original, generated[: len(original)])
         values = measure(*pair, model.sample_rate, model.mel_spec, _measures())
         scores.append(
@@ -153,7 +154,7 @@ def run_facts(trainer: lightning.Trainer, module: Training, data: Any, seed: int
     prepared, split = data.prepared, data.split
     left_out = ", ".join(f"{len(ids)} {why}" for why, ids in prepared.left_out.items() if ids)
     seen = module.samples_seen / model.sample_rate
-    # Without weight normalisation, as models run.
+    # Counted without weight normalisation.
     size = sum(p.numel() for p in fuse_weight_norm(dict(model.named_parameters())).values())
     spent = timedelta(seconds=round(training_seconds(trainer)))
     facts = {
@@ -181,7 +182,7 @@ def save_report(run: Path, summary: dict[str, Any], sections: list[str], command
         run: folder of the run.
         summary: for the JSON; its ``facts`` head the page.
         sections: lines of the page after the facts.
-        command: one that uses the model.
+        command: a command that uses the model.
     """
     save_result(summary, run / "report.json")
     facts = [f"- {name}: {fact}" for name, fact in summary["facts"].items()]
@@ -246,12 +247,12 @@ def draw(
     curves: Mapping[str, str],
     pictures: Sequence[Sequence[Picture]],
 ) -> None:
-    """Write a PNG: a row of learning curves, and below it rows of as many pictures.
+    """Write a PNG: a row of learning curves above rows of pictures, one picture for each curve.
 
     Args:
         path: of the file.
         rows: the validations.
-        curves: keys of the rows, and their titles.
+        curves: titles of the curves, by key of the rows.
         pictures: rows of pictures.
     """
     from matplotlib.figure import Figure

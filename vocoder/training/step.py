@@ -1,4 +1,4 @@
-"""One training step's shared values: what the terms of the loss are computed from."""
+"""The values that the terms of the loss share in a training step."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Step:
         model: what is trained.
         audio: x, (batch, frames * hop).
         mel: m, (batch, n_mels, frames).
-        budget_used: fraction of the training budget that is used up, in [0, 1].
+        budget_used: fraction of the training budget used up, in [0, 1].
         generator: source of all randomness in this step.
         temperature: tau, of the sample.
         fraction: part of the batch that is sampled, at least one item.

@@ -7,9 +7,9 @@ A study is a folder next to this file. Its base is ../config/mdct.yaml with the 
 on top; every other file of the folder is a variant, which states only its difference. Options that
 are not this script's go to the recipe, for all runs alike.
 
-Variants are trained one after the other, each in a process of its own, and judged by copy synthesis
-of the same test utterances. Run the same command again to resume: what is finished is skipped, what
-failed is retried. --max_time is wall-clock time: on a busy machine give --max_steps instead.
+Variants are trained one after the other, each in its own process, and judged by copy synthesis of
+the same test utterances. Run the same command again to resume: finished variants are skipped,
+failed ones retried. --max_time is wall-clock time: on a busy machine give --max_steps instead.
 
 Writes RUNS/STUDY/result.json, of which docs/ablation.py makes a table.
 """
@@ -50,14 +50,14 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="output folder")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these variants; default: all")
     parser.add_argument("--utterances", type=int, default=15, help="at most, of the test set")
-    found, found.recipe = parser.parse_known_args(arguments)
-    if found.utterances < 1:
+    args, args.recipe = parser.parse_known_args(arguments)
+    if args.utterances < 1:
         parser.error("--utterances must be 1 or more")
-    names = variants(found.study)
-    for name in found.only or []:
+    names = variants(args.study)
+    for name in args.only or []:
         if name not in names:
             parser.error(f"there is no variant {name}: choose among {', '.join(names)}")
-    return found
+    return args
 
 
 def variants(study: str) -> dict[str, Path | None]:
@@ -77,27 +77,27 @@ def difference(path: Path | None) -> dict[str, Any]:
     return dict(leaves({} if path is None else yaml.safe_load(path.read_text("utf-8")), ""))
 
 
-def recipe_words(given: argparse.Namespace, name: str) -> list[str]:
+def recipe_words(args: argparse.Namespace, name: str) -> list[str]:
     """The recipe's command line for a variant; the variant comes last and so wins."""
-    files = [RECIPE / "config" / "mdct.yaml", HERE / given.study / "study.yaml"]
+    files = [RECIPE / "config" / "mdct.yaml", HERE / args.study / "study.yaml"]
     words = [word for path in files for word in ("--config", str(path))]
-    words += ["--data", given.data, *given.recipe]
-    variant = variants(given.study)[name]
+    words += ["--data", args.data, *args.recipe]
+    variant = variants(args.study)[name]
     if variant is not None:
         words += ["--config", str(variant)]
-    return [*words, "--run", str(given.runs / given.study / name)]
+    return [*words, "--run", str(args.runs / args.study / name)]
 
 
-def work(given: argparse.Namespace, name: str) -> int:
+def work(args: argparse.Namespace, name: str) -> int:
     """Train and measure one variant unless that is done; returns the exit code of its training."""
-    run, words = given.runs / given.study / name, recipe_words(given, name)
-    change = difference(variants(given.study)[name])
-    settings = {"words": words, "difference": change, "utterances": given.utterances}
-    found = read(run / "result.json")
-    if found and found["settings"] != settings:
-        raise ValueError(f"{run} is of other settings: give another --runs, or remove it")
-    if "test" in found:
-        print(f"{name}: finished before", flush=True)
+    run, words = args.runs / args.study / name, recipe_words(args, name)
+    change = difference(variants(args.study)[name])
+    settings = {"words": words, "difference": change, "utterances": args.utterances}
+    before = read(run / "result.json")
+    if before and before["settings"] != settings:
+        raise ValueError(f"{run} has other settings: give another --runs, or remove it")
+    if "test" in before:
+        print(f"{name}: already finished", flush=True)
         return 0
     run.mkdir(parents=True, exist_ok=True)
     print(f"{name}: training, see {run / 'log.txt'}", flush=True)
@@ -108,7 +108,7 @@ def work(given: argparse.Namespace, name: str) -> int:
         lines = (run / "log.txt").read_text(encoding="utf-8", errors="replace").split("\n")
         result = {"message": next(filter(str.strip, reversed(lines)), "no output")}
     else:
-        result = measured(run, given)
+        result = measured(run, args)
     result |= {"name": name, "settings": settings, "difference": change}
     save_result(result, run / "result.json")
     print(f"{name}: {'failed' if code else 'finished'}", flush=True)
@@ -129,13 +129,13 @@ def train(words: Sequence[str], log: Path) -> int:
         signal.signal(signal.SIGTERM, before)
 
 
-def measured(run: Path, given: argparse.Namespace) -> dict[str, Any]:
+def measured(run: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Cost and quality of a trained variant."""
     report = read(run / "report.json")
     model = load_checkpoint(run / "model").fused()
-    folder = corpus_folder(given.data, RECIPE / "sample")
+    folder = corpus_folder(args.data, RECIPE / "sample")
     found = evaluate(
-        {run.name: model}, folder, limit=given.utterances, measures=MEASURES, device="cpu"
+        {run.name: model}, folder, limit=args.utterances, measures=MEASURES, device="cpu"
     )
     values = [{"utterance": file["file"], **file["values"][run.name]} for file in found["files"]]
     means = {name: row["mean"] for name, row in found["rows"][run.name].items()}
@@ -166,10 +166,10 @@ def cost(model: Vocoder) -> float:
     return macs * spec.sample_rate / (frames * spec.hop_length)
 
 
-def collect(given: argparse.Namespace) -> Path:
-    """Writes what all variants measured into one file."""
-    folder = given.runs / given.study
-    found = [read(folder / name / "result.json") for name in variants(given.study)]
+def collect(args: argparse.Namespace) -> Path:
+    """Write the results of all variants into one file."""
+    folder = args.runs / args.study
+    found = [read(folder / name / "result.json") for name in variants(args.study)]
     runs, failures = ([row for row in found if key in row] for key in ("test", "message"))
     return save_result({"runs": runs, "failures": failures}, folder / "result.json")
 
@@ -180,17 +180,17 @@ def read(path: Path) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    given = options(arguments)
-    for name in given.only or variants(given.study):
+    args = options(arguments)
+    for name in args.only or variants(args.study):
         try:
-            code = work(given, name)
+            code = work(args, name)
         except ValueError as error:
             sys.stderr.write(f"run.py: {error}\n")
             return 2
         if code in INTERRUPTED:
             print("stopped; run the same command again to resume", flush=True)
             return code
-    print(f"the table of the results: python docs/ablation.py {collect(given)}", flush=True)
+    print(f"the table of the results: python docs/ablation.py {collect(args)}", flush=True)
     return 0
 
 

@@ -1,6 +1,6 @@
 """The loops between the Fourier transforms, in machine code: numba, float32, one core.
 
-Imported when first used, as `vocoder.engines.compiled`, which see for how such loops are written.
+Imported on first use. `vocoder.engines.compiled` says how such loops are written.
 """
 
 from __future__ import annotations
@@ -8,31 +8,22 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import numpy as np
 
-from vocoder.audio.consistency import LARGEST_STEP
+from vocoder.audio.consistency import MAX_STEP
+from vocoder.engines.jit import jit
 
-# A Python float in the midst of float32 would make numba compute in float64.
+# A Python float among float32 values would make numba compute in float64.
 _ZERO, _ONE, _HALF, _EIGHT = np.float32(0), np.float32(1), np.float32(0.5), np.float32(8)
 _NEXT = np.uint32(1)  # unsigned, or numba tests each index for being negative
-_MOST = np.float32(math.exp(LARGEST_STEP))
-_LEAST = np.float32(math.exp(-LARGEST_STEP))
+_MAX_RATIO = np.float32(math.exp(MAX_STEP))
+_MIN_RATIO = np.float32(math.exp(-MAX_STEP))
 _QUARTER = np.float32(0.25)
 _E2, _E3, _E4, _E5, _E6, _E7, _E8 = (np.float32(1 / math.factorial(n)) for n in range(2, 9))
 _L3, _L5, _L7, _L9, _L11 = (np.float32(1 / n) for n in (3, 5, 7, 9, 11))
 
 
-def _compile(function: Any) -> Any:
-    options: dict[str, Any] = {
-        "fastmath": {"contract", "nsz", "reassoc"},  # sums as vectors
-        "error_model": "numpy",
-        "nogil": True,
-    }
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder for the cache can be written
-        return numba.njit(**options)(function)
+_compile = jit({"contract", "nsz", "reassoc"})  # reassociated, sums become vector code
 
 
 @_compile
@@ -85,7 +76,7 @@ def _ratios(bands: Any, target: Any, floor: Any, power: int, r: Any) -> None:
         ratio = target[m] / max(bands[m], floor)
         if power == 2:
             ratio = np.sqrt(ratio)
-        y = np.sqrt(np.sqrt(min(max(ratio, _LEAST), _MOST)))
+        y = np.sqrt(np.sqrt(min(max(ratio, _MIN_RATIO), _MAX_RATIO)))
         s = (y - _ONE) / (y + _ONE)
         q = s * s
         series = _L3 + q * (_L5 + q * (_L7 + q * (_L9 + q * _L11)))

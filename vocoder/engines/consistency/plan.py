@@ -1,4 +1,4 @@
-"""A MelSpec laid out for the loops, and the arithmetic of one step."""
+"""A `MelSpec` laid out for the loops, and the arithmetic of one step."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from vocoder.audio.consistency import (
-    LEAST_COVER,
+    MIN_COVER,
     MOMENTUM,
     MelConsistency,
     mirror,
-    padding,
     phases_of,
 )
 from vocoder.audio.mel_spec import MelSpec
@@ -41,7 +40,7 @@ def floats(values: torch.Tensor) -> Floats:
 
 
 class Plan:
-    """What a MelSpec says, laid out for the loops above; the arithmetic of one step.
+    """A `MelSpec` laid out for the loops, and the arithmetic of one step.
 
     Positions are those of the padded audio: sample 0 of the audio is at `left`, and frame k of
     phase p begins at (p + phases * k) * hop.
@@ -55,7 +54,7 @@ class Plan:
         self.phases = phases_of(mel_spec)
         self.distance = self.phases * self.hop
         self.pieces = -(-self.n_fft // self.distance)
-        self.left, self.right = padding(mel_spec)
+        self.left, self.right = mel_spec.padding
         self.window = self.module.window.numpy()
         # From here on, covers repeat every `distance` samples.
         self.settled = -(-(self.left + self.n_fft) // self.distance) * self.distance
@@ -142,7 +141,7 @@ class Plan:
             settled = self.settled + index % self.distance
             return cover[np.where(index < self.settled, index, settled)]
         frames, samples = ended
-        # What repeats in the middle is left out before, and put back after.
+        # Computed without the repeating middle, which is put back by the index.
         cut = max(frames - 4 * hops, 0) // self.phases * self.phases
         cover = self._cover(frames - cut, samples - cut * self.hop, phase)
         index = np.arange(first, last)
@@ -152,14 +151,14 @@ class Plan:
         return cover[index]
 
     def norm(self, cover: Floats, samples: int) -> Floats:
-        """What sums of corrections are multiplied by; samples that are padding stay zero."""
-        norm = np.reciprocal(np.maximum(cover, np.float32(LEAST_COVER)))
+        """Factor of the summed corrections; padding, from `samples` on, stays zero."""
+        norm = np.reciprocal(np.maximum(cover, np.float32(MIN_COVER)))
         norm[samples:] = 0
         return norm
 
     def ahead(self, cover: Floats) -> Floats:
-        """The momentum of a step that has this cover."""
-        return np.float32(MOMENTUM) * np.minimum(cover / np.float32(LEAST_COVER), np.float32(1))
+        """The momentum of each sample in a step with this cover."""
+        return np.float32(MOMENTUM) * np.minimum(cover / np.float32(MIN_COVER), np.float32(1))
 
     def reflect(self, w: Floats, mirrors: Mirrors) -> None:
         """Fill what padding adds before and after the audio in w."""
@@ -186,5 +185,5 @@ class Plan:
 
 @lru_cache(maxsize=8)
 def plan_of(mel_spec: MelSpec) -> Plan:
-    """The plan of a MelSpec, made once."""
+    """The plan of a MelSpec, built once."""
     return Plan(mel_spec)

@@ -18,7 +18,7 @@ _NOTHING = np.empty(0, np.float32)
 
 
 class _Stage:
-    """One (half) step of a stream. Audio comes in as two: the step's input w and z before it."""
+    """One (half) step of a stream: takes its input w, and the result z of the step before it."""
 
     def __init__(self, plan: Plan, phase: int, next_phase: int) -> None:
         self.plan, self.phase, self.next_phase = plan, phase, next_phase
@@ -30,28 +30,28 @@ class _Stage:
         self._padded = self._folded = False
 
     def ready(self, received: int) -> int:
-        """How many frames of this phase can be done when so many samples are there."""
+        """How many frames of this phase can be done after this many samples."""
         plan = self.plan
         room = plan.left + received - plan.n_fft - self.phase * plan.hop
         return room // plan.distance + 1 if room >= 0 and received > plan.left else 0
 
     def final(self, received: int, frame: int) -> int:
-        """How many samples cannot change any more when the frames before `frame` are done."""
+        """How many samples are final when the frames before `frame` are done."""
         plan = self.plan
         start = self.phase * plan.hop + frame * plan.distance
-        # What the end of the audio may yet be folded back to is not final either.
+        # Neither are samples that the reflected end of the audio may yet fold back onto.
         return max(min(start - plan.left, received - 1 - plan.right), 0)
 
     def push(
         self, w: Floats, z: Floats, target: Floats, first: int, ended: tuple[int, int] | None
     ) -> tuple[Floats, Floats]:
-        """Takes more audio, and returns what it completes, as the next step wants it.
+        """Take more audio, and return what it completes: w and z of the next step.
 
         Args:
             w, z: of one length.
-            target: what there is of the phase's part of `Plan.targets`, from row `first` on.
+            target: the phase's rows of `Plan.targets` so far, from row `first` on.
             first: of the phase's frames.
-            ended: number of frames and samples of all the audio if this is its end.
+            ended: total number of frames and samples if the audio ends here, else None.
         """
         plan, left = self.plan, self.plan.left
         self.received += len(w)
@@ -142,10 +142,9 @@ class ConsistencyStream:
 
     @property
     def look_ahead(self) -> int:
-        """The delay in frames: of the audio and mel that have come in, what is not out yet.
+        """The delay in frames: how far the output can lag the input, rounded up.
 
-        That is the most there is after whole frames have come in, rounded up; about six frames for
-        a sweep.
+        About six frames per sweep.
         """
         stages, hop = self._stages, self._plan.hop
         far = 2 * (len(stages) + 2) * self._plan.pieces * self._plan.phases
@@ -158,10 +157,10 @@ class ConsistencyStream:
         return -(-max(delays) // hop)
 
     def push(self, audio: Array, mel: Array) -> Array:
-        """Takes the next piece of audio and of mel, and returns the audio that they complete.
+        """Take the next piece of audio and of mel, and return the audio that they complete.
 
         Args:
-            audio: (samples,), floating point, of any length, none included; a torch tensor on the
+            audio: (samples,), floating point, of any length, even 0; a torch tensor on the
                 CPU or a numpy array.
             mel: (n_mels, frames), of any number of frames; what belongs to the samples may come
                 earlier or later, and is kept until then.
@@ -175,7 +174,7 @@ class ConsistencyStream:
                 ended.
         """
         if self._ended:
-            raise ValueError("This stream has ended: make a new one for other audio.")
+            raise ValueError("This stream has ended: create a new one for other audio.")
         samples, target = tensors(audio, mel)
         if samples.ndim != 1 or target.ndim != 2:
             raise ValueError(
@@ -195,14 +194,14 @@ class ConsistencyStream:
         return result
 
     def finish(self) -> torch.Tensor | Floats:
-        """Ends the stream and returns the rest of its audio.
+        """End the stream and return the rest of its audio.
 
         Raises:
             MelError: the frames that came in are not those of the samples; see `refine_mel`.
-            ValueError: the stream has ended before.
+            ValueError: the stream has already ended.
         """
         if self._ended:
-            raise ValueError("This stream has ended: make a new one for other audio.")
+            raise ValueError("This stream has ended: create a new one for other audio.")
         if self._samples or self._frames:
             check_frames(self._samples, self._frames, self.mel_spec)
         self._ended = True

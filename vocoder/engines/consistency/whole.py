@@ -14,8 +14,8 @@ from vocoder.audio.mel_spec import MelSpec
 from .loops import finish
 from .plan import Floats, Plan, floats, plan_of
 
-LEAST_SHARE = 48
-"""Frames of a step below which another thread costs more than it saves."""
+MIN_SHARE = 48
+"""Fewest frames of a step that are worth a thread of their own."""
 
 
 @lru_cache(maxsize=1)
@@ -31,7 +31,7 @@ def refine(
     Args:
         audio, mel, mel_spec, sweeps: as for `refine_mel`; tensors must be on the CPU. Gradients
             are not recorded.
-        threads: how many may work at once; None for as many as PyTorch uses.
+        threads: how many may work at once; None for PyTorch's number.
 
     Returns:
         As `refine_mel`; the result does not depend on the number of threads by more than
@@ -76,7 +76,7 @@ def _refine(plan: Plan, audio: Floats, mel: Floats, sweeps: int, threads: int) -
     w, following = np.empty(total, np.float32), np.empty(total, np.float32)
     w[left : left + inner] = z
     plan.reflect(w, mirrors)
-    parts = max(min(threads, len(targets[0]) // max(LEAST_SHARE, 4 * plan.pieces)), 1)
+    parts = max(min(threads, len(targets[0]) // max(MIN_SHARE, 4 * plan.pieces)), 1)
     sums = [np.empty(total, np.float32) for _ in range(parts)]  # each in use in part
 
     def work(part: int, phase: int, next_phase: int) -> None:

@@ -1,6 +1,6 @@
 """A flow's weights folded for inference: its inverse direction as few matrix products.
 
-What belongs here: what can be multiplied out before any mel is seen. The pass over time is in
+Here belongs what can be multiplied out before any mel is seen. The pass over time is in
 `vocoder.engines.frame.stream`.
 """
 
@@ -31,8 +31,8 @@ Latents = Callable[[int, int], Tensor]
 TILE = 1024
 """Rows (frames of all items) computed at once: what fits the caches together with the weights."""
 
-SHORTEST_TILE = 96
-"""Frames computed at once even for large batches, since every piece begins with old rows."""
+MIN_TILE_FRAMES = 96
+"""Fewest frames computed at once, however large the batch: every piece repeats old rows."""
 
 
 @dataclass
@@ -56,8 +56,8 @@ class Layer:
     """(offset of a tap, (2 * channels,)): the bias contribution of that tap, subtracted where it
     falls outside the utterance."""
     minimal: tuple[Tensor, Tensor, Tensor, Tensor] | None
-    """Weights of the four products that make two outputs of three taps, the condition's weights
-    below those of the outer two; None where there are not three taps, or not in float32."""
+    """Weights of the four products that give two outputs of three taps, the condition's weights
+    below those of the outer two; None unless there are three taps, in float32."""
 
 
 @dataclass
@@ -83,8 +83,8 @@ class Step:
 class FramePlan:
     r"""The inverse direction of a flow at the mel frame rate, folded into few matrix products.
 
-    Everything lies in rows of time, so that a 1x1 convolution is one product of matrices and a
-    dilated one is a gather of its taps and one product. What has been multiplied out beforehand:
+    Everything is laid out in rows of time, so that a 1x1 convolution is one product of matrices and
+    a dilated one is a gather of its taps and one product. What is multiplied out beforehand:
 
     - the 1x1 convolutions are inverted, weight normalisation is fused, all biases are one;
     - the coupling's first 1x1 convolution is part of its first dilated one and of the residual;
@@ -95,11 +95,11 @@ class FramePlan:
     - in float32 and on many rows, two outputs of three taps take four products instead of six
       (minimal filtering F(2, 3): Winograd, 1980; Lavin and Gray, 2016).
 
-    A row is a frame; where couplings tell even frames from odd ones (`AlternatingFrames`), it is a
-    pair of frames side by side, the one that conditions the other first.
+    A row is a frame; where couplings separate even frames from odd ones (`AlternatingFrames`), it
+    is a pair of frames side by side, the one that conditions the other first.
 
-    Rows come in pieces: each coupling keeps the last rows that later ones need, so that nothing
-    is computed twice, in one pass (in pieces that fit the caches) or streaming.
+    Rows come in pieces: each coupling keeps the last rows that later ones need, so nothing is
+    computed twice, whether streaming or in one pass (in pieces that fit the caches).
 
     Args:
         flow: of a fused `MdctFlow`, in float32: an `Mdct`, a `ConditionalScale` by a `BandScale`,
@@ -134,7 +134,7 @@ class FramePlan:
             self.steps = [_fold(conv, coupling, dtype) for conv, coupling in reversed(steps)]
             self.scale = _Scale(scale.network)
             half = self.bands // 2
-            # The right half of a block comes out mirrored, as the rotation wants it.
+            # The right half of a block comes out mirrored, as the rotation needs it.
             dct = transform.dct.detach()
             self.dct = torch.cat([dct[:, :half], dct[:, half:].flip(1)], dim=1).contiguous()
             self.sin = transform.rotation_sin.detach().clone()
@@ -157,7 +157,7 @@ class FramePlan:
             + max(layer.left + layer.right for layer in s.layers)
             for s in self.steps
         )
-        # Rows behind the last: zeros at the end of an utterance, and what fills up pairs of blocks.
+        # Rows after the last: zeros at the end of an utterance, and what fills up pairs of blocks.
         self.filling = 2 * max(layer.dilation for s in self.steps for layer in s.layers)
         self.overhang = self.filling + max(layer.right for s in self.steps for layer in s.layers)
         self.mel_history = (
@@ -176,7 +176,7 @@ class FramePlan:
         """Working memory of this thread, (rows, columns), with whatever was in it."""
         held: Tensor | None = getattr(self._scratch, name, None)
         if held is None or held.numel() < rows * columns or held.dtype != dtype:
-            # Else a buffer made in inference mode could not be written to outside of it.
+            # A buffer created in inference mode could not be written to outside of it.
             with torch.inference_mode(False):
                 held = torch.empty(rows * columns, dtype=dtype)
             setattr(self._scratch, name, held)
@@ -203,7 +203,7 @@ class _Scale:
         self.last_bias = (_bias(last) - _bias(linear)).float()
 
     def __call__(self, mel: Tensor, batch: int, frames: int) -> Tensor:
-        """(frames * batch, bands) from rows of mel, `reach` frames more on either side."""
+        """(frames * batch, bands) from rows of mel with `reach` more frames on either side."""
         n_mels = mel.shape[1]
         taps = mel.as_strided(
             (frames * batch, self.width, n_mels),

@@ -5,150 +5,150 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .plan import SHORTEST_TILE, TILE, FramePlan, Latents, Layer, Step
+from .plan import MIN_TILE_FRAMES, TILE, FramePlan, Latents, Layer, Step
 
 _MINIMAL_ROWS = 256
-"""Rows from which on minimal filtering saves more than its additions cost."""
+"""Fewest rows for which minimal filtering saves more than its additions cost."""
 
 
 def run(plan: FramePlan, mel: Tensor, latents: Latents) -> Tensor:
-    """Audio (batch, frames * channels) of a mel (batch, n_mels, frames), in one go."""
+    """Audio (batch, frames * bands) of a mel (batch, n_mels, frames), in one call."""
     batch, _, frames = mel.shape
     stream = FrameStream(plan, batch, latents)
-    tile = max(TILE // batch, SHORTEST_TILE) * plan.pair
+    tile = max(TILE // batch, MIN_TILE_FRAMES) * plan.pair
     audio = torch.empty(batch, frames, plan.bands, dtype=torch.float32)
     by_time = audio.transpose(0, 1)
     done = 0
     for first in range(0, frames, tile):
         last = min(first + tile, frames)
-        made = stream.push(mel[:, :, first:last], last == frames)
-        by_time[done : done + made.shape[0]] = made
-        done += made.shape[0]
+        samples = stream.push(mel[:, :, first:last], last == frames)
+        by_time[done : done + samples.shape[0]] = samples
+        done += samples.shape[0]
     return audio.reshape(batch, -1)
 
 
 class FrameStream:
-    """One utterance (or a batch of one length) on its way through a `FramePlan`.
+    """The passage of one utterance (or a batch of equal lengths) through a `FramePlan`.
 
     Args:
-        flow: the folded flow.
+        plan: the folded flow.
         batch: number of items.
-        latents: draws the latents of frames that the flow comes to; called in their order.
+        latents: draws the latents of frames; called in their order.
     """
 
-    def __init__(self, flow: FramePlan, batch: int, latents: Latents) -> None:
-        self.flow = flow
+    def __init__(self, plan: FramePlan, batch: int, latents: Latents) -> None:
+        self.plan = plan
         self.batch = batch
         self.latents = latents
         self.pushed = 0
         """Frames of mel so far."""
-        self._pushed = 0  # rows of mel
+        self._mel_rows = 0  # so far
         self._begun = 0  # rows that the first coupling has seen
         self._unpaired: Tensor | None = None  # a frame of mel that waits for its neighbour
-        history = flow.history * batch
+        history = plan.history * batch
         with torch.inference_mode(False):  # as in `FramePlan.buffer`
-            self._mel = torch.zeros(flow.mel_history * batch, flow.row_mels + 1, dtype=flow.dtype)
+            self._mel = torch.zeros(plan.mel_history * batch, plan.row_mels + 1, dtype=plan.dtype)
             self._values = [
-                torch.zeros(history, flow.channels, dtype=torch.float32) for _ in flow.steps
+                torch.zeros(history, plan.channels, dtype=torch.float32) for _ in plan.steps
             ]
             self._work = [
-                torch.zeros(history, flow.work_columns, dtype=flow.dtype) for _ in flow.steps
+                torch.zeros(history, plan.work_columns, dtype=plan.dtype) for _ in plan.steps
             ]
             self._exact_mel = torch.zeros(
-                flow.mel_history * flow.pair * batch, flow.n_mels, dtype=torch.float32
+                plan.mel_history * plan.pair * batch, plan.n_mels, dtype=torch.float32
             )
         # Of the last block: its left half, done, and its right half, which waits for the next.
         self._waiting: tuple[Tensor, Tensor] | None = None
 
     def push(self, mel: Tensor, final: bool) -> Tensor:
-        """The samples (frames, batch, channels) that more mel (batch, n_mels, frames) completes.
+        """The samples (frames, batch, bands) that more mel (batch, n_mels, frames) completes.
 
         Args:
-            mel: may be of no frames.
-            final: nothing comes after it; all blocks come out.
+            mel: the next frames; may be none.
+            final: whether the mel ends here; then all blocks come out.
         """
-        flow, batch = self.flow, self.batch
+        plan, batch = self.plan, self.batch
         self.pushed += mel.shape[2]
         if self._unpaired is not None:
             mel, self._unpaired = torch.cat([self._unpaired, mel], dim=2), None
-        if mel.shape[2] % flow.pair and not final:
+        if mel.shape[2] % plan.pair and not final:
             mel, self._unpaired = mel[:, :, :-1], mel[:, :, -1:].clone()
-        missing = -mel.shape[2] % flow.pair  # a frame at the end
-        start = self._pushed
-        self._pushed += (mel.shape[2] + missing) // flow.pair
+        missing = -mel.shape[2] % plan.pair  # frames of a last pair
+        start = self._mel_rows
+        self._mel_rows += (mel.shape[2] + missing) // plan.pair
         mel_rows = self._with_mel(mel, missing)
-        origin = start - flow.mel_history  # the first row
-        end = self._pushed if final else max(self._pushed - flow.wait, 0)
+        origin = start - plan.mel_history  # the first row
+        end = self._mel_rows if final else max(self._mel_rows - plan.wait, 0)
         first = self._begun
         self._begun = end
-        rows = (flow.history + end - first + flow.overhang) * batch
-        values = flow.buffer("values0", rows, flow.channels, torch.float32)
+        rows = (plan.history + end - first + plan.overhang) * batch
+        values = plan.buffer("values0", rows, plan.channels, torch.float32)
         if end > first:
-            into = values[flow.history * batch : (flow.history + end - first) * batch]
-            self._draw(into.view(end - first, batch, flow.channels), first, missing)
-        for number, step in enumerate(flow.steps):
+            into = values[plan.history * batch : (plan.history + end - first) * batch]
+            self._draw(into.view(end - first, batch, plan.channels), first, missing)
+        for number, step in enumerate(plan.steps):
             values, first, end = self._invert(
                 number, step, values, first, end, mel_rows, origin, final, missing
             )
-        made = end - first
-        blocks = values[flow.history * batch : (flow.history + made) * batch]
-        if flow.pair > 1:
-            by_row = blocks.view(made, batch, flow.pair, flow.bands).transpose(1, 2)
-            blocks = by_row.reshape(made * flow.pair * batch, flow.bands)
-            first, end = first * flow.pair, end * flow.pair - missing * bool(made)
-            origin, made = origin * flow.pair, end - first
-            blocks = blocks[: made * batch]
-        if made:
-            reach = flow.scale.reach
+        count = end - first
+        blocks = values[plan.history * batch : (plan.history + count) * batch]
+        if plan.pair > 1:
+            by_row = blocks.view(count, batch, plan.pair, plan.bands).transpose(1, 2)
+            blocks = by_row.reshape(count * plan.pair * batch, plan.bands)
+            first, end = first * plan.pair, end * plan.pair - missing * bool(count)
+            origin, count = origin * plan.pair, end - first
+            blocks = blocks[: count * batch]
+        if count:
+            reach = plan.scale.reach
             context = self._scale_rows[
                 (first - reach - origin) * batch : (end + reach - origin) * batch
             ]
-            blocks.mul_(flow.scale(context, batch, made))
-        return self._overlap(blocks.view(made, batch, flow.bands), final)
+            blocks.mul_(plan.scale(context, batch, count))
+        return self._overlap(blocks.view(count, batch, plan.bands), final)
 
     def _draw(self, into: Tensor, first: int, missing: int) -> None:
         """Latents of the rows (rows, batch, channels) from row `first` on."""
-        flow, (rows, batch, _) = self.flow, into.shape
-        z = self.latents(first * flow.pair, rows * flow.pair - missing).permute(2, 0, 1)
-        if flow.pair == 1:
+        plan, (rows, batch, _) = self.plan, into.shape
+        z = self.latents(first * plan.pair, rows * plan.pair - missing).permute(2, 0, 1)
+        if plan.pair == 1:
             into.copy_(z)
             return
-        halves = into.view(rows, batch, flow.pair, flow.bands)
-        conditioning = flow.steps[0].parity
-        for frame in range(flow.pair):
-            own = z[frame :: flow.pair]
+        halves = into.view(rows, batch, plan.pair, plan.bands)
+        conditioning = plan.steps[0].parity
+        for frame in range(plan.pair):
+            own = z[frame :: plan.pair]
             half = halves[:, :, frame ^ conditioning]
             half[: len(own)] = own
             half[len(own) :] = 0
 
     def _with_mel(self, mel: Tensor, missing: int) -> Tensor:
-        """Rows of the mel so far, from `mel_history` rows before the new ones on; a one last."""
-        flow, batch = self.flow, self.batch
+        """Rows of mel from `mel_history` before the new ones on; their last column is 1."""
+        plan, batch = self.plan, self.batch
         frames = mel.shape[2]
-        new, past = (frames + missing) // flow.pair, flow.mel_history * batch
-        rows = flow.buffer(
-            "mel", past + (new + flow.filling) * batch, flow.row_mels + 1, flow.dtype
+        new, past = (frames + missing) // plan.pair, plan.mel_history * batch
+        rows = plan.buffer(
+            "mel", past + (new + plan.filling) * batch, plan.row_mels + 1, plan.dtype
         )
         rows[:past] = self._mel
-        fresh = rows[past : past + new * batch].view(new, batch, flow.row_mels + 1)
-        for frame in range(flow.pair):
-            own = mel[:, :, frame :: flow.pair].permute(2, 0, 1)
-            columns = slice(frame * flow.n_mels, (frame + 1) * flow.n_mels)
+        fresh = rows[past : past + new * batch].view(new, batch, plan.row_mels + 1)
+        for frame in range(plan.pair):
+            own = mel[:, :, frame :: plan.pair].permute(2, 0, 1)
+            columns = slice(frame * plan.n_mels, (frame + 1) * plan.n_mels)
             fresh[: len(own), :, columns] = own
-            if len(own) < new:  # the frame that is missing has the condition of the last one
+            if len(own) < new:  # a missing frame takes the condition of the last one
                 fresh[-1:, :, columns] = mel[:, :, -1:].permute(2, 0, 1)
         fresh[:, :, -1] = 1
         self._mel.copy_(rows[new * batch : past + new * batch])
-        # By frames. Behind the end there are zeros, as before the beginning.
-        past *= flow.pair
-        exact = flow.buffer(
+        # By frames, with zeros after the end as before the beginning.
+        past *= plan.pair
+        exact = plan.buffer(
             "exact_mel",
-            past + (frames + missing + flow.scale.reach) * batch,
-            flow.n_mels,
+            past + (frames + missing + plan.scale.reach) * batch,
+            plan.n_mels,
             torch.float32,
         )
         exact[:past] = self._exact_mel
-        exact[past : past + frames * batch].view(frames, batch, flow.n_mels).copy_(
+        exact[past : past + frames * batch].view(frames, batch, plan.n_mels).copy_(
             mel.permute(2, 0, 1)
         )
         exact[past + frames * batch :] = 0
@@ -172,13 +172,13 @@ class FrameStream:
 
         Row ``history`` of the input, and of the output, is the first new one.
         """
-        flow, batch = self.flow, self.batch
-        half, hidden = flow.half, flow.hidden
-        origin = first - flow.history  # the first row here
-        rows = (flow.history + end - first + flow.overhang) * batch
-        past = flow.history * batch
+        plan, batch = self.plan, self.batch
+        half, hidden = plan.half, plan.hidden
+        origin = first - plan.history  # the first row here
+        rows = (plan.history + end - first + plan.overhang) * batch
+        past = plan.history * batch
         fresh = slice(past, past + (end - first) * batch)
-        work = flow.buffer("work", rows, flow.work_columns, flow.dtype)
+        work = plan.buffer("work", rows, plan.work_columns, plan.dtype)
         values[:past] = self._values[number]
         work[:past] = self._work[number]
         work[fresh, :half] = values[fresh, :half]
@@ -194,7 +194,7 @@ class FrameStream:
         if few or any(layer.minimal is None for layer in step.layers):
             condition_stop = end if final else max(end - step.layers[0].right, 0)
             count = max(condition_stop - condition_first, 0) * batch
-            conditions = flow.buffer("conditions", count, step.condition.shape[1], flow.dtype)
+            conditions = plan.buffer("conditions", count, step.condition.shape[1], plan.dtype)
             begin_mel = (condition_first - mel_origin) * batch
             torch.mm(mel[begin_mel : begin_mel + count], step.condition, out=conditions)
         for index, layer in enumerate(step.layers):
@@ -214,7 +214,7 @@ class FrameStream:
                 ]
                 pre = self._direct(layer, tapped, own)
             for offset, edge in layer.edges:
-                # Taps before the beginning or, at the end, behind it.
+                # Taps before the beginning of the utterance, or after its end.
                 if offset < 0 and begin < -offset:
                     pre[: (min(stop, -offset) - begin) * batch] -= edge
                 elif offset > 0 and final and stop > end - offset:
@@ -230,32 +230,32 @@ class FrameStream:
                 into = work[target, step.layers[index + 1].source]
                 torch.addmm(old, work[target, layer.gate], step.residuals[index - 1], out=into)
         if not final:
-            # What later frames need of these.
+            # What later frames need.
             keep = slice((end - first) * batch, (end - first) * batch + past)
             self._values[number].copy_(values[keep])
             self._work[number].copy_(work[keep])
-        output = flow.buffer(
+        output = plan.buffer(
             f"values{1 + number % 2}",
-            (flow.history + max(stop - begin, 0) + flow.overhang) * batch,
-            flow.channels,
+            (plan.history + max(stop - begin, 0) + plan.overhang) * batch,
+            plan.channels,
             torch.float32,
         )
         if stop <= begin:
             return output, begin, begin
         target = at(begin, stop)
         gates = work[target, step.layers[0].gate.start : step.layers[-1].gate.stop]
-        shift_scale = flow.buffer("shift", (stop - begin) * batch, step.output.shape[1], flow.dtype)
+        shift_scale = plan.buffer("shift", (stop - begin) * batch, step.output.shape[1], plan.dtype)
         torch.addmm(step.output_bias, gates, step.output, out=shift_scale)
-        targets = flow.channels - half
+        targets = plan.channels - half
         log_scale = shift_scale[:, targets:].float()
         moved = values[target]
         moved[:, half:].add_(shift_scale[:, :targets]).mul_(log_scale.exp_())
         unmixed = output[past : past + (stop - begin) * batch]
-        if flow.pair == 1:
+        if plan.pair == 1:
             torch.mm(moved, step.unmix, out=unmixed)
             return output, begin, stop
-        # What conditions the next step comes first; at the end, the even frame.
-        following = flow.steps[number + 1].parity if number + 1 < len(flow.steps) else 0
+        # The frame that conditions the next step comes first; after the last step, the even one.
+        following = plan.steps[number + 1].parity if number + 1 < len(plan.steps) else 0
         for half_of, halves in ((step.parity, moved[:, :half]), (1 - step.parity, moved[:, half:])):
             at_half = (half_of ^ following) * half
             torch.mm(halves, step.unmix, out=unmixed[:, at_half : at_half + half])
@@ -270,13 +270,13 @@ class FrameStream:
         Row 0 of ``tapped`` is the first tap of the first output.
         """
         rows, inputs = condition.shape[0], tapped.shape[1]
-        taps = self.flow.buffer("taps", rows, layer.taps * inputs, self.flow.dtype)
+        taps = self.plan.buffer("taps", rows, layer.taps * inputs, self.plan.dtype)
         stride = tapped.stride(0)
         gathered = tapped.as_strided(
             (rows, layer.taps, inputs), (stride, layer.dilation * self.batch * stride, 1)
         )
         taps.view(rows, layer.taps, inputs).copy_(gathered)
-        pre = self.flow.buffer("pre", rows, layer.weight.shape[1], self.flow.dtype)
+        pre = self.plan.buffer("pre", rows, layer.weight.shape[1], self.plan.dtype)
         torch.addmm(condition, taps, layer.weight, out=pre)
         return pre
 
@@ -291,11 +291,11 @@ class FrameStream:
             m_3 &= (d_3 - d_1) g_2, & m_2 &= (d_2 - d_1) (g_0 - g_1 + g_2) / 2, \\
             y_0 &= m_0 + m_1 + m_2, & y_1 &= m_1 - m_2 + m_3.
 
-        The condition rides on :math:`m_0` and :math:`m_3`. Rows that fill up the last pair hold
-        anything, and are left out of the result.
+        The condition is added to :math:`m_0` and :math:`m_3`. Rows that fill up the last pair hold
+        arbitrary values and are left out of the result.
         """
         assert layer.minimal is not None
-        flow, inputs = self.flow, tapped.shape[1]
+        plan, inputs = self.plan, tapped.shape[1]
         block = layer.dilation * self.batch
         pairs = -(-frames * self.batch // (2 * block))
 
@@ -306,7 +306,7 @@ class FrameStream:
             )
 
         def rows(name: str, columns: int) -> Tensor:
-            return flow.buffer(name, pairs * block, columns, flow.dtype).view(pairs, block, columns)
+            return plan.buffer(name, pairs * block, columns, plan.dtype).view(pairs, block, columns)
 
         d0, d1, d2, d3 = (blocks(tapped, number) for number in range(4))
         outer, inner = inputs + mel.shape[1], inputs
@@ -321,7 +321,7 @@ class FrameStream:
         m0, m1, m2, m3 = (rows(f"m{n}", width) for n in range(4))
         for m, v, weight in zip((m0, m1, m2, m3), (v0, v1, v2, v3), layer.minimal, strict=True):
             torch.mm(v.flatten(0, 1), weight, out=m.view(pairs * block, width))
-        pre = flow.buffer("pre", 2 * pairs * block, width, flow.dtype)
+        pre = plan.buffer("pre", 2 * pairs * block, width, plan.dtype)
         both = pre.view(pairs, 2, block, width)
         torch.add(m1, m2, out=both[:, 0]).add_(m0)
         torch.sub(m1, m2, out=both[:, 1]).add_(m3)
@@ -329,10 +329,10 @@ class FrameStream:
 
     def _overlap(self, blocks: Tensor, final: bool) -> Tensor:
         """The inverse MDCT: blocks of bands to blocks of samples, one block later."""
-        flow, batch = self.flow, self.batch
-        half, count = flow.bands // 2, blocks.shape[0]
-        raw = torch.mm(blocks.reshape(count * batch, flow.bands), flow.dct)
-        raw = raw.view(count, batch, flow.bands)
+        plan, batch = self.plan, self.batch
+        half, count = plan.bands // 2, blocks.shape[0]
+        raw = torch.mm(blocks.reshape(count * batch, plan.bands), plan.dct)
+        raw = raw.view(count, batch, plan.bands)
         lefts, rights = raw[:, :, :half], raw[:, :, half:]
         # The outer ends of an utterance have no neighbour, so those halves are not rotated.
         done = lefts[:1]
@@ -341,10 +341,10 @@ class FrameStream:
             rights = torch.cat([right, rights])
         else:
             lefts = lefts[1:]
-        # Pairs mirrored about each boundary; the half before it comes mirrored from `flow.dct`.
+        # Pairs mirrored about each boundary; the half before it comes mirrored from `plan.dct`.
         before = rights[: lefts.shape[0]]
-        done = torch.cat([done, flow.sin * lefts - flow.cos * before])
-        turned = flow.sin * before + flow.cos * lefts
+        done = torch.cat([done, plan.sin * lefts - plan.cos * before])
+        turned = plan.sin * before + plan.cos * lefts
         if final:
             turned = torch.cat([turned, rights[lefts.shape[0] :]])
         elif rights.shape[0]:

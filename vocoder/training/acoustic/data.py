@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vocoder.audio import LogMel, MelSpec, from_pcm16
-from vocoder.corpus import CorpusError, read_corpus, split
+from vocoder.corpus import Corpus, CorpusError, read_corpus, split
 from vocoder.text.acoustic import AcousticModel, Batch
 from vocoder.text.alignment import flat_start, whole_durations
 from vocoder.text.frontend import TextError, phonemes
@@ -46,14 +46,14 @@ class Drawn(NamedTuple):
 
 
 class Utterances(Dataset[Item]):
-    """Utterances, each time they are drawn with other noise on the mel.
+    """Utterances with new noise on the mel at every draw.
 
-    Item (n, i), the i-th utterance as the n-th draw, depends on nothing else.
+    Item (n, i) is the i-th utterance as the n-th draw, and depends on nothing else.
 
     Args:
         items: the utterances.
         noise: standard deviation of the noise, in nats of the log-mel.
-        seed: another seed gives other noise.
+        seed: of the noise.
     """
 
     def __init__(self, items: Sequence[Item], noise: float, seed: int) -> None:
@@ -79,7 +79,7 @@ class LikeLengths(Sampler[list[tuple[int, int]]]):
         frames: length of each utterance.
         batch_size: utterances per batch and device.
         start: utterances drawn so far by all devices together.
-        seed: another seed gives another order.
+        seed: of the order.
     """
 
     def __init__(
@@ -129,10 +129,10 @@ class TextAndSpeech(lightning.LightningDataModule):
         mel_spec: of the model.
         folder: the corpus.
         cache: where prepared corpora are kept.
-        prefix: use only utterances whose id begins with this: one voice of several.
+        prefix: only utterances whose id begins with this are used: one voice of several.
         batch_size: utterances per step and device.
         noise: standard deviation of the noise on the mels, in nats.
-        longest_seconds: longer utterances are not trained on.
+        longest_seconds: longer utterances are left out.
         validation_fraction: share of the utterances held out for validation; see `corpus.split`.
         test_fraction: share held out for testing.
         validation_utterances: at most this many are used at each validation.
@@ -175,7 +175,7 @@ class TextAndSpeech(lightning.LightningDataModule):
     def prepare_data(self) -> None:
         prepare(self._corpus(), self.mel_spec.sample_rate, self.cache)
 
-    def _corpus(self) -> Any:
+    def _corpus(self) -> Corpus:
         corpus = read_corpus(self.folder)
         chosen = tuple(u for u in corpus.utterances if u.id.startswith(self.prefix))
         if not chosen:
@@ -230,7 +230,7 @@ class TextAndSpeech(lightning.LightningDataModule):
         return frames.mean(dim=1).float(), variance.sqrt().float()
 
     def items(self, ids: Sequence[str], model: AcousticModel) -> dict[str, Item]:
-        """Symbols, clean mels and equal durations, as far as whole numbers allow.
+        """Symbols, clean mels, and durations as equal as whole numbers allow.
 
         An utterance with fewer frames than states is left out.
         """

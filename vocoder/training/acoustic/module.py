@@ -1,4 +1,4 @@
-"""The Lightning module of the acoustic model, and what it is validated by."""
+"""The Lightning module of the acoustic model, and its validation scores."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vocoder.text.acoustic import AcousticModel, Batch
 from vocoder.text.alignment import alignment_posterior
+from vocoder.text.settings import ACOUSTIC_TEMPERATURE
 from vocoder.training.acoustic.data import Drawn
 from vocoder.training.module import Training
 
@@ -38,7 +39,7 @@ class AcousticTraining(Training):
         model: AcousticModel,
         flat_start_steps: int = 500,
         duration_weight: float = 0.1,
-        temperature: float = 0.333,
+        temperature: float = ACOUSTIC_TEMPERATURE,
         **optimisation: Any,
     ) -> None:
         super().__init__(model, **optimisation)
@@ -48,8 +49,8 @@ class AcousticTraining(Training):
 
     def training_step(self, drawn: Drawn, batch_idx: int) -> Tensor:
         batch = drawn.batch
-        given = drawn.durations if self.global_step < self.flat_start_steps else None
-        terms = self.model.training_terms(batch, given)
+        durations = drawn.durations if self.global_step < self.flat_start_steps else None
+        terms = self.model.training_terms(batch, durations)
         loss = terms["nll"] + self.duration_weight * terms["duration"]
         world = self.trainer.world_size
         self.items_seen += len(batch.frames) * world

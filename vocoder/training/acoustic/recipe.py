@@ -20,6 +20,7 @@ class AcousticRecipe(Recipe):
     """Trains the acoustic model on a corpus of English speech with text."""
 
     program = "train_acoustic.py"
+    mel_spec_option = "--model.mel_spec"
 
     def add_arguments(self, options: ArgumentParser) -> None:
         options.add_class_arguments(AcousticModel, "model", skip={"symbols"}, instantiate=False)

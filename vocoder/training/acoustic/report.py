@@ -18,6 +18,7 @@ from vocoder.text.alignment import alignment_posterior
 from vocoder.training.acoustic.data import collate
 from vocoder.training.acoustic.module import held_out_scores
 from vocoder.training.report import (
+    HELD_OUT,
     Picture,
     draw,
     run_facts,
@@ -25,9 +26,6 @@ from vocoder.training.report import (
     table,
     validation_table,
 )
-
-HELD_OUT = 3
-"""Test utterances that are drawn and made audible."""
 
 COLUMNS = {
     "log_likelihood": "log-likelihood, nats per mel element",

@@ -1,4 +1,4 @@
-"""What a run shows of itself: its history on disk, TensorBoard, and a progress bar."""
+"""What a run shows: its history on disk, TensorBoard, and a progress bar."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ class History(Callback):
             file.write(json.dumps(row) + "\n")
 
     def rows(self) -> list[dict[str, Any]]:
-        """What was recorded, in the order of steps; the last row of each."""
+        """The recorded rows in the order of steps, the last one of each step."""
         rows: dict[int, dict[str, Any]] = {}
         if self.path.exists():
             for line in self.path.read_text().splitlines():
                 try:
                     row = json.loads(line)
-                except json.JSONDecodeError:  # the line that a kill cut off
+                except json.JSONDecodeError:  # a line cut off by a kill
                     continue
                 rows[row["step"]] = row
         return [rows[step] for step in sorted(rows)]
@@ -117,11 +117,12 @@ def mel_picture(*mels: Tensor) -> Tensor:
 
 
 class TrainingBar(ProgressBar):
-    """One line on stderr: the share of the budget used, and what matters meanwhile.
+    """One line on stderr: the share of the budget used, and the state of the run.
 
-    Steps, training loss and held-out log-likelihood in nats, seconds of audio seen per second,
-    skipped steps if there are any, and the time left of `max_time`. In a terminal it is a bar that
-    is redrawn twice a second; anything else, such as a log file, gets a line every 30 seconds.
+    That is steps, training loss and held-out log-likelihood in nats, seconds of audio seen per
+    second, skipped steps if there are any, and the time left of `max_time`. In a terminal it is a
+    bar that is redrawn twice a second; anything else, such as a log file, gets a line every 30
+    seconds.
     """
 
     def __init__(self) -> None:

@@ -45,7 +45,7 @@ class AveragedWeights(WeightAveraging):
     ) -> None:
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
-            # What is not the model belongs to both: averaging it with itself changes nothing.
+            # Everything but the model is shared: averaging it with itself changes nothing.
             for name, part in pl_module.named_children():
                 if name != "model":
                     setattr(self.averaged, name, part)
@@ -65,12 +65,12 @@ class AveragedWeights(WeightAveraging):
     def on_train_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        # Lightning would replace the weights here, before the last checkpoint is saved, and a run
+        # Lightning would replace the weights here, before the last checkpoint is saved, so a run
         # resumed with a larger budget would continue from the average. See `apply_to`.
         pass
 
     def apply_to(self, pl_module: lightning.LightningModule) -> None:
-        """Replace the weights by their average, for good."""
+        """Replace the weights by their average, permanently."""
         self._copy_average_to_current(pl_module)
 
     @property
@@ -84,7 +84,7 @@ class LastCheckpoint(Checkpoint):
     """Keeps one checkpoint to resume from, always whole, and saves it before the run stops.
 
     It is saved every `seconds`, at the end, and, after SIGTERM or Ctrl-C, at the end of the current
-    step; whichever device gets the signal, all stop after the same step. A second signal stops at
+    step; all devices stop after the same step, whichever gets the signal. A second signal stops at
     once, without saving.
 
     Args:
@@ -110,7 +110,7 @@ class LastCheckpoint(Checkpoint):
             sys.stderr.write("\nstopping after this step; again to stop at once\n")
 
         # Lightning's own handler of SIGTERM lets devices stop after different steps: the others
-        # then wait for ever, or read what was never sent.
+        # then wait forever, or read what was never sent.
         for number in (signal.SIGINT, signal.SIGTERM):
             self._handlers[number] = signal.signal(number, ask_to_stop)
         self._saved_at = time.monotonic()
@@ -197,7 +197,7 @@ class Snapshots(Callback):
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        # A resumed run cannot take the points that it has passed.
+        # A resumed run cannot save points that it has already passed.
         spent = training_seconds(trainer) / 60
         self._left = [point for point in self._left if point > spent]
 

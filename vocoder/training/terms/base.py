@@ -1,4 +1,4 @@
-"""What every term of the loss is, and their sum."""
+"""The contract of the terms of the loss, and their sum."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Term(nn.Module):
 
     Args:
         weight: factor of the term in the loss.
-        start: fraction of the training budget after which the term sets in, in [0, 1].
+        start: fraction of the training budget after which the term applies, in [0, 1].
 
     Raises:
         ValueError: weight or start out of range.
@@ -51,8 +51,8 @@ class TrainedTerm(Term):
 
     Args:
         weight, start: see `Term`; before `start` the parameters do not change.
-        learning_rate: of the term's parameters; None for that of the model. Warm-up and decay are
-            the same.
+        learning_rate: of the term's parameters; None for the model's. Warm-up and decay are the
+            same.
         gradient_clip: greatest norm of the gradient of the term's parameters; None for the
             model's.
     """
@@ -74,11 +74,11 @@ class TrainedTerm(Term):
 
 
 def total_loss(terms: Iterable[Term], step: Step) -> dict[str, Tensor]:
-    r"""The loss of a training step and what it consists of, scalars.
+    r"""The loss of a training step and its parts, scalars.
 
     .. math:: L = \sum_k w_k T_k + \sum_k O_k
 
-    over the terms T that have set in, with their weights w and the losses O of those with
+    over the terms T that have started, with their weights w, and the losses O of those with
     parameters. T gives gradients to the model alone and O to the term alone, so one backward pass
     and one optimiser step train both.
 
@@ -105,7 +105,7 @@ def total_loss(terms: Iterable[Term], step: Step) -> dict[str, Tensor]:
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """The module's parameters take no gradient from what is computed inside."""
+    """Context in which the module's parameters take no gradient."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     for parameter in parameters:
         parameter.requires_grad_(False)
@@ -117,5 +117,5 @@ def frozen(module: nn.Module) -> Iterator[None]:
 
 
 def in_float32(tensor: Tensor) -> torch.autocast:
-    """Context in which what is computed on the tensor's device stays in float32."""
+    """Context without autocast on the tensor's device."""
     return torch.autocast(tensor.device.type, enabled=False)

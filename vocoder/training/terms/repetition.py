@@ -18,7 +18,7 @@ class Repetition(Term):
 
     Args:
         weight, start: see `Term`. It is easier to stop repeating than to become intelligible
-            without, so start late: at half of the budget.
+            without repeating, so start late: at half of the budget.
     """
 
     name = "repetition"
