@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The recipe on the sample corpus as a user lives it: train, be killed, go on by the same command, and
-# make sound with the checkpoint that the run wrote.
+# The recipe on the sample corpus as a user meets it: train, get killed, resume with the same command,
+# and make sound with the checkpoint that the run wrote.
 #
 #     bash .ci/recipe_end_to_end.sh FOLDER        FOLDER/bin holds python and vocoder
 set -euo pipefail
