@@ -423,7 +423,7 @@ def test_differences_are_named() -> None:
         (["--model.init_args.n_flows", "0"], "n_flows is 0"),
         (["--speech.crop_frames", "1"], "crop_frames is 1"),
         (["--average.decay", "2"], "decay is 2"),
-        (["--terms", "[]"], "one must have the start 0"),
+        (["--terms", "[]"], "one of the terms must have start 0"),
         (["--terms", "[{class_path: Stft, init_args: {start: 2.0}}]"], "start is 2.0"),
         (["--trainer.devices", "none"], "`devices` selected with"),
         (["--start_from", "nowhere"], "there is no checkpoint at nowhere"),
