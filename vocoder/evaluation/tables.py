@@ -94,13 +94,19 @@ class Report:
             if not table.terminal:
                 continue
             kept = table.turned() if table.terminal == "columns" else table
-            rendered = Rendered(title=kept.title, title_justify="left", box=box.SIMPLE_HEAD)
+            rendered = Rendered(
+                title=kept.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+            )
             for index, heading in enumerate(kept.headings):
+                # In a narrow terminal headings and labels wrap and the last columns are cropped, so
+                # that the figures shown keep their digits.
                 words = index < kept.labels
+                column = [line[index] for line in kept.cells]
+                parts = [part for cell in column for part in (cell.split() if words else [cell])]
                 rendered.add_column(
                     Text(heading),
                     justify="left" if words else "right",
-                    no_wrap=words and kept is table,
+                    min_width=max(map(len, parts), default=0),
                 )
             for line in kept.cells:
                 rendered.add_row(*map(Text, line))
@@ -202,7 +208,7 @@ def _speed(row: Mapping[str, Any]) -> str:
 def _roofline(line: Line) -> str:
     """Least and largest fraction of a plain matrix product, in percent."""
     found = [row["roofline"] for row in line.rows.values()]
-    least, most = f"{100 * min(found):.2g}", f"{100 * max(found):.2g}"
+    least, most = _two_digits(100 * min(found)), _two_digits(100 * max(found))
     return f"{least} %" if least == most else f"{least}–{most} %"
 
 
