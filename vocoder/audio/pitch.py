@@ -67,9 +67,9 @@ class HarmonicSalience(nn.Module):
         self.register_buffer("templates", (templates / norm).to(dtype), persistent=False)
 
     def forward(self, mel: Tensor) -> Tensor:
-        ripple = torch.matmul(self.lifter, mel[:, : self.lifter.shape[1]])
+        ripple = torch.matmul(self.lifter.to(mel.dtype), mel[:, : self.lifter.shape[1]])
         norm = (ripple.square().sum(dim=1, keepdim=True) + _EPSILON**2).sqrt()
-        return torch.matmul(self.templates, ripple / norm)
+        return torch.matmul(self.templates.to(mel.dtype), ripple / norm)
 
 
 _EPSILON = 0.3  # nats; the ripple of a clear voice has a norm of 3 to 6
@@ -109,7 +109,7 @@ class BandLevels(nn.Module):
         self.register_buffer("bias", bias.unsqueeze(1).to(dtype), persistent=False)
 
     def forward(self, mel: Tensor) -> Tensor:
-        return torch.matmul(self.weight, mel) + self.bias
+        return torch.matmul(self.weight.to(mel.dtype), mel) + self.bias.to(mel.dtype)
 
 
 def expected_pitch(logits: Tensor, reach: int = 3) -> Tensor:

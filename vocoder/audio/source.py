@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 _LOWEST_HZ = 20.0
 _FAINT = 1e-6
@@ -64,7 +65,11 @@ class HarmonicSource:
         self.hop_length = hop_length
 
     def __call__(
-        self, f0: Tensor, voicing: Tensor, phase: Tensor | float = 0.0
+        self,
+        f0: Tensor,
+        voicing: Tensor,
+        phase: Tensor | float = 0.0,
+        drift: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The source of whole utterances.
 
@@ -73,13 +78,49 @@ class HarmonicSource:
                 anything finite in unvoiced frames.
             voicing: (batch, frames), the amplitude of the tone, 0 to 1.
             phase: theta, the phase before the first sample, in cycles; a number or (batch,).
+            drift: added to the phase at the centre of each frame, in cycles, (batch, frames);
+                between centres it runs linearly. See `drift_of`.
 
         Returns:
-            e and q, (batch, frames * hop) each, in the dtype of f0; zero between unvoiced frames.
+            e and q, (batch, frames * hop) each, in the dtype of voicing; zero between unvoiced frames.
         """
         state = self.start(f0[:, 0], voicing[:, 0], phase)
-        e, q, _ = self.push(f0[:, 1:], voicing[:, 1:], state, last=True)
+        f, v = self._framed(f0[:, 1:], voicing[:, 1:], state, last=True)
+        if drift is not None:
+            drift = torch.cat([drift[:, :1], drift, drift[:, -1:]], dim=1).double()
+        e, q, _ = self._render(f, v, state, voicing.dtype, drift)
         return e, q
+
+    def drift_of(self, audio: Tensor, f0: Tensor, voicing: Tensor) -> Tensor:
+        r"""How far the phase of audio's fundamental runs ahead of the source's, frame by frame.
+
+        .. math:: d_t = \frac1{2\pi} \arg \sum_n w(n - n_t)\, x(n)\, e^{-j\phi(n)},
+
+        with w a Hann window of four hops around the centre of frame t, and unwrapped over frames.
+        With this drift the source is locked to the fundamental of a recording.
+
+        Args:
+            audio: x, (batch, frames * hop).
+            f0, voicing: as for `__call__`.
+
+        Returns:
+            (batch, frames), in cycles, float64.
+        """
+        state = self.start(f0[:, 0], voicing[:, 0])
+        f, v = self._framed(f0[:, 1:], voicing[:, 1:], state, last=True)
+        phase, _ = self._phase(self._interpolate(f, v)[0], state)
+        angle = -2 * math.pi * (phase - phase.round()).flatten(1).to(audio.dtype)
+        hop = self.hop_length
+        window = torch.hann_window(4 * hop, dtype=audio.dtype, device=audio.device)
+
+        def lowpass(x: Tensor) -> Tensor:
+            padded = F.pad(x, (2 * hop - hop // 2, 2 * hop - (hop + 1) // 2))
+            return padded.unfold(1, 4 * hop, hop) @ window
+
+        turned = torch.complex(lowpass(audio * angle.cos()), lowpass(audio * angle.sin()))
+        cycles = turned.angle().double() / (2 * math.pi)
+        steps = cycles.diff(dim=1, prepend=cycles[:, :1])
+        return cycles[:, :1] + (steps - steps.round()).cumsum(dim=1)
 
     def start(self, f0: Tensor, voicing: Tensor, phase: Tensor | float = 0.0) -> SourceState:
         """The state before the first sample, given the first frame: f0 and voicing (batch,)."""
@@ -105,40 +146,65 @@ class HarmonicSource:
         Returns:
             e and q, (batch, frames * hop) each, one frame more with ``last``; and the next state.
         """
+        f, v = self._framed(f0, voicing, state, last)
+        return self._render(f, v, state, voicing.dtype)
+
+    def _framed(
+        self, f0: Tensor, voicing: Tensor, state: SourceState, last: bool
+    ) -> tuple[Tensor, Tensor]:
+        """F0 and voicing of the frames to render, with one more frame before and after them."""
         f = torch.cat([state.f0, f0], dim=1)
         v = torch.cat([state.voicing, voicing], dim=1)
         if last:
             f, v = torch.cat([f, f[:, -1:]], dim=1), torch.cat([v, v[:, -1:]], dim=1)
+        return f, v
+
+    def _render(
+        self,
+        f: Tensor,
+        v: Tensor,
+        state: SourceState,
+        dtype: torch.dtype,
+        drift: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, SourceState]:
+        """e, q and the next state of frames as `_framed` gives them."""
         frequency, amplitude = self._interpolate(f, v)  # (batch, frames, hop)
+        phase, last = self._phase(frequency, state)
+        if drift is not None:
+            phase = phase + self._between(drift)
+        e, q = self._harmonics(phase.flatten(1), frequency.flatten(1), dtype)
+        gain = amplitude.flatten(1).to(dtype)
+        return gain * e, gain * q, SourceState(last, f[:, -2:], v[:, -2:])
+
+    def _phase(self, frequency: Tensor, state: SourceState) -> tuple[Tensor, Tensor]:
+        """The phase of each sample in cycles, (batch, frames, hop), and of the last one."""
         within = (frequency / self.sample_rate).cumsum(dim=2)
         phases = torch.cat([state.phase.unsqueeze(1), within[:, :, -1]], dim=1).cumsum(dim=1)
         phases = phases - phases.floor()
-        phase = phases[:, :-1].unsqueeze(2) + within
-        e, q = self._harmonics(phase.flatten(1), frequency.flatten(1), f0.dtype)
-        gain = amplitude.flatten(1).to(f0.dtype)
-        return gain * e, gain * q, SourceState(phases[:, -1], f[:, -2:], v[:, -2:])
+        return phases[:, :-1].unsqueeze(2) + within, phases[:, -1]
+
+    def _between(self, values: Tensor) -> Tensor:
+        """Linear between the centres of frames: (batch, frames) to (batch, frames - 2, hop)."""
+        hop = self.hop_length
+        # Sample n of a frame lies (n - (hop - 1) / 2) / hop frames after the frame's centre.
+        offset = torch.arange(hop, dtype=torch.float64, device=values.device)
+        offset = (offset - (hop - 1) / 2) / hop
+        before, after = (-offset).clamp_min(0), offset.clamp_min(0)
+        # Sums, not a matrix product, whose rounding would depend on the length of the piece.
+        left, middle, right = (
+            part.unsqueeze(2) for part in (values[:, :-2], values[:, 1:-1], values[:, 2:])
+        )
+        return middle + before * (left - middle) + after * (right - middle)
 
     def _interpolate(self, f0: Tensor, voicing: Tensor) -> tuple[Tensor, Tensor]:
         """F0 and voicing of each sample but those of the first and last frame, in float64.
 
         (batch, frames) to (batch, frames - 2, hop).
         """
-        hop = self.hop_length
-        # Sample n of a frame lies (n - (hop - 1) / 2) / hop frames after the frame's centre.
-        offset = (torch.arange(hop, dtype=torch.float64, device=f0.device) - (hop - 1) / 2) / hop
-        before, after = (-offset).clamp_min(0), offset.clamp_min(0)
-
-        # Sums, not a matrix product, whose rounding would depend on the length of the piece.
-        def interpolate(values: Tensor) -> Tensor:
-            left, middle, right = (
-                part.unsqueeze(2) for part in (values[:, :-2], values[:, 1:-1], values[:, 2:])
-            )
-            return middle + before * (left - middle) + after * (right - middle)
-
         f0, voicing = f0.double(), voicing.double()
-        amplitude = interpolate(voicing)
+        amplitude = self._between(voicing)
         # F0 counts by its voicing; between two unvoiced frames, where it is not heard, equally.
-        frequency = interpolate(f0 * (voicing + _FAINT)) / (amplitude + _FAINT)
+        frequency = self._between(f0 * (voicing + _FAINT)) / (amplitude + _FAINT)
         return frequency.clamp(_LOWEST_HZ, self.sample_rate / 4), amplitude
 
     def _harmonics(

@@ -4,7 +4,7 @@ Every piece is a `Bijection`: ``forward(x, condition) -> (z, log_det)`` and
 ``inverse(z, condition) -> x``.
 """
 
-from .bijection import Bijection, Chain, FactorOut
+from .bijection import Bijection, Chain, FactorOut, Narrowed
 from .coupling import (
     AdditiveCoupling,
     AffineCoupling,
@@ -18,6 +18,7 @@ from .coupling import (
 from .linear import Conv1x1Init, FusedConv1x1, InvertibleConv1x1, Swap, initial_matrix
 from .mdct import Mdct
 from .normalization import ActNorm, BatchNorm
+from .source_filter import SourceFilter
 from .squeeze import Squeeze
 
 __all__ = [
@@ -37,7 +38,9 @@ __all__ = [
     "FusedConv1x1",
     "InvertibleConv1x1",
     "Mdct",
+    "Narrowed",
     "Partition",
+    "SourceFilter",
     "Squeeze",
     "Swap",
     "initial_matrix",

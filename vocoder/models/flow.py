@@ -100,7 +100,11 @@ class FlowVocoder(Vocoder):
         return _like(z, audio if batched else audio[0])
 
     def log_likelihood(self, audio: Tensor, mel: Tensor) -> Tensor:
-        z, log_det = self.flow(audio.unsqueeze(1), self.condition(mel))
+        return self._density(audio, self.condition(mel))
+
+    def _density(self, audio: Tensor, condition: Tensor) -> Tensor:
+        """The log-density of audio (batch, samples) given what the flow sees of it, (batch,)."""
+        z, log_det = self.flow(audio.unsqueeze(1), condition)
         z = z.to(log_det.dtype)
         size = z[0].numel()
         return log_det - 0.5 * z.square().sum(dim=(1, 2)) - 0.5 * size * math.log(2 * math.pi)
@@ -115,12 +119,20 @@ class FlowVocoder(Vocoder):
         return self.sample(mel, drawn.expand(mel.shape[0], -1, -1), temperature)
 
     def latents(self, noise: Tensor, temperature: float) -> Tensor:
-        """Noise (batch, frames, hop) as latents (batch, n_group, time), times the temperature."""
-        z = noise.reshape(noise.shape[0], -1, self.n_group).transpose(1, 2)
+        """Noise (batch, frames, `noise_per_frame`) as latents, times the temperature.
+
+        Returns:
+            (batch, n_group, time).
+        """
+        z = noise[..., : self.mel_spec.hop_length].reshape(noise.shape[0], -1, self.n_group).transpose(1, 2)
         return temperature * z
 
     def draw(self, noise: Noise, first_frame: int, frames: int) -> Tensor:
-        """The noise of frames from ``first_frame`` on, (1, frames, hop), on the model's device."""
+        """The noise of frames from ``first_frame`` on, on the model's device.
+
+        Returns:
+            (1, frames, `noise_per_frame`).
+        """
         drawn = noise.normal(first_frame, frames, self.noise_per_frame)
         return drawn.unsqueeze(0).to(device=self.device, dtype=self.dtype)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vocoder.audio import MelSpec, Noise
@@ -21,8 +22,10 @@ from vocoder.flows import (
     Conv1x1Init,
     InvertibleConv1x1,
     Mdct,
+    Narrowed,
+    SourceFilter,
 )
-from vocoder.nn import BandScale, GatedConvStack
+from vocoder.nn import BandScale, GatedConvStack, MelSource
 
 from .base import Renderer
 from .flow import FlowVocoder
@@ -36,11 +39,20 @@ class MdctFlow(FlowVocoder):
     ``n_flows`` steps follow, each an invertible 1x1 convolution and an affine coupling whose gated
     convolution stack sees the mel. The whole network runs once per frame of the mel.
 
+    With ``source``, the base density has a harmonic part (`SourceFilter`): a tone whose F0 and
+    voicing are read off the mel (`MelSource`). The couplings see a few learnt channels of it. The
+    phase theta of the tone before the first sample is one of 16, all as likely:
+
+    .. math:: p(x \mid m) = \frac1{16} \sum_{k=0}^{15} p(x \mid m, \theta = k / 16)
+
+    `log_likelihood` is this sum, exactly; `synthesize` draws theta by its seed; and training locks
+    the tone to the recording's fundamental instead (`training_loss`).
+
     The arguments' defaults are the recipe of the bundled model.
 
     Args:
         mel_spec: the mel convention, as a `MelSpec` or the name of a preset.
-        n_flows: number of steps.
+        n_flows: number of steps; 0 leaves the scaled noise (and tone) alone.
         channels, n_layers, kernel_size: width, depth and taps of each coupling's `GatedConvStack`.
         split: what couplings split: "frames" (`AlternatingFrames`: in turn, even frames set odd
             ones and odd ones even ones, so the stacks run at half the rate) or "channels"
@@ -52,6 +64,9 @@ class MdctFlow(FlowVocoder):
             many as it looks back. `context_frames` gives the total.
         scale_channels, scale_kernel_size: width and taps of the `BandScale` network.
         weight_norm: weight normalisation in the couplings.
+        source: whether the base density has a harmonic part.
+        source_channels: width of its network.
+        source_features: channels of the tone that the couplings see.
         refine: sweeps of mel consistency after the model's own pass unless another number is given
             (see `Vocoder.synthesize`).
 
@@ -75,13 +90,16 @@ class MdctFlow(FlowVocoder):
         scale_channels: int = 256,
         scale_kernel_size: int = 5,
         weight_norm: bool = True,
+        source: bool = False,
+        source_channels: int = 192,
+        source_features: int = 32,
         refine: int = 0,
     ) -> None:
         spec = MelSpec.preset(mel_spec) if isinstance(mel_spec, str) else mel_spec
         bands = spec.hop_length
         super().__init__(spec, bands, refine)
-        if n_flows < 1:
-            raise ValueError(f"n_flows is {n_flows}: a flow has at least one step")
+        if n_flows < 0:
+            raise ValueError(f"n_flows is {n_flows}: give 0 or more steps")
         if split not in ("channels", "frames"):
             raise ValueError(f"split is {split!r}: choose 'channels' or 'frames'")
         if isinstance(conv1x1_init, str) or not conv1x1_init:
@@ -90,6 +108,7 @@ class MdctFlow(FlowVocoder):
             )
         over_frames = split == "frames"
         scale = BandScale(spec, bands, scale_channels, scale_kernel_size)
+        n_condition = spec.n_mels + (2 + source_features if source else 0)
         steps: list[Bijection] = []
         reach = ahead = 0  # of all couplings together, in frames
         for step in range(n_flows):
@@ -97,7 +116,7 @@ class MdctFlow(FlowVocoder):
             network = GatedConvStack(
                 in_channels=bands if over_frames else bands // 2,
                 out_channels=2 * (bands if over_frames else bands - bands // 2),
-                condition_channels=spec.n_mels * (2 if over_frames else 1),
+                condition_channels=n_condition * (2 if over_frames else 1),
                 channels=channels,
                 n_layers=n_layers,
                 kernel_size=kernel_size,
@@ -112,16 +131,92 @@ class MdctFlow(FlowVocoder):
                 AffineCoupling(network, partition),
             ]
         self.flow = Chain([Mdct(bands), ConditionalScale(scale), Chain(steps)])
-        self._alignment = 2 if over_frames else 1
+        self.source: MelSource | None = None
+        """Reads the tone of the base density off the mel; None without one."""
+        if source:
+            self.source = MelSource(spec, bands)
+            self.source_features = nn.Conv1d(2 * bands, source_features, 1)
+            base = SourceFilter(bands, spec.n_mels + 2, spec.sample_rate, source_channels)
+            self.flow = Chain(
+                [
+                    Mdct(bands),
+                    Narrowed(ConditionalScale(scale), spec.n_mels),
+                    base,
+                    Narrowed(Chain(steps), n_condition),
+                ]
+            )
+            reach, ahead = max(reach, base.reach), max(ahead, base.reach)
+        self._alignment = 2 if over_frames and n_flows else 1
         # The MDCT reaches half a block into each neighbour; a pair of frames may be generated at
         # once.
-        nearest = scale.reach + int(over_frames)
-        self._context_frames = (max(nearest, reach) + 1, max(nearest, ahead) + 1)
+        nearest = scale.reach + int(self._alignment > 1)
+        self._flow_context = (max(nearest, reach) + 1, max(nearest, ahead) + 1)
         self._plan: FramePlan | None = None
 
     @property
-    def context_frames(self) -> tuple[int, int]:
-        return self._context_frames
+    def context_frames(self) -> tuple[int | None, int]:
+        past, ahead = self._flow_context
+        if self.source is None:
+            return past, ahead
+        return None, ahead + self.source.look_ahead  # the tone's phase is a sum over all the past
+
+    @property
+    def noise_per_frame(self) -> int:
+        """The latents; and, with a source, one number of which the first frame's sets the phase."""
+        return self.mel_spec.hop_length + int(self.source is not None)
+
+    # -- the tone ------------------------------------------------------------------------------
+
+    def condition(
+        self, mel: Tensor, phase: Tensor | float = 0.0, audio: Tensor | None = None
+    ) -> Tensor:
+        """What the flow sees: the mel and, with a source, the tone; (batch, channels, frames).
+
+        Args:
+            mel: (batch, n_mels, frames).
+            phase, audio: as in `MelSource.forward`.
+        """
+        if self.source is None:
+            return mel
+        return self._joined(mel, self.source(mel, phase, audio))
+
+    def _joined(self, mel: Tensor, tone: Tensor) -> Tensor:
+        """The condition, given what `source` read off the mel."""
+        features, bands = tone[:, :2], tone[:, 2:]
+        return torch.cat([mel, features, self.source_features(bands), bands], dim=1)
+
+    def phase(self, noise: Tensor) -> Tensor:
+        """theta of a draw of noise (batch, frames, `noise_per_frame`), in cycles, (batch,)."""
+        uniform = torch.special.ndtr(noise[:, 0, -1].double())
+        return (uniform * _PHASES).floor().clamp(max=_PHASES - 1) / _PHASES
+
+    def log_likelihood(self, audio: Tensor, mel: Tensor) -> Tensor:
+        if self.source is None:
+            return super().log_likelihood(audio, mel)
+        parts = [
+            self._density(audio, self.condition(mel, k / _PHASES)) for k in range(_PHASES)
+        ]
+        return torch.logsumexp(torch.stack(parts), dim=0) - math.log(_PHASES)
+
+    def training_loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """Mean negative log-likelihood in nats per sample, a scalar.
+
+        With a source, it is the likelihood given the phase of the recording's fundamental, not
+        that of `log_likelihood`: one pass instead of 16, and the tone teaches the phases of all
+        harmonics.
+        """
+        audio, mel = batch["audio"], batch["mel"]
+        if self.source is None:
+            return super().training_loss(batch)
+        return -self._density(audio, self.condition(mel, audio=audio)).mean() / audio.shape[-1]
+
+    def sample(self, mel: Tensor, noise: Tensor, temperature: float) -> Tensor:
+        if self.source is None:
+            return super().sample(mel, noise, temperature)
+        z = self.latents(noise, temperature)
+        return self.flow.inverse(z, self.condition(mel, self.phase(noise))).squeeze(1)
+
+    # -- rendering -----------------------------------------------------------------------------
 
     @property
     def frame_alignment(self) -> int:
@@ -148,7 +243,7 @@ class MdctFlow(FlowVocoder):
             ValueError: another type.
         """
         model = super().fused(dtype)
-        if model.dtype == torch.float32:
+        if model.dtype == torch.float32 and self.source is None and self.config["n_flows"]:
             model._plan = FramePlan(model.flow, self.mel_spec.n_mels, dtype)
         return model
 
@@ -199,6 +294,8 @@ class MdctFlow(FlowVocoder):
         with torch.no_grad():
             plan = self._engine()
         if plan is None:
+            if self.source is not None:
+                return self._tonal_renderer(noise, temperature)
             return super()._renderer(noise, temperature)
         stream = FrameStream(plan, 1, self._latents(noise, temperature, 1))
         early: list[Tensor] = []  # of a pair of frames, one may be ready early
@@ -210,4 +307,38 @@ class MdctFlow(FlowVocoder):
             early[:] = [blocks[last - first :]]
             return blocks[: last - first].transpose(0, 1).reshape(1, -1)
 
-        return (0, self._context_frames[1]), render
+        return (0, self._flow_context[1]), render
+
+    def _tonal_renderer(
+        self, noise: Noise, temperature: float
+    ) -> tuple[tuple[int, int], Renderer]:
+        """Reads the tone as the mel comes, and inverts the flow on windows of it."""
+        assert self.source is not None
+        hop, (past, ahead) = self.mel_spec.hop_length, self._flow_context
+        stream = self.source.stream(1, self.phase(self.draw(noise, 0, 1)))
+        pushed = origin = 0  # frames of mel so far, and the first frame of those held
+        held = mels = torch.zeros(0)
+
+        def render(window: Tensor, start: int, first: int, last: int) -> Tensor:
+            nonlocal pushed, origin, held, mels
+            end = start + window.shape[2]
+            fresh = window[:, :, pushed - start :]
+            tone = stream.push(fresh, last == end)
+            mels = torch.cat([mels, fresh], dim=2) if pushed else fresh
+            held = torch.cat([held, tone], dim=2) if pushed else tone
+            pushed = end
+            count = held.shape[2]
+            audio = self.flow.inverse(
+                self.latents(self.draw(noise, origin, count), temperature),
+                self._joined(mels[:, :, :count], held),
+            ).squeeze(1)
+            audio = audio[:, (first - origin) * hop : (last - origin) * hop]
+            keep = max(last - past, origin)
+            keep -= keep % self.frame_alignment
+            mels, held, origin = mels[:, :, keep - origin :], held[:, :, keep - origin :], keep
+            return audio
+
+        return (0, self.context_frames[1]), render
+
+
+_PHASES = 16

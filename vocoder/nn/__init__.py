@@ -4,6 +4,7 @@ from .band_scale import BandScale
 from .causal import CausalGatedStack
 from .gated import GatedConvStack
 from .mixture import DiscretisedMixture, Distribution
+from .source import MelSource
 from .transformer import SequenceEncoder
 from .upsampling import LinearUpsampling, TransposedUpsampling
 
@@ -14,6 +15,7 @@ __all__ = [
     "Distribution",
     "GatedConvStack",
     "LinearUpsampling",
+    "MelSource",
     "SequenceEncoder",
     "TransposedUpsampling",
 ]

@@ -35,6 +35,9 @@ class MelPitch(nn.Module):
     `MelSpec`; the weights are the same for all. They are trained on the presets, whose frames are
     10.7 to 16 ms apart.
 
+    Everything is computed in the dtype of the mel, whatever that of the weights: a phase that is
+    integrated from F0 over minutes needs it in float64, or rounding would add up.
+
     Args:
         mel_spec: the convention of the mel, with at least 22 bands below 1.8 kHz.
         channels: width of the stack.
@@ -60,13 +63,13 @@ class MelPitch(nn.Module):
         """Logits of the candidates (batch, N_CANDIDATES, frames) and of voicing (batch, frames)."""
         salience = self.salience(mel)
         best = salience.amax(dim=1, keepdim=True)
-        x = self.first(torch.cat([salience, best, self.levels(mel)], dim=1))
+        x = _pointwise(self.first, torch.cat([salience, best, self.levels(mel)], dim=1))
         for block in self.blocks:
-            x = block(F.gelu(x))
-        y = self.last(F.gelu(x))
+            x = block(_gelu(x))
+        y = _pointwise(self.last, _gelu(x))
         logits = y[:, :-1] + _SALIENCE_GAIN * salience
         certainty = torch.log_softmax(logits, dim=1).amax(dim=1)
-        return logits, y[:, -1] + self.certainty * certainty
+        return logits, y[:, -1] + self.certainty.to(mel.dtype) * certainty
 
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
         """F0 in Hz, of unvoiced frames too, and the probability that a frame is voiced.
@@ -93,8 +96,34 @@ class _Block(nn.Module):
         self.pointwise = nn.Conv1d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.pointwise(F.gelu(self.depthwise(F.pad(x, self.padding))))
+        y = _pointwise(self.pointwise, _gelu(_depthwise(self.depthwise, F.pad(x, self.padding))))
         return x + y
+
+
+# In float64 neither PyTorch nor onnxruntime has fast convolutions; products and sums are fast.
+
+
+def _pointwise(layer: nn.Conv1d, x: Tensor) -> Tensor:
+    """A 1x1 convolution in the dtype of x."""
+    assert layer.bias is not None
+    weight, bias = layer.weight.to(x.dtype), layer.bias.to(x.dtype)
+    return torch.matmul(weight.squeeze(2), x) + bias.unsqueeze(1)
+
+
+def _depthwise(layer: nn.Conv1d, x: Tensor) -> Tensor:
+    """A depthwise convolution, without padding, in the dtype of x."""
+    assert layer.bias is not None
+    weight, bias = layer.weight.to(x.dtype), layer.bias.to(x.dtype)
+    (taps,) = layer.kernel_size
+    frames = x.shape[2] - taps + 1
+    y = bias.unsqueeze(1).expand(-1, frames)
+    for tap in range(taps):
+        y = torch.addcmul(y, weight[:, :, tap], x[:, :, tap : tap + frames])
+    return y
+
+
+def _gelu(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
 
 
 def load_pitch(mel_spec: MelSpec) -> MelPitch:
