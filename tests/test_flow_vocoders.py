@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 import vocoder
 from vocoder.audio import MelSpec
 from vocoder.models import FlowVocoder, MdctFlow, Noise, Vocoder, WaveGlow, load_checkpoint
 
 SPEC = MelSpec(
-    sample_rate=8000, n_fft=64, hop_length=16, win_length=64, n_mels=6, fmin=0, fmax=4000
+    sample_rate=8000, n_fft=256, hop_length=16, win_length=64, n_mels=40, fmin=0, fmax=4000
 )
 SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs/ru_0024.flac"
 
@@ -30,6 +31,11 @@ VARIANTS: dict[str, tuple[type[FlowVocoder], dict[str, Any]]] = {
     "mdct": (MdctFlow, {"n_flows": 4, "split": "channels", "scale_channels": 5}),
     "without weight norm": (MdctFlow, {"n_flows": 2, "scale_channels": 5, "weight_norm": False}),
     "frames": (MdctFlow, {"n_flows": 3, "scale_channels": 5}),
+    "source": (
+        MdctFlow,
+        {"n_flows": 3, "source": True, "source_channels": 5, "source_features": 3},
+    ),
+    "source alone": (MdctFlow, {"n_flows": 0, "source": True, "source_channels": 5}),
 }
 
 
@@ -40,6 +46,8 @@ def build(name: str, spec: MelSpec = SPEC) -> Any:
     model = family(mel_spec=spec, **({"channels": 8, "n_layers": 2} | sizes))
     for parameter in model.parameters():
         parameter.data.add_(0.05 * torch.randn_like(parameter))
+    if getattr(model, "source", None) is not None:
+        model.source.pitch.last.bias.data[-1] += 10  # every frame is voiced
     return model.eval()
 
 
@@ -48,9 +56,18 @@ def model(request: pytest.FixtureRequest) -> Any:
     return build(request.param)
 
 
+def trained_parameters(model: FlowVocoder) -> Iterator[tuple[str, nn.Parameter]]:
+    """All but those of the pitch network, which come with the package."""
+    for name, parameter in model.named_parameters():
+        if name.startswith("source.pitch"):
+            assert not parameter.requires_grad
+        else:
+            yield name, parameter
+
+
 def random_mel(frames: int, batch: int | None = None) -> Tensor:
     shape = (SPEC.n_mels, frames) if batch is None else (batch, SPEC.n_mels, frames)
-    return -4 + 2 * torch.rand(shape, generator=torch.Generator().manual_seed(frames))
+    return -8 + 4 * torch.rand(shape, generator=torch.Generator().manual_seed(frames))
 
 
 def test_log_prob_is_the_change_of_variables(model: FlowVocoder) -> None:
@@ -71,13 +88,14 @@ def test_log_prob_is_the_change_of_variables(model: FlowVocoder) -> None:
 def test_gradient_reaches_every_parameter_both_ways(model: FlowVocoder) -> None:
     audio, mel = 0.1 * torch.randn(2, 10 * SPEC.hop_length), random_mel(10, 2)
     model.training_loss({"audio": audio, "mel": mel}).backward()
-    for name, parameter in model.named_parameters():
+    trained = dict(trained_parameters(model))
+    for name, parameter in trained.items():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
     model.zero_grad()
     z = model(audio, mel)[0].detach()
     model.inverse(z, mel).square().sum().backward()
-    for name, parameter in model.named_parameters():
+    for name, parameter in trained.items():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
 
@@ -142,12 +160,15 @@ def test_long_mels_are_made_in_windows(model: FlowVocoder, monkeypatch: pytest.M
     monkeypatch.setattr(type(model), "generate", watched)
     assert (model.synthesize(mel, lengths=[130, 101]) - whole).abs().max() < 1e-5
     assert len(longest) == 4 + 3
-    assert max(longest) <= 40 + sum(model.context_frames)
+    past, ahead = model.context_frames
+    assert past is None or max(longest) <= 40 + past + ahead
 
 
 def test_context_frames_is_what_the_output_depends_on(model: FlowVocoder) -> None:
     """Samples of a frame depend on no mel outside the context."""
     past, ahead = model.context_frames
+    endless = past is None
+    past = 40 if past is None else past
     frames = past + ahead + 20
     mel = random_mel(frames)
     changed = mel.clone()
@@ -158,7 +179,7 @@ def test_context_frames_is_what_the_output_depends_on(model: FlowVocoder) -> Non
     first, last = moved.nonzero()[[0, -1], 0].tolist()
     assert moved[middle]
     assert middle - ahead <= first
-    assert last <= middle + past
+    assert endless or last <= middle + past
 
 
 def test_streaming_nothing_gives_nothing() -> None:
@@ -299,7 +320,7 @@ def test_sample_is_the_inverse_of_noise_and_differentiable(model: FlowVocoder) -
     sampled.square().mean().backward()
     assert mel.grad is not None
     assert mel.grad.abs().max() > 0
-    for name, parameter in model.named_parameters():
+    for name, parameter in trained_parameters(model):
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
 
@@ -313,14 +334,14 @@ def test_the_default_temperature_is_that_of_the_family(model: FlowVocoder) -> No
 
 
 def test_bfloat16_autocast_keeps_the_sensitive_parts(model: FlowVocoder) -> None:
-    audio, mel = 0.1 * torch.randn(2, 20 * SPEC.hop_length), random_mel(20, 2)
+    audio, mel = 1e-3 * torch.randn(2, 20 * SPEC.hop_length), random_mel(20, 2)
     exact = model.log_prob(audio, mel)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         z, log_det = model(audio, mel)
         rough = model.log_prob(audio, mel)
         back = model.inverse(z, mel)
     assert z.dtype == log_det.dtype == rough.dtype == torch.float32
-    assert ((exact - rough).abs() / audio.shape[1] < 0.1).all()
+    assert ((exact - rough).abs() < 0.1 * audio.shape[1] + 0.02 * exact.abs()).all()
     # Both directions round the couplings alike, so the inverse stays close.
     assert (back - audio).abs().max() < 1e-2
 
@@ -333,7 +354,7 @@ def test_bfloat16_autocast_keeps_the_sensitive_parts(model: FlowVocoder) -> None
         (WaveGlow, {"n_flows": 12, "n_early_every": 1}, "early outputs"),
         (WaveGlow, {"kernel_size": 2}, "odd"),
         (WaveGlow, {"mel_spec": "nope"}, "presets"),
-        (MdctFlow, {"n_flows": 0}, "at least one step"),
+        (MdctFlow, {"n_flows": -1}, "0 or more steps"),
         (MdctFlow, {"split": "time"}, "choose 'channels' or 'frames'"),
         (MdctFlow, {"conv1x1_init": "rotation"}, "give a list"),
         (MdctFlow, {"conv1x1_init": []}, "give a list"),

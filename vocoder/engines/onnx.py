@@ -30,8 +30,8 @@ class InferenceGraph(nn.Module):
 
     Sweeps of mel consistency, if any, come before the clipping.
 
-    Shapes: mel (batch, n_mels, frames), noise (batch, frames, hop), already scaled by the
-    temperature; audio (batch, frames * hop).
+    Shapes: mel (batch, n_mels, frames), noise (batch, frames, `Vocoder.noise_per_frame`), already
+    scaled by the temperature; audio (batch, frames * hop).
     """
 
     def __init__(self, model: FlowVocoder, sweeps: int) -> None:
@@ -40,13 +40,9 @@ class InferenceGraph(nn.Module):
         self.sweeps = sweeps
 
     def forward(self, mel: Tensor, noise: Tensor) -> Tensor:
-        batch, frames, hop = noise.shape
-        z = self.model.latents(noise, 1.0)
-        audio = self.model.flow.inverse(z, self.model.condition(mel))
-        audio = audio.reshape(batch, frames * hop)
+        audio = self.model.sample(mel, noise, 1.0)
         if self.sweeps:
-            target = self.model.consistency_target(mel)
-            audio = self.model.mel_consistency(audio, target, self.sweeps)
+            audio = self.model.consistent(audio, mel, self.sweeps)
         return audio.clamp(-1, 1)
 
 
@@ -85,7 +81,7 @@ def export_onnx(
     spec = model.mel_spec
     # Any sizes but 0 and 1, which the exporter would take for constants.
     frames = 3
-    example = (torch.zeros(2, spec.n_mels, frames), torch.zeros(2, frames, spec.hop_length))
+    example = (torch.zeros(2, spec.n_mels, frames), torch.zeros(2, frames, model.noise_per_frame))
     batch_size, length = torch.export.Dim("batch"), torch.export.Dim("frames")
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level
@@ -109,6 +105,7 @@ def export_onnx(
     facts = {
         "mel_spec": spec.to_dict(),
         "default_temperature": model.default_temperature,
+        "noise_per_frame": model.noise_per_frame,
         "refine": sweeps,
     }
     for name, value in facts.items():
@@ -147,6 +144,8 @@ class OnnxVocoder:
             raise ValueError(f"{path} carries no mel_spec: export it with vocoder export --onnx")
         self.mel_spec = MelSpec.from_dict(json.loads(metadata["mel_spec"]))
         self.default_temperature: float = json.loads(metadata["default_temperature"])
+        self.noise_per_frame: int = json.loads(metadata["noise_per_frame"])
+        """Standard normal numbers that the graph takes for each frame."""
         self.refine: int = json.loads(metadata["refine"])
         """Sweeps of mel consistency in the graph."""
 
@@ -174,7 +173,7 @@ class OnnxVocoder:
             temperature = self.default_temperature
         check_temperature(temperature)
         batch = mel if mel.ndim == 3 else mel[None]
-        noise = Noise(seed).normal(0, batch.shape[2], self.mel_spec.hop_length).numpy()
+        noise = Noise(seed).normal(0, batch.shape[2], self.noise_per_frame).numpy()
         noise = np.broadcast_to(noise * np.float32(temperature), (len(batch), *noise.shape))
         inputs = {"mel": batch.astype(np.float32), "noise": np.ascontiguousarray(noise)}
         audio: NDArray[np.float32] = self.session.run(["audio"], inputs)[0]

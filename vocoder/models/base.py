@@ -53,7 +53,6 @@ class Vocoder(SavedModel, ABC):
         check_sweeps(refine)
         self.default_refine = refine
         self.mel_consistency = MelConsistency(self.mel_spec)
-        """Sweeps in plain PyTorch: differentiable, on the model's device."""
         self._log_mel = LogMel(self.mel_spec)
 
     @classmethod
@@ -258,16 +257,28 @@ class Vocoder(SavedModel, ABC):
         """
         return torch.cat([mel, mel[..., -1:]], dim=-1) if self.mel_spec.center else mel
 
+    def consistent(self, audio: Tensor, mel: Tensor, sweeps: int) -> Tensor:
+        """Audio pushed onto its mel by sweeps in plain PyTorch: differentiable, on any device.
+
+        Args:
+            audio: (batch, frames * hop).
+            mel: (batch, n_mels, frames).
+            sweeps: number of sweeps.
+
+        Returns:
+            (batch, frames * hop), not clipped.
+        """
+        return self.mel_consistency(audio, self.consistency_target(mel), sweeps)
+
     def _refined(self, audio: Tensor, mel: Tensor, sweeps: int) -> Tensor:
         """Audio (batch, frames * hop) pushed onto its mel (batch, n_mels, frames)."""
         if not sweeps:
             return audio
-        mel = self.consistency_target(mel)
         if audio.device.type != "cpu":
-            return self.mel_consistency(audio, mel, sweeps)
+            return self.consistent(audio, mel, sweeps)
         from vocoder.engines.consistency import refine  # numba takes a second to import
 
-        return refine(audio, mel, self.mel_spec, sweeps)
+        return refine(audio, self.consistency_target(mel), self.mel_spec, sweeps)
 
     def _refiner(self, sweeps: int) -> ConsistencyStream | None:
         if not sweeps:

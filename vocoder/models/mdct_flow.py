@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vocoder.audio import MelSpec, Noise
+from vocoder.audio import MelSpec, Noise, check_sweeps
 from vocoder.engines.frame import FramePlan, FrameStream, Latents, run
 from vocoder.flows import (
     AffineCoupling,
@@ -25,7 +25,7 @@ from vocoder.flows import (
     Narrowed,
     SourceFilter,
 )
-from vocoder.nn import BandScale, GatedConvStack, MelSource
+from vocoder.nn import BandScale, GatedConvStack, LearntConsistency, MelSource
 
 from .base import Renderer
 from .flow import FlowVocoder
@@ -67,6 +67,10 @@ class MdctFlow(FlowVocoder):
         source: whether the base density has a harmonic part.
         source_channels: width of its network.
         source_features: channels of the tone that the couplings see.
+        learnt_sweeps: sweeps of mel consistency that have networks (`LearntConsistency`), which see
+            the mel and, with a source, F0 and voicing. They are no part of the density: the
+            likelihood is that of the flow before any sweeps.
+        sweep_channels: width of these networks.
         refine: sweeps of mel consistency after the model's own pass unless another number is given
             (see `Vocoder.synthesize`).
 
@@ -93,6 +97,8 @@ class MdctFlow(FlowVocoder):
         source: bool = False,
         source_channels: int = 192,
         source_features: int = 32,
+        learnt_sweeps: int = 0,
+        sweep_channels: int = 128,
         refine: int = 0,
     ) -> None:
         spec = MelSpec.preset(mel_spec) if isinstance(mel_spec, str) else mel_spec
@@ -108,7 +114,8 @@ class MdctFlow(FlowVocoder):
             )
         over_frames = split == "frames"
         scale = BandScale(spec, bands, scale_channels, scale_kernel_size)
-        n_condition = spec.n_mels + (2 + source_features if source else 0)
+        source_features *= source and n_flows > 0
+        n_condition = spec.n_mels + 2 * source + source_features
         steps: list[Bijection] = []
         reach = ahead = 0  # of all couplings together, in frames
         for step in range(n_flows):
@@ -135,7 +142,8 @@ class MdctFlow(FlowVocoder):
         """Reads the tone of the base density off the mel; None without one."""
         if source:
             self.source = MelSource(spec, bands)
-            self.source_features = nn.Conv1d(2 * bands, source_features, 1)
+            if source_features:
+                self.tone_features = nn.Conv1d(2 * bands, source_features, 1)
             base = SourceFilter(bands, spec.n_mels + 2, spec.sample_rate, source_channels)
             self.flow = Chain(
                 [
@@ -146,6 +154,10 @@ class MdctFlow(FlowVocoder):
                 ]
             )
             reach, ahead = max(reach, base.reach), max(ahead, base.reach)
+        check_sweeps(learnt_sweeps)
+        if learnt_sweeps:
+            n_seen = spec.n_mels + 2 * source
+            self.mel_consistency = LearntConsistency(spec, learnt_sweeps, n_seen, sweep_channels)
         self._alignment = 2 if over_frames and n_flows else 1
         # The MDCT reaches half a block into each neighbour; a pair of frames may be generated at
         # once.
@@ -182,13 +194,19 @@ class MdctFlow(FlowVocoder):
 
     def _joined(self, mel: Tensor, tone: Tensor) -> Tensor:
         """The condition, given what `source` read off the mel."""
-        features, bands = tone[:, :2], tone[:, 2:]
-        return torch.cat([mel, features, self.source_features(bands), bands], dim=1)
+        pitch, bands = tone[:, :2], tone[:, 2:]
+        parts = [mel, pitch, bands]
+        if self.config["n_flows"]:
+            parts.insert(2, self.tone_features(bands))
+        return torch.cat(parts, dim=1)
 
     def phase(self, noise: Tensor) -> Tensor:
-        """theta of a draw of noise (batch, frames, `noise_per_frame`), in cycles, (batch,)."""
-        uniform = torch.special.ndtr(noise[:, 0, -1].double())
-        return (uniform * _PHASES).floor().clamp(max=_PHASES - 1) / _PHASES
+        """theta of noise (batch, frames, `noise_per_frame`), in cycles, (batch,).
+
+        All are as likely for noise of temperature 1; noise of temperature 0 gives 0.
+        """
+        number = (torch.special.ndtr(noise[:, 0, -1].double()) * _PHASES).floor()
+        return (number + _PHASES // 2) % _PHASES / _PHASES
 
     def log_likelihood(self, audio: Tensor, mel: Tensor) -> Tensor:
         if self.source is None:
@@ -214,7 +232,17 @@ class MdctFlow(FlowVocoder):
         if self.source is None:
             return super().sample(mel, noise, temperature)
         z = self.latents(noise, temperature)
-        return self.flow.inverse(z, self.condition(mel, self.phase(noise))).squeeze(1)
+        return self.flow.inverse(z, self.condition(mel, self.phase(temperature * noise))).squeeze(1)
+
+    def consistent(self, audio: Tensor, mel: Tensor, sweeps: int) -> Tensor:
+        target = self.consistency_target(mel)
+        seen = None
+        if isinstance(self.mel_consistency, LearntConsistency):
+            parts = [target / 5 + 1]  # log-mels of speech lie between -11 and 1
+            if self.source is not None:
+                parts.append(self.consistency_target(self.source.pitch_features(mel)))
+            seen = torch.cat(parts, dim=1)
+        return self.mel_consistency(audio, target, sweeps, seen)
 
     # -- rendering -----------------------------------------------------------------------------
 
@@ -315,7 +343,7 @@ class MdctFlow(FlowVocoder):
         """Reads the tone as the mel comes, and inverts the flow on windows of it."""
         assert self.source is not None
         hop, (past, ahead) = self.mel_spec.hop_length, self._flow_context
-        stream = self.source.stream(1, self.phase(self.draw(noise, 0, 1)))
+        stream = self.source.stream(1, self.phase(temperature * self.draw(noise, 0, 1)))
         pushed = origin = 0  # frames of mel so far, and the first frame of those held
         held = mels = torch.zeros(0)
 

@@ -2,6 +2,7 @@
 
 from .band_scale import BandScale
 from .causal import CausalGatedStack
+from .consistency import LearntConsistency
 from .gated import GatedConvStack
 from .mixture import DiscretisedMixture, Distribution
 from .source import MelSource
@@ -14,6 +15,7 @@ __all__ = [
     "DiscretisedMixture",
     "Distribution",
     "GatedConvStack",
+    "LearntConsistency",
     "LinearUpsampling",
     "MelSource",
     "SequenceEncoder",

@@ -68,6 +68,12 @@ class MelSource(nn.Module):
             bands = [self.mdct(x.unsqueeze(1))[0] for x in (e, q)]
             return torch.cat([self._features(f0, probability), *bands], dim=1)
 
+    def pitch_features(self, mel: Tensor) -> Tensor:
+        """The first two channels of s, v and v ln(f / 150 Hz), (batch, 2, frames)."""
+        with torch.no_grad(), torch.autocast(mel.device.type, enabled=False):
+            f0, probability, _ = self._read(mel)
+            return self._features(f0, probability)
+
     def stream(self, batch: int, phase: Tensor | float = 0.0) -> SourceStream:
         """s in pieces, from pieces of the mel."""
         return SourceStream(self, batch, phase)

@@ -211,6 +211,9 @@ class VocoderTraining(Training):
             likelihood is always measured on all.
         sample_temperature, sample_fraction: temperature of the sample that terms may ask for in a
             training step, and the part of the batch that is sampled; see `Step`.
+        sample_sweeps: numbers of sweeps of mel consistency, of which each step draws one for this
+            sample. Terms see the audio after the sweeps, so these train learnt sweeps. None for the
+            model's `default_refine`.
         optimisation: see `Training`.
 
     Raises:
@@ -227,6 +230,7 @@ class VocoderTraining(Training):
         validation_syntheses: int = 20,
         sample_temperature: float = 0.7,
         sample_fraction: float = 0.5,
+        sample_sweeps: Sequence[int] | None = None,
         **optimisation: Any,
     ) -> None:
         super().__init__(model, **optimisation)
@@ -243,6 +247,7 @@ class VocoderTraining(Training):
         self.validation_syntheses = validation_syntheses
         self.sample_temperature = sample_temperature
         self.sample_fraction = sample_fraction
+        self.sample_sweeps = sample_sweeps or [model.default_refine]
 
     def parameter_groups(self) -> list[ParameterGroup]:
         groups = super().parameter_groups()
@@ -265,14 +270,22 @@ class VocoderTraining(Training):
         world = self.trainer.world_size
         # Stateless, like the crops, so that a resumed run draws what an unbroken one would.
         draw = (self.seed * 1_000_003 + self.items_seen) * world + self.global_rank
+        generator = torch.Generator(audio.device).manual_seed(draw % 2**63)
+        sweeps = self.sample_sweeps[0]
+        if len(self.sample_sweeps) > 1:
+            choice = torch.randint(
+                len(self.sample_sweeps), (), generator=generator, device=audio.device
+            )
+            sweeps = self.sample_sweeps[int(choice)]
         step = Step(
             self.model,
             audio,
             self.model.mel(batch["clean"]),
             self.budget_used,
-            torch.Generator(audio.device).manual_seed(draw % 2**63),
+            generator,
             self.sample_temperature,
             self.sample_fraction,
+            sweeps,
         )
         terms: Any = self.terms
         try:

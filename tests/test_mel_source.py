@@ -1,0 +1,114 @@
+"""The source that is read off the mel: pieces equal the whole, and it follows a recording."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from vocoder import MelSpec, read_audio
+from vocoder.audio import LogMel
+from vocoder.models import MdctFlow
+from vocoder.nn import MelSource
+
+SPEC = MelSpec.preset("speech-16k")
+SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs/ru_0024.flac"
+
+
+@pytest.fixture(scope="module")
+def source() -> MelSource:
+    return MelSource(SPEC, SPEC.hop_length).eval()
+
+
+@pytest.fixture(scope="module")
+def speech() -> tuple[Tensor, Tensor]:
+    """Two seconds of recorded speech and their mel."""
+    audio = torch.as_tensor(read_audio(SAMPLE, SPEC.sample_rate)[0]).float()
+    frames = 2 * SPEC.sample_rate // SPEC.hop_length
+    audio = audio[None, : frames * SPEC.hop_length]
+    return audio, LogMel(SPEC)(audio)[:, :, :frames]
+
+
+@pytest.mark.parametrize("sizes", [[1] * 200, [200], [3, 90, 107], [7] * 30])
+def test_pieces_equal_the_whole(
+    source: MelSource, speech: tuple[Tensor, Tensor], sizes: list[int]
+) -> None:
+    mel = speech[1].expand(2, -1, -1) * torch.tensor([1.0, 0.9])[:, None, None]
+    phase = torch.tensor([0.3, 0.8])
+    whole = source(mel, phase)
+    stream = source.stream(2, phase)
+    pieces, done = [], 0
+    for size in sizes:
+        pieces.append(stream.push(mel[:, :, done : done + size], done + size >= mel.shape[2]))
+        done += size
+        made = sum(piece.shape[2] for piece in pieces)
+        assert made == (mel.shape[2] if done >= mel.shape[2] else max(done - source.look_ahead, 0))
+    assert (torch.cat(pieces, dim=2) - whole).abs().max() < 1e-5
+
+
+def test_pieces_stay_in_phase_for_minutes(source: MelSource, speech: tuple[Tensor, Tensor]) -> None:
+    mel = speech[1].repeat(1, 1, 60)
+    whole = source(mel)
+    stream = source.stream(1)
+    chunks = mel.split(101, dim=2)
+    pieces = [stream.push(chunk, i == len(chunks) - 1) for i, chunk in enumerate(chunks)]
+    assert (torch.cat(pieces, dim=2) - whole).abs().max() < 1e-4
+
+
+def test_voiced_frames_have_unit_power(source: MelSource, speech: tuple[Tensor, Tensor]) -> None:
+    s = source(speech[1])
+    bands = SPEC.hop_length
+    voiced = s[0, 0] > 0.9
+    assert 0.2 < voiced.float().mean() < 0.95
+    for part in (s[0, 2 : 2 + bands], s[0, 2 + bands :]):
+        assert part[:, voiced].square().mean() == pytest.approx(1, abs=0.15)
+        assert part[:, s[0, 0] < 0.01].square().mean() < 0.05
+
+
+def test_locked_to_a_tone_the_source_is_that_tone(source: MelSource) -> None:
+    """F0 read off a mel is some cents off; locked to the fundamental, the source stays with it."""
+    frames = 150
+    f0 = 130 + 20 * torch.sin(torch.arange(frames) / 25)[None].double()
+    tone, _ = source.source(f0, torch.ones(1, frames), 0.3)
+    audio = 0.1 * tone
+    mel = LogMel(SPEC)(audio)[:, :, :frames]
+    expected = source.mdct(tone.unsqueeze(1))[0]
+    low = slice(0, 60)  # bands; what is left of the error grows with the harmonic
+
+    def agreement(s: Tensor) -> float:
+        e = s[:, 2 : 2 + SPEC.hop_length]
+        a, b = e[:, low, 10:-10], expected[:, low, 10:-10]
+        return float((a * b).sum() / (a.square().sum() * b.square().sum()).sqrt())
+
+    assert agreement(source(mel, audio=audio)) > 0.9
+    assert agreement(source(mel, 0.3)) < 0.5
+
+
+def test_drift_follows_a_tone_of_another_frequency(source: MelSource) -> None:
+    """A tone 1 Hz above F0 runs ahead by one cycle a second."""
+    frames, rate, hop = 125, SPEC.sample_rate, SPEC.hop_length
+    f0, voicing = torch.full((1, frames), 120.0), torch.ones(1, frames)
+    time = torch.arange(frames * hop, dtype=torch.float64) / rate
+    audio = torch.cos(2 * math.pi * (121 * time + 0.2))[None].float()
+    drift = source.source.drift_of(audio, f0, voicing)[0, 4:-4]
+    expected = torch.arange(4, frames - 4) * hop / rate
+    difference = drift - expected
+    assert (difference - difference.mean()).abs().max() < 0.02
+    # Locked, the source has the phase of the tone: its fundamental is a cosine.
+    locked, _ = source.source(f0, voicing, 0.0, source.source.drift_of(audio, f0, voicing))
+    middle = slice(8 * hop, -8 * hop)
+    product = (locked[0, middle] * audio[0, middle]).mean()
+    assert product == pytest.approx(math.sqrt(120 / rate), rel=0.05)
+
+
+def test_likelihood_is_the_mixture_over_phases(speech: tuple[Tensor, Tensor]) -> None:
+    model = MdctFlow(SPEC, n_flows=0, source=True).double().eval()
+    audio, mel = (x.double() for x in speech)
+    with torch.no_grad():
+        given = [model._density(audio, model.condition(mel, k / 16)) for k in range(16)]
+        mixture = torch.stack(given).logsumexp(dim=0) - math.log(16)
+    assert model.log_prob(audio, mel).item() == pytest.approx(mixture.item(), rel=1e-12)
+    assert max(given) - math.log(16) <= mixture <= max(given)
