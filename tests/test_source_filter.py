@@ -86,18 +86,19 @@ def test_every_parameter_gets_a_gradient() -> None:
 
 def test_unvoiced_sound_has_no_tone() -> None:
     piece = perturbed()
-    share, _, _ = piece.coefficients(condition(voicing=torch.zeros(2, TIME)))
-    assert not share.any()
+    of_e, of_q, _ = piece.coefficients(condition(voicing=torch.zeros(2, TIME)))
+    assert not of_e.any()
+    assert not of_q.any()
 
 
 def test_the_start_is_the_share_of_the_bands() -> None:
     piece = SourceFilter(256, SEEN, sample_rate=16000)
-    share, angle, log_sigma = piece.coefficients(condition(1, torch.ones(1, TIME), 256))
+    share, of_q, log_sigma = piece.coefficients(condition(1, torch.ones(1, TIME), 256))
     assert share[:, :64].min() > 0.93
     assert share[:, -32:].max() < 0.11
     assert torch.allclose(share[:, 128], torch.tensor(0.525), atol=0.02)
     assert torch.equal(share, share[:, :, :1].expand_as(share))
-    assert not angle.any()
+    assert not of_q.any()
     # The variance of a tone of unit power and the noise together is one.
     torch.testing.assert_close(share.square() + (2 * log_sigma).exp(), torch.ones_like(share))
 
@@ -124,13 +125,15 @@ def test_temperature_scales_the_noise_alone() -> None:
 
 
 def test_the_filter_turns_and_scales_the_tone() -> None:
-    """mu = h (cos psi E + sin psi Q), with the network's h and psi."""
+    """mu = h (cos psi E + sin psi Q), h at most 0.99."""
     piece = perturbed()
     c = condition()
-    share, angle, _ = piece.coefficients(c)
+    of_e, of_q, _ = piece.coefficients(c)
     e, q = c[:, -2 * BANDS : -BANDS], c[:, -BANDS:]
     tone = piece.inverse(torch.zeros(2, BANDS, TIME), c)
-    torch.testing.assert_close(tone, share * (angle.cos() * e + angle.sin() * q))
+    torch.testing.assert_close(tone, of_e * e + of_q * q)
+    assert (of_e.square() + of_q.square()).max() <= 0.99**2
+    assert of_q.abs().min() > 0
 
 
 def test_likelihood_prefers_the_tone_that_is_there() -> None:

@@ -64,23 +64,27 @@ class SourceFilter(Bijection):
             (centres - _EDGE_HZ) / _WIDTH_HZ
         )
         with torch.no_grad():
+            # As if the mel were scaled by 1/5 and shifted by 1: log-mels lie between -11 and 1.
+            assert self.first.bias is not None
+            self.first.bias.add_(self.first.weight[:, :-2].sum(dim=(1, 2)))
+            self.first.weight[:, :-2] /= 5
             self.last.weight.zero_()
             assert self.last.bias is not None
             self.last.bias.zero_()
             self.last.bias[:bands] = torch.logit(share / _LARGEST)
 
     def coefficients(self, condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """h, psi and log sigma, (batch, bands, frames) each, in at least float32."""
+        """h cos(psi), h sin(psi) and log sigma, (batch, bands, frames), in at least float32."""
         seen = condition[:, : self.n_seen]
-        # Log-mels of speech lie between -11 and 1.
-        scaled = torch.cat([seen[:, :-2] / 5 + 1, seen[:, -2:]], dim=1)
-        x = F.gelu(self.first(scaled))
+        x = F.gelu(self.first(seen))
         x = x + F.gelu(self.middle(x))
         y = self.last(x)
         a, c, d, g = y.to(promote(y.dtype)).chunk(4, dim=1)
         share = _LARGEST * seen[:, -2:-1].to(a.dtype) * torch.sigmoid(a)
         log_sigma = 0.5 * torch.log1p(-share.square()) + _BOUND * torch.tanh(g / _BOUND)
-        return share, torch.atan2(c, 1 + d), log_sigma
+        d = 1 + d
+        turned = share * torch.rsqrt(c.square() + d.square() + _FAINT)
+        return turned * d, turned * c, log_sigma
 
     def _parts(self, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         """mu and log sigma."""
@@ -90,9 +94,9 @@ class SourceFilter(Bijection):
                 f"got {channels} channels as condition: a source and filter need at least "
                 f"{self.n_seen + 2 * self.bands}"
             )
-        share, angle, log_sigma = self.coefficients(condition)
+        of_e, of_q, log_sigma = self.coefficients(condition)
         e, q = condition[:, -2 * self.bands :].chunk(2, dim=1)
-        return share * (angle.cos() * e + angle.sin() * q), log_sigma
+        return of_e * e + of_q * q, log_sigma
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         tone, log_sigma = self._parts(condition)
@@ -107,3 +111,4 @@ _LOW_SHARE, _HIGH_SHARE = 0.95, 0.1
 _EDGE_HZ, _WIDTH_HZ = 4000.0, 500.0
 _LARGEST = 0.99
 _BOUND = 1.5
+_FAINT = 1e-12
