@@ -156,7 +156,7 @@ def test_a_stream_keeps_only_its_state() -> None:
     stream = FrameStream(plan, 1, lambda first, count: torch.zeros(1, 16, count))
 
     def size() -> int:
-        held = [*stream._values, *stream._work, stream._mel, stream._exact_mel]
+        held = [*stream._values, *stream._work, stream._seen, stream._exact]
         return sum(t.numel() for t in [*held, *(stream._waiting or ())])
 
     mel = random_mel(20, 1)

@@ -1,4 +1,4 @@
-"""Learnt sweeps: plain before training, trained through the audio, plain again beyond the learnt."""
+"""Learnt sweeps: plain before training, trained through the audio, plain again afterwards."""
 
 from __future__ import annotations
 

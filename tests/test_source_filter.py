@@ -42,7 +42,12 @@ def condition(
     time = voicing.shape[1]
     if tone is None:
         tone = torch.randn(batch, 2 * bands, time)
-    parts = [torch.randn(batch, MELS, time), voicing.unsqueeze(1), torch.randn(batch, 2, time), tone]
+    parts = [
+        torch.randn(batch, MELS, time),
+        voicing.unsqueeze(1),
+        torch.randn(batch, 2, time),
+        tone,
+    ]
     return torch.cat(parts, dim=1)
 
 

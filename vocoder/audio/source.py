@@ -82,7 +82,8 @@ class HarmonicSource:
                 between centres it runs linearly. See `drift_of`.
 
         Returns:
-            e and q, (batch, frames * hop) each, in the dtype of voicing; zero between unvoiced frames.
+            e and q, (batch, frames * hop) each, in the dtype of voicing; zero between unvoiced
+            frames.
         """
         state = self.start(f0[:, 0], voicing[:, 0], phase)
         f, v = self._framed(f0[:, 1:], voicing[:, 1:], state, last=True)

@@ -71,17 +71,20 @@ class SourceFilter(Bijection):
             self.last.weight.zero_()
             assert self.last.bias is not None
             self.last.bias.zero_()
-            self.last.bias[:bands] = torch.logit(share / _LARGEST)
+            self.last.bias[:bands] = torch.logit(share / LARGEST_SHARE)
 
     def coefficients(self, condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """h cos(psi), h sin(psi) and log sigma, (batch, bands, frames), in at least float32."""
         seen = condition[:, : self.n_seen]
-        x = F.gelu(self.first(seen))
-        x = x + F.gelu(self.middle(x))
-        y = self.last(x)
+        # In half precision 1 - h^2 would be mostly rounding, and the network is small.
+        with torch.autocast(condition.device.type, enabled=False):
+            seen = seen.to(self.first.weight.dtype)
+            x = F.gelu(self.first(seen))
+            x = x + F.gelu(self.middle(x))
+            y = self.last(x)
         a, c, d, g = y.to(promote(y.dtype)).chunk(4, dim=1)
-        share = _LARGEST * seen[:, -2:-1].to(a.dtype) * torch.sigmoid(a)
-        log_sigma = 0.5 * torch.log1p(-share.square()) + _BOUND * torch.tanh(g / _BOUND)
+        share = LARGEST_SHARE * seen[:, -2:-1].to(a.dtype) * torch.sigmoid(a)
+        log_sigma = 0.5 * torch.log1p(-share.square()) + BOUND * torch.tanh(g / BOUND)
         d = 1 + d
         turned = share * torch.rsqrt(c.square() + d.square() + _FAINT)
         return turned * d, turned * c, log_sigma
@@ -109,6 +112,6 @@ class SourceFilter(Bijection):
 
 _LOW_SHARE, _HIGH_SHARE = 0.95, 0.1
 _EDGE_HZ, _WIDTH_HZ = 4000.0, 500.0
-_LARGEST = 0.99
-_BOUND = 1.5
+LARGEST_SHARE = 0.99
+BOUND = 1.5
 _FAINT = 1e-12

@@ -124,7 +124,11 @@ class FlowVocoder(Vocoder):
         Returns:
             (batch, n_group, time).
         """
-        z = noise[..., : self.mel_spec.hop_length].reshape(noise.shape[0], -1, self.n_group).transpose(1, 2)
+        z = (
+            noise[..., : self.mel_spec.hop_length]
+            .reshape(noise.shape[0], -1, self.n_group)
+            .transpose(1, 2)
+        )
         return temperature * z
 
     def draw(self, noise: Noise, first_frame: int, frames: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vocoder.audio import MelSpec, Noise, check_sweeps
-from vocoder.engines.frame import FramePlan, FrameStream, Latents, run
+from vocoder.engines.frame import Condition, FramePlan, FrameStream, Latents, run
 from vocoder.flows import (
     AffineCoupling,
     AlternatingFrames,
@@ -211,9 +211,7 @@ class MdctFlow(FlowVocoder):
     def log_likelihood(self, audio: Tensor, mel: Tensor) -> Tensor:
         if self.source is None:
             return super().log_likelihood(audio, mel)
-        parts = [
-            self._density(audio, self.condition(mel, k / _PHASES)) for k in range(_PHASES)
-        ]
+        parts = [self._density(audio, self.condition(mel, k / _PHASES)) for k in range(_PHASES)]
         return torch.logsumexp(torch.stack(parts), dim=0) - math.log(_PHASES)
 
     def training_loss(self, batch: dict[str, Tensor]) -> Tensor:
@@ -271,7 +269,7 @@ class MdctFlow(FlowVocoder):
             ValueError: another type.
         """
         model = super().fused(dtype)
-        if model.dtype == torch.float32 and self.source is None and self.config["n_flows"]:
+        if model.dtype == torch.float32 and self.config["n_flows"]:
             model._plan = FramePlan(model.flow, self.mel_spec.n_mels, dtype)
         return model
 
@@ -294,7 +292,9 @@ class MdctFlow(FlowVocoder):
     ) -> Tensor:
         plan = self._engine()
         if plan is not None:
-            return run(plan, mel, self._latents(noise, temperature, mel.shape[0], first_frame))
+            batch = mel.shape[0]
+            latents = self._latents(noise, temperature, batch, first_frame)
+            return run(plan, mel, latents, self._conditions(noise, temperature, batch))
         extra = first_frame % self.frame_alignment
         if extra:
             mel = F.pad(mel, (extra, 0), mode="replicate")
@@ -318,55 +318,68 @@ class MdctFlow(FlowVocoder):
             return self.generate(mel, noise, temperature)
         return super()._in_windows(mel, noise, temperature)
 
+    def _conditions(self, noise: Noise, temperature: float, batch: int) -> Condition:
+        """`condition` of an utterance that comes in pieces, from frame 0 on."""
+        if self.source is None:
+            return lambda mel, last: mel
+        phase = self.phase(temperature * self.draw(noise, 0, 1))
+        stream = self.source.stream(batch, phase.expand(batch))
+        waiting: list[Tensor] = []  # mel whose tone is not known yet
+
+        def condition(mel: Tensor, last: bool) -> Tensor:
+            tone = stream.push(mel, last)
+            held = torch.cat([*waiting, mel], dim=2)
+            count = tone.shape[2]
+            waiting[:] = [held[:, :, count:]]
+            return self._joined(held[:, :, :count], tone)
+
+        return condition
+
     def _renderer(self, noise: Noise, temperature: float) -> tuple[tuple[int, int], Renderer]:
         with torch.no_grad():
             plan = self._engine()
         if plan is None:
-            if self.source is not None:
-                return self._tonal_renderer(noise, temperature)
-            return super()._renderer(noise, temperature)
+            if self.source is None:
+                return super()._renderer(noise, temperature)
+            return (0, self.context_frames[1]), self._windows(noise, temperature)
+        condition = self._conditions(noise, temperature, 1)
         stream = FrameStream(plan, 1, self._latents(noise, temperature, 1))
         early: list[Tensor] = []  # of a pair of frames, one may be ready early
+        pushed = 0  # frames of mel
 
         def render(window: Tensor, start: int, first: int, last: int) -> Tensor:
+            nonlocal pushed
             end = start + window.shape[2]
-            fresh = window[:, :, stream.pushed - start :]
-            blocks = torch.cat([*early, stream.push(fresh, last == end)])
+            fresh, pushed = window[:, :, pushed - start :], end
+            blocks = torch.cat([*early, stream.push(condition(fresh, last == end), last == end)])
             early[:] = [blocks[last - first :]]
             return blocks[: last - first].transpose(0, 1).reshape(1, -1)
 
-        return (0, self._flow_context[1]), render
+        return (0, self.context_frames[1]), render
 
-    def _tonal_renderer(
-        self, noise: Noise, temperature: float
-    ) -> tuple[tuple[int, int], Renderer]:
-        """Reads the tone as the mel comes, and inverts the flow on windows of it."""
-        assert self.source is not None
-        hop, (past, ahead) = self.mel_spec.hop_length, self._flow_context
-        stream = self.source.stream(1, self.phase(temperature * self.draw(noise, 0, 1)))
+    def _windows(self, noise: Noise, temperature: float) -> Renderer:
+        """Renders without the engine: reads the tone as the mel comes, and inverts the flow on
+        windows of it.
+        """
+        hop, (past, _) = self.mel_spec.hop_length, self._flow_context
+        condition = self._conditions(noise, temperature, 1)
         pushed = origin = 0  # frames of mel so far, and the first frame of those held
-        held = mels = torch.zeros(0)
+        held: Tensor | None = None
 
         def render(window: Tensor, start: int, first: int, last: int) -> Tensor:
-            nonlocal pushed, origin, held, mels
+            nonlocal pushed, origin, held
             end = start + window.shape[2]
-            fresh = window[:, :, pushed - start :]
-            tone = stream.push(fresh, last == end)
-            mels = torch.cat([mels, fresh], dim=2) if pushed else fresh
-            held = torch.cat([held, tone], dim=2) if pushed else tone
-            pushed = end
-            count = held.shape[2]
-            audio = self.flow.inverse(
-                self.latents(self.draw(noise, origin, count), temperature),
-                self._joined(mels[:, :, :count], held),
-            ).squeeze(1)
+            fresh, pushed = condition(window[:, :, pushed - start :], last == end), end
+            held = fresh if held is None else torch.cat([held, fresh], dim=2)
+            drawn = self.draw(noise, origin, held.shape[2])
+            audio = self.flow.inverse(self.latents(drawn, temperature), held).squeeze(1)
             audio = audio[:, (first - origin) * hop : (last - origin) * hop]
             keep = max(last - past, origin)
             keep -= keep % self.frame_alignment
-            mels, held, origin = mels[:, :, keep - origin :], held[:, :, keep - origin :], keep
+            held, origin = held[:, :, keep - origin :], keep
             return audio
 
-        return (0, self.context_frames[1]), render
+        return render
 
 
 _PHASES = 16

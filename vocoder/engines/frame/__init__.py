@@ -5,6 +5,6 @@ size. `plan` folds the weights, `stream` is the pass over time.
 """
 
 from .plan import FramePlan, Latents
-from .stream import FrameStream, run
+from .stream import Condition, FrameStream, run
 
-__all__ = ["FramePlan", "FrameStream", "Latents", "run"]
+__all__ = ["Condition", "FramePlan", "FrameStream", "Latents", "run"]

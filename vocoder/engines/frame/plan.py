@@ -22,7 +22,10 @@ from vocoder.flows import (
     ConditionalScale,
     FusedConv1x1,
     Mdct,
+    Narrowed,
+    SourceFilter,
 )
+from vocoder.flows.source_filter import BOUND, LARGEST_SHARE
 from vocoder.nn import BandScale, GatedConvStack
 
 Latents = Callable[[int, int], Tensor]
@@ -66,7 +69,7 @@ class Step:
 
     layers: list[Layer]
     condition: Tensor
-    """(n_mels + 1, layers * 2 * channels), the bias last"""
+    """(condition channels + 1, layers * 2 * channels), the bias last"""
     first_hidden: Tensor | None
     """([context | gate], channels): the input of the second layer"""
     residuals: list[Tensor]
@@ -91,7 +94,7 @@ class FramePlan:
     - its skips and its last 1x1 convolution are one product with the gates of all layers;
     - :math:`\tanh(a) = 2\sigma(2a) - 1`, so that one sigmoid serves both halves of a gate (it is
       several times faster than tanh) and the constants go into the weights around it;
-    - the condition of all layers of a coupling is one product with the mel;
+    - the condition of all layers of a coupling is one product;
     - in float32 and on many rows, two outputs of three taps take four products instead of six
       (minimal filtering F(2, 3): Winograd, 1980; Lavin and Gray, 2016).
 
@@ -102,8 +105,9 @@ class FramePlan:
     computed twice, whether streaming or in one pass (in pieces that fit the caches).
 
     Args:
-        flow: of a fused `MdctFlow`, in float32: an `Mdct`, a `ConditionalScale` by a `BandScale`,
-            and a chain of 1x1 convolutions and couplings in turn. Its weights are copied.
+        flow: of a fused `MdctFlow`, in float32: an `Mdct`, a `ConditionalScale` by a `BandScale`, a
+            `SourceFilter` or none, and a chain of 1x1 convolutions and couplings in turn. Its
+            weights are copied.
         n_mels: bands of the mel.
         dtype: float32; or bfloat16 for the weights and hidden values of the couplings, where the
             processor multiplies them (AVX512_BF16, AMX). The flow's own values, the band scale and
@@ -111,7 +115,8 @@ class FramePlan:
     """
 
     def __init__(self, flow: Chain, n_mels: int, dtype: torch.dtype = torch.float32) -> None:
-        transform, scale, chain = flow
+        whole = [piece.piece if isinstance(piece, Narrowed) else piece for piece in flow]
+        transform, scale, *source, chain = whole
         assert isinstance(transform, Mdct)
         assert isinstance(scale, ConditionalScale)
         assert isinstance(chain, Chain)
@@ -129,10 +134,17 @@ class FramePlan:
         self.channels = self.pair * self.bands
         self.half = self.channels // 2
         self.n_mels = n_mels
-        self.row_mels = self.pair * self.n_mels
+        # The condition begins with what couplings see and ends with the tone, if there is one.
+        last = list(flow)[-1]
+        self.n_seen = last.n_condition if isinstance(last, Narrowed) else n_mels
+        self.row_seen = self.pair * self.n_seen
         with torch.no_grad():
             self.steps = [_fold(conv, coupling, dtype) for conv, coupling in reversed(steps)]
             self.scale = _Scale(scale.network)
+            self.tone: _Tone | None = None
+            for piece in source:
+                assert isinstance(piece, SourceFilter)
+                self.tone = _Tone(piece)
             half = self.bands // 2
             # The right half of a block comes out mirrored, as the rotation needs it.
             dct = transform.dct.detach()
@@ -144,8 +156,9 @@ class FramePlan:
         self.reaches = [
             (sum(x.left for x in s.layers), sum(x.right for x in s.layers)) for s in self.steps
         ]
-        # The first coupling starts late enough for the band scale of the frames that come out.
-        scale_rows = -(-self.scale.reach // self.pair)
+        # The first coupling starts late enough for the scale and tone of the frames that come out.
+        self.reach = max(self.scale.reach, self.tone.reach if self.tone else 0)
+        scale_rows = -(-self.reach // self.pair)
         self.wait = max(0, scale_rows - sum(right for _, right in self.reaches))
         self.delay = self.wait + sum(right for _, right in self.reaches)
         """Rows by which the flow's output lags its input; the transform adds one frame."""
@@ -183,6 +196,47 @@ class FramePlan:
         return held[: rows * columns].view(rows, columns)
 
 
+class _Tone:
+    """A `SourceFilter`: the mean and the deviation of each row of bands, from the condition."""
+
+    def __init__(self, piece: SourceFilter) -> None:
+        self.bands, self.n_seen, self.reach = piece.bands, piece.n_seen, piece.reach
+        self.width = piece.first.kernel_size[0]
+        self.first, self.middle = _by_taps(piece.first), _by_taps(piece.middle)
+        self.first_bias, self.middle_bias = _bias(piece.first).float(), _bias(piece.middle).float()
+        self.last = piece.last.weight.detach()[:, :, 0].T.contiguous()
+        self.last_bias = _bias(piece.last).float()
+
+    def apply(
+        self, blocks: Tensor, condition: Tensor, batch: int, outside: tuple[int, int]
+    ) -> None:
+        """Whitened bands (frames * batch, bands), w of the flow's base, become u.
+
+        Args:
+            blocks: changed in place.
+            condition: rows of [seen | E | Q] with `reach` more frames on either side.
+            outside: how many frames of this context lie before the utterance and after it.
+        """
+        seen = condition[:, : self.n_seen]
+        frames = blocks.shape[0] // batch
+        hidden = F.gelu(torch.addmm(self.first_bias, _taps(seen, self.width, batch), self.first))
+        # One more frame on either side. Outside of the utterance the next layer sees zeros.
+        before, after = (max(n - self.width // 2, 0) * batch for n in outside)
+        hidden[:before] = 0
+        hidden[len(hidden) - after :] = 0
+        own = hidden[batch : (frames + 1) * batch]
+        own = own + F.gelu(torch.addmm(self.middle_bias, _taps(hidden, 3, batch), self.middle))
+        a, c, d, g = torch.addmm(self.last_bias, own, self.last).chunk(4, dim=1)
+        rows = condition[self.reach * batch : (self.reach + frames) * batch]
+        voicing = rows[:, self.n_seen - 2 : self.n_seen - 1]
+        e, q = rows[:, -2 * self.bands :].chunk(2, dim=1)
+        share = torch.sigmoid(a).mul_(voicing).mul_(LARGEST_SHARE)
+        log_sigma = torch.tanh(g / BOUND).mul_(BOUND).add_(torch.log1p(-share.square()), alpha=0.5)
+        d = d + 1
+        turned = share.mul_(torch.rsqrt(c.square().addcmul_(d, d).add_(1e-12)))
+        blocks.mul_(log_sigma.exp_()).add_(turned.mul_(d.mul_(e).addcmul_(c, q)))
+
+
 class _Scale:
     """Minus the log-scale that a `BandScale` reads off the mel, as a factor of each row."""
 
@@ -194,8 +248,7 @@ class _Scale:
         assert isinstance(last, nn.Conv1d)
         self.reach = network.reach
         self.width = first.kernel_size[0]
-        taps = first.weight.detach().permute(2, 1, 0)
-        self.first = taps.reshape(-1, first.out_channels).contiguous()
+        self.first = _by_taps(first)
         self.first_bias = _bias(first).float()
         # The factor is exp(-s), and s = linear - network.
         weight = torch.cat([last.weight[:, :, 0], -linear.weight[:, :, 0]], dim=1)
@@ -204,16 +257,28 @@ class _Scale:
 
     def __call__(self, mel: Tensor, batch: int, frames: int) -> Tensor:
         """(frames * batch, bands) from rows of mel with `reach` more frames on either side."""
-        n_mels = mel.shape[1]
-        taps = mel.as_strided(
-            (frames * batch, self.width, n_mels),
-            (n_mels, batch * n_mels, 1),
-            mel.storage_offset(),
-        ).reshape(frames * batch, self.width * n_mels)
+        taps = _taps(mel, self.width, batch)
         hidden = F.gelu(torch.addmm(self.first_bias, taps, self.first))
         middle = mel[self.reach * batch : (self.reach + frames) * batch]
         rows = torch.cat([hidden, middle], dim=1)
         return torch.addmm(self.last_bias, rows, self.last).exp_()
+
+
+def _by_taps(layer: nn.Conv1d) -> Tensor:
+    """The weight of a convolution over time as a matrix (taps * in, out)."""
+    return layer.weight.detach().permute(2, 1, 0).reshape(-1, layer.out_channels).contiguous()
+
+
+def _taps(rows: Tensor, width: int, batch: int) -> Tensor:
+    """Rows (frames * batch, channels) side by side: (rows, width * channels), for width - 1 frames
+    fewer.
+    """
+    count, channels = rows.shape[0] - (width - 1) * batch, rows.shape[1]
+    stride = rows.stride(0)
+    gathered = rows.as_strided(
+        (count, width, channels), (stride, batch * stride, 1), rows.storage_offset()
+    )
+    return gathered.reshape(count, width * channels)
 
 
 def _matrix(layer: nn.Conv1d) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,11 @@ _MINIMAL_ROWS = 256
 """Fewest rows for which minimal filtering saves more than its additions cost."""
 
 
-def run(plan: FramePlan, mel: Tensor, latents: Latents) -> Tensor:
+Condition = Callable[[Tensor, bool], Tensor]
+"""(next frames of mel, whether they are the last) -> the condition of the frames they complete."""
+
+
+def run(plan: FramePlan, mel: Tensor, latents: Latents, condition: Condition) -> Tensor:
     """Audio (batch, frames * bands) of a mel (batch, n_mels, frames), in one call."""
     batch, _, frames = mel.shape
     stream = FrameStream(plan, batch, latents)
@@ -21,7 +27,7 @@ def run(plan: FramePlan, mel: Tensor, latents: Latents) -> Tensor:
     done = 0
     for first in range(0, frames, tile):
         last = min(first + tile, frames)
-        samples = stream.push(mel[:, :, first:last], last == frames)
+        samples = stream.push(condition(mel[:, :, first:last], last == frames), last == frames)
         by_time[done : done + samples.shape[0]] = samples
         done += samples.shape[0]
     return audio.reshape(batch, -1)
@@ -41,44 +47,43 @@ class FrameStream:
         self.batch = batch
         self.latents = latents
         self.pushed = 0
-        """Frames of mel so far."""
-        self._mel_rows = 0  # so far
+        """Frames of the condition so far."""
+        self._rows = 0  # so far
         self._begun = 0  # rows that the first coupling has seen
-        self._unpaired: Tensor | None = None  # a frame of mel that waits for its neighbour
+        self._unpaired: Tensor | None = None  # a frame that waits for its neighbour
         history = plan.history * batch
         with torch.inference_mode(False):  # as in `FramePlan.buffer`
-            self._mel = torch.zeros(plan.mel_history * batch, plan.row_mels + 1, dtype=plan.dtype)
+            self._seen = torch.zeros(plan.mel_history * batch, plan.row_seen + 1, dtype=plan.dtype)
             self._values = [
                 torch.zeros(history, plan.channels, dtype=torch.float32) for _ in plan.steps
             ]
             self._work = [
                 torch.zeros(history, plan.work_columns, dtype=plan.dtype) for _ in plan.steps
             ]
-            self._exact_mel = torch.zeros(
-                plan.mel_history * plan.pair * batch, plan.n_mels, dtype=torch.float32
-            )
+        self._exact: Tensor | None = None  # past rows of the condition, by frames, in float32
         # Of the last block: its left half, done, and its right half, which waits for the next.
         self._waiting: tuple[Tensor, Tensor] | None = None
 
-    def push(self, mel: Tensor, final: bool) -> Tensor:
-        """The samples (frames, batch, bands) that more mel (batch, n_mels, frames) completes.
+    def push(self, condition: Tensor, final: bool) -> Tensor:
+        """The samples (frames, batch, bands) that more of the condition completes.
 
         Args:
-            mel: the next frames; may be none.
-            final: whether the mel ends here; then all blocks come out.
+            condition: of the next frames, (batch, channels, frames): the mel or, where the flow has
+                a source, what `MdctFlow.condition` makes of it. May be empty.
+            final: whether the utterance ends here; then all blocks come out.
         """
         plan, batch = self.plan, self.batch
-        self.pushed += mel.shape[2]
+        self.pushed += condition.shape[2]
         if self._unpaired is not None:
-            mel, self._unpaired = torch.cat([self._unpaired, mel], dim=2), None
-        if mel.shape[2] % plan.pair and not final:
-            mel, self._unpaired = mel[:, :, :-1], mel[:, :, -1:].clone()
-        missing = -mel.shape[2] % plan.pair  # frames of a last pair
-        start = self._mel_rows
-        self._mel_rows += (mel.shape[2] + missing) // plan.pair
-        mel_rows = self._with_mel(mel, missing)
+            condition, self._unpaired = torch.cat([self._unpaired, condition], dim=2), None
+        if condition.shape[2] % plan.pair and not final:
+            condition, self._unpaired = condition[:, :, :-1], condition[:, :, -1:].clone()
+        missing = -condition.shape[2] % plan.pair  # frames of a last pair
+        start = self._rows
+        self._rows += (condition.shape[2] + missing) // plan.pair
+        seen_rows = self._with_condition(condition, missing)
         origin = start - plan.mel_history  # the first row
-        end = self._mel_rows if final else max(self._mel_rows - plan.wait, 0)
+        end = self._rows if final else max(self._rows - plan.wait, 0)
         first = self._begun
         self._begun = end
         rows = (plan.history + end - first + plan.overhang) * batch
@@ -88,7 +93,7 @@ class FrameStream:
             self._draw(into.view(end - first, batch, plan.channels), first, missing)
         for number, step in enumerate(plan.steps):
             values, first, end = self._invert(
-                number, step, values, first, end, mel_rows, origin, final, missing
+                number, step, values, first, end, seen_rows, origin, final, missing
             )
         count = end - first
         blocks = values[plan.history * batch : (plan.history + count) * batch]
@@ -99,11 +104,8 @@ class FrameStream:
             origin, count = origin * plan.pair, end - first
             blocks = blocks[: count * batch]
         if count:
-            reach = plan.scale.reach
-            context = self._scale_rows[
-                (first - reach - origin) * batch : (end + reach - origin) * batch
-            ]
-            blocks.mul_(plan.scale(context, batch, count))
+            total = self._rows * plan.pair - missing if final else None
+            self._unwhiten(blocks, first, end, origin, total)
         return self._overlap(blocks.view(count, batch, plan.bands), final)
 
     def _draw(self, into: Tensor, first: int, missing: int) -> None:
@@ -121,39 +123,58 @@ class FrameStream:
             half[: len(own)] = own
             half[len(own) :] = 0
 
-    def _with_mel(self, mel: Tensor, missing: int) -> Tensor:
-        """Rows of mel from `mel_history` before the new ones on; their last column is 1."""
+    def _unwhiten(
+        self, blocks: Tensor, first: int, end: int, origin: int, total: int | None
+    ) -> None:
+        """Add the tone to the bands of the frames [first, end), and give them their scale."""
         plan, batch = self.plan, self.batch
-        frames = mel.shape[2]
+
+        def around(reach: int) -> Tensor:
+            return self._exact_rows[
+                (first - reach - origin) * batch : (end + reach - origin) * batch
+            ]
+
+        if plan.tone is not None:
+            reach = plan.tone.reach
+            after = 0 if total is None else max(end + reach - total, 0)
+            plan.tone.apply(blocks, around(reach), batch, (max(reach - first, 0), after))
+        mel = around(plan.scale.reach)[:, : plan.n_mels]
+        blocks.mul_(plan.scale(mel, batch, end - first))
+
+    def _with_condition(self, condition: Tensor, missing: int) -> Tensor:
+        """Rows of what couplings see, from `mel_history` before the new ones; the last column is 1.
+
+        All of the condition, by frames, goes to `_exact_rows`.
+        """
+        plan, batch = self.plan, self.batch
+        frames = condition.shape[2]
+        seen = condition[:, : plan.n_seen]
         new, past = (frames + missing) // plan.pair, plan.mel_history * batch
         rows = plan.buffer(
-            "mel", past + (new + plan.filling) * batch, plan.row_mels + 1, plan.dtype
+            "seen", past + (new + plan.filling) * batch, plan.row_seen + 1, plan.dtype
         )
-        rows[:past] = self._mel
-        fresh = rows[past : past + new * batch].view(new, batch, plan.row_mels + 1)
+        rows[:past] = self._seen
+        fresh = rows[past : past + new * batch].view(new, batch, plan.row_seen + 1)
         for frame in range(plan.pair):
-            own = mel[:, :, frame :: plan.pair].permute(2, 0, 1)
-            columns = slice(frame * plan.n_mels, (frame + 1) * plan.n_mels)
+            own = seen[:, :, frame :: plan.pair].permute(2, 0, 1)
+            columns = slice(frame * plan.n_seen, (frame + 1) * plan.n_seen)
             fresh[: len(own), :, columns] = own
             if len(own) < new:  # a missing frame takes the condition of the last one
-                fresh[-1:, :, columns] = mel[:, :, -1:].permute(2, 0, 1)
+                fresh[-1:, :, columns] = seen[:, :, -1:].permute(2, 0, 1)
         fresh[:, :, -1] = 1
-        self._mel.copy_(rows[new * batch : past + new * batch])
+        self._seen.copy_(rows[new * batch : past + new * batch])
         # By frames, with zeros after the end as before the beginning.
-        past *= plan.pair
+        past, channels = past * plan.pair, condition.shape[1]
         exact = plan.buffer(
-            "exact_mel",
-            past + (frames + missing + plan.scale.reach) * batch,
-            plan.n_mels,
-            torch.float32,
+            "exact", past + (frames + missing + plan.reach) * batch, channels, torch.float32
         )
-        exact[:past] = self._exact_mel
-        exact[past : past + frames * batch].view(frames, batch, plan.n_mels).copy_(
-            mel.permute(2, 0, 1)
+        exact[:past] = 0 if self._exact is None else self._exact
+        exact[past : past + frames * batch].view(frames, batch, channels).copy_(
+            condition.permute(2, 0, 1)
         )
         exact[past + frames * batch :] = 0
-        self._exact_mel.copy_(exact[frames * batch : past + frames * batch])
-        self._scale_rows = exact
+        self._exact = exact[frames * batch : past + frames * batch].clone()
+        self._exact_rows = exact
         return rows
 
     def _invert(
@@ -163,8 +184,8 @@ class FrameStream:
         values: Tensor,
         first: int,
         end: int,
-        mel: Tensor,
-        mel_origin: int,
+        seen: Tensor,
+        seen_origin: int,
         final: bool,
         missing: int,
     ) -> tuple[Tensor, int, int]:
@@ -195,8 +216,8 @@ class FrameStream:
             condition_stop = end if final else max(end - step.layers[0].right, 0)
             count = max(condition_stop - condition_first, 0) * batch
             conditions = plan.buffer("conditions", count, step.condition.shape[1], plan.dtype)
-            begin_mel = (condition_first - mel_origin) * batch
-            torch.mm(mel[begin_mel : begin_mel + count], step.condition, out=conditions)
+            begin_seen = (condition_first - seen_origin) * batch
+            torch.mm(seen[begin_seen : begin_seen + count], step.condition, out=conditions)
         for index, layer in enumerate(step.layers):
             begin = max(begin - layer.right, 0)
             stop = end if final else max(stop - layer.right, 0)
@@ -206,7 +227,7 @@ class FrameStream:
             target = at(begin, stop)
             tapped = work[(begin - layer.left - origin) * batch :, layer.source]
             if conditions is None:
-                pre = self._minimal(layer, tapped, mel[(begin - mel_origin) * batch :], frames)
+                pre = self._minimal(layer, tapped, seen[(begin - seen_origin) * batch :], frames)
             else:
                 own = conditions[
                     (begin - condition_first) * batch : (stop - condition_first) * batch,
@@ -280,8 +301,8 @@ class FrameStream:
         torch.addmm(condition, taps, layer.weight, out=pre)
         return pre
 
-    def _minimal(self, layer: Layer, tapped: Tensor, mel: Tensor, frames: int) -> Tensor:
-        r"""The same, with the condition of the mel, by minimal filtering.
+    def _minimal(self, layer: Layer, tapped: Tensor, seen: Tensor, frames: int) -> Tensor:
+        r"""The same, with its condition, by minimal filtering.
 
         Time goes in pairs of blocks as long as the dilation. Of inputs :math:`d_0 .. d_3`, a block
         apart, and taps :math:`g_0, g_1, g_2` a pair of outputs is
@@ -309,14 +330,14 @@ class FrameStream:
             return plan.buffer(name, pairs * block, columns, plan.dtype).view(pairs, block, columns)
 
         d0, d1, d2, d3 = (blocks(tapped, number) for number in range(4))
-        outer, inner = inputs + mel.shape[1], inputs
+        outer, inner = inputs + seen.shape[1], inputs
         v0, v1, v2, v3 = (rows(f"v{n}", w) for n, w in enumerate((outer, inner, inner, outer)))
         torch.sub(d0, d2, out=v0[:, :, :inputs])
         torch.add(d1, d2, out=v1)
         torch.sub(d2, d1, out=v2)
         torch.sub(d3, d1, out=v3[:, :, :inputs])
-        v0[:, :, inputs:] = blocks(mel, 0)
-        v3[:, :, inputs:] = blocks(mel, 1)
+        v0[:, :, inputs:] = blocks(seen, 0)
+        v3[:, :, inputs:] = blocks(seen, 1)
         width = layer.weight.shape[1]
         m0, m1, m2, m3 = (rows(f"m{n}", width) for n in range(4))
         for m, v, weight in zip((m0, m1, m2, m3), (v0, v1, v2, v3), layer.minimal, strict=True):
