@@ -56,9 +56,9 @@ class Voice:
 FAST = "heart"
 """The voice of hibari-tts, the only one that does not come from Kokoro-82M itself."""
 
-_BEST = ("af_heart", "af_bella", "bf_emma", "af_nicole")
+_BEST = ("af_heart", "af_bella", "bf_emma")
 _ENGLISH = (
-    "af_alloy", "af_aoede", "af_jessica", "af_kore", "af_nova", "af_river", "af_sky",
+    "af_alloy", "af_aoede", "af_jessica", "af_kore", "af_nicole", "af_nova", "af_river", "af_sky",
     "am_echo", "am_eric", "am_liam", "am_michael", "am_onyx", "am_puck",
     "bf_alice", "bf_lily", "bm_daniel", "bm_george", "bm_lewis",
 )  # fmt: skip
@@ -75,9 +75,10 @@ _BLENDS = (
     "bm_daniel+pm_alex", "am_eric+zm_yunjian", "am_michael+am_onyx", "am_liam+im_nicola",
     "bf_emma+bm_george", "af_heart+am_puck", "af_nicole+am_michael",
 )  # fmt: skip
+# Of voices that reach 11 kHz: those that end at 10 kHz, such as bm_george, would end below 9.
 _SHIFTED = (
-    "am_michael@88", "am_puck@84", "am_onyx@90", "am_eric@86", "am_echo@85", "bm_george@87",
-    "bm_lewis@90", "bm_daniel@85", "am_onyx+bm_george@86", "am_michael+bm_lewis@84",
+    "am_michael@88", "am_puck@84", "am_onyx@90", "am_echo@85", "bm_lewis@90", "zm_yunjian@85",
+    "am_michael+bm_lewis@84", "am_michael+am_puck@87", "am_echo+hm_omega@86", "am_onyx+bm_lewis@92",
     "af_heart@110", "af_bella@108", "bf_emma@112", "am_puck@110",
 )  # fmt: skip
 
@@ -91,8 +92,9 @@ TRAINING: dict[str, float] = {
 }
 """Voices to train on, and the share of the utterances that each speaks, relative to the others.
 
-The English voices that Kokoro's authors grade best speak most, the two graded worst least. Most of
-the shifted voices are men lowered further: low voices are rare among Kokoro's.
+The three English voices that Kokoro's authors grade best speak most, except for af_nicole, who
+whispers; the two graded worst speak least. Most of the shifted voices are men lowered further: low
+voices are rare among Kokoro's.
 """
 
 UNSEEN: dict[str, float] = dict.fromkeys(
