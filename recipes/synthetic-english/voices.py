@@ -92,9 +92,9 @@ TRAINING: dict[str, float] = {
 }
 """Voices to train on, and the share of the utterances that each speaks, relative to the others.
 
-The three English voices that Kokoro's authors grade best speak most, except for af_nicole, who
-whispers; the two graded worst speak least. Most of the shifted voices are men lowered further: low
-voices are rare among Kokoro's.
+Of the English voices, those that Kokoro's authors grade best speak most (except for af_nicole, who
+whispers), and the two graded worst least. Most of the shifted voices are men lowered further,
+because low voices are rare among Kokoro's.
 """
 
 UNSEEN: dict[str, float] = dict.fromkeys(
