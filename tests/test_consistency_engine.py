@@ -17,7 +17,7 @@ from torch import Tensor
 from vocoder.audio import LogMel, MelError, MelSpec, read_audio
 from vocoder.audio.consistency import refine_mel
 from vocoder.engines.consistency import ConsistencyStream, refine, whole
-from vocoder.engines.consistency.plan import Plan
+from vocoder.engines.consistency.step import Step
 
 WAVS = sorted((Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs").glob("*.flac"))
 SPEECH = MelSpec.preset("speech-16k")
@@ -212,14 +212,14 @@ def test_look_ahead_is_the_delay(name: str, sweeps: int) -> None:
 
 def test_nothing_is_computed_twice_and_little_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     done = 0
-    correct = Plan.correct
+    correct = Step.correct
 
     def count(self: Any, w: Any, target: Any, y: Any) -> None:
         nonlocal done
         done += len(target)
         correct(self, w, target, y)
 
-    monkeypatch.setattr(Plan, "correct", count)
+    monkeypatch.setattr(Step, "correct", count)
     sweeps, frames = 2, 300
     stream = ConsistencyStream(SPEECH, sweeps)
     rng = np.random.default_rng(0)

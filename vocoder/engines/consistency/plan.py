@@ -1,11 +1,10 @@
-"""A `MelSpec` laid out for the loops, and the arithmetic of one step."""
+"""A `MelSpec` laid out for the loops: tables, covers and reflections."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
 import numpy as np
-import scipy.fft
 import torch
 from numpy.typing import NDArray
 
@@ -18,14 +17,11 @@ from vocoder.audio.consistency import (
 )
 from vocoder.audio.mel_spec import MelSpec
 
-from .loops import add, correct, cut
+from .fft import suits, tables
+from .loops import Bands
 
 Floats = NDArray[np.float32]
 Mirrors = tuple[NDArray[np.int64], NDArray[np.int64]]
-
-TILE = 32
-"""Frames that are transformed at once: with their spectrum, 260 kB at n_fft 1,024."""
-
 
 def floats(values: torch.Tensor) -> Floats:
     """The values of a tensor as a float32 array.
@@ -40,7 +36,7 @@ def floats(values: torch.Tensor) -> Floats:
 
 
 class Plan:
-    """A `MelSpec` laid out for the loops, and the arithmetic of one step.
+    """A `MelSpec` laid out for the loops.
 
     Positions are those of the padded audio: sample 0 of the audio is at `left`, and frame k of
     phase p begins at (p + phases * k) * hop.
@@ -55,27 +51,40 @@ class Plan:
         self.distance = self.phases * self.hop
         self.pieces = -(-self.n_fft // self.distance)
         self.left, self.right = mel_spec.padding
-        self.window = self.module.window.numpy()
+        window = self.module.window.numpy()
+        if suits(self.n_fft):  # `fft` leaves out these factors
+            self.tables = tables(self.n_fft)
+            self.analysis, self.synthesis = window / 2, window / self.n_fft
+        else:
+            self.analysis = self.synthesis = window
         # From here on, covers repeat every `distance` samples.
         self.settled = -(-(self.left + self.n_fft) // self.distance) * self.distance
 
+        self.bands = self._bands()
+
+    def _bands(self) -> Bands:
         filters = self.module.filters.numpy()
         spans = [np.flatnonzero(row) for row in filters]
-        self.first = np.array([span[0] if span.size else 0 for span in spans])
+        first = np.array([span[0] if span.size else 0 for span in spans])
         ends = np.array([span[-1] + 1 if span.size else 0 for span in spans])
-        self.begin = np.concatenate([[0], np.cumsum(ends - self.first)])
-        rows = zip(filters, self.first, ends, strict=True)
-        self.weights = np.concatenate([row[first:end] for row, first, end in rows])
+        rows = zip(filters, first, ends, strict=True)
 
         spread = self.module.spread.numpy()
         n_mels, bins = spread.shape
         lower = np.where(spread.any(axis=0), (spread > 0).argmax(axis=0), -1)
         lower[: (lower >= 0).argmax()] = 0
         lower[lower < 0] = n_mels - 1
-        self.lower = lower.astype(np.uint32)
-        self.own = spread[lower, np.arange(bins)]
         padded = np.concatenate([spread, np.zeros_like(spread[:1])])
-        self.other = padded[lower + 1, np.arange(bins)]
+        return Bands(
+            first=first,
+            begin=np.concatenate([[0], np.cumsum(ends - first)]),
+            weights=np.concatenate([row[first:end] for row, first, end in rows]),
+            lower=lower,
+            own=spread[lower, np.arange(bins)],
+            other=padded[lower + 1, np.arange(bins)],
+            floor=np.float32(self.mel_spec.floor),
+            power=int(self.mel_spec.power),
+        )
 
     def targets(self, mel: Floats, first: int = 0) -> list[Floats]:
         """exp of a log-mel (n_mels, frames), for each phase (frames, n_mels).
@@ -87,37 +96,6 @@ class Plan:
         linear = np.exp(np.maximum(mel.T, np.float32(spec.log_floor)) * np.float32(spec.nats))
         starts = [(phase - first) % self.phases for phase in range(self.phases)]
         return [np.ascontiguousarray(linear[start :: self.phases]) for start in starts]
-
-    def correct(self, w: Floats, target: Floats, y: Floats) -> None:
-        """Add the corrections of consecutive frames of one phase to y.
-
-        Args:
-            w: samples from the start of the first frame on.
-            target: of `targets`, (count, n_mels).
-            y: from the same position on.
-        """
-        spec, count = self.mel_spec, len(target)
-        frames = np.empty((min(count, TILE), self.n_fft), np.float32)
-        for begin in range(0, count, TILE):
-            size = min(TILE, count - begin)
-            at = begin * self.distance
-            cut(w[at:], self.distance, self.window, frames, size)
-            spectra = scipy.fft.rfft(frames[:size])
-            correct(
-                spectra.view(np.float32),
-                size,
-                target[begin : begin + size],
-                np.float32(spec.floor),
-                int(spec.power),
-                self.first,
-                self.weights,
-                self.begin,
-                self.lower,
-                self.own,
-                self.other,
-            )
-            parts = scipy.fft.irfft(spectra, self.n_fft, overwrite_x=True)
-            add(parts, self.distance, self.window, y[at:], size)
 
     def mirrors(self, samples: int) -> Mirrors:
         """The samples that padding repeats before and after the audio."""

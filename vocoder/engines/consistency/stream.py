@@ -12,7 +12,8 @@ from vocoder.audio.mel_spec import MelSpec
 from vocoder.audio.validation import check_mel
 
 from .loops import finish
-from .plan import Floats, Plan, floats, plan_of
+from .plan import Floats, floats, plan_of
+from .step import Step, step_of
 
 _NOTHING = np.empty(0, np.float32)
 
@@ -20,8 +21,9 @@ _NOTHING = np.empty(0, np.float32)
 class _Stage:
     """One (half) step of a stream: takes its input w, and the result z of the step before it."""
 
-    def __init__(self, plan: Plan, phase: int, next_phase: int) -> None:
-        self.plan, self.phase, self.next_phase = plan, phase, next_phase
+    def __init__(self, step: Step, phase: int, next_phase: int) -> None:
+        self._step, self.plan = step, step.plan
+        self.phase, self.next_phase = phase, next_phase
         self.received = 0  # samples
         self.released = 0
         self.frame = 0  # of this phase, the first that is not done
@@ -71,7 +73,7 @@ class _Stage:
             last = max(min(last, self.ready(inner)), self.frame)
         at = self.phase * plan.hop + self.frame * plan.distance - self._origin
         if last > self.frame:
-            plan.correct(self._w[at:], target[self.frame - first : last - first], self._y[at:])
+            self._step.correct(self._w[at:], target[self.frame - first : last - first], self._y[at:])
         self.frame = last
         return self._release(ended)
 
@@ -129,9 +131,9 @@ class ConsistencyStream:
         check_sweeps(sweeps)
         self.mel_spec, self.sweeps = mel_spec, sweeps
         self._plan = plan = plan_of(mel_spec)
-        phases = plan.phases
+        phases, step = plan.phases, step_of(plan)
         self._stages = [
-            _Stage(plan, number % phases, (number + 1) % phases)
+            _Stage(step, number % phases, (number + 1) % phases)
             for number in range(sweeps * phases)
         ]
         self._samples = self._frames = self._released = 0

@@ -13,6 +13,7 @@ from vocoder.audio.mel_spec import MelSpec
 
 from .loops import finish
 from .plan import Floats, Plan, floats, plan_of
+from .step import step_of
 
 MIN_SHARE = 48
 """Fewest frames of a step that are worth a thread of their own."""
@@ -78,6 +79,7 @@ def _refine(plan: Plan, audio: Floats, mel: Floats, sweeps: int, threads: int) -
     plan.reflect(w, mirrors)
     parts = max(min(threads, len(targets[0]) // max(MIN_SHARE, 4 * plan.pieces)), 1)
     sums = [np.empty(total, np.float32) for _ in range(parts)]  # each in use in part
+    steps = [step_of(plan) for _ in range(parts)]
 
     def work(part: int, phase: int, next_phase: int) -> None:
         """One step on a share of the frames, and on the samples from its first frame on."""
@@ -91,7 +93,7 @@ def _refine(plan: Plan, audio: Floats, mel: Floats, sweeps: int, threads: int) -
         y = sums[part][: max(end, offset + (last - 1) * distance + plan.n_fft) - start]
         y[:] = 0
         at = offset + lead * distance
-        plan.correct(w[at:], targets[phase][lead:last], y[at - start :])
+        steps[part].correct(w[at:], targets[phase][lead:last], y[at - start :])
         if part == 0:
             plan.fold_left(y, mirrors)
         if part == parts - 1:

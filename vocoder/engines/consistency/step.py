@@ -1,0 +1,115 @@
+"""One step over consecutive frames: analysis, gain, synthesis."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.fft
+
+from .fft import suits
+from .lanes import LANES
+from .loops import add, analyse, cut, gains, ratios, synthesise
+from .plan import Floats, Plan
+
+BLOCK = 64
+"""Most frames between analysis and synthesis: their spectra take 260 kB at n_fft 1,024."""
+
+
+def step_of(plan: Plan) -> Step:
+    """A step for a plan, with buffers of its own."""
+    return Step(plan) if suits(plan.n_fft) else _ScipyStep(plan)
+
+
+class Step:
+    """One step over consecutive frames of one phase, with buffers for the use of one thread.
+
+    `analyse` takes up to `BLOCK` frames apart: their spectra X, and how far each band is from the
+    mel, r. `synthesise` puts (exp(W r) - 1) X together. What comes between sees all of the
+    block's r.
+
+    Attributes:
+        r: (tiles, n_mels + 1, LANES), of `analyse`: frame k is lane k % LANES of tile k // LANES.
+            The last row is always 0.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        tiles, spec = BLOCK // LANES, plan.mel_spec
+        self.r = np.zeros((tiles, spec.n_mels + 1, LANES), np.float32)
+        self._spectra = np.empty((tiles, spec.n_fft, LANES), np.float32)
+        self._ones = np.ones(spec.n_mels, np.float32)
+        rows = max(spec.n_fft // 2 + 1, spec.n_mels)
+        self._scratch = np.empty((2, rows, LANES), np.float32)
+
+    def correct(self, w: Floats, target: Floats, y: Floats) -> None:
+        """Add the corrections of consecutive frames of one phase to y.
+
+        Args:
+            w: samples from the start of the first frame on.
+            target: of `Plan.targets`, (count, n_mels).
+            y: from the same position on.
+        """
+        for begin in range(0, len(target), BLOCK):
+            part, at = target[begin : begin + BLOCK], begin * self.plan.distance
+            self.analyse(w[at:], part)
+            self.synthesise(y[at:], len(part))
+
+    def analyse(self, w: Floats, target: Floats) -> None:
+        """Spectra and r of at most `BLOCK` frames."""
+        plan = self.plan
+        analyse(
+            w,
+            plan.distance,
+            plan.analysis,
+            target,
+            self._ones,
+            plan.tables,
+            plan.bands,
+            self._spectra,
+            self.r,
+            self._scratch,
+        )
+
+    def synthesise(self, y: Floats, count: int) -> None:
+        """Add the corrections of the first `count` frames of `analyse` to y."""
+        plan = self.plan
+        synthesise(
+            self._spectra,
+            self.r,
+            count,
+            plan.tables,
+            plan.bands,
+            plan.synthesis,
+            y,
+            plan.distance,
+            self._scratch,
+        )
+
+
+class _ScipyStep(Step):
+    """The same for lengths that are not powers of two, with scipy's transform."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        tiles, n_fft = self._spectra.shape[:2]
+        self._bins = np.empty((tiles, n_fft // 2 + 1, LANES), np.complex64)
+
+    def analyse(self, w: Floats, target: Floats) -> None:
+        plan, rows, n_mels = self.plan, target.reshape(-1), target.shape[1]
+        for t, k in enumerate(range(0, len(target), LANES)):
+            left, tile, spectrum = len(target) - k, self._spectra[t], self._bins[t]
+            cut(w, k * plan.distance, plan.distance, plan.analysis, left, tile)
+            spectrum[:] = scipy.fft.rfft(tile, axis=0)
+            cut(rows, k * n_mels, n_mels, self._ones, left, self._scratch[1])
+            magnitudes = np.abs(spectrum)
+            if plan.bands.power == 2:
+                magnitudes *= magnitudes
+            ratios(magnitudes, self._scratch[1], plan.bands, self.r[t])
+
+    def synthesise(self, y: Floats, count: int) -> None:
+        plan = self.plan
+        for t, k in enumerate(range(0, count, LANES)):
+            gain, spectrum = self._scratch[0], self._bins[t]
+            gains(self.r[t], plan.bands, gain)
+            spectrum *= gain[: len(spectrum)]
+            tile = scipy.fft.irfft(spectrum, plan.n_fft, axis=0)
+            add(tile, plan.synthesis, y, k * plan.distance, plan.distance, count - k)
