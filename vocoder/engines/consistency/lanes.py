@@ -1,209 +1,202 @@
-"""A numba type for vectors of eight float32 values: the same quantity of eight frames.
+"""Vector code for numba: eight float32 values at once, the same quantity of eight frames.
 
-Code on vectors reads like code for one frame, and becomes plain vector instructions of the CPU at
-hand: whether a loop is vectorised is not left to the compiler's judgement. No lane ever depends on
-another one.
+A function decorated with `kernel` is run by Python, once, when a loop that calls it is compiled:
+its arguments stand for values to come, and what it does to them becomes vector instructions
+(tracing). So it may use lists, classes and loops, all of which are gone afterwards; it reads like
+code for one frame; whether it is vectorised is not left to the compiler's judgement, and it
+compiles faster than code that numba has to infer types for. No lane depends on another one.
 
-Written with numba's extension API (https://numba.readthedocs.io/en/stable/extending). LLVM splits
-the vectors where a CPU's own are shorter.
+Built on numba's `intrinsic` (https://numba.readthedocs.io/en/stable/extending). LLVM splits the
+vectors where those of a CPU are shorter.
 """
 
 from __future__ import annotations
 
-import operator
+import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.datamodel import models
-from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, register_model
+from numba.extending import intrinsic
 
 LANES = 8
 """Frames in a vector: a power of two. With 16, AVX-512 would be no faster, AVX2 slower."""
 
 _FLAGS = ("contract", "nsz")
-_VECTOR = ir.VectorType(ir.FloatType(), LANES)
-_INDEX = ir.IntType(32)
+_FLOAT, _POSITION, _INTEGER = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+_VECTOR = ir.VectorType(_FLOAT, LANES)
 
 
-class _Vector(types.Type):  # type: ignore[misc]
-    """The type of a vector; vectors live in compiled code only."""
+@dataclass(frozen=True)
+class Index:
+    """An integer to come."""
 
-    def __init__(self) -> None:
-        super().__init__(name=f"Vector({LANES})")
+    builder: Any
+    value: Any
 
+    def _operand(self, other: Index | int) -> Any:
+        return other.value if isinstance(other, Index) else ir.Constant(_INTEGER, other)
 
-vector = _Vector()
+    def __add__(self, other: Index | int) -> Index:
+        return Index(self.builder, self.builder.add(self.value, self._operand(other)))
 
+    def __mul__(self, other: Index | int) -> Index:
+        return Index(self.builder, self.builder.mul(self.value, self._operand(other)))
 
-@register_model(_Vector)
-class _Model(models.PrimitiveModel):  # type: ignore[misc]
-    def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, _VECTOR)
+    def at_most(self, other: Index | int) -> Index:
+        """The lesser of the two."""
+        less = self.builder.icmp_signed("<", self.value, self._operand(other))
+        return Index(self.builder, self.builder.select(less, self.value, self._operand(other)))
 
-
-def _shuffled(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
-    """Lanes of a (0 to LANES - 1) and b (LANES to 2 LANES - 1)."""
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INDEX, LANES), lanes))
-
-
-def _broadcast(builder: Any, value: Any) -> Any:
-    """A number in all lanes; vectors stay."""
-    if isinstance(value.type, ir.VectorType):
-        return value
-    undefined = ir.Constant(_VECTOR, ir.Undefined)
-    first = builder.insert_element(undefined, value, ir.Constant(_INDEX, 0))
-    return _shuffled(builder, first, undefined, [0] * LANES)
+    def if_at_least(self, other: int) -> AbstractContextManager[Any]:
+        """What happens in this context only happens then."""
+        reached = self.builder.icmp_signed(">=", self.value, self._operand(other))
+        context: AbstractContextManager[Any] = cgutils.if_likely(self.builder, reached)
+        return context
 
 
-def _define(function: Any, instruction: str) -> None:
-    """Let vectors, and a vector and a float32, be operands of a function of two."""
+@dataclass(frozen=True)
+class Vector:
+    """LANES float32 values to come; Python's floats count as vectors of equal lanes."""
 
-    class Template(AbstractTemplate):  # type: ignore[misc]
-        key = function
+    builder: Any
+    value: Any
 
-        def generic(self, args: Any, kws: Any) -> Any:
-            fits = len(args) == 2 and all(arg in (vector, types.float32) for arg in args)
-            return signature(vector, *args) if fits and vector in args else None
+    def _operand(self, other: Vector | float) -> Any:
+        if isinstance(other, Vector):
+            return other.value
+        return ir.Constant(_VECTOR, [ir.Constant(_FLOAT, other)] * LANES)
 
-    def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        a, b = (_broadcast(builder, arg) for arg in args)
-        if instruction in ("<", ">"):
-            return builder.select(builder.fcmp_ordered(instruction, a, b), a, b)
-        return getattr(builder, instruction)(a, b, flags=_FLAGS)
+    def _new(self, instruction: str, a: Any, b: Any) -> Vector:
+        return Vector(self.builder, getattr(self.builder, instruction)(a, b, flags=_FLAGS))
 
-    infer_global(function)(Template)
-    for kinds in ((vector, vector), (vector, types.float32), (types.float32, vector)):
-        lower_builtin(function, *kinds)(lower)
+    def __add__(self, other: Vector | float) -> Vector:
+        return self._new("fadd", self.value, self._operand(other))
 
+    def __sub__(self, other: Vector | float) -> Vector:
+        return self._new("fsub", self.value, self._operand(other))
 
-_define(operator.add, "fadd")
-_define(operator.sub, "fsub")
-_define(operator.mul, "fmul")
-_define(operator.truediv, "fdiv")
-_define(min, "<")
-_define(max, ">")
+    def __mul__(self, other: Vector | float) -> Vector:
+        return self._new("fmul", self.value, self._operand(other))
 
+    def __truediv__(self, other: Vector | float) -> Vector:
+        return self._new("fdiv", self.value, self._operand(other))
 
-def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
-    """The address of element `index` of a contiguous array, however many dimensions it has."""
-    data = context.make_array(kind)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [index]), _VECTOR.as_pointer())
+    def _either(self, relation: str, other: Vector | float) -> Vector:
+        other = self._operand(other)
+        chosen = self.builder.fcmp_ordered(relation, self.value, other)
+        return Vector(self.builder, self.builder.select(chosen, self.value, other))
 
+    def at_least(self, other: Vector | float) -> Vector:
+        """The greater of the two, in each lane."""
+        return self._either(">", other)
 
-@intrinsic  # type: ignore[untyped-decorator]
-def load(typing: Any, array: Any, at: Any) -> Any:
-    """The vector of elements `at` to `at` + LANES - 1 of a flat contiguous array."""
+    def at_most(self, other: Vector | float) -> Vector:
+        """The lesser of the two, in each lane."""
+        return self._either("<", other)
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(_pointer(context, builder, signature.args[0], *args), align=4)
-
-    return vector(array, types.intp), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def store(typing: Any, array: Any, at: Any, value: Any) -> Any:
-    """The elements `at` to `at` + LANES - 1 of a flat contiguous array become a vector."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to = _pointer(context, builder, signature.args[0], *args[:2])
-        builder.store(args[2], to, align=4)
-        return context.get_dummy_value()
-
-    return types.none(array, types.intp, value), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def splat(typing: Any, value: Any) -> Any:
-    """A vector with one float32 in all lanes."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _broadcast(builder, args[0])
-
-    return vector(types.float32), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def sqrt(typing: Any, value: Any) -> Any:
-    """The square roots."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def sqrt(self) -> Vector:
+        """Square roots."""
         kind = ir.FunctionType(_VECTOR, [_VECTOR])
         name = f"llvm.sqrt.v{LANES}f32"
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+        function = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        return Vector(self.builder, self.builder.call(function, [self.value]))
 
-    return vector(vector), generate
+    def lanes(self, other: Vector, chosen: list[int]) -> Vector:
+        """Some lanes of this vector (0 to LANES - 1) and another one (from LANES on)."""
+        mask = ir.Constant(ir.VectorType(_POSITION, LANES), chosen)
+        return Vector(self.builder, self.builder.shuffle_vector(self.value, other.value, mask))
 
 
-def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
+@dataclass(frozen=True)
+class Array:
+    """A contiguous float32 array, taken as flat."""
+
+    builder: Any
+    data: Any
+
+    def _pointer(self, at: Index) -> Any:
+        return self.builder.gep(self.data, [at.value])
+
+    def _vector_pointer(self, at: Index) -> Any:
+        return self.builder.bitcast(self._pointer(at), _VECTOR.as_pointer())
+
+    def __getitem__(self, at: Index) -> Vector:
+        """Elements `at` to `at` + LANES - 1."""
+        return Vector(self.builder, self.builder.load(self._vector_pointer(at), align=4))
+
+    def __setitem__(self, at: Index, value: Vector) -> None:
+        self.builder.store(value.value, self._vector_pointer(at), align=4)
+
+    def everywhere(self, at: Index) -> Vector:
+        """Element `at`, in all lanes."""
+        return _everywhere(self.builder, self.builder.load(self._pointer(at)))
+
+
+def _everywhere(builder: Any, value: Any) -> Vector:
+    undefined = ir.Constant(_VECTOR, ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(_POSITION, 0))
+    return Vector(builder, first).lanes(Vector(builder, undefined), [0] * LANES)
+
+
+def dot(weights: Array, at: Index, x: Array, start: Index, count: Index) -> Vector:
+    """Sum of weights[at + i] * x[start + LANES * i : ...] over i < count."""
+    builder = weights.builder
+    total = cgutils.alloca_once_value(builder, ir.Constant(_VECTOR, [0.0] * LANES))
+    builder.store(ir.Constant(_VECTOR, [0.0] * LANES), total)
+    with cgutils.for_range(builder, count.value) as loop:
+        i = Index(builder, loop.index)
+        part = weights.everywhere(at + i) * x[start + i * LANES]
+        builder.store((part + Vector(builder, builder.load(total))).value, total)
+    return Vector(builder, builder.load(total))
+
+
+def transposed(rows: list[Vector]) -> list[Vector]:
     """LANES vectors as the columns of a matrix become its rows (Eklundh, 1972).
 
     With size = 1, 2, 4, ...: the off-diagonal blocks of each square of 2 * size change places.
     """
-    size = 1
+    size, rows = 1, list(rows)
     while size < LANES:
-        upper = [l - size + LANES if l & size else l for l in range(LANES)]
-        lower = [l + LANES if l & size else l + size for l in range(LANES)]
+        upper = [lane - size + LANES if lane & size else lane for lane in range(LANES)]
+        lower = [lane + LANES if lane & size else lane + size for lane in range(LANES)]
         for row in range(LANES):
             if not row & size:
                 a, b = rows[row], rows[row + size]
-                rows[row] = _shuffled(builder, a, b, upper)
-                rows[row + size] = _shuffled(builder, a, b, lower)
+                rows[row], rows[row + size] = a.lanes(b, upper), a.lanes(b, lower)
         size *= 2
     return rows
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def to_lanes(
-    typing: Any, x: Any, at: Any, distance: Any, last: Any, scale: Any, out: Any, to: Any
-) -> Any:
-    """Eight samples of each of eight frames: out[to + LANES * n + k] = scale[n] * x[at_k + n].
+def kernel(function: Callable[..., None]) -> Any:
+    """Make a function of arrays, indices and vectors callable from code that numba compiles.
 
-    Here at_k = at + distance * min(k, last): lanes beyond frame `last` repeat it.
+    There it takes contiguous float32 arrays, integers and float32 numbers (in all lanes).
     """
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        x, at, distance, last, scale, out, to = args
-        rows = []
-        for lane in range(LANES):
-            number = ir.Constant(last.type, lane)
-            number = builder.select(builder.icmp_signed("<", number, last), number, last)
-            index = builder.add(at, builder.mul(number, distance))
-            row = builder.load(_pointer(context, builder, signature.args[0], x, index), align=4)
-            rows.append(builder.fmul(row, scale, flags=_FLAGS))
-        for n, row in enumerate(_transposed(builder, rows)):
-            index = builder.add(to, ir.Constant(to.type, LANES * n))
-            builder.store(row, _pointer(context, builder, signature.args[5], out, index), align=4)
-        return context.get_dummy_value()
+    def typed(context: Any, *kinds: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            arguments: list[Any] = []
+            for kind, value in zip(signature.args, values, strict=True):
+                if isinstance(kind, types.Array):
+                    data = context.make_array(kind)(context, builder, value).data
+                    arguments.append(Array(builder, data))
+                elif isinstance(kind, types.Integer):
+                    arguments.append(Index(builder, value))
+                else:
+                    arguments.append(_everywhere(builder, value))
+            function(*arguments)
+            return context.get_dummy_value()
 
-    integer = types.intp
-    return types.none(x, integer, integer, integer, vector, out, integer), generate
+        kinds = tuple(types.intp if isinstance(kind, types.Integer) else kind for kind in kinds)
+        return types.none(*kinds), generate
 
-
-@intrinsic  # type: ignore[untyped-decorator]
-def add_from_lanes(
-    typing: Any, x: Any, at: Any, scale: Any, out: Any, to: Any, distance: Any, last: Any
-) -> Any:
-    """The adjoint of `to_lanes`: out[to_k + n] += scale[n] * x[at + LANES * n + k], k <= last."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        x, at, scale, out, to, distance, last = args
-        rows = []
-        for n in range(LANES):
-            index = builder.add(at, ir.Constant(at.type, LANES * n))
-            row = builder.load(_pointer(context, builder, signature.args[0], x, index), align=4)
-            rows.append(row)
-        for lane, row in enumerate(_transposed(builder, rows)):
-            number = ir.Constant(last.type, lane)
-            with cgutils.if_likely(builder, builder.icmp_signed("<=", number, last)):
-                index = builder.add(to, builder.mul(number, distance))
-                pointer = _pointer(context, builder, signature.args[3], out, index)
-                part = builder.fmul(row, scale, flags=_FLAGS)
-                total = builder.fadd(builder.load(pointer, align=4), part, flags=_FLAGS)
-                builder.store(total, pointer, align=4)
-        return context.get_dummy_value()
-
-    integer = types.intp
-    return types.none(x, integer, vector, out, integer, integer, integer), generate
+    own = list(inspect.signature(function).parameters.values())
+    first = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    typed.__signature__ = inspect.Signature([first, *own])  # type: ignore[attr-defined]
+    typed.__name__ = function.__name__
+    return intrinsic(typed)

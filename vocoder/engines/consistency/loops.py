@@ -17,17 +17,9 @@ from vocoder.audio.consistency import MAX_STEP
 from vocoder.engines.jit import jit
 
 from .fft import forward, inverse
-from .lanes import LANES, add_from_lanes, load, splat, sqrt, store, to_lanes
-
-# A Python float among float32 values would make numba compute in float64.
-_ZERO, _ONE, _QUARTER, _EIGHT = (np.float32(x) for x in (0, 1, 0.25, 8))
-_MAX_RATIO = np.float32(math.exp(MAX_STEP))
-_MIN_RATIO = np.float32(math.exp(-MAX_STEP))
-_E2, _E3, _E4, _E5, _E6, _E7, _E8 = (np.float32(1 / math.factorial(n)) for n in range(2, 9))
-_L3, _L5, _L7, _L9, _L11 = (np.float32(1 / n) for n in (3, 5, 7, 9, 11))
+from .lanes import LANES, Array, Index, Vector, dot, kernel, transposed
 
 _compile = jit({"contract", "nsz"})
-_inner = jit({"contract", "nsz"}, inner=True)
 
 
 class Bands(NamedTuple):
@@ -53,6 +45,81 @@ class Bands(NamedTuple):
     power: int
 
 
+@kernel
+def _cut(
+    w: Array, at: Index, distance: Index, last: Index, window: Array, n: Index, tile: Array
+) -> None:
+    """LANES samples from `n` on of each of eight frames."""
+    scale = window[n]
+    places = [at + n + (last.at_most(lane)) * distance for lane in range(LANES)]
+    rows = transposed([w[place] * scale for place in places])
+    for row, values in enumerate(rows):
+        tile[(n + row) * LANES] = values
+
+
+@kernel
+def _add(
+    tile: Array, window: Array, n: Index, y: Array, at: Index, distance: Index, last: Index
+) -> None:
+    """The adjoint of `_cut`, for the lanes up to `last`."""
+    scale = window[n]
+    rows = transposed([tile[(n + row) * LANES] for row in range(LANES)])
+    for lane, values in enumerate(rows):
+        with last.if_at_least(lane):
+            place = at + n + distance * lane
+            y[place] = y[place] + values * scale
+
+
+@kernel
+def _root(x: Array, at: Index) -> None:
+    """Square roots, in place."""
+    x[at] = x[at].sqrt()
+
+
+@kernel
+def _ratio(
+    weights: Array,
+    begin: Index,
+    count: Index,
+    magnitudes: Array,
+    first: Index,
+    floor: Vector,
+    target: Array,
+    r: Array,
+    m: Index,
+) -> None:
+    """r = target / max(B |X|^p, floor) for one band."""
+    band = dot(weights, begin, magnitudes, first, count)
+    r[m] = target[m] / band.at_least(floor)
+
+
+@kernel
+def _log(r: Array, m: Index) -> None:
+    """The clamped logarithm, in place.
+
+    The fourth root y is near 1: log y = 2 artanh((y - 1) / (y + 1)), by its series.
+    """
+    y = r[m].at_least(math.exp(-MAX_STEP)).at_most(math.exp(MAX_STEP)).sqrt().sqrt()
+    s = (y - 1.0) / (y + 1.0)
+    q = s * s
+    series = q * (1 / 11)
+    for n in (9, 7, 5, 3):
+        series = (series + 1 / n) * q
+    r[m] = s * 8.0 * (series + 1.0)
+
+
+@kernel
+def _gain(r: Array, m: Index, own: Array, other: Array, f: Index, out: Array) -> None:
+    """exp(W r) - 1 for one bin; exp is the fourth power of its series at a quarter."""
+    x = (r[m] * own.everywhere(f) + r[m + LANES] * other.everywhere(f)) * 0.25
+    e = x * (1 / math.factorial(8))
+    for n in range(7, 0, -1):
+        e = (e + 1 / math.factorial(n)) * x
+    e = e + 1.0
+    e = e * e
+    out[f * LANES] = e * e - 1.0
+
+
 @_compile
 def cut(w: Any, at: int, distance: int, window: Any, count: int, tile: Any) -> None:
     """tile[n, k] = window[n] * w[at + k * distance + n], for `count` frames k."""
@@ -60,7 +127,7 @@ def cut(w: Any, at: int, distance: int, window: Any, count: int, tile: Any) -> N
     size = window.shape[0]
     whole = size - size % LANES
     for n in range(0, whole, LANES):
-        to_lanes(w, at + n, distance, last, load(window, n), tile, LANES * n)
+        _cut(w, at, distance, last, window, n, tile)
     for n in range(whole, size):
         for k in range(LANES):
             tile[n, k] = window[n] * w[at + distance * min(k, last) + n]
@@ -80,52 +147,40 @@ def add(tile: Any, window: Any, y: Any, at: int, distance: int, count: int) -> N
         for k in range(last + 1):
             y[at + k * distance + n] += window[n] * tile[n, k]
     for n in range(whole - LANES, -1, -LANES):
-        add_from_lanes(tile, LANES * n, load(window, n), y, at + n, distance, last)
+        _add(tile, window, n, y, at, distance, last)
 
 
 @_compile
-def ratios(magnitudes: Any, target: Any, bands: Any, r: Any) -> None:
-    """r = log(target / max(B |X|^p, floor)) / p, clamped.
-
-    The ratio's fourth root y is near 1: log y = 2 artanh((y - 1) / (y + 1)), by its series.
+def ratios(spectrum: Any, target: Any, bands: Any, r: Any) -> None:
+    """r = log(target / max(B |X|^p, floor)) / p, clamped to what a step may change.
 
     Args:
-        magnitudes: (bins, LANES), |X|^p.
+        spectrum: (bins, LANES), |X|²; overwritten.
         target: (n_mels, LANES), exp of the mel.
         r: (n_mels, LANES).
     """
+    if bands.power == 1:
+        for f in range(bands.own.shape[0]):
+            _root(spectrum, LANES * f)
     for m in range(bands.first.shape[0]):
-        begin, end = bands.begin[m], bands.begin[m + 1]
-        shift = bands.first[m] - begin
-        total = splat(_ZERO)
-        for i in range(begin, end):
-            total = total + bands.weights[i] * load(magnitudes, LANES * (shift + i))
-        ratio = load(target, LANES * m) / max(total, bands.floor)
+        begin, at = bands.begin[m], LANES * m
+        first, count = LANES * bands.first[m], bands.begin[m + 1] - begin
+        _ratio(bands.weights, begin, count, spectrum, first, bands.floor, target, r, at)
         if bands.power == 2:
-            ratio = sqrt(ratio)
-        y = sqrt(sqrt(min(max(ratio, _MIN_RATIO), _MAX_RATIO)))
-        s = (y - _ONE) / (y + _ONE)
-        q = s * s
-        series = _L3 + q * (_L5 + q * (_L7 + q * (_L9 + q * _L11)))
-        store(r, LANES * m, _EIGHT * s * (_ONE + q * series))
+            _root(r, at)
+        _log(r, at)
 
 
 @_compile
 def gains(r: Any, bands: Any, out: Any) -> None:
-    """out = exp(W r) - 1 for |r| <= 2.3; exp is the fourth power of its series at a quarter.
+    """out = exp(W r) - 1.
 
     Args:
         r: (n_mels + 1, LANES), of `ratios`; the last row is only read with a weight of 0.
         out: (bins, LANES).
     """
     for f in range(bands.own.shape[0]):
-        m = LANES * bands.lower[f]
-        x = bands.own[f] * load(r, m) + bands.other[f] * load(r, m + LANES)
-        x = _QUARTER * x
-        e = _E4 + x * (_E5 + x * (_E6 + x * (_E7 + x * _E8)))
-        e = _ONE + x * (_ONE + x * (_E2 + x * (_E3 + x * e)))
-        e = e * e
-        store(out, LANES * f, e * e - _ONE)
+        _gain(r, LANES * bands.lower[f], bands.own, bands.other, f, out)
 
 
 @_compile
@@ -157,7 +212,7 @@ def analyse(
     for t in range((count + LANES - 1) // LANES):
         k = t * LANES
         cut(w, k * distance, distance, window, count - k, spectra[t])
-        forward(spectra[t], tables, bands.power, scratch[0])
+        forward(spectra[t], tables, scratch[0])
         cut(rows, k * n_mels, n_mels, ones, count - k, scratch[1])
         ratios(scratch[0], scratch[1], bands, r[t])
 

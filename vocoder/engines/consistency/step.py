@@ -100,10 +100,8 @@ class _ScipyStep(Step):
             cut(w, k * plan.distance, plan.distance, plan.analysis, left, tile)
             spectrum[:] = scipy.fft.rfft(tile, axis=0)
             cut(rows, k * n_mels, n_mels, self._ones, left, self._scratch[1])
-            magnitudes = np.abs(spectrum)
-            if plan.bands.power == 2:
-                magnitudes *= magnitudes
-            ratios(magnitudes, self._scratch[1], plan.bands, self.r[t])
+            power = spectrum.real**2 + spectrum.imag**2
+            ratios(power, self._scratch[1], plan.bands, self.r[t])
 
     def synthesise(self, y: Floats, count: int) -> None:
         plan = self.plan
