@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import scipy.fft
 
-from .fft import suits
 from .lanes import LANES
 from .loops import add, analyse, cut, gains, ratios, synthesise
 from .plan import Floats, Plan
@@ -16,7 +15,7 @@ BLOCK = 64
 
 def step_of(plan: Plan) -> Step:
     """A step for a plan, with buffers of its own."""
-    return Step(plan) if suits(plan.n_fft) else _ScipyStep(plan)
+    return Step(plan) if plan.tables else _ScipyStep(plan)
 
 
 class Step:

@@ -62,13 +62,13 @@ def refine(
 
 def _refine(plan: Plan, audio: Floats, mel: Floats, sweeps: int, threads: int) -> Floats:
     """Audio (samples,) after some sweeps over mel (n_mels, frames)."""
-    samples, frames = len(audio), mel.shape[1]
-    inner = samples if plan.mel_spec.center else frames * plan.hop
+    samples = len(audio)
+    end = mel.shape[1], samples
+    inner = plan.inner(end)
     left, hop, distance = plan.left, plan.hop, plan.distance
     targets = plan.targets(mel)
-    covers = [plan.cover(p, 0, inner, (frames, inner)) for p in range(plan.phases)]
-    norms = [plan.norm(cover, samples) for cover in covers]
-    aheads = [plan.ahead(cover) for cover in covers]
+    norms = [plan.norm(phase, 0, inner, end) for phase in range(plan.phases)]
+    aheads = [plan.ahead(phase, 0, inner, end) for phase in range(plan.phases)]
     mirrors = plan.mirrors(inner)
     total = left + inner + plan.right
     z = np.zeros(inner, np.float32)
