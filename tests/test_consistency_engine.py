@@ -32,6 +32,10 @@ SPECS = {
     "two hops, centred": dataclasses.replace(SPEECH, n_fft=512, win_length=512, center=True),
     "no overlap": dataclasses.replace(SPEECH, n_fft=256, win_length=256, n_mels=20),
     "ten hops": dataclasses.replace(SPEECH, hop_length=100),
+    "eight hops, few samples": dataclasses.replace(
+        SPEECH, n_fft=16, win_length=16, hop_length=2, n_mels=2
+    ),
+    "2048": dataclasses.replace(SPEECH, n_fft=2048, win_length=2000, hop_length=301, center=True),
     "one band": dataclasses.replace(SPEECH, n_mels=1),
     "empty bands": dataclasses.replace(SPEECH, n_mels=300, center=True),
     "odd": dataclasses.replace(SPEECH, n_fft=401, win_length=401, hop_length=99, n_mels=40),

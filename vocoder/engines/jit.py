@@ -13,16 +13,15 @@ def jit(fastmath: set[str], inner: bool = False) -> Callable[[Any], Any]:
 
     The result is kept in numba's cache: next to the function's file, else in the user's cache
     folder. Where neither can be written, every process compiles again. Numba only notices changes
-    of the function's own file: touch it after changing functions in other files that it calls.
+    in the function's own file: after editing a function in another file that it calls, touch both.
 
     Args:
         fastmath: LLVM's flags for floating-point arithmetic that is allowed to deviate.
-        inner: whether only compiled functions call this one. Such functions compile faster, and
-            are kept as parts of their callers.
+        inner: whether the function is only called by compiled ones; Python crashes if it calls
+            one. It compiles faster, and is cached as part of its callers.
     """
     options: dict[str, Any] = {"fastmath": fastmath, "error_model": "numpy", "nogil": True}
-    if inner:
-        options |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    options |= {"no_cfunc_wrapper": True, "no_cpython_wrapper": inner}
 
     def compiled(function: Any) -> Any:
         try:

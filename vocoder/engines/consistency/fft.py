@@ -31,7 +31,7 @@ from vocoder.engines.jit import jit
 
 from .lanes import LANES, Array, Index, Vector, kernel
 
-_compile = jit({"contract", "nsz"}, inner=True)
+_inner = jit({"contract", "nsz"}, inner=True)
 
 _STEP = 2 * LANES  # from a complex value to the next
 
@@ -193,49 +193,49 @@ def _eight_inverse(tile: Array, i: Index) -> None:
 
 
 @kernel
-def _ends(tile: Array, out: Array, last: Index) -> None:
+def _ends(tile: Array, out: Array, first: Index, last: Index) -> None:
     """2 X_0 and 2 X_M, which are real and share a place, from Z_0."""
-    z = _get(tile, last * 0)
-    x, y = (z.re + z.im) * 2.0, (z.re - z.im) * 2.0
-    _put(tile, last * 0, _Complex(x, y))
-    out[last * 0], out[last] = x * x, y * y
+    z = _get(tile, first)
+    x = _Complex(z.re + z.im, z.re - z.im).scaled(2.0)
+    _put(tile, first, x)
+    out[first], out[last] = x.re * x.re, x.im * x.im
 
 
 @kernel
-def _ends_inverse(tile: Array, gains: Array, last: Index) -> None:
+def _ends_inverse(tile: Array, gains: Array, first: Index, last: Index) -> None:
     """2 Z_0 from X_0 and X_M times their gains."""
-    x = _get(tile, last * 0)
-    x, y = x.re * gains[last * 0], x.im * gains[last]
-    _put(tile, last * 0, _Complex(x + y, x - y))
+    x = _get(tile, first)
+    x = _Complex(x.re * gains[first], x.im * gains[last])
+    _put(tile, first, _Complex(x.re + x.im, x.re - x.im))
 
 
 @kernel
 def _untangle(
-    tile: Array, i: Index, j: Index, turns: Array, t: Index, out: Array, k: Index, l: Index
+    tile: Array, i: Index, j: Index, turns: Array, t: Index, out: Array, k: Index, m: Index
 ) -> None:
-    """2 X_k and 2 X_(M-k), at i and j, from Z_k and Z_(M-k); their powers, at k and l."""
+    """2 X_k and 2 X_(M-k), at i and j, from Z_k and Z_(M-k); their powers, at k and m."""
     z, y = _get(tile, i), _get(tile, j)
     even = _Complex(z.re + y.re, z.im - y.im)
     odd = _Complex(z.re - y.re, z.im + y.im) * _turn(turns, t)  # 2i O_k times -i W^k
     x, y = even + odd, _Complex(even.re - odd.re, odd.im - even.im)
     _put(tile, i, x)
     _put(tile, j, y)
-    out[k], out[l] = x.re * x.re + x.im * x.im, y.re * y.re + y.im * y.im
+    out[k], out[m] = x.re * x.re + x.im * x.im, y.re * y.re + y.im * y.im
 
 
 @kernel
 def _tangle(
-    tile: Array, i: Index, j: Index, turns: Array, t: Index, gains: Array, k: Index, l: Index
+    tile: Array, i: Index, j: Index, turns: Array, t: Index, gains: Array, k: Index, m: Index
 ) -> None:
-    """2 Z_k and 2 Z_(M-k), at i and j, from X_k and X_(M-k) times their gains, at k and l."""
-    x, y = _get(tile, i).scaled(gains[k]), _get(tile, j).scaled(gains[l])
+    """2 Z_k and 2 Z_(M-k), at i and j, from X_k and X_(M-k) times their gains, at k and m."""
+    x, y = _get(tile, i).scaled(gains[k]), _get(tile, j).scaled(gains[m])
     even = _Complex(x.re + y.re, x.im - y.im)
     odd = _Complex(x.re - y.re, x.im + y.im).times_conjugate(_turn(turns, t))
     _put(tile, i, even + odd)
     _put(tile, j, _Complex(even.re - odd.re, odd.im - even.im))
 
 
-@_compile
+@_inner
 def forward(tile: Any, tables: Any, out: Any) -> None:
     """Twice the Fourier transform of eight frames, in place, and its power |2X|².
 
@@ -257,13 +257,13 @@ def forward(tile: Any, tables: Any, out: Any) -> None:
         for start in range(0, half, 8):
             _eight(tile, _STEP * start)
 
-    _ends(tile, out, LANES * half)
+    _ends(tile, out, 0, LANES * half)
     for k in range(1, half // 2 + 1):
         i, j = tables.offsets[k], tables.offsets[half - k]
         _untangle(tile, i, j, tables.turns, 2 * k, out, LANES * k, LANES * (half - k))
 
 
-@_compile
+@_inner
 def inverse(tile: Any, tables: Any, gains: Any) -> None:
     """n_fft times the inverse transform of gains * X, where the tile holds X; in place.
 
@@ -272,7 +272,7 @@ def inverse(tile: Any, tables: Any, gains: Any) -> None:
         gains: (bins, LANES), in the order of frequency.
     """
     half = tile.shape[0] // 2
-    _ends_inverse(tile, gains, LANES * half)
+    _ends_inverse(tile, gains, 0, LANES * half)
     for k in range(1, half // 2 + 1):
         i, j = tables.offsets[k], tables.offsets[half - k]
         _tangle(tile, i, j, tables.turns, 2 * k, gains, LANES * k, LANES * (half - k))

@@ -21,6 +21,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 LANES = 8
@@ -192,6 +193,9 @@ def kernel(function: Callable[..., None]) -> Any:
             function(*arguments)
             return context.get_dummy_value()
 
+        for kind in kinds:
+            if isinstance(kind, types.Array) and (kind.dtype, kind.layout) != (types.float32, "C"):
+                raise TypingError(f"A kernel takes contiguous float32 arrays, not {kind}.")
         kinds = tuple(types.intp if isinstance(kind, types.Integer) else kind for kind in kinds)
         return types.none(*kinds), generate
 

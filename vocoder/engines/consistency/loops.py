@@ -19,7 +19,8 @@ from vocoder.engines.jit import jit
 from .fft import forward, inverse
 from .lanes import LANES, Array, Index, Vector, dot, kernel, transposed
 
-_compile = jit({"contract", "nsz"})
+compiled = jit({"contract", "nsz"})
+_inner = jit({"contract", "nsz"}, inner=True)
 
 
 class Bands(NamedTuple):
@@ -120,7 +121,7 @@ def _gain(r: Array, m: Index, own: Array, other: Array, f: Index, out: Array) ->
     out[f * LANES] = e * e - 1.0
 
 
-@_compile
+@_inner
 def cut(w: Any, at: int, distance: int, window: Any, count: int, tile: Any) -> None:
     """tile[n, k] = window[n] * w[at + k * distance + n], for `count` frames k."""
     last = min(count, LANES) - 1
@@ -133,7 +134,7 @@ def cut(w: Any, at: int, distance: int, window: Any, count: int, tile: Any) -> N
             tile[n, k] = window[n] * w[at + distance * min(k, last) + n]
 
 
-@_compile
+@_inner
 def add(tile: Any, window: Any, y: Any, at: int, distance: int, count: int) -> None:
     """The adjoint of `cut`: y[at + k * distance + n] += window[n] * tile[n, k].
 
@@ -150,7 +151,7 @@ def add(tile: Any, window: Any, y: Any, at: int, distance: int, count: int) -> N
         _add(tile, window, n, y, at, distance, last)
 
 
-@_compile
+@_inner
 def ratios(spectrum: Any, target: Any, bands: Any, r: Any) -> None:
     """r = log(target / max(B |X|^p, floor)) / p, clamped to what a step may change.
 
@@ -171,7 +172,7 @@ def ratios(spectrum: Any, target: Any, bands: Any, r: Any) -> None:
         _log(r, at)
 
 
-@_compile
+@_inner
 def gains(r: Any, bands: Any, out: Any) -> None:
     """out = exp(W r) - 1.
 
@@ -183,7 +184,7 @@ def gains(r: Any, bands: Any, out: Any) -> None:
         _gain(r, LANES * bands.lower[f], bands.own, bands.other, f, out)
 
 
-@_compile
+@compiled
 def analyse(
     w: Any,
     distance: int,
@@ -217,7 +218,7 @@ def analyse(
         ratios(scratch[0], scratch[1], bands, r[t])
 
 
-@_compile
+@compiled
 def synthesise(
     spectra: Any,
     r: Any,
@@ -242,7 +243,7 @@ def synthesise(
         add(spectra[t], window, y, k * distance, distance, count - k)
 
 
-@_compile
+@compiled
 def finish(w: Any, y: Any, norm: Any, ahead: Any, z: Any, following: Any) -> None:
     """z becomes w + y * norm; following = z + ahead * (z - z_before)."""
     for n in range(z.shape[0]):

@@ -27,6 +27,7 @@ End = tuple[int, int]  # number of frames and of samples of the whole audio
 _KEPT = 1 << 16
 """Most samples of norms and momentum that are kept for pieces of a stream."""
 
+
 def floats(values: torch.Tensor) -> Floats:
     """The values of a tensor as a float32 array.
 

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.fft
 
 from .lanes import LANES
-from .loops import add, analyse, cut, gains, ratios, synthesise
+from .loops import add, analyse, compiled, cut, gains, ratios, synthesise
 from .plan import Floats, Plan
 
 BLOCK = 64
@@ -84,6 +84,11 @@ class Step:
         )
 
 
+_cut, _ratios, _gains, _add = (
+    compiled(part.py_func) for part in (cut, ratios, gains, add)
+)  # parts of `analyse` and `synthesise`, callable from Python
+
+
 class _ScipyStep(Step):
     """The same for lengths that are not powers of two, with scipy's transform."""
 
@@ -96,17 +101,17 @@ class _ScipyStep(Step):
         plan, rows, n_mels = self.plan, target.reshape(-1), target.shape[1]
         for t, k in enumerate(range(0, len(target), LANES)):
             left, tile, spectrum = len(target) - k, self._spectra[t], self._bins[t]
-            cut(w, k * plan.distance, plan.distance, plan.analysis, left, tile)
+            _cut(w, k * plan.distance, plan.distance, plan.analysis, left, tile)
             spectrum[:] = scipy.fft.rfft(tile, axis=0)
-            cut(rows, k * n_mels, n_mels, self._ones, left, self._scratch[1])
+            _cut(rows, k * n_mels, n_mels, self._ones, left, self._scratch[1])
             power = spectrum.real**2 + spectrum.imag**2
-            ratios(power, self._scratch[1], plan.bands, self.r[t])
+            _ratios(power, self._scratch[1], plan.bands, self.r[t])
 
     def synthesise(self, y: Floats, count: int) -> None:
         plan = self.plan
         for t, k in enumerate(range(0, count, LANES)):
             gain, spectrum = self._scratch[0], self._bins[t]
-            gains(self.r[t], plan.bands, gain)
+            _gains(self.r[t], plan.bands, gain)
             spectrum *= gain[: len(spectrum)]
             tile = scipy.fft.irfft(spectrum, plan.n_fft, axis=0)
-            add(tile, plan.synthesis, y, k * plan.distance, plan.distance, count - k)
+            _add(tile, plan.synthesis, y, k * plan.distance, plan.distance, count - k)

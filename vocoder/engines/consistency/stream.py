@@ -73,7 +73,8 @@ class _Stage:
             last = max(min(last, self.ready(inner)), self.frame)
         at = self.phase * plan.hop + self.frame * plan.distance - self._origin
         if last > self.frame:
-            self._step.correct(self._w[at:], target[self.frame - first : last - first], self._y[at:])
+            rows = target[self.frame - first : last - first]
+            self._step.correct(self._w[at:], rows, self._y[at:])
         self.frame = last
         return self._release(end)
 
@@ -93,8 +94,8 @@ class _Stage:
         ahead = plan.ahead(self.next_phase, first, last, end)
         z, self._z = self._z[: last - first].copy(), self._z[last - first :]
         following = np.empty_like(z)
-        begin, end = left + first - self._origin, left + last - self._origin
-        w, y = self._w[begin:end], self._y[begin:end]
+        inside = slice(left + first - self._origin, left + last - self._origin)
+        w, y = self._w[inside], self._y[inside]
         finish(w, y, norm, ahead, z, following)
         self.released = last
 
