@@ -7,15 +7,14 @@ their transform and W = exp(-2πi / N):
     E_k = \tfrac12 (Z_k + \bar Z_{M-k}), \quad O_k = \tfrac1{2i} (Z_k - \bar Z_{M-k}), \quad
     X_k = E_k + W^k O_k, \quad \bar X_{M-k} = E_k - W^k O_k
 
-The complex transform is in place: radix-4 butterflies in decimation in frequency (Gentleman and
-Sande, 1966), the last three of its halvings at once in registers where their number is odd. That
-leaves the bins in digit-reversed order, where gains can be applied as well as in any other: the
-inverse is the same steps backwards, and nothing is ever reordered. See Van Loan, "Computational
-Frameworks for the Fast Fourier Transform", 1992.
+(Sorensen et al., 1987). The complex transform is in place: radix-4 butterflies with decimation in
+frequency (Gentleman and Sande, 1966), and eight values at a time at the end if log2 M is odd. That
+leaves the bins in digit-reversed order. Gains can be applied in any order, and the inverse is the
+same steps backwards, so nothing is ever reordered. See Van Loan, "Computational Frameworks for the
+Fast Fourier Transform", 1992.
 
-Eight frames lie next to each other, as the lanes of a vector (`lanes`): row n of a tile, of LANES
-values, holds sample n of each. So z_n is two rows in a row, and so is every bin. Where a function
-takes an offset, it is that of the first of LANES values in the flat tile.
+Row n of a tile (N, LANES) holds sample n of each frame, so z_n is two consecutive rows, and so is
+every bin. Offsets count floats in the flat tile. `forward` and `inverse` are for compiled callers.
 """
 
 from __future__ import annotations
@@ -37,12 +36,12 @@ _STEP = 2 * LANES  # from a complex value to the next
 
 
 class Tables(NamedTuple):
-    """What the transforms of one length have in common.
+    """The constants of the transforms of one length.
 
     Attributes:
-        last: what is left to be transformed after the radix-4 steps: 8 values at once, or 1.
+        last: size of the transforms that remain after the radix-4 steps, 8 or 1.
         twiddles: cos and sin of the three twiddle factors of every butterfly, in the order of use.
-        offsets: (M,), where each bin is in a tile.
+        offsets: (M,), of each bin in a tile; bin 0 holds the real values of X_0 and X_M.
         turns: (M / 2 + 1, 2), real and imaginary part of -i W^k.
     """
 
@@ -53,7 +52,7 @@ class Tables(NamedTuple):
 
 
 def suits(n_fft: int) -> bool:
-    """Whether this transform can do n_fft samples: a power of two, at least 16."""
+    """Whether n_fft is a power of two and at least 16."""
     return n_fft >= 16 and n_fft & (n_fft - 1) == 0
 
 
@@ -85,7 +84,7 @@ def _turns(turns: NDArray[np.float64]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class _Complex:
-    """Eight complex values to come."""
+    """Eight complex values known at run time."""
 
     re: Vector
     im: Vector

@@ -1,13 +1,13 @@
-"""Vector code for numba: eight float32 values at once, the same quantity of eight frames.
+"""Vector code for numba: eight float32 values at once, one for each of eight frames.
 
-A function decorated with `kernel` is run by Python, once, when a loop that calls it is compiled:
-its arguments stand for values to come, and what it does to them becomes vector instructions
-(tracing). So it may use lists, classes and loops, all of which are gone afterwards; it reads like
-code for one frame; whether it is vectorised is not left to the compiler's judgement, and it
-compiles faster than code that numba has to infer types for. No lane depends on another one.
+A function decorated with `kernel` is traced: Python runs it once, when a loop that calls it is
+compiled, with arguments that stand for values known later, and every operation on them becomes a
+vector instruction. The function may use lists, classes and loops, which cost nothing at run time.
+It reads like code for one frame, is certain to be vectorised, and compiles faster than code whose
+types numba has to infer. Lanes never mix.
 
-Built on numba's `intrinsic` (https://numba.readthedocs.io/en/stable/extending). LLVM splits the
-vectors where those of a CPU are shorter.
+Built on numba's `intrinsic` (https://numba.readthedocs.io/en/stable/extending). On CPUs with
+shorter vectors, LLVM uses several.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _VECTOR = ir.VectorType(_FLOAT, LANES)
 
 @dataclass(frozen=True)
 class Index:
-    """An integer to come."""
+    """An integer known at run time."""
 
     builder: Any
     value: Any
@@ -54,7 +54,7 @@ class Index:
         return Index(self.builder, self.builder.select(less, self.value, self._operand(other)))
 
     def if_at_least(self, other: int) -> AbstractContextManager[Any]:
-        """What happens in this context only happens then."""
+        """A context whose operations only run if this is at least `other`."""
         reached = self.builder.icmp_signed(">=", self.value, self._operand(other))
         context: AbstractContextManager[Any] = cgutils.if_likely(self.builder, reached)
         return context
@@ -62,7 +62,7 @@ class Index:
 
 @dataclass(frozen=True)
 class Vector:
-    """LANES float32 values to come; Python's floats count as vectors of equal lanes."""
+    """LANES float32 values known at run time. A Python float stands for itself in all lanes."""
 
     builder: Any
     value: Any
@@ -115,7 +115,7 @@ class Vector:
 
 @dataclass(frozen=True)
 class Array:
-    """A contiguous float32 array, taken as flat."""
+    """A contiguous float32 array, indexed as if flat."""
 
     builder: Any
     data: Any
@@ -157,9 +157,9 @@ def dot(weights: Array, at: Index, x: Array, start: Index, count: Index) -> Vect
 
 
 def transposed(rows: list[Vector]) -> list[Vector]:
-    """LANES vectors as the columns of a matrix become its rows (Eklundh, 1972).
+    """Transpose LANES vectors as the rows of a matrix (Eklundh, 1972).
 
-    With size = 1, 2, 4, ...: the off-diagonal blocks of each square of 2 * size change places.
+    For size = 1, 2, 4, ...: swap the off-diagonal blocks of every square of 2 * size.
     """
     size, rows = 1, list(rows)
     while size < LANES:
@@ -174,9 +174,12 @@ def transposed(rows: list[Vector]) -> list[Vector]:
 
 
 def kernel(function: Callable[..., None]) -> Any:
-    """Make a function of arrays, indices and vectors callable from code that numba compiles.
+    """Make a function of `Array`, `Index` and `Vector` callable from code that numba compiles.
 
-    There it takes contiguous float32 arrays, integers and float32 numbers (in all lanes).
+    It is called with contiguous float32 arrays, integers, and float32 numbers (for all lanes).
+
+    Raises:
+        TypingError: on compilation, if an array is of another type or layout.
     """
 
     def typed(context: Any, *kinds: Any) -> Any:

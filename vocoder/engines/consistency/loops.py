@@ -1,8 +1,8 @@
 """The arithmetic of a step in machine code: numba, float32, one core, eight frames at once.
 
-Frames are worked on in tiles of `LANES`, whose values of one kind lie next to each other (see
-`lanes`); the last tile of a step may be filled up with copies of its last frame. So the result of
-a frame does not depend on its place in a tile. Imported on first use.
+Frames are processed in tiles of `LANES`, with equal samples, bins or bands of a tile's frames next
+to each other (see `lanes`). A tile that is not full repeats its last frame, so the result for a
+frame does not depend on its place in a tile. Imported on first use.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ def analyse(
     r: Any,
     scratch: Any,
 ) -> None:
-    """Cut frames, and see how far each band is from the mel: spectra and r of every tile.
+    """Spectra of frames, and how far their bands are from the mel.
 
     Args:
         w: samples from the start of the first frame on.
@@ -230,7 +230,7 @@ def synthesise(
     distance: int,
     scratch: Any,
 ) -> None:
-    """Add what exp(W r) changes in the spectra of `count` frames to the samples y.
+    """Scale the spectra of `count` frames by exp(W r) - 1, and add the frames to y.
 
     Args:
         spectra, r: of `analyse`; the spectra are overwritten.

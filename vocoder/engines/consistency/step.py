@@ -21,13 +21,16 @@ def step_of(plan: Plan) -> Step:
 class Step:
     """One step over consecutive frames of one phase, with buffers for the use of one thread.
 
-    `analyse` takes up to `BLOCK` frames apart: their spectra X, and how far each band is from the
-    mel, r. `synthesise` puts (exp(W r) - 1) X together. What comes between sees all of the
-    block's r.
+    Analysis: the spectra X of up to `BLOCK` frames, and the distances r of their bands from the
+    mel. Gain and synthesis: the frames of (exp(W r) - 1) X, overlapped and added. Between the two,
+    r of the whole block is at hand.
+
+    Args:
+        plan: of the MelSpec.
 
     Attributes:
-        r: (tiles, n_mels + 1, LANES), of `analyse`: frame k is lane k % LANES of tile k // LANES.
-            The last row is always 0.
+        r: (tiles, n_mels + 1, LANES) in nats, within ±`MAX_STEP`. Frame k of the block is lane
+            k % LANES of tile k // LANES. The last row is always 0.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -84,13 +87,12 @@ class Step:
         )
 
 
-_cut, _ratios, _gains, _add = (
-    compiled(part.py_func) for part in (cut, ratios, gains, add)
-)  # parts of `analyse` and `synthesise`, callable from Python
+# The parts of `analyse` and `synthesise`, callable from Python.
+_cut, _ratios, _gains, _add = (compiled(part.py_func) for part in (cut, ratios, gains, add))
 
 
 class _ScipyStep(Step):
-    """The same for lengths that are not powers of two, with scipy's transform."""
+    """The same with scipy's transform, for lengths that `fft` cannot do; slower."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
