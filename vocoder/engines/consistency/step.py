@@ -96,24 +96,24 @@ class _ScipyStep(Step):
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
-        tiles, n_fft = self._spectra.shape[:2]
-        self._bins = np.empty((tiles, n_fft // 2 + 1, LANES), np.complex64)
+        self._bins = np.empty((0, 0, LANES), np.complex64)
 
     def analyse(self, w: Floats, target: Floats) -> None:
         plan, rows, n_mels = self.plan, target.reshape(-1), target.shape[1]
-        for t, k in enumerate(range(0, len(target), LANES)):
-            left, tile, spectrum = len(target) - k, self._spectra[t], self._bins[t]
-            _cut(w, k * plan.distance, plan.distance, plan.analysis, left, tile)
-            spectrum[:] = scipy.fft.rfft(tile, axis=0)
-            _cut(rows, k * n_mels, n_mels, self._ones, left, self._scratch[1])
-            power = spectrum.real**2 + spectrum.imag**2
-            _ratios(power, self._scratch[1], plan.bands, self.r[t])
+        starts = range(0, len(target), LANES)
+        for tile, k in zip(self._spectra, starts, strict=False):
+            _cut(w, k * plan.distance, plan.distance, plan.analysis, len(target) - k, tile)
+        self._bins = scipy.fft.rfft(self._spectra[: len(starts)], axis=1)
+        power = self._bins.real**2 + self._bins.imag**2
+        for t, k in enumerate(starts):
+            _cut(rows, k * n_mels, n_mels, self._ones, len(target) - k, self._scratch[1])
+            _ratios(power[t], self._scratch[1], plan.bands, self.r[t])
 
     def synthesise(self, y: Floats, count: int) -> None:
-        plan = self.plan
-        for t, k in enumerate(range(0, count, LANES)):
-            gain, spectrum = self._scratch[0], self._bins[t]
-            _gains(self.r[t], plan.bands, gain)
+        plan, gain = self.plan, self._scratch[0]
+        for r, spectrum in zip(self.r, self._bins, strict=False):
+            _gains(r, plan.bands, gain)
             spectrum *= gain[: len(spectrum)]
-            tile = scipy.fft.irfft(spectrum, plan.n_fft, axis=0)
+        tiles = scipy.fft.irfft(self._bins, plan.n_fft, axis=1, overwrite_x=True)
+        for tile, k in zip(tiles, range(0, count, LANES), strict=True):
             _add(tile, plan.synthesis, y, k * plan.distance, plan.distance, count - k)
