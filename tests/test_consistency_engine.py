@@ -17,7 +17,7 @@ from torch import Tensor
 from vocoder.audio import LogMel, MelError, MelSpec, read_audio
 from vocoder.audio.consistency import refine_mel
 from vocoder.engines.consistency import ConsistencyStream, refine, whole
-from vocoder.engines.consistency.plan import Plan
+from vocoder.engines.consistency.step import Step
 
 WAVS = sorted((Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs").glob("*.flac"))
 SPEECH = MelSpec.preset("speech-16k")
@@ -32,6 +32,10 @@ SPECS = {
     "two hops, centred": dataclasses.replace(SPEECH, n_fft=512, win_length=512, center=True),
     "no overlap": dataclasses.replace(SPEECH, n_fft=256, win_length=256, n_mels=20),
     "ten hops": dataclasses.replace(SPEECH, hop_length=100),
+    "eight hops, few samples": dataclasses.replace(
+        SPEECH, n_fft=16, win_length=16, hop_length=2, n_mels=2
+    ),
+    "2048": dataclasses.replace(SPEECH, n_fft=2048, win_length=2000, hop_length=301, center=True),
     "one band": dataclasses.replace(SPEECH, n_mels=1),
     "empty bands": dataclasses.replace(SPEECH, n_mels=300, center=True),
     "odd": dataclasses.replace(SPEECH, n_fft=401, win_length=401, hop_length=99, n_mels=40),
@@ -212,14 +216,14 @@ def test_look_ahead_is_the_delay(name: str, sweeps: int) -> None:
 
 def test_nothing_is_computed_twice_and_little_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     done = 0
-    correct = Plan.correct
+    correct = Step.correct
 
     def count(self: Any, w: Any, target: Any, y: Any) -> None:
         nonlocal done
         done += len(target)
         correct(self, w, target, y)
 
-    monkeypatch.setattr(Plan, "correct", count)
+    monkeypatch.setattr(Step, "correct", count)
     sweeps, frames = 2, 300
     stream = ConsistencyStream(SPEECH, sweeps)
     rng = np.random.default_rng(0)

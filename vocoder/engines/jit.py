@@ -8,20 +8,24 @@ from typing import Any
 import numba
 
 
-def jit(fastmath: set[str]) -> Callable[[Any], Any]:
+def jit(fastmath: set[str], inner: bool = False) -> Callable[[Any], Any]:
     """A decorator that compiles a function on its first call.
 
     The result is kept in numba's cache: next to the function's file, else in the user's cache
-    folder. Where neither can be written, every process compiles again.
+    folder. Where neither can be written, every process compiles again. Numba only notices changes
+    in the function's own file: after editing a function in another file that it calls, touch both.
 
     Args:
         fastmath: LLVM's flags for floating-point arithmetic that is allowed to deviate.
+        inner: whether the function is only called by compiled ones; Python crashes if it calls
+            one. It compiles faster, and is cached as part of its callers.
     """
     options: dict[str, Any] = {"fastmath": fastmath, "error_model": "numpy", "nogil": True}
+    options |= {"no_cfunc_wrapper": True, "no_cpython_wrapper": inner}
 
     def compiled(function: Any) -> Any:
         try:
-            return numba.njit(cache=True, **options)(function)
+            return numba.njit(cache=not inner, **options)(function)
         except RuntimeError:  # no folder for the cache can be written
             return numba.njit(**options)(function)
 

@@ -1,8 +1,9 @@
 """Mel consistency on a CPU: the sweeps of `vocoder.audio.consistency`, whole or in a stream.
 
-A tile of frames is cut, transformed, corrected and added up while it is in the cache. Fourier
-transforms are scipy's, the loops between them numba's (`loops`). The arithmetic of a step is in
-`plan`, sweeps over whole audio are in `whole`, over pieces of it in `stream`.
+From the ground up: `lanes` is vector code for eight frames at once, `fft` their Fourier transform,
+`loops` the rest of the arithmetic, `plan` the tables of a `MelSpec`. `step` is analysis, gain and
+synthesis of a block of frames, which stay in the cache. `whole` does sweeps over whole audio, in
+threads; `stream` over pieces of it.
 """
 
 from .stream import ConsistencyStream

@@ -1,11 +1,10 @@
-"""A `MelSpec` laid out for the loops, and the arithmetic of one step."""
+"""A `MelSpec` laid out for the loops: tables, covers and reflections."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
 import numpy as np
-import scipy.fft
 import torch
 from numpy.typing import NDArray
 
@@ -18,13 +17,15 @@ from vocoder.audio.consistency import (
 )
 from vocoder.audio.mel_spec import MelSpec
 
-from .loops import add, correct, cut
+from .fft import Tables, suits, tables
+from .loops import Bands
 
 Floats = NDArray[np.float32]
 Mirrors = tuple[NDArray[np.int64], NDArray[np.int64]]
+End = tuple[int, int]  # number of frames and of samples of the whole audio
 
-TILE = 32
-"""Frames that are transformed at once: with their spectrum, 260 kB at n_fft 1,024."""
+_KEPT = 1 << 16
+"""Most samples of norms and momentum that are kept for pieces of a stream."""
 
 
 def floats(values: torch.Tensor) -> Floats:
@@ -40,7 +41,7 @@ def floats(values: torch.Tensor) -> Floats:
 
 
 class Plan:
-    """A `MelSpec` laid out for the loops, and the arithmetic of one step.
+    """A `MelSpec` laid out for the loops.
 
     Positions are those of the padded audio: sample 0 of the audio is at `left`, and frame k of
     phase p begins at (p + phases * k) * hop.
@@ -55,27 +56,41 @@ class Plan:
         self.distance = self.phases * self.hop
         self.pieces = -(-self.n_fft // self.distance)
         self.left, self.right = mel_spec.padding
-        self.window = self.module.window.numpy()
+        window = self.module.window.numpy()
+        self.analysis = self.synthesis = window
+        self.tables: Tables | None = None  # of `fft`, if it can do n_fft samples
+        if suits(self.n_fft):
+            self.tables = tables(self.n_fft)
+            # The factors that these transforms leave out.
+            self.analysis, self.synthesis = window / 2, window / self.n_fft
         # From here on, covers repeat every `distance` samples.
         self.settled = -(-(self.left + self.n_fft) // self.distance) * self.distance
 
+        self.bands = self._bands()
+
+    def _bands(self) -> Bands:
         filters = self.module.filters.numpy()
         spans = [np.flatnonzero(row) for row in filters]
-        self.first = np.array([span[0] if span.size else 0 for span in spans])
+        first = np.array([span[0] if span.size else 0 for span in spans])
         ends = np.array([span[-1] + 1 if span.size else 0 for span in spans])
-        self.begin = np.concatenate([[0], np.cumsum(ends - self.first)])
-        rows = zip(filters, self.first, ends, strict=True)
-        self.weights = np.concatenate([row[first:end] for row, first, end in rows])
+        rows = zip(filters, first, ends, strict=True)
 
         spread = self.module.spread.numpy()
         n_mels, bins = spread.shape
         lower = np.where(spread.any(axis=0), (spread > 0).argmax(axis=0), -1)
         lower[: (lower >= 0).argmax()] = 0
         lower[lower < 0] = n_mels - 1
-        self.lower = lower.astype(np.uint32)
-        self.own = spread[lower, np.arange(bins)]
         padded = np.concatenate([spread, np.zeros_like(spread[:1])])
-        self.other = padded[lower + 1, np.arange(bins)]
+        return Bands(
+            first=first,
+            begin=np.concatenate([[0], np.cumsum(ends - first)]),
+            weights=np.concatenate([row[first:end] for row, first, end in rows]),
+            lower=lower,
+            own=spread[lower, np.arange(bins)],
+            other=padded[lower + 1, np.arange(bins)],
+            floor=np.float32(self.mel_spec.floor),
+            power=int(self.mel_spec.power),
+        )
 
     def targets(self, mel: Floats, first: int = 0) -> list[Floats]:
         """exp of a log-mel (n_mels, frames), for each phase (frames, n_mels).
@@ -88,77 +103,72 @@ class Plan:
         starts = [(phase - first) % self.phases for phase in range(self.phases)]
         return [np.ascontiguousarray(linear[start :: self.phases]) for start in starts]
 
-    def correct(self, w: Floats, target: Floats, y: Floats) -> None:
-        """Add the corrections of consecutive frames of one phase to y.
-
-        Args:
-            w: samples from the start of the first frame on.
-            target: of `targets`, (count, n_mels).
-            y: from the same position on.
-        """
-        spec, count = self.mel_spec, len(target)
-        frames = np.empty((min(count, TILE), self.n_fft), np.float32)
-        for begin in range(0, count, TILE):
-            size = min(TILE, count - begin)
-            at = begin * self.distance
-            cut(w[at:], self.distance, self.window, frames, size)
-            spectra = scipy.fft.rfft(frames[:size])
-            correct(
-                spectra.view(np.float32),
-                size,
-                target[begin : begin + size],
-                np.float32(spec.floor),
-                int(spec.power),
-                self.first,
-                self.weights,
-                self.begin,
-                self.lower,
-                self.own,
-                self.other,
-            )
-            parts = scipy.fft.irfft(spectra, self.n_fft, overwrite_x=True)
-            add(parts, self.distance, self.window, y[at:], size)
-
     def mirrors(self, samples: int) -> Mirrors:
         """The samples that padding repeats before and after the audio."""
         before, after = np.arange(-self.left, 0), np.arange(samples, samples + self.right)
         cpu = torch.from_numpy
         return mirror(cpu(before), samples).numpy(), mirror(cpu(after), samples).numpy()
 
-    def cover(self, phase: int, first: int, last: int, ended: tuple[int, int] | None) -> Floats:
-        """Sum of the squared windows over the samples first to last - 1 of the audio.
+    def inner(self, end: End) -> int:
+        """How many samples the audio has with the zeros that the mel pads it with."""
+        frames, samples = end
+        return samples if self.mel_spec.center else frames * self.hop
+
+    def norm(self, phase: int, first: int, last: int, end: End | None) -> Floats:
+        """Factor of the summed corrections of samples first to last - 1; 0 in padding zeros.
 
         Args:
-            ended: number of frames and samples; None if more audio than this follows.
+            end: number of frames and samples of all; None if more audio than this follows.
         """
+        if end is None:
+            return self._steady(phase, first, last)[0]
+        norm = _norm(self._cover(phase, first, last, end))
+        norm[max(end[1] - first, 0) :] = 0
+        return norm
+
+    def ahead(self, phase: int, first: int, last: int, end: End | None) -> Floats:
+        """The momentum of samples first to last - 1 in a step of this phase."""
+        if end is None:
+            return self._steady(phase, first, last)[1]
+        return _ahead(self._cover(phase, first, last, end))
+
+    def _steady(self, phase: int, first: int, last: int) -> tuple[Floats, Floats]:
+        """Norm and momentum where more audio follows: all but the start is periodic."""
+        begin = first if first < self.settled else self.settled + first % self.distance
+        end = begin + last - first
+        if end > _KEPT:
+            cover = self._cover(phase, first, last, None)
+            return _norm(cover), _ahead(cover)
+        norm, ahead = self._kept(phase, 1 << (end - 1).bit_length())
+        return norm[begin:end], ahead[begin:end]
+
+    @lru_cache(maxsize=32)  # noqa: B019  (plans live as long as the process)
+    def _kept(self, phase: int, size: int) -> tuple[Floats, Floats]:
+        cover = self._cover(phase, 0, size, None)
+        return _norm(cover), _ahead(cover)
+
+    def _cover(self, phase: int, first: int, last: int, end: End | None) -> Floats:
+        """Sum of the squared windows over the samples first to last - 1 of the audio."""
         hops = self.settled // self.hop
-        if ended is None:
-            cover = self._cover(3 * hops + phase, 3 * self.settled, phase)
-            begin = first if first < self.settled else self.settled + first % self.distance
-            if begin + last - first <= 2 * self.settled:
-                return cover[begin : begin + last - first]
-            index = np.arange(first, last)
-            settled = self.settled + index % self.distance
-            return cover[np.where(index < self.settled, index, settled)]
-        frames, samples = ended
-        # Computed without the repeating middle, which is put back by the index.
-        cut = max(frames - 4 * hops, 0) // self.phases * self.phases
-        cover = self._cover(frames - cut, samples - cut * self.hop, phase)
         index = np.arange(first, last)
-        late = index - cut * self.hop
         middle = self.settled + index % self.distance
+        if end is None:
+            cover = self._short_cover(3 * hops + phase, 3 * self.settled, phase)
+            return cover[np.where(index < self.settled, index, middle)]
+        # Computed without the repeating middle, which is put back by the index.
+        frames = end[0]
+        cut = max(frames - 4 * hops, 0) // self.phases * self.phases
+        cover = self._short_cover(frames - cut, self.inner(end) - cut * self.hop, phase)
+        late = index - cut * self.hop
         index = np.where(index < self.settled, index, np.where(late < self.settled, middle, late))
         return cover[index]
 
-    def norm(self, cover: Floats, samples: int) -> Floats:
-        """Factor of the summed corrections; padding, from `samples` on, stays zero."""
-        norm = np.reciprocal(np.maximum(cover, np.float32(MIN_COVER)))
-        norm[samples:] = 0
-        return norm
-
-    def ahead(self, cover: Floats) -> Floats:
-        """The momentum of each sample in a step with this cover."""
-        return np.float32(MOMENTUM) * np.minimum(cover / np.float32(MIN_COVER), np.float32(1))
+    @lru_cache(maxsize=8)  # noqa: B019
+    def _short_cover(self, frames: int, samples: int, phase: int) -> Floats:
+        if phase >= frames:
+            return np.zeros(samples, np.float32)
+        cover: Floats = self.module.cover(frames, samples, phase, torch.float32)[0].numpy()
+        return cover
 
     def reflect(self, w: Floats, mirrors: Mirrors) -> None:
         """Fill what padding adds before and after the audio in w."""
@@ -175,12 +185,13 @@ class Plan:
         end = self.left + inner - start
         np.add.at(y, self.left + mirrors[1] - start, y[end : end + self.right].copy())
 
-    @lru_cache(maxsize=8)  # noqa: B019  (plans live as long as the process)
-    def _cover(self, frames: int, samples: int, phase: int) -> Floats:
-        if phase >= frames:
-            return np.zeros(samples, np.float32)
-        cover: Floats = self.module.cover(frames, samples, phase, torch.float32)[0].numpy()
-        return cover
+
+def _norm(cover: Floats) -> Floats:
+    return np.reciprocal(np.maximum(cover, np.float32(MIN_COVER)))
+
+
+def _ahead(cover: Floats) -> Floats:
+    return np.float32(MOMENTUM) * np.minimum(cover / np.float32(MIN_COVER), np.float32(1))
 
 
 @lru_cache(maxsize=8)

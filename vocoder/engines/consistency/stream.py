@@ -12,7 +12,8 @@ from vocoder.audio.mel_spec import MelSpec
 from vocoder.audio.validation import check_mel
 
 from .loops import finish
-from .plan import Floats, Plan, floats, plan_of
+from .plan import End, Floats, floats, plan_of
+from .step import Step, step_of
 
 _NOTHING = np.empty(0, np.float32)
 
@@ -20,8 +21,9 @@ _NOTHING = np.empty(0, np.float32)
 class _Stage:
     """One (half) step of a stream: takes its input w, and the result z of the step before it."""
 
-    def __init__(self, plan: Plan, phase: int, next_phase: int) -> None:
-        self.plan, self.phase, self.next_phase = plan, phase, next_phase
+    def __init__(self, step: Step, phase: int, next_phase: int) -> None:
+        self._step, self.plan = step, step.plan
+        self.phase, self.next_phase = phase, next_phase
         self.received = 0  # samples
         self.released = 0
         self.frame = 0  # of this phase, the first that is not done
@@ -43,7 +45,7 @@ class _Stage:
         return max(min(start - plan.left, received - 1 - plan.right), 0)
 
     def push(
-        self, w: Floats, z: Floats, target: Floats, first: int, ended: tuple[int, int] | None
+        self, w: Floats, z: Floats, target: Floats, first: int, end: End | None
     ) -> tuple[Floats, Floats]:
         """Take more audio, and return what it completes: w and z of the next step.
 
@@ -51,50 +53,50 @@ class _Stage:
             w, z: of one length.
             target: the phase's rows of `Plan.targets` so far, from row `first` on.
             first: of the phase's frames.
-            ended: total number of frames and samples if the audio ends here, else None.
+            end: total number of frames and samples if the audio ends here, else None.
         """
         plan, left = self.plan, self.plan.left
         self.received += len(w)
         self._w, self._z = np.concatenate([self._w, w]), np.concatenate([self._z, z])
         inner = self.received
-        if not self._padded and (ended or inner > left):
+        if not self._padded and (end or inner > left):
             before, _ = plan.mirrors(inner)
             self._w = np.concatenate([self._w[before], self._w])
             self._padded = True
-        if ended:
+        if end:
             _, after = plan.mirrors(inner)
             self._w = np.concatenate([self._w, self._w[left + after - self._origin]])
         self._y = np.concatenate([self._y, np.zeros(len(self._w) - len(self._y), np.float32)])
 
         last = first + len(target)
-        if not ended:
+        if not end:
             last = max(min(last, self.ready(inner)), self.frame)
         at = self.phase * plan.hop + self.frame * plan.distance - self._origin
         if last > self.frame:
-            plan.correct(self._w[at:], target[self.frame - first : last - first], self._y[at:])
+            rows = target[self.frame - first : last - first]
+            self._step.correct(self._w[at:], rows, self._y[at:])
         self.frame = last
-        return self._release(ended)
+        return self._release(end)
 
-    def _release(self, ended: tuple[int, int] | None) -> tuple[Floats, Floats]:
+    def _release(self, end: End | None) -> tuple[Floats, Floats]:
         plan, left, inner = self.plan, self.plan.left, self.received
         following_frame = self.phase * plan.hop + self.frame * plan.distance
-        if self._padded and not self._folded and (ended or following_frame >= left):
+        if self._padded and not self._folded and (end or following_frame >= left):
             plan.fold_left(self._y, plan.mirrors(inner))
             self._folded = True
-        if ended:
+        if end:
             plan.fold_right(self._y, self._origin, inner, plan.mirrors(inner))
 
-        first, last = self.released, inner if ended else self.final(inner, self.frame)
-        if last <= first and not ended:
+        first, last = self.released, inner if end else self.final(inner, self.frame)
+        if last <= first and not end:
             return _NOTHING, _NOTHING
-        cover = plan.cover(self.phase, first, last, ended and (ended[0], inner))
-        norm = plan.norm(cover, ended[1] - first if ended else len(cover))
-        following_cover = plan.cover(self.next_phase, first, last, ended and (ended[0], inner))
+        norm = plan.norm(self.phase, first, last, end)
+        ahead = plan.ahead(self.next_phase, first, last, end)
         z, self._z = self._z[: last - first].copy(), self._z[last - first :]
         following = np.empty_like(z)
-        begin, end = left + first - self._origin, left + last - self._origin
-        w, y = self._w[begin:end], self._y[begin:end]
-        finish(w, y, norm, plan.ahead(following_cover), z, following)
+        inside = slice(left + first - self._origin, left + last - self._origin)
+        w, y = self._w[inside], self._y[inside]
+        finish(w, y, norm, ahead, z, following)
         self.released = last
 
         if self._folded:
@@ -129,9 +131,9 @@ class ConsistencyStream:
         check_sweeps(sweeps)
         self.mel_spec, self.sweeps = mel_spec, sweeps
         self._plan = plan = plan_of(mel_spec)
-        phases = plan.phases
+        phases, step = plan.phases, step_of(plan)
         self._stages = [
-            _Stage(plan, number % phases, (number + 1) % phases)
+            _Stage(step, number % phases, (number + 1) % phases)
             for number in range(sweeps * phases)
         ]
         self._samples = self._frames = self._released = 0
@@ -207,15 +209,15 @@ class ConsistencyStream:
         self._ended = True
         missing = 0 if self.mel_spec.center else -self._samples % self._plan.hop
         rest = np.zeros(missing, np.float32)
-        ended = (self._frames, self._samples) if self._samples else None
-        result: torch.Tensor | Floats = self._advance(rest, ended)
+        end = (self._frames, self._samples) if self._samples else None
+        result: torch.Tensor | Floats = self._advance(rest, end)
         return result
 
-    def _advance(self, audio: Floats, ended: tuple[int, int] | None) -> Any:
+    def _advance(self, audio: Floats, end: End | None) -> Any:
         w = z = audio
         for stage in self._stages:
             first = self._first[stage.phase]
-            w, z = stage.push(w, z, self._targets[stage.phase], first, ended)
+            w, z = stage.push(w, z, self._targets[stage.phase], first, end)
         for phase in range(self._plan.phases):
             done = [stage.frame for stage in self._stages if stage.phase == phase]
             dropped = min(done, default=self._first[phase]) - self._first[phase]

@@ -13,6 +13,7 @@ from vocoder.audio.mel_spec import MelSpec
 
 from .loops import finish
 from .plan import Floats, Plan, floats, plan_of
+from .step import step_of
 
 MIN_SHARE = 48
 """Fewest frames of a step that are worth a thread of their own."""
@@ -61,13 +62,13 @@ def refine(
 
 def _refine(plan: Plan, audio: Floats, mel: Floats, sweeps: int, threads: int) -> Floats:
     """Audio (samples,) after some sweeps over mel (n_mels, frames)."""
-    samples, frames = len(audio), mel.shape[1]
-    inner = samples if plan.mel_spec.center else frames * plan.hop
+    samples = len(audio)
+    end = mel.shape[1], samples
+    inner = plan.inner(end)
     left, hop, distance = plan.left, plan.hop, plan.distance
     targets = plan.targets(mel)
-    covers = [plan.cover(p, 0, inner, (frames, inner)) for p in range(plan.phases)]
-    norms = [plan.norm(cover, samples) for cover in covers]
-    aheads = [plan.ahead(cover) for cover in covers]
+    norms = [plan.norm(phase, 0, inner, end) for phase in range(plan.phases)]
+    aheads = [plan.ahead(phase, 0, inner, end) for phase in range(plan.phases)]
     mirrors = plan.mirrors(inner)
     total = left + inner + plan.right
     z = np.zeros(inner, np.float32)
@@ -78,6 +79,7 @@ def _refine(plan: Plan, audio: Floats, mel: Floats, sweeps: int, threads: int) -
     plan.reflect(w, mirrors)
     parts = max(min(threads, len(targets[0]) // max(MIN_SHARE, 4 * plan.pieces)), 1)
     sums = [np.empty(total, np.float32) for _ in range(parts)]  # each in use in part
+    steps = [step_of(plan) for _ in range(parts)]
 
     def work(part: int, phase: int, next_phase: int) -> None:
         """One step on a share of the frames, and on the samples from its first frame on."""
@@ -91,7 +93,7 @@ def _refine(plan: Plan, audio: Floats, mel: Floats, sweeps: int, threads: int) -
         y = sums[part][: max(end, offset + (last - 1) * distance + plan.n_fft) - start]
         y[:] = 0
         at = offset + lead * distance
-        plan.correct(w[at:], targets[phase][lead:last], y[at - start :])
+        steps[part].correct(w[at:], targets[phase][lead:last], y[at - start :])
         if part == 0:
             plan.fold_left(y, mirrors)
         if part == parts - 1:
