@@ -48,6 +48,7 @@ class Vae(Vocoder):
     family = "vae"
     title = "VAE"
     likelihood = "lower bound"
+    default_temperature = 0.667
 
     def __init__(
         self,
