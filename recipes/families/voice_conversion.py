@@ -190,7 +190,8 @@ def convert(
 def shown(result: dict[str, Any]) -> str:
     """The result of one pair as a table in Markdown: means, with 95 % intervals."""
     lines = [
-        f"| {result['source']} to {result['target']} | F0 median, Hz | MFCC distance to source | to target | word error rate |",
+        f"| {result['source']} to {result['target']} | F0 median, Hz "
+        "| MFCC distance to source | to target | word error rate |",
         "|---|---:|---:|---:|---:|",
     ]
     for name, row in result["rows"].items():
