@@ -1,7 +1,7 @@
 r"""The bounds of a VAE where the exact likelihood is known: a linear Gaussian model.
 
-.. math:: x = W z + b + \sigma \epsilon, \qquad p(x) = \mathcal N(b,\, W W^\top + \sigma^2 I), \qquad
-    \mathrm{ELBO} = \log p(x) - D\bigl(q(z \mid x) \,\|\, p(z \mid x)\bigr)
+.. math:: x = W z + b + \sigma \epsilon, \qquad p(x) = \mathcal N(b,\, W W^\top + \sigma^2 I),
+    \qquad \mathrm{ELBO} = \log p(x) - D\bigl(q(z \mid x) \,\|\, p(z \mid x)\bigr)
 
 A VAE with linear encoder and decoder is trained by its lower bound alone. The most likely model of
 this kind, probabilistic principal components (Tipping and Bishop, 1999), has a closed form. At the
@@ -141,8 +141,8 @@ def say(figures: dict[str, Any]) -> str:
     last = figures["draws"][-1]
     return (
         f"The bound rises from {figures['elbo_start']:.2f} to {figures['elbo']:.3f} nats, the "
-        f"exact likelihood from {figures['exact_start']:.2f} to {figures['exact']:.3f}; no such model "
-        f"reaches more than {figures['most_likely']:.3f}. With the spoilt encoder the bound is "
+        f"exact likelihood from {figures['exact_start']:.2f} to {figures['exact']:.3f}; no such "
+        f"model reaches more than {figures['most_likely']:.3f}. With the spoilt encoder the bound is "
         f"{figures['importance_weighted'][0]:.2f} by one draw and "
         f"{figures['importance_weighted'][-1]:.3f} by {last}, against "
         f"{figures['exact_of_spoilt']:.3f}."
