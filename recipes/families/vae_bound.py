@@ -142,8 +142,8 @@ def say(figures: dict[str, Any]) -> str:
     return (
         f"The bound rises from {figures['elbo_start']:.2f} to {figures['elbo']:.3f} nats, the "
         f"exact likelihood from {figures['exact_start']:.2f} to {figures['exact']:.3f}; no such "
-        f"model reaches more than {figures['most_likely']:.3f}. With the spoilt encoder the bound is "
-        f"{figures['importance_weighted'][0]:.2f} by one draw and "
+        f"model reaches more than {figures['most_likely']:.3f}. With the spoilt encoder the bound "
+        f"is {figures['importance_weighted'][0]:.2f} by one draw and "
         f"{figures['importance_weighted'][-1]:.3f} by {last}, against "
         f"{figures['exact_of_spoilt']:.3f}."
     )
