@@ -22,7 +22,7 @@ from vocoder.nn import Autoencoder
 
 TITLE = "Denoising auto-encoder"
 EQUATIONS = ()
-STEPS = 1000
+STEPS = 500
 LATENTS = 32
 RATIOS_DB = (0, 5, 10, 20)
 """Signal-to-noise ratios that are tested."""

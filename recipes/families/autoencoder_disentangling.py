@@ -27,7 +27,7 @@ from vocoder.nn import Autoencoder
 
 TITLE = "Disentangling auto-encoder"
 EQUATIONS = ()
-STEPS = 1000
+STEPS = 400
 CONTENT, STYLE = 8, 8
 SPEEDS = (0.8, 0.9, 1.0, 1.12, 1.25)
 FROM, TO = SPEEDS[0], SPEEDS[-1]
@@ -58,7 +58,7 @@ def train(mels: list[Tensor], seed: int, steps: int) -> Autoencoder:
     )
 
     def loss(generator: torch.Generator) -> Tensor:
-        (x,) = speech.crops([(mel,) for mel in mels], generator, frames=96)
+        (x,) = speech.crops([(mel,) for mel in mels], generator, frames=64)
         return -model.reconstruction(x).log_prob(x).mean()
 
     speech.fit(model, loss, steps, seed)
