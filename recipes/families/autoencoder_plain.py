@@ -1,4 +1,4 @@
-r"""An auto-encoder squeezes a mel through few numbers a frame, better than a linear map does.
+r"""An auto-encoder squeezes a mel through one or two numbers a frame better than a linear map does.
 
 .. math:: \max_{E, G} \; \mathbb E \log p\bigl(x \mid z = E(x)\bigr), \qquad
     p(x \mid z) = \mathcal N\bigl(\mu_G(z), \sigma_G^2(z)\bigr)
