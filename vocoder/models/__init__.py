@@ -14,12 +14,13 @@ from .flow import FlowVocoder
 from .mdct_flow import MdctFlow
 from .published import load_published_waveglow
 from .saved import SavedModel
+from .vae import Vae
 from .waveglow import WaveGlow
 from .wavenet import WaveNet
 from .wavernn import WaveRNN
 
 FAMILIES: dict[str, type[Vocoder]] = {
-    model.family: model for model in (MdctFlow, WaveGlow, WaveNet, WaveRNN)
+    model.family: model for model in (MdctFlow, WaveGlow, Vae, WaveNet, WaveRNN)
 }
 """Every family by the name that checkpoints give it."""
 
@@ -57,6 +58,7 @@ __all__ = [
     "MdctFlow",
     "Noise",
     "SavedModel",
+    "Vae",
     "Vocoder",
     "WaveGlow",
     "WaveNet",

@@ -325,6 +325,8 @@ class Vocoder(SavedModel, ABC):
     def log_prob(self, audio: Array, mel: Array) -> Array:
         """Log-likelihood log p(audio | mel) in nats, summed over the samples.
 
+        A lower bound of it if `likelihood` says so.
+
         A density over audio in [-1, 1]: recorded 16-bit audio should be dequantised first (one
         quantisation step, 1/32768, of uniform noise), and figures should say so.
 

@@ -27,6 +27,7 @@ from vocoder.flows import (
 )
 from vocoder.nn import BandScale, GatedConvStack, LearntConsistency, MelSource
 
+from . import base
 from .base import Renderer
 from .flow import FlowVocoder
 
@@ -144,16 +145,16 @@ class MdctFlow(FlowVocoder):
             self.source = MelSource(spec, bands)
             if source_features:
                 self.tone_features = nn.Conv1d(2 * bands, source_features, 1)
-            base = SourceFilter(bands, spec.n_mels + 2, spec.sample_rate, source_channels)
+            tone = SourceFilter(bands, spec.n_mels + 2, spec.sample_rate, source_channels)
             self.flow = Chain(
                 [
                     Mdct(bands),
                     Narrowed(ConditionalScale(scale), spec.n_mels),
-                    base,
+                    tone,
                     Narrowed(Chain(steps), n_condition),
                 ]
             )
-            reach, ahead = max(reach, base.reach), max(ahead, base.reach)
+            reach, ahead = max(reach, tone.reach), max(ahead, tone.reach)
         check_sweeps(learnt_sweeps)
         if learnt_sweeps:
             n_seen = spec.n_mels + 2 * source
@@ -313,10 +314,18 @@ class MdctFlow(FlowVocoder):
         return draw
 
     def _in_windows(self, mel: Tensor, noise: Noise, temperature: float) -> Tensor:
+        batch, _, frames = mel.shape
         if self._engine() is not None:
             # The engine works in pieces anyway, and without repeating their context.
             return self.generate(mel, noise, temperature)
-        return super()._in_windows(mel, noise, temperature)
+        if self.source is None or frames <= base.LONGEST_PASS:
+            return super()._in_windows(mel, noise, temperature)
+        render, ahead = self._windows(noise, temperature, batch), self.context_frames[1]
+        pieces = []
+        for first in range(0, frames, base.LONGEST_PASS):
+            last = min(first + base.LONGEST_PASS, frames)
+            pieces.append(render(mel[:, :, first : last + ahead], first, first, last))
+        return torch.cat(pieces, dim=1)
 
     def _conditions(self, noise: Noise, temperature: float, batch: int) -> Condition:
         """`condition` of an utterance that comes in pieces, from frame 0 on."""
@@ -341,7 +350,7 @@ class MdctFlow(FlowVocoder):
         if plan is None:
             if self.source is None:
                 return super()._renderer(noise, temperature)
-            return (0, self.context_frames[1]), self._windows(noise, temperature)
+            return (0, self.context_frames[1]), self._windows(noise, temperature, 1)
         condition = self._conditions(noise, temperature, 1)
         stream = FrameStream(plan, 1, self._latents(noise, temperature, 1))
         early: list[Tensor] = []  # of a pair of frames, one may be ready early
@@ -357,12 +366,12 @@ class MdctFlow(FlowVocoder):
 
         return (0, self.context_frames[1]), render
 
-    def _windows(self, noise: Noise, temperature: float) -> Renderer:
+    def _windows(self, noise: Noise, temperature: float, batch: int) -> Renderer:
         """Renders without the engine: reads the tone as the mel comes, and inverts the flow on
         windows of it.
         """
         hop, (past, _) = self.mel_spec.hop_length, self._flow_context
-        condition = self._conditions(noise, temperature, 1)
+        condition = self._conditions(noise, temperature, batch)
         pushed = origin = 0  # frames of mel so far, and the first frame of those held
         held: Tensor | None = None
 

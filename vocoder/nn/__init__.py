@@ -1,5 +1,6 @@
 """Plain networks: nothing here knows about flows or training."""
 
+from .autoencoder import Autoencoder, Bound, Gaussian
 from .band_scale import BandScale
 from .causal import CausalGatedStack
 from .consistency import LearntConsistency
@@ -10,11 +11,14 @@ from .transformer import SequenceEncoder
 from .upsampling import LinearUpsampling, TransposedUpsampling
 
 __all__ = [
+    "Autoencoder",
     "BandScale",
+    "Bound",
     "CausalGatedStack",
     "DiscretisedMixture",
     "Distribution",
     "GatedConvStack",
+    "Gaussian",
     "LearntConsistency",
     "LinearUpsampling",
     "MelSource",

@@ -127,6 +127,7 @@ def _sections(
             if key in first and key in last:
                 lines.append(f"- {label}: {first[key]:.3f} to {last[key]:.3f}")
         lines.append("")
+    bound = " The model gives a lower bound." if module.model.likelihood == "lower bound" else ""
     return [
         *lines,
         f"Test utterances, copy synthesis at temperature {module.temperature:g}:",
@@ -140,8 +141,8 @@ def _sections(
         *validation_table(rows, COLUMNS),
         "",
         "Log-likelihood is in nats per sample of audio in [-1, 1], dequantised from 16 bits with "
-        "noise that is the same at every validation; mel distance is the mean absolute difference "
-        "of log-mels, in nats.",
+        f"noise that is the same at every validation.{bound} Mel distance is the mean absolute "
+        "difference of log-mels, in nats.",
     ]
 
 

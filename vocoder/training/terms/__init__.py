@@ -13,12 +13,14 @@ No training framework here: a term sees a `vocoder.training.step.Step` and retur
 """
 
 from .base import Term, TrainedTerm, total_loss
+from .elbo import Elbo
 from .likelihood import Likelihood
 from .mel import Mel
 from .repetition import Repetition, phase_repetition
 from .stft import Stft, multi_resolution_stft
 
 __all__ = [
+    "Elbo",
     "Likelihood",
     "Mel",
     "Repetition",

@@ -1,0 +1,82 @@
+"""What the claims about speech share: mels of the sample corpus, crops of them, a training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vocoder.audio import LogMel, MelSpec, read_audio
+from vocoder.corpus import read_corpus
+
+SAMPLE = Path(__file__).parents[1] / "ljspeech" / "sample"
+SPEC = MelSpec.preset("speech-16k")
+HELD_OUT = 4
+"""The last utterances of the corpus, never trained on."""
+
+
+def recordings() -> tuple[list[Tensor], list[Tensor]]:
+    """Audio of the sample corpus at 16 kHz: to train on, and held out."""
+    found = [read_audio(u.path, SPEC.sample_rate)[0] for u in read_corpus(SAMPLE).utterances]
+    return found[:-HELD_OUT], found[-HELD_OUT:]
+
+
+class Normal(NamedTuple):
+    """Mean and standard deviation of each mel band, (n_mels, 1)."""
+
+    mean: Tensor
+    scale: Tensor
+
+    @classmethod
+    def of(cls, mels: list[Tensor]) -> Normal:
+        frames = torch.cat(mels, dim=1)
+        return cls(frames.mean(dim=1, keepdim=True), frames.std(dim=1, keepdim=True))
+
+    def apply(self, mel: Tensor) -> Tensor:
+        return (mel - self.mean) / self.scale
+
+    def undo(self, mel: Tensor) -> Tensor:
+        return mel * self.scale + self.mean
+
+
+def log_mel() -> LogMel:
+    """From audio (samples,) to its log-mel (n_mels, frames)."""
+    return LogMel(SPEC)
+
+
+def crops(
+    items: list[tuple[Tensor, ...]], generator: torch.Generator, batch: int = 8, frames: int = 32
+) -> tuple[Tensor, ...]:
+    """Random crops, (batch, channels, frames) each, at the same places of sequences that belong
+    together, (channels, time)."""
+    chosen = []
+    for index in torch.randint(len(items), (batch,), generator=generator).tolist():
+        last = items[index][0].shape[1] - frames
+        start = int(torch.randint(last + 1, (), generator=generator))
+        chosen.append([item[:, start : start + frames] for item in items[index]])
+    return tuple(torch.stack(column) for column in zip(*chosen, strict=True))
+
+
+def fit(
+    model: nn.Module,
+    loss: Callable[[torch.Generator], Tensor],
+    steps: int,
+    seed: int,
+    learning_rate: float = 5e-3,
+) -> None:
+    """Minimise a loss that draws its own batch, with Adam and cosine decay."""
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.Adam(model.parameters(), learning_rate, betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    model.train()
+    for _ in range(steps):
+        value = loss(generator)
+        optimiser.zero_grad()
+        value.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+    model.eval()

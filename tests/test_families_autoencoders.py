@@ -1,0 +1,147 @@
+"""The claims about auto-encoders, small: their figures are figures, and bounds are bounds."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import vocoder
+from vocoder.audio import read_audio, write_audio
+from vocoder.corpus import CorpusError, read_corpus
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "recipes/families"
+SPEECH = ("autoencoder_plain", "autoencoder_denoising", "autoencoder_disentangling")
+
+
+@pytest.fixture(autouse=True)
+def families(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.syspath_prepend(FOLDER)
+    state = torch.get_rng_state()
+    yield
+    torch.set_rng_state(state)
+
+
+def excerpts() -> list[Tensor]:
+    """Six stretches of speech of two seconds, at 16 kHz."""
+    wavs = ROOT / "recipes/ljspeech/sample/wavs"
+    names = ("ru_0209", "ru_0502", "ru_0813")
+    sounds = [read_audio(wavs / f"{name}.flac", 16000)[0] for name in names]
+    return [sound[start : start + 32000] for sound in sounds for start in (8000, 40000)]
+
+
+def finite(values: Any) -> bool:
+    if isinstance(values, dict):
+        return all(map(finite, values.values()))
+    if isinstance(values, list):
+        return all(map(finite, values))
+    return math.isfinite(values)
+
+
+def claim(name: str, steps: int, seed: int = 0) -> tuple[dict[str, Any], ModuleType]:
+    """The figures of a claim; the picture must be one and the sentences two."""
+    module: Any = import_module(name)
+    figures, picture = module.measure(seed, steps)
+    assert finite(figures)
+    assert picture.axes
+    assert module.say(figures).endswith(".")
+    return figures, module
+
+
+def test_the_bound_meets_the_exact_likelihood_of_a_linear_model() -> None:
+    figures, _ = claim("vae_bound", 1000)
+    assert figures["elbo_start"] < figures["elbo"]
+    # The bound is estimated by 20 draws for each of 2,000 points.
+    assert figures["elbo"] < figures["exact"] + 0.02
+    assert figures["exact"] < figures["most_likely"] + 1e-4
+    assert figures["most_likely"] - figures["elbo"] < 0.2
+    weighted = figures["importance_weighted"]
+    assert all(low < high for low, high in itertools.pairwise(weighted))
+    assert weighted[-1] < figures["exact_of_spoilt"] < weighted[-1] + 0.3
+
+
+def test_the_ring_is_covered_and_blurred() -> None:
+    figures, module = claim("vae_blur", 20)
+    again, _ = claim("vae_blur", 20)
+    assert figures == again
+    assert figures["share_near_modes_of_data"] == pytest.approx(0.989, abs=0.01)
+    found = module.near(module.centres())
+    assert torch.equal(found, torch.eye(8, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("name", SPEECH)
+def test_claims_about_speech_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sounds = excerpts()
+    monkeypatch.setattr("speech.recordings", lambda: (sounds[:4], sounds[4:]))
+    claim(name, 2)
+
+
+def test_noise_has_the_ratio_it_says() -> None:
+    module: Any = import_module("autoencoder_denoising")
+    audio = excerpts()[0]
+    added = module.noisy(audio, 5.0, torch.Generator().manual_seed(0)) - audio
+    ratio = 10 * (audio.square().mean() / added.square().mean()).log10()
+    assert float(ratio) == pytest.approx(5, abs=0.1)
+
+
+def test_all_voices_of_a_sentence_share_their_frames() -> None:
+    module: Any = import_module("autoencoder_disentangling")
+    audio = excerpts()[0]
+    made = module.voices(audio)
+    assert len({mel.shape for mel in made}) == 1
+    log_mel = import_module("speech").log_mel()
+    torch.testing.assert_close(made[module.SPEEDS.index(1.0)], log_mel(audio))
+
+
+# -- voice conversion --------------------------------------------------------------------------
+
+
+def test_latents_of_another_voice_are_exact() -> None:
+    module: Any = import_module("voice_conversion")
+    latents, mel = (
+        module.Latents(vocoder.load_acoustic()),
+        vocoder.load().mel(excerpts()[0])[:, :81],
+    )
+    with torch.no_grad():
+        z = latents.encode(mel)
+        assert z.shape == (80, 41, 2)
+        back = latents.decode(z)
+    assert (back[:, :81] - mel).abs().max() < 1e-3
+
+
+def test_a_voice_is_converted_and_measured(tmp_path: Path) -> None:
+    module: Any = import_module("voice_conversion")
+    (tmp_path / "wavs").mkdir()
+    lines = []
+    for index, sound in enumerate(excerpts()):
+        name = f"{'ab'[index % 2]}-{index}"
+        # The second voice is the first one played slowly.
+        rate = 16000 if index % 2 == 0 else 12000
+        write_audio(tmp_path / f"wavs/{name}.wav", sound[:24000], rate)
+        lines.append(f"{name}|words|words")
+    (tmp_path / "metadata.csv").write_text("\n".join(lines) + "\n")
+    corpus = list(read_corpus(tmp_path).utterances)
+    result = module.convert(corpus, "a", "b", 20, [1.0], recognised=False)
+    rows = result["rows"]
+    assert rows["source, recorded"]["f0_median_hz"]["n"] == 3
+    ratio = rows["target, recorded"]["f0_median_hz"]["mean"]
+    assert ratio / rows["source, recorded"]["f0_median_hz"]["mean"] == pytest.approx(0.75, abs=0.15)
+
+    def to(voice: str, row: str) -> float:
+        return rows[row][f"mfcc_distance_to_{voice}"]["mean"]
+
+    for way in ("latents, 1 of the difference", "log-mels, 1 of the difference"):
+        assert to("target", way) < to("target", "source, copy synthesis")
+    assert rows["source, recorded"]["word_error_rate"] is None
+    assert "| a to b |" in module.shown(result)
+    with pytest.raises(CorpusError, match="0 utterances of the voice 'c'"):
+        module.voice(corpus, "c", 20)

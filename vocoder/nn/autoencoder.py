@@ -1,0 +1,176 @@
+"""Auto-encoders of sequences: Gaussians as latents and as output, their bound, and the variants."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .gated import GatedConvStack
+
+_LOG_2PI = math.log(2 * math.pi)
+
+
+class Gaussian(NamedTuple):
+    r"""A Gaussian with independent elements, :math:`\mathcal N(\mu, \operatorname{diag} \sigma^2)`.
+
+    mean: mu, of any shape.
+    log_scale: log sigma, of the same shape.
+    """
+
+    mean: Tensor
+    log_scale: Tensor
+
+    @classmethod
+    def of(cls, parameters: Tensor) -> Gaussian:
+        """From means and log-scales stacked in dimension 1; in at least float32."""
+        wide = torch.promote_types(parameters.dtype, torch.float32)
+        return cls(*parameters.to(wide).chunk(2, dim=1))
+
+    def sample(self, noise: Tensor) -> Tensor:
+        r"""Reparametrised (Kingma and Welling, 2014): :math:`\mu + \sigma \odot \epsilon`."""
+        return self.mean + self.log_scale.exp() * noise
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density of each element, in nats, of the shape of x."""
+        standard = (x - self.mean) * (-self.log_scale).exp()
+        return -0.5 * standard.square() - self.log_scale - 0.5 * _LOG_2PI
+
+    def kl(self) -> Tensor:
+        r"""Kullback-Leibler divergence of each element from the standard normal, in nats.
+
+        .. math:: D(\mathcal N(\mu, \sigma^2) \,\|\, \mathcal N(0, 1)) =
+            \tfrac12 (\mu^2 + \sigma^2 - 1) - \log \sigma
+        """
+        variance = (2 * self.log_scale).exp()
+        return 0.5 * (self.mean.square() + variance - 1) - self.log_scale
+
+
+class Bound(NamedTuple):
+    """The two parts of an evidence lower bound, in nats.
+
+    reconstruction: log p(x | z) at one draw of z, (batch,).
+    kl: divergence of q(z | x) from the prior, element by element, (batch, latents, time).
+    """
+
+    reconstruction: Tensor
+    kl: Tensor
+
+    @property
+    def elbo(self) -> Tensor:
+        """The bound, (batch,): an unbiased estimate by one draw."""
+        return self.reconstruction - self.kl.sum(dim=(1, 2))
+
+
+class Autoencoder(nn.Module):
+    r"""A convolutional auto-encoder of sequences with a Gaussian output.
+
+    With a condition c, the encoder gives :math:`q(z \mid x) = \mathcal N(\mu_q(x, c),
+    \sigma_q^2(x, c))` and the decoder :math:`p(x \mid z) = \mathcal N(\mu_p(z, c),
+    \sigma_p^2(z, c))`, each a `GatedConvStack`. How it is used makes the variant:
+
+    - variational (VAE; Kingma and Welling, 2014): z is drawn, and `bound` is maximised,
+
+      .. math:: \log p(x) \ge \mathbb E_q \log p(x \mid z) - D(q(z \mid x) \,\|\, \mathcal N(0, I));
+
+    - plain: z is the encoder's mean (no noise), and `reconstruction` is maximised without the KL
+      term;
+    - denoising (Vincent et al., 2008): the same, from a corrupted x to the clean one;
+    - disentangling (``style_channels`` above 0): the same, with the latents in two parts. The
+      content z loses its mean and variance over time to instance normalisation, and a style
+      encoder's mean over time is all that the decoder learns about them. Papers: AutoVC (Qian et
+      al., 2019), AdaIN-VC (Chou et al., 2019).
+
+    Shapes: x (batch, in_channels, time), condition (batch, condition_channels, time), z
+    (batch, latent_channels, time), style (batch, style_channels, 1).
+
+    Args:
+        in_channels, condition_channels: widths of x and of the condition, which may be 0.
+        latent_channels: width of z, the bottleneck.
+        channels, n_layers, kernel_size, weight_norm: of each `GatedConvStack`.
+        look_ahead: of the decoder, see `GatedConvStack`.
+        style_channels: width of the style; 0 for none.
+
+    Raises:
+        ValueError: sizes out of range; the message names them.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        latent_channels: int,
+        condition_channels: int = 0,
+        channels: int = 128,
+        n_layers: int = 3,
+        kernel_size: int = 3,
+        weight_norm: bool = True,
+        look_ahead: int | None = None,
+        style_channels: int = 0,
+    ) -> None:
+        super().__init__()
+        if latent_channels < 1:
+            raise ValueError(f"latent_channels is {latent_channels}: it must be 1 or more")
+        if style_channels < 0:
+            raise ValueError(f"style_channels is {style_channels}: it must be 0 or more")
+        self.latent_channels = latent_channels
+        self.style_channels = style_channels
+
+        def stack(n_in: int, n_out: int, ahead: int | None = None) -> GatedConvStack:
+            return GatedConvStack(
+                n_in, n_out, condition_channels, channels, n_layers, kernel_size, weight_norm, ahead
+            )
+
+        self.encoder = stack(in_channels, 2 * latent_channels)
+        # Latents that start at zero would give the decoder nothing to learn from.
+        self.encoder.end.reset_parameters()
+        self.style_encoder = stack(in_channels, style_channels) if style_channels else None
+        self.decoder = stack(latent_channels + style_channels, 2 * in_channels, look_ahead)
+
+    def encode(self, x: Tensor, condition: Tensor | None = None) -> Gaussian:
+        """q(z | x): each part (batch, latent_channels, time)."""
+        found = Gaussian.of(self.encoder(x, condition))
+        if self.style_encoder is None:
+            return found
+        mean = torch.nn.functional.instance_norm(found.mean)
+        return Gaussian(mean, found.log_scale)
+
+    def style(self, x: Tensor, condition: Tensor | None = None) -> Tensor | None:
+        """What stays the same over time, (batch, style_channels, 1); None without a style."""
+        if self.style_encoder is None:
+            return None
+        return self.style_encoder(x, condition).mean(dim=2, keepdim=True)
+
+    def decode(
+        self, z: Tensor, condition: Tensor | None = None, style: Tensor | None = None
+    ) -> Gaussian:
+        """p(x | z): each part (batch, in_channels, time).
+
+        Raises:
+            ValueError: a style is given to a decoder without one, or missing.
+        """
+        if (style is None) != (self.style_channels == 0):
+            raise ValueError(
+                f"the decoder has {self.style_channels} style channels: "
+                + ("leave the style out" if style is not None else "give the style of a sequence")
+            )
+        if style is not None:
+            z = torch.cat([z, style.expand(-1, -1, z.shape[2])], dim=1)
+        return Gaussian.of(self.decoder(z, condition))
+
+    def bound(self, x: Tensor, noise: Tensor, condition: Tensor | None = None) -> Bound:
+        """The evidence lower bound at one draw of the latents.
+
+        Args:
+            x, condition: see the class.
+            noise: standard normal, of the shape of z.
+        """
+        posterior = self.encode(x, condition)
+        output = self.decode(posterior.sample(noise), condition, self.style(x, condition))
+        return Bound(output.log_prob(x).sum(dim=(1, 2)), posterior.kl())
+
+    def reconstruction(self, x: Tensor, condition: Tensor | None = None) -> Gaussian:
+        """The output without noise on the latents: p(x | z) at the mean of q(z | x)."""
+        z = self.encode(x, condition).mean
+        return self.decode(z, condition, self.style(x, condition))
