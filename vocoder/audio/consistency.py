@@ -221,17 +221,13 @@ class MelConsistency(ExactBuffers):
         self.register_buffer("spread", spread(mel_spec).to(device), persistent=False)
         self.register_buffer("window", window(mel_spec).to(device), persistent=False)
 
-    def forward(
-        self, audio: Tensor, mel: Tensor, sweeps: int, seen: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, audio: Tensor, mel: Tensor, sweeps: int) -> Tensor:
         """Audio after some sweeps.
 
         Args:
             audio: (batch, samples).
             mel: (batch, n_mels, frames), with `mel_spec.frames(samples)` frames.
             sweeps: number of sweeps.
-            seen: what learnt steps see of each frame, (batch, channels, frames): see
-                `vocoder.nn.LearntConsistency`. Here it has no effect.
 
         Returns:
             (batch, samples), float64 if `audio` is, else float32.
@@ -246,26 +242,10 @@ class MelConsistency(ExactBuffers):
             for number in range(phases * sweeps):
                 phase = number % phases
                 cover = covers[phase]
-                ahead = self.momentum(number) * (cover / MIN_COVER).clamp(max=1)
+                ahead = MOMENTUM * (cover / MIN_COVER).clamp(max=1)
                 start = z + ahead * (z - before)
-                before, z = z, self.step(start, target, phase, cover, number, seen)
+                before, z = z, self.step(start, target, phase, cover)
             return z
-
-    def momentum(self, number: int) -> Tensor | float:
-        """How far (half) step `number` starts ahead, in units of the step before."""
-        return MOMENTUM
-
-    def gain(self, number: int, ratio: Tensor, seen: Tensor | None) -> Tensor:
-        """The log gain of each bin in (half) step `number`: W r.
-
-        Args:
-            ratio: r, (batch, frames, n_mels), of the step's frames.
-            seen: as in `forward`, of all frames.
-
-        Returns:
-            (batch, frames, bins), in nats.
-        """
-        return ratio @ self.spread.to(ratio.dtype)
 
     def target(self, mel: Tensor) -> Tensor:
         """A log-mel (batch, n_mels, frames) as (batch, frames, n_mels) in nats of magnitude."""
@@ -277,15 +257,7 @@ class MelConsistency(ExactBuffers):
         squares = self.window.to(dtype).square().expand(1, self._count(frames, phase), -1)
         return self._overlap_add(squares, frames, samples, phase)
 
-    def step(
-        self,
-        audio: Tensor,
-        target: Tensor,
-        phase: int,
-        cover: Tensor,
-        number: int,
-        seen: Tensor | None = None,
-    ) -> Tensor:
+    def step(self, audio: Tensor, target: Tensor, phase: int, cover: Tensor) -> Tensor:
         """One step on the frames `phase`, `phase` + phases, ... of all.
 
         Args:
@@ -293,8 +265,6 @@ class MelConsistency(ExactBuffers):
             target: of `target`, (batch, frames, n_mels).
             phase: 0 for the even frames, 1 for the odd ones; 0 where a step is on all frames.
             cover: of `cover`, for the same phase.
-            number: of the step, from 0.
-            seen: as in `forward`.
 
         Returns:
             (batch, samples).
@@ -311,7 +281,7 @@ class MelConsistency(ExactBuffers):
         bands = (power @ self.filters.T.to(dtype)).clamp(min=spec.floor)
         own = bands.log() / spec.power
         ratio = (target[:, phase :: phases_of(spec)] - own).clamp(-MAX_STEP, MAX_STEP)
-        gain = self.gain(number, ratio, seen).exp() - 1
+        gain = (ratio @ self.spread.to(dtype)).exp() - 1
         correction = torch.fft.irfft(spectrum * gain, spec.n_fft) * window
         correction = self._overlap_add(correction, frames, samples, phase)
         return audio + correction / cover.clamp(min=MIN_COVER)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vocoder.audio import MelSpec, Noise, check_sweeps
+from vocoder.audio import MelSpec, Noise
 from vocoder.engines.frame import Condition, FramePlan, FrameStream, Latents, run
 from vocoder.flows import (
     AffineCoupling,
@@ -25,7 +25,7 @@ from vocoder.flows import (
     Narrowed,
     SourceFilter,
 )
-from vocoder.nn import BandScale, GatedConvStack, LearntConsistency, MelSource
+from vocoder.nn import BandScale, GatedConvStack, MelSource
 
 from . import base
 from .base import Renderer
@@ -68,10 +68,6 @@ class MdctFlow(FlowVocoder):
         source: whether the base density has a harmonic part.
         source_channels: width of its network.
         source_features: channels of the tone that the couplings see.
-        learnt_sweeps: sweeps of mel consistency that have networks (`LearntConsistency`), which see
-            the mel and, with a source, F0 and voicing. They are no part of the density: the
-            likelihood is that of the flow before any sweeps.
-        sweep_channels: width of these networks.
         refine: sweeps of mel consistency after the model's own pass unless another number is given
             (see `Vocoder.synthesize`).
 
@@ -98,8 +94,6 @@ class MdctFlow(FlowVocoder):
         source: bool = False,
         source_channels: int = 192,
         source_features: int = 32,
-        learnt_sweeps: int = 0,
-        sweep_channels: int = 128,
         refine: int = 0,
     ) -> None:
         spec = MelSpec.preset(mel_spec) if isinstance(mel_spec, str) else mel_spec
@@ -155,10 +149,6 @@ class MdctFlow(FlowVocoder):
                 ]
             )
             reach, ahead = max(reach, tone.reach), max(ahead, tone.reach)
-        check_sweeps(learnt_sweeps)
-        if learnt_sweeps:
-            n_seen = spec.n_mels + 2 * source
-            self.mel_consistency = LearntConsistency(spec, learnt_sweeps, n_seen, sweep_channels)
         self._alignment = 2 if over_frames and n_flows else 1
         # The MDCT reaches half a block into each neighbour; a pair of frames may be generated at
         # once.
@@ -232,16 +222,6 @@ class MdctFlow(FlowVocoder):
             return super().sample(mel, noise, temperature)
         z = self.latents(noise, temperature)
         return self.flow.inverse(z, self.condition(mel, self.phase(temperature * noise))).squeeze(1)
-
-    def consistent(self, audio: Tensor, mel: Tensor, sweeps: int) -> Tensor:
-        target = self.consistency_target(mel)
-        seen = None
-        if isinstance(self.mel_consistency, LearntConsistency):
-            parts = [target / 5 + 1]  # log-mels of speech lie between -11 and 1
-            if self.source is not None:
-                parts.append(self.consistency_target(self.source.pitch_features(mel)))
-            seen = torch.cat(parts, dim=1)
-        return self.mel_consistency(audio, target, sweeps, seen)
 
     # -- rendering -----------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from .autoencoder import Autoencoder, Bound, Gaussian
 from .band_scale import BandScale
 from .causal import CausalGatedStack
-from .consistency import LearntConsistency
 from .gated import GatedConvStack
 from .mixture import DiscretisedMixture, Distribution
 from .source import MelSource
@@ -19,7 +18,6 @@ __all__ = [
     "Distribution",
     "GatedConvStack",
     "Gaussian",
-    "LearntConsistency",
     "LinearUpsampling",
     "MelSource",
     "SequenceEncoder",

@@ -212,8 +212,7 @@ class VocoderTraining(Training):
         sample_temperature, sample_fraction: temperature of the sample that terms may ask for in a
             training step, and the part of the batch that is sampled; see `Step`.
         sample_sweeps: numbers of sweeps of mel consistency, of which each step draws one for this
-            sample. Terms see the audio after the sweeps, so these train learnt sweeps. None for the
-            model's `default_refine`.
+            sample: terms see the audio after the sweeps. None for no sweeps.
         optimisation: see `Training`.
 
     Raises:
@@ -247,7 +246,7 @@ class VocoderTraining(Training):
         self.validation_syntheses = validation_syntheses
         self.sample_temperature = sample_temperature
         self.sample_fraction = sample_fraction
-        self.sample_sweeps = sample_sweeps or [model.default_refine]
+        self.sample_sweeps = sample_sweeps or [0]
 
     def parameter_groups(self) -> list[ParameterGroup]:
         groups = super().parameter_groups()
