@@ -86,10 +86,8 @@ class HarmonicSource:
             frames.
         """
         state = self.start(f0[:, 0], voicing[:, 0], phase)
-        f, v = self._framed(f0[:, 1:], voicing[:, 1:], state, last=True)
-        if drift is not None:
-            drift = torch.cat([drift[:, :1], drift, drift[:, -1:]], dim=1).double()
-        e, q, _ = self._render(f, v, state, voicing.dtype, drift)
+        drift = None if drift is None else _framed(drift.double())
+        e, q, _ = self._render(_framed(f0), _framed(voicing), state, voicing.dtype, drift)
         return e, q
 
     def drift_of(self, audio: Tensor, f0: Tensor, voicing: Tensor) -> Tensor:
@@ -108,8 +106,8 @@ class HarmonicSource:
             (batch, frames), in cycles, float64.
         """
         state = self.start(f0[:, 0], voicing[:, 0])
-        f, v = self._framed(f0[:, 1:], voicing[:, 1:], state, last=True)
-        phase, _ = self._phase(self._interpolate(f, v)[0], state)
+        frequency, _ = self._interpolate(_framed(f0), _framed(voicing))
+        phase, _ = self._phase(frequency, state)
         angle = -2 * math.pi * (phase - phase.round()).flatten(1).to(audio.dtype)
         hop = self.hop_length
         window = torch.hann_window(4 * hop, dtype=audio.dtype, device=audio.device)
@@ -147,18 +145,11 @@ class HarmonicSource:
         Returns:
             e and q, (batch, frames * hop) each, one frame more with ``last``; and the next state.
         """
-        f, v = self._framed(f0, voicing, state, last)
-        return self._render(f, v, state, voicing.dtype)
-
-    def _framed(
-        self, f0: Tensor, voicing: Tensor, state: SourceState, last: bool
-    ) -> tuple[Tensor, Tensor]:
-        """F0 and voicing of the frames to render, with one more frame before and after them."""
         f = torch.cat([state.f0, f0], dim=1)
         v = torch.cat([state.voicing, voicing], dim=1)
         if last:
             f, v = torch.cat([f, f[:, -1:]], dim=1), torch.cat([v, v[:, -1:]], dim=1)
-        return f, v
+        return self._render(f, v, state, voicing.dtype)
 
     def _render(
         self,
@@ -168,7 +159,7 @@ class HarmonicSource:
         dtype: torch.dtype,
         drift: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, SourceState]:
-        """e, q and the next state of frames as `_framed` gives them."""
+        """e, q and the next state; f and v have one more frame on either side, as drift has."""
         frequency, amplitude = self._interpolate(f, v)  # (batch, frames, hop)
         phase, last = self._phase(frequency, state)
         if drift is not None:
@@ -235,3 +226,8 @@ class HarmonicSource:
         q = (kernel + 2 * top * cos_a) * sin_a
         gain = 2 * (frequency / self.sample_rate).sqrt()
         return gain * e, gain * q
+
+
+def _framed(values: Tensor) -> Tensor:
+    """(batch, frames) with the first and the last frame repeated."""
+    return torch.cat([values[:, :1], values, values[:, -1:]], dim=1)

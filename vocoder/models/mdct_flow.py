@@ -196,8 +196,8 @@ class MdctFlow(FlowVocoder):
 
         All are as likely for noise of temperature 1; noise of temperature 0 gives 0.
         """
-        number = (torch.special.ndtr(noise[:, 0, -1].double()) * _PHASES).floor()
-        return (number + _PHASES // 2) % _PHASES / _PHASES
+        number = (torch.special.ndtr(noise[:, 0, -1].float()) * _PHASES).floor()
+        return (number.double() + _PHASES // 2) % _PHASES / _PHASES
 
     def log_likelihood(self, audio: Tensor, mel: Tensor) -> Tensor:
         if self.source is None:
