@@ -1,4 +1,6 @@
-"""Writing files whole or not at all: an interrupted write leaves the previous file."""
+"""Writing files whole or not at all, so that an interrupted write leaves the previous file; and
+names for them.
+"""
 
 from __future__ import annotations
 
@@ -107,3 +109,16 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
     except FileNotFoundError:
         return False
+
+
+def file_name(text: str, longest: int = 150) -> str:
+    """A file name of at most `longest` bytes that stands for `text`, such as an utterance's id.
+
+    Slashes become underscores; of a text that is too long, the start and a hash are left.
+    """
+    name = text.replace("/", "_").replace("\\", "_")
+    if len(os.fsencode(name)) <= longest:
+        return name
+    digest = hashlib.sha256(os.fsencode(text)).hexdigest()[:12]
+    start = os.fsencode(name)[: longest - len(digest) - 1].decode("utf-8", errors="ignore")
+    return f"{start}~{digest}"

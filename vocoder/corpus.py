@@ -216,7 +216,9 @@ class AudioFiles:
             except NotADirectoryError:
                 names = []
             for name in names:
-                plain = unicodedata.normalize("NFC", name)
+                # UTF-8, whatever the locale says.
+                plain = os.fsencode(name).decode("utf-8", errors="surrogateescape")
+                plain = unicodedata.normalize("NFC", plain)
                 for key in (plain, _by_suffix(plain)):
                     # Where names differ in nothing else, the one spelt as the key.
                     if key == name or key not in listing:
