@@ -124,6 +124,6 @@ def in_utf8() -> None:
     locale.
     """
     plain = locale.getencoding().lower().replace("-", "") != "utf8"
-    if plain and not sys.flags.utf8_mode and os.environ.get("PYTHONUTF8") is None:
+    if plain and not sys.flags.utf8_mode and os.environ.get("PYTHONUTF8") != "1":
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -324,7 +324,8 @@ def readable(what: str) -> Iterator[None]:
             )
         elif not isinstance(error, TypeError | ValueError):
             raise
-        raise TrainingError(f"{what}: {error}{hint}") from error
+        words = str(error).rstrip(".") if hint else error
+        raise TrainingError(f"{what}: {words}{hint}") from error
 
 
 def first_process() -> bool:
