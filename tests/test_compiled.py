@@ -79,4 +79,4 @@ def test_a_read_only_installation_without_a_home_gets_a_cache(
     assert not jit._can_write(tmp_path / "file" / "b")
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     jit.give_cache_to("numba")
-    assert numba.config.CACHE_DIR == str(tmp_path)  # the user's own
+    assert str(tmp_path) == numba.config.CACHE_DIR  # the user's own
