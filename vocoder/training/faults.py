@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import yaml
@@ -69,3 +72,22 @@ def _of_the_system(error: OSError) -> str:
             "or --cache for decoded corpora"
         )
     return f"{where}: {error.strerror}" if where else str(error)
+
+
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Turn constructors' errors about their arguments into a message without a traceback."""
+    try:
+        yield
+    except (TypeError, ValueError, RuntimeError, KeyError) as error:
+        hint = ""
+        if "SLURM_NTASKS" in os.environ and "SLURM" in f"{error}{error!r}".upper():
+            hint = (
+                "; SLURM's variables say that this is a task of a job: start it with srun and "
+                "--ntasks-per-node, or, to train in this shell alone, first "
+                "`export SLURM_JOB_NAME=interactive`"
+            )
+        elif not isinstance(error, TypeError | ValueError):
+            raise
+        words = str(error).rstrip(".") if hint else error
+        raise TrainingError(f"{what}: {words}{hint}") from error

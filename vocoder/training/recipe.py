@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ from vocoder.training.callbacks import (
     TrainingBar,
 )
 from vocoder.training.crops import SpeechData
-from vocoder.training.faults import sentence
+from vocoder.training.faults import readable, sentence
 from vocoder.training.module import DivergedError, TrainingError, VocoderTraining
 from vocoder.training.options import default_run, duration, in_utf8, parser
 from vocoder.training.report import write_report
@@ -307,25 +306,6 @@ def instead(run: Path) -> str:
         "lower training.learning_rate, or train with --trainer.precision 32, in a new run (--run "
         f"DIR; with --start_from {run / 'model'} it starts from that model)"
     )
-
-
-@contextmanager
-def readable(what: str) -> Iterator[None]:
-    """Turn constructors' errors about their arguments into a message without a traceback."""
-    try:
-        yield
-    except (TypeError, ValueError, RuntimeError, KeyError) as error:
-        hint = ""
-        if "SLURM_NTASKS" in os.environ and "SLURM" in f"{error}{error!r}".upper():
-            hint = (
-                "; SLURM's variables say that this is a task of a job: start it with srun and "
-                "--ntasks-per-node, or, to train in this shell alone, first "
-                "`export SLURM_JOB_NAME=interactive`"
-            )
-        elif not isinstance(error, TypeError | ValueError):
-            raise
-        words = str(error).rstrip(".") if hint else error
-        raise TrainingError(f"{what}: {words}{hint}") from error
 
 
 def first_process() -> bool:
