@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,13 +72,14 @@ def locked(run: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if new and {path.name for path in run.iterdir()} <= {LOCK}:
-            (run / LOCK).unlink(missing_ok=True)
-            lock.release()
-            for path in new:
-                path.rmdir()
-        else:
-            lock.release()
+        lock.release()
+        if new:
+            # Whatever is not empty stays.
+            with suppress(OSError):
+                if {path.name for path in run.iterdir()} <= {LOCK}:
+                    (run / LOCK).unlink(missing_ok=True)
+                for path in new:
+                    path.rmdir()
 
 
 def describe(program: str, config: Mapping[str, Any]) -> Record:
@@ -126,24 +127,24 @@ def refuse_another(run: Path, record: Record, config: Mapping[str, Any]) -> None
     """
     if not resume_files(run):
         return
-    found = {}
-    for name, read in ((RECORD, json.loads), (CONFIG, yaml.safe_load)):
-        try:
-            found[name] = read((run / name).read_text(encoding="utf-8"))
-            if not isinstance(found[name], dict):
-                raise ValueError("it holds no mapping")
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            reason = "is missing" if isinstance(error, FileNotFoundError) else "cannot be read"
-            raise TrainingError(
-                f"{run / name} {reason}, so what made the run in {run} is not known: choose "
-                "another folder with --run, or remove that one"
-            ) from error
-    before, now = _facts(found[RECORD]), _facts(record)
-    if isinstance(start := now.get("start_from"), _Hashed) and not start.sha256:
-        del now["start_from"]  # needed no longer
+    try:
+        name = RECORD
+        before = _facts(json.loads((run / RECORD).read_text(encoding="utf-8")))
+        name = CONFIG
+        settings = _settings(yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
+        reason = "is missing" if isinstance(error, FileNotFoundError) else "cannot be read"
+        raise TrainingError(
+            f"{run / name} {reason}, so what made the run in {run} is not known: choose another "
+            "folder with --run, or remove that one"
+        ) from error
+    now = _facts(record)
+    started, start = before.get("start_from"), now.get("start_from")
+    if start and started and not start.sha256 and start.name == started.name:
+        del now["start_from"]  # the checkpoint is gone, and needed no longer
     differences = [
         *differing(before, now),
-        *differing(_settings(found[CONFIG]), _settings(config)),
+        *differing(settings, _settings(config)),
     ]
     if differences:
         raise TrainingError(
