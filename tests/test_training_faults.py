@@ -110,7 +110,7 @@ def test_a_run_folder_knows_what_made_its_run(trained: Path) -> None:
         (("--training.learning_rate", "0.1"), "training.learning_rate was 0.001, is now 0.1"),
         (("--speech.gain_db", "[-1, 1]"), "speech.gain_db was [-9.0, 3.0], is now [-1.0, 1.0]"),
         (("--speech.batch_size", "3"), "items per step"),
-        (("--trainer.precision", "bf16-mixed"), "trainer.precision was 32-true, is now bf16-mixed"),
+        (("--trainer.precision", "bf16-mixed"), "trainer.precision was none, is now bf16-mixed"),
         (("--average.decay", "0.5"), "average.decay was 0.999, is now 0.5"),
         (("--start_from", "run/model"), "start_from was none, is now run/model (hash"),
         (("--terms", "[{class_path: Likelihood}]"), "terms was Likelihood, Stft, Mel, is now"),

@@ -339,7 +339,7 @@ def test_bursts_that_leave_more_good_steps_than_bad_go_on_and_others_end(
         run(tmp_path / "most", [most], max_steps=100, module={"max_skipped": 3})
     # Nothing of the good steps is lost.
     saved = torch.load(tmp_path / "most" / "last.ckpt", weights_only=True)
-    assert saved["vocoder_training"]["skipped"] == 5
+    assert saved["vocoder_training"]["skipped"] == 4
     assert saved["vocoder_training"]["items_seen"] == 2 * saved["global_step"]
 
 
@@ -363,11 +363,11 @@ def test_a_loader_worker_that_dies_costs_a_sentence_and_no_step(
         patch.setattr(DieAt, "at", 10)  # of step 5
         with pytest.raises(RuntimeError) as caught:
             run(tmp_path / "two", workers=1)
-    assert "a process that loads crops is killed by signal: Killed" in str(sentence(caught.value))
+    assert "a process that loads crops exited" in str(sentence(caught.value))
     saved = torch.load(tmp_path / "two" / "last.ckpt", weights_only=True)
     steps = saved["global_step"]
     assert saved["vocoder_training"]["items_seen"] == 2 * steps
-    assert 3 <= steps <= 5  # those whose crops had been loaded
+    assert 3 <= steps <= 5  # all whose crops had been loaded
     resumed, _, _ = run(tmp_path / "two", workers=1)
     assert_same(unbroken.state_dict(), resumed.state_dict())
 

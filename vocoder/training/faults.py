@@ -16,7 +16,7 @@ from vocoder.checkpoints import CheckpointError
 from vocoder.corpus import CorpusError
 from vocoder.training.module import TrainingError
 
-_WORKER = re.compile(r"DataLoader worker \(pid[^)]*\) (is killed by signal: [\w ]+|exited)")
+_WORKER = re.compile(r"DataLoader worker \(pid.*?\) (is killed by signal: [\w ]+|exited)")
 _TOO_LARGE = re.compile("can't allocate memory|out of memory|not enough memory", re.IGNORECASE)
 
 

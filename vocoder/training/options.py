@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import locale
 import os
 import re
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lightning
 from jsonargparse import ArgumentParser, Namespace
@@ -89,6 +90,16 @@ def parser(recipe: Recipe) -> ArgumentParser:
     options.add_class_arguments(lightning.Trainer, "trainer", skip=_OURS, instantiate=False)
     options.set_defaults({"trainer.val_check_interval": 500})
     return options
+
+
+def plain(config: Namespace) -> dict[str, Any]:
+    """A configuration as JSON values, with its nulls, which a dump may leave out."""
+
+    def inner(value: Any) -> Any:
+        return value.as_dict() if isinstance(value, Namespace) else str(value)
+
+    values: dict[str, Any] = json.loads(json.dumps(config.as_dict(), default=inner))
+    return values
 
 
 def default_run(config: Namespace) -> Path:

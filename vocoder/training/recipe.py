@@ -13,7 +13,6 @@ from typing import Any
 
 import lightning
 import torch
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -38,7 +37,7 @@ from vocoder.training.callbacks import (
 from vocoder.training.crops import SpeechData
 from vocoder.training.faults import readable, sentence
 from vocoder.training.module import DivergedError, TrainingError, VocoderTraining
-from vocoder.training.options import default_run, duration, in_utf8, parser
+from vocoder.training.options import default_run, duration, in_utf8, parser, plain
 from vocoder.training.report import write_report
 from vocoder.training.resume import LAST, newest_resume_file, resume_files
 from vocoder.training.run_folder import (
@@ -172,10 +171,8 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
     if budget is None and not config.max_steps:
         raise TrainingError("no budget is set: give --max_time (such as 2h) or --max_steps")
     run = Path(config.run or default_run(config))
-    text = options.dump(config)
-    settings = yaml.safe_load(text)
-    record = describe(recipe.program, settings)
-    refuse_another(run, record, settings)  # for the first time, as soon as it can be known
+    record = describe(recipe.program, plain(config))
+    refuse_another(run, record)  # for the first time, as soon as it can be known
 
     lightning.seed_everything(config.seed, verbose=False)
     with readable("the configuration cannot be built"):
@@ -223,10 +220,10 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
         record["items_per_step"] = (
             data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
         )
-        refuse_another(run, record, settings)
+        refuse_another(run, record)
         checkpoint = newest_resume_file(run)
         if trainer.is_global_zero:
-            write_atomic(run / CONFIG, text.encode(errors="surrogateescape"))
+            write_atomic(run / CONFIG, options.dump(config).encode(errors="surrogateescape"))
             if checkpoint is None:
                 write_record(run, record)
             announce(run, module.model, data, checkpoint)

@@ -87,7 +87,7 @@ def describe(program: str, config: Mapping[str, Any]) -> Record:
 
     Args:
         program: name of the recipe.
-        config: all options, as plain values.
+        config: all options, also those that are null, as plain values.
     """
     start = config.get("start_from")
     return {
@@ -95,6 +95,7 @@ def describe(program: str, config: Mapping[str, Any]) -> Record:
         "program": program,
         "seed": config["seed"],
         "start_from": parent(Path(start)) if start else None,
+        "options": config,
     }
 
 
@@ -108,19 +109,19 @@ def parent(checkpoint: Path) -> Record:
             with (folder / name).open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         found["sha256"] = digest.hexdigest()
-        of = json.loads((folder.parent / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        of = read_record(folder.parent)
+        of.pop("options", None)
+    except (OSError, ValueError, AttributeError):
         return found
     return {**found, "run": {"folder": str(folder.parent), **of}}
 
 
-def refuse_another(run: Path, record: Record, config: Mapping[str, Any]) -> None:
+def refuse_another(run: Path, record: Record) -> None:
     """Refuse to resume a run that was made by other values.
 
     Args:
         run: folder of the run.
         record: of the run that is to be resumed; what it lacks is not compared.
-        config: all options, as plain values.
 
     Raises:
         TrainingError: something differs, or the folder does not say what made its run.
@@ -129,9 +130,11 @@ def refuse_another(run: Path, record: Record, config: Mapping[str, Any]) -> None
         return
     try:
         name = RECORD
-        before = _facts(json.loads((run / RECORD).read_text(encoding="utf-8")))
+        found = read_record(run)
+        before = _facts(found)
+        settings = _settings(found["options"])
         name = CONFIG
-        settings = _settings(yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")))
+        yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
         reason = "is missing" if isinstance(error, FileNotFoundError) else "cannot be read"
         raise TrainingError(
@@ -144,7 +147,7 @@ def refuse_another(run: Path, record: Record, config: Mapping[str, Any]) -> None
         del now["start_from"]  # the checkpoint is gone, and needed no longer
     differences = [
         *differing(before, now),
-        *differing(settings, _settings(config)),
+        *differing(settings, _settings(record["options"])),
     ]
     if differences:
         raise TrainingError(
@@ -161,7 +164,7 @@ def write_record(run: Path, record: Record) -> None:
 
 
 def read_record(run: Path) -> Record:
-    """The record of a run that was resumed."""
+    """The record in a run's folder."""
     record: Record = json.loads((run / RECORD).read_text(encoding="utf-8"))
     return record
 

@@ -137,6 +137,11 @@ class LastCheckpoint(Checkpoint):
         batch_idx: int,
     ) -> None:
         self._between_steps = False
+        # PyTorch's handler raises an error wherever training is when a loader worker dies. Without
+        # it the loader notices when it next waits for a batch, which is between two steps.
+        child = getattr(signal, "SIGCHLD", None)  # Windows has none
+        if child is not None and child not in self._handlers:
+            self._handlers[child] = signal.signal(child, signal.SIG_DFL) or signal.SIG_DFL
 
     def on_train_batch_end(
         self,
@@ -183,7 +188,6 @@ class LastCheckpoint(Checkpoint):
         pl_module: lightning.LightningModule,
         exception: BaseException,
     ) -> None:
-        self._restore_handlers()
         # Not after a second Ctrl-C, which is no Exception. On several devices all would have to
         # save, and the others may not have failed.
         failed = isinstance(exception, Exception) and not isinstance(exception, Interrupted)
@@ -191,6 +195,7 @@ class LastCheckpoint(Checkpoint):
             # If even that fails, what matters is the first error.
             with contextlib.suppress(OSError):
                 self._save(trainer)
+        self._restore_handlers()
 
     def teardown(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
