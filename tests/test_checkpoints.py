@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -83,6 +85,49 @@ def test_broken_or_missing_files_are_refused(checkpoint: Path, tmp_path: Path) -
     (checkpoint / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"it has no model.safetensors"):
         vocoder.load(checkpoint)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"n_flows": 10**9}, {"channels": 10**6}, {"channels": 10**12}, {"n_layers": 10**8},
+        {"channels": -4}, {"kernel_size": 10**9 + 1}, {"channels": 1e400}, {"n_flows": 10**400},
+        {"mel_spec": {"n_fft": 2**40}}, {"mel_spec": {"n_mels": 10**9}}, {"mel_spec": []},
+    ],
+)  # fmt: skip
+def test_a_forged_config_cannot_ask_for_memory_without_bound(
+    checkpoint: Path, forged: dict[str, Any]
+) -> None:
+    vocoder.load(checkpoint)  # the limits let the true one pass
+    config = json.loads((checkpoint / "config.json").read_text())["config"]
+    if isinstance(spec := forged.get("mel_spec"), dict):
+        forged = {"mel_spec": config["mel_spec"] | spec}
+    edit(checkpoint, config=config | forged)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError):
+        vocoder.load(checkpoint)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 300_000  # kB
+
+
+def test_a_forged_header_of_the_weights_is_refused(checkpoint: Path) -> None:
+    weights = checkpoint / "model.safetensors"
+    content = weights.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    (name, *_) = (key for key in header if key != "__metadata__")
+    for change in (
+        {"shape": [2**40, 2**20]}, {"data_offsets": [0, 2**60]}, {"data_offsets": [8, 0]},
+        {"dtype": "F1024"}, {"shape": [-1]},
+    ):  # fmt: skip
+        text = json.dumps(header | {name: header[name] | change}).encode()
+        weights.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+        with pytest.raises(CheckpointError, match="damaged"):
+            vocoder.load(checkpoint)
+    for length in (2**63, 2**32, 10**8, len(content)):
+        weights.write_bytes(length.to_bytes(8, "little") + content[8:])
+        with pytest.raises(CheckpointError, match="damaged"):
+            vocoder.load(checkpoint)
 
 
 def test_an_interrupted_write_leaves_the_previous_checkpoint(

@@ -48,7 +48,7 @@ def test_bad_lines_are_left_out_and_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     lines = ['a|He said "well|He said "well', "b|two columns", "no bars", "|x|x", "a|again|again",
-             "gone|x|x", "also gone|x|x", "c|x|x|x"]  # fmt: skip
+             "gone|x|x", "also gone|x|x", "c|x|x|x|x"]  # fmt: skip
     corpus = read_corpus(write_corpus(tmp_path / "c", lines, ["a.wav", "b.flac", "c.wav"]))
     assert [u.id for u in corpus.utterances] == ["a", "b"]
     # A quotation mark does not swallow the lines after it.
@@ -57,6 +57,111 @@ def test_bad_lines_are_left_out_and_reported(
     assert "3 lines left out, malformed (first: line 3: 'no bars')" in caplog.text
     assert "1 lines left out, repeated id (first: line 5: a)" in caplog.text
     assert "2 lines left out, audio file missing (first: line 6: wavs/gone.wav)" in caplog.text
+
+
+NFC, NFD = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize(
+    "line, file, id",
+    [
+        ("a|t|n", "wavs/a.WAV", "a"),
+        ("a|t|n", "wavs/a.Flac", "a"),
+        ("a.wav|t|n", "wavs/a.wav", "a"),
+        ("a.WAV|t|n", "wavs/a.wav", "a"),
+        ("a.wav|t|n", "wavs/a.wav.wav", "a.wav"),
+        ("wavs/a.wav|t|n", "wavs/a.wav", "a"),
+        ("wavs/a|t|n", "wavs/a.wav", "a"),
+        ("./wavs/a.wav|t|n", "wavs/a.wav", "a"),
+        (r"wavs\a.wav|t|n", "wavs/a.wav", "a"),
+        ("a.mp3.wav|t|n", "wavs/a.mp3.wav", "a.mp3"),
+        ("1.5|t|n", "wavs/1.5.wav", "1.5"),
+        ("joe/a|t|n", "wavs/joe/a.wav", "joe/a"),
+        ("wavs/joe/a.wav|t|n", "wavs/joe/a.wav", "joe/a"),
+        ("a.wav|t|n", "a.wav", "a"),
+        ("clips/a.wav|t|n", "clips/a.wav", "clips/a"),
+        (f"{NFC}|t|n", f"wavs/{NFD}.wav", NFC),
+        (f"{NFD}|t|n", f"wavs/{NFC}.wav", NFC),
+        (f"{NFD}/a|t|n", f"wavs/{NFC}/a.wav", f"{NFC}/a"),
+        ('"a"|"t"|"n"', "wavs/a.wav", "a"),
+        ("a|joe|t|n", "wavs/a.wav", "a"),
+        ('"a"|"joe"|"t"|"n"', "wavs/a.wav", "a"),
+        ("a|t|n\r", "wavs/a.wav", "a"),
+    ],
+)
+def test_files_that_are_there_are_found(tmp_path: Path, line: str, file: str, id: str) -> None:
+    folder = write_corpus(tmp_path / "c", [line], ["other.wav"])
+    path = folder / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (folder / "wavs" / "other.wav").rename(path)
+    (utterance,) = read_corpus(folder).utterances
+    assert (utterance.id, utterance.text, utterance.normalised) == (id, "t", "n")
+    assert utterance.path.samefile(path)
+
+
+@pytest.mark.parametrize(
+    "line, text, normalised",
+    [
+        ('a|"t, ""quoted"""|"n | with a bar"', 't, "quoted"', "n | with a bar"),
+        ('a|"Well," he said.|"Well," he said.', '"Well," he said.', '"Well," he said.'),
+        ('a|He said "well|He said "well', 'He said "well', 'He said "well'),
+        ("a|t|", "t", "t"),
+        ("a|t", "t", "t"),
+    ],
+)
+def test_quotation_marks_belong_to_the_text_unless_they_enclose_it(
+    tmp_path: Path, line: str, text: str, normalised: str
+) -> None:
+    folder = write_corpus(tmp_path / "c", [line, "b|next|next"], ["a.wav", "b.wav"])
+    first, second = read_corpus(folder).utterances
+    assert (first.text, first.normalised) == (text, normalised)
+    assert second.id == "b"
+
+
+def test_a_file_spelt_like_the_id_comes_before_one_that_only_resembles_it(tmp_path: Path) -> None:
+    folder = write_corpus(tmp_path / "c", ["a|t"], ["a.WAV", "a.wav"])
+    assert read_corpus(folder).utterances[0].path.name == "a.wav"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../secret", "wavs/../../secret", "/secret", "x/../../../secret", "C:\\secret", "\\secret"],
+)
+def test_ids_that_lead_out_of_the_corpus_are_refused(tmp_path: Path, name: str) -> None:
+    folder = write_corpus(tmp_path / "c", ["a|t", f"{name}|t"], ["a.wav"])
+    with pytest.raises(CorpusError, match=r"metadata\.csv, line 2: the id .*secret.* leads out"):
+        read_corpus(folder)
+
+
+def test_links_that_lead_out_of_the_corpus_are_refused(tmp_path: Path) -> None:
+    outside = write_corpus(tmp_path / "outside", [], ["b.wav"]) / "wavs"
+    folder = write_corpus(tmp_path / "c", ["a|t", "b|t"], ["a.wav"])
+    link = folder / "wavs" / "b.wav"
+    link.symlink_to(folder / "wavs" / "a.wav")
+    assert len(read_corpus(folder).utterances) == 2  # a link within the corpus is none of these
+    link.unlink()
+    link.symlink_to(outside / "b.wav")
+    with pytest.raises(CorpusError, match=r"line 2: .*wavs/b\.wav is a link that leads out"):
+        read_corpus(folder)
+    link.unlink()
+    (folder / "wavs" / "x").symlink_to(outside)
+    (folder / "metadata.csv").write_text("a|t\nx/b|t\n", encoding="utf-8")
+    with pytest.raises(CorpusError, match="wavs/x is a link that leads out"):
+        read_corpus(folder)
+    # People keep recordings on another disk.
+    whole = tmp_path / "linked"
+    whole.mkdir()
+    (whole / "metadata.csv").write_text("b|t\n", encoding="utf-8")
+    (whole / "wavs").symlink_to(outside)
+    assert [u.id for u in read_corpus(whole).utterances] == ["b"]
+
+
+def test_an_id_longer_than_a_file_name_can_be_is_missing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_corpus(tmp_path / "c", ["a|t", "x" * 300 + "|t"], ["a.wav"])
+    assert len(read_corpus(folder).utterances) == 1
+    assert "1 lines left out, audio file missing (first: line 2: wavs/xxx" in caplog.text
 
 
 @pytest.mark.parametrize("lines", [[], ["gone|x|x"]])

@@ -1,7 +1,11 @@
 """Prepared corpora, and what is cropped from them."""
 
+import errno
 import itertools
 import os
+import pickle
+import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -11,11 +15,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from torch.utils.data import DataLoader
 
 from vocoder.audio import LogMel, MelSpec
 from vocoder.corpus import CorpusError, read_corpus
 from vocoder.training.crops import Crops, CropSampler, HeldOut, SpeechData
-from vocoder.training.prepared import PreparedCorpus, prepare
+from vocoder.training.prepared import PreparedCorpus, manifest, prepare
 
 SAMPLE = Path(__file__).parents[1] / "recipes" / "ljspeech" / "sample"
 
@@ -119,6 +124,99 @@ def test_a_killed_preparation_is_never_taken_for_a_whole_one(tmp_path: Path) -> 
     os.utime(left / "audio.int16", (0, 0))
     assert len(prepare(read_corpus(folder), 8000, cache).entries) == 100
     assert not left.exists()  # what a kill leaves behind does not stay for ever
+
+
+def test_the_manifest_is_of_the_recordings_and_not_of_their_place(tmp_path: Path) -> None:
+    audio = {"a": noise(4000), "b": noise(4000, 1)}
+    folder = write_corpus(tmp_path / "c", audio)
+
+    def found(folder: Path, **options: bool) -> str:
+        corpus = read_corpus(folder)
+        return manifest(corpus, prepare(corpus, 8000, tmp_path / "cache"), **options)
+
+    first = found(folder)
+    copy = shutil.copytree(folder, tmp_path / "elsewhere")
+    for path in (copy / "wavs").iterdir():
+        os.utime(path, (0, 0))
+    assert found(copy) == first
+    for change in ({"a": noise(4000, 2)}, {"b": noise(4000)}):  # of the same length
+        assert found(write_corpus(tmp_path / "c", audio | change)) != first
+    (copy / "metadata.csv").write_text("a|other|other\nb|text|text\n", encoding="utf-8")
+    assert found(copy) == first
+    assert found(copy, text=True) != found(folder, text=True)
+    (copy / "metadata.csv").write_text("a|text|text\n", encoding="utf-8")
+    assert found(copy) != first
+
+
+def test_other_users_can_read_a_prepared_corpus(tmp_path: Path) -> None:
+    folder = write_corpus(tmp_path / "c", {"a": noise(4000)})
+    before = os.umask(0o022)
+    try:
+        prepared = prepare(read_corpus(folder), 8000, tmp_path / "cache")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(prepared.folder.stat().st_mode) == 0o755
+    assert stat.S_IMODE((prepared.folder / "index.json").stat().st_mode) == 0o644
+
+
+def test_a_cache_that_cannot_be_used_says_which_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = read_corpus(write_corpus(tmp_path / "c", {"a": noise(4000)}))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CorpusError, match=r"cannot be kept in .*file .*--cache"):
+        prepare(corpus, 8000, tmp_path / "file")
+
+    def refused(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", refused)
+        with pytest.raises(CorpusError, match=r"other \(Permission denied\): .*--cache"):
+            prepare(corpus, 8000, tmp_path / "other")
+    prepared = prepare(corpus, 8000, tmp_path / "cache")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", refused)
+        with pytest.raises(CorpusError, match="may be another user's; give a folder of your own"):
+            prepare(corpus, 8000, tmp_path / "cache")
+    (prepared.folder / "audio.int16").write_bytes(b"half")
+    with pytest.raises(CorpusError, match=r"is damaged .*: remove it"):
+        prepare(corpus, 8000, tmp_path / "cache")
+    (prepared.folder / "index.json").write_text("{")
+    with pytest.raises(CorpusError, match=r"is damaged .*: remove it"):
+        prepare(corpus, 8000, tmp_path / "cache")
+
+
+def test_a_full_disk_leaves_nothing_half_prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = read_corpus(write_corpus(tmp_path / "c", {"a": noise(4000)}))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(CorpusError, match=r"the disk is full: .*cache; make room"):
+            prepare(corpus, 8000, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert len(prepare(corpus, 8000, tmp_path / "cache").entries) == 1
+
+
+def test_a_worker_is_sent_the_path_of_the_corpus(sample: PreparedCorpus) -> None:
+    crops = Crops(sample, tuple(sample.entries), 256, 16, (-9, 3))
+    sent = pickle.dumps(crops)
+    audio = sum(entry.samples for entry in sample.entries.values()) * 2
+    assert len(sent) < audio / 500
+    received = pickle.loads(sent)
+    assert isinstance(received.corpus._audio, np.memmap)
+    np.testing.assert_array_equal(received[7]["audio"], crops[7]["audio"])
+    loader = DataLoader(
+        crops, batch_sampler=[[(3, 16), (4, 16)]], num_workers=1, multiprocessing_context="spawn"
+    )
+    (batch,) = loader
+    expected = np.stack([crops[3]["audio"], crops[4]["audio"]])
+    np.testing.assert_array_equal(batch["audio"].numpy(), expected)
 
 
 # -- crops -------------------------------------------------------------------------------------
@@ -267,5 +365,5 @@ def test_speech_data_without_usable_test_utterances_is_refused(tmp_path: Path) -
     for id in data.split.test:
         audio[id] = 0 * audio[id]
     write_corpus(folder, audio)
-    with pytest.raises(CorpusError, match="every utterance for test"):
+    with pytest.raises(CorpusError, match=r"every utterance for test .*\(2 silent\)"):
         SpeechData(MelSpec.preset("speech-16k"), folder, tmp_path / "cache").setup()

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +15,7 @@ import safetensors
 import torch
 from lightning.pytorch.callbacks import Callback, Timer
 from torch import Tensor, nn
+from torch.utils.data import get_worker_info
 
 from tests.test_training_terms import Discriminator
 from vocoder.audio import MelSpec
@@ -27,8 +30,9 @@ from vocoder.training.callbacks import (
     TrainingBar,
 )
 from vocoder.training.callbacks import weights as weights_module
-from vocoder.training.crops import SpeechData
-from vocoder.training.module import TrainingError, VocoderTraining, training_seconds
+from vocoder.training.crops import Crops, SpeechData
+from vocoder.training.faults import sentence
+from vocoder.training.module import DivergedError, TrainingError, VocoderTraining, training_seconds
 from vocoder.training.step import Step
 from vocoder.training.terms import Likelihood, Mel, Stft, Term
 
@@ -71,10 +75,14 @@ def run(tiny_flow: Callable[..., MdctFlow], cache: Path) -> Run:
         save_every: float = 1e9,
         module: dict[str, Any] | None = None,
         max_time: timedelta | None = None,
+        workers: int = 0,
         **trainer: Any,
     ) -> tuple[VocoderTraining, AveragedWeights, lightning.Trainer]:
         spec = MelSpec.preset("speech-16k")
-        data = SpeechData(spec, SAMPLE, cache, batch_size=2, crop_frames=16, validation_seconds=0.5)
+        data = SpeechData(
+            spec, SAMPLE, cache, batch_size=2, crop_frames=16, validation_seconds=0.5,
+            workers=workers,
+        )  # fmt: skip
         folder.mkdir(exist_ok=True)
         options: dict[str, Any] = {"warmup_steps": 2, "temperature": 0.5} | (module or {})
         training = VocoderTraining(tiny_flow().train(), terms or [Likelihood()], **options)
@@ -89,7 +97,7 @@ def run(tiny_flow: Callable[..., MdctFlow], cache: Path) -> Run:
         )  # fmt: skip
         checkpoint = folder / "last.ckpt"
         resume = checkpoint if checkpoint.exists() else None
-        fit.fit(training, data, ckpt_path=resume, weights_only=False)
+        fit.fit(training, data, ckpt_path=resume, weights_only=True)
         return training, averaged, fit
 
     return fit
@@ -316,8 +324,52 @@ def test_steps_that_are_not_finite_change_nothing_and_are_counted(tmp_path: Path
 
 def test_training_that_stays_not_finite_ends_with_a_sentence(tmp_path: Path, run: Run) -> None:
     terms = [BadAt(dict.fromkeys(range(2, 100), BAD[0]))]
-    with pytest.raises(TrainingError, match="3 steps in a row"):
+    with pytest.raises(TrainingError, match="lately 3 more steps were skipped than not"):
         run(tmp_path, terms, module={"max_skipped": 3})
+
+
+def test_bursts_that_leave_more_good_steps_than_bad_go_on_and_others_end(
+    tmp_path: Path, run: Run
+) -> None:
+    bursts = BadAt(dict.fromkeys((1, 2, 5, 6), BAD[0]))
+    training, _, trainer = run(tmp_path / "few", [bursts], module={"max_skipped": 3})
+    assert (trainer.global_step, training.skipped) == (8, 4)
+    most = BadAt(dict.fromkeys((n for n in range(100) if n % 3), BAD[0]))
+    with pytest.raises(DivergedError, match="lately 3 more steps"):
+        run(tmp_path / "most", [most], max_steps=100, module={"max_skipped": 3})
+    # Nothing of the good steps is lost.
+    saved = torch.load(tmp_path / "most" / "last.ckpt", weights_only=True)
+    assert saved["vocoder_training"]["skipped"] == 4
+    assert saved["vocoder_training"]["items_seen"] == 2 * saved["global_step"]
+
+
+class DieAt(Crops):
+    """Crops whose worker process is killed, as by a system without memory, at one of them."""
+
+    at = -1
+
+    def __getitem__(self, key: Any) -> Any:
+        if get_worker_info() is not None and key[0] == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(key)
+
+
+def test_a_loader_worker_that_dies_costs_a_sentence_and_no_step(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unbroken, _, _ = run(tmp_path / "one")
+    monkeypatch.setattr(SpeechData, "crops", lambda self: DieAt(self.prepared, self.split.train, 256, 16, self.gain_db, self.seed))  # fmt: skip  # noqa: E501
+    with monkeypatch.context() as patch:
+        patch.setattr(DieAt, "at", 10)  # of step 5
+        with pytest.raises(RuntimeError) as caught:
+            run(tmp_path / "two", workers=1)
+    assert "a process that loads crops exited" in str(sentence(caught.value))
+    saved = torch.load(tmp_path / "two" / "last.ckpt", weights_only=True)
+    steps = saved["global_step"]
+    assert saved["vocoder_training"]["items_seen"] == 2 * steps
+    assert 3 <= steps <= 5  # all whose crops had been loaded
+    resumed, _, _ = run(tmp_path / "two", workers=1)
+    assert_same(unbroken.state_dict(), resumed.state_dict())
 
 
 def test_validation_uses_the_averaged_weights_and_puts_the_others_back(

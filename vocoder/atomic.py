@@ -1,12 +1,21 @@
-"""Writing files whole or not at all: an interrupted write leaves the previous file."""
+"""Writing files whole or not at all, so that an interrupted write leaves the previous file; and
+names for them.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -14,26 +23,25 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path to write to, renamed to `path` when the block ends without an exception.
 
     It is in the same folder, because renaming is atomic only within a file system. If the block
-    raises, the temporary file is deleted and `path` is untouched.
+    raises, the temporary file is deleted and `path` is untouched. What a killed process leaves is
+    overwritten by the next write to `path`.
 
     Raises:
         FileNotFoundError: the folder of `path` does not exist.
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to.")
-    temporary = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.filename == str(temporary):
-            error.filename, error.filename2 = str(path), None  # the name that the user knows
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+    with partial_file(path) as temporary:
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        except OSError as error:
+            if error.filename == str(temporary):
+                error.filename, error.filename2 = str(path), None  # the name that the user knows
+            raise
 
 
-def write_atomic(path: Path, content: bytes) -> Path:
+def write_atomic(path: Path, content: bytes | memoryview) -> Path:
     """Write a file through `atomic_path` and return its path.
 
     Raises:
@@ -42,3 +50,75 @@ def write_atomic(path: Path, content: bytes) -> Path:
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
     return path
+
+
+@contextmanager
+def partial_file(path: Path) -> Iterator[Path]:
+    """A hidden file next to `path`, for the block to write and rename; deleted if still there.
+
+    Its name depends on `path` alone, so that the next writer finds what a killed one left. It is
+    locked while it is written: a second writer of the same `path` at the same time gets a name of
+    its own. Where files cannot be locked, all do.
+    """
+    temporary, lock = _locked_partial(path)
+    try:
+        yield temporary
+    finally:
+        # Once renamed, its name may already belong to the next writer.
+        if lock is None or _is_at(lock, temporary):
+            temporary.unlink(missing_ok=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _locked_partial(path: Path) -> tuple[Path, int | None]:
+    # The name of `path` may be as long as names can be: this one has a fixed length.
+    key = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]
+    temporary = path.with_name(f".{key}.part")
+    lock = _lock(temporary)
+    if lock is None:
+        temporary = path.with_name(f".{uuid.uuid4().hex}.part")
+    return temporary, lock
+
+
+def _lock(path: Path) -> int | None:
+    """A descriptor that holds the lock of an empty file at `path`; None if that cannot be had."""
+    if fcntl is None:
+        return None
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError:  # another user's, say; or the folder cannot be written, as the caller will see
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        found = os.fstat(descriptor)
+        # Nobody may plant a file here that is also another one.
+        own = stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == os.geteuid()
+        # Another writer may have renamed it between the two calls.
+        if own and _is_at(descriptor, path):
+            os.ftruncate(descriptor, 0)
+            return descriptor
+    except OSError:
+        pass
+    os.close(descriptor)
+    return None
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+def file_name(text: str, longest: int = 150) -> str:
+    """A file name of at most `longest` bytes that stands for `text`, such as an utterance's id.
+
+    Slashes become underscores; of a text that is too long, the start and a hash are left.
+    """
+    name = text.replace("/", "_").replace("\\", "_")
+    if len(os.fsencode(name)) <= longest:
+        return name
+    digest = hashlib.sha256(os.fsencode(text)).hexdigest()[:12]
+    start = os.fsencode(name)[: longest - len(digest) - 1].decode("utf-8", errors="ignore")
+    return f"{start}~{digest}"

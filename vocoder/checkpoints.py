@@ -7,14 +7,19 @@ builds one from them.
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from vocoder.atomic import write_atomic
 
@@ -82,10 +87,13 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
                 f"{directory} is not a checkpoint: it has no {needed.name}, and a checkpoint is a "
                 f"directory with {WEIGHTS_NAME} and {CONFIG_NAME}"
             )
+    if config_path.stat().st_size > _LONGEST_CONFIG:
+        raise CheckpointError(f"{config_path} is too long to be the config of a model")
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{config_path} is not valid JSON: {error}") from error
+    _check_mel(config, config_path)
     version = config.pop("format_version", None) if isinstance(config, dict) else None
     if version != FORMAT_VERSION:
         raise CheckpointError(
@@ -99,3 +107,78 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
             f"{weights} is damaged or not a safetensors file ({error}): copy it again"
         ) from error
     return config, tensors
+
+
+def _check_mel(config: Any, path: Path) -> None:
+    """Refuse a mel filter bank of a size that nobody uses, before it is computed."""
+    inner = config.get("config") if isinstance(config, dict) else None
+    spec = inner.get("mel_spec") if isinstance(inner, dict) else None
+    sizes = [spec.get(name) for name in ("n_fft", "n_mels")] if isinstance(spec, dict) else []
+    if all(isinstance(n, int | float) for n in sizes) and math.prod(map(abs, sizes)) > 1 << 26:
+        raise CheckpointError(f"{path} describes mels of an impossible size: {sizes}")
+
+
+# A weight-normalised layer registers its weight before it is split, so more than once.
+_SLACK = 4
+_SPARE_NUMBERS = 1 << 24  # of what a model keeps besides its weights: windows, filter banks, masks
+_LONGEST_CONFIG = 1 << 24  # characters
+
+
+@contextmanager
+def no_larger_than(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], path: str | os.PathLike[str]
+) -> Iterator[None]:
+    """Within the block, refuse to build a model that is much larger than the checkpoint's tensors.
+
+    The sizes in a config are only numbers: a forged one could ask for any amount of memory. A
+    model may have a few times as many parameters, and tensors as large, as the weights of the
+    checkpoint at `path`; what goes beyond is refused before it is allocated.
+
+    Args:
+        config: the constructor's arguments.
+        tensors: the weights.
+        path: for messages.
+
+    Raises:
+        CheckpointError: the config asks for more, or for what no tensor can be.
+    """
+    numbers = _SLACK * sum(value.numel() for value in tensors.values()) + _SPARE_NUMBERS
+    names = _SLACK * len(tensors) + 100
+    too_large = CheckpointError(
+        f"the weights in {path} do not fit their config, which is of a larger model"
+    )
+    # A size is a dimension of some tensor, or a number of layers.
+    dimensions = [n for value in tensors.values() for n in value.shape]
+    largest = max([_SLACK * n for n in dimensions] + [names, 1 << 12])
+    sizes = [value for name, value in config.items() if name != "mel_spec"]
+    if any(isinstance(n, int | float) and abs(n) > largest for n in sizes):
+        raise too_large
+
+    class Allocations(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            for value in args:
+                shape = isinstance(value, list | tuple) and all(type(n) is int for n in value)
+                if shape and math.prod(map(abs, value)) > numbers:
+                    raise too_large
+            return func(*args, **(kwargs or {}))
+
+    registered = [0, 0]
+
+    def count(_: torch.nn.Module, __: str, parameter: torch.nn.Parameter | None) -> None:
+        registered[0] += 1
+        registered[1] += 0 if parameter is None else parameter.numel()
+        if registered[0] > names or registered[1] > numbers:
+            raise too_large
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        with Allocations():
+            yield
+    except (RuntimeError, ArithmeticError, MemoryError, AttributeError, LookupError) as error:
+        raise CheckpointError(
+            f"no model can be built from the config of {path}: {error}"
+        ) from error
+    finally:
+        hook.remove()

@@ -2,7 +2,7 @@
 splitting it into training, validation and test.
 
 The layout is a folder with `metadata.csv`, one utterance a line as `id|text|normalised text`
-(UTF-8, no quoting), and `wavs/ID.wav` (or .flac, .ogg, .mp3) at any sample rate.
+(UTF-8), and `wavs/ID.wav` (or .flac, .ogg, .mp3) at any sample rate; see `read_corpus`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import logging
 import os
 import shutil
 import tarfile
+import unicodedata
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +61,10 @@ class Split:
     validation: tuple[str, ...]
     test: tuple[str, ...]
 
-    def only(self, usable: Container[str], folder: Path) -> Split:
+    def only(self, usable: Container[str], folder: Path, why: str = "") -> Split:
         """The split with only the usable ids, of the corpus in `folder`.
+
+        `why` says in the message what the others lack.
 
         Raises:
             CorpusError: nothing is left of one of the three.
@@ -72,18 +75,28 @@ class Split:
         }
         for name, ids in left.items():
             if not ids:
-                raise CorpusError(f"{folder}: every utterance for {name} had to be left out")
+                raise CorpusError(
+                    f"{folder}: every utterance for {name} had to be left out"
+                    + f" ({why})" * bool(why)
+                )
         return Split(**left)
 
 
 def read_corpus(folder: str | Path) -> Corpus:
     """Read the list of a corpus in LJSpeech's layout.
 
+    A line has two, three or four columns: id, text; id, text, normalised text; id, speaker, text,
+    normalised text. A column may be quoted as in CSV. The id may also be written as the file's
+    name, ``ID.wav`` or ``wavs/ID.wav``. Names match in any Unicode normalisation, and suffixes in
+    either case; ids are in form C.
+
     Malformed lines, repeated ids and lines whose audio file is missing are left out and reported
     as warnings, with a count and the first example of each.
 
     Raises:
-        CorpusError: no `metadata.csv`, not UTF-8, or no usable line in it.
+        CorpusError: no `metadata.csv`, not UTF-8, no usable line in it, or an id that leads out of
+            the corpus: an absolute path, ``..``, or a link to another folder. (``wavs`` itself may
+            be a link.)
     """
     folder = Path(folder)
     metadata = folder / "metadata.csv"
@@ -92,40 +105,139 @@ def read_corpus(folder: str | Path) -> Corpus:
             f"{folder} has no metadata.csv: a corpus is a folder with metadata.csv "
             "(id|text|normalised text) and wavs/ID.wav"
         )
+    try:
+        lines = metadata.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{metadata} cannot be read ({error}): it must be UTF-8 text") from error
+    files = AudioFiles(folder)
     utterances: dict[str, Utterance] = {}
     left_out: dict[str, list[str]] = {"malformed": [], "repeated id": [], "audio file missing": []}
-    try:
-        with metadata.open(encoding="utf-8-sig", newline="") as file:
-            for line, row in enumerate(csv.reader(file, delimiter="|", quoting=csv.QUOTE_NONE), 1):
-                if not row:
-                    continue
-                id = row[0].strip()
-                if len(row) not in (2, 3) or not id:
-                    left_out["malformed"].append(f"line {line}: {'|'.join(row)[:60]!r}")
-                elif id in utterances:
-                    left_out["repeated id"].append(f"line {line}: {id}")
-                elif (path := _audio_file(folder / "wavs", id)) is None:
-                    left_out["audio file missing"].append(f"line {line}: wavs/{id}.wav")
-                else:
-                    utterances[id] = Utterance(id, path, row[1], row[-1])
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise CorpusError(f"{metadata} cannot be read ({error}): it must be UTF-8 text") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        row = _columns(line)
+        name = row[0].strip()
+        if not 2 <= len(row) <= 4 or not name:
+            left_out["malformed"].append(f"line {number}: {line[:60]!r}")
+            continue
+        try:
+            id, path = files.find(name)
+        except CorpusError as error:
+            raise CorpusError(f"{metadata}, line {number}: {error}") from None
+        if id in utterances:
+            left_out["repeated id"].append(f"line {number}: {id}")
+        elif path is None:
+            left_out["audio file missing"].append(f"line {number}: wavs/{id}.wav")
+        else:
+            text = row[-2] if len(row) > 2 else row[-1]
+            normalised = row[-1] if row[-1].strip() else text
+            utterances[id] = Utterance(id, path, text, normalised)
     for reason, examples in left_out.items():
         if examples:
             log.warning("%s: %d lines left out, %s (first: %s)", metadata, len(examples), reason,
                         examples[0])  # fmt: skip
     if not utterances:
-        reasons = ", ".join(f"{len(e)} {reason}" for reason, e in left_out.items() if e)
+        reasons = ", ".join(
+            f"{len(e)} {reason}, first {e[0]}" for reason, e in left_out.items() if e
+        )
         raise CorpusError(f"{metadata} has no usable line ({reasons or 'it is empty'})")
     return Corpus(folder, tuple(utterances.values()))
 
 
-def _audio_file(wavs: Path, id: str) -> Path | None:
-    for suffix in SUFFIXES:
-        path = wavs / (id + suffix)
-        if path.is_file():
-            return path
-    return None
+def _columns(line: str) -> list[str]:
+    """The columns of a line; quotation marks are part of the text unless the line is valid CSV."""
+    try:
+        (row,) = csv.reader([line], delimiter="|", strict=True)
+    except (csv.Error, ValueError):
+        return line.split("|")
+    return row
+
+
+class AudioFiles:
+    """The audio files of a corpus, found by the names that its list gives them.
+
+    Folders are listed once: looking for each file by each suffix would take several calls for
+    every utterance, and find only names spelt exactly alike.
+
+    Args:
+        folder: the corpus, with the files in `wavs` or below, or where the list says.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._inside = (folder.resolve(), (folder / "wavs").resolve())
+        self._listings: dict[Path, dict[str, Path]] = {}
+
+    def find(self, name: str) -> tuple[str, Path | None]:
+        """The id that `name` stands for, and its file, or None if there is none.
+
+        Raises:
+            CorpusError: the name leads out of the corpus.
+        """
+        plain = unicodedata.normalize("NFC", name.replace("\\", "/"))
+        windows = PureWindowsPath(name)
+        if plain.startswith("/") or windows.drive or windows.root or ".." in plain.split("/"):
+            raise CorpusError(
+                f"the id {name!r} leads out of the corpus folder: write names relative to wavs"
+            )
+        parts = tuple(part for part in plain.split("/") if part not in ("", "."))
+        if not parts:
+            return plain, None
+        *above, last = parts
+        stem, suffix = PurePosixPath(last).stem, PurePosixPath(last).suffix.lower()
+        for start in (("wavs", *above), tuple(above)):
+            at = "/".join((*(start[1:] if start[:1] == ("wavs",) else start), ""))
+            for ending in SUFFIXES:
+                if path := self._file((*start, last + ending)):
+                    return at + last, path
+            if suffix in SUFFIXES and (path := self._file((*start, last))):
+                return at + stem, path
+        return "/".join(parts), None
+
+    def _file(self, parts: tuple[str, ...]) -> Path | None:
+        folder = self.folder
+        for part in parts[:-1]:
+            found = self._listing(folder).get(part)
+            if found is None:
+                return None
+            folder = found
+        found = self._listing(folder).get(_by_suffix(parts[-1]))
+        if found is None or not found.is_file():
+            return None
+        self._check_inside(found)
+        return found
+
+    def _listing(self, folder: Path) -> dict[str, Path]:
+        if folder not in self._listings:
+            self._check_inside(folder)
+            listing: dict[str, Path] = {}
+            try:
+                names = sorted(os.listdir(folder))
+            except NotADirectoryError:
+                names = []
+            for name in names:
+                # UTF-8, whatever the locale says.
+                plain = os.fsencode(name).decode("utf-8", errors="surrogateescape")
+                plain = unicodedata.normalize("NFC", plain)
+                for key in (plain, _by_suffix(plain)):
+                    # Where names differ in nothing else, the one spelt as the key.
+                    if key == name or key not in listing:
+                        listing[key] = folder / name
+            self._listings[folder] = listing
+        return self._listings[folder]
+
+    def _check_inside(self, path: Path) -> None:
+        real = path.resolve()
+        if not any(real.is_relative_to(place) for place in self._inside):
+            raise CorpusError(
+                f"{path} is a link that leads out of the corpus folder, to {real}: put the "
+                "recording itself there"
+            )
+
+
+def _by_suffix(name: str) -> str:
+    stem, dot, suffix = name.rpartition(".")
+    return stem + dot + suffix.lower() if dot else name
 
 
 def split(

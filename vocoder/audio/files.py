@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import io
 import os
-import uuid
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +20,7 @@ import soxr  # type: ignore[import-untyped]
 import torch
 from torch import Tensor
 
-from vocoder.atomic import write_atomic
+from vocoder.atomic import partial_file, write_atomic
 from vocoder.audio.pcm import to_pcm16
 
 #: Suffixes that can be written -> libsndfile's container and encoding.
@@ -169,22 +169,24 @@ class AudioWriter:
         self.path = checked_path(path)
         self.sample_rate = _checked_rate(sample_rate)
         self.samples = 0
-        self._partial = self.path.with_name(f".{uuid.uuid4().hex}.part")
+        self._cleaning = ExitStack()
         self._sound: soundfile.SoundFile | None = None
 
     def __enter__(self) -> Self:
         container, encoding = _FORMATS[self.path.suffix.lower()]
-        self._partial.open("xb").close()  # for Python's own error where writing is not allowed
-        try:
-            self._sound = soundfile.SoundFile(
-                self._partial, "w", self.sample_rate, 1, encoding, format=container
-            )
-        except soundfile.LibsndfileError as error:
-            self._partial.unlink()
-            raise ValueError(
-                f"Cannot write {self.path} as {container} at {self.sample_rate} Hz "
-                f"({error.error_string.rstrip('.')})."
-            ) from error
+        with ExitStack() as cleaning:
+            self._partial = cleaning.enter_context(partial_file(self.path))
+            self._partial.open("wb").close()  # for Python's own error where writing is not allowed
+            try:
+                self._sound = soundfile.SoundFile(
+                    self._partial, "w", self.sample_rate, 1, encoding, format=container
+                )
+            except soundfile.LibsndfileError as error:
+                raise ValueError(
+                    f"Cannot write {self.path} as {container} at {self.sample_rate} Hz "
+                    f"({error.error_string.rstrip('.')})."
+                ) from error
+            self._cleaning = cleaning.pop_all()
         return self
 
     def write(self, audio: Tensor | npt.NDArray[Any]) -> None:
@@ -222,7 +224,7 @@ class AudioWriter:
                     raise ValueError("There are no samples to write.")
                 os.replace(self._partial, self.path)
         finally:
-            self._partial.unlink(missing_ok=True)
+            self._cleaning.close()
 
     def _cut_short(self) -> OSError:
         return OSError(

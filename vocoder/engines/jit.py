@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import importlib.util
+import shutil
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
+from numba.misc.appdirs import AppDirs
 
 
 def jit(fastmath: set[str], inner: bool = False) -> Callable[[Any], Any]:
@@ -30,3 +36,29 @@ def jit(fastmath: set[str], inner: bool = False) -> Callable[[Any], Any]:
             return numba.njit(**options)(function)
 
     return compiled
+
+
+def give_cache_to(package: str) -> None:
+    """Before the import of a package that caches what numba compiles, see that numba can cache.
+
+    numba refuses to compile where it can write neither next to the package's files nor in the
+    user's cache folder, as in a read-only installation without a home. It then gets a temporary
+    folder, which goes with the process.
+    """
+    found = importlib.util.find_spec(package)
+    own = Path(found.origin).parent if found and found.origin else None
+    if numba.config.CACHE_DIR or (own and _can_write(own)):
+        return
+    if not _can_write(Path(AppDirs(appname="numba", appauthor=False).user_cache_dir)):
+        numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="numba-")
+        atexit.register(shutil.rmtree, numba.config.CACHE_DIR, ignore_errors=True)
+
+
+def _can_write(folder: Path) -> bool:
+    """Whether files can be created in a folder, which is created if it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False

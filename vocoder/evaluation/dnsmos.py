@@ -9,6 +9,8 @@ import soxr  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vocoder.engines.jit import give_cache_to
+
 from .extras import require
 from .metrics import MetricError
 
@@ -32,6 +34,7 @@ def dnsmos(audio: Tensor | NDArray[Any], sample_rate: int) -> float:
         MetricError: no samples, or NaN.
         MissingExtraError: speechmos, or what it imports, is not installed (extra ``metrics``).
     """
+    give_cache_to("librosa")  # which it imports
     package = require("speechmos.dnsmos", "DNSMOS", "metrics")
     if isinstance(audio, Tensor):
         audio = audio.detach().cpu().numpy()

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vocoder.audio import LogMel, MelSpec
+from vocoder.engines.jit import give_cache_to
 
 from .extras import MissingExtraError, require
 
@@ -360,6 +361,7 @@ def _pitch(audio: Floats) -> Pitch:
 # last pair is kept.
 @functools.lru_cache(maxsize=2)
 def _pitch_of(content: bytes) -> Pitch:
+    give_cache_to("librosa")
     import librosa  # takes seconds to import
 
     low, high = _PITCH_RANGE

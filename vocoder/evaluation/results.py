@@ -65,7 +65,7 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
 def cpu_name() -> str:
     """The processor's name as its maker gives it, or its architecture if that is unknown."""
     try:
-        info = Path("/proc/cpuinfo").read_text()
+        info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return platform.processor() or platform.machine()
     match = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)

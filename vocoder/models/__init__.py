@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vocoder.audio import Noise
-from vocoder.checkpoints import CheckpointError, read_checkpoint
+from vocoder.checkpoints import CheckpointError, no_larger_than, read_checkpoint
 
 from .base import Vocoder
 from .flow import FlowVocoder
@@ -49,7 +49,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Vocoder:
         raise CheckpointError(
             f"{path} lacks `family` or `config`: it is not a checkpoint of a vocoder"
         )
-    return build(config["family"], config["config"]).load_weights(tensors, path)
+    with no_larger_than(config["config"], tensors, path):
+        model = build(config["family"], config["config"])
+    return model.load_weights(tensors, path)
 
 
 __all__ = [

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vocoder.audio import MelSpec, Noise
-from vocoder.checkpoints import CheckpointError, read_checkpoint
+from vocoder.checkpoints import CheckpointError, no_larger_than, read_checkpoint
 from vocoder.models.saved import SavedModel
 from vocoder.nn import SequenceEncoder
 from vocoder.text.alignment import monotonic_alignment_search
@@ -388,7 +388,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> AcousticModel:
             f"{path} holds {what} and no acoustic model: give a "
             "checkpoint of recipes/ljspeech/train_acoustic.py"
         )
-    return AcousticModel.from_config(config).load_weights(tensors, path)
+    with no_larger_than(config, tensors, path):
+        model = AcousticModel.from_config(config)
+    return model.load_weights(tensors, path)
 
 
 __all__ = ["LONGEST_TEXT", "AcousticModel", "Batch", "Prior", "Scored", "load_checkpoint"]

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vocoder.audio import MelSpec, dequantise, fade, from_pcm16
 from vocoder.corpus import Corpus, Split, read_corpus, split
-from vocoder.training.prepared import PreparedCorpus, prepare
+from vocoder.training.prepared import PreparedCorpus, manifest, prepare
 
 log = logging.getLogger(__name__)
 
@@ -240,7 +240,7 @@ class SpeechData(lightning.LightningDataModule):
         # Split before files are left out, so that the choice does not depend on the sample rate.
         ids = [utterance.id for utterance in corpus.utterances]
         whole = split(ids, self.validation_fraction, self.test_fraction)
-        self._split = whole.only(self._prepared.entries, self.folder)
+        self._split = whole.only(self._prepared.entries, self.folder, self._prepared.missing)
 
     @property
     def prepared(self) -> PreparedCorpus:
@@ -253,6 +253,11 @@ class SpeechData(lightning.LightningDataModule):
         """The usable utterances of each set, after `setup`."""
         assert self._split is not None
         return self._split
+
+    def manifest(self) -> str:
+        """Hash of the corpus, after `setup`; see `prepared.manifest`."""
+        assert self._corpus is not None
+        return manifest(self._corpus, self.prepared)
 
     def crops(self) -> Crops:
         """The crops that training draws from."""

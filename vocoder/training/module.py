@@ -22,6 +22,10 @@ class TrainingError(Exception):
     """Training cannot continue; the message names the problem and the way out."""
 
 
+class DivergedError(TrainingError):
+    """The weights, or what comes of them, are no longer finite."""
+
+
 class ParameterGroup(NamedTuple):
     """Parameters that share a learning rate (after warm-up) and a gradient clip."""
 
@@ -46,7 +50,8 @@ class Training(lightning.LightningModule):
     So a run resumed with a larger budget continues at the rate of the larger budget.
 
     A step with a non-finite loss or gradient changes no weight: it is counted in `skipped`, on
-    all devices alike.
+    all devices alike. Training ends where such steps outnumber the others by `max_skipped`,
+    counted from where they last were no majority.
 
     There is one optimiser, since Lightning would count the steps of two, and the budget with them;
     `parameter_groups` have their own rates and clips.
@@ -58,7 +63,7 @@ class Training(lightning.LightningModule):
         warmup_steps: optimiser steps of linear warm-up.
         betas, weight_decay: of AdamW.
         gradient_clip: greatest norm of the gradient of all parameters together.
-        max_skipped: training ends after this many skipped steps in a row.
+        max_skipped: surplus of skipped steps at which training ends: as many in a row, say.
         seed: of all random numbers in training.
     """
 
@@ -93,7 +98,8 @@ class Training(lightning.LightningModule):
         """Samples of audio trained on so far by all devices together."""
         self.skipped = 0
         """Steps skipped so far because of a non-finite loss or gradient."""
-        self._skipped_in_a_row = 0
+        self.surplus_skipped = 0
+        """Skipped steps less the others, counted from where that was last 0."""
         self.budget_used = 0.0
         """Fraction of the training budget that is used up, in [0, 1]."""
 
@@ -168,16 +174,19 @@ class Training(lightning.LightningModule):
             if finite:
                 self.log(f"train/{group.name}{'_' * bool(group.name)}gradient_norm", norm)
         if finite:
-            self._skipped_in_a_row = 0
+            self.surplus_skipped = max(self.surplus_skipped - 1, 0)
             return
         for group in groups:
             _drop_gradients(group)
         self.skipped += 1
-        self._skipped_in_a_row += 1
-        if self._skipped_in_a_row >= self.max_skipped:
-            raise TrainingError(
-                f"{self._skipped_in_a_row} steps in a row had a loss or gradient that is not "
-                "finite: lower training.learning_rate, or train with --trainer.precision 32"
+        self.surplus_skipped += 1
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        # Not within the step, so that all before it can be saved.
+        if self.surplus_skipped >= self.max_skipped:
+            raise DivergedError(
+                f"training has diverged: lately {self.surplus_skipped} more steps were skipped "
+                "than not, because their loss or gradient is not finite"
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -298,7 +307,10 @@ class VocoderTraining(Training):
     # -- validation ----------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        self._validation = _Validation(self.model.fused())
+        try:
+            self._validation = _Validation(self.model.fused())
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # no inverse
+            raise DivergedError(f"training has diverged: {error}") from error
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """Log-likelihood of one held-out excerpt, and its copy synthesis."""

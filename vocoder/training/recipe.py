@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import logging
-import re
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from vocoder.atomic import write_atomic
-from vocoder.checkpoints import CheckpointError
-from vocoder.corpus import CorpusError, download_ljspeech, find_ljspeech
+from vocoder.corpus import download_ljspeech, find_ljspeech
 from vocoder.models import Vocoder, load_checkpoint
 from vocoder.nn.weight_norm import fuse_weight_norm
 from vocoder.training.callbacks import (
@@ -39,34 +35,23 @@ from vocoder.training.callbacks import (
     TrainingBar,
 )
 from vocoder.training.crops import SpeechData
-from vocoder.training.module import TrainingError, VocoderTraining
+from vocoder.training.faults import readable, sentence
+from vocoder.training.module import DivergedError, TrainingError, VocoderTraining
+from vocoder.training.options import default_run, duration, in_utf8, parser, plain
 from vocoder.training.report import write_report
+from vocoder.training.resume import LAST, newest_resume_file, resume_files
+from vocoder.training.run_folder import (
+    CONFIG,
+    Record,
+    describe,
+    locked,
+    read_record,
+    refuse_another,
+    write_record,
+)
 from vocoder.training.terms import Term
 
 log = logging.getLogger("vocoder.training")
-
-# Arguments of Lightning's Trainer that are no options, because the recipe sets them or has its own.
-_OURS = {
-    "barebones",
-    "callbacks",
-    "check_val_every_n_epoch",
-    "default_root_dir",
-    "enable_checkpointing",
-    "enable_model_summary",
-    "fast_dev_run",
-    "gradient_clip_algorithm",
-    "gradient_clip_val",
-    "logger",
-    "max_epochs",
-    "max_steps",
-    "max_time",
-    "min_epochs",
-    "min_steps",
-    "num_sanity_val_steps",
-    "overfit_batches",
-    "reload_dataloaders_every_n_epochs",
-    "use_distributed_sampler",
-}
 
 
 class Recipe:
@@ -134,67 +119,24 @@ class Recipe:
         module: Any,
         data: Any,
         rows: list[dict[str, Any]],
-        seed: int,
+        record: Record,
     ) -> None:
-        """Write the finished run's model and report."""
-        write_report(run, trainer, module, data, rows, seed)
-
-
-def parser(recipe: Recipe) -> ArgumentParser:
-    """The options of a training recipe; the keys of its YAML files are the same."""
-    options = ArgumentParser(prog=recipe.program, description=recipe.description)
-    options.add_argument(
-        "--config", action="config", help="YAML of these options; may be repeated, later ones win"
-    )
-    options.add_argument(
-        "--data",
-        type=str | None,
-        help="folder of a corpus in LJSpeech's layout, or 'sample' for the small one that comes "
-        "with the recipe; by default LJSpeech, from $LJSPEECH or data/, else downloaded",
-    )
-    options.add_argument(
-        "--run",
-        type=str | None,
-        help="folder of the run (default: runs/NAME OF THE CONFIG); a run in it is resumed",
-    )
-    options.add_argument("--max_steps", type=int | None, help="total number of steps")
-    options.add_argument(
-        "--max_time",
-        type=str | None,
-        help="total training time, including that before a resume: 10m, 1h30m, 2d or DD:HH:MM:SS",
-    )
-    options.add_argument(
-        "--start_from",
-        type=str | None,
-        help="checkpoint directory of a model of the same sizes, to initialise a new run from",
-    )
-    options.add_argument("--seed", type=int, default=0, help="of weights, crops and noise")
-    options.add_argument(
-        "--save_every", type=float, default=180, help="seconds between saves of last.ckpt"
-    )
-    options.add_argument(
-        "--snapshot_minutes",
-        type=list[float] | None,
-        default=[5, 10, 20, 40, 80, 160, 320, 640],
-        help="save the averaged model after these minutes of training, in RUN/snapshots",
-    )
-    options.add_argument(
-        "--cache", type=str, default="data/prepared", help="folder of decoded corpora"
-    )
-    recipe.add_arguments(options)
-    options.add_class_arguments(AveragedWeights, "average", instantiate=False)
-    options.add_class_arguments(lightning.Trainer, "trainer", skip=_OURS, instantiate=False)
-    options.set_defaults({"trainer.val_check_interval": 500})
-    return options
+        """Write the finished run's report; the model is there already."""
+        write_report(run, trainer, module, data, rows, record)
 
 
 def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
     """Run a recipe; returns the exit code.
 
+    0 for a finished run, 2 after an error that the user can mend (one sentence on stderr), 128 + n
+    after signal n.
+
     Args:
         recipe: what to train.
         arguments: the command line, `sys.argv[1:]` by default.
     """
+    if arguments is None:
+        in_utf8()
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     # Lightning's tips are for authors of training scripts.
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
@@ -214,8 +156,11 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
     except SIGTERMException:  # before the first step
         log.info("stopped by SIGTERM before the first step; nothing to save")
         return 128 + signal.SIGTERM
-    except (TrainingError, CorpusError, CheckpointError, MisconfigurationException) as error:
-        sys.stderr.write(f"{recipe.program}: {' '.join(str(error).split())}\n")
+    except Exception as error:
+        words_for_it = sentence(error)
+        if words_for_it is None:
+            raise
+        sys.stderr.write(f"{recipe.program}: {words_for_it}\n")
         return 2
     return 0
 
@@ -226,7 +171,8 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
     if budget is None and not config.max_steps:
         raise TrainingError("no budget is set: give --max_time (such as 2h) or --max_steps")
     run = Path(config.run or default_run(config))
-    checkpoint = resumable(run, options, config)
+    record = describe(recipe.program, plain(config))
+    refuse_another(run, record)  # for the first time, as soon as it can be known
 
     lightning.seed_everything(config.seed, verbose=False)
     with readable("the configuration cannot be built"):
@@ -234,127 +180,134 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
         module, data = recipe.build(objects, config)
         averaged = AveragedWeights(**objects.average.as_dict())
         snapshots = Snapshots(run / "snapshots", config.snapshot_minutes)
-    if config.start_from and checkpoint is None:
+    if config.start_from and not resume_files(run):
         start_from(module.model, recipe.load(config.start_from), config.start_from)
 
-    if first_process():
-        # Before Lightning starts other processes, which would wait forever if this one failed.
-        data.prepare_data()
-    data.setup()
-    check_rate(data, recipe.mel_spec_option)
-
-    history = History(run / "history.jsonl")
-    with readable("the trainer cannot be built"):
-        trainer = lightning.Trainer(
-            **objects.trainer.as_dict(),
-            max_steps=config.max_steps or -1,
-            max_epochs=-1,
-            check_val_every_n_epoch=None,
-            num_sanity_val_steps=0,
-            enable_checkpointing=True,
-            enable_model_summary=False,
-            use_distributed_sampler=False,  # `CropSampler` does it
-            default_root_dir=run,
-            logger=TensorBoardLogger(run, name="", version="tensorboard"),
-            callbacks=[
-                Timer(budget, verbose=False),
-                averaged,
-                snapshots,
-                *recipe.callbacks(),
-                history,
-                TrainingBar(),
-                LastCheckpoint(run / "last.ckpt", config.save_every),
-            ],
+    with locked(run) if first_process() else nullcontext():
+        if first_process():
+            # Before Lightning starts other processes, which would wait forever if this one failed.
+            data.prepare_data()
+        data.setup()
+        check_rate(data, recipe.mel_spec_option)
+        history = History(run / "history.jsonl")
+        with readable("the trainer cannot be built"):
+            trainer = lightning.Trainer(
+                **objects.trainer.as_dict(),
+                max_steps=config.max_steps or -1,
+                max_epochs=-1,
+                check_val_every_n_epoch=None,
+                num_sanity_val_steps=0,
+                enable_checkpointing=True,
+                enable_model_summary=False,
+                use_distributed_sampler=False,  # `CropSampler` does it
+                default_root_dir=run,
+                logger=TensorBoardLogger(run, name="", version="tensorboard"),
+                callbacks=[
+                    Timer(budget, verbose=False),
+                    averaged,
+                    snapshots,
+                    *recipe.callbacks(),
+                    history,
+                    TrainingBar(),
+                    LastCheckpoint(run / LAST, config.save_every),
+                ],
+            )
+        record["corpus"] = {
+            "name": data.prepared.name,
+            "path": str(data.folder.absolute()),
+            "sha256": data.manifest(),
+        }
+        record["items_per_step"] = (
+            data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
         )
-    if trainer.is_global_zero:
-        run.mkdir(parents=True, exist_ok=True)
-        write_atomic(run / "config.yaml", options.dump(config).encode())
-        announce(run, module.model, data, checkpoint)
+        refuse_another(run, record)
+        checkpoint = newest_resume_file(run)
+        if trainer.is_global_zero:
+            write_atomic(run / CONFIG, options.dump(config).encode(errors="surrogateescape"))
+            if checkpoint is None:
+                write_record(run, record)
+            announce(run, module.model, data, checkpoint)
+        fit(recipe, run, trainer, module, data, averaged, checkpoint)
+        finish(recipe, run, trainer, module, data, history)
+        if trainer.world_size > 1:
+            # The others wait for the report: Lightning takes an early exit for a failure and kills
+            # the rest, and exiting with an open process group may abort.
+            trainer.strategy.barrier()
+            torch.distributed.destroy_process_group()
+
+
+def fit(
+    recipe: Recipe,
+    run: Path,
+    trainer: lightning.Trainer,
+    module: Any,
+    data: Any,
+    averaged: AveragedWeights,
+    checkpoint: Path | None,
+) -> None:
+    """Train, and leave the averaged model in the module and in `run`/model.
+
+    Raises:
+        TrainingError: training has diverged; the model is written all the same.
+    """
     if checkpoint is None:
         recipe.begin(module, data)
         trainer.validate(module, data, verbose=False)
-    trainer.fit(module, data, ckpt_path=checkpoint, weights_only=False)
-    averaged.apply_to(module)
-    trainer.validate(module, data, verbose=False)
-    if trainer.is_global_zero:
-        recipe.report(run, trainer, module, data, history.rows(), config.seed)
-    if trainer.world_size > 1:
-        # The others wait for the report: Lightning takes an early exit for a failure and kills the
-        # rest, and exiting with an open process group may abort.
-        trainer.strategy.barrier()
-        torch.distributed.destroy_process_group()
-
-
-@contextmanager
-def readable(what: str) -> Iterator[None]:
-    """Turn constructors' errors about their arguments into a message without a traceback."""
     try:
-        yield
-    except (TypeError, ValueError) as error:
-        raise TrainingError(f"{what}: {error}") from error
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    except DivergedError as error:
+        if trainer.is_global_zero:
+            averaged.apply_to(module)
+            module.model.save(run / "model")
+        raise DivergedError(
+            f"{error}; the averaged model so far is in {run / 'model'}: {instead(run)}"
+        ) from error
+    averaged.apply_to(module)
+    if trainer.is_global_zero:
+        # First of all: what comes now may fail.
+        module.model.save(run / "model")
+
+
+def finish(
+    recipe: Recipe,
+    run: Path,
+    trainer: lightning.Trainer,
+    module: Any,
+    data: Any,
+    history: History,
+) -> None:
+    """Validate the averaged model and write the report.
+
+    Raises:
+        TrainingError: the model has diverged, or something that the user can mend; the message
+            says where the model is.
+    """
+    try:
+        trainer.validate(module, data, verbose=False)
+        if trainer.is_global_zero:
+            recipe.report(run, trainer, module, data, history.rows(), read_record(run))
+    except DivergedError as error:
+        raise DivergedError(f"{error}; the model is in {run / 'model'}: {instead(run)}") from error
+    except Exception as error:
+        words = sentence(error)
+        if words is None:
+            raise
+        raise TrainingError(
+            f"the model is trained and in {run / 'model'}, but its report is not complete: {words}"
+        ) from error
+
+
+def instead(run: Path) -> str:
+    """What to do after a run that has diverged."""
+    return (
+        "lower training.learning_rate, or train with --trainer.precision 32, in a new run (--run "
+        f"DIR; with --start_from {run / 'model'} it starts from that model)"
+    )
 
 
 def first_process() -> bool:
     """Whether this is the only process of the run, or the one that logs and writes for all."""
     return getattr(rank_zero_only, "rank", 0) == 0
-
-
-def default_run(config: Namespace) -> Path:
-    """runs/NAME, from the names of the config files."""
-    return Path("runs") / "+".join(Path(str(path)).stem for path in config.config)
-
-
-def duration(text: str) -> timedelta:
-    """A duration from 90s, 10m, 1h30m, 2d (and so on) or from DD:HH:MM:SS.
-
-    Raises:
-        TrainingError: in neither form, or zero.
-    """
-    units = re.fullmatch(
-        r"\s*(?:(\d+(?:\.\d+)?)\s*d)?\s*(?:(\d+(?:\.\d+)?)\s*h)?"
-        r"\s*(?:(\d+(?:\.\d+)?)\s*m(?:in)?)?\s*(?:(\d+(?:\.\d+)?)\s*s)?\s*",
-        text,
-    )
-    clock = re.fullmatch(r"(\d+):(\d\d):(\d\d):(\d\d)", text.strip())
-    found = clock or units
-    if found is not None:
-        days, hours, minutes, seconds = (float(number or 0) for number in found.groups())
-        length = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
-        if length:
-            return length
-    raise TrainingError(f"max_time {text!r} is not a duration: write 10m, 1h30m or 00:02:00:00")
-
-
-def resumable(run: Path, options: ArgumentParser, config: Namespace) -> Path | None:
-    """The checkpoint to resume from, or None for a new run.
-
-    Raises:
-        TrainingError: the folder holds a run of another model.
-    """
-    checkpoint = run / "last.ckpt"
-    if not checkpoint.exists():
-        return None
-    before = yaml.safe_load((run / "config.yaml").read_text())
-    now = yaml.safe_load(options.dump(config))
-    different = differing_keys(before.get("model"), now.get("model"), "model")
-    if different:
-        raise TrainingError(
-            f"{run} holds a run of another model (different: {', '.join(different)}): "
-            "choose another folder with --run, or remove that one"
-        )
-    return checkpoint
-
-
-def differing_keys(a: Any, b: Any, name: str) -> list[str]:
-    """Dotted names of the values in which two configurations differ.
-
-    Keys that only one of them has are ignored, so that a run can be resumed even if the model has
-    gained or lost an argument since.
-    """
-    if isinstance(a, dict) and isinstance(b, dict):
-        keys = sorted(a.keys() & b.keys())
-        return [d for key in keys for d in differing_keys(a[key], b[key], f"{name}.{key}")]
-    return [] if a == b else [name]
 
 
 def start_from(model: nn.Module, trained: nn.Module, path: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -15,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vocoder.atomic import atomic_path, write_atomic
+from vocoder.atomic import atomic_path, file_name, write_atomic
 from vocoder.audio import write_audio
 from vocoder.evaluation import METRICS, installed_metrics, measure
 from vocoder.evaluation.results import machine_facts, save_result
 from vocoder.nn.weight_norm import fuse_weight_norm
 from vocoder.training.crops import SpeechData
-from vocoder.training.module import Training, VocoderTraining, training_seconds
+from vocoder.training.module import DivergedError, Training, VocoderTraining, training_seconds
+from vocoder.training.run_folder import Record
 
 log = logging.getLogger("vocoder.training")
 
@@ -50,28 +52,41 @@ def write_report(
     module: VocoderTraining,
     data: SpeechData,
     rows: list[dict[str, Any]],
-    seed: int,
+    record: Record,
 ) -> None:
-    """Write `run`/model, `run`/held-out/*.wav, `run`/report.md, its picture and report.json.
+    """Write `run`/report.md, report.json, `run`/held-out/*.wav and the report's picture.
 
-    Ends by logging a command that uses the model.
+    The page comes first, since audio may not fit on a full disk. Ends by logging a command that
+    uses the model, which is in `run`/model.
+
+    Raises:
+        DivergedError: audio that the model generates is not finite; all that could be written is.
     """
-    module.model.save(run / "model")
     model = module.model.fused()
     folder = run / "held-out"
-    folder.mkdir(exist_ok=True)
     scores: list[dict[str, Any]] = []
     pictures: list[list[Picture]] = []
+    audio: dict[str, Tensor] = {}
+    problems: list[str] = []
     # Whole utterances of the test set, which no choice was based on.
     held_out = data.held_out(data.split.test[:HELD_OUT])
     for index in range(len(held_out)):
         item = held_out[index]
-        name = item["id"].replace("/", "_")
+        name = file_name(item["id"])
         original = torch.from_numpy(item["clean"])
+        audio[f"{name}.original.wav"] = original
         mel = model.mel(original)
         generated = model.synthesize(mel, module.temperature, seed=0).cpu()
-        write_audio(folder / f"{name}.original.wav", original, model.sample_rate)
-        write_audio(folder / f"{name}.wav", generated, model.sample_rate)
+        scores.append(
+            {
+                "utterance": item["id"],
+                "log-likelihood": _log_likelihood(model, torch.from_numpy(item["audio"]), mel),
+            }
+        )
+        if not generated.isfinite().all():
+            problems.append(item["id"])
+            continue
+        audio[f"{name}.wav"] = generated
         limits = mel.min().item(), mel.max().item()
         pictures.append(
             [
@@ -82,25 +97,27 @@ def write_report(
         # A mel describes whole hops, so the generated audio may be longer by part of one.
         pair = (original, generated[: len(original)])
         values = measure(*pair, model.sample_rate, model.mel_spec, _measures())
-        scores.append(
-            {
-                "utterance": item["id"],
-                "log-likelihood": _log_likelihood(model, torch.from_numpy(item["audio"]), mel),
-                **{METRICS[name].title: value for name, value in values.items()},
-            }
-        )
-    draw(run / "report.png", rows, COLUMNS, pictures)
-    example = folder / f"{data.split.test[0].replace('/', '_')}.original.wav"
+        scores[-1] |= {METRICS[name].title: value for name, value in values.items()}
+    example = folder / f"{file_name(data.split.test[0])}.original.wav"
     command = (
         f"vocoder resynthesize {shlex.quote(str(example))} "
         f"--checkpoint {shlex.quote(str(run / 'model'))} -o out.wav"
     )
     summary = {
-        "facts": run_facts(trainer, module, data, seed),
+        "facts": run_facts(trainer, module, data, record),
         "validation": rows,
         "test": scores,
     }
-    save_report(run, summary, _sections(module, rows, scores), command)
+    words = f"generated audio that is not finite: {', '.join(problems)}" if problems else ""
+    opening = [words, ""] if words else []
+    save_report(run, summary, [*opening, *_sections(module, rows, scores)], command)
+    folder.mkdir(exist_ok=True)
+    for name, samples in audio.items():
+        write_audio(folder / name, samples, model.sample_rate)
+    draw(run / "report.png", rows, COLUMNS, pictures)
+    if problems:
+        raise DivergedError(f"training has diverged: {words}")
+    announce_report(run, command)
 
 
 def _log_likelihood(model: Any, audio: Tensor, mel: Tensor) -> float | None:
@@ -149,8 +166,10 @@ def _sections(
 # -- shared with the acoustic model's report -----------------------------------------------------
 
 
-def run_facts(trainer: lightning.Trainer, module: Training, data: Any, seed: int) -> dict[str, str]:
-    """What was trained, on what data and hardware, and for how long."""
+def run_facts(
+    trainer: lightning.Trainer, module: Training, data: Any, record: Record
+) -> dict[str, str]:
+    """What was trained, from what, on what data and hardware, and for how long."""
     model = module.model
     prepared, split = data.prepared, data.split
     left_out = ", ".join(f"{len(ids)} {why}" for why, ids in prepared.left_out.items() if ids)
@@ -165,19 +184,34 @@ def run_facts(trainer: lightning.Trainer, module: Training, data: Any, seed: int
         "data": f"{prepared.name}: {len(split.train)} utterances to train on "
         f"({prepared.seconds(split.train) / 60:.1f} min), {len(split.validation)} for "
         f"validation, {len(split.test)} for the test; left out: {left_out or 'none'}",
+        "corpus": f"SHA-256 {record['corpus']['sha256']} of its recordings and ids",
+        "started from": _parent(record["start_from"]),
         "audio seen": f"{seen:,.0f} s",
         "steps": f"{trainer.global_step:,}, of which {module.skipped} skipped (not finite)",
         "training time": f"{spent} (validation included)",
         "hardware": _hardware(trainer),
         "precision": str(trainer.precision),
-        "seed": str(seed),
+        "seed": str(record["seed"]),
+        "version": record["flow_vocoder"],
         "commit": _commit(),
     }
     return {name: fact for name, fact in facts.items() if fact}
 
 
+def _parent(start: Record | None) -> str:
+    """The checkpoint that a fine-tuning run began with, and its run; empty if there is none."""
+    if start is None:
+        return ""
+    words = f"{start['path']}, SHA-256 {start['sha256']}"
+    if of := start.get("run"):
+        words += f", of the run in {of['folder']}"
+        if "corpus" in of:
+            words += f" on {of['corpus']['name']}"
+    return words
+
+
 def save_report(run: Path, summary: dict[str, Any], sections: list[str], command: str) -> None:
-    """Write `run`/report.json and `run`/report.md, and log where it is and what to do next.
+    """Write `run`/report.json and `run`/report.md.
 
     Args:
         run: folder of the run.
@@ -185,10 +219,23 @@ def save_report(run: Path, summary: dict[str, Any], sections: list[str], command
         sections: lines of the page after the facts.
         command: a command that uses the model.
     """
-    save_result(summary, run / "report.json")
+    save_result(_json(summary), run / "report.json")
     facts = [f"- {name}: {fact}" for name, fact in summary["facts"].items()]
     page = [f"# {run.name}", "", *facts, "", *sections, "", f"    {command}", ""]
-    write_atomic(run / "report.md", "\n".join(page).encode())
+    write_atomic(run / "report.md", "\n".join(page).encode(errors="backslashreplace"))
+
+
+def _json(value: Any) -> Any:
+    """With null for what is not finite, for which JSON has no number."""
+    if isinstance(value, dict):
+        return {key: _json(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_json(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def announce_report(run: Path, command: str) -> None:
+    """Log where the report is, and a command that uses the model."""
     log.info("\n%s\nUse the model:\n  %s", run / "report.md", command)
 
 
@@ -206,10 +253,10 @@ def validation_table(rows: list[dict[str, Any]], columns: Mapping[str, str]) -> 
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    """Lines of a Markdown table with the keys as its header."""
+    """Lines of a Markdown table with the keys as its header; not every row needs all of them."""
     if not rows:
         return ["none"]
-    names = list(rows[0])
+    names = list(dict.fromkeys(name for row in rows for name in row))
     lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
     for row in rows:
         cells = (_cell(row.get(name)) for name in names)

@@ -25,7 +25,7 @@ from vocoder.corpus import Corpus, CorpusError, read_corpus, split
 from vocoder.text.acoustic import AcousticModel, Batch
 from vocoder.text.alignment import flat_start, whole_durations
 from vocoder.text.frontend import TextError, phonemes
-from vocoder.training.prepared import PreparedCorpus, prepare
+from vocoder.training.prepared import PreparedCorpus, manifest, prepare
 
 log = logging.getLogger("vocoder.training")
 
@@ -170,12 +170,13 @@ class TextAndSpeech(lightning.LightningDataModule):
         self.test_fraction = test_fraction
         self.validation_utterances = validation_utterances
         self.seed = seed
+        self._corpus: Corpus | None = None
         self._prepared: PreparedCorpus | None = None
 
     def prepare_data(self) -> None:
-        prepare(self._corpus(), self.mel_spec.sample_rate, self.cache)
+        prepare(self._read(), self.mel_spec.sample_rate, self.cache)
 
-    def _corpus(self) -> Corpus:
+    def _read(self) -> Corpus:
         corpus = read_corpus(self.folder)
         chosen = tuple(u for u in corpus.utterances if u.id.startswith(self.prefix))
         if not chosen:
@@ -188,7 +189,7 @@ class TextAndSpeech(lightning.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         if self._prepared is not None:
             return
-        corpus = self._corpus()
+        corpus = self._corpus = self._read()
         self._prepared = prepare(corpus, self.mel_spec.sample_rate, self.cache)
         whole = split(
             [u.id for u in corpus.utterances], self.validation_fraction, self.test_fraction
@@ -211,13 +212,18 @@ class TextAndSpeech(lightning.LightningDataModule):
                         len(unreadable), unreadable[0])  # fmt: skip
         longest = self.longest_seconds * self.mel_spec.sample_rate / self.mel_spec.hop_length
         usable = {id for id, mel in self.mels.items() if mel.shape[1] <= longest}
-        self.split = whole.only(usable, self.folder)
+        self.split = whole.only(usable, self.folder, self._prepared.missing)
 
     @property
     def prepared(self) -> PreparedCorpus:
         """The prepared corpus, after `setup`."""
         assert self._prepared is not None
         return self._prepared
+
+    def manifest(self) -> str:
+        """Hash of the corpus and its text, after `setup`; see `prepared.manifest`."""
+        assert self._corpus is not None
+        return manifest(self._corpus, self.prepared, text=True)
 
     def audio(self, id: str) -> NDArray[np.float32]:
         """The recording of an utterance, (samples,), in [-1, 1)."""

@@ -14,6 +14,7 @@ from vocoder.training.acoustic.data import TextAndSpeech
 from vocoder.training.acoustic.module import AcousticTraining
 from vocoder.training.acoustic.report import write_acoustic_report
 from vocoder.training.recipe import Recipe, corpus_folder
+from vocoder.training.run_folder import Record
 
 
 class AcousticRecipe(Recipe):
@@ -58,6 +59,6 @@ class AcousticRecipe(Recipe):
         module: Any,
         data: Any,
         rows: list[dict[str, Any]],
-        seed: int,
+        record: Record,
     ) -> None:
-        write_acoustic_report(run, trainer, module, data, rows, seed)
+        write_acoustic_report(run, trainer, module, data, rows, record)

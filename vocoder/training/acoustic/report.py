@@ -11,21 +11,25 @@ import lightning
 import numpy as np
 import torch
 
+from vocoder.atomic import file_name
 from vocoder.audio import write_audio
 from vocoder.evaluation.griffin_lim import griffin_lim
 from vocoder.text.acoustic import AcousticModel, Batch
 from vocoder.text.alignment import alignment_posterior
 from vocoder.training.acoustic.data import collate
 from vocoder.training.acoustic.module import held_out_scores
+from vocoder.training.module import DivergedError
 from vocoder.training.report import (
     HELD_OUT,
     Picture,
+    announce_report,
     draw,
     run_facts,
     save_report,
     table,
     validation_table,
 )
+from vocoder.training.run_folder import Record
 
 COLUMNS = {
     "log_likelihood": "log-likelihood, nats per mel element",
@@ -43,38 +47,46 @@ def write_acoustic_report(
     module: Any,
     data: Any,
     rows: list[dict[str, Any]],
-    seed: int,
+    record: Record,
 ) -> None:
-    """Write `run`/model, `run`/held-out, `run`/report.md, its picture and report.json.
+    """Write `run`/report.md, report.json, `run`/held-out and the report's picture.
 
-    Ends by logging a command that uses the model.
+    The page comes first, since audio may not fit on a full disk. Ends by logging a command that
+    uses the model, which is in `run`/model.
 
     Args:
         run: folder of the run.
         trainer, module, data: an `AcousticTraining` and its `TextAndSpeech`.
         rows: the recorded validations.
-        seed: of the run.
+        record: of the run.
+
+    Raises:
+        DivergedError: mels that the model predicts are not finite; all that could be written is.
     """
-    module.model.save(run / "model")
     model: AcousticModel = module.model.fused()
     device = model.normal_mean.device
     folder = run / "held-out"
-    folder.mkdir(exist_ok=True)
     audible = griffin_lim(model.mel_spec, seed=0)
     scores: list[dict[str, Any]] = []
     halved = _halved(module.model).fused()
     halved_scores: list[dict[str, Any]] = []
     pictures: list[list[Picture]] = []
+    mels: dict[str, torch.Tensor] = {}
+    problems: list[str] = []
     for id, item in data.held_out(data.split.test, model).items():
         batch = Batch(*(part.to(device) for part in collate([item]).batch))
         scores.append({"utterance": id, **held_out_scores(model, batch, module.temperature)})
         halved_scores.append(held_out_scores(halved, batch, module.temperature))
-        if len(pictures) == HELD_OUT:
+        if len(pictures) + len(problems) == HELD_OUT:
             continue
         prior = model.prior(batch.symbols, batch.symbol_counts)
         z, _ = model(batch.mel, batch.frames)
         posterior = alignment_posterior(model.alignment_scores(z, prior)[0].cpu())
         predicted = model.synthesize(data.phonemes[id], module.temperature).cpu()
+        if not predicted.isfinite().all():
+            problems.append(id)
+            continue
+        mels[id] = predicted
         recorded = data.mels[id]
         limits = recorded.min().item(), recorded.max().item()
         pictures.append(
@@ -84,24 +96,30 @@ def write_acoustic_report(
                 Picture("from the text alone", predicted, *limits),
             ]
         )
-        name = id.replace("/", "_")
-        rate = model.sample_rate
-        write_audio(folder / f"{name}.original.wav", torch.tensor(data.audio(id)), rate)
-        write_audio(folder / f"{name}.griffin-lim.wav", audible(predicted), rate)
-        np.save(folder / f"{name}.npy", predicted.numpy())
-    curves = ("log_likelihood", "mel_distance", "duration_error")
-    draw(run / "report.png", rows, {f"val/{key}": COLUMNS[key] for key in curves}, pictures)
     means = {key: float(np.mean([s[key] for s in scores])) for key in COLUMNS}
     cost = {key: float(np.mean([s[key] for s in halved_scores])) - means[key] for key in COLUMNS}
     summary = {
-        "facts": run_facts(trainer, module, data, seed),
+        "facts": run_facts(trainer, module, data, record),
         "validation": rows,
         "test": scores,
         "test_mean": means,
         "half_precision": cost,
     }
     command = f'vocoder say "A sentence." --acoustic {shlex.quote(str(run / "model"))} -o out.wav'
-    save_report(run, summary, _sections(module, summary), command)
+    words = f"predicted mels that are not finite: {', '.join(problems)}" if problems else ""
+    opening = [words, ""] if words else []
+    save_report(run, summary, [*opening, *_sections(module, summary)], command)
+    folder.mkdir(exist_ok=True)
+    for id, predicted in mels.items():
+        name, rate = file_name(id), model.sample_rate
+        write_audio(folder / f"{name}.original.wav", torch.tensor(data.audio(id)), rate)
+        write_audio(folder / f"{name}.griffin-lim.wav", audible(predicted), rate)
+        np.save(folder / f"{name}.npy", predicted.numpy())
+    curves = ("log_likelihood", "mel_distance", "duration_error")
+    draw(run / "report.png", rows, {f"val/{key}": COLUMNS[key] for key in curves}, pictures)
+    if problems:
+        raise DivergedError(f"training has diverged: {words}")
+    announce_report(run, command)
 
 
 def _halved(model: AcousticModel) -> AcousticModel:

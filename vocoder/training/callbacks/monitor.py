@@ -23,7 +23,7 @@ from vocoder.training.module import Training, VocoderTraining, timers, training_
 
 
 class History(Callback):
-    """Appends a line of JSON to a file at every validation: steps, seconds, audio seen, scores.
+    """Adds a line of JSON to a file at every validation: steps, seconds, audio seen, scores.
 
     When a run resumes, the lines of steps after its checkpoint are dropped, since those steps are
     repeated.
@@ -36,8 +36,7 @@ class History(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         if trainer.is_global_zero and self.path.exists():
-            lines = [json.dumps(row) for row in self.rows() if row["step"] <= trainer.global_step]
-            write_atomic(self.path, "".join(line + "\n" for line in lines).encode())
+            self._write([row for row in self.rows() if row["step"] <= trainer.global_step])
 
     def on_validation_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -53,19 +52,22 @@ class History(Callback):
             "skipped": pl_module.skipped,
             **{k: metrics[k] for k in sorted(metrics) if k.startswith(("val/", "train/"))},
         }
-        with self.path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        self._write([*(r for r in self.rows() if r["step"] != row["step"]), row])
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        # Whole, since a line that a full disk or a kill cuts off would swallow the next one.
+        write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     def rows(self) -> list[dict[str, Any]]:
         """The recorded rows in the order of steps, the last one of each step."""
         rows: dict[int, dict[str, Any]] = {}
         if self.path.exists():
-            for line in self.path.read_text().splitlines():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
                 try:
                     row = json.loads(line)
-                except json.JSONDecodeError:  # a line cut off by a kill
+                    rows[row["step"]] = row
+                except (json.JSONDecodeError, TypeError, KeyError):  # of a damaged file
                     continue
-                rows[row["step"]] = row
         return [rows[step] for step in sorted(rows)]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import signal
 import sys
 import time
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vocoder.atomic import write_atomic
 from vocoder.training.module import Training, training_seconds
+from vocoder.training.resume import ResumeFiles
 
 
 class AveragedWeights(WeightAveraging):
@@ -81,11 +82,15 @@ class AveragedWeights(WeightAveraging):
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps one checkpoint to resume from, always whole, and saves it before the run stops.
+    """Saves what a run resumes from, always whole, and again before the run stops.
 
     It is saved every `seconds`, at the end, and, after SIGTERM or Ctrl-C, at the end of the current
     step; all devices stop after the same step, whichever gets the signal. A second signal stops at
-    once, without saving.
+    once, without saving. Where a validation follows the step, it is saved after that, so that a
+    resumed run neither repeats nor misses one. An error between two steps, such as the death of a
+    loader worker, loses no step either.
+
+    The file before it is kept too; see `ResumeFiles`.
 
     Args:
         path: of the checkpoint.
@@ -98,7 +103,16 @@ class LastCheckpoint(Checkpoint):
         self._saved_at = 0.0
         self._asked = 0
         """The number of the signal that asked to stop, or 0."""
+        self._after_validation: tuple[int, int] | None = None
+        """Whether to save, and the signal to stop by, once the validation is over."""
+        self._between_steps = False
         self._handlers: dict[int, Any] = {}
+
+    def setup(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+    ) -> None:
+        if stage == "fit":
+            trainer.strategy.checkpoint_io = ResumeFiles()
 
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -115,6 +129,20 @@ class LastCheckpoint(Checkpoint):
             self._handlers[number] = signal.signal(number, ask_to_stop)
         self._saved_at = time.monotonic()
 
+    def on_train_batch_start(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        self._between_steps = False
+        # PyTorch's handler raises an error wherever training is when a loader worker dies. Without
+        # it the loader notices when it next waits for a batch, which is between two steps.
+        child = getattr(signal, "SIGCHLD", None)  # Windows has none
+        if child is not None and child not in self._handlers:
+            self._handlers[child] = signal.signal(child, signal.SIG_DFL) or signal.SIG_DFL
+
     def on_train_batch_end(
         self,
         trainer: lightning.Trainer,
@@ -128,14 +156,30 @@ class LastCheckpoint(Checkpoint):
         if trainer.world_size > 1:
             flags = torch.tensor([due, asked], device=trainer.strategy.root_device)
             due, asked = trainer.strategy.reduce(flags, reduce_op="max").tolist()
-        if due or asked:
-            self._save(trainer)
-        if asked:
-            raise Interrupted(asked)
+        self._between_steps = True
+        if _validates_next(trainer):
+            self._after_validation = due, asked
+        else:
+            self._save_and_stop(trainer, due, asked)
+
+    def on_validation_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        self._between_steps = False  # the model has the averaged weights now
+
+    def on_validation_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        if self._after_validation is not None:
+            due, asked = self._after_validation
+            self._after_validation = None
+            self._between_steps = True
+            self._save_and_stop(trainer, due, asked)
 
     def on_train_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
+        self._between_steps = False
         self._save(trainer)
 
     def on_exception(
@@ -144,6 +188,13 @@ class LastCheckpoint(Checkpoint):
         pl_module: lightning.LightningModule,
         exception: BaseException,
     ) -> None:
+        # Not after a second Ctrl-C, which is no Exception. On several devices all would have to
+        # save, and the others may not have failed.
+        failed = isinstance(exception, Exception) and not isinstance(exception, Interrupted)
+        if failed and self._between_steps and trainer.world_size == 1:
+            # If even that fails, what matters is the first error.
+            with contextlib.suppress(OSError):
+                self._save(trainer)
         self._restore_handlers()
 
     def teardown(
@@ -155,12 +206,27 @@ class LastCheckpoint(Checkpoint):
         while self._handlers:
             signal.signal(*self._handlers.popitem())
 
+    def _save_and_stop(self, trainer: lightning.Trainer, due: int, asked: int) -> None:
+        if due or asked:
+            self._save(trainer)
+        if asked:
+            raise Interrupted(asked)
+
     def _save(self, trainer: lightning.Trainer) -> None:
-        partial = self.path.with_suffix(".partial")
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            os.replace(partial, self.path)
+        try:
+            trainer.save_checkpoint(self.path)
+        except OSError:
+            self._between_steps = False  # nor would it work after the exception
+            raise
         self._saved_at = time.monotonic()
+
+
+def _validates_next(trainer: lightning.Trainer) -> bool:
+    """Whether a validation follows the step that has just ended."""
+    every = trainer.val_check_batch
+    if not isinstance(every, int) or trainer.check_val_every_n_epoch is not None:
+        return False
+    return (trainer.fit_loop.total_batch_idx + 1) % every == 0 and trainer.enable_validation
 
 
 class Interrupted(Exception):  # noqa: N818  (not an error)

@@ -1,0 +1,115 @@
+"""Files are written whole or not at all, and nothing stays hidden beside them."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vocoder.atomic import atomic_path, partial_file, write_atomic
+from vocoder.audio.files import AudioWriter
+
+ROOT = Path(__file__).parents[1]
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from vocoder.atomic import atomic_path
+from vocoder.audio.files import AudioWriter
+
+path = Path(sys.argv[1])
+if path.suffix == ".wav":
+    with AudioWriter(path, 8000) as file:
+        file.write(np.zeros(80000, dtype=np.float32))
+        os.kill(os.getpid(), signal.SIGKILL)
+with atomic_path(path) as partial:
+    partial.write_bytes(bytes(100_000))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("name", ["a.bin", "a.wav", "x" * 251 + ".wav"])
+def test_what_a_killed_writer_leaves_goes_with_the_next_write(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], cwd=ROOT, timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".")
+    if name.endswith(".wav"):
+        with AudioWriter(path, 8000) as file:
+            file.write(np.zeros(10, dtype=np.float32))
+        assert path.stat().st_size == 44 + 20  # nothing of the killed one is left in it
+    else:
+        write_atomic(path, b"whole")
+        assert path.read_bytes() == b"whole"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_writers_of_one_file_do_not_share_what_is_not_yet_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with atomic_path(path) as first:
+        first.write_bytes(b"first")
+        with atomic_path(path) as second:
+            assert second != first
+            second.write_bytes(b"second")
+        assert path.read_bytes() == b"second"
+        assert first.read_bytes() == b"first"
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_many_writers_of_one_file_leave_one_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    contents = [bytes([n]) * 50_000 for n in range(4)]
+    errors: list[BaseException] = []
+
+    def write(content: bytes) -> None:
+        try:
+            for _ in range(100):
+                write_atomic(path, content)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(content,)) for content in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert path.read_bytes() in contents
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_write_leaves_the_previous_file_and_nothing_else(tmp_path: Path) -> None:
+    path = write_atomic(tmp_path / "a", b"before")
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def fail() -> None:
+        with atomic_path(path) as partial:
+            partial.write_bytes(b"half")
+            full.filename = str(partial)
+            raise full
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        fail()
+    assert caught.value.filename == str(path)  # not the hidden one
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_planted_under_the_hidden_name_is_not_written_through(tmp_path: Path) -> None:
+    victim = write_atomic(tmp_path / "victim", b"precious")
+    for plant in (Path.symlink_to, Path.hardlink_to):
+        with partial_file(tmp_path / "a") as partial:
+            hidden = partial
+        plant(hidden, victim)
+        write_atomic(tmp_path / "a", b"new")
+        assert victim.read_bytes() == b"precious"
+        hidden.unlink()

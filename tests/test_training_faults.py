@@ -1,0 +1,411 @@
+"""A run is what its folder says, and what goes wrong in training ends in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from filelock import FileLock
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+import vocoder
+from vocoder.atomic import file_name
+from vocoder.checkpoints import CheckpointError
+from vocoder.models import MdctFlow
+from vocoder.training import report as report_module
+from vocoder.training.faults import sentence
+from vocoder.training.module import TrainingError
+from vocoder.training.recipe import Recipe, main
+from vocoder.training.resume import ResumeFiles, newest_resume_file, read_resume_file
+from vocoder.training.run_folder import locked
+
+ROOT = Path(__file__).parents[1]
+RECIPE = ROOT / "recipes" / "ljspeech"
+SAMPLE = RECIPE / "sample"
+QUICK = (
+    "--max_steps", "1", "--run", "run", "--speech.validation_utterances", "1",
+    "--speech.validation_seconds", "0.2", "--speech.crop_frames", "8",
+    "--trainer.accelerator", "cpu",
+)  # fmt: skip
+
+
+class Quick(Recipe):
+    """Without a report, which takes longest."""
+
+    def __init__(self) -> None:
+        super().__init__("", RECIPE / "config" / "tiny.yaml", SAMPLE)
+
+    def report(self, *args: Any) -> None:
+        pass
+
+
+class WithReport(Recipe):
+    """The recipe of the tiny configuration."""
+
+    def __init__(self) -> None:
+        super().__init__("", RECIPE / "config" / "tiny.yaml", SAMPLE)
+
+
+def train(folder: Path, *words: str, recipe: Recipe | None = None) -> int:
+    before = logging.getLogger("lightning").level
+    with contextlib.chdir(folder), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return main(recipe or Quick(), [*QUICK, *words])
+        except SystemExit as left:
+            return left.code if isinstance(left.code, int) else 1
+        finally:
+            for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+                logging.getLogger(name).setLevel(before)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of one step in `run`, its corpus prepared in `data`."""
+    folder = tmp_path_factory.mktemp("trained")
+    assert train(folder) == 0
+    return folder
+
+
+@pytest.fixture
+def copied(trained: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(trained, tmp_path / "copy")
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> str:
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return error.strip().splitlines()[-1]
+
+
+# -- a run is what it says it is ---------------------------------------------------------------
+
+
+def test_a_run_folder_knows_what_made_its_run(trained: Path) -> None:
+    record = json.loads((trained / "run" / "run.json").read_text(encoding="utf-8"))
+    assert record["flow_vocoder"] == vocoder.__version__
+    assert (record["seed"], record["start_from"], record["items_per_step"]) == (0, None, 2)
+    assert record["corpus"]["name"] == "sample"
+    assert record["corpus"]["path"] == str(SAMPLE)
+    assert len(record["corpus"]["sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    "words, named",
+    [
+        (("--seed", "1"), "seed was 0, is now 1"),
+        (("--training.learning_rate", "0.1"), "training.learning_rate was 0.001, is now 0.1"),
+        (("--speech.gain_db", "[-1, 1]"), "speech.gain_db was [-9.0, 3.0], is now [-1.0, 1.0]"),
+        (("--speech.batch_size", "3"), "items per step"),
+        (("--trainer.precision", "bf16-mixed"), "trainer.precision was none, is now bf16-mixed"),
+        (("--average.decay", "0.5"), "average.decay was 0.999, is now 0.5"),
+        (("--start_from", "run/model"), "start_from was none, is now run/model (hash"),
+        (("--terms", "[{class_path: Likelihood}]"), "terms was Likelihood, Stft, Mel, is now"),
+    ],
+)
+def test_resuming_with_other_values_says_which(
+    trained: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], named: str
+) -> None:
+    before = (trained / "run" / "last.ckpt").read_bytes()
+    assert train(trained, *words, "--max_steps", "2") == 2
+    message = last_line(capsys)
+    assert named in message
+    assert message.startswith("train.py: run holds another run (different: ")
+    assert "choose another folder with --run" in message
+    assert (trained / "run" / "last.ckpt").read_bytes() == before
+
+
+def test_resuming_with_another_corpus_or_version_says_so(
+    trained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = shutil.copytree(SAMPLE, tmp_path / "other")
+    one, two, *_ = sorted((other / "wavs").iterdir())
+    shutil.copyfile(two, one)
+    assert train(trained, "--data", str(other), "--max_steps", "2") == 2
+    assert "data was sample (hash " in last_line(capsys)
+    monkeypatch.setattr(vocoder, "__version__", "99.0")
+    assert train(trained, "--max_steps", "2") == 2
+    version = "the version of flow-vocoder was "
+    assert f"{version}{json.loads((trained / 'run/run.json').read_text())['flow_vocoder']}, is now 99.0" in last_line(capsys)  # fmt: skip  # noqa: E501
+
+
+def test_what_does_not_matter_may_change(copied: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(SAMPLE, tmp_path / "moved")
+    words = (
+        "--data", str(moved), "--max_steps", "2", "--max_time", "1h", "--cache", "elsewhere",
+        "--save_every", "7", "--trainer.val_check_interval", "3", "--speech.workers", "1",
+        "--snapshot_minutes", "[1]",
+    )  # fmt: skip
+    record = (copied / "run" / "run.json").read_text(encoding="utf-8")
+    assert train(copied, *words) == 0
+    assert read_resume_file(copied / "run" / "last.ckpt")["global_step"] == 2
+    assert read_resume_file(copied / "run" / "previous.ckpt")["global_step"] in (1, 2)
+    assert (copied / "run" / "run.json").read_text(encoding="utf-8") == record
+
+
+def test_a_fine_tuning_run_names_its_parent(copied: Path) -> None:
+    child = ("--run", "child", "--start_from", "run/model")
+    assert train(copied, *child) == 0
+    record = json.loads((copied / "child" / "run.json").read_text(encoding="utf-8"))
+    start = record["start_from"]
+    assert start["path"] == "run/model"
+    assert len(start["sha256"]) == 64
+    assert start["run"]["folder"] == "run"
+    assert start["run"]["corpus"] == record["corpus"]
+    # A parent that is gone does not keep its child from going on.
+    shutil.rmtree(copied / "run")
+    assert train(copied, *child, "--max_steps", "2") == 0
+
+
+def test_two_processes_do_not_train_in_one_folder(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (trained / "run" / ".lock").exists()  # of a process that has ended: it does not block
+    with FileLock(trained / "run" / ".lock"):
+        assert train(trained, "--max_steps", "2") == 2
+    assert "another process is training in run: wait until it ends, or choose" in last_line(capsys)
+
+
+def test_the_lock_of_a_killed_process_does_not_block(tmp_path: Path) -> None:
+    code = (
+        "import os, signal; from pathlib import Path; from vocoder.training.run_folder import "
+        "locked\nwith locked(Path('run')): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, timeout=120)
+    assert done.returncode == -9
+    with contextlib.chdir(tmp_path), locked(Path("run")):
+        Path("run/file").touch()
+
+
+@pytest.mark.parametrize("run", ["file", "file/run"])
+def test_a_run_that_names_a_file_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], run: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert train(tmp_path, "--run", run) == 2
+    assert "file is a file: --run names the folder of a run" in last_line(capsys)
+
+
+# -- resume files ------------------------------------------------------------------------------
+
+
+class Malicious:
+    """Creates a file when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("ran"),)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5000])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def infect(path: Path) -> None:
+    torch.save(torch.load(path, weights_only=True) | {"extra": Malicious()}, path)
+
+
+def replace(path: Path) -> None:
+    path.write_bytes(pickle.dumps(Malicious()))
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, flip, infect, replace])
+def test_a_damaged_resume_file_runs_nothing_and_the_one_before_it_serves(
+    trained: Path,
+    tmp_path: Path,
+    damage: Callable[[Path], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name in ("last.ckpt", "previous.ckpt"):
+        shutil.copyfile(trained / "run" / "last.ckpt", tmp_path / name)
+    with contextlib.chdir(tmp_path):
+        damage(tmp_path / "last.ckpt")
+        assert newest_resume_file(tmp_path) == tmp_path / "previous.ckpt"
+        assert f"{tmp_path}/last.ckpt is damaged" in caplog.text
+        assert f"resuming from the one before it, {tmp_path}/previous.ckpt" in caplog.text
+        damage(tmp_path / "previous.ckpt")
+        with pytest.raises(CheckpointError, match=r"last\.ckpt is .*previous\.ckpt is .*remove"):
+            newest_resume_file(tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_run_goes_on_from_the_file_before_a_damaged_one(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copied / "run"
+    shutil.copyfile(run / "last.ckpt", run / "previous.ckpt")
+    empty(run / "last.ckpt")
+    assert train(copied, "--max_steps", "2") == 0
+    assert read_resume_file(run / "last.ckpt")["global_step"] == 2
+    for path in (run / "last.ckpt", run / "previous.ckpt"):
+        truncate(path)
+    assert train(copied, "--max_steps", "3") == 2
+    assert "remove run to start again" in last_line(capsys)
+    (run / "config.yaml").unlink()
+    assert train(copied, "--max_steps", "3") == 2
+    assert "run/config.yaml is missing, so what made the run" in last_line(capsys)
+
+
+def test_a_resume_file_of_a_gpu_is_read_on_a_cpu(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = read_resume_file(trained / "run" / "last.ckpt")
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+    torch.save(content, tmp_path / "last.ckpt")
+    assert b"cuda:0" in (tmp_path / "last.ckpt").read_bytes()
+    read = read_resume_file(tmp_path / "last.ckpt")
+    for name, value in content["state_dict"].items():
+        assert torch.equal(read["state_dict"][name], value)
+
+
+def test_two_resume_files_are_kept_and_a_full_disk_costs_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, path = ResumeFiles(), tmp_path / "last.ckpt"
+    needed = dict.fromkeys(("state_dict", "optimizer_states", "loops", "vocoder_training"), 0)
+
+    def steps() -> dict[str, int]:
+        return {p.name: read_resume_file(p)["global_step"] for p in sorted(tmp_path.iterdir())}
+
+    for step in (1, 2, 3):
+        files.save_checkpoint(needed | {"global_step": step}, path)
+    assert steps() == {"last.ckpt": 3, "previous.ckpt": 2}
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left") as caught:
+            files.save_checkpoint(needed | {"global_step": 4}, path)
+    assert str(path) in str(sentence(caught.value))
+    assert steps() == {"last.ckpt": 3, "previous.ckpt": 2}  # and no partial file
+    # A process that did not read the last file does not let it replace the one before.
+    path.write_bytes(b"damaged")
+    ResumeFiles().save_checkpoint(needed | {"global_step": 5}, path)
+    assert steps() == {"last.ckpt": 5, "previous.ckpt": 2}
+
+
+# -- after training ----------------------------------------------------------------------------
+
+
+def test_what_fails_after_training_costs_neither_model_nor_report(
+    copied: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    shutil.rmtree(copied / "run" / "model")
+    with monkeypatch.context() as patch:
+        patch.setattr(report_module, "write_audio", full)
+        assert train(copied, "--max_steps", "2", recipe=WithReport()) == 2
+    message = last_line(capsys)
+    assert "the model is trained and in run/model, but its report is not complete" in message
+    assert "No space left on device" in message
+    assert isinstance(vocoder.load(copied / "run" / "model"), MdctFlow)
+    assert "steps: 2" in (copied / "run" / "report.md").read_text(encoding="utf-8")
+
+    def silent(self: MdctFlow, mel: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+        samples = mel.shape[-1] * self.mel_spec.hop_length
+        return torch.full((*mel.shape[:-2], samples), torch.nan)
+
+    monkeypatch.setattr(MdctFlow, "synthesize", silent)
+    assert train(copied, "--max_steps", "3", recipe=WithReport()) == 2
+    message = last_line(capsys)
+    assert "training has diverged: generated audio that is not finite: ru_0209" in message
+    assert "lower training.learning_rate" in message
+    assert "steps: 3" in (copied / "run" / "report.md").read_text(encoding="utf-8")
+    json.loads((copied / "run" / "report.json").read_text(), parse_constant=pytest.fail)
+    assert len(list((copied / "run" / "held-out").glob("*.original.wav"))) == 3
+
+
+def test_slurm_variables_of_a_shell_get_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"NTASKS": "2", "JOB_ID": "1", "JOB_NAME": "train"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert train(tmp_path) == 2
+    message = last_line(capsys)
+    assert "--ntasks=2" in message
+    assert "`export SLURM_JOB_NAME=interactive`" in message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (TrainingError("two\n lines"), "two lines"),
+        (MisconfigurationException("no GPU"), "no GPU"),
+        (OSError(errno.ENOSPC, "No space left", "x/last.ckpt"), "x/last.ckpt could not be written"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), "x: Permission denied; give a"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "x"), "x: No such file"),
+        (MemoryError(), "not enough memory: lower --speech.batch_size"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "(CUDA out of memory)"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "not enough"),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+            "a process that loads crops is killed by signal: Killed; often the memory",
+        ),
+        (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), "loads crops exited"),
+    ],
+)
+def test_errors_that_users_can_mend_have_a_sentence(error: BaseException, words: str) -> None:
+    found = sentence(error)
+    assert found is not None
+    assert words in found
+    assert "\n" not in found
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shape"), ValueError("x"), KeyError("x")])
+def test_faults_of_the_program_have_none(error: BaseException) -> None:
+    assert sentence(error) is None
+
+
+def test_a_long_id_becomes_a_name_that_fits(tmp_path: Path) -> None:
+    for id in ("x" * 243, "д" * 200, "a/b", "ru_0209"):
+        (tmp_path / f"{file_name(id)}.original.wav").touch()
+    assert file_name("a/b") == "a_b"
+    assert file_name("ru_0209") == "ru_0209"
+    assert file_name("x" * 243) != file_name("x" * 242)
+
+
+# -- kills -------------------------------------------------------------------------------------
+
+
+def test_kills_at_random_moments_change_neither_weights_nor_curve() -> None:
+    """The script kills oftener on demand."""
+    script = [sys.executable, str(ROOT / "tests" / "train_and_kill.py"), "2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["differing"] == []
+    assert found["same_curve"]
+    assert found["rows"] > 10
+    assert found["left_over"] == []
