@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
@@ -15,6 +16,9 @@ from vocoder.audio.mel_spec import MelSpec
 
 MOST_CHANNELS = 64
 """Recordings no longer than this are taken for the channels of a longer one."""
+
+LOUDEST = 100.0
+"""Peak from which audio given in memory is refused: only that of whole numbers is so loud."""
 
 TILE = 1024
 """Frames that are transformed at once: some 30 MB at n_fft 1,024."""
@@ -191,6 +195,25 @@ def check_layout(audio: Tensor) -> None:
             f"Audio of shape {tuple(audio.shape)} would be a batch of {audio.shape[0]} recordings "
             f"of {audio.shape[1]} samples each; if it is (samples, channels), as soundfile reads "
             f"it, pass audio.mean(1)."
+        )
+
+
+def check_amplitude(audio: Tensor) -> None:
+    """Check that audio is finite, and at most a little beyond [-1, 1].
+
+    Raises:
+        ValueError: it is not; the message says how to scale it.
+    """
+    if not audio.is_floating_point() or not audio.numel():
+        return  # for `check_layout` to say
+    least, most = torch.aminmax(audio.detach())
+    peak = max(-least.item(), most.item())
+    if not math.isfinite(peak):
+        raise ValueError("The audio holds NaN or infinite samples.")
+    if peak > LOUDEST:
+        raise ValueError(
+            f"The audio's peak is {peak:.4g}, and audio is in [-1, 1]: divide int16 samples by "
+            "32768."
         )
 
 

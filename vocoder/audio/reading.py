@@ -182,7 +182,9 @@ class AudioReader(AbstractContextManager["AudioReader"]):
 
     def _check_length(self, samples: int) -> None:
         """Refuse a file that ends before its header says."""
-        declared = self._sound.frames if self._sound.frames < 2**62 else samples
+        declared = self._sound.frames
+        if declared >= 2**62 or (self._sound.format == "MP3" and not _mp3_is_counted(self._file)):
+            declared = samples  # unknown, or an estimate
         notes = self._sound.extra_info
         if match := _DECLARED_FRAMES.search(notes):
             declared = int(match[2])
@@ -347,6 +349,13 @@ def _ogg_is_complete(file: IO[bytes]) -> bool:
         return False
     table = tail[at + 27 : at + 27 + tail[at + 26]]
     return bool(tail[at + 5] & 4) and len(tail) >= at + 27 + tail[at + 26] + sum(table)
+
+
+def _mp3_is_counted(file: IO[bytes]) -> bool:
+    """Whether an MP3 file begins with a count of its frames."""
+    file.seek(0)
+    head = file.read(1 << 16)
+    return b"Xing" in head or b"Info" in head
 
 
 def _reason(error: Exception) -> str:
