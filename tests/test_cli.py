@@ -37,7 +37,7 @@ def run(*arguments: object) -> Result:
 
 
 def test_help_and_early_errors_need_no_torch(tmp_path: Path) -> None:
-    command = [sys.executable, "-X", "importtime", "-m", "vocoder.cli"]
+    command = [sys.executable, "-X", "importtime", "-m", "vocoder"]
     outcomes = {
         ("--version",): 0,
         ("--help",): 0,
@@ -62,7 +62,7 @@ def test_a_reader_that_is_gone_is_no_traceback() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        command = [sys.executable, "-m", "vocoder.cli", "--version"]
+        command = [sys.executable, "-m", "vocoder", "--version"]
         result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
     finally:
         os.close(writer)

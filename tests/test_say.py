@@ -349,7 +349,7 @@ def test_a_terminated_process_leaves_no_file(models: tuple[object, ...], tmp_pat
     folder.mkdir()
     process = subprocess.Popen(
         [
-            sys.executable, "-m", "vocoder.cli", "say", "--file", text,
+            sys.executable, "-m", "vocoder", "say", "--file", text,
             "-o", folder / "out.wav", *map(str, models),
         ],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,

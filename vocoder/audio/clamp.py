@@ -28,6 +28,10 @@ REFUSED = 0.1
 LOUD = 0.5
 """RMS that speech with peaks at full scale reaches in one frame of thirty."""
 
+SHORTEST = 0.01
+"""Length of window, in seconds, from which levels are judged: a shorter one can hold a single
+pulse of a voice."""
+
 _MOSTLY_LOUD, _MOSTLY_IMPOSSIBLE = 0.4, 0.3  # shares of frames
 
 # Full scale to 16 bits: autoregressive models go no further.
@@ -96,6 +100,8 @@ class Clamp:
         least, most = torch.aminmax(mel)
         if least == most:  # a constant fits any convention; `Denoiser` uses one
             return
+        if self.mel_spec.win_length < SHORTEST * self.mel_spec.sample_rate:
+            return
         rms = frame_rms(mel, self.mel_spec)
         fading = 0.5 ** (len(rms) / _HALF_LIFE)
         self._frames = self._frames * fading + len(rms)
@@ -155,7 +161,7 @@ class Clamp:
         )
         if self.clamped < SAID * self.samples:
             log.info(what)
-        elif self._loud > 0.02 * self._frames:
+        elif self._frames >= MIN_FRAMES and self._loud > 0.02 * self._frames:
             warnings.warn(
                 f"{what} The mel is that of very loud audio: lower it, or check its MelSpec.",
                 stacklevel=stacklevel,

@@ -315,9 +315,7 @@ def _opened(source: Source) -> IO[bytes]:
         with path.open("rb") as pipe:
             return _copied(pipe, str(path))
     if not callable(getattr(source, "read", None)):
-        raise TypeError(
-            f"Audio is read from a path or a file object, got {type(source).__name__}."
-        )
+        raise TypeError(f"Audio is read from a path or a file object, got {type(source).__name__}.")
     return _copied(source, _name(source))
 
 

@@ -170,12 +170,17 @@ def normalisation(mel: Tensor, spec: MelSpec) -> str:
     values = mel.detach().float()
     least, most = _extremes(values)
     mean, deviation = values.mean().item(), values.std().item()
-    undo = "undo the normalisation of your acoustic model with the statistics that it was trained with"
+    undo = (
+        "undo the normalisation of your acoustic model with the statistics that it was trained with"
+    )
     seen = f"Its values run from {least:.3g} to {most:.3g}, with mean {mean:.2g}"
     if least >= -0.01 and most <= 1 + 1e-3:
         guess, advice = "it looks normalised to [0, 1]", "such as mel * (high - low) + low"
     elif least >= -1 - 1e-3 and most <= 1 + 1e-3:
-        guess, advice = "it looks normalised to [-1, 1]", "such as (mel + 1) / 2 * (high - low) + low"
+        guess, advice = (
+            "it looks normalised to [-1, 1]",
+            "such as (mel + 1) / 2 * (high - low) + low",
+        )
     elif least < 0 and max(-least, most) <= 4 + 1e-3 and abs(least + most) < 1e-2:
         guess = f"it looks normalised to [{least:.2g}, {most:.2g}]"
         advice = f"such as (mel + {most:.2g}) / {2 * most:.2g} * (high - low) + low"

@@ -255,8 +255,10 @@ def _stream_header(sample_rate: int) -> bytes:
     """Of a WAV file of unknown length: 16 bits, mono."""
     unknown = 0xFFFFFFFF
     form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)
-    return struct.pack("<4sI4s", b"RIFF", unknown, b"WAVE") + form + struct.pack(
-        "<4sI", b"data", unknown
+    return (
+        struct.pack("<4sI4s", b"RIFF", unknown, b"WAVE")
+        + form
+        + struct.pack("<4sI", b"data", unknown)
     )
 
 

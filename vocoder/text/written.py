@@ -74,7 +74,9 @@ _TENS = {
 }  # fmt: skip
 
 _AMOUNT = r"\d[\d,]*(?:\.\d+)?"
-_SCALE = r"\s?(?:(?:k|K|mn|mln|mm|m|M|bn|bln|b|B|tn|trn|T)\b|thousand\b|million\b|billion\b|trillion\b)"
+_SCALE = (
+    r"\s?(?:(?:k|K|mn|mln|mm|m|M|bn|bln|b|B|tn|trn|T)\b|thousand\b|million\b|billion\b|trillion\b)"
+)
 _SIGN = "[" + "".join(_CURRENCIES) + "]"
 _TOP_LEVEL = r"(?:com|org|net|edu|gov|info|io|ai|dev|app|co|uk|us|eu|de|fr|ca|au|ch|tv|me)"
 _HOST = rf"(?:[\w-]+\.)+{_TOP_LEVEL}"
