@@ -73,6 +73,18 @@ def _bands(spec: MelSpec) -> tuple[Tensor, Tensor, float]:
     return sums, widths, 2 / (spec.n_fft * window.square().sum().item())
 
 
+def limited(mel: Tensor, mel_spec: MelSpec) -> Tensor:
+    """A mel whose frames are no louder than `LOUD`: what is louder is lowered in all bands.
+
+    Args:
+        mel: (n_mels, frames).
+        mel_spec: its convention.
+    """
+    excess = (frame_rms(mel, mel_spec) / LOUD).clamp(min=1).log()
+    units = excess * (mel_spec.power / mel_spec.nats)
+    return (mel - units.to(mel)).clamp(min=mel_spec.log_floor)
+
+
 class Clamp:
     """Clamps the audio of one item, or of one stream, and refuses mels that are far too loud.
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from vocoder.audio.mel_spec import MelSpec
 
-
 MOST_CHANNELS = 64
 """Recordings no longer than this are taken for the channels of a longer one."""
 

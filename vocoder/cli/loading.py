@@ -48,19 +48,20 @@ def read_mel(path: Path) -> NDArray[np.float32]:
     Raises:
         ValueError: it is not an array of floating-point numbers; the message says what it is.
     """
-    import zipfile
-
     import numpy as np
 
     if not path.is_file():
         raise ValueError(f"there is no file {path}: give a .npy file with a log-mel spectrogram")
     try:
+        with path.open("rb") as file:
+            archive = file.read(2) == b"PK"
         # Mapped: a header that promises more than the file has is refused without allocating it.
-        mel = np.load(path, mmap_mode="r", allow_pickle=False)
+        mel: Any = None if archive else np.lib.format.open_memmap(path, mode="r")
     except (ValueError, OSError, EOFError, OverflowError, TypeError, SyntaxError, MemoryError,
-            UnicodeDecodeError, zipfile.BadZipFile) as error:  # fmt: skip
+            RecursionError) as error:  # fmt: skip
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
-            f"{path} is not a readable .npy array of numbers ({error}): write one with numpy.save"
+            f"{path} is not a readable .npy array of numbers ({reason}): write one with numpy.save"
         ) from error
     if not isinstance(mel, np.ndarray) or mel.dtype.kind != "f":
         what = f"{mel.dtype} numbers" if isinstance(mel, np.ndarray) else "an archive of arrays"

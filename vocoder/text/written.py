@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (a rule is a line)
 """Written forms that the normalising libraries misread, rewritten into ones that they read.
 
 Two steps, before the libraries: `plain_characters` takes out what is not seen and writes look-alikes
@@ -175,7 +176,7 @@ _OTHER_QUOTES = re.compile(r"(?<!\d)(?<!\d )[\"“”]")
 
 _RULES: tuple[Rule, ...] = (
     # Addresses first, since they hold signs of all kinds.
-    (re.compile(rf"\b[\w.+%-]*\w@(?:[\w-]+\.)+[a-z]{{2,}}\b", re.I), _address),
+    (re.compile(r"\b[\w.+%-]*\w@(?:[\w-]+\.)+[a-z]{2,}\b", re.I), _address),
     (re.compile(r"\b(?:https?|ftp)://[^\s<>\"')\]]*[\w/]", re.I), _address),
     (re.compile(rf"(?<![\w@.-])(?:www\.[\w.-]+\w|{_HOST})(?:/[\w./%#?=&~+-]*[\w/])?(?![\w@])", re.I), _address),
     (re.compile(r"(?<!\w)@(?=\w)|(?<=\s)@(?=\s)"), "at "),
