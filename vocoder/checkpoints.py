@@ -84,7 +84,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
             )
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{config_path} is not valid JSON: {error}") from error
     version = config.pop("format_version", None) if isinstance(config, dict) else None
     if version != FORMAT_VERSION:
@@ -98,4 +98,26 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
         raise CheckpointError(
             f"{weights} is damaged or not a safetensors file ({error}): copy it again"
         ) from error
+    _check_sizes(config.get("config"), tensors, config_path)
     return config, tensors
+
+
+def _check_sizes(arguments: Any, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse sizes that the weights cannot have, before a model of them fills the memory.
+
+    A size is a dimension of some tensor, or a number of layers, each with tensors of its own.
+
+    Raises:
+        CheckpointError: a number in the config is larger than either, and than any other setting.
+    """
+    if not isinstance(arguments, Mapping):
+        return
+    most = max([4096, len(tensors), *(size for value in tensors.values() for size in value.shape)])
+    for name, value in arguments.items():
+        if name == "mel_spec":  # has limits of its own
+            continue
+        numbers = value if isinstance(value, list) else [value]
+        if any(isinstance(number, int) and abs(number) > most for number in numbers):
+            raise CheckpointError(
+                f"{path} has {name} {value!r}, which does not fit its weights: copy it again"
+            )

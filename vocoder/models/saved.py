@@ -125,10 +125,14 @@ class SavedModel(nn.Module):
         """
         arguments = dict(config)
         if isinstance(arguments.get("mel_spec"), Mapping):
-            arguments["mel_spec"] = MelSpec.from_dict(arguments["mel_spec"])
+            try:
+                arguments["mel_spec"] = MelSpec.from_dict(arguments["mel_spec"])
+            except ValueError as error:
+                raise CheckpointError(f"the config has an impossible mel_spec: {error}") from error
         try:
             return cls(**arguments)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RuntimeError,
+                AssertionError, MemoryError) as error:  # fmt: skip
             raise CheckpointError(
                 f"the config does not fit {cls.__name__} of this version: {error}"
             ) from error
