@@ -412,3 +412,31 @@ def test_audio_writer_on_a_full_disk(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_signals
+def test_a_slow_player_hears_all_and_one_that_leaves_ends_it(models: tuple[object, ...]) -> None:
+    text = "One. Two. Three."
+    command = [sys.executable, "-m", "vocoder", "say", text, "-o", "-", *map(str, models)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        heard = process.stdout.read(44)
+        while chunk := process.stdout.read1(4096):  # type: ignore[attr-defined]
+            heard += chunk
+            time.sleep(0.001)
+    assert process.returncode == 0
+    assert heard[:4] == b"RIFF"
+    expected = run("say", text, "-o", "-", *models).stdout_bytes
+    assert heard == expected
+
+    long = "The rain fell on and on, and nobody came. " * 50
+    command[4] = long
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(44)
+        process.stdout.close()
+        said = process.stderr.read().decode()
+    assert process.returncode == 1
+    assert "Traceback" not in said
+    assert "BrokenPipe" not in said
