@@ -131,7 +131,7 @@ class Fuzzer:
                 mel = mel.astype(rng.choice(["f2", "f4", ">f4", ">f8", "i4", "c8", "?", "U9"]))
             case 1 if mel.size:
                 mel.flat[0] = rng.choice([np.nan, np.inf, -np.inf, 1e300])
-            case 2:
+            case 2 if mel.ndim:
                 mel = mel[..., ::-1]
             case 3:
                 mel = mel.tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
@@ -456,7 +457,10 @@ def _fresh_seed() -> int:
 def _checked_lengths(lengths: Sequence[int] | None, batch: Tensor) -> list[int]:
     if lengths is None:
         return [batch.shape[2]] * batch.shape[0]
-    sizes = [int(length) for length in lengths]
+    try:
+        sizes = [operator.index(length) for length in lengths]
+    except TypeError:
+        raise ValueError(f"lengths {lengths!r}: give one whole number per item") from None
     if len(sizes) != batch.shape[0] or not all(0 < size <= batch.shape[2] for size in sizes):
         raise ValueError(
             f"lengths {sizes} do not fit a batch of {batch.shape[0]} mels of {batch.shape[2]} "

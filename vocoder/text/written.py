@@ -43,6 +43,8 @@ def plain_characters(text: str) -> str:
 
 def _visible(character: str) -> str:
     category = unicodedata.category(character)
+    if category == "Nd":  # digits of all scripts
+        return str(unicodedata.decimal(character))
     if category == "Cf" or "\ufe00" <= character <= "\ufe0f":
         return ""
     return " " if category == "Cc" else character
