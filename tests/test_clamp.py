@@ -52,7 +52,7 @@ def test_normalised_mels_are_refused_and_named(
     wrong = normalise(mel)
     with pytest.raises(MelError, match=words):
         model.synthesize(wrong)
-    with pytest.raises(MelError, match=words):
+    with pytest.raises(MelError, match="looks normalised|another level"):
         list(model.stream(wrong.split(30, dim=1)))
     with pytest.raises(MelError, match=words):  # one item of a batch
         model.synthesize(torch.stack([mel, wrong]))
@@ -71,7 +71,7 @@ def test_the_level_of_a_frame_is_read_from_its_mel() -> None:
     assert frame_rms(LogMel(SPEC)(noise), SPEC).mean() == pytest.approx(0.1, rel=0.3)
     period = torch.arange(SPEC.sample_rate) * 0.1
     square = LogMel(SPEC)(torch.where(period.sin() > 0, 1.0, -1.0))
-    assert frame_rms(square, SPEC).max() < 1.05
+    assert 0.8 < frame_rms(square, SPEC).median() < 1
     loud = LogMel(SPEC)(20 * noise)
     assert frame_rms(limited(loud, SPEC), SPEC).max() <= 0.5 + 1e-4
     assert torch.equal(limited(loud - 3, SPEC), loud - 3)
