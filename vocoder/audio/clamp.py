@@ -74,13 +74,13 @@ def _bands(spec: MelSpec) -> tuple[Tensor, Tensor, float]:
 
 
 def limited(mel: Tensor, mel_spec: MelSpec) -> Tensor:
-    """A mel whose frames are no louder than `LOUD`: what is louder is lowered in all bands.
+    """A mel whose frames are less loud than `LOUD`: what is louder is lowered in all bands.
 
     Args:
         mel: (n_mels, frames).
         mel_spec: its convention.
     """
-    excess = (frame_rms(mel, mel_spec) / LOUD).clamp(min=1).log()
+    excess = (frame_rms(mel, mel_spec) / (0.9 * LOUD)).clamp(min=1).log()
     units = excess * (mel_spec.power / mel_spec.nats)
     return (mel - units.to(mel)).clamp(min=mel_spec.log_floor)
 
