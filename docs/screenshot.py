@@ -28,7 +28,7 @@ def main() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "vocoder.cli", "demo", "--port", port, *sys.argv[1:]]
+    command = [sys.executable, "-m", "vocoder", "demo", "--port", port, *sys.argv[1:]]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None

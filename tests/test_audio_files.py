@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import os
 import warnings
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 import soundfile
 import torch
 
-from vocoder.audio import read_audio, write_audio
+from vocoder.audio import AudioReader, WavStream, read_audio, write_audio
 
 RECORDING = sorted((Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs").glob("*.flac"))[0]
 
@@ -196,3 +198,106 @@ def test_clipped_audio_is_written_even_if_warnings_are_errors(tmp_path):
         with pytest.raises(UserWarning, match="Clipped"):
             write_audio(tmp_path / "a.wav", torch.tensor([2.0]), 8000)
     assert read_audio(tmp_path / "a.wav")[0].tolist() == [32767 / 32768]
+
+
+def float_wav(path: Path, audio: object, rate: int = 16000) -> Path:
+    soundfile.write(path, np.asarray(audio), rate, subtype="FLOAT")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("scale", "words"),
+    [
+        (32768, r"loud\.wav is not audio in \[-1, 1\].*16-bit integers.*divide it by 32768"),
+        (2.0**23, "24-bit integers.*8388608"),
+        (4, "lower level"),
+    ],
+)
+def test_audio_that_is_far_too_loud_is_refused(tmp_path, scale, words):
+    path = float_wav(tmp_path / "loud.wav", scale * tone(440, 16000).numpy())
+    with pytest.raises(ValueError, match=words):
+        read_audio(path)
+
+
+def test_audio_a_little_beyond_full_scale_is_counted_and_kept(tmp_path):
+    path = float_wav(tmp_path / "a.wav", [0.0, 1.25, -1.125, 0.5])
+    with pytest.warns(UserWarning, match=r"a\.wav has 2 of 4 samples beyond \[-1, 1\].*1\.25"):
+        audio, _ = read_audio(path)
+    assert audio.tolist() == [0.0, 1.25, -1.125, 0.5]
+
+
+def test_audio_that_was_scaled_twice_is_warned_of(tmp_path):
+    path = float_wav(tmp_path / "a.wav", tone(440, 16000).numpy() / 32768)
+    with pytest.warns(UserWarning, match="nearly silent.*divided by 32768 twice"):
+        read_audio(path)
+
+
+def test_channels_that_cancel_are_refused(tmp_path):
+    left = tone(440, 16000).numpy()
+    soundfile.write(tmp_path / "a.wav", np.stack([left, -left], 1), 16000)
+    with pytest.raises(ValueError, match=r"a\.wav has 2 channels that cancel"):
+        read_audio(tmp_path / "a.wav")
+    soundfile.write(tmp_path / "one.wav", np.stack([left, 0 * left], 1), 16000)
+    expected = level(torch.from_numpy(left / 2))
+    assert level(read_audio(tmp_path / "one.wav")[0]) == pytest.approx(expected, abs=0.1)
+
+
+@pytest.mark.parametrize("container", ["WAV", "FLAC", "OGG", "MP3", "AIFF", "AU", "W64", "RF64"])
+@pytest.mark.parametrize("kept", [0.9, 0.5])
+def test_files_that_end_early_are_refused(tmp_path, container, kept):
+    path = tmp_path / "a.audio"
+    soundfile.write(path, tone(440, 16000, 3).numpy(), 16000, format=container)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(ValueError, match=r"a\.audio (is cut off|is damaged|is not audio)"):
+        read_audio(path)
+
+
+def test_headers_of_streams_are_read_to_the_end():
+    file = io.BytesIO()
+    with WavStream(file, 16000) as stream:
+        for piece in tone(440, 16000).split(999):
+            stream.write(piece)
+    assert file.getvalue()[40:44] == b"\xff\xff\xff\xff"
+    file.seek(0)
+    audio, rate = read_audio(file)
+    assert rate == 16000
+    assert (audio - tone(440, 16000)).abs().max() <= 0.5 / 32768
+
+
+def test_file_objects_are_read_and_written(tmp_path):
+    audio = tone(440, 16000)
+    file = io.BytesIO()
+    write_audio(file, audio, 16000)
+    again, rate = read_audio(io.BytesIO(file.getvalue()))
+    assert rate == 16000
+    with (tmp_path / "a.flac").open("wb") as named:
+        write_audio(named, audio, 16000)
+    assert soundfile.info(tmp_path / "a.flac").format == "FLAC"
+    assert torch.equal(read_audio(tmp_path / "a.flac")[0], again)
+    with pytest.raises(ValueError, match="opened as text"):
+        write_audio(io.StringIO(), audio, 16000)
+    with pytest.raises(ValueError, match="opened as text"):
+        read_audio(io.StringIO("text"))
+    with pytest.raises(TypeError, match="a path or a file object, got int"):
+        read_audio(3)
+
+
+def test_blocks_are_the_whole_file(tmp_path):
+    write_audio(tmp_path / "a.wav", tone(1000, 48000, 5), 48000)
+    for rate in (48000, 22050):
+        with AudioReader(tmp_path / "a.wav", rate) as reader:
+            blocks, again = list(reader), list(reader)
+        assert len(blocks) > 1
+        assert max(map(len, blocks)) <= 1 << 16
+        assert torch.equal(torch.cat(blocks), torch.cat(again))
+        assert torch.equal(torch.cat(blocks), read_audio(tmp_path / "a.wav", rate)[0])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such devices")
+def test_devices_are_no_audio_files(tmp_path):
+    with pytest.raises(ValueError, match="is a device"):
+        read_audio("/dev/zero")
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(ValueError, match="is a device or a pipe"):
+        write_audio(tmp_path / "pipe.wav", torch.zeros(9), 8000)

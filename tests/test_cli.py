@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -18,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 import vocoder
 from vocoder import cli
-from vocoder.audio import MelSpec
+from vocoder.audio import LogMel, MelSpec, mel_distance
 from vocoder.models import MdctFlow, load_checkpoint
 
 SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs/ru_0024.flac"
@@ -37,7 +38,7 @@ def run(*arguments: object) -> Result:
 
 
 def test_help_and_early_errors_need_no_torch(tmp_path: Path) -> None:
-    command = [sys.executable, "-X", "importtime", "-m", "vocoder.cli"]
+    command = [sys.executable, "-X", "importtime", "-m", "vocoder"]
     outcomes = {
         ("--version",): 0,
         ("--help",): 0,
@@ -62,7 +63,7 @@ def test_a_reader_that_is_gone_is_no_traceback() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        command = [sys.executable, "-m", "vocoder.cli", "--version"]
+        command = [sys.executable, "-m", "vocoder", "--version"]
         result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
     finally:
         os.close(writer)
@@ -207,7 +208,7 @@ def test_errors_are_one_sentence_and_write_nothing(checkpoint: Path, tmp_path: P
         (("synthesize", tmp_path / "db.npy", "-o", out, *with_model), "decibels"),
         (("synthesize", tmp_path / "whole.npy", "-o", out, *with_model), "int64 numbers"),
         (("synthesize", tmp_path / "several.npz", "-o", out, *with_model), "an archive"),
-        (("synthesize", tmp_path / "torn.npy", "-o", out, *with_model), "not a readable .npy"),
+        (("synthesize", tmp_path / "torn.npy", "-o", out, *with_model), "an archive"),
         (("resynthesize", SAMPLE, "-o", tmp_path / "out.xyz", *with_model), "xyz"),
         (("resynthesize", SAMPLE, "-o", tmp_path, "--force", *with_model), "is a directory"),
         (("resynthesize", SAMPLE, "-o", out, "--denoise", "-1", *with_model), "--denoise"),
@@ -243,3 +244,60 @@ def test_benchmark_prints_json_and_writes_files(
     assert [row["batch"] for row in printed["rows"]] == [1, 1, 1, 16]
     assert files[1].stat().st_size > 1000
     assert run("benchmark", "--quick", "-o", files[0]).exit_code == 2
+
+
+def test_python_m_vocoder_is_the_command() -> None:
+    command = [sys.executable, "-m", "vocoder", "--version"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == f"flow-vocoder {vocoder.__version__}"
+
+
+def test_audio_goes_to_standard_output_as_a_stream(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.wav"
+    assert run("resynthesize", SAMPLE, "-o", out, "-c", checkpoint).exit_code == 0
+    result = run("resynthesize", SAMPLE, "-o", "-", "-c", checkpoint)
+    assert result.exit_code == 0
+    assert "standard output" in result.stderr
+    streamed, rate = vocoder.read_audio(io.BytesIO(result.stdout_bytes))
+    assert rate == 16000
+    assert torch.equal(streamed, vocoder.read_audio(out)[0])
+
+
+def test_info_of_a_graph_that_is_none(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "torn.onnx").write_bytes(b"torn")
+    for name, words in (("torn.onnx", "not an ONNX graph"), ("none.onnx", "there is no file")):
+        result = run("info", tmp_path / name)
+        assert result.exit_code == 2
+        assert words in result.stderr
+
+
+def test_refine_in_pieces_is_refine_mel(tmp_path: Path) -> None:
+    spec = MelSpec.preset("speech-16k")
+    audio, _ = vocoder.read_audio(SAMPLE, spec.sample_rate)
+    mel = LogMel(spec)(audio).numpy()
+    np.save(tmp_path / "mel.npy", mel)
+    vocoder.write_audio(tmp_path / "in.wav", 0.5 * audio, spec.sample_rate)
+    files = (tmp_path / "in.wav", tmp_path / "mel.npy", "-o", tmp_path / "out.wav")
+    result = run("refine", *files, "--mel-spec", "speech-16k", "-n", 2)
+    assert result.exit_code == 0, result.stderr
+    halved, _ = vocoder.read_audio(tmp_path / "in.wav")
+    expected = vocoder.refine_mel(halved, torch.from_numpy(mel), spec, 2)
+    refined, _ = vocoder.read_audio(tmp_path / "out.wav")
+    assert len(refined) == len(audio)
+    assert (refined - expected).abs().max() < 1e-3
+    before = mel_distance(halved, torch.from_numpy(mel), spec)
+    assert f"log-mel distance {before:.3f} nats before" in result.stdout
+    np.save(tmp_path / "mel.npy", mel[:, :-1])
+    result = run("refine", *files, "-f", "--mel-spec", "speech-16k")
+    assert result.exit_code == 2
+    assert "cut or pad one of them" in result.stderr
+
+
+def test_a_forged_array_is_refused_without_allocating_it(checkpoint: Path, tmp_path: Path) -> None:
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (80, 1000000000000), }\n"
+    data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(80)
+    (tmp_path / "mel.npy").write_bytes(data)
+    result = run("synthesize", tmp_path / "mel.npy", "-o", tmp_path / "o.wav", "-c", checkpoint)
+    assert result.exit_code == 2
+    assert "not a readable .npy array" in result.stderr

@@ -349,7 +349,7 @@ def test_a_terminated_process_leaves_no_file(models: tuple[object, ...], tmp_pat
     folder.mkdir()
     process = subprocess.Popen(
         [
-            sys.executable, "-m", "vocoder.cli", "say", "--file", text,
+            sys.executable, "-m", "vocoder", "say", "--file", text,
             "-o", folder / "out.wav", *map(str, models),
         ],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -375,9 +375,8 @@ def test_audio_writer_writes_what_write_audio_does(tmp_path: Path) -> None:
     audio = 0.7 * torch.randn(100_000)  # some of it beyond full scale
     with pytest.warns(UserWarning, match="Clipped"):
         vocoder.write_audio(tmp_path / "whole.wav", audio, 16000)
-    with AudioWriter(tmp_path / "pieces.wav", 16000) as file:
-        for piece in audio.split(777):
-            file.write(piece)
+    with pytest.warns(UserWarning, match=r"Clipped 15237 of 100000 samples of pieces\.wav"):
+        write(tmp_path / "pieces.wav", iter(audio.split(777)))
     assert (tmp_path / "pieces.wav").read_bytes() == (tmp_path / "whole.wav").read_bytes()
 
 
@@ -413,3 +412,31 @@ def test_audio_writer_on_a_full_disk(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert list(tmp_path.iterdir()) == []
+
+
+@needs_signals
+def test_a_slow_player_hears_all_and_one_that_leaves_ends_it(models: tuple[object, ...]) -> None:
+    text = "One. Two. Three."
+    command = [sys.executable, "-m", "vocoder", "say", text, "-o", "-", *map(str, models)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        heard = process.stdout.read(44)
+        while chunk := process.stdout.read1(4096):  # type: ignore[attr-defined]
+            heard += chunk
+            time.sleep(0.001)
+    assert process.returncode == 0
+    assert heard[:4] == b"RIFF"
+    expected = run("say", text, "-o", "-", *models).stdout_bytes
+    assert heard == expected
+
+    long = "The rain fell on and on, and nobody came. " * 50
+    command[4] = long
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(44)
+        process.stdout.close()
+        said = process.stderr.read().decode()
+    assert process.returncode == 1
+    assert "Traceback" not in said
+    assert "BrokenPipe" not in said

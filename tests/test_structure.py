@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "vocoder"
 
 FLOORS = [
-    ["atomic", "signals"],
+    ["atomic", "forks", "signals"],
     ["audio", "flows", "checkpoints"],
     ["nn", "corpus"],
     ["engines"],
@@ -20,6 +20,7 @@ FLOORS = [
     ["evaluation", "pretrained"],
     ["training", "demo"],
     ["cli"],
+    ["__main__"],
 ]
 """From the ground up; what stands on one floor does not import its neighbours."""
 

@@ -54,6 +54,56 @@ SPOKEN = {
 }
 
 
+REWRITTEN = {
+    "coop\u00aderation in a zero\u200bwidth\ufeff word": "cooperation in a zerowidth word",
+    "\u202eＨｅｌｌｏ ｏﬀice １２": "Hello office twelve",
+    "10⁶ people, 10⁻³ and x⁴": (
+        "ten to the power of six people, ten to the power of minus three and x to the power of four"
+    ),
+    "x² and 5 m²": "x squared and five meters squared",
+    "H₂O and CO₂": "H two O and C O two",
+    "the 21ˢᵗ": "the twenty-first",
+    "Write to john.smith@mail.co.uk.": "Write to john dot smith at mail dot co dot U K.",
+    "a_b-c@example.org": "a underscore b dash c at example dot org",
+    "See https://www.example.com/a?b=1 now": (
+        "See W W W dot example dot com slash a question mark b equals one now"
+    ),
+    "example.com": "example dot com",
+    "$5bn, £2.5tn and €3 mn": (
+        "five billion dollars, two point five trillion pounds and three million euros"
+    ),
+    "US$5bn": "five billion U.S. dollars",
+    "$5-10": "five to ten dollars",
+    "$5–$10 million": "five to ten million dollars",
+    "$3/day": "three dollars per day",
+    "the '90s, the ’80s and mid-1970's": "the nineties, the eighties and mid-nineteen seventies",
+    "class of '05": "class of oh five",
+    "5′10″ or 5'10\" or 1' 1\"": (
+        "five feet ten inches or five feet ten inches or one foot one inch"
+    ),
+    '5 ft 10 in, a 27" screen': "five feet ten inches, a twenty-seven inches screen",
+    "6′ deep": "six feet deep",
+    "40° 26′ 46″": "forty degrees twenty-six minutes forty-six seconds",
+    "5 x 4": "five by four",
+    "1 1/2 cups": "one and one half cups",
+    "a .5 mm gap": "a zero point five millimeters gap",
+    "16:9": "sixteen to nine",
+    "24/7": "twenty-four seven",
+    "C++, C# and F-16": "C plus plus, C sharp and F sixteen",
+    "v2.0": "version two point zero",
+    "(555) 123-4567": "five five five, one two three, four five six seven",
+    "№ 5": "Number five",
+    "5bn": "five billion",
+    'She said "chapter 5" to him.': 'She said "chapter five" to him.',
+    "rock 'n' roll, don't, the dogs' 5 bones": "rock 'n' roll, don't, the dogs' five bones",
+}
+
+
+@pytest.mark.parametrize("text", REWRITTEN)
+def test_forms_that_the_normalisers_misread(text: str) -> None:
+    assert normalise(text) == REWRITTEN[text]
+
+
 @pytest.mark.parametrize("text", SPOKEN)
 def test_normalised_words(text: str) -> None:
     assert normalise(text) == SPOKEN[text]

@@ -1,21 +1,24 @@
 """Sound without models: audio files, 16-bit samples, `MelSpec`, log-mels, their checks, noise."""
 
 from vocoder.audio.consistency import MelConsistency, check_sweeps, mel_distance, refine_mel
-from vocoder.audio.files import AudioWriter, read_audio, write_audio
 from vocoder.audio.log_mel import LogMel
 from vocoder.audio.mel_spec import PRESETS, MelSpec
 from vocoder.audio.noise import Noise, check_temperature
 from vocoder.audio.pcm import dequantise, fade, from_pcm16, to_pcm16
+from vocoder.audio.reading import AudioReader, read_audio
 from vocoder.audio.validation import MelError, check_mel
+from vocoder.audio.writing import AudioWriter, WavStream, write_audio
 
 __all__ = [
     "PRESETS",
+    "AudioReader",
     "AudioWriter",
     "LogMel",
     "MelConsistency",
     "MelError",
     "MelSpec",
     "Noise",
+    "WavStream",
     "check_mel",
     "check_sweeps",
     "check_temperature",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
 import torch
@@ -11,6 +12,15 @@ import torchaudio
 from torch import Tensor, nn
 
 from vocoder.audio.mel_spec import MelSpec
+
+MOST_CHANNELS = 64
+"""Recordings no longer than this are taken for the channels of a longer one."""
+
+LOUDEST = 100.0
+"""Peak from which audio given in memory is refused: only that of whole numbers is so loud."""
+
+TILE = 1024
+"""Frames that are transformed at once: some 30 MB at n_fft 1,024."""
 
 
 class ExactBuffers(nn.Module):
@@ -70,20 +80,84 @@ class LogMel(ExactBuffers):
             `mel_spec.frames(samples)`.
 
         Raises:
-            ValueError: the audio has another shape, no samples, or is not floating point.
+            ValueError: the audio has another shape, no samples, is not floating point, or looks
+                like (samples, channels).
         """
         spec = self.mel_spec
         check_layout(audio)
-        dtype = torch.float32 if audio.device.type == "mps" else torch.float64
-        with torch.autocast(audio.device.type, enabled=False):
-            audio = audio.to(dtype)
-            if not spec.center:
-                audio = F.pad(audio, (0, -audio.shape[-1] % spec.hop_length))
+        if not spec.center:
+            audio = F.pad(audio, (0, -audio.shape[-1] % spec.hop_length))
+        padded = _reflect(audio, *spec.padding)
+        frames = (padded.shape[-1] - spec.n_fft) // spec.hop_length + 1
+        if frames <= TILE:
+            return self._transform(padded)
+        tiles = []
+        for first in range(0, frames, TILE):
+            last = min(first + TILE, frames)
+            end = (last - 1) * spec.hop_length + spec.n_fft
+            tiles.append(self._transform(padded[..., first * spec.hop_length : end]))
+        return torch.cat(tiles, dim=-1)
+
+    def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The log-mel of audio that comes in pieces, in constant memory.
+
+        The concatenated mels equal `forward` of the concatenated audio, bit for bit.
+
+        Args:
+            chunks: (samples,) each, of any lengths, as for `forward`.
+
+        Yields:
+            (n_mels, frames), float32, of `TILE` frames or fewer.
+
+        Raises:
+            ValueError: as `forward`, or a chunk is not (samples,).
+        """
+        spec = self.mel_spec
+        hop, n_fft = spec.hop_length, spec.n_fft
+        left, right = spec.padding
+        step = TILE * hop
+        # Enough at the start to be reflected, and at the end to know that the end is not needed.
+        needed = step + n_fft + left + right
+        pieces: list[Tensor] = []
+        length = received = 0  # samples that are held, and in all
+        begun = False  # whether the start is reflected already
+        for chunk in chunks:
+            if chunk.ndim != 1:
+                raise ValueError(f"stream takes (samples,), got shape {tuple(chunk.shape)}.")
+            if chunk.shape[0] == 0:
+                continue
+            check_layout(chunk)
+            pieces.append(chunk)
+            received += chunk.shape[0]
+            length += chunk.shape[0]
+            while length >= needed:
+                held = torch.cat(pieces)
+                if not begun:
+                    held, begun = _reflect(held, left, 0), True
+                yield self._transform(held[: step - hop + n_fft])
+                pieces = [held[step:]]
+                length = held.shape[0] - step
+        if not received:
+            raise ValueError("Audio has no samples, so it has no mel.")
+        held = torch.cat(pieces)
+        if not spec.center:
+            held = F.pad(held, (0, -received % hop))
+        held = _reflect(held, 0 if begun else left, right)
+        frames = (held.shape[0] - n_fft) // hop + 1
+        for first in range(0, frames, TILE):
+            last = min(first + TILE, frames)
+            yield self._transform(held[first * hop : (last - 1) * hop + n_fft])
+
+    def _transform(self, padded: Tensor) -> Tensor:
+        """The frames that fit into padded audio."""
+        spec = self.mel_spec
+        dtype = torch.float32 if padded.device.type == "mps" else torch.float64
+        with torch.autocast(padded.device.type, enabled=False):
             # torchaudio takes abs(), whose gradient at 0 is 0; that of sqrt(re² + im²) is NaN.
             spectrogram = torchaudio.functional.spectrogram(
-                _reflect(audio, *spec.padding),
+                padded.to(dtype),
                 pad=0,
-                window=torch.hann_window(spec.win_length, dtype=dtype, device=audio.device),
+                window=torch.hann_window(spec.win_length, dtype=dtype, device=padded.device),
                 n_fft=spec.n_fft,
                 hop_length=spec.hop_length,
                 win_length=spec.win_length,
@@ -115,6 +189,31 @@ def check_layout(audio: Tensor) -> None:
         )
     if audio.shape[-1] == 0:
         raise ValueError("Audio has no samples, so it has no mel.")
+    if audio.ndim == 2 and audio.shape[1] <= MOST_CHANNELS and audio.shape[1] < audio.shape[0]:
+        raise ValueError(
+            f"Audio of shape {tuple(audio.shape)} would be a batch of {audio.shape[0]} recordings "
+            f"of {audio.shape[1]} samples each; if it is (samples, channels), as soundfile reads "
+            f"it, pass audio.mean(1)."
+        )
+
+
+def check_amplitude(audio: Tensor) -> None:
+    """Check that audio is finite, and at most a little beyond [-1, 1].
+
+    Raises:
+        ValueError: it is not; the message says how to scale it.
+    """
+    if not audio.is_floating_point() or not audio.numel():
+        return  # for `check_layout` to say
+    least, most = torch.aminmax(audio.detach())
+    peak = max(-least.item(), most.item())
+    if not math.isfinite(peak):
+        raise ValueError("The audio holds NaN or infinite samples.")
+    if peak > LOUDEST:
+        raise ValueError(
+            f"The audio's peak is {peak:.4g}, and audio is in [-1, 1]: divide int16 samples by "
+            "32768."
+        )
 
 
 def _reflect(audio: Tensor, left: int, right: int) -> Tensor:

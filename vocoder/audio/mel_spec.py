@@ -21,6 +21,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+# Beyond any use, so that the filters of a damaged config cannot fill the memory.
+_MOST = {
+    "sample_rate": 1_000_000,
+    "n_fft": 32_768,
+    "hop_length": 32_768,
+    "win_length": 32_768,
+    "n_mels": 1_024,
+}
+
 
 def _positive_int(name: str, value: object) -> int:
     try:
@@ -29,8 +38,8 @@ def _positive_int(name: str, value: object) -> int:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise ValueError(f"MelSpec.{name} must be a whole number, got {value!r}.") from None
-    if number < 1:
-        raise ValueError(f"MelSpec.{name} must be at least 1, got {number}.")
+    if not 1 <= number <= _MOST[name]:
+        raise ValueError(f"MelSpec.{name} must be from 1 to {_MOST[name]:,}, got {number}.")
     return number
 
 
@@ -45,7 +54,7 @@ def _finite_float(name: str, value: object) -> float:
         if isinstance(value, bool):
             raise TypeError
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"MelSpec.{name} must be a number, got {value!r}.") from None
     if not math.isfinite(number):
         raise ValueError(f"MelSpec.{name} must be finite, got {number}.")
@@ -101,12 +110,12 @@ class MelSpec:
     256 make 4 frames either way, 1,024 samples make 4 and 5.
 
     Attributes:
-        sample_rate: of the audio, in Hz.
-        n_fft: length of the Fourier transform, in samples.
+        sample_rate: of the audio, in Hz, at most 1,000,000.
+        n_fft: length of the Fourier transform, in samples, at most 32,768.
         hop_length: distance between frames, in samples.
         win_length: length of the Hann window, in samples, centred in the n_fft samples of a frame:
             hop_length <= win_length <= n_fft.
-        n_mels: number of mel bands.
+        n_mels: number of mel bands, at most 1,024.
         fmin: lower edge of the lowest band, in Hz.
         fmax: upper edge of the highest band, in Hz, at most sample_rate / 2.
         mel_scale: "slaney" (linear below 1 kHz, logarithmic above) or "htk".

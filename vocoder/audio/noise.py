@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import operator
 from collections.abc import Callable
+from numbers import Real
 
 import numpy as np
 import torch
@@ -12,6 +13,10 @@ from torch import Tensor
 # Noise is drawn in blocks of this many frames, each with its own generator, so that any stretch of
 # a signal can be drawn without the noise before it.
 _BLOCK_FRAMES = 32
+
+
+MOST_TEMPERATURE = 1e6
+"""Highest temperature: beyond, samples overflow."""
 
 
 class Noise:
@@ -24,13 +29,16 @@ class Noise:
         seed: a non-negative integer.
 
     Raises:
-        ValueError: the seed is negative.
+        ValueError: the seed is negative, or not a whole number.
     """
 
     def __init__(self, seed: int) -> None:
-        if seed < 0:
+        try:
+            self.seed = operator.index(seed)
+        except TypeError:
+            raise ValueError(f"seed is {seed!r}: it must be a non-negative integer") from None
+        if self.seed < 0:
             raise ValueError(f"seed is {seed}: it must be a non-negative integer")
-        self.seed = int(seed)
 
     def normal(self, first_frame: int, frames: int, per_frame: int) -> Tensor:
         """Standard normal, (frames, per_frame), float32."""
@@ -65,7 +73,8 @@ def check_temperature(temperature: float, name: str = "temperature") -> None:
     """Check a temperature, the scale of noise.
 
     Raises:
-        ValueError: the temperature is negative, infinite or NaN.
+        ValueError: the temperature is negative, beyond `MOST_TEMPERATURE`, NaN, or not a number.
     """
-    if not (math.isfinite(temperature) and temperature >= 0):
-        raise ValueError(f"{name} is {temperature}: it must be a number from 0 up, usually to 1")
+    number = isinstance(temperature, Real) and not isinstance(temperature, bool)
+    if not (number and 0 <= temperature <= MOST_TEMPERATURE):
+        raise ValueError(f"{name} is {temperature!r}: it must be a number from 0 up, usually to 1")

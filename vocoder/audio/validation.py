@@ -165,6 +165,37 @@ def _advice(values: Tensor, spec: MelSpec) -> str:
     return "compute it with LogMel(mel_spec), or model.mel(audio), from audio in [-1, 1]"
 
 
+def normalisation(mel: Tensor, spec: MelSpec) -> str:
+    """What a mel within the range looks like whose audio is far too loud, in a sentence or two."""
+    values = mel.detach().float()
+    least, most = _extremes(values)
+    mean, deviation = values.mean().item(), values.std().item()
+    undo = (
+        "undo the normalisation of your acoustic model with the statistics that it was trained with"
+    )
+    seen = f"Its values run from {least:.3g} to {most:.3g}, with mean {mean:.2g}"
+    if least >= -0.01 and most <= 1 + 1e-3:
+        guess, advice = "it looks normalised to [0, 1]", "such as mel * (high - low) + low"
+    elif least >= -1 - 1e-3 and most <= 1 + 1e-3:
+        guess, advice = (
+            "it looks normalised to [-1, 1]",
+            "such as (mel + 1) / 2 * (high - low) + low",
+        )
+    elif least < 0 and max(-least, most) <= 4 + 1e-3 and abs(least + most) < 1e-2:
+        guess = f"it looks normalised to [{least:.2g}, {most:.2g}]"
+        advice = f"such as (mel + {most:.2g}) / {2 * most:.2g} * (high - low) + low"
+    elif abs(mean) < 2 and deviation < 2.5:
+        guess = "it looks normalised to mean 0 and standard deviation 1"
+        advice = "such as mel * std + mean (Matcha-TTS: mel * 2.1 - 5.5 on LJSpeech)"
+    else:
+        louder = "" if spec.log_base == "e" else " / math.log(10)"
+        return (
+            f"{seen}: it is of audio beyond [-1, 1], or of another level. Compute it from audio in "
+            f"[-1, 1], or lower it, as mel - math.log(4){louder} does by 12 dB."
+        )
+    return f"{seen}: {guess}, so {undo}, {advice}."
+
+
 def _check_lookalikes(values: Tensor, spec: MelSpec) -> None:
     """Refuse, or warn about, mels within the range that look like another convention."""
     least, most = _extremes(values)

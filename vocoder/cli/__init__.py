@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 import vocoder
 from vocoder.cli.measurement import benchmark, evaluate, evaluate_speech
 from vocoder.cli.models import demo, export, info
+from vocoder.cli.output import warnings_in_a_line
 from vocoder.cli.speech import say
 from vocoder.cli.synthesis import denoise, refine, resynthesize, synthesize
 
@@ -25,12 +26,16 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         try:
-            return super().invoke(ctx)
+            with warnings_in_a_line():
+                return super().invoke(ctx)
         except BrokenPipeError:
             raise  # the reader of the output is gone: Typer exits quietly
         except (ValueError, OSError, ImportError, NotImplementedError) as error:
             # MelError, CheckpointError and AudioError are ValueErrors.
             typer.secho(f"vocoder: {error}", fg=typer.colors.RED, err=True)
+            sys.exit(2)
+        except MemoryError:
+            typer.secho("vocoder: out of memory: give less at once", fg=typer.colors.RED, err=True)
             sys.exit(2)
 
 

@@ -10,6 +10,7 @@ import typer
 
 import vocoder
 from vocoder.cli import options
+from vocoder.cli.loading import load, load_acoustic
 from vocoder.cli.output import print_result, progress_bar, refuse_overwriting, warn
 
 
@@ -151,6 +152,7 @@ def evaluate_speech(
     temperature: options.Temperature = None,
     acoustic_temperature: options.AcousticTemperature = None,
     seed: options.Seed = 0,
+    device: options.Device = "auto",
     json_output: options.Json = False,
     output: options.JsonOutput = None,
     table: options.MarkdownOutput = None,
@@ -163,8 +165,8 @@ def evaluate_speech(
 
     with progress_bar("evaluate") as progress:
         result = recognition.evaluate_speech(
-            vocoder.load_acoustic(acoustic),
-            vocoder.load(checkpoint),
+            load_acoustic(acoustic, device),
+            load(checkpoint, device),
             directory,
             limit=limit,
             prefix=prefix,

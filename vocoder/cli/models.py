@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 def info(
     checkpoint: Annotated[
-        str | None, typer.Argument(help="Checkpoint directory, or the name of a bundled model.")
+        str | None,
+        typer.Argument(
+            help="Checkpoint directory, the name of a bundled model, or an exported .onnx file."
+        ),
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -27,7 +30,10 @@ def info(
 
     Takes acoustic models too.
     """
-    facts = _facts(_load_either(checkpoint))
+    if checkpoint is not None and checkpoint.lower().endswith(".onnx"):
+        facts = _graph_facts(Path(checkpoint))
+    else:
+        facts = _facts(_load_either(checkpoint))
     if json_output:
         typer.echo(json.dumps(facts, indent=2))
         return
@@ -80,6 +86,24 @@ def _facts(model: Vocoder | AcousticModel) -> dict[str, Any]:
     return facts | {
         "mel_spec": model.mel_spec.to_dict(),
         "config": {k: v for k, v in model.config.items() if k != "mel_spec"},
+    }
+
+
+def _graph_facts(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}: write one with vocoder export --onnx")
+    from vocoder.engines.onnx import OnnxVocoder
+
+    graph = OnnxVocoder(path, threads=1)
+    return {
+        "family": "ONNX graph",
+        "megabytes": round(path.stat().st_size / 1e6, 1),
+        "sample_rate": graph.mel_spec.sample_rate,
+        "refine": graph.refine,
+        "default_temperature": graph.default_temperature,
+        "inputs": {item.name: item.shape for item in graph.session.get_inputs()},
+        "outputs": {item.name: item.shape for item in graph.session.get_outputs()},
+        "mel_spec": graph.mel_spec.to_dict(),
     }
 
 

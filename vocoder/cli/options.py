@@ -54,7 +54,12 @@ Denoise = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
-AudioOutput = Annotated[Path, typer.Option("--output", "-o", help="Audio file to write.")]
+AudioOutput = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", help="Audio file to write, or - for a WAV stream to standard output."
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite the output file.")]
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON to standard output.")]

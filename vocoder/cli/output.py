@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from vocoder.models import Vocoder
+    from vocoder.audio import AudioWriter, WavStream
     from vocoder.models.base import Array
 
 
@@ -40,8 +42,18 @@ def refuse_overwriting(force: bool, *outputs: Path | None) -> None:
 
 
 def refuse_audio_output(force: bool, output: Path) -> None:
-    """`refuse_overwriting`, and suffixes that stand for no audio format that can be written."""
-    from vocoder.audio.files import checked_path
+    """`refuse_overwriting`, and suffixes that stand for no audio format that can be written.
+
+    Standard output (-) is refused if it is a terminal.
+    """
+    if _is_standard_output(output):
+        if sys.stdout is None or sys.stdout.isatty():
+            raise ValueError(
+                "standard output is a terminal: send the audio to a player or a file, such as "
+                "`| aplay`"
+            )
+        return
+    from vocoder.audio.writing import checked_path
 
     refuse_overwriting(force, output)
     checked_path(output)
@@ -67,21 +79,48 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
         yield progress
 
 
-def write_audio(output: Path, audio: Array, model: Vocoder, seconds: float) -> None:
-    """Write audio that took so many seconds to generate, and print its summary."""
-    import vocoder
+def audio_output(output: Path, sample_rate: int) -> AudioWriter | WavStream:
+    """What to write audio to piece by piece, in a with block."""
+    from vocoder.audio import AudioWriter, WavStream
 
-    vocoder.write_audio(output, audio, model.sample_rate)
-    print_audio_summary(output, len(audio), model.sample_rate, seconds)
+    if _is_standard_output(output):
+        return WavStream(sys.stdout.buffer, sample_rate)
+    return AudioWriter(output, sample_rate)
+
+
+def write_pieces(output: Path, pieces: Iterable[Array], sample_rate: int, started: float) -> None:
+    """Write audio as it is generated, then print its summary.
+
+    Args:
+        output: the file, or - for standard output.
+        pieces: (samples,) each.
+        sample_rate: in Hz.
+        started: `time.perf_counter` when the work began.
+    """
+    import time
+
+    from vocoder.signals import exit_on_termination
+
+    with exit_on_termination(), audio_output(output, sample_rate) as audio:
+        for piece in pieces:
+            if len(piece):
+                audio.write(piece)
+    print_audio_summary(output, audio.samples, sample_rate, time.perf_counter() - started)
 
 
 def print_audio_summary(output: Path, samples: int, sample_rate: int, seconds: float) -> None:
     """One line: the file, its length, and the speed it was generated at."""
     length = samples / sample_rate
+    to_stream = _is_standard_output(output)
     typer.echo(
-        f"{output}: {length:.2f} s at {sample_rate:,} Hz, generated in {seconds:.2f} s "
-        f"({length / seconds:.1f} times real time)"
+        f"{'standard output' if to_stream else output}: {length:.2f} s at {sample_rate:,} Hz, "
+        f"generated in {seconds:.2f} s ({length / seconds:.1f} times real time)",
+        err=to_stream,
     )
+
+
+def _is_standard_output(output: Path) -> bool:
+    return str(output) == "-"
 
 
 def print_result(
@@ -99,3 +138,19 @@ def print_result(
 def warn(message: str) -> None:
     """Print a warning to standard error, in yellow."""
     typer.secho(message, fg=typer.colors.YELLOW, err=True)
+
+
+@contextlib.contextmanager
+def warnings_in_a_line() -> Iterator[None]:
+    """Within the block, warnings for users are printed like errors, without their place."""
+    before = warnings.showwarning
+
+    def show(message: Any, category: Any, *place: Any, **more: Any) -> None:
+        if category is UserWarning:
+            warn(f"vocoder: warning: {message}")
+        else:
+            before(message, category, *place, **more)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield

@@ -9,9 +9,14 @@ from typing import Annotated
 
 import typer
 
-import vocoder
 from vocoder.cli import options
-from vocoder.cli.output import print_audio_summary, progress_bar, refuse_audio_output
+from vocoder.cli.loading import denoised, load, load_acoustic
+from vocoder.cli.output import (
+    audio_output,
+    print_audio_summary,
+    progress_bar,
+    refuse_audio_output,
+)
 from vocoder.signals import exit_on_termination
 
 
@@ -32,20 +37,21 @@ def say(
     acoustic_temperature: options.AcousticTemperature = None,
     seed: options.Seed = 0,
     refine: options.Refine = None,
+    denoise: options.Denoise = 0.0,
+    device: options.Device = "auto",
     force: options.Force = False,
 ) -> None:
-    """Read English text aloud into a file, sentence by sentence."""
+    """Read English text aloud into a file or a pipe, sentence by sentence."""
     refuse_audio_output(force, output)
     to_read = _read_text(text, file)
-    from vocoder.audio import AudioWriter
     from vocoder.text.speech import sentences, speak
 
     parts = sentences(to_read)
-    model = vocoder.load(checkpoint)
+    model = load(checkpoint, device)
     started = time.perf_counter()
     pieces = speak(
         parts,
-        vocoder.load_acoustic(acoustic),
+        load_acoustic(acoustic, device),
         model,
         temperature=temperature,
         acoustic_temperature=acoustic_temperature,
@@ -55,12 +61,13 @@ def say(
     )
     with (
         exit_on_termination(),
-        AudioWriter(output, model.sample_rate) as audio,
+        audio_output(output, model.sample_rate) as audio,
         progress_bar("say") as progress,
     ):
         progress(0, len(parts), "say")
+        remove = denoised(model, denoise)
         for done, piece in enumerate(pieces, 1):
-            audio.write(piece)
+            audio.write(remove(piece))
             progress(done, len(parts), "say")
     print_audio_summary(output, audio.samples, model.sample_rate, time.perf_counter() - started)
 

@@ -1,24 +1,32 @@
-"""Mels and recordings to audio: synthesize, resynthesize, refine, denoise."""
+"""Mels and recordings to audio: synthesize, resynthesize, refine, denoise.
+
+All work goes in pieces from the input file to the output, so that memory does not grow with the
+length of the audio.
+"""
 
 from __future__ import annotations
 
 import time
-import zipfile
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import vocoder
 from vocoder.cli import options
-from vocoder.cli.output import print_audio_summary, refuse_audio_output, write_audio
+from vocoder.cli.loading import load, read_mel
+from vocoder.cli.output import refuse_audio_output, write_pieces
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from torch import Tensor
 
+    from vocoder.audio import AudioReader, MelSpec
     from vocoder.models import Vocoder
-    from vocoder.models.base import Array
+
+PIECE = 1024
+"""Frames of mel that are worked on at once."""
 
 
 def synthesize(
@@ -34,16 +42,17 @@ def synthesize(
     seed: options.Seed = 0,
     refine: options.Refine = None,
     denoise: options.Denoise = 0.0,
+    device: options.Device = "auto",
     force: options.Force = False,
 ) -> None:
     """Audio from a log-mel spectrogram in a .npy file."""
     refuse_audio_output(force, output)
-    spectrogram = _read_mel(mel)
-    model = vocoder.load(checkpoint)
+    model_mel = read_mel(mel)
+    model = load(checkpoint, device)
+    pieces = _mel_pieces(model_mel, model.mel_spec)
     started = time.perf_counter()
-    audio = model.synthesize(spectrogram, temperature, seed, refine=refine)
-    audio = _denoised(audio, model, denoise)
-    write_audio(output, audio, model, time.perf_counter() - started)
+    audio = _synthesized(model, pieces, temperature, seed, refine, denoise)
+    write_pieces(output, audio, model.sample_rate, started)
 
 
 def resynthesize(
@@ -54,17 +63,21 @@ def resynthesize(
     seed: options.Seed = 0,
     refine: options.Refine = None,
     denoise: options.Denoise = 0.0,
+    device: options.Device = "auto",
     force: options.Force = False,
 ) -> None:
     """Copy synthesis: the mel spectrogram of a recording, turned back into audio."""
     refuse_audio_output(force, output)
-    model = vocoder.load(checkpoint)
-    samples, _ = vocoder.read_audio(audio, model.sample_rate)
-    started = time.perf_counter()
-    result = model.synthesize(model.mel(samples), temperature, seed, refine=refine)
-    result = _denoised(result, model, denoise)
-    # The mel covers whole hops; the user expects the length of the recording.
-    write_audio(output, result[: len(samples)], model, time.perf_counter() - started)
+    from vocoder.audio import AudioReader, LogMel
+
+    model = load(checkpoint, device)
+    with AudioReader(audio, model.sample_rate) as reader:
+        recording = _Counted(reader)
+        mel = LogMel(model.mel_spec).stream(recording)
+        started = time.perf_counter()
+        pieces = _synthesized(model, mel, temperature, seed, refine, denoise)
+        # The mel covers whole hops; the user expects the length of the recording.
+        write_pieces(output, recording.cut(pieces), model.sample_rate, started)
 
 
 def refine(
@@ -79,19 +92,27 @@ def refine(
 ) -> None:
     """Push audio onto a mel, whatever made it: mel consistency, without a model."""
     refuse_audio_output(force, output)
-    from vocoder.audio import MelSpec, mel_distance
+    from vocoder.audio import AudioReader, MelSpec, check_sweeps
+    from vocoder.audio.consistency import check_frames
 
+    check_sweeps(sweeps)
     spec = MelSpec.preset(preset)
-    target = _read_mel(mel)
-    samples, _ = vocoder.read_audio(audio, spec.sample_rate)
-    before = mel_distance(samples.numpy(), target, spec)
-    started = time.perf_counter()
-    refined = vocoder.refine_mel(samples.numpy(), target, spec, sweeps)
-    seconds = time.perf_counter() - started
-    vocoder.write_audio(output, refined, spec.sample_rate)
-    print_audio_summary(output, len(refined), spec.sample_rate, seconds)
-    after = mel_distance(refined, target, spec)
-    typer.echo(f"log-mel distance {before:.3f} nats before, {after:.3f} after {sweeps} sweeps")
+    target = read_mel(mel)
+    frames = _mel_pieces(target, spec)
+    with AudioReader(audio, spec.sample_rate) as reader:
+        recording = _Counted(reader)
+        before = _Distance(target, spec)
+        for _ in before.measured(recording):
+            pass
+        check_frames(recording.samples, target.shape[1], spec)
+        started = time.perf_counter()
+        after = _Distance(target, spec)
+        pieces = after.measured(_unwarned(_refined(reader, frames, spec, sweeps)))
+        write_pieces(output, pieces, spec.sample_rate, started)
+    typer.echo(
+        f"log-mel distance {before.mean:.3f} nats before, {after.mean:.3f} after {sweeps} sweeps",
+        err=str(output) == "-",
+    )
 
 
 def denoise(
@@ -105,43 +126,147 @@ def denoise(
             "\\[default: the denoiser's own]"
         ),
     ] = None,
+    device: options.Device = "auto",
     force: options.Force = False,
 ) -> None:
     """Subtract the tones that a model puts into all of its audio."""
     refuse_audio_output(force, output)
-    from vocoder.models.denoiser import STRENGTH
+    from vocoder.audio import AudioReader
+    from vocoder.models.denoiser import STRENGTH, Denoiser
 
-    model = vocoder.load(checkpoint)
-    samples, _ = vocoder.read_audio(audio, model.sample_rate)
-    started = time.perf_counter()
-    result = _denoised(samples, model, STRENGTH if strength is None else strength)
-    write_audio(output, result, model, time.perf_counter() - started)
+    model = load(checkpoint, device)
+    with AudioReader(audio, model.sample_rate) as reader:
+        started = time.perf_counter()
+        pieces = Denoiser(model).stream(reader, STRENGTH if strength is None else strength)
+        write_pieces(output, pieces, model.sample_rate, started)
 
 
-def _denoised(audio: Array, model: Vocoder, strength: float) -> Array:
-    if strength == 0:
-        return audio
+def _mel_pieces(mel: Any, spec: MelSpec) -> Iterator[Any]:
+    """A mapped mel (n_mels, frames) in pieces of `PIECE` frames, checked as a whole before.
+
+    Raises:
+        MelError: the mel cannot come from the MelSpec.
+    """
+    import numpy as np
+    import torch
+
+    from vocoder.audio import check_mel
+
+    if mel.ndim == 3:
+        raise vocoder.MelError(
+            f"The file holds a batch of {len(mel)} mels: write the one to use to a file of its own."
+        )
+    check_mel(torch.from_numpy(np.array(mel, np.float32)), spec)
+    return (
+        np.array(mel[:, start : start + PIECE], np.float32)
+        for start in range(0, mel.shape[1], PIECE)
+    )
+
+
+def _synthesized(
+    model: Vocoder,
+    mel: Iterable[Any],
+    temperature: float | None,
+    seed: int,
+    refine: int | None,
+    denoise: float,
+) -> Iterator[Any]:
+    """Audio of pieces of a mel that is known to be right."""
+    pieces = _unwarned(model.stream(mel, temperature, seed, refine))
+    if denoise == 0:
+        return pieces
     from vocoder.models.denoiser import Denoiser
 
-    return Denoiser(model)(audio, strength)
+    return Denoiser(model).stream(pieces, denoise)
 
 
-def _read_mel(path: Path) -> NDArray[np.float32]:
+def _unwarned(pieces: Iterator[Any]) -> Iterator[Any]:
+    """Without warnings about a piece of mel that, alone, looks like another convention."""
+    while True:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The mel", UserWarning)
+            try:
+                piece = next(pieces)
+            except StopIteration:
+                return
+        yield piece
+
+
+class _Counted:
+    """Pieces of audio, and how many samples they had so far."""
+
+    def __init__(self, pieces: AudioReader) -> None:
+        self.pieces = pieces
+        self.samples = 0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        self.samples = 0
+        for piece in self.pieces:
+            self.samples += len(piece)
+            yield piece
+
+    def cut(self, pieces: Iterable[Any]) -> Iterator[Any]:
+        """Other pieces, which follow these, without what goes beyond their end."""
+        given = 0
+        for piece in pieces:
+            piece = piece[: self.samples - given]
+            given += len(piece)
+            yield piece
+
+
+class _Distance:
+    """Mean distance in nats of audio that comes in pieces from a mel: `vocoder.mel_distance`."""
+
+    def __init__(self, target: Any, spec: MelSpec) -> None:
+        self.target, self.spec = target, spec
+        self.mean = 0.0
+
+    def measured(self, pieces: Iterable[Any]) -> Iterator[Any]:
+        """The same pieces; after the last, the mean is known."""
+        import numpy as np
+        import torch
+
+        from vocoder.audio import LogMel
+
+        passed: list[Any] = []
+
+        def tap() -> Iterator[Tensor]:
+            for piece in pieces:
+                passed.append(piece)
+                yield torch.as_tensor(piece)
+
+        frames, total = 0, 0.0
+        for own in LogMel(self.spec).stream(tap()):
+            target = np.array(self.target[:, frames : frames + own.shape[1]], np.float32)
+            target = torch.from_numpy(target).clamp(min=self.spec.log_floor)
+            total += float((own[:, : target.shape[1]] - target).abs().sum())
+            frames += own.shape[1]
+            yield from passed
+            passed.clear()
+        yield from passed
+        self.mean = self.spec.nats * total / self.target.size
+
+
+def _refined(
+    audio: Iterable[Tensor], mel: Iterator[Any], spec: MelSpec, sweeps: int
+) -> Iterator[Any]:
+    """Audio in pieces pushed onto a mel in pieces."""
     import numpy as np
 
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}: give a .npy file with a log-mel spectrogram")
-    try:
-        with path.open("rb") as file:  # NumPy does not close what it cannot read
-            mel = np.load(file, allow_pickle=False)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} is not a readable .npy array of numbers ({error}): write one with numpy.save"
-        ) from error
-    if not isinstance(mel, np.ndarray) or mel.dtype.kind != "f":
-        what = f"{mel.dtype} numbers" if isinstance(mel, np.ndarray) else "an archive of arrays"
-        raise ValueError(
-            f"{path} holds {what}: write one array of floating-point numbers with numpy.save"
-        )
-    mel = mel.astype(np.float32)
-    return mel[0] if mel.ndim == 3 and len(mel) == 1 else mel
+    from vocoder.engines.consistency import ConsistencyStream
+
+    if sweeps == 0:
+        yield from audio
+        return
+    stream = ConsistencyStream(spec, sweeps)
+    nothing = np.empty((spec.n_mels, 0), np.float32)
+    samples = frames = 0
+    for piece in audio:
+        samples += len(piece)
+        while frames < spec.frames(samples) and (part := next(mel, None)) is not None:
+            frames += part.shape[1]
+            yield stream.push(np.empty(0, np.float32), part)
+        yield stream.push(piece.numpy(), nothing)
+    for part in mel:
+        yield stream.push(np.empty(0, np.float32), part)
+    yield stream.finish()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vocoder.atomic import write_atomic
 from vocoder.audio import MelSpec, Noise, check_mel, check_sweeps, check_temperature
+from vocoder.audio.clamp import Clamp
 from vocoder.flows import Bijection
 
 if TYPE_CHECKING:
@@ -137,9 +138,15 @@ class OnnxVocoder:
             ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        self.session = onnxruntime.InferenceSession(
-            os.fspath(path), options, providers=["CPUExecutionProvider"]
-        )
+        try:
+            self.session = onnxruntime.InferenceSession(
+                os.fspath(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's own kinds have no common base
+            raise ValueError(
+                f"{path} is not an ONNX graph that can be run: write it again with vocoder export "
+                "--onnx"
+            ) from error
         metadata = self.session.get_modelmeta().custom_metadata_map
         if "mel_spec" not in metadata:
             raise ValueError(f"{path} carries no mel_spec: export it with vocoder export --onnx")
@@ -164,7 +171,7 @@ class OnnxVocoder:
             (frames * hop,) or (batch, frames * hop), float32, in [-1, 1].
 
         Raises:
-            MelError: the mel cannot come from the model's `mel_spec`.
+            MelError: the mel cannot come from the model's `mel_spec`, or is far too loud.
             ValueError: the temperature is out of range.
         """
         if not isinstance(mel, np.ndarray):
@@ -174,8 +181,14 @@ class OnnxVocoder:
             temperature = self.default_temperature
         check_temperature(temperature)
         batch = mel if mel.ndim == 3 else mel[None]
+        clamps = [Clamp(self.mel_spec, temperature) for _ in batch]
+        for clamp, item in zip(clamps, batch, strict=True):
+            clamp.expect(torch.from_numpy(np.array(item)))
         noise = Noise(seed).normal(0, batch.shape[2], self.noise_per_frame).numpy()
         noise = np.broadcast_to(noise * np.float32(temperature), (len(batch), *noise.shape))
         inputs = {"mel": batch.astype(np.float32), "noise": np.ascontiguousarray(noise)}
         audio: NDArray[np.float32] = self.session.run(["audio"], inputs)[0]
+        for clamp, row, item in zip(clamps, audio, batch, strict=True):  # the graph has clamped
+            clamp(torch.from_numpy(row), torch.from_numpy(np.array(item)))
+            clamp.finish()
         return audio if mel.ndim == 3 else audio[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
@@ -13,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vocoder.audio import LogMel, MelConsistency, MelSpec, Noise, check_mel, check_sweeps
+from vocoder.audio.clamp import Clamp
+from vocoder.audio.log_mel import check_amplitude
 
 from .saved import SavedModel
 
@@ -119,8 +122,13 @@ class Vocoder(SavedModel, ABC):
 
         Returns:
             (n_mels, frames) or (batch, n_mels, frames), float32, of the same kind as ``audio``.
+
+        Raises:
+            ValueError: the audio has another shape (such as (samples, channels)), no samples, is
+                not floating point, or is far beyond [-1, 1], as int16 samples are.
         """
         tensor = _tensor(audio, "audio")
+        check_amplitude(tensor)
         return _like(audio, self._log_mel(tensor.to(self.device)))
 
     def synthesize(
@@ -150,15 +158,24 @@ class Vocoder(SavedModel, ABC):
             (frames * hop,) or (batch, frames * hop), float32 in [-1, 1], of the kind of ``mel``.
 
         Raises:
-            MelError: the mel cannot come from `mel_spec`; the message says what differs.
-            ValueError: temperature, seed, lengths or refine are out of range.
+            MelError: the mel cannot come from `mel_spec`, or its audio is far beyond full scale, as
+                that of normalised mels is; the message says what differs.
+            ValueError: temperature, seed, lengths or refine are out of range, or the weights are
+                not float32.
+
+        Warns:
+            UserWarning: more than a few samples were beyond [-1, 1] and clamped.
         """
+        self._check_weights()
         frames = self._checked(mel)
         temperature = self._temperature(temperature)
         sweeps = self._sweeps(refine)
         noise = Noise(_fresh_seed() if seed is None else seed)
         batch = frames if frames.ndim == 3 else frames.unsqueeze(0)
         sizes = _checked_lengths(lengths, batch)
+        clamps = [Clamp(self.mel_spec, temperature) for _ in sizes]
+        for clamp, item, size in zip(clamps, batch, sizes, strict=True):
+            clamp.expect(item[:, :size])
         samples = batch.shape[2] * self.mel_spec.hop_length
         audio = torch.zeros(batch.shape[0], samples, dtype=torch.float32, device=self.device)
         with torch.no_grad():
@@ -168,7 +185,10 @@ class Vocoder(SavedModel, ABC):
                 own = batch[rows, :, :size]
                 generated = self._in_windows(own, noise, temperature).float()
                 refined = self._refined(generated, own, sweeps)
-                audio[rows, : refined.shape[1]] = refined.clamp(-1, 1)
+                for row, item, item_mel in zip(rows, refined, own, strict=True):
+                    audio[row, : len(item)] = clamps[row](item, item_mel)
+        for clamp in clamps:
+            clamp.finish()
         return _like(mel, audio if frames.ndim == 3 else audio[0])
 
     def stream(
@@ -190,7 +210,9 @@ class Vocoder(SavedModel, ABC):
         Yields:
             (samples,) float32 in [-1, 1], of the same kind as the chunk of mel that completed it.
         """
+        self._check_weights()
         temperature = self._temperature(temperature)
+        clamp = Clamp(self.mel_spec, temperature)
         noise = Noise(_fresh_seed() if seed is None else seed)
         refiner = self._refiner(self._sweeps(refine))
         (past, ahead), make = self._renderer(noise, temperature)
@@ -213,7 +235,7 @@ class Vocoder(SavedModel, ABC):
                     rest = refiner.finish()
                     assert isinstance(rest, Tensor)
                     audio = torch.cat([audio, rest])
-            return audio.clamp(-1, 1)
+            return clamp(audio, held)
 
         for chunk in mel_chunks:
             if chunk.ndim != 2:
@@ -224,6 +246,7 @@ class Vocoder(SavedModel, ABC):
                 continue
             # Without a gradient, whose history would grow with every chunk.
             frames = self._checked(chunk).detach()
+            clamp.expect(frames)
             held = frames if held is None else torch.cat([held, frames], dim=1)
             latest = frames[:, -1:]
             ready = start + held.shape[1] - ahead
@@ -239,6 +262,7 @@ class Vocoder(SavedModel, ABC):
         end = start + held.shape[1]
         if end > done or refiner is not None:
             yield _like(chunk, render(end, final=True))
+        clamp.finish()
 
     def look_ahead(self, refine: int | None = None) -> int:
         """Frames of mel by which the output of `stream` lags its input.
@@ -376,6 +400,16 @@ class Vocoder(SavedModel, ABC):
         if dtype != torch.float32:
             raise ValueError(f"{type(self).__name__} computes in float32 only, not in {dtype}")
 
+    def _check_weights(self) -> None:
+        """Raise ValueError for weights that synthesis cannot compute with."""
+        if self.dtype != torch.float32:
+            name = str(self.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"the weights are {name}, and synthesis needs them in float32: for faster "
+                "arithmetic use vocoder.load(dtype=torch.bfloat16) instead of model.half() or "
+                "model.to(dtype)"
+            )
+
     def _checked(self, mel: Tensor | NDArray[Any]) -> Tensor:
         tensor = _tensor(mel, "mel")
         check_mel(tensor, self.mel_spec)
@@ -436,7 +470,10 @@ def _fresh_seed() -> int:
 def _checked_lengths(lengths: Sequence[int] | None, batch: Tensor) -> list[int]:
     if lengths is None:
         return [batch.shape[2]] * batch.shape[0]
-    sizes = [int(length) for length in lengths]
+    try:
+        sizes = [operator.index(length) for length in lengths]
+    except TypeError:
+        raise ValueError(f"lengths {lengths!r}: give one whole number per item") from None
     if len(sizes) != batch.shape[0] or not all(0 < size <= batch.shape[2] for size in sizes):
         raise ValueError(
             f"lengths {sizes} do not fit a batch of {batch.shape[0]} mels of {batch.shape[2]} "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -44,7 +46,9 @@ class Denoiser:
         # Frames near either end see the edge of the mel, so they are left out.
         edges = (ahead if past is None else past) + ahead
         neutral = torch.zeros(model.mel_spec.n_mels, _FRAMES + edges)
-        audio = model.synthesize(neutral, temperature=0.0).cpu()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # so loud a mel may be clamped
+            audio = model.synthesize(neutral, temperature=0.0).cpu()
         start = (edges - ahead) * model.mel_spec.hop_length
         middle = audio[start : start + _FRAMES * model.mel_spec.hop_length]
         spectrum = torch.stft(
@@ -66,8 +70,7 @@ class Denoiser:
         Raises:
             ValueError: another shape, audio that is not floating point, or a strength below 0.
         """
-        if not (math.isfinite(strength) and strength >= 0):
-            raise ValueError(f"strength is {strength}: it must be a number from 0 up")
+        _check_strength(strength)
         samples = _audio(audio).detach().cpu().float()
         if samples.ndim not in (1, 2):
             raise ValueError(
@@ -85,6 +88,38 @@ class Denoiser:
         result = denoised.clamp(-1, 1)
         return _like(audio, result if samples.ndim == 2 else result[0])
 
+    def stream(self, pieces: Iterable[Array], strength: float = STRENGTH) -> Iterator[Array]:
+        """Audio without the bias, piece by piece, in constant memory.
+
+        The concatenated pieces equal the denoised concatenation.
+
+        Args:
+            pieces: (samples,) each, of any lengths, all of one kind.
+            strength: as above.
+
+        Yields:
+            (samples,) float32 in [-1, 1], of other lengths than the pieces.
+        """
+        _check_strength(strength)
+        segment = _SEGMENT // self.hop_length * self.hop_length
+        needed = segment + 2 * self.n_fft
+        parts, length = [torch.zeros(1, self.n_fft)], self.n_fft
+        piece: Array | None = None
+        for piece in pieces:
+            samples = _audio(piece).detach().cpu().float()
+            parts.append(samples.unsqueeze(0))
+            length += len(samples)
+            while length >= needed:
+                held = torch.cat(parts, dim=1)
+                yield _like(piece, self._subtract(held, 0, segment, strength).clamp(-1, 1)[0])
+                parts, length = [held[:, segment:]], length - segment
+        if piece is None:
+            return
+        held = F.pad(torch.cat(parts, dim=1), (0, self.n_fft + self.hop_length))
+        for start in range(0, length - self.n_fft, segment):
+            stop = min(start + segment, length - self.n_fft)
+            yield _like(piece, self._subtract(held, start, stop, strength).clamp(-1, 1)[0])
+
     def _subtract(self, padded: Tensor, start: int, stop: int, strength: float) -> Tensor:
         """Samples [start, stop), which lie n_fft later in ``padded``."""
         hops = math.ceil((stop - start) / self.hop_length)
@@ -98,6 +133,11 @@ class Denoiser:
             changed, self.n_fft, self.hop_length, window=self.window, length=piece.shape[1]
         )
         return audio[:, self.n_fft : self.n_fft + stop - start]
+
+
+def _check_strength(strength: float) -> None:
+    if not (math.isfinite(strength) and strength >= 0):
+        raise ValueError(f"strength is {strength}: it must be a number from 0 up")
 
 
 __all__ = ["STRENGTH", "Denoiser"]

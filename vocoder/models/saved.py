@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vocoder.audio import MelSpec, check_temperature
 from vocoder.checkpoints import CheckpointError, write_checkpoint
 from vocoder.flows import Bijection, InvertibleConv1x1
+from vocoder.forks import survive_forks
 from vocoder.nn.weight_norm import fuse_weight_norm
 
 
@@ -60,6 +61,7 @@ class SavedModel(nn.Module):
 
     def __init__(self, mel_spec: MelSpec | str) -> None:
         super().__init__()
+        survive_forks()
         self.mel_spec = MelSpec.preset(mel_spec) if isinstance(mel_spec, str) else mel_spec
 
     @property
@@ -123,10 +125,14 @@ class SavedModel(nn.Module):
         """
         arguments = dict(config)
         if isinstance(arguments.get("mel_spec"), Mapping):
-            arguments["mel_spec"] = MelSpec.from_dict(arguments["mel_spec"])
+            try:
+                arguments["mel_spec"] = MelSpec.from_dict(arguments["mel_spec"])
+            except ValueError as error:
+                raise CheckpointError(f"the config has an impossible mel_spec: {error}") from error
         try:
             return cls(**arguments)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RuntimeError,
+                AssertionError, MemoryError) as error:  # fmt: skip
             raise CheckpointError(
                 f"the config does not fit {cls.__name__} of this version: {error}"
             ) from error

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from vocoder.text.written import plain_characters, spelled_out
+
 if TYPE_CHECKING:
     from hibari.g2p import G2P
     from normt2s import Normalizer
@@ -104,7 +106,7 @@ def normalise(text: str) -> str:
     punctuation stay.
 
     Raises:
-        TextError: only white space, or longer than `MAX_CHARACTERS`.
+        TextError: only white space, longer than `MAX_CHARACTERS`, or something that cannot be read.
     """
     from hibari.g2p import numbers
     from hibari.g2p.normalize import normalize
@@ -116,11 +118,16 @@ def normalise(text: str) -> str:
             f"the text has {len(text):,} characters, more than the {MAX_CHARACTERS:,} that can be "
             "read at once: split it into sentences first"
         )
-    text = unicodedata.normalize("NFC", text).replace("`", "'")
+    text = spelled_out(plain_characters(text))
     text = _UNUSUAL_SIGN.sub(_in_usual_signs, text)
-    text = normalize(text)
-    text = _YEAR.sub(lambda match: numbers.year(int(match[1])).replace(",", ""), text)
-    return _number_words().normalize(text).strip()
+    try:
+        text = normalize(text)
+        text = _YEAR.sub(lambda match: numbers.year(int(match[1])).replace(",", ""), text)
+        return _number_words().normalize(text).strip()
+    except (ValueError, LookupError, ArithmeticError, RecursionError) as error:  # of the libraries
+        raise TextError(
+            f"{_shortened(text)} cannot be read ({error}): write it in words"
+        ) from error
 
 
 def _in_usual_signs(match: re.Match[str]) -> str:

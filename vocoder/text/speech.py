@@ -134,6 +134,7 @@ def speak(
         check_sweeps,
         check_temperature,
     )
+    from vocoder.audio.clamp import limited
 
     for name, value in (
         ("temperature", temperature),
@@ -157,7 +158,7 @@ def speak(
         for sentence in script:
             mel = acoustic.synthesize(sentence.phonemes, acoustic_temperature, speaking_rate, seed)
             # At high temperatures the mel leaves the range of recordings, which vocoders refuse.
-            mel = mel.clamp(spec.log_floor, spec.log_ceiling)
+            mel = limited(mel.clamp(spec.log_floor, spec.log_ceiling), spec)
             audio = vocoder.synthesize(mel, temperature, seed, refine=refine).cpu().numpy()
             pause = round(sentence.pause / speaking_rate * sample_rate)
             yield np.pad(_trimmed(audio, sample_rate), (0, pause))

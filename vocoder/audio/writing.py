@@ -1,27 +1,30 @@
-"""Audio files: reads every format of libsndfile, writes 16-bit audio whole or not at all.
+"""Audio files out: 16-bit audio, written whole or not at all, and what is clipped is counted.
 
-`write_audio` writes audio that is in memory, `AudioWriter` audio that arrives in pieces.
+`write_audio` writes audio that is in memory, `AudioWriter` a file of audio that arrives in pieces,
+`WavStream` the same to a pipe.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import stat
+import struct
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
-import soxr  # type: ignore[import-untyped]
 import torch
 from torch import Tensor
 
 from vocoder.atomic import partial_file, write_atomic
 from vocoder.audio.pcm import to_pcm16
+from vocoder.audio.reading import checked_rate
 
 #: Suffixes that can be written -> libsndfile's container and encoding.
 _FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
@@ -30,63 +33,33 @@ _FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OG
 _BLOCK = 1 << 16
 
 
-def read_audio(path: str | os.PathLike[str], sample_rate: int | None = None) -> tuple[Tensor, int]:
-    """Read an audio file as mono float32.
+class _Clipping:
+    """Counts the samples that writing clips."""
 
-    Args:
-        path: a file in any format that libsndfile reads: WAV, FLAC, OGG, MP3, AIFF and others.
-        sample_rate: rate to resample to, in Hz; None keeps the file's own.
+    def __init__(self) -> None:
+        self.samples = self.clipped = 0
+        self.peak = 0.0
 
-    Returns:
-        The audio, (samples,), float32, the mean of the file's channels; and its sample rate in Hz.
-        The audio is in [-1, 1] unless the file holds floating point beyond it, or resampling
-        overshoots a little. Resampled from rate r, n samples become about n * sample_rate / r.
+    def to_pcm16(self, block: npt.NDArray[Any]) -> npt.NDArray[np.int16]:
+        size = np.abs(block)
+        self.samples += len(block)
+        self.clipped += int((size > 1).sum())
+        self.peak = max(self.peak, float(size.max()))
+        return to_pcm16(block)
 
-    Raises:
-        FileNotFoundError, IsADirectoryError, PermissionError: there is no such file, or it cannot
-            be opened.
-        ValueError: the file is not audio, has no samples, or holds NaN or infinities; or
-            sample_rate is not positive.
-    """
-    path = Path(path)
-    if sample_rate is not None:
-        sample_rate = _checked_rate(sample_rate)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a directory, not an audio file.")
-    if not path.exists():
-        raise FileNotFoundError(f"There is no file {path}.")
-    if path.is_file() and path.stat().st_size == 0:  # pipes have size 0 too
-        raise ValueError(f"{path} is empty.")
-    with path.open("rb") as file:
-        try:
-            samples, file_rate = soundfile.read(file, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise ValueError(
-                f"{path} is not audio that can be read ({error.error_string.rstrip('.')}); "
-                f"WAV, FLAC, OGG and MP3 can."
-            ) from error
-    if samples.shape[0] == 0:
-        raise ValueError(f"{path} holds no samples.")
-    bad = samples.shape[0] - int(np.isfinite(samples).all(axis=1).sum())
-    if bad:
-        raise ValueError(f"{path} holds NaN or infinity in {bad} of {samples.shape[0]} samples.")
-
-    mono = samples.mean(axis=1, dtype=np.float32)
-    if sample_rate is not None and sample_rate != file_rate:
-        # soxr, which librosa uses too, rejects aliases by more than 100 dB, takes 10 ms for a
-        # minute of audio, and little memory for any pair of rates: torchaudio's kernel from 44,101
-        # to 22,050 Hz would fill gigabytes. Importing librosa takes seconds.
-        mono = soxr.resample(mono, file_rate, sample_rate, quality="HQ")
-        if mono.shape[0] == 0:
-            raise ValueError(
-                f"{path} is too short to resample from {file_rate} to {sample_rate} Hz."
+    def warn(self, name: str) -> None:
+        if self.clipped:
+            warnings.warn(
+                f"Clipped {self.clipped} of {self.samples} samples of {name} to [-1, 1]; the peak "
+                f"was {self.peak:.3g}.",
+                stacklevel=3,
             )
-        file_rate = sample_rate
-    return torch.from_numpy(np.ascontiguousarray(mono)), int(file_rate)
 
 
 def write_audio(
-    path: str | os.PathLike[str], audio: Tensor | npt.NDArray[Any], sample_rate: int
+    target: str | os.PathLike[str] | IO[bytes],
+    audio: Tensor | npt.NDArray[Any],
+    sample_rate: int,
 ) -> None:
     """Write mono audio as 16-bit WAV or FLAC, or as OGG Vorbis, by the path's suffix.
 
@@ -95,7 +68,9 @@ def write_audio(
     an error the previous one is still there.
 
     Args:
-        path: file to write, with suffix .wav, .flac or .ogg; an existing one is replaced.
+        target: file to write, with suffix .wav, .flac or .ogg; an existing one is replaced. Or a
+            file object opened in binary mode: it gets a WAV file, unless it has a name with one of
+            the suffixes, and is left open.
         audio: (samples,), floating point in [-1, 1], a torch tensor on any device or a numpy
             array.
         sample_rate: in Hz.
@@ -110,13 +85,13 @@ def write_audio(
         ValueError: the suffix is none of these; the audio is not (samples,), not floating point,
             empty, NaN or infinite; or the format does not support this sample rate.
     """
-    path = checked_path(path)
-    sample_rate = _checked_rate(sample_rate)
+    path = checked_path(target) if isinstance(target, str | os.PathLike) else None
+    name, suffix = _named(target) if path is None else (path.name, path.suffix.lower())
+    sample_rate = checked_rate(sample_rate)
     samples = _checked_samples(audio)
 
-    peak = max(float(samples.max()), -float(samples.min()))
-    clipped = 0
-    container, encoding = _FORMATS[path.suffix.lower()]
+    clipping = _Clipping()
+    container, encoding = _FORMATS[suffix]
     # Encoded in memory: on a full disk Python raises an OSError, which libsndfile ignores in its
     # callbacks.
     encoded = io.BytesIO()
@@ -125,24 +100,20 @@ def write_audio(
             encoded, "w", sample_rate, channels=1, format=container, subtype=encoding
         ) as sound:
             for start in range(0, len(samples), _BLOCK):
-                block = samples[start : start + _BLOCK]
-                clipped += int((np.abs(block) > 1).sum())
-                sound.write(to_pcm16(block))
+                sound.write(clipping.to_pcm16(samples[start : start + _BLOCK]))
     except soundfile.LibsndfileError as error:
-        raise ValueError(
-            f"Cannot write {path} as {container} at {sample_rate} Hz "
-            f"({error.error_string.rstrip('.')})."
-        ) from error
+        raise _cannot_write(path or name, container, sample_rate, error) from error
 
-    write_atomic(path, encoded.getvalue())
+    if path is not None:
+        write_atomic(path, encoded.getvalue())
+    else:
+        try:
+            target.write(encoded.getvalue())  # type: ignore[union-attr]
+        except TypeError as error:
+            raise ValueError(f"{name} is opened as text: open it in binary mode, 'wb'.") from error
 
     # Once the file is safe, because a caller may turn warnings into errors.
-    if clipped:
-        warnings.warn(
-            f"Clipped {clipped} of {len(samples)} samples of {path.name} to [-1, 1]; the peak was "
-            f"{peak:.3g}.",
-            stacklevel=2,
-        )
+    clipping.warn(name)
 
 
 class AudioWriter:
@@ -150,7 +121,7 @@ class AudioWriter:
 
     Samples go to a hidden file in the same folder, which is renamed when the block ends. After an
     exception (Ctrl-C is one) the hidden file is deleted and the previous file is still there.
-    Samples become 16 bits as in `write_audio`.
+    Samples become 16 bits as in `write_audio`, and a warning at the end counts the clipped ones.
 
     >>> with AudioWriter("long.wav", 22050) as file:  # doctest: +SKIP
     ...     for audio in pieces:
@@ -167,10 +138,15 @@ class AudioWriter:
 
     def __init__(self, path: str | os.PathLike[str], sample_rate: int) -> None:
         self.path = checked_path(path)
-        self.sample_rate = _checked_rate(sample_rate)
-        self.samples = 0
+        self.sample_rate = checked_rate(sample_rate)
+        self._clipping = _Clipping()
         self._cleaning = ExitStack()
         self._sound: soundfile.SoundFile | None = None
+
+    @property
+    def samples(self) -> int:
+        """Number of samples written so far."""
+        return self._clipping.samples
 
     def __enter__(self) -> Self:
         container, encoding = _FORMATS[self.path.suffix.lower()]
@@ -182,10 +158,7 @@ class AudioWriter:
                     self._partial, "w", self.sample_rate, 1, encoding, format=container
                 )
             except soundfile.LibsndfileError as error:
-                raise ValueError(
-                    f"Cannot write {self.path} as {container} at {self.sample_rate} Hz "
-                    f"({error.error_string.rstrip('.')})."
-                ) from error
+                raise _cannot_write(self.path, container, self.sample_rate, error) from error
             self._cleaning = cleaning.pop_all()
         return self
 
@@ -200,11 +173,10 @@ class AudioWriter:
         samples = _checked_samples(audio)
         try:
             for start in range(0, len(samples), _BLOCK):
-                self._sound.write(to_pcm16(samples[start : start + _BLOCK]))
+                self._sound.write(self._clipping.to_pcm16(samples[start : start + _BLOCK]))
         except (soundfile.LibsndfileError, AssertionError) as error:
             # soundfile asserts that all samples were written.
             raise self._cut_short() from error
-        self.samples += len(samples)
 
     def __exit__(
         self,
@@ -225,6 +197,8 @@ class AudioWriter:
                 os.replace(self._partial, self.path)
         finally:
             self._cleaning.close()
+        if kind is None:
+            self._clipping.warn(self.path.name)
 
     def _cut_short(self) -> OSError:
         return OSError(
@@ -233,12 +207,70 @@ class AudioWriter:
         )
 
 
+class WavStream:
+    """Writes a WAV file piece by piece to a pipe: what a player reads while it is being made.
+
+    The header comes with the first piece. Its sizes are the largest there are, as ffmpeg writes
+    them to a pipe, since nothing can be put right later: programs read to the end. A context
+    manager, which leaves the file object open.
+
+    Args:
+        file: a file object opened in binary mode.
+        sample_rate: in Hz.
+
+    Raises:
+        ValueError: the sample rate is not a positive whole number.
+    """
+
+    def __init__(self, file: IO[bytes], sample_rate: int) -> None:
+        self.sample_rate = checked_rate(sample_rate)
+        self._file = file
+        self._clipping = _Clipping()
+
+    @property
+    def samples(self) -> int:
+        """Number of samples written so far."""
+        return self._clipping.samples
+
+    def __enter__(self) -> Self:
+        return self
+
+    def write(self, audio: Tensor | npt.NDArray[Any]) -> None:
+        """Append audio, (samples,), floating point in [-1, 1]; samples beyond are clipped.
+
+        Raises:
+            BrokenPipeError: the reader is gone.
+            ValueError: the audio is not (samples,), not floating point, empty, NaN or infinite.
+        """
+        samples = _checked_samples(audio)
+        if not self.samples:
+            self._file.write(_stream_header(self.sample_rate))
+        self._file.write(self._clipping.to_pcm16(samples).astype("<i2").tobytes())
+        self._file.flush()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._clipping.warn("the stream")
+
+
+def _stream_header(sample_rate: int) -> bytes:
+    """Of a WAV file of unknown length: 16 bits, mono."""
+    unknown = 0xFFFFFFFF
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)
+    return (
+        struct.pack("<4sI4s", b"RIFF", unknown, b"WAVE")
+        + form
+        + struct.pack("<4sI", b"data", unknown)
+    )
+
+
 def checked_path(path: str | os.PathLike[str]) -> Path:
     """The path, after a check that `write_audio` can write there: its suffix and folder.
 
     Raises:
         FileNotFoundError, IsADirectoryError: the folder does not exist, or the path is one.
-        ValueError: the suffix is not that of a format that can be written.
+        ValueError: the suffix is not that of a format that can be written, or the path is a device
+            or a pipe.
     """
     path = Path(path)
     if path.is_dir():
@@ -249,27 +281,40 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
         )
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to.")
+    if path.exists() and not stat.S_ISREG(path.stat().st_mode):  # replacing it would remove it
+        raise ValueError(f"{path} is a device or a pipe: write to a file, or to standard output.")
     return path
 
 
-def _checked_rate(sample_rate: object) -> int:
-    if (
-        isinstance(sample_rate, bool)
-        or not isinstance(sample_rate, int | np.integer)
-        or sample_rate < 1
-    ):
-        raise ValueError(f"A sample rate is a positive whole number of Hz, got {sample_rate!r}.")
-    return int(sample_rate)
+def _named(file: object) -> tuple[str, str]:
+    """What messages call a file object, and the suffix of the format to write to it."""
+    name = getattr(file, "name", None)
+    name = name if isinstance(name, str) else ""
+    suffix = Path(name).suffix.lower()
+    return Path(name).name or "the file object", suffix if suffix in _FORMATS else ".wav"
+
+
+def _cannot_write(
+    name: object, container: str, sample_rate: int, error: soundfile.LibsndfileError
+) -> ValueError:
+    return ValueError(
+        f"Cannot write {name} as {container} at {sample_rate} Hz "
+        f"({error.error_string.rstrip('.')})."
+    )
 
 
 def _checked_samples(audio: Tensor | npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    if not isinstance(audio, Tensor | np.ndarray):
+        raise TypeError(
+            f"Audio to write is a {type(audio).__name__}: give a torch tensor or a numpy array."
+        )
     if isinstance(audio, Tensor):
         if not audio.is_floating_point():
             raise ValueError(_not_floating(audio.dtype))
         # numpy has no bfloat16.
         array = audio.detach().to("cpu", torch.float32).numpy()
     else:
-        array = np.asarray(audio)
+        array = audio
         if not np.issubdtype(array.dtype, np.floating):
             raise ValueError(_not_floating(array.dtype))
     if array.ndim != 1:

@@ -1,4 +1,4 @@
-"""`python -m vocoder.cli` is the command `vocoder`."""
+"""`python -m vocoder` is the command `vocoder`."""
 
 from vocoder.cli import main
 

@@ -1,0 +1,110 @@
+"""Mels that are too loud for any audio are refused by name; what is clamped is counted."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import vocoder
+from vocoder.audio import LogMel, MelError, MelSpec, read_audio
+from vocoder.audio.clamp import Clamp, frame_rms, limited
+
+WAVS = sorted((Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs").glob("*.flac"))
+SPEC = MelSpec.preset("ljspeech")
+
+
+@pytest.fixture(scope="module")
+def mel() -> Tensor:
+    audio, _ = read_audio(WAVS[3], SPEC.sample_rate)
+    return LogMel(SPEC)(audio[: 2 * SPEC.sample_rate])
+
+
+@pytest.fixture(scope="module")
+def model() -> vocoder.Vocoder:
+    return vocoder.load()
+
+
+def unit(mel: Tensor) -> Tensor:
+    return (mel - mel.min()) / (mel.max() - mel.min())
+
+
+NORMALISED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "Matcha-TTS": (lambda mel: (mel + 5.5) / 2.1, "mean 0 and standard deviation 1.*2.1 - 5.5"),
+    "own statistics": (lambda mel: (mel - mel.mean()) / mel.std(), "mean 0 and standard deviation"),
+    "[0, 1]": (unit, r"normalised to \[0, 1\]"),
+    "[-1, 1]": (lambda mel: 2 * unit(mel) - 1, r"normalised to \[-1, 1\]"),
+    "[-4, 4]": (lambda mel: 8 * unit(mel) - 4, r"normalised to \[-4, 4\]"),
+    "too loud": (lambda mel: mel + math.log(8), "beyond .-1, 1., or of another level"),
+}
+
+
+@pytest.mark.parametrize("kind", NORMALISED)
+def test_normalised_mels_are_refused_and_named(
+    model: vocoder.Vocoder, mel: Tensor, kind: str
+) -> None:
+    normalise, words = NORMALISED[kind]
+    wrong = normalise(mel)
+    with pytest.raises(MelError, match=words):
+        model.synthesize(wrong)
+    with pytest.raises(MelError, match="looks normalised|another level"):
+        list(model.stream(wrong.split(30, dim=1)))
+    with pytest.raises(MelError, match=words):  # one item of a batch
+        model.synthesize(torch.stack([mel, wrong]))
+
+
+def test_right_mels_pass_and_loud_ones_are_counted(model: vocoder.Vocoder, mel: Tensor) -> None:
+    model.synthesize(mel)  # warnings are errors here
+    with pytest.warns(UserWarning, match=r"Clamped [\d,]+ of 44,[\d,]+ samples.*very loud audio"):
+        audio = model.synthesize(mel + math.log(3))
+    assert audio.abs().max() == 1
+
+
+def test_the_level_of_a_frame_is_read_from_its_mel() -> None:
+    generator = torch.Generator().manual_seed(0)
+    noise = 0.1 * torch.randn(SPEC.sample_rate, generator=generator)
+    assert frame_rms(LogMel(SPEC)(noise), SPEC).mean() == pytest.approx(0.1, rel=0.3)
+    period = torch.arange(SPEC.sample_rate) * 0.1
+    square = LogMel(SPEC)(torch.where(period.sin() > 0, 1.0, -1.0))
+    assert 0.8 < frame_rms(square, SPEC).median() < 1
+    loud = LogMel(SPEC)(20 * noise)
+    assert frame_rms(limited(loud, SPEC), SPEC).max() <= 0.5 + 1e-4
+    assert torch.equal(limited(loud - 3, SPEC), loud - 3)
+
+
+def test_a_model_that_is_too_loud_is_logged_and_the_mel_not_blamed(
+    mel: Tensor, caplog: pytest.LogCaptureFixture
+) -> None:
+    clamp = Clamp(SPEC, temperature=0.667)
+    clamp.expect(mel)
+    with caplog.at_level(logging.WARNING):
+        clamped = clamp(torch.linspace(-4, 4, 9), mel)
+        clamp.finish()
+    assert clamped.tolist() == [-1, -1, -1, -1, 0, 1, 1, 1, 1]
+    assert "Clamped 8 of 9 samples" in caplog.text
+    assert "the model is too loud" in caplog.text
+
+
+def test_audio_of_the_wrong_layout_or_scale_has_no_mel(model: vocoder.Vocoder) -> None:
+    audio = 0.1 * torch.sin(torch.arange(22050) * 0.1)
+    with pytest.raises(ValueError, match=r"\(samples, channels\).*audio.mean\(1\)"):
+        model.mel(torch.stack([audio, audio], dim=1))
+    assert model.mel(torch.stack([audio, audio])).shape[0] == 2
+    with pytest.raises(ValueError, match="divide int16 samples by 32768"):
+        model.mel(audio * 32768)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        model.mel(audio / 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_type_are_refused_with_the_way_out(
+    tiny_flow: Callable[..., vocoder.Vocoder], dtype: torch.dtype
+) -> None:
+    model = tiny_flow().to(dtype)
+    with pytest.raises(ValueError, match=r"load\(dtype=torch.bfloat16\) instead of model.half"):
+        model.synthesize(torch.full((80, 30), -5.0))

@@ -1,0 +1,180 @@
+"""Whatever is given to the public functions is used rightly, or refused in words."""
+
+from __future__ import annotations
+
+import io
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+import vocoder
+from vocoder.audio import LogMel, MelSpec, refine_mel
+from vocoder.models import MdctFlow
+from vocoder.text.frontend import PUNCTUATION, SYMBOLS, phonemes
+
+sys.path.insert(0, str(Path(__file__).parent))
+import fuzz
+
+SPEC = MelSpec.preset("speech-16k")
+few = settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+FLOATS = st.floats(allow_nan=True, allow_infinity=True, width=32)
+SHAPES = st.one_of(
+    st.tuples(st.just(80), st.integers(0, 12)),
+    arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5),
+)
+TYPES = st.sampled_from(["f2", "f4", "f8", ">f4", ">f8", "i2", "i8", "?", "c8"])
+
+
+@pytest.fixture(scope="module")
+def model(tiny_flow: Callable[..., MdctFlow]) -> MdctFlow:
+    return tiny_flow(SPEC)
+
+
+@few
+@given(data=st.data())
+def test_mels_of_any_kind_give_audio_or_a_sentence(model: MdctFlow, data: st.DataObject) -> None:
+    dtype = np.dtype(data.draw(TYPES))
+    mel: Any = data.draw(arrays.arrays(dtype, data.draw(SHAPES)))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            audio = model.synthesize(mel)
+    except ValueError:
+        return
+    assert audio.dtype == np.float32
+    assert audio.shape[-1] == mel.shape[-1] * SPEC.hop_length
+    assert np.abs(audio).max() <= 1
+
+
+@few
+@given(data=st.data())
+def test_audio_of_any_kind_has_a_mel_or_is_refused(model: MdctFlow, data: st.DataObject) -> None:
+    dtype = np.dtype(data.draw(st.sampled_from(["f2", "f4", "f8", "i2", "?"])))
+    shape = data.draw(arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=700))
+    audio: Any = np.resize(data.draw(arrays.arrays(dtype, 20)), shape)
+    try:
+        mel = model.mel(audio)
+    except ValueError:
+        return
+    assert mel.shape[-2:] == (80, SPEC.frames(audio.shape[-1]))
+    assert np.isfinite(mel).all()
+
+
+@few
+@given(
+    samples=st.integers(0, 1200),
+    frames=st.integers(0, 6),
+    level=st.sampled_from([0.0, 1e-30, 0.1, 1.0]),
+)
+def test_log_prob_and_refine_mel_pair_audio_with_its_mel(
+    model: MdctFlow, samples: int, frames: int, level: float
+) -> None:
+    audio = level * torch.sin(torch.arange(samples).float())
+    mel = torch.full((80, frames), -5.0)
+    fits = samples > 0 and frames == SPEC.frames(samples)
+    for use in (model.log_prob, lambda a, m: refine_mel(a, m, SPEC, 1)):
+        try:
+            result = use(audio, mel)
+        except ValueError:
+            # log_prob takes a hop fewer, too.
+            assert not fits
+        else:
+            assert result.isfinite().all()
+            assert 0 <= frames * SPEC.hop_length - samples <= SPEC.hop_length
+
+
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "sample_rate": st.integers(-1, 10**7),
+    "n_fft": st.integers(-1, 10**12),
+    "hop_length": st.integers(-1, 10**6),
+    "win_length": st.integers(-1, 10**6),
+    "n_mels": st.integers(-1, 10**12),
+    "fmin": FLOATS,
+    "fmax": FLOATS,
+    "power": st.sampled_from([1.0, 2.0, 3.0, "1"]),
+    "floor": FLOATS,
+    "center": st.sampled_from([True, False, "no"]),
+}
+
+
+@few
+@given(changed=st.fixed_dictionaries({}, optional=FIELDS))
+def test_a_mel_spec_works_or_names_its_field(changed: dict[str, Any]) -> None:
+    try:
+        spec = MelSpec.from_dict({**SPEC.to_dict(), **changed})
+    except ValueError:
+        return
+    assert spec.filters().shape == (spec.n_mels, spec.n_fft // 2 + 1)
+    assert spec == MelSpec.from_dict(spec.to_dict())
+
+
+@few
+@given(
+    audio=arrays.arrays(
+        np.dtype("f8"), st.integers(1, 300), elements=st.floats(-1, 1 - 2**-15, width=64)
+    ),
+    suffix=st.sampled_from([".wav", ".flac"]),
+    rate=st.sampled_from([8000, 16000, 44100]),
+)
+def test_written_audio_reads_as_itself(
+    tmp_path_factory: pytest.TempPathFactory, audio: Any, suffix: str, rate: int
+) -> None:
+    path = tmp_path_factory.mktemp("audio") / f"a{suffix}"
+    vocoder.write_audio(path, audio, rate)
+    again, again_rate = vocoder.read_audio(path)
+    assert again_rate == rate
+    np.testing.assert_allclose(again.numpy(), audio, atol=0.5 / 32768 + 1e-9)
+    file = io.BytesIO()
+    vocoder.write_audio(file, audio, rate)
+    file.seek(0)
+    assert torch.equal(vocoder.read_audio(file)[0], again)
+
+
+@few
+@given(text=st.text(max_size=60))
+def test_any_text_gives_symbols_or_a_sentence(text: str) -> None:
+    try:
+        symbols = phonemes(text)
+    except vocoder.TextError:
+        return
+    assert set(symbols) <= set(SYMBOLS)
+    assert symbols[-1] in PUNCTUATION
+
+
+@few
+@given(lengths=st.lists(st.integers(0, 30_000), min_size=1, max_size=12))
+def test_the_mel_of_pieces_is_that_of_the_whole(lengths: list[int]) -> None:
+    if not sum(lengths):
+        return
+    spec = MelSpec(
+        sample_rate=8000, n_fft=64, hop_length=16, win_length=64, n_mels=6, fmin=0, fmax=4000
+    )
+    log_mel = LogMel(spec)
+    audio = torch.sin(torch.arange(sum(lengths)).square() * 1e-5)
+    mel = torch.cat(list(log_mel.stream(audio.split(lengths))), dim=1)
+    assert torch.equal(mel, log_mel(audio))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_mutated_inputs_are_refused_in_words_or_right(tmp_path: Path) -> None:
+    """A share of `python tests/fuzz.py`."""
+    table, reports = fuzz.run(inputs=15, seed=1, folder=tmp_path)
+    assert reports == []
+    assert all(sum(counts) == 15 for counts in table.values())
+    assert sum(counts[0] for counts in table.values()) > 10
+    assert sum(counts[1] for counts in table.values()) > 10

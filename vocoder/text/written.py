@@ -1,0 +1,222 @@
+# ruff: noqa: E501  (a rule is a line)
+"""Written forms that the normalising libraries misread, rewritten into ones that they read.
+
+Two steps, before the libraries: `plain_characters` takes out what is not seen and writes look-alikes
+in ASCII; `spelled_out` rewrites addresses, powers, amounts, measures, decades and their kin. Each
+rule matches one written form and leaves all other text as it is.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+
+# -- characters ------------------------------------------------------------------------------------
+
+# Compatibility characters that are letters, digits or punctuation in another shape: ligatures,
+# full-width forms, Roman numerals, circled numbers, mathematical letters. Not all of Unicode's:
+# "½" would lose its meaning, and superscripts their height.
+_LOOKALIKES = re.compile(
+    "[\uff01-\uff5e\uff61-\uffdc\uffe0-\uffe6\ufb00-\ufb06\u2160-\u217f\u2460-\u2473"
+    "\U0001d400-\U0001d7ff\u02b0-\u02b8\u1d2c-\u1d6a\u2102-\u2115\u2119-\u211d]"
+)
+_SPELLINGS = str.maketrans(
+    {"‐": "-", "‑": "-", "‒": "-", "⁃": "-", "﹣": "-", "º": "°", "№": "No. ", "`": "'"}
+)
+_RAISED_ORDINAL = re.compile("(?<=\\d)(ˢᵗ|ⁿᵈ|ʳᵈ|ᵗʰ)")
+_THIN_SPACED = re.compile("(?<=\\d)[\u2009\u202f\u00a0](?=\\d{3}(?!\\d))")
+
+
+def plain_characters(text: str) -> str:
+    """Text without invisible characters, and with letters and digits in their plain shape.
+
+    Soft hyphens, zero-width characters, direction marks and variation selectors vanish; control
+    characters become spaces.
+    """
+    text = unicodedata.normalize("NFC", text)
+    text = _RAISED_ORDINAL.sub(lambda match: unicodedata.normalize("NFKC", match[1]), text)
+    text = "".join(map(_visible, text)).translate(_SPELLINGS)
+    text = _LOOKALIKES.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
+    return _THIN_SPACED.sub("", unicodedata.normalize("NFC", text))
+
+
+def _visible(character: str) -> str:
+    category = unicodedata.category(character)
+    if category == "Nd":  # digits of all scripts
+        return str(unicodedata.decimal(character))
+    if category == "Cf" or "\ufe00" <= character <= "\ufe0f":
+        return ""
+    return " " if category == "Cc" else character
+
+
+# -- words -----------------------------------------------------------------------------------------
+
+_SUPERSCRIPT = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ", "0123456789+-ni")
+_SUBSCRIPT = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+_SIGNS = {
+    ".": "dot", "@": "at", "/": "slash", "_": "underscore", "-": "dash", "+": "plus", "?": "question mark",
+    "=": "equals", "&": "and", "%": "percent", "#": "hash", ":": "colon", "~": "tilde",
+}  # fmt: skip
+_CURRENCIES = {
+    "$": "dollars", "£": "pounds", "€": "euros", "¥": "yen", "₹": "rupees", "₩": "won",
+    "₽": "rubles", "₪": "shekels", "₺": "lira", "₿": "bitcoin", "฿": "baht", "₫": "dong",
+}  # fmt: skip
+_DOLLARS = {
+    "US": "U.S.", "A": "Australian", "AU": "Australian", "C": "Canadian", "CA": "Canadian",
+    "NZ": "New Zealand", "HK": "Hong Kong", "S": "Singapore",
+}  # fmt: skip
+_SCALES = {
+    "k": "thousand", "K": "thousand", "m": "million", "M": "million", "mn": "million",
+    "mln": "million", "mm": "million", "bn": "billion", "B": "billion", "b": "billion",
+    "bln": "billion", "tn": "trillion", "T": "trillion", "trn": "trillion",
+}  # fmt: skip
+_TENS = {
+    "10": "tens", "20": "twenties", "30": "thirties", "40": "forties", "50": "fifties",
+    "60": "sixties", "70": "seventies", "80": "eighties", "90": "nineties", "00": "two thousands",
+}  # fmt: skip
+
+_AMOUNT = r"\d[\d,]*(?:\.\d+)?"
+_SCALE = (
+    r"\s?(?:(?:k|K|mn|mln|mm|m|M|bn|bln|b|B|tn|trn|T)\b|thousand\b|million\b|billion\b|trillion\b)"
+)
+_SIGN = "[" + "".join(_CURRENCIES) + "]"
+_TOP_LEVEL = r"(?:com|org|net|edu|gov|info|io|ai|dev|app|co|uk|us|eu|de|fr|ca|au|ch|tv|me)"
+_HOST = rf"(?:[\w-]+\.)+{_TOP_LEVEL}"
+
+Rule = tuple[re.Pattern[str], "str | Callable[[re.Match[str]], str]"]
+
+
+def spelled_out(text: str) -> str:
+    """Text of plain characters with the misread forms rewritten."""
+    for pattern, replacement in _RULES:
+        text = pattern.sub(replacement, text)
+    if _ONLY_INCHES.search(text) and not _OTHER_QUOTES.search(text):
+        text = _ONLY_INCHES.sub(lambda match: _counted(match[1], "inch", "inches"), text)
+    return text
+
+
+def _address(match: re.Match[str]) -> str:
+    """A mail or web address: its parts, and its signs as words."""
+    text = re.sub(r"^[a-z]+://", "", match[0], flags=re.I)
+    parts = re.findall(r"[^\W\d_]+|\d+|[^\w\s]|_", text)
+    spoken = []
+    for index, part in enumerate(parts):
+        before = parts[index - 1] if index else ""
+        if part in _SIGNS:
+            spoken.append(_SIGNS[part])
+        elif part.lower() == "www" or (
+            before == "." and len(part) == 2 and part.isalpha() and part.lower() != "co"
+        ):
+            spoken.append(" ".join(part.upper()))
+        else:
+            spoken.append(part)
+    return " ".join(spoken)
+
+
+def _counted(number: str, one: str, many: str) -> str:
+    return f"{number} {one if number == '1' else many}"
+
+
+def _feet_and_inches(match: re.Match[str]) -> str:
+    inches = _counted(match[2], "inch", "inches")
+    return f"{_counted(match[1], 'foot', 'feet')} {inches}"
+
+
+def _angle(match: re.Match[str]) -> str:
+    parts = [_counted(match[1], "degree", "degrees"), _counted(match[2], "minute", "minutes")]
+    if match[3]:
+        parts.append(_counted(match[3], "second", "seconds"))
+    return " ".join(parts)
+
+
+def _scale(written: str | None) -> str:
+    written = (written or "").strip()
+    return f" {_SCALES.get(written, written)}" if written else ""
+
+
+def _currency_range(match: re.Match[str]) -> str:
+    low, high = match["low"] + _scale(match["low_scale"]), match["high"] + _scale(match["scale"])
+    return f"{low} to {high} {_CURRENCIES[match['sign']]}"
+
+
+def _dollars(match: re.Match[str]) -> str:
+    unit = "dollar" if match["amount"] == "1" and not match["scale"] else "dollars"
+    return f"{match['amount']}{_scale(match['scale'])} {_DOLLARS[match['country']]} {unit}"
+
+
+def _power(match: re.Match[str]) -> str:
+    exponent = match[2].translate(_SUPERSCRIPT)
+    if exponent in ("2", "3") and not match[1].isdigit():
+        return match[0]  # squared, cubed, and units, which the libraries read
+    word = {"2": "squared", "3": "cubed"}.get(exponent)
+    if word:
+        return f"{match[1]} {word} "
+    exponent = exponent.replace("-", "minus ").replace("+", "plus ")
+    return f"{match[1]} to the power of {exponent} "
+
+
+def _formula(match: re.Match[str]) -> str:
+    """H₂SO₄ as H 2 S O 4."""
+    return " ".join(match[0].translate(_SUBSCRIPT).upper()).strip()
+
+
+def _digits(match: re.Match[str]) -> str:
+    """A telephone number: digit by digit, in its groups."""
+    plus = "plus " if match[0].startswith("+") else ""
+    groups = [" ".join(group) for group in re.findall(r"\d+", match[0])]
+    return plus + ", ".join(groups)
+
+
+def _year_of_century(match: re.Match[str]) -> str:
+    number = match[1]
+    return f"oh {number[1]}" if number[0] == "0" and number[1] != "0" else number
+
+
+_ONLY_INCHES = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s?[\"”″](?!\w)")
+_OTHER_QUOTES = re.compile(r"(?<!\d)(?<!\d )[\"“”]")
+
+_RULES: tuple[Rule, ...] = (
+    # Addresses first, since they hold signs of all kinds.
+    (re.compile(r"\b[\w.+%-]*\w@(?:[\w-]+\.)+[a-z]{2,}\b", re.I), _address),
+    (re.compile(r"\b(?:https?|ftp)://[^\s<>\"')\]]*[\w/]", re.I), _address),
+    (re.compile(rf"(?<![\w@.-])(?:www\.[\w.-]+\w|{_HOST})(?:/[\w./%#?=&~+-]*[\w/])?(?![\w@])", re.I), _address),
+    (re.compile(r"(?<!\w)@(?=\w)|(?<=\s)@(?=\s)"), "at "),
+    (re.compile(r"\bC\+\+"), "C plus plus"),
+    (re.compile(r"\b([CF])#(?!\w)"), r"\1 sharp"),
+    # Raised and lowered.
+    (re.compile(r"(\d+|(?<![^\W\d_])[^\W\d_]|\))([⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ]+)"), _power),
+    (re.compile(r"(?<=[^\s⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻])[⁰¹⁴⁵⁶⁷⁸⁹][⁰¹²³⁴⁵⁶⁷⁸⁹]*|(?<=[.,;!?”\"])[²³]"), ""),  # footnotes
+    (re.compile(r"\b(?:[A-Z][a-z]?\d*[₀₁₂₃₄₅₆₇₈₉]*)*[A-Z][a-z]?[₀₁₂₃₄₅₆₇₈₉]+(?:[A-Z][a-z]?[₀₁₂₃₄₅₆₇₈₉]*)*"), _formula),
+    (re.compile(r"[₀₁₂₃₄₅₆₇₈₉]+"), lambda match: " " + match[0].translate(_SUBSCRIPT) + " "),
+    (re.compile(r"\b(\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})\b"), lambda match: f"{match[1]} times 10 to the power of " + match[2].replace("-", "minus ").lstrip("+")),
+    # Angles before feet and inches, which share their signs.
+    (re.compile(r"(\d+)\s?°\s?(\d+)\s?['’′]\s?(?:(\d+(?:\.\d+)?)\s?(?:[\"”″]|''|′′))?"), _angle),
+    (re.compile(r"(?<![\w.])(\d+)\s?['’′]\s?-?(\d+(?:\.\d+)?)\s?(?:[\"”“″]|''|′′|’’)"), _feet_and_inches),
+    (re.compile(r"(?<![\w.])(\d+)\s?(?:ft|foot|feet)\.?,?\s?(\d+)\s?(?:in\.|in\b(?!\s[a-z]+\b(?<!tall)(?<!long)(?<!high)(?<!wide)(?<!deep)))"), _feet_and_inches),
+    (re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s?(?:′′|″)"), lambda match: _counted(match[1], "inch", "inches")),
+    (re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s?(?:′|['’](?=\s(?:tall|long|wide|high|deep|by|x)\b))"), lambda match: _counted(match[1], "foot", "feet")),
+    (re.compile(r"(?<=\d)\s?[xX]\s?(?=\d)"), " by "),
+    # Money.
+    (re.compile(rf"\b(?P<country>US|AU|CA|NZ|HK|[ACS])\$\s?(?P<amount>{_AMOUNT})(?P<scale>{_SCALE})?"), _dollars),
+    (re.compile(rf"(?P<sign>{_SIGN})\s?(?P<low>{_AMOUNT})(?P<low_scale>{_SCALE})?\s?(?:-|–|—|to)\s?(?:(?P=sign)\s?)?(?P<high>{_AMOUNT})(?P<scale>{_SCALE})?(?![\w-])"), _currency_range),
+    (re.compile(rf"(?P<sign>{_SIGN})\s?(?P<amount>{_AMOUNT})\s?(?P<scale>bn|bln|tn|trn|mn|mln|mm)\b"), lambda match: f"{match['sign']}{match['amount']}{_scale(match['scale'])}"),
+    (re.compile(rf"(?P<sign>[₩₽₪₺₿฿₫])\s?(?P<amount>{_AMOUNT})(?P<scale>{_SCALE})?"), lambda match: f"{match['amount']}{_scale(match['scale'])} {_CURRENCIES[match['sign']]}"),
+    (re.compile(r"¢\s?(\d+)"), r"\1¢"),
+    (re.compile(r"\b(\d[\d,]*(?:\.\d+)?)\s?(bn|bln|tn|trn|mln)\b"), lambda match: match[1] + _scale(match[2])),
+    (re.compile(r"(?<=\d)\s?/\s?(?=(?:second|minute|hour|day|night|week|month|quarter|year|person|head|piece|item|page|unit|kg|lb)\b)"), " per "),
+    # Decades and years of a century.
+    (re.compile(r"\b(1\d|20)([1-9]0)['’]s\b"), r"\1\2s"),
+    (re.compile(r"(?<![\w.,])['’‘]?(\d0)['’]?s\b"), lambda match: _TENS[match[1]]),
+    (re.compile(r"(?<![\w.,'’])['’‘](\d\d)\b(?!['’\w]|[.,]\d)"), _year_of_century),
+    # Numbers.
+    (re.compile(r"(?<![\w.])\.(?=\d)"), "0."),
+    (re.compile(r"(?<![\d/.,])(\d{1,3})\s+(?=([1-9]|1[0-5])/(?:2|3|4|5|6|8|10|16)\b(?!/))"), r"\1 and "),
+    (re.compile(r"\b24/7\b"), "24 7"),
+    (re.compile(r"\b50/50\b"), "50 50"),
+    (re.compile(r"\b(\d{1,3}):(\d)\b(?![:.]?\d)"), r"\1 to \2"),
+    (re.compile(r"(?<![\w.])(?:\+\d{1,3}[ .-])?\(?\d{3}\)?[ .-]\d{3}[.-]\d{4}\b|(?<![\w.])\+\d{1,3}(?:[ .-]\(?\d{2,4}\)?){2,5}\b"), _digits),
+    (re.compile(r"\bv\.?\s?(?=\d+\.\d)"), "version "),
+    (re.compile(r"(?<![\w-])(?!C-1[34]\b|U-23\d\b)([A-Z])-(?=\d)"), r"\1 "),  # F-16 is not fluorine
+    (re.compile(r"(?<=[^\W\d_]{3})/(?=[^\W\d_]{2})|(?<=[^\W\d_]{2})/(?=[^\W\d_]{3})"), " "),
+)  # fmt: skip
