@@ -11,6 +11,7 @@ from vocoder.checkpoints import CheckpointError, read_checkpoint
 
 from .base import Vocoder
 from .flow import FlowVocoder
+from .gan import GanVocoder
 from .mdct_flow import MdctFlow
 from .published import load_published_waveglow
 from .saved import SavedModel
@@ -19,7 +20,7 @@ from .wavenet import WaveNet
 from .wavernn import WaveRNN
 
 FAMILIES: dict[str, type[Vocoder]] = {
-    model.family: model for model in (MdctFlow, WaveGlow, WaveNet, WaveRNN)
+    model.family: model for model in (MdctFlow, WaveGlow, WaveNet, WaveRNN, GanVocoder)
 }
 """Every family by the name that checkpoints give it."""
 
@@ -54,6 +55,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Vocoder:
 __all__ = [
     "FAMILIES",
     "FlowVocoder",
+    "GanVocoder",
     "MdctFlow",
     "Noise",
     "SavedModel",

@@ -255,7 +255,7 @@ class VocoderTraining(Training):
                         [p for p in term.parameters() if p.requires_grad],
                         self.learning_rate if rate is None else rate,
                         self.gradient_clip if clip is None else clip,
-                        idle=self.budget_used < term.start,
+                        idle=self.budget_used < term.trained_from,
                     )
                 )
         return groups
