@@ -127,7 +127,7 @@ def test_an_untrained_generator_has_the_level_of_its_mel() -> None:
 def test_the_likelihood_is_refused_with_its_reason(model: GanVocoder) -> None:
     assert model.likelihood is None
     mel = random_mel(4)
-    with pytest.raises(NotImplementedError, match="3 numbers into 16 samples.*without a density"):
+    with pytest.raises(NotImplementedError, match=r"3 numbers into 16 samples.*without a density"):
         model.log_prob(torch.zeros(4 * SPEC.hop_length), mel)
     with pytest.raises(NotImplementedError, match="no likelihood"):
         model.training_loss({"audio": torch.zeros(1, 64), "mel": mel.unsqueeze(0)})

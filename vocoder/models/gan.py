@@ -30,9 +30,10 @@ class GanVocoder(Vocoder):
         (a - a_0(m),\; \varphi) = G(m, \epsilon), \quad \epsilon \sim \mathcal N(0, \tau^2 I)
 
     G is a stack of `ConvNextBlock`; :math:`a_0` is the log-magnitude that the mel itself suggests
-    (`BandScale`), so the generator starts at the right level. Phases start spread over the circle:
-    with equal ones, each frame would be a pulse. The inverse transform adds up overlapping frames,
-    so nothing in the network runs at the sample rate.
+    (`BandScale`), so the generator starts at the right level; a softplus keeps a below the log of
+    the sum of the window, the largest magnitude of audio in [-1, 1]. Phases start spread over the
+    circle: with equal ones, each frame would be a pulse. The inverse transform adds up overlapping
+    frames, so nothing in the network runs at the sample rate.
 
     It is trained by comparing samples with recordings, not by likelihood: see the terms
     `Adversarial`, `Mel` and `Stft` of `vocoder.training.terms`. Its audio lies on a surface of as
@@ -102,6 +103,8 @@ class GanVocoder(Vocoder):
         self.register_buffer("window", frame_window(spec), persistent=False)
         # Magnitude of noise of unit variance under a Hann window, whose squares sum to 3/8 of it.
         self._log_gain = 0.5 * math.log(3 / 8 * spec.win_length)
+        # Without a bound the exponential could overflow early in an adversarial training.
+        self._log_bound = math.log(spec.win_length / 2)
         left = spec.padding[0]
         before = -(-(spec.n_fft - left) // spec.hop_length) - 1
         after = -(-left // spec.hop_length)
@@ -127,7 +130,8 @@ class GanVocoder(Vocoder):
         magnitude = self.magnitude(hidden) - self.scale(mel).transpose(1, 2) + self._log_gain
         with torch.autocast(mel.device.type, enabled=False):
             dtype = promote(magnitude.dtype)
-            return self._inverse_stft(torch.polar(magnitude.to(dtype).exp(), phase.to(dtype)))
+            bounded = self._log_bound - F.softplus(self._log_bound - magnitude.to(dtype))
+            return self._inverse_stft(torch.polar(bounded.exp(), phase.to(dtype)))
 
     def _inverse_stft(self, spectra: Tensor) -> Tensor:
         """Audio (batch, frames * hop) of spectra (batch, frames, bins)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +61,7 @@ class PeriodDiscriminator(Discriminator):
         widths = [1, *(channels * 2**layer for layer in range(n_layers))]
         layers = [
             nn.Conv2d(before, after, (5, 1), (3, 1), padding=(2, 0))
-            for before, after in zip(widths, widths[1:], strict=False)
+            for before, after in pairwise(widths)
         ]
         super().__init__([*layers, nn.Conv2d(widths[-1], 1, (3, 1), padding=(1, 0))])
         self.period = period
@@ -73,7 +74,7 @@ class PeriodDiscriminator(Discriminator):
 
 
 class SpectrogramDiscriminator(Discriminator):
-    r"""Scores a log-magnitude spectrogram: :math:`\log(|X| + 10^{-3})`.
+    r"""Scores a log-magnitude spectrogram: :math:`\tfrac12 \log(|X|^2 + 10^{-6})`.
 
     X is the STFT at a hop of a quarter of its length. The offset is about 20 dB above the noise of
     16 bits: the quietest parts of recordings carry dither, not speech. Paper: UnivNet (Jang et al.,
@@ -104,7 +105,8 @@ class SpectrogramDiscriminator(Discriminator):
     def arranged(self, audio: Tensor) -> Tensor:
         window = self.window.to(audio.dtype)
         stft = torch.stft(audio, self.n_fft, self.n_fft // 4, window=window, return_complex=True)
-        return (stft.abs() + 1e-3).log().unsqueeze(1)  # (batch, 1, bins, frames)
+        power = stft.real.square() + stft.imag.square()
+        return 0.5 * (power + 1e-6).log().unsqueeze(1)  # (batch, 1, bins, frames)
 
 
 class Discriminators(nn.Module):

@@ -94,8 +94,8 @@ def total_loss(terms: Iterable[Term], step: Step) -> dict[str, Tensor]:
     .. math:: L = \sum_k w_k T_k + \sum_k O_k
 
     over the terms T that have started, with their weights w, and the losses O of the parameters
-    that are trained already. T gives gradients to the model alone and O to the term alone, so one backward pass
-    and one optimiser step train both.
+    that are trained already. T gives gradients to the model alone and O to the term alone, so one
+    backward pass and one optimiser step train both.
 
     Returns:
         ``loss``, each term under its name, and each O as ``NAME_own``.
