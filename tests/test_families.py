@@ -39,9 +39,10 @@ def toys(study: ModuleType) -> Any:
 
 
 def test_every_file_is_a_claim_and_in_the_document(study: ModuleType) -> None:
-    assert {path.stem for path in FOLDER.glob("*.py")} == {*study.CLAIMS, "study", "toys"}
+    files = FOLDER.glob("*.py")
+    assert {f.stem for f in files if "\ndef measure(" in f.read_text()} == set(study.CLAIMS)
     results = {path.name for path in study.RESULTS.iterdir()}
-    assert results == {f"{name}.{kind}" for name in study.CLAIMS for kind in ("json", "png")}
+    assert results >= {f"{name}.{kind}" for name in study.CLAIMS for kind in ("json", "png")}
 
 
 def test_the_document_is_that_of_the_figures(study: ModuleType) -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import toys
 import torch
+import toys
 from torch import Tensor, nn
 
 from vocoder.evaluation.plots import new_figure

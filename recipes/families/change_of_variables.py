@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import toys
 import torch
+import toys
 from torch import Tensor
 
 from vocoder.evaluation.plots import new_figure

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import toys
 import torch
+import toys
 
 from vocoder.evaluation.plots import new_figure
 from vocoder.flows import (

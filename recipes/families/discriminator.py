@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import toys
 import torch
+import toys
 from divergences import log_normal, log_two
 from torch import Tensor
 from torch.nn import functional as F

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import toys
 import torch
+import toys
 from ring_gan import BATCH, LATENTS, recorded
 from torch import Tensor
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import toys
 import torch
+import toys
 from torch import Tensor, nn
 
 from vocoder.evaluation.plots import new_figure

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import toys
 import torch
+import toys
 from divergences import build
 from torch import Tensor
 

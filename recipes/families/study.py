@@ -43,9 +43,9 @@ CLAIMS = (
     "inference",
 )
 INTRODUCTION = """
-What sets families of generative models apart, shown on densities small enough to check: two
-variables, or one. Every picture and figure here comes from `python recipes/families/study.py`, which
-takes some minutes on one core and gives the same figures each time; each claim is one file in
+What sets families of generative models apart, shown on densities small enough to check. Every
+picture and figure here comes from `python recipes/families/study.py`, which takes some minutes on
+one core and gives the same figures each time; each claim is one file in
 [recipes/families](../recipes/families). Flows are those of `vocoder.flows`, and the equations those
 of the docstrings. Log-likelihoods are means over held-out samples, in nats.
 """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -65,7 +66,9 @@ def funnel(count: int, generator: torch.Generator) -> Tensor:
 def funnel_log_density(x: Tensor) -> Tensor:
     """Log density of the funnel."""
     a, b = x[:, 0, 0], x[:, 1, 0]
-    return -0.5 * (a.square() + (b * torch.exp(-0.7 * a)).square()) - 0.7 * a - math.log(2 * math.pi)
+    return (
+        -0.5 * (a.square() + (b * torch.exp(-0.7 * a)).square()) - 0.7 * a - math.log(2 * math.pi)
+    )
 
 
 # -- networks ----------------------------------------------------------------------------------
@@ -100,7 +103,7 @@ class Networks(nn.Module):
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
-        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+        for before, after in pairwise(sizes):
             drawn = [torch.randn(before, after, generator=g) for g in generators]
             self.weights.append(torch.stack(drawn) * math.sqrt(1.5 / before))
             self.biases.append(torch.zeros(len(generators), 1, after))
