@@ -55,7 +55,7 @@ class PeriodDiscriminator(Discriminator):
         n_layers: strided layers, each of which keeps every third row.
     """
 
-    def __init__(self, period: int, channels: int = 16, n_layers: int = 4) -> None:
+    def __init__(self, period: int, channels: int, n_layers: int = 4) -> None:
         if period < 1:
             raise ValueError(f"a period is {period}: it is a number of samples, at least 1")
         widths = [1, *(channels * 2**layer for layer in range(n_layers))]
@@ -87,7 +87,7 @@ class SpectrogramDiscriminator(Discriminator):
 
     window: Tensor
 
-    def __init__(self, n_fft: int, channels: int = 16) -> None:
+    def __init__(self, n_fft: int, channels: int) -> None:
         if n_fft < 4 or n_fft % 4:
             raise ValueError(f"a resolution is {n_fft}: give a multiple of 4 samples")
         strided = [
@@ -121,12 +121,7 @@ class Discriminators(nn.Module):
         ValueError: there is no discriminator, or a size does not suit it; the message says which.
     """
 
-    def __init__(
-        self,
-        periods: Sequence[int] = (2, 3, 5, 7, 11),
-        resolutions: Sequence[int] = (256, 512, 1024),
-        channels: int = 16,
-    ) -> None:
+    def __init__(self, periods: Sequence[int], resolutions: Sequence[int], channels: int) -> None:
         super().__init__()
         if not periods and not resolutions:
             raise ValueError("there are no periods and no resolutions: give at least one of them")
