@@ -1,4 +1,4 @@
-"""Discriminators that learn to tell samples from recordings, and what the model learns of them."""
+"""Adversarial training: hinge loss against discriminators, and feature matching."""
 
 from __future__ import annotations
 
@@ -28,14 +28,11 @@ class Adversarial(TrainedTerm):
         O &= \frac1K \sum_k \operatorname{mean} \max(0, 1 - D_k(x))
             + \operatorname{mean} \max(0, 1 + D_k(\hat x))
 
-    The model minimises T, the discriminators D minimise O; FM is `feature_distance`. With the
-    hinge loss, D's best reply makes T the total variation distance of samples and recordings, up to
-    constants, where the likelihood is a forward KL divergence: it rewards samples that cannot be
-    told from recordings, and does not ask for all recordings. On a flow with the term `Likelihood`
-    this is Flow-GAN, which has both.
-
-    O is near 2 where D cannot tell samples from recordings, and near 0 where it always can. T
-    includes the feature matching, so it is positive for much of a training.
+    The model minimises T, the discriminators D minimise O; FM is `feature_distance`. The best D
+    makes O two less twice the total variation distance between samples and recordings: near 2 they
+    look alike to D, near 0 it separates them. Likelihood punishes a model for recordings that it
+    misses, this term for samples that are unlike recordings. On a flow that keeps `Likelihood` it
+    is Flow-GAN, which has both.
 
     D sees the same random stretch of sample and recording. Papers: GAN (Goodfellow et al., 2014);
     the hinge loss: Lim and Ye, 2017; feature matching: Larsen et al., 2016; for vocoders: HiFi-GAN
