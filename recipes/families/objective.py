@@ -76,6 +76,6 @@ def say(figures: dict[str, Any]) -> str:
         f"With log π(z) alone z shrinks to {prior['size']:.1g} at a log-determinant of "
         f"{prior['log_determinant']:.0f} nats, and with the log-determinant alone z grows to "
         f"{volume['size']:.0f}; only the bound on the log-scales stops either. Together they "
-        f"balance: z has a root mean square of {both['size']:.2f}, close to a standard normal's, at "
+        f"balance: z has a root mean square of {both['size']:.2f} (a standard normal's is 1) at "
         f"{both['log_determinant']:.1f} nats."
     )
