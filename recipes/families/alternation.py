@@ -57,7 +57,7 @@ def stack(kind: str, network: type[nn.Module], channels: int) -> Chain:
             partition = Checkerboard(index % 2)
             pieces.append(AffineCoupling(network(channels, 2 * channels), partition))
         else:
-            pieces.append(AffineCoupling(network(half, 2 * half), ChannelHalves()))
+            pieces.append(AffineCoupling(network(half, 2 * half), ChannelHalves(), 3.0))
             if kind == "swap":
                 pieces.append(Swap())
             if kind == "1x1 convolution":
@@ -92,7 +92,7 @@ def measure(seed: int) -> tuple[dict[str, Any], Any]:
     for column, kind in enumerate(TRAINED):
         torch.manual_seed(seed)
         flow = stack(kind, toys.PointNetwork, 2)
-        toys.fit(flow, toys.ring, 400, seed)
+        toys.fit(flow, toys.ring, 300, seed)
         with torch.no_grad():
             nats = float(toys.log_density(flow, held_out).mean())
         figures[kind]["log_likelihood"] = nats

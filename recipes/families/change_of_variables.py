@@ -18,7 +18,7 @@ from vocoder.flows import ActNorm, AffineCoupling, Bijection, Chain, ChannelHalv
 
 TITLE = "Change of variables"
 EQUATIONS = (Bijection,)
-LINES = 33
+LINES = 25
 
 
 def nonlinear() -> Chain:
@@ -26,7 +26,7 @@ def nonlinear() -> Chain:
     couplings = []
     for swap in (False, True):
         network = toys.PointNetwork(1, 2, 16)
-        torch.nn.init.normal_(network.layers[-1].weight, std=0.35)
+        torch.nn.init.normal_(network.layers[-1].weight, std=0.5)
         couplings.append(AffineCoupling(network, ChannelHalves(swap)))
     return Chain(couplings).double().requires_grad_(False)
 
@@ -83,7 +83,7 @@ def measure(seed: int) -> tuple[dict[str, Any], Any]:
         colours = torch.ones_like(stretch) if lines is corners else stretch
         axes.pcolormesh(
             lines[..., 0], lines[..., 1], colours.log(), cmap="coolwarm",
-            vmin=-2, vmax=2, edgecolors="0.3", linewidth=0.2,
+            vmin=-2, vmax=2, edgecolors="0.3", linewidth=0.1,
         )  # fmt: skip
         axes.set_aspect("equal")
         axes.set_title(title, fontsize="small")

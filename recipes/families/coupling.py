@@ -23,7 +23,7 @@ from vocoder.flows import (
 
 TITLE = "Additive against affine coupling"
 EQUATIONS = (AffineCoupling,)
-STEPS = 400
+STEPS = 300
 COUPLINGS = 6
 DATA = {
     "ring": (toys.ring, toys.ring_log_density, 5.0),

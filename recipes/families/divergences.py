@@ -21,7 +21,7 @@ from vocoder.flows import AffineCoupling, Bijection, Chain, ChannelHalves
 
 TITLE = "Forward and reverse KL divergence"
 EQUATIONS = ()
-STEPS = 700
+STEPS = 400
 STARTS = 8
 SEPARATION = 2.0
 SIGMA = 0.6

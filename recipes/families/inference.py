@@ -24,7 +24,7 @@ from vocoder.training.terms import hinge_loss
 TITLE = "Auto-encoders with discriminators"
 EQUATIONS = ()
 SEEDS = 4
-STEPS = 2500
+STEPS = 1500
 KINDS = ("AAE", "ALI")
 
 

@@ -17,7 +17,7 @@ from vocoder.flows import AffineCoupling, Bijection, Chain, ChannelHalves
 
 TITLE = "The two terms of the objective"
 EQUATIONS = ()
-STEPS = 300
+STEPS = 150
 BOUND = 3.0
 KINDS = ("both", "log π(z) alone", "log-determinant alone")
 

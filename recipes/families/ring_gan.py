@@ -1,4 +1,4 @@
-r"""A GAN on a ring of eight Gaussians drops modes; a flow trained by likelihood covers them.
+r"""A GAN on a ring of eight Gaussians: sharp, but nothing in the loss asks for every mode.
 
 .. math:: \min_G \; -\mathbb E\, D(G(\epsilon)), \qquad
     \min_D \; \mathbb E \max(0, 1 - D(x)) + \mathbb E \max(0, 1 + D(G(\epsilon)))
@@ -19,7 +19,9 @@ from vocoder.training.terms import hinge_loss
 TITLE = "A GAN on a ring of Gaussians"
 EQUATIONS = ()
 SEEDS = 8
-STEPS = 2500
+STEPS = 1200
+RATES = {"equal rates": 1e-3, "slow discriminator": 1e-4}
+"""Learning rates of the discriminator; the generator's is the first of them."""
 BATCH = 128
 LATENTS = 2
 
@@ -29,15 +31,15 @@ def recorded(seeds: int, generator: torch.Generator) -> Tensor:
     return toys.ring(seeds * BATCH, generator).reshape(seeds, BATCH, 2)
 
 
-def train(seed: int) -> toys.Networks:
+def train(seed: int, rate: float) -> toys.Networks:
     """Generators of all seeds, each against its own discriminator."""
     seeds = range(seed, seed + SEEDS)
     generators = toys.Networks(seeds, LATENTS, 2)
     discriminators = toys.Networks((1000 + s for s in seeds), 2, 1)
     own = torch.Generator().manual_seed(seed)
-    options: dict[str, Any] = {"lr": 1e-3, "betas": (0.5, 0.9)}
-    of_generators = torch.optim.Adam(generators.parameters(), **options)
-    of_discriminators = torch.optim.Adam(discriminators.parameters(), **options)
+    betas = (0.5, 0.9)
+    of_generators = torch.optim.Adam(generators.parameters(), RATES["equal rates"], betas)
+    of_discriminators = torch.optim.Adam(discriminators.parameters(), rate, betas)
     for _ in range(STEPS):
         noise = torch.randn(SEEDS, BATCH, LATENTS, generator=own)
         generated = generators(noise)
@@ -55,39 +57,48 @@ def train(seed: int) -> toys.Networks:
 
 def measure(seed: int) -> tuple[dict[str, Any], Any]:
     """The figures, and the picture."""
-    generators = train(seed)
+    figures: dict[str, Any] = {}
+    picture = new_figure(9, 3.8)
+    rows = picture.subplots(2, 5)
     own = torch.Generator().manual_seed(seed + 1)
-    with torch.no_grad():
-        points = generators(torch.randn(SEEDS, 2000, LATENTS, generator=own))
+    for (name, rate), row in zip(RATES.items(), rows, strict=True):
+        generators = train(seed, rate)
+        with torch.no_grad():
+            points = generators(torch.randn(SEEDS, 2000, LATENTS, generator=own))
+        modes = [toys.modes_found(each) for each in points]
+        shares = [toys.share_near_modes(each) for each in points]
+        figures[name] = {"modes": modes, "share_near_modes": shares}
+        for index, axes in enumerate(row[1:]):
+            toys.scatter(axes, points[index], f"{name}: {modes[index]} modes")
     torch.manual_seed(seed)
     flow = build()
-    toys.fit(flow, toys.ring, 700, seed)
+    toys.fit(flow, toys.ring, 300, seed)
     with torch.no_grad():
-        of_flow = flow.inverse(torch.randn(2000, 2, 1, generator=own))[..., 0]
-    figures = {
-        "modes": [toys.modes_found(each) for each in points],
-        "share_near_modes": [toys.share_near_modes(each) for each in points],
-        "flow_modes": toys.modes_found(of_flow),
-        "flow_share_near_modes": toys.share_near_modes(of_flow),
+        points = flow.inverse(torch.randn(2000, 2, 1, generator=own))[..., 0]
+    figures["flow"] = {
+        "modes": toys.modes_found(points),
+        "share_near_modes": toys.share_near_modes(points),
     }
-    picture = new_figure(9, 3.8)
-    places = picture.subplots(2, 5).flatten()
-    toys.scatter(places[0], toys.ring(2000, own)[..., 0], "ring")
-    for index, axes in enumerate(places[1:9]):
-        toys.scatter(axes, points[index], f"GAN {index}: {figures['modes'][index]} modes")
-    toys.scatter(places[9], of_flow, f"flow: {figures['flow_modes']} modes")
+    toys.scatter(rows[0, 0], toys.ring(2000, own)[..., 0], "ring")
+    toys.scatter(rows[1, 0], points, f"flow: {figures['flow']['modes']} modes")
     return figures, picture
 
 
 def say(figures: dict[str, Any]) -> str:
     """Two sentences from the figures."""
-    modes, shares = figures["modes"], figures["share_near_modes"]
-    whole = sum(found == toys.MODES for found in modes)
+
+    def found(name: str) -> str:
+        own = figures[name]
+        share = 100 * sum(own["share_near_modes"]) / len(own["share_near_modes"])
+        modes = ", ".join(map(str, sorted(own["modes"])))
+        return f"{modes} of {toys.MODES} modes, with {share:.0f} % of the samples near one"
+
+    flow = figures["flow"]
     return (
-        f"Over {len(modes)} seeds, generators find {', '.join(map(str, sorted(modes)))} of the "
-        f"{toys.MODES} modes (all of them in {whole}), and "
-        f"{100 * sum(shares) / len(shares):.0f} % of what they make lies within three standard "
-        f"deviations of one. A flow trained by likelihood on the same ring finds "
-        f"{figures['flow_modes']}, with {100 * figures['flow_share_near_modes']:.0f} % near one: "
-        f"it must stretch one Gaussian over all, and pays with what lies in between."
+        f"Over {SEEDS} seeds, generators find {found('equal rates')} (within three standard "
+        f"deviations), where the discriminator learns as fast as they do, and "
+        f"{found('slow discriminator')}, where it learns at a tenth of the rate. A flow trained by "
+        f"likelihood finds {flow['modes']}, with {100 * flow['share_near_modes']:.0f} % near one: "
+        f"it stretches one Gaussian over all modes, and pays with what lies in "
+        f"between."
     )

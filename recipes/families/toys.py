@@ -80,15 +80,15 @@ class PointNetwork(nn.Module):
     def __init__(self, inputs: int, outputs: int, channels: int = 48) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv1d(inputs, channels, 1), nn.SiLU(),
-            nn.Conv1d(channels, channels, 1), nn.SiLU(),
-            nn.Conv1d(channels, outputs, 1),
+            nn.Linear(inputs, channels), nn.SiLU(),
+            nn.Linear(channels, channels), nn.SiLU(),
+            nn.Linear(channels, outputs),
         )  # fmt: skip
         for parameter in self.layers[-1].parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, context: Tensor, condition: Tensor | None = None) -> Tensor:
-        result: Tensor = self.layers(context)
+        result: Tensor = self.layers(context.transpose(1, 2)).transpose(1, 2)
         return result
 
 
@@ -138,7 +138,7 @@ def fit(
     seed: int,
     loss: Callable[[Bijection, Tensor], Tensor] | None = None,
     batch: int = 256,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 1e-2,
 ) -> None:
     """Maximise the likelihood of fresh samples, or minimise another loss of them."""
     generator = torch.Generator().manual_seed(seed)

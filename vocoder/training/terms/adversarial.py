@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vocoder.audio import check_sweeps
+from vocoder.flows.bijection import promote
 from vocoder.nn.discriminators import Discriminators
 from vocoder.training.step import Step
 
@@ -85,7 +86,7 @@ class Adversarial(TrainedTerm):
     def forward(self, step: Step) -> Tensor:
         generated, recorded = self._pair(step)
         features = self.discriminators(generated)
-        loss = -torch.stack([layers[-1].mean() for layers in features]).mean()
+        loss = -torch.stack([_mean(layers[-1]) for layers in features]).mean()
         if self.feature_matching:
             with torch.no_grad():
                 wanted = self.discriminators(recorded)
@@ -131,7 +132,7 @@ def hinge_loss(recorded: Features, generated: Features) -> Tensor:
         below -1, 2 where all scores are 0.
     """
     losses = [
-        F.relu(1 - real[-1]).mean() + F.relu(1 + fake[-1]).mean()
+        _mean(F.relu(1 - real[-1])) + _mean(F.relu(1 + fake[-1]))
         for real, fake in zip(recorded, generated, strict=True)
     ]
     return torch.stack(losses).mean()
@@ -148,8 +149,13 @@ def feature_distance(generated: Features, recorded: Features) -> Tensor:
     """
     distances = [
         torch.stack(
-            [(ours - theirs).abs().mean() for ours, theirs in zip(g[:-1], r[:-1], strict=True)]
+            [_mean((ours - theirs).abs()) for ours, theirs in zip(g[:-1], r[:-1], strict=True)]
         ).mean()
         for g, r in zip(generated, recorded, strict=True)
     ]
     return torch.stack(distances).mean()
+
+
+def _mean(values: Tensor) -> Tensor:
+    """The mean, in at least float32 under any autocast."""
+    return values.mean(dtype=promote(values.dtype))
