@@ -23,7 +23,7 @@ from vocoder.training.terms import hinge_loss
 
 TITLE = "The optimal discriminator"
 EQUATIONS = (hinge_loss,)
-STEPS = 1500
+STEPS = 2500
 BATCH = 512
 Q_SIGMA = 2.0
 

@@ -24,7 +24,7 @@ from vocoder.training.terms import hinge_loss
 TITLE = "Auto-encoders with discriminators"
 EQUATIONS = ()
 SEEDS = 4
-STEPS = 1500
+STEPS = 1000
 KINDS = ("AAE", "ALI")
 
 
@@ -36,7 +36,7 @@ def train(kind: str, seed: int) -> tuple[toys.Networks, toys.Networks]:
     inputs = LATENTS if kind == "AAE" else 2 + LATENTS
     discriminators = toys.Networks((1000 + s for s in seeds), inputs, 1)
     own = torch.Generator().manual_seed(seed)
-    options: dict[str, Any] = {"lr": 1e-3, "betas": (0.5, 0.9)}
+    options: dict[str, Any] = {"lr": 2e-3, "betas": (0.5, 0.9)}
     model = torch.optim.Adam([*encoders.parameters(), *decoders.parameters()], **options)
     critic = torch.optim.Adam(discriminators.parameters(), **options)
     for _ in range(STEPS):
@@ -136,5 +136,5 @@ def say(figures: dict[str, Any]) -> str:
         f"distributions is {mean('AAE', 'joint_distance'):.3f} and "
         f"{mean('ALI', 'joint_distance'):.3f}, against "
         f"{mean('AAE', 'joint_distance_unmatched'):.3f} and "
-        f"{mean('ALI', 'joint_distance_unmatched'):.3f} for codes that know nothing of x."
+        f"{mean('ALI', 'joint_distance_unmatched'):.3f} for codes drawn without seeing x."
     )

@@ -16,7 +16,7 @@ from vocoder.evaluation.plots import new_figure
 
 TITLE = "Autoregressive order"
 EQUATIONS = ()
-STEPS = 500
+STEPS = 700
 NOISE = 0.3
 ORDERS = ((0, 1), (1, 0))
 SIZES = (1, 8)
@@ -99,7 +99,7 @@ def measure(seed: int) -> tuple[dict[str, Any], Any]:
             name = f"x{order[0] + 1} first, {size} Gaussian{'s' * (size > 1)}"
             figures[name] = {
                 "log_likelihood": nats,
-                "integral": toys.integral(model, -12, 18, 600),
+                "integral": toys.integral(model, -25, 25, 1500),
             }
             title = f"{name}\n{nats:.2f} nats"
             toys.show(next(axes), toys.on_grid(model, -3, 3, 150), -3, 3, title)

@@ -75,7 +75,7 @@ def funnel_log_density(x: Tensor) -> Tensor:
 
 
 class PointNetwork(nn.Module):
-    """A conditioner for couplings: a network of its own at every step, zero at first."""
+    """A conditioner for couplings: the same network at every time step, zero at first."""
 
     def __init__(self, inputs: int, outputs: int, channels: int = 48) -> None:
         super().__init__()
