@@ -73,7 +73,14 @@ def measure(seed: int) -> tuple[dict[str, Any], Any]:
 
     picture = new_figure(9, 3)
     bars, before, after = picture.subplots(1, 3)
-    bars.bar(torch.linspace(1.05, 2.95, 20), counts, 0.1, color="C0", alpha=0.5, label="x = 2z + 1")
+    bars.bar(
+        torch.linspace(1.05, 2.95, 20).numpy(),
+        counts.numpy(),
+        0.1,
+        color="C0",
+        alpha=0.5,
+        label="x = 2z + 1",
+    )
     bars.step([0, 0, 1, 1], [0, 1, 1, 0], where="post", color="C1", label="z")
     bars.plot([1, 3], [density, density], color="C0")
     bars.set_ylim(0, 1.2)

@@ -3,8 +3,9 @@ r"""The optimal discriminator of two known densities.
 .. math:: D^*(x) = \frac{p(x)}{p(x) + q(x)}, \qquad
     \mathbb E_p \log D^* + \mathbb E_q \log (1 - D^*) = 2\, \mathrm{JS}(p, q) - 2 \log 2
 
-for the logistic loss (Goodfellow et al., 2014). For the hinge loss, which the vocoders here use, it
-is the sign of p - q, and the loss is 2 less twice their total variation distance.
+With the logistic loss (Goodfellow et al., 2014) it is the share of p in what it sees. With the
+hinge loss, which the vocoders here use, it is the sign of p-q, and the loss is 2 less twice their
+total variation distance.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def say(figures: dict[str, Any]) -> str:
         f"A trained discriminator is within {figures['mean_error']:.3f} of p/(p+q) on average, and "
         f"its value {figures['value']:.3f} is close to the optimum {figures['optimal_value']:.3f}, "
         f"so it measures a Jensen-Shannon divergence of {figures['jensen_shannon']:.3f} nats. With "
-        f"the hinge loss its score has the sign of p - q on "
+        f"the hinge loss its score has the sign of p-q on "
         f"{100 * figures['hinge_signs_agree']:.0f} % of the samples, with a loss of "
         f"{figures['hinge_loss']:.3f} where {figures['optimal_hinge_loss']:.3f} is the least."
     )
