@@ -89,7 +89,7 @@ def measure(seed: int) -> tuple[dict[str, Any], Any]:
     for axes, lines, title in ((before, corners, "z"), (after, moved, "x, by area")):
         colours = torch.ones_like(stretch) if lines is corners else stretch
         axes.pcolormesh(
-            lines[..., 0], lines[..., 1], colours.log(), cmap="coolwarm",
+            lines[..., 0].numpy(), lines[..., 1].numpy(), colours.log().numpy(), cmap="coolwarm",
             vmin=-2, vmax=2, edgecolors="0.3", linewidth=0.1,
         )  # fmt: skip
         axes.set_aspect("equal")
