@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import vocoder
 from vocoder.audio import MelSpec
-from vocoder.models import MdctFlow, Noise, Vae, Vocoder, WaveGlow, load_checkpoint
+from vocoder.models import MdctFlow, Noise, VaeVocoder, Vocoder, WaveGlow, load_checkpoint
 
 SPEC = MelSpec(
     sample_rate=8000, n_fft=256, hop_length=16, win_length=64, n_mels=40, fmin=0, fmax=4000
@@ -45,8 +45,8 @@ VARIANTS: dict[str, tuple[type[Vocoder], dict[str, Any]]] = {
         MdctFlow,
         {"n_flows": 0, "scale_channels": 5, "source": True, "source_channels": 5},
     ),
-    "vae": (Vae, {"latent_channels": 3, "scale_channels": 5}),
-    "vae, short look-ahead": (Vae, {"latent_channels": 3, "look_ahead": 0}),
+    "vae": (VaeVocoder, {"latent_channels": 3, "scale_channels": 5}),
+    "vae, short look-ahead": (VaeVocoder, {"latent_channels": 3, "look_ahead": 0}),
 }
 
 NOT_SAMPLED = ("autoencoder.encoder.",)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tests.test_contract import SPEC, build, random_mel
 from tests.test_recipe_ljspeech import train_here
 from vocoder.audio import read_audio
-from vocoder.models import MdctFlow, Vae
+from vocoder.models import MdctFlow, VaeVocoder
 from vocoder.nn import Autoencoder, Gaussian
 from vocoder.training.step import Step
 from vocoder.training.terms import Elbo, Likelihood, Mel, Stft, total_loss
@@ -60,13 +60,13 @@ class Linear(nn.Module):
 BANDS, LATENTS = SPEC.hop_length, 3
 
 
-def linear_model(exact_posterior: bool) -> tuple[Vae, Callable[[Tensor, Tensor], Tensor]]:
+def linear_model(exact_posterior: bool) -> tuple[VaeVocoder, Callable[[Tensor, Tensor], Tensor]]:
     """A VAE with linear Gaussian parts in float64, and its exact log p(audio | mel).
 
     y = W z + b + sigma e with orthogonal columns in W, so that the posterior has independent
     elements, and an encoder can be exact.
     """
-    model: Vae = build("vae").double()
+    model: VaeVocoder = build("vae").double()
     generator = torch.Generator().manual_seed(3)
 
     def drawn(*shape: int) -> Tensor:
@@ -104,7 +104,7 @@ def audio_and_mel() -> tuple[Tensor, Tensor]:
     return audio, random_mel(3).double()
 
 
-def many_bounds(model: Vae, audio: Tensor, mel: Tensor) -> Tensor:
+def many_bounds(model: VaeVocoder, audio: Tensor, mel: Tensor) -> Tensor:
     """The bound at 4,000 draws."""
     noise = torch.randn(
         (4000, LATENTS, 3), generator=torch.Generator().manual_seed(1), dtype=torch.float64
@@ -157,7 +157,7 @@ def test_log_prob_is_the_bound_at_one_fixed_draw() -> None:
     found = model.log_prob(audio, mel)
     assert torch.equal(found, model.log_prob(audio, mel))
     torch.testing.assert_close(found[1], model.log_prob(audio[1], mel[1]))
-    assert "lower bound" in (Vae.log_prob.__doc__ or "")
+    assert "lower bound" in (VaeVocoder.log_prob.__doc__ or "")
     assert model.likelihood == "lower bound"
     with pytest.raises(ValueError, match="k is 0"):
         model.importance_weighted(audio, mel, 0)
@@ -176,7 +176,7 @@ def test_gradient_of_the_loss_reaches_every_parameter() -> None:
 
 def test_bounds_prefer_speech_with_its_own_mel() -> None:
     audio, _ = read_audio(SAMPLE)
-    model = Vae("speech-16k", latent_channels=4, channels=16, n_layers=2).eval()
+    model = VaeVocoder("speech-16k", latent_channels=4, channels=16, n_layers=2).eval()
     mel = model.mel(audio)
     assert model.log_prob(audio, mel) > model.log_prob(audio, mel.flip(1))
 
@@ -194,7 +194,7 @@ def test_bounds_prefer_speech_with_its_own_mel() -> None:
 )
 def test_sizes_that_do_not_fit_are_refused(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        Vae(**({"mel_spec": SPEC, "channels": 4, "n_layers": 1} | arguments))
+        VaeVocoder(**({"mel_spec": SPEC, "channels": 4, "n_layers": 1} | arguments))
 
 
 # -- its term of the loss ----------------------------------------------------------------------
@@ -248,7 +248,9 @@ def test_the_term_refuses_other_models_and_numbers(tiny_flow: Callable[..., Mdct
 
 def test_all_terms_train_it() -> None:
     audio, _ = read_audio(SAMPLE)
-    model = Vae("speech-16k", latent_channels=4, channels=8, n_layers=1, scale_channels=8).train()
+    model = VaeVocoder(
+        "speech-16k", latent_channels=4, channels=8, n_layers=1, scale_channels=8
+    ).train()
     crops = audio[16000:][: 2 * 4096].reshape(2, -1)
     step = Step(model, crops, model.mel(crops), 0.5, torch.Generator().manual_seed(0))
     values = total_loss([Elbo(free_bits=0.05), Stft(), Mel()], step)

@@ -113,8 +113,9 @@ def _check_mel(config: Any, path: Path) -> None:
     """Refuse a mel filter bank of a size that nobody uses, before it is computed."""
     inner = config.get("config") if isinstance(config, dict) else None
     spec = inner.get("mel_spec") if isinstance(inner, dict) else None
-    sizes = [spec.get(name) for name in ("n_fft", "n_mels")] if isinstance(spec, dict) else []
-    if all(isinstance(n, int | float) for n in sizes) and math.prod(map(abs, sizes)) > 1 << 26:
+    values = [spec.get(name) for name in ("n_fft", "n_mels")] if isinstance(spec, dict) else []
+    sizes = [abs(value) for value in values if isinstance(value, int | float)]
+    if len(sizes) == 2 and math.prod(sizes) > 1 << 26:
         raise CheckpointError(f"{path} describes mels of an impossible size: {sizes}")
 
 

@@ -45,7 +45,7 @@ def near(points: Tensor) -> Tensor:
     return torch.cdist(points, centres()) < 3 * SIGMA
 
 
-class Vae(nn.Module):
+class VaeVocoder(nn.Module):
     """An encoder and a decoder of two hidden layers each, and one sigma."""
 
     def __init__(self, channels: int = 64) -> None:
@@ -73,11 +73,11 @@ class Vae(nn.Module):
         return likelihood - posterior.kl().sum(dim=1)
 
 
-def train(seed: int, steps: int) -> Vae:
+def train(seed: int, steps: int) -> VaeVocoder:
     """A VAE of the ring."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    model = Vae()
+    model = VaeVocoder()
     optimiser = torch.optim.Adam(model.parameters(), 3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in range(steps):

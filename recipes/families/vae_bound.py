@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from vocoder.evaluation.plots import new_figure
-from vocoder.models import Vae
+from vocoder.models import VaeVocoder
 from vocoder.nn import Gaussian
 
 TITLE = "VAE: the bound against the exact likelihood"
-EQUATIONS = (Vae.importance_weighted,)
+EQUATIONS = (VaeVocoder.importance_weighted,)
 SIZE, LATENTS = 8, 2
 STEPS = 3000
 DRAWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)

@@ -237,8 +237,8 @@ class _Distance:
 
         frames, total = 0, 0.0
         for own in LogMel(self.spec).stream(tap()):
-            target = np.array(self.target[:, frames : frames + own.shape[1]], np.float32)
-            target = torch.from_numpy(target).clamp(min=self.spec.log_floor)
+            part = np.array(self.target[:, frames : frames + own.shape[1]], np.float32)
+            target = torch.from_numpy(part).clamp(min=self.spec.log_floor)
             total += float((own[:, : target.shape[1]] - target).abs().sum())
             frames += own.shape[1]
             yield from passed

@@ -80,8 +80,8 @@ def export_onnx(
     path = Path(path)
     graph = InferenceGraph(model, sweeps).float().cpu().eval()
     spec = model.mel_spec
-    # Any sizes but 0 and 1, which the exporter would take for constants; nor may frames - 1 be one of
-    # them. The graph runs on any.
+    # Any sizes but 0 and 1, which the exporter would take for constants, as it would frames - 1.
+    # The graph runs on any number of frames.
     frames = 5
     example = (torch.zeros(2, spec.n_mels, frames), torch.zeros(2, frames, model.noise_per_frame))
     batch_size, length = torch.export.Dim("batch"), torch.export.Dim("frames", min=3)

@@ -15,7 +15,7 @@ from vocoder.nn import Autoencoder, BandScale, Bound
 from .base import Array, Vocoder, _like
 
 
-class Vae(Vocoder):
+class VaeVocoder(Vocoder):
     r"""A variational auto-encoder on the MDCT of the waveform, conditioned on the mel.
 
     .. math:: \log p(x \mid m) \ge \mathbb E_{q(z \mid y, m)} \bigl[ \log p(y \mid z, m) \bigr]

@@ -220,8 +220,6 @@ class VocoderTraining(Training):
             likelihood is always measured on all.
         sample_temperature, sample_fraction: temperature of the sample that terms may ask for in a
             training step, and the part of the batch that is sampled; see `Step`.
-        sample_sweeps: numbers of sweeps of mel consistency, of which each step draws one for this
-            sample: terms see the audio after the sweeps. None for no sweeps.
         optimisation: see `Training`.
 
     Raises:
@@ -238,7 +236,6 @@ class VocoderTraining(Training):
         validation_syntheses: int = 20,
         sample_temperature: float = 0.7,
         sample_fraction: float = 0.5,
-        sample_sweeps: Sequence[int] | None = None,
         **optimisation: Any,
     ) -> None:
         super().__init__(model, **optimisation)
@@ -255,7 +252,6 @@ class VocoderTraining(Training):
         self.validation_syntheses = validation_syntheses
         self.sample_temperature = sample_temperature
         self.sample_fraction = sample_fraction
-        self.sample_sweeps = sample_sweeps or [0]
 
     def parameter_groups(self) -> list[ParameterGroup]:
         groups = super().parameter_groups()
@@ -268,7 +264,7 @@ class VocoderTraining(Training):
                         [p for p in term.parameters() if p.requires_grad],
                         self.learning_rate if rate is None else rate,
                         self.gradient_clip if clip is None else clip,
-                        idle=self.budget_used < term.start,
+                        idle=self.budget_used < term.trained_from,
                     )
                 )
         return groups
@@ -278,22 +274,14 @@ class VocoderTraining(Training):
         world = self.trainer.world_size
         # Stateless, like the crops, so that a resumed run draws what an unbroken one would.
         draw = (self.seed * 1_000_003 + self.items_seen) * world + self.global_rank
-        generator = torch.Generator(audio.device).manual_seed(draw % 2**63)
-        sweeps = self.sample_sweeps[0]
-        if len(self.sample_sweeps) > 1:
-            choice = torch.randint(
-                len(self.sample_sweeps), (), generator=generator, device=audio.device
-            )
-            sweeps = self.sample_sweeps[int(choice)]
         step = Step(
             self.model,
             audio,
             self.model.mel(batch["clean"]),
             self.budget_used,
-            generator,
+            torch.Generator(audio.device).manual_seed(draw % 2**63),
             self.sample_temperature,
             self.sample_fraction,
-            sweeps,
         )
         terms: Any = self.terms
         try:

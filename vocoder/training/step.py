@@ -46,7 +46,6 @@ class Step:
         generator: source of all randomness in this step.
         temperature: tau, of the sample.
         fraction: part of the batch that is sampled, at least one item.
-        sweeps: of mel consistency that the sample has been through.
     """
 
     def __init__(
@@ -58,7 +57,6 @@ class Step:
         generator: torch.Generator,
         temperature: float = 0.7,
         fraction: float = 0.5,
-        sweeps: int = 0,
     ) -> None:
         self.model = model
         self.audio = audio
@@ -67,7 +65,6 @@ class Step:
         self.generator = generator
         self.temperature = temperature
         self.fraction = fraction
-        self.sweeps = sweeps
 
     @cached_property
     def nll(self) -> Tensor:
@@ -95,8 +92,6 @@ class Step:
         generated = self.model.sample(mel, noise.transpose(1, 2), self.temperature)
         with torch.autocast(audio.device.type, enabled=False):
             generated = generated.float()
-            if self.sweeps:
-                generated = self.model.consistent(generated, mel, self.sweeps)
             return Sample(generated, self.model.mel(generated), audio, mel)
 
     def detached(self) -> Step:

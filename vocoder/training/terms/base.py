@@ -50,21 +50,36 @@ class TrainedTerm(Term):
     in the checkpoint that a run resumes from, never with the model, and are not averaged.
 
     Args:
-        weight, start: see `Term`; before `start` the parameters do not change.
+        weight, start: see `Term`.
+        trained_from: fraction of the training budget after which the term's own parameters are
+            trained, at most `start`; None for `start`. A discriminator that is trained alone for a
+            while does not mislead the model with its first guesses.
         learning_rate: of the term's parameters; None for the model's. Warm-up and decay are the
             same.
         gradient_clip: greatest norm of the gradient of the term's parameters; None for the
             model's.
+
+    Raises:
+        ValueError: weight, start or trained_from out of range.
     """
 
     def __init__(
         self,
         weight: float = 1.0,
         start: float = 0.0,
+        trained_from: float | None = None,
         learning_rate: float | None = None,
         gradient_clip: float | None = None,
     ) -> None:
         super().__init__(weight, start)
+        if trained_from is None:
+            trained_from = start
+        if not 0 <= trained_from <= start:
+            raise ValueError(
+                f"trained_from is {trained_from}: it is a fraction of the budget, from 0 to the "
+                f"term's start, {start}"
+            )
+        self.trained_from = trained_from
         self.learning_rate = learning_rate
         self.gradient_clip = gradient_clip
 
@@ -78,9 +93,9 @@ def total_loss(terms: Iterable[Term], step: Step) -> dict[str, Tensor]:
 
     .. math:: L = \sum_k w_k T_k + \sum_k O_k
 
-    over the terms T that have started, with their weights w, and the losses O of those with
-    parameters. T gives gradients to the model alone and O to the term alone, so one backward pass
-    and one optimiser step train both.
+    over the terms T that have started, with their weights w, and the losses O of the parameters
+    that are trained already. T gives gradients to the model alone and O to the term alone, so one
+    backward pass and one optimiser step train both.
 
     Returns:
         ``loss``, each term under its name, and each O as ``NAME_own``.
@@ -88,18 +103,19 @@ def total_loss(terms: Iterable[Term], step: Step) -> dict[str, Tensor]:
     loss = step.audio.new_zeros(())
     values: dict[str, Tensor] = {}
     for term in terms:
-        if step.budget_used < term.start:
-            # DistributedDataParallel waits for every parameter in every step.
-            loss = loss + sum(0 * parameter.sum() for parameter in term.parameters())
-            continue
-        with frozen(term):
-            value = term(step)
-        loss = loss + term.weight * value
-        values[term.name] = value.detach()
+        if step.budget_used >= term.start:
+            with frozen(term):
+                value = term(step)
+            loss = loss + term.weight * value
+            values[term.name] = value.detach()
         if isinstance(term, TrainedTerm):
-            own = term.own_loss(step.detached())
-            loss = loss + own
-            values[f"{term.name}_own"] = own.detach()
+            if step.budget_used >= term.trained_from:
+                own = term.own_loss(step.detached())
+                loss = loss + own
+                values[f"{term.name}_own"] = own.detach()
+            else:
+                # DistributedDataParallel waits for every parameter in every step.
+                loss = loss + sum(0 * parameter.sum() for parameter in term.parameters())
     return {"loss": loss, **values}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vocoder.models import Vae
+from vocoder.models import VaeVocoder
 from vocoder.training.step import Step
 
 from .base import Term
@@ -41,7 +41,7 @@ class Elbo(Term):
 
     def forward(self, step: Step) -> Tensor:
         model, audio, mel = step.model, step.audio, step.mel
-        if not isinstance(model, Vae):
+        if not isinstance(model, VaeVocoder):
             raise NotImplementedError(
                 f"{type(model).__name__} has no evidence lower bound: use Likelihood"
             )

@@ -1,0 +1,107 @@
+r"""The optimal discriminator of two known densities.
+
+.. math:: D^*(x) = \frac{p(x)}{p(x) + q(x)}, \qquad
+    \mathbb E_p \log D^* + \mathbb E_q \log (1 - D^*) = 2\, \mathrm{JS}(p, q) - 2 \log 2
+
+With the logistic loss (Goodfellow et al., 2014) it is the share of p in what it sees. With the
+hinge loss, which the vocoders here use, it is the sign of p-q, and the loss is 2 less twice their
+total variation distance.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import toys
+from divergences import log_normal, log_two
+from torch import Tensor
+from torch.nn import functional as F
+
+from vocoder.evaluation.plots import new_figure
+from vocoder.training.terms import hinge_loss
+
+TITLE = "The optimal discriminator"
+EQUATIONS = (hinge_loss,)
+STEPS = 2500
+BATCH = 512
+Q_SIGMA = 2.0
+
+
+def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Samples of p, two Gaussians, and of q, one that covers both; (1, batch, 1) each."""
+    side = 2.0 * torch.randint(2, (1, BATCH, 1), generator=generator) - 1
+    p = 2.0 * side + 0.6 * torch.randn(1, BATCH, 1, generator=generator)
+    return p, Q_SIGMA * torch.randn(1, BATCH, 1, generator=generator)
+
+
+def train(loss: str, seed: int) -> toys.Networks:
+    """A discriminator of p and q."""
+    network = toys.Networks([seed], 1, 1)
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
+    for _ in range(STEPS):
+        p, q = draw(generator)
+        real, fake = network(p), network(q)
+        if loss == "logistic":
+            value = F.softplus(-real).mean() + F.softplus(fake).mean()
+        else:
+            value = hinge_loss([[real]], [[fake]])
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+        schedule.step()
+    return network
+
+
+@torch.no_grad()
+def measure(seed: int) -> tuple[dict[str, Any], Any]:
+    """The figures, and the picture."""
+    x = torch.linspace(-7, 7, 2001)
+    step = float(x[1] - x[0])
+    p, q = log_two(x).exp(), log_normal(x, 0.0, Q_SIGMA).exp()
+    best = p / (p + q)
+    with torch.enable_grad():
+        logistic, hinge = (train(loss, seed) for loss in ("logistic", "hinge"))
+    found = logistic(x[None, :, None]).flatten()
+    scores = hinge(x[None, :, None]).flatten()
+    mixture = 0.5 * (p + q) * step
+    value = -float(((p * F.softplus(-found)) + (q * F.softplus(found))).sum() * step)
+    optimum = float((p * best.log() + q * (1 - best).log()).sum() * step)
+    hinge_value = float((p * F.relu(1 - scores) + q * F.relu(1 + scores)).sum() * step)
+    figures = {
+        "mean_error": float(((found.sigmoid() - best).abs() * mixture).sum()),
+        "value": value,
+        "optimal_value": optimum,
+        "jensen_shannon": 0.5 * optimum + math.log(2),
+        "hinge_loss": hinge_value,
+        "optimal_hinge_loss": 2 - float((p - q).abs().sum() * step),
+        "hinge_signs_agree": float((mixture * (scores.sign() == (p - q).sign())).sum()),
+    }
+    picture = new_figure(9, 2.7)
+    densities, probability, sign = picture.subplots(1, 3)
+    densities.plot(x, p, label="p")
+    densities.plot(x, q, label="q")
+    densities.legend(fontsize="small")
+    probability.plot(x, best, color="0.8", linewidth=5, label="p / (p + q)")
+    probability.plot(x, found.sigmoid(), color="C2", label="trained, logistic")
+    probability.legend(fontsize="small")
+    sign.plot(x, (p - q).sign(), color="0.8", linewidth=5, label="sign(p - q)")
+    sign.plot(x, scores, color="C3", label="trained, hinge")
+    sign.set_ylim(-1.6, 1.6)
+    sign.legend(fontsize="small")
+    return figures, picture
+
+
+def say(figures: dict[str, Any]) -> str:
+    """Two sentences from the figures."""
+    return (
+        f"A trained discriminator is within {figures['mean_error']:.3f} of p/(p+q) on average, and "
+        f"its value {figures['value']:.3f} is close to the optimum {figures['optimal_value']:.3f}, "
+        f"so it measures a Jensen-Shannon divergence of {figures['jensen_shannon']:.3f} nats. With "
+        f"the hinge loss its score has the sign of p-q on "
+        f"{100 * figures['hinge_signs_agree']:.0f} % of the samples, with a loss of "
+        f"{figures['hinge_loss']:.3f} where {figures['optimal_hinge_loss']:.3f} is the least."
+    )
