@@ -47,9 +47,9 @@ def synthesize(
 ) -> None:
     """Audio from a log-mel spectrogram in a .npy file."""
     refuse_audio_output(force, output)
-    model_mel = read_mel(mel)
+    spectrogram = read_mel(mel)
     model = load(checkpoint, device)
-    pieces = _mel_pieces(model_mel, model.mel_spec)
+    pieces = _mel_pieces(spectrogram, model.mel_spec)
     started = time.perf_counter()
     audio = _synthesized(model, pieces, temperature, seed, refine, denoise)
     write_pieces(output, audio, model.sample_rate, started)
@@ -237,8 +237,8 @@ class _Distance:
 
         frames, total = 0, 0.0
         for own in LogMel(self.spec).stream(tap()):
-            target = np.array(self.target[:, frames : frames + own.shape[1]], np.float32)
-            target = torch.from_numpy(target).clamp(min=self.spec.log_floor)
+            part = np.array(self.target[:, frames : frames + own.shape[1]], np.float32)
+            target = torch.from_numpy(part).clamp(min=self.spec.log_floor)
             total += float((own[:, : target.shape[1]] - target).abs().sum())
             frames += own.shape[1]
             yield from passed
