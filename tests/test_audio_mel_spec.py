@@ -63,8 +63,8 @@ def test_unknown_and_missing_keys_are_named():
     [
         ("sample_rate", 22050.0, "sample_rate must be a whole number"),
         ("n_mels", True, "n_mels must be a whole number"),
-        ("n_mels", 0, "n_mels must be at least 1"),
-        ("hop_length", -256, "hop_length must be at least 1"),
+        ("n_mels", 0, "n_mels must be from 1 to 1,024"),
+        ("hop_length", -256, "hop_length must be from 1 to 32,768"),
         ("hop_length", 1025, r"hop_length \(1025\) must not exceed win_length"),
         ("win_length", 1025, r"win_length \(1025\) must not exceed n_fft"),
         ("fmin", -1, "fmin must be at least 0"),

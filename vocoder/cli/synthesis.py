@@ -47,9 +47,9 @@ def synthesize(
 ) -> None:
     """Audio from a log-mel spectrogram in a .npy file."""
     refuse_audio_output(force, output)
-    model_mel = read_mel(mel)
+    spectrogram = read_mel(mel)
     model = load(checkpoint, device)
-    pieces = _mel_pieces(model_mel, model.mel_spec)
+    pieces = _mel_pieces(spectrogram, model.mel_spec)
     started = time.perf_counter()
     audio = _synthesized(model, pieces, temperature, seed, refine, denoise)
     write_pieces(output, audio, model.sample_rate, started)
