@@ -113,8 +113,10 @@ def _check_mel(config: Any, path: Path) -> None:
     """Refuse a mel filter bank of a size that nobody uses, before it is computed."""
     inner = config.get("config") if isinstance(config, dict) else None
     spec = inner.get("mel_spec") if isinstance(inner, dict) else None
-    sizes = [spec.get(name) for name in ("n_fft", "n_mels")] if isinstance(spec, dict) else []
-    if all(isinstance(n, int | float) for n in sizes) and math.prod(map(abs, sizes)) > 1 << 26:
+    sizes: list[Any] = []
+    if isinstance(spec, dict):
+        sizes = [spec.get(name) for name in ("n_fft", "n_mels")]
+    if all(isinstance(n, int | float) for n in sizes) and abs(math.prod(sizes)) > 1 << 26:
         raise CheckpointError(f"{path} describes mels of an impossible size: {sizes}")
 
 

@@ -41,13 +41,14 @@ def give_cache_to(package: str) -> None:
     user's cache folder, as in a read-only installation without a home. It then gets a temporary
     folder, which goes with the process.
     """
+    config: Any = numba.config
     found = importlib.util.find_spec(package)
     own = Path(found.origin).parent if found and found.origin else None
-    if numba.config.CACHE_DIR or (own and _can_write(own)):
+    if config.CACHE_DIR or (own and _can_write(own)):
         return
     if not _can_write(Path(AppDirs(appname="numba", appauthor=False).user_cache_dir)):
-        numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="numba-")
-        atexit.register(shutil.rmtree, numba.config.CACHE_DIR, ignore_errors=True)
+        config.CACHE_DIR = tempfile.mkdtemp(prefix="numba-")
+        atexit.register(shutil.rmtree, config.CACHE_DIR, ignore_errors=True)
 
 
 def _can_write(folder: Path) -> bool:
