@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -47,13 +48,24 @@ def _sentence(error: BaseException) -> str | None:
 
 def worker_died(error: BaseException) -> str | None:
     """The sentence for an error that says that a process which loads crops has died."""
-    if isinstance(error, RuntimeError) and (found := _WORKER.search(str(error))):
-        return (
-            f"a process that loads crops {found[1]}; often the memory is not enough for all of "
-            "them: run the same command again to resume, with fewer --speech.workers (0 loads in "
-            "the training process)"
-        )
-    return None
+    found = _WORKER.search(str(error)) if isinstance(error, RuntimeError) else None
+    # Or its last batch could not be fetched from it any more.
+    cut_off = isinstance(error, ConnectionError | EOFError | FileNotFoundError) and (
+        _passed(error, "/torch/utils/data/dataloader.py") and _passed(error, "/multiprocessing/")
+    )
+    if not found and not cut_off:
+        return None
+    return (
+        f"a process that loads crops {found[1] if found else 'exited'}; often the memory is not "
+        "enough for all of them: run the same command again to resume, with fewer "
+        "--speech.workers (0 loads in the training process)"
+    )
+
+
+def _passed(error: BaseException, file: str) -> bool:
+    """Whether the error came through a file."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(file in frame.filename.replace("\\", "/") for frame in frames)
 
 
 def _of_the_system(error: OSError) -> str:
