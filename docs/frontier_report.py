@@ -317,6 +317,8 @@ def draw(result: Result, path: Path) -> Path:
                 axes.axvline(1000 * spent, color="0.4", linestyle=line, linewidth=1, label=name)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
+        axes.tick_params(which="minor", labelsize=7)
         axes.grid(color="0.9", which="major")
         axes.set_axisbelow(True)
         axes.set_xlabel("processor time, ms per second of audio, one thread")

@@ -261,3 +261,13 @@ def test_every_text_is_made_of_the_result(scripts: SimpleNamespace, folder: Path
         assert len({line.count("|") for line in lines}) <= 1, name
         assert "None" not in make(result)
     assert scripts.frontier_report.times_table(result).count(": a sweep") == len(SYSTEMS)
+
+
+def test_nothing_is_drawn_of_nothing(
+    scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(scripts.frontier, "FILE", tmp_path / "frontier.json")
+    with pytest.raises(SystemExit):
+        scripts.frontier.main(["--draw"])
+    assert "does not hold both quality and times yet" in capsys.readouterr().err
