@@ -160,7 +160,7 @@ def learning_text(result: Result) -> str:
             kind = "trained model" if trained is None else "system with nothing learnt"
             other = trained or plain
             rest = f"; {other.name} reaches PESQ {_mean(other.estimate('pesq'))}" if other else ""
-            blocks.append(f"{lead} no {kind} has made the sound{rest}.")
+            blocks.append(f"{lead} no {kind} makes the sound{rest}.")
             continue
         blocks.append(
             f"{lead} the best with nothing learnt is {plain.name}, the best trained is "
@@ -236,6 +236,7 @@ def times_table(result: Result) -> str:
     machine = result["times"]["machine"]
     load = machine["load_before"]
     note = (
+        "A sweep is the difference of two passes, and negative where other work disturbed one. "
         "Milliseconds of processor time (of all threads together) / of time on the clock, per "
         f"second of audio; medians of {machine['rounds']} rounds. {machine['cpu']}, "
         f"{machine['cores']} cores, PyTorch {machine['torch']}, {machine['date']}"
