@@ -17,6 +17,7 @@ from typing import Any
 
 import ablation
 import filling
+import frontier_report
 
 from vocoder.atomic import write_atomic
 from vocoder.evaluation import tables as reports
@@ -319,6 +320,7 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "cost": ("docs/benchmark.json", cost_sentence),
     "engines": ("docs/benchmark.json", engines_table),
     "streaming": ("docs/streaming.json", streaming_table),
+    **frontier_report.TABLES,
 }
 
 

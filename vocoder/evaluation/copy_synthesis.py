@@ -111,7 +111,7 @@ def evaluate(
     target = device_named(device)
     folder = Path(directory)
     paths = find_recordings(folder)[:limit]
-    wanted, left_out = _available(MEASURES if measures is None else measures)
+    wanted, left_out = available(MEASURES if measures is None else measures)
     variants, references = _variants(models, refine)
     systems = _systems(variants, references, temperature, seed, target)
     first = next(iter(models.values()))
@@ -167,7 +167,10 @@ def evaluate(
     }
 
 
-def _available(asked: Collection[str]) -> tuple[list[str], dict[str, str]]:
+def available(asked: Collection[str]) -> tuple[list[str], dict[str, str]]:
+    """Of some names of `MEASURES`: those whose packages are installed, in the order of `MEASURES`,
+    and why the others cannot be taken.
+    """
     missing = missing_metrics()
     try:
         require("speechmos.dnsmos", "DNSMOS", "metrics")
@@ -279,7 +282,7 @@ def _judge(
     values: dict[str, float | None] = dict.fromkeys(wanted)
     synthesize, rate = system.synthesize, system.mel_spec.sample_rate
     if synthesize is None:
-        return values | _without_reference(recording, system.mel_spec, wanted)
+        return values | without_reference(recording, system.mel_spec, wanted)
     with torch.no_grad():
         mel = system.mel(recording).to(system.device)
         generated: list[Tensor] = []
@@ -289,7 +292,7 @@ def _judge(
             raise ValueError(f"{system.name} made NaN or infinity of it")
         compared = [name for name in wanted if name in METRICS]
         values |= measure(recording, audio, rate, mel_spec, compared)
-        values |= _without_reference(audio, system.mel_spec, wanted)
+        values |= without_reference(audio, system.mel_spec, wanted)
         if "log_likelihood" in values:
             values["log_likelihood"] = _log_likelihood(system, recording, name)
     if "times_real_time" in values:
@@ -311,10 +314,16 @@ def _log_likelihood(system: _System, recording: Tensor, name: str) -> float | No
     return nats
 
 
-def _without_reference(
+def without_reference(
     audio: Tensor, mel_spec: MelSpec, wanted: Sequence[str]
 ) -> dict[str, float | None]:
-    """The measures of the audio alone: DNSMOS, and tones of half the frame rate."""
+    """The measures of the audio alone: DNSMOS, and tones of half the frame rate.
+
+    Args:
+        audio: (samples,), in [-1, 1], at the rate of ``mel_spec``.
+        mel_spec: gives the frame rate.
+        wanted: names of `MEASURES`; those of other kinds are passed over.
+    """
     values: dict[str, float | None] = {}
     rate = mel_spec.sample_rate
     if "dnsmos" in wanted:

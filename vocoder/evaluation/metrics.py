@@ -358,8 +358,8 @@ def _pitch(audio: Floats) -> Pitch:
 
 
 # The slowest by far, and wanted by three measures, of a reference for each vocoder in turn: the
-# last pair is kept.
-@functools.lru_cache(maxsize=2)
+# last pairs are kept, enough for a few recordings in turn.
+@functools.lru_cache(maxsize=32)
 def _pitch_of(content: bytes) -> Pitch:
     give_cache_to("librosa")
     import librosa  # takes seconds to import
