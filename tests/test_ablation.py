@@ -91,7 +91,7 @@ def test_a_study_runs_skips_what_is_done_and_records_failures(
     study = tmp_path / "studies" / "small"
     study.mkdir(parents=True)
     (study / "study.yaml").write_text("snapshot_minutes: null\n")
-    (study / "broken.yaml").write_text("# No step at all.\nmodel:\n  init_args:\n    n_flows: 0\n")
+    (study / "broken.yaml").write_text("# No such number.\nmodel:\n  init_args:\n    n_flows: -1\n")
     monkeypatch.setattr(scripts.run, "HERE", study.parent)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     in_a_process = scripts.run.train
@@ -135,7 +135,7 @@ def test_a_study_runs_skips_what_is_done_and_records_failures(
     (utterance,) = row["test"]
     assert {"utterance", "log_likelihood", "log_mel_distance"} <= utterance.keys()
     (failure,) = result["failures"]
-    assert "n_flows is 0" in failure["message"]
+    assert "n_flows is -1" in failure["message"]
     # The same command skips what is finished and tries again what failed.
     tried = []
     monkeypatch.setattr(scripts.run, "train", lambda words, _: tried.append(words[-1]) or 130)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vocoder.audio.files import AudioWriter
+from vocoder.audio.writing import AudioWriter
 
 from vocoder.atomic import atomic_path, partial_file, write_atomic
 
@@ -22,7 +22,7 @@ import os, signal, sys
 from pathlib import Path
 import numpy as np
 from vocoder.atomic import atomic_path
-from vocoder.audio.files import AudioWriter
+from vocoder.audio.writing import AudioWriter
 
 path = Path(sys.argv[1])
 if path.suffix == ".wav":

@@ -239,7 +239,7 @@ def test_the_bundled_flows_sound_as_they_did() -> None:
         model = vocoder.load(name)
         mel = stored[f"{name}/mel"]
         for temperature in (0.0, 0.667):
-            made = model.synthesize(mel, temperature=temperature, seed=3)
+            made = model.synthesize(mel, temperature=temperature, seed=3, refine=0)
             expected = stored[f"{name}/audio-{temperature}"]
             assert np.abs(made - expected).max() < 1e-5
         with torch.no_grad():

@@ -415,7 +415,7 @@ def test_what_is_not_a_duration(text: str) -> None:
         (["--data", "nowhere"], "nowhere has no metadata.csv"),
         (["--max_time", "soon"], "max_time 'soon' is not a duration"),
         (["--max_steps", "0"], "no budget is set"),
-        (["--model.init_args.n_flows", "0"], "n_flows is 0"),
+        (["--model.init_args.n_flows", "-1"], "n_flows is -1"),
         (["--speech.crop_frames", "1"], "crop_frames is 1"),
         (["--average.decay", "2"], "decay is 2"),
         (["--terms", "[]"], "one of the terms must have start 0"),

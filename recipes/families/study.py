@@ -89,7 +89,7 @@ def section(name: str) -> str:
         for text in [*prose(claim), claim.say(figures["figures"])]
     )
     *lead, result = wrapped
-    link = f"[{name}.py](../recipes/families/{name}.py), [figures](families/{name}.json)"
+    link = f"[{name}.py](../recipes/families/{name}.py),\n[figures](families/{name}.json)"
     parts = [f"## {claim.TITLE}", *lead, *(shown(e) for e in found), result]
     return "\n\n".join([*parts, f"![{claim.TITLE}](families/{name}.png)", link])
 

@@ -110,7 +110,7 @@ class System(ABC):
 
 
 class PackageModel(System):
-    """A `Vocoder` of this package, run as its users run it.
+    """A `Vocoder` of this package, its own pass alone: sweeps of mel consistency are left out.
 
     Args:
         name, weights: see `System`.
@@ -162,13 +162,13 @@ class PackageModel(System):
         return super().mel(frames).to(self.model.device)
 
     def synthesize(self, mel: Tensor) -> object:
-        return self.model.synthesize(mel)
+        return self.model.synthesize(mel, refine=0)
 
     def first_audio(self) -> Callable[[], object] | None:
         # The first chunk of audio needs the look-ahead and one frame.
-        needed = self.model.look_ahead() + 1
+        needed = self.model.look_ahead(refine=0) + 1
         chunks = self.mel(2 * needed)[0].split(needed, dim=1)
-        return lambda: next(iter(self.model.stream(chunks)))
+        return lambda: next(iter(self.model.stream(chunks, refine=0)))
 
     @property
     def threads(self) -> int:
@@ -198,7 +198,7 @@ class OnnxModel(PackageModel):
         require("onnxruntime", "a flow as an ONNX graph", "export")
         super().load(device)
         with tempfile.TemporaryDirectory() as folder:
-            path = export_onnx(self.model, Path(folder) / "flow.onnx")  # type: ignore[arg-type]
+            path = export_onnx(self.model, Path(folder) / "flow.onnx", refine=0)  # type: ignore[arg-type]
             self._graph = OnnxVocoder(path, threads=torch.get_num_threads())
 
     def synthesize(self, mel: Tensor) -> object:

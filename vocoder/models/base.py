@@ -402,7 +402,7 @@ class Vocoder(SavedModel, ABC):
 
     def _check_weights(self) -> None:
         """Raise ValueError for weights that synthesis cannot compute with."""
-        if self.dtype != torch.float32:
+        if self.dtype not in (torch.float32, torch.float64):
             name = str(self.dtype).removeprefix("torch.")
             raise ValueError(
                 f"the weights are {name}, and synthesis needs them in float32: for faster "

@@ -301,10 +301,13 @@ class MdctFlow(FlowVocoder):
         if self.source is None or frames <= base.LONGEST_PASS:
             return super()._in_windows(mel, noise, temperature)
         render, ahead = self._windows(noise, temperature, batch), self.context_frames[1]
-        pieces = []
-        for first in range(0, frames, base.LONGEST_PASS):
-            last = min(first + base.LONGEST_PASS, frames)
+        pieces, first = [], 0
+        while first < frames:
+            last = first + base.LONGEST_PASS
+            if last + ahead > frames:
+                last = frames
             pieces.append(render(mel[:, :, first : last + ahead], first, first, last))
+            first = last
         return torch.cat(pieces, dim=1)
 
     def _conditions(self, noise: Noise, temperature: float, batch: int) -> Condition:
