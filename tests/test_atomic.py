@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vocoder.audio.writing import AudioWriter
 
 from vocoder.atomic import atomic_path, partial_file, write_atomic
+from vocoder.audio.writing import AudioWriter
 
 ROOT = Path(__file__).parents[1]
 
