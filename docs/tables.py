@@ -296,9 +296,41 @@ def tones_table(groups: Mapping[str, Any]) -> str:
     return "\n\n".join(blocks)
 
 
+def sweeps_table(result: Mapping[str, Any]) -> str:
+    """What was learnt around the sweeps: PESQ and STOI by their number, next to plain ones."""
+    kinds = {"human": "human", "synthetic": "synthetic", "mixed": "both"}
+    parts = [
+        *result["groups"],
+        {"title": "ceiling: magnitudes of the recording", **result["ceiling"]},
+    ]
+    counts = sorted(
+        {int(n) for part in parts for row in part["rows"] for k in kinds for n in row.get(k, ())}
+    )
+    rows = []
+    for part in parts:
+        minutes = f", {part['minutes']} min" if "minutes" in part else ""
+        for row in part["rows"]:
+            for kind, title in kinds.items():
+                if kind in row:
+                    values = [row[kind].get(str(n)) for n in counts]
+                    shown = [f"{v['pesq']:.2f} / {v['stoi']:.3f}" if v else "" for v in values]
+                    rows.append([part["title"] + minutes, row["name"], title, *shown])
+    headings = ["what", "row", "voices", *(f"{n} sweeps" for n in counts)]
+    about = result["about"]
+    return "\n".join(
+        [
+            filling.markdown(headings, rows, [0, 1, 2]),
+            "",
+            f"PESQ / STOI. Trained on {about['training']}; minutes of processor time. Start: {about['start']}.",
+            f"Human: {about['recordings']['human']}. Synthetic: {about['recordings']['synthetic']}.",
+        ]
+    )
+
+
 TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     **ablation.tables("bands"),
     "frames": ablation.tables("frames")["frames"],  # temperatures were varied in "bands" alone
+    "sweeps": ("docs/ablation/sweeps.json", sweeps_table),
     "standing": ("docs/scores/default.unheard-speech.json", standing_table),
     "scores": ("docs/scores.json", scores_table),
     "refine": ("docs/scores/default.unheard-speech.json", refine_table),
