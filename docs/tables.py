@@ -321,8 +321,10 @@ def sweeps_table(result: Mapping[str, Any]) -> str:
         [
             filling.markdown(headings, rows, [0, 1, 2]),
             "",
-            f"PESQ / STOI. Trained on {about['training']}; minutes of processor time. Start: {about['start']}.",
-            f"Human: {about['recordings']['human']}. Synthetic: {about['recordings']['synthetic']}.",
+            f"PESQ / STOI. Trained on {about['training']}; minutes of processor time. Start: "
+            f"{about['start']}.",
+            f"Human: {about['recordings']['human']}. Synthetic: "
+            f"{about['recordings']['synthetic']}.",
         ]
     )
 
