@@ -206,7 +206,7 @@ QUICK = ("log_mel_distance", "times_real_time", "log_likelihood")
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the measures that take no time."""
     left_out = {"pesq": "PESQ needs a package"}
-    monkeypatch.setattr(copy_synthesis, "_available", lambda asked: (list(QUICK), left_out))
+    monkeypatch.setattr(copy_synthesis, "available", lambda asked: (list(QUICK), left_out))
 
 
 @pytest.mark.usefixtures("quick")
@@ -383,7 +383,7 @@ def test_missing_packages_are_left_out_and_named(
 ) -> None:
     for package in ("pesq", "pystoi", "speechmos", "speechmos.dnsmos"):
         monkeypatch.setitem(sys.modules, package, None)
-    wanted, left_out = copy_synthesis._available(MEASURES)
+    wanted, left_out = copy_synthesis.available(MEASURES)
     assert left_out.keys() == {"pesq", "stoi", "dnsmos"}
     assert all("flow-vocoder[metrics]" in reason for reason in left_out.values())
     assert not left_out.keys() & set(wanted)
