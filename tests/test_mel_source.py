@@ -112,3 +112,20 @@ def test_likelihood_is_the_mixture_over_phases(speech: tuple[Tensor, Tensor]) ->
         mixture = torch.stack(given).logsumexp(dim=0) - math.log(16)
     assert model.log_prob(audio, mel).item() == pytest.approx(mixture.item(), rel=1e-12)
     assert max(given) - math.log(16) <= mixture <= max(given)
+
+
+def test_a_chord_and_noise_have_no_tone(source: MelSource) -> None:
+    """Sound without a single pitch is left to the noise of the base density."""
+    time = torch.arange(2 * SPEC.sample_rate, dtype=torch.float64) / SPEC.sample_rate
+    notes = (220.0, 277.2, 329.6)
+    chord = sum(
+        (2 * math.pi * note * k * time + k).sin() / k
+        for note in notes
+        for k in range(1, int(7000 / note))
+    )
+    assert isinstance(chord, Tensor)
+    noise = torch.randn(len(time), generator=torch.Generator().manual_seed(0))
+    for sound in (0.05 * chord.float(), 0.05 * noise):
+        s = source(LogMel(SPEC)(sound[None]))
+        assert (s[0, 0] >= 0.5).float().mean() < 0.05
+        assert s[0, 2:].square().mean() < 0.05
