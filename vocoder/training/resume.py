@@ -50,7 +50,7 @@ class ResumeFiles(TorchCheckpointIO):
                     file.flush()
                     os.fsync(file.fileno())
                 if self._whole == path and path.exists():
-                    os.replace(path, path.with_name(PREVIOUS))
+                    _keep(path, path.with_name(PREVIOUS))
                 os.replace(partial, path)
         except OSError as error:
             error.filename, error.filename2 = str(path), None  # the name that the user knows
@@ -63,6 +63,21 @@ class ResumeFiles(TorchCheckpointIO):
         found = read_resume_file(Path(path))
         self._whole = Path(path)
         return found
+
+
+def _keep(path: Path, name: Path) -> None:
+    """Give a file a second name, so that it is there under the first at every moment.
+
+    Where the file system has no second names, the first one is gone until the next file takes it.
+    """
+    with partial_file(name) as second:
+        second.unlink(missing_ok=True)
+        try:
+            os.link(path, second)
+        except OSError:
+            os.replace(path, name)
+        else:
+            os.replace(second, name)
 
 
 def read_resume_file(path: Path) -> dict[str, Any]:
