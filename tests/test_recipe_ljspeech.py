@@ -347,7 +347,7 @@ def test_two_devices_train_like_one_and_stop_together(tmp_path: Path) -> None:
     # Adam turns rounding into steps of up to the learning rate, 1e-3, where gradients are small.
     for kind in ("state_dict", "current_model_state"):
         for name, value in one[kind].items():
-            torch.testing.assert_close(value, two[kind][name], rtol=0, atol=1e-4 * step)
+            torch.testing.assert_close(value, two[kind][name], rtol=0, atol=3e-4 * step)
 
     step = stop_after(step, both=True)["global_step"]
     finish(train(tmp_path, *words, *together, "--max_steps", str(step + 2)))
