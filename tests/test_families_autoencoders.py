@@ -74,7 +74,7 @@ def test_the_ring_is_covered_and_blurred() -> None:
     again, _ = claim("vae_blur", 20)
     assert figures == again
     assert figures["share_near_modes_of_data"] == pytest.approx(0.989, abs=0.01)
-    found = module.near(module.centres())
+    found = module.toys.near(module.toys.ring_centres())
     assert torch.equal(found, torch.eye(8, dtype=torch.bool))
 
 

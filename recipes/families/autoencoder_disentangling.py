@@ -105,11 +105,7 @@ def measure(seed: int, steps: int = STEPS) -> tuple[dict[str, Any], Any]:
     axes[0].invert_yaxis()
     axes[0].set_xlabel("mel distance to the truth, nats")
     axes[0].tick_params(labelsize="small")
-    for place, (title, mel) in zip(axes[1:], panels.items(), strict=True):
-        place.imshow(mel[:, :200].numpy(), origin="lower", aspect="auto", vmin=-10, vmax=2)
-        place.set_title(title, fontsize="small")
-        place.set_xticks([])
-        place.set_yticks([])
+    speech.show(axes[1:], panels)
     return figures, picture
 
 

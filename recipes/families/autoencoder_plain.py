@@ -78,11 +78,7 @@ def measure(seed: int, steps: int = STEPS) -> tuple[dict[str, Any], Any]:
     axes[0].set_ylabel("mel distance, nats")
     axes[0].legend(fontsize="small")
     panels = {"recorded": held_out[0], "1 number a frame": shown[1], "4 numbers": shown[4]}
-    for place, (title, mel) in zip(axes[1:], panels.items(), strict=True):
-        place.imshow(mel[:, :200].numpy(), origin="lower", aspect="auto", vmin=-10, vmax=2)
-        place.set_title(title, fontsize="small")
-        place.set_xticks([])
-        place.set_yticks([])
+    speech.show(axes[1:], panels)
     return figures, picture
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,15 @@ class Normal(NamedTuple):
 def log_mel() -> LogMel:
     """From audio (samples,) to its log-mel (n_mels, frames)."""
     return LogMel(SPEC)
+
+
+def show(places: Iterable[Any], panels: Mapping[str, Tensor]) -> None:
+    """Draw the beginnings of mels, 3.2 s at most, one on each of the axes."""
+    for axes, (title, mel) in zip(places, panels.items(), strict=True):
+        axes.imshow(mel[:, :200].numpy(), origin="lower", aspect="auto", vmin=-10, vmax=2)
+        axes.set_title(title, fontsize="small")
+        axes.set_xticks([])
+        axes.set_yticks([])
 
 
 def crops(

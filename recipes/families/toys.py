@@ -46,15 +46,19 @@ def ring_log_density(x: Tensor) -> Tensor:
     return torch.logsumexp(normal, dim=1) - math.log(MODES)
 
 
+def near(points: Tensor) -> Tensor:
+    """Whether each of the points (count, 2) is within 3 sigma of each mode, (count, 8)."""
+    return torch.cdist(points, ring_centres()) < 3 * RING_SIGMA
+
+
 def modes_found(points: Tensor, least: float = 0.02) -> int:
     """Modes of the ring that hold at least a share of the points (count, 2) within 3 sigma."""
-    near = torch.cdist(points, ring_centres()) < 3 * RING_SIGMA
-    return int((near.float().mean(dim=0) >= least).sum())
+    return int((near(points).float().mean(dim=0) >= least).sum())
 
 
 def share_near_modes(points: Tensor) -> float:
     """Share of the points (count, 2) within 3 sigma of a mode; 0.989 for the ring itself."""
-    return float((torch.cdist(points, ring_centres()) < 3 * RING_SIGMA).any(dim=1).float().mean())
+    return float(near(points).any(dim=1).float().mean())
 
 
 def funnel(count: int, generator: torch.Generator) -> Tensor:
