@@ -71,7 +71,7 @@ class SourceFilter(Bijection):
             self.last.weight.zero_()
             assert self.last.bias is not None
             self.last.bias.zero_()
-            self.last.bias[:bands] = torch.logit(share / LARGEST_SHARE)
+            self.last.bias[:bands] = torch.logit(share / _LARGEST)
 
     def coefficients(self, condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """h cos(psi), h sin(psi) and log sigma, (batch, bands, frames), in at least float32."""
@@ -82,12 +82,7 @@ class SourceFilter(Bijection):
             x = F.gelu(self.first(seen))
             x = x + F.gelu(self.middle(x))
             y = self.last(x)
-        a, c, d, g = y.to(promote(y.dtype)).chunk(4, dim=1)
-        share = LARGEST_SHARE * seen[:, -2:-1].to(a.dtype) * torch.sigmoid(a)
-        log_sigma = 0.5 * torch.log1p(-share.square()) + BOUND * torch.tanh(g / BOUND)
-        d = 1 + d
-        turned = share * torch.rsqrt(c.square() + d.square() + _FAINT)
-        return turned * d, turned * c, log_sigma
+        return coefficients_of(y.to(promote(y.dtype)), seen[:, -2:-1])
 
     def _parts(self, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         """mu and log sigma."""
@@ -110,8 +105,23 @@ class SourceFilter(Bijection):
         return tone + torch.exp(log_sigma) * z
 
 
+def coefficients_of(outputs: Tensor, voicing: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """h cos(psi), h sin(psi) and log sigma of what the network gives; channels are axis 1.
+
+    Args:
+        outputs: a, c, d and g side by side, 4 * bands channels.
+        voicing: v, one channel.
+    """
+    a, c, d, g = outputs.chunk(4, dim=1)
+    share = _LARGEST * voicing.to(a.dtype) * torch.sigmoid(a)
+    log_sigma = 0.5 * torch.log1p(-share.square()) + _BOUND * torch.tanh(g / _BOUND)
+    d = 1 + d
+    turned = share * torch.rsqrt(c.square() + d.square() + _FAINT)
+    return turned * d, turned * c, log_sigma
+
+
 _LOW_SHARE, _HIGH_SHARE = 0.95, 0.1
 _EDGE_HZ, _WIDTH_HZ = 4000.0, 500.0
-LARGEST_SHARE = 0.99
-BOUND = 1.5
+_LARGEST = 0.99
+_BOUND = 1.5
 _FAINT = 1e-12

@@ -25,7 +25,7 @@ from vocoder.flows import (
     Narrowed,
     SourceFilter,
 )
-from vocoder.flows.source_filter import BOUND, LARGEST_SHARE
+from vocoder.flows.source_filter import coefficients_of
 from vocoder.nn import BandScale, GatedConvStack
 
 Latents = Callable[[int, int], Tensor]
@@ -226,15 +226,12 @@ class _Tone:
         hidden[len(hidden) - after :] = 0
         own = hidden[batch : (frames + 1) * batch]
         own = own + F.gelu(torch.addmm(self.middle_bias, _taps(hidden, 3, batch), self.middle))
-        a, c, d, g = torch.addmm(self.last_bias, own, self.last).chunk(4, dim=1)
         rows = condition[self.reach * batch : (self.reach + frames) * batch]
-        voicing = rows[:, self.n_seen - 2 : self.n_seen - 1]
+        of_e, of_q, log_sigma = coefficients_of(
+            torch.addmm(self.last_bias, own, self.last), rows[:, self.n_seen - 2 : self.n_seen - 1]
+        )
         e, q = rows[:, -2 * self.bands :].chunk(2, dim=1)
-        share = torch.sigmoid(a).mul_(voicing).mul_(LARGEST_SHARE)
-        log_sigma = torch.tanh(g / BOUND).mul_(BOUND).add_(torch.log1p(-share.square()), alpha=0.5)
-        d = d + 1
-        turned = share.mul_(torch.rsqrt(c.square().addcmul_(d, d).add_(1e-12)))
-        blocks.mul_(log_sigma.exp_()).add_(turned.mul_(d.mul_(e).addcmul_(c, q)))
+        blocks.mul_(log_sigma.exp_()).addcmul_(of_e, e).addcmul_(of_q, q)
 
 
 class _Scale:
