@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -30,16 +30,9 @@ from vocoder.flows import (
 )
 from vocoder.nn import GatedConvStack
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 CHANNELS, TIME, CONDITION = 4, 6, 3
-
-
-@pytest.fixture(autouse=True)
-def double_precision() -> Iterator[None]:
-    torch.manual_seed(0)
-    previous = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(previous)
 
 
 def stack(n_in: int, n_out: int, **options: object) -> GatedConvStack:

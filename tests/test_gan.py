@@ -1,4 +1,4 @@
-"""The GAN vocoder: its audio, its streams, its checkpoint, its refusal of a likelihood."""
+"""The GAN vocoder: its generator, its refusal of a likelihood. The rest is in test_contract.py."""
 
 from __future__ import annotations
 
@@ -60,37 +60,6 @@ def test_the_transform_back_is_the_inverse_of_torchs(model: GanVocoder) -> None:
     # Where all frames that reach a sample are there.
     inner = slice(spec.n_fft, -spec.n_fft)
     torch.testing.assert_close(back[:, inner], audio[:, inner])
-
-
-def test_seed_temperature_neighbours_and_padding(model: GanVocoder) -> None:
-    mels = [random_mel(frames) for frames in (9, 30, 21)]
-    padded = torch.zeros(3, SPEC.n_mels, 30)
-    for row, mel in enumerate(mels):
-        padded[row, :, : mel.shape[1]] = mel
-    batch = model.synthesize(padded, seed=5, lengths=[9, 30, 21])
-    for row, mel in enumerate(mels):
-        alone = model.synthesize(mel, seed=5)
-        torch.testing.assert_close(batch[row, : alone.shape[0]], alone, rtol=0, atol=1e-5)
-        assert not batch[row, alone.shape[0] :].any()
-    assert not torch.equal(model.synthesize(mels[0], seed=5), model.synthesize(mels[0], seed=6))
-    silent = model.synthesize(mels[0], temperature=0, seed=1)
-    assert torch.equal(silent, model.synthesize(mels[0], temperature=0, seed=2))
-
-
-@pytest.mark.parametrize("sizes", [[1] * 70, [40, 3, 27]])
-@pytest.mark.parametrize("refine", [0, 1])
-def test_streaming_equals_one_pass(model: GanVocoder, sizes: list[int], refine: int) -> None:
-    mel = random_mel(70)
-    whole = model.synthesize(mel, seed=3, refine=refine)
-    chunks = list(model.stream(iter(mel.split(sizes, dim=1)), seed=3, refine=refine))
-    torch.testing.assert_close(torch.cat(chunks), whole, rtol=0, atol=1e-5)
-
-
-def test_long_mels_are_made_in_windows(model: GanVocoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    mel = random_mel(130, 2)
-    whole = model.synthesize(mel)
-    monkeypatch.setattr("vocoder.models.base.LONGEST_PASS", 40)
-    torch.testing.assert_close(model.synthesize(mel), whole, rtol=0, atol=1e-5)
 
 
 def test_context_frames_is_what_the_output_depends_on(model: GanVocoder) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -12,17 +11,10 @@ from torch import Tensor
 from vocoder.audio.source import HarmonicSource
 from vocoder.flows import Mdct, SourceFilter
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 BANDS, MELS, TIME = 6, 3, 5
 SEEN = MELS + 2
-
-
-@pytest.fixture(autouse=True)
-def double_precision() -> Iterator[None]:
-    torch.manual_seed(0)
-    previous = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(previous)
 
 
 def perturbed(scale: float = 0.5) -> SourceFilter:
