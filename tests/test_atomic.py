@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and nothing stays hidden beside them."""
+"""Files are written whole or not at all, and nothing stays hidden next to them."""
 
 from __future__ import annotations
 

@@ -202,7 +202,11 @@ class MdctFlow(FlowVocoder):
     def log_likelihood(self, audio: Tensor, mel: Tensor) -> Tensor:
         if self.source is None:
             return super().log_likelihood(audio, mel)
-        parts = [self._density(audio, self.condition(mel, k / _PHASES)) for k in range(_PHASES)]
+        reading = self.source.read(mel)
+        parts = [
+            self._density(audio, self._joined(mel, self.source.tone(reading, k / _PHASES)))
+            for k in range(_PHASES)
+        ]
         return torch.logsumexp(torch.stack(parts), dim=0) - math.log(_PHASES)
 
     def training_loss(self, batch: dict[str, Tensor]) -> Tensor:

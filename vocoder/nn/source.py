@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,20 @@ from vocoder.flows import Mdct
 from .pitch import load_pitch
 
 _CENTRE_HZ = 150.0
+
+
+class Reading(NamedTuple):
+    """What a mel shows of the source, (batch, frames) each.
+
+    Attributes:
+        f0: in Hz, float64, of unvoiced frames too.
+        probability: of voicing, in the dtype of the mel.
+        voiced: 1 where a frame is voiced, else 0; as the mel.
+    """
+
+    f0: Tensor
+    probability: Tensor
+    voiced: Tensor
 
 
 class MelSource(nn.Module):
@@ -59,29 +75,31 @@ class MelSource(nn.Module):
             audio: (batch, frames * hop); if given, the source is locked to the phase of its
                 fundamental (`HarmonicSource.drift_of`), and ``phase`` has no effect.
         """
+        return self.tone(self.read(mel), phase, audio)
+
+    def read(self, mel: Tensor) -> Reading:
+        """F0 and voicing of a mel (batch, n_mels, frames): the part that no phase changes."""
         with torch.no_grad(), torch.autocast(mel.device.type, enabled=False):
-            f0, probability, voiced = self._read(mel)
+            f0, probability = self.pitch(mel.double())
+            voiced = (probability >= 0.5).to(mel.dtype)
+            return Reading(f0, probability.to(mel.dtype), voiced)
+
+    def tone(
+        self, reading: Reading, phase: Tensor | float = 0.0, audio: Tensor | None = None
+    ) -> Tensor:
+        """s of what `read` gave; see `forward`."""
+        f0, probability, voiced = reading
+        with torch.no_grad(), torch.autocast(f0.device.type, enabled=False):
             drift = None
             if audio is not None:
-                phase, drift = 0.0, self.source.drift_of(audio.to(mel.dtype), f0, voiced)
+                phase, drift = 0.0, self.source.drift_of(audio.to(voiced.dtype), f0, voiced)
             e, q = self.source(f0, voiced, phase, drift)
             bands = [self.mdct(x.unsqueeze(1))[0] for x in (e, q)]
             return torch.cat([self._features(f0, probability), *bands], dim=1)
 
-    def pitch_features(self, mel: Tensor) -> Tensor:
-        """The first two channels of s, v and v ln(f / 150 Hz), (batch, 2, frames)."""
-        with torch.no_grad(), torch.autocast(mel.device.type, enabled=False):
-            f0, probability, _ = self._read(mel)
-            return self._features(f0, probability)
-
     def stream(self, batch: int, phase: Tensor | float = 0.0) -> SourceStream:
         """s in pieces, from pieces of the mel."""
         return SourceStream(self, batch, phase)
-
-    def _read(self, mel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """F0 in float64; the probability of voicing, and 1 where a frame is voiced: as the mel."""
-        f0, probability = self.pitch(mel.double())
-        return f0, probability.to(mel.dtype), (probability >= 0.5).to(mel.dtype)
 
     def _features(self, f0: Tensor, probability: Tensor) -> Tensor:
         logarithm = (f0 / _CENTRE_HZ).log().to(probability.dtype)
@@ -136,7 +154,7 @@ class SourceStream:
         if ready <= 0:
             return None
         own = slice(self._known, self._known + ready)
-        f0, probability, voiced = (x[:, own] for x in source._read(self._mel))
+        f0, probability, voiced = (x[:, own] for x in source.read(self._mel))
         drop = max(own.stop - back, 0)
         self._mel, self._known = self._mel[:, :, drop:], own.stop - drop
         fresh = f0, voiced

@@ -313,7 +313,7 @@ class VocoderTraining(Training):
                 seen.samples += batch["audio"].numel()
             if batch_idx < self.validation_syntheses:
                 generated = model.synthesize(mel, self.temperature, seed=0)
-                # A model that has diverged has no mel, but the run goes on to its report.
+                # A model that has diverged has no mel, but the run still ends with its report.
                 finite = bool(generated.isfinite().all())
                 generated_mel = model.mel(generated) if finite else torch.full_like(mel, math.nan)
                 seen.distances.append(float(model.mel_spec.distance(generated_mel, mel)))
