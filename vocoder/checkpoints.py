@@ -93,7 +93,6 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
         config = json.loads(config_path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{config_path} is not valid JSON: {error}") from error
-    _check_mel(config, config_path)
     version = config.pop("format_version", None) if isinstance(config, dict) else None
     if version != FORMAT_VERSION:
         raise CheckpointError(
@@ -107,16 +106,6 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
             f"{weights} is damaged or not a safetensors file ({error}): copy it again"
         ) from error
     return config, tensors
-
-
-def _check_mel(config: Any, path: Path) -> None:
-    """Refuse a mel filter bank of a size that nobody uses, before it is computed."""
-    inner = config.get("config") if isinstance(config, dict) else None
-    spec = inner.get("mel_spec") if isinstance(inner, dict) else None
-    values = [spec.get(name) for name in ("n_fft", "n_mels")] if isinstance(spec, dict) else []
-    sizes = [abs(value) for value in values if isinstance(value, int | float)]
-    if len(sizes) == 2 and math.prod(sizes) > 1 << 26:
-        raise CheckpointError(f"{path} describes mels of an impossible size: {sizes}")
 
 
 # A weight-normalised layer registers its weight before it is split, so more than once.
