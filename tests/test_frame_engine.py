@@ -36,6 +36,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "one tap": {"kernel_size": 1},
     "causal": {"look_ahead": 0},
     "short look-ahead": {"look_ahead": 2, "n_layers": 3},
+    "bounded log-scales": {"log_scale_bound": 0.1},
     "frames": {"split": "frames", "n_layers": 3},
     "frames, an even number of steps": {"split": "frames", "n_flows": 4},
     "frames, scale reaches farther": {

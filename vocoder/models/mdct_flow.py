@@ -65,6 +65,9 @@ class MdctFlow(FlowVocoder):
             many as it looks back. `context_frames` gives the total.
         scale_channels, scale_kernel_size: width and taps of the `BandScale` network.
         weight_norm: weight normalisation in the couplings.
+        log_scale_bound: bound of the couplings' log-scales (see `AffineCoupling`). Without one, a
+            flow of several couplings can give recordings unlike its training data a density that
+            is wrong by orders of magnitude, since each coupling feeds the next.
         source: whether the base density has a harmonic part.
         source_channels: width of its network.
         source_features: channels of the tone that the couplings see.
@@ -91,6 +94,7 @@ class MdctFlow(FlowVocoder):
         scale_channels: int = 256,
         scale_kernel_size: int = 5,
         weight_norm: bool = True,
+        log_scale_bound: float | None = None,
         source: bool = False,
         source_channels: int = 192,
         source_features: int = 32,
@@ -130,7 +134,7 @@ class MdctFlow(FlowVocoder):
             partition = AlternatingFrames(step % 2) if over_frames else ChannelHalves()
             steps += [
                 InvertibleConv1x1(bands, conv1x1_init[step % len(conv1x1_init)]),
-                AffineCoupling(network, partition),
+                AffineCoupling(network, partition, log_scale_bound),
             ]
         self.flow = Chain([Mdct(bands), ConditionalScale(scale), Chain(steps)])
         self.source: MelSource | None = None

@@ -77,6 +77,7 @@ class Step:
     output: Tensor
     """(layers * channels, 2 * targets): minus the shift and minus the log-scale, of all gates"""
     output_bias: Tensor
+    log_scale_bound: float | None
     unmix: Tensor
     """(bands, bands)"""
     parity: int
@@ -293,7 +294,6 @@ def _fold(conv: FusedConv1x1, coupling: AffineCoupling, dtype: torch.dtype) -> S
     network = coupling.conditioner
     assert isinstance(network, GatedConvStack)
     assert network.condition is not None
-    assert coupling.log_scale_bound is None
 
     width, n_layers = network.channels, network.n_layers
     start, end = _matrix(network.start), _matrix(network.end)
@@ -377,6 +377,7 @@ def _fold(conv: FusedConv1x1, coupling: AffineCoupling, dtype: torch.dtype) -> S
         # Minus the shift and minus the log-scale: what the inverse needs.
         output=-torch.cat(skips, dim=1).T.to(dtype).contiguous(),
         output_bias=-skip_bias.to(dtype),
+        log_scale_bound=coupling.log_scale_bound,
         unmix=conv.inverse_weight.float().T.contiguous(),
         parity=getattr(coupling.partition, "parity", 0),
     )

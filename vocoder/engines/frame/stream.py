@@ -269,6 +269,8 @@ class FrameStream:
         torch.addmm(step.output_bias, gates, step.output, out=shift_scale)
         targets = plan.channels - half
         log_scale = shift_scale[:, targets:].float()
+        if step.log_scale_bound is not None:
+            log_scale.div_(step.log_scale_bound).tanh_().mul_(step.log_scale_bound)
         moved = values[target]
         moved[:, half:].add_(shift_scale[:, :targets]).mul_(log_scale.exp_())
         unmixed = output[past : past + (stop - begin) * batch]
