@@ -1,6 +1,6 @@
 """Measures the learning curve of a run: quality against minutes of training.
 
-    python docs/curve.py english runs/several-voices --corpus data/synthetic-english --every 8
+    python docs/curve.py english runs/source --corpus data/synthetic-english --every 8
     python docs/curve.py --draw
 
 The first measures the snapshots of the run and the finished model on every eighth test recording of

@@ -2,7 +2,7 @@
 
 A vocoder:
 
-    python recipes/bundle.py vocoder runs/several-voices default \\
+    python recipes/bundle.py vocoder runs/source default \\
         --statement recipes/synthetic-english/statement.md \\
         --evaluate voices-heard=data/synthetic-english \\
         --evaluate voice-unheard=data/synthetic-english-unseen/wavs

@@ -85,7 +85,7 @@ def workplace(
 def recipes() -> dict[str, tuple[Path, ArgumentParser]]:
     """Script -> its default configuration and its options."""
     folder = ROOT / "recipes" / "ljspeech"
-    found = {"train": (Recipe, "mdct"), "train_acoustic": (AcousticRecipe, "acoustic")}
+    found = {"train": (Recipe, "source"), "train_acoustic": (AcousticRecipe, "acoustic")}
     defaults = {script: folder / f"config/{name}.yaml" for script, (_, name) in found.items()}
     return {
         f"recipes/ljspeech/{script}.py": (

@@ -20,7 +20,7 @@ if __name__ == "__main__":
         sys.exit(f"train.py: {error.name} is not installed: run `pip install .` in the repository")
     recipe = Recipe(
         description="Train a vocoder on LJSpeech, or on any corpus in its layout.",
-        default_config=HERE / "config" / "mdct.yaml",
+        default_config=HERE / "config" / "source.yaml",
         sample=HERE / "sample",
     )
     sys.exit(main(recipe))
