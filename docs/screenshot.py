@@ -70,7 +70,7 @@ def shoot(url: str) -> None:
 
             wait.until(visible).click()
 
-        press("Flow against autoregressive")
+        press("Comparison")
         press("recorded speech, Russian")
         wait.until(lambda _: driver.find_elements(By.CSS_SELECTOR, "#compare-recording a"))
         press("Compare")

@@ -173,7 +173,7 @@ def test_bad_input_is_explained_in_one_sentence(models: Models, tmp_path: Path) 
         next(comparison.compare(models, SENTENCE, 3.0, 0.667, 0))
 
 
-# -- flow against autoregressive -------------------------------------------------------------------
+# -- comparison ------------------------------------------------------------------------------------
 
 
 def test_the_comparison_shows_its_progress_and_judges_all(models: Models) -> None:
@@ -190,6 +190,7 @@ def test_the_comparison_shows_its_progress_and_judges_all(models: Models) -> Non
         assert len(row.sound.samples) == samples
         assert set(row.likelihoods) == {comparison.FLOW, comparison.AUTOREGRESSIVE}
         assert (row.distance is None) == (key == comparison.RECORDING)
+    assert set(state.rows) == set(comparison.WHY)
     # The loudest half second, unchanged but for its faded ends.
     audio, _ = vocoder.read_audio(SENTENCE, 16000)
     energy = audio.square().cumsum(0)
@@ -207,7 +208,7 @@ def test_the_comparison_shows_its_progress_and_judges_all(models: Models) -> Non
 
 
 def test_sweeps_bring_all_of_the_comparison_closer_to_the_mel(models: Models) -> None:
-    keys = (comparison.FLOW, comparison.AUTOREGRESSIVE, comparison.GRIFFIN_LIM)
+    keys = set(comparison.WHY) - {comparison.RECORDING}
     states = []
     for sweeps in (0, 1, 8):
         *_, state = comparison.compare(models, SENTENCE, 0.5, 0.667, 1, "compiled", sweeps)
@@ -224,6 +225,23 @@ def test_sweeps_bring_all_of_the_comparison_closer_to_the_mel(models: Models) ->
     torch.testing.assert_close(made[256:-256], at_once[256:-256], rtol=0, atol=1e-4)
     with pytest.raises(ValueError, match="the number of sweeps is -1"):
         next(comparison.compare(models, SENTENCE, 0.5, 0.667, 1, refine=-1))
+
+
+def test_a_mel_without_pitch_is_compared_without_a_source(
+    checkpoints: dict[str, str], tmp_path: Path
+) -> None:
+    coarse = replace(MelSpec.preset("speech-16k"), n_mels=20)
+    flow = MdctFlow(coarse, n_flows=1, channels=8, n_layers=1, scale_channels=8)
+    wavenet = WaveNet(coarse, channels=8, n_layers=2, cycle=2, condition_channels=8)
+    models = Models(
+        **{
+            **checkpoints,
+            "checkpoint": str(flow.save(tmp_path / "flow")),
+            "autoregressive": str(wavenet.save(tmp_path / "wavenet")),
+        }
+    )
+    *_, state = comparison.compare(models, SENTENCE, 0.25, 0.667, 0, "compiled")
+    assert set(state.rows) == set(comparison.WHY) - {comparison.SOURCE}
 
 
 def test_models_of_two_conventions_get_a_mel_each(

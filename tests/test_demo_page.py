@@ -445,8 +445,8 @@ def test_a_file_that_is_not_audio_is_refused_in_the_page(page: Browser, tmp_path
     assert "/" not in message  # no folder of the server
 
 
-def test_three_ways_of_making_audio_are_compared(page: Browser) -> None:
-    page.click("Flow against autoregressive")
+def test_ways_of_making_audio_are_compared(page: Browser) -> None:
+    page.click("Comparison")
     page.click("recorded speech, Russian")
     page.audio("compare-recording")
     compared = page.pressed_until(
@@ -456,13 +456,13 @@ def test_three_ways_of_making_audio_are_compared(page: Browser) -> None:
     assert compared
     page.until(lambda: page.all("#compare-picture img"))
     lengths = set()
-    for name in ("recording", "flow", "autoregressive", "griffin-lim"):
+    for name in ("recording", "flow", "source", "autoregressive", "griffin-lim"):
         samples, rate = fetch(page.audio(f"compare-audio-{name}"))
         assert samples.std() > 1e-4
         lengths.add((len(samples), rate))
     assert lengths == {(86 * 256, 22050)}  # whole frames
     rows = [row.text for row in page.all("#compare-figures tr")]
-    names = ("Recording", "MDCT flow", "WaveNet", "Griffin-Lim")
+    names = ("Recording", "MDCT flow", "Source alone", "WaveNet", "Griffin-Lim")
     for row, name in zip(rows[1:], names, strict=True):
         assert row.startswith(name)
     assert "–" not in " ".join(rows)  # every likelihood is there

@@ -1,4 +1,4 @@
-"""The tab *Flow against autoregressive*: one mel through the flow, an autoregressive model and
+"""The tab *Comparison*: one mel through the flow, its source alone, an autoregressive model and
 Griffin-Lim, with times and likelihoods, as it happens.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vocoder.audio import MelSpec
 from vocoder.evaluation.griffin_lim import griffin_lim
-from vocoder.models import Vocoder
+from vocoder.models import MdctFlow, Vocoder
 
 from . import pictures
 from .models import Models, Notify, silent
@@ -31,13 +31,24 @@ from .sound import (
     timed,
 )
 
-TITLE = "Flow against autoregressive"
+TITLE = "Comparison"
 
 LONGEST_EXCERPT = 2.0
 """The longest excerpt, seconds: made sample by sample it takes many times as long."""
 
-RECORDING, FLOW, AUTOREGRESSIVE, GRIFFIN_LIM = "recording", "flow", "autoregressive", "griffin-lim"
+RECORDING, FLOW, SOURCE = "recording", "flow", "source"
+AUTOREGRESSIVE, GRIFFIN_LIM = "autoregressive", "griffin-lim"
 """The rows of the comparison."""
+
+WHY = {
+    RECORDING: "What the mel was taken from.",
+    FLOW: "Trained by exact likelihood: noise becomes all samples at once.",
+    SOURCE: "What the flow starts from: a tone of the pitch that the mel shows, and noise. It has "
+    "learnt nothing but to read pitch, so the difference is what training buys.",
+    AUTOREGRESSIVE: "Trained by exact likelihood, too, but one sample after the other.",
+    GRIFFIN_LIM: "No model: phases that fit the mel, found step by step.",
+}
+"""What each row stands for."""
 
 # Mel frames that the autoregressive model makes between two updates of the page.
 _CHUNK_FRAMES = 2
@@ -87,17 +98,18 @@ def compare(
     refine: float | None = None,
     notify: Notify = silent,
 ) -> Iterator[Comparison]:
-    """The loudest excerpt of a recording through the flow, Griffin-Lim and an autoregressive model.
+    """The loudest excerpt of a recording by the flow, its source, an autoregressive model and
+    Griffin-Lim.
 
-    The flow and Griffin-Lim are timed after a first pass of the same length, the autoregressive
-    model after one of a single frame. Its time is that of the computation alone, without the
-    updates of the page.
+    All but the autoregressive model are timed after a first pass of the same length, and that one
+    after a single frame. Its time is that of the computation alone, without the updates of the
+    page.
 
     Args:
         seconds: duration of the excerpt.
         engine: one of the autoregressive model's engines; None for the fastest.
-        refine: sweeps of mel consistency for all three; None for each model's own number, and none
-            for Griffin-Lim.
+        refine: sweeps of mel consistency for all; None for each model's own number, for the source
+            that of the flow, and none for Griffin-Lim.
 
     Yields:
         The same `Comparison`, whenever something in it has changed.
@@ -135,9 +147,13 @@ def compare(
     rows = {
         RECORDING: Row("Recording", ""),
         FLOW: Row(flow.title, _how("all samples in one pass", own_sweeps(flow))),
+        SOURCE: Row("Source alone", _how("nothing learnt but pitch", own_sweeps(flow))),
         AUTOREGRESSIVE: Row(slow.title, _how(f"sample by sample, {slow.engine}", own_sweeps(slow))),
         GRIFFIN_LIM: Row("Griffin-Lim", _how("32 iterations, no model", sweeps or 0)),
     }
+    source = _source(flow)
+    if source is None:
+        del rows[SOURCE]
     judges = {FLOW: judge, AUTOREGRESSIVE: slow_judge}
     headings = {key: by.heading for key, by in judges.items()}
     state = Comparison(judge.excerpt.seconds, start, rows, headings, [note])
@@ -158,6 +174,12 @@ def compare(
         judge.excerpt.seconds,
     )
     judge.finish(rows[FLOW], Sound(samples[:length], flow.sample_rate), timing)
+    if source is not None:
+        samples, timing = timed(
+            lambda: source.synthesize(judge.mel, temperature, seed, refine=own_sweeps(flow)),
+            judge.excerpt.seconds,
+        )
+        judge.finish(rows[SOURCE], Sound(samples[:length], flow.sample_rate), timing)
     yield state
 
     row = rows[AUTOREGRESSIVE]
@@ -219,6 +241,14 @@ class _Judge:
             row.distance = float(self.model.mel_spec.distance(self.mel, row.mel))
 
 
+def _source(flow: Vocoder) -> MdctFlow | None:
+    """The harmonic source and noise of a flow's mel; None if the mel does not show pitch."""
+    try:
+        return MdctFlow(flow.mel_spec, n_flows=0, source=True).fused()
+    except ValueError:
+        return None
+
+
 def _how(how: str, sweeps: int) -> str:
     return f"{how}, {sweeps} sweep{'' if sweeps == 1 else 's'}" if sweeps else how
 
@@ -278,10 +308,10 @@ def layout(models: Models) -> None:
     flow_title = models.family.title
     slow_title = family.title if family else "Autoregressive"
     gr.Markdown(
-        "Three ways to make audio from the same mel spectrogram: all samples at once "
-        f"({flow_title}), each sample from those before it ({slow_title}), and without a model "
-        "(Griffin-Lim). Only a short excerpt is taken, the loudest of the recording: an "
-        "autoregressive model may need many seconds for each second of audio."
+        f"Four ways to make audio from the same mel spectrogram: by the flow ({flow_title}), by "
+        f"its source alone, sample by sample ({slow_title}), and without a model (Griffin-Lim). "
+        "Only a short excerpt is taken, the loudest of the recording: an autoregressive model may "
+        "need many seconds for each second of audio."
     )
     if family is None:
         gr.Markdown(
@@ -314,16 +344,18 @@ def layout(models: Models) -> None:
                 stop = gr.Button("Stop", elem_id="compare-stop")
             widgets.example_recordings(recording)
         with gr.Column(scale=3):
-            figures = widgets.figures("compare-figures")
             titles = {
                 RECORDING: "Recording",
                 FLOW: flow_title,
+                SOURCE: "Source alone",
                 AUTOREGRESSIVE: slow_title,
                 GRIFFIN_LIM: "Griffin-Lim",
             }
             players = widgets.players(
-                [(title, f"compare-audio-{key}") for key, title in titles.items()]
+                [(title, f"compare-audio-{key}") for key, title in titles.items()],
+                list(WHY.values()),
             )
+            figures = widgets.figures("compare-figures")
             picture = widgets.picture("Mel spectrograms", "compare-picture")
 
     @widgets.answering
@@ -341,8 +373,8 @@ def layout(models: Models) -> None:
         for state in compare(models, path, seconds, temperature, seed, engine, refine, notify):
             audio: list[Any] = []
             for key in titles:
-                row = state.rows[key]
-                if row.progress < 1 or key in shown:
+                row = state.rows.get(key)
+                if row is None or row.progress < 1 or key in shown:
                     audio.append(gr.skip())
                 else:
                     shown.add(key)

@@ -210,10 +210,10 @@ def _temperature_layout(models: Models) -> None:
             button = gr.Button("Sweep from 0 to 1", variant="primary", elem_id="sweep-button")
             widgets.example_recordings(recording)
         with gr.Column(scale=3):
-            picture = widgets.picture("Mel spectrograms", "sweep-picture")
             players = widgets.players(
                 [(f"Temperature {t:g}", f"sweep-audio-{i}") for i, t in enumerate(TEMPERATURES)]
             )
+            picture = widgets.picture("Mel spectrograms", "sweep-picture")
             figures = widgets.figures("sweep-figures")
 
     @widgets.answering
@@ -257,13 +257,13 @@ def _interpolation_layout(models: Models) -> None:
                 example_labels=["female to male", "male to female", "English to Russian"],
             )
         with gr.Column(scale=3):
-            picture = widgets.picture("Mel spectrograms", "interpolate-picture")
             players = widgets.players(
                 [
                     (f"{share} of the way", f"interpolate-audio-{i}")
                     for i, share in enumerate(shares)
                 ]
             )
+            picture = widgets.picture("Mel spectrograms", "interpolate-picture")
             figures = widgets.figures("interpolate-figures")
 
     @widgets.answering

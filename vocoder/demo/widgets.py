@@ -34,6 +34,7 @@ CSS = """
 .figures .bar { height: 0.4rem; background: var(--border-color-primary); }
 .figures .bar div { height: 100%; background: var(--color-accent); }
 .figures strong { color: var(--color-accent); }
+.why { color: var(--body-text-color-subdued); font-size: var(--text-sm); }
 .figures p { margin: 0.6rem 0 0; color: var(--body-text-color-subdued); }
 """
 
@@ -109,12 +110,18 @@ def player(label: str, name: str) -> gr.Audio:
     return gr.Audio(label=label, interactive=False, buttons=["download"], elem_id=name)
 
 
-def players(labels_and_names: Sequence[tuple[str, str]]) -> list[gr.Audio]:
-    """Players, two in a row."""
+def players(
+    labels_and_names: Sequence[tuple[str, str]], notes: Sequence[str] = ()
+) -> list[gr.Audio]:
+    """Players, two in a row, with a note under each if there are any."""
     placed = []
     for first in range(0, len(labels_and_names), 2):
         with gr.Row():
-            placed += [player(*pair) for pair in labels_and_names[first : first + 2]]
+            for index, pair in enumerate(labels_and_names[first : first + 2], first):
+                with gr.Column(min_width=260):
+                    placed.append(player(*pair))
+                    if notes:
+                        gr.Markdown(notes[index], elem_classes="why")
     return placed
 
 
