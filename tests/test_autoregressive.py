@@ -213,7 +213,7 @@ def test_the_state_of_a_stream_does_not_grow(model: AutoregressiveVocoder) -> No
         sizes = []
         for _ in range(4):
             features = torch.randn(1, channels, 10 + 2)
-            audio = session(features, torch.rand(10 * hop), torch.randn(10 * hop))
+            audio = session(features, torch.rand(1, 10 * hop), torch.randn(1, 10 * hop))
             assert audio.shape == (1, 10 * hop)
             sizes.append(numbers(session))
         assert sizes[2] == sizes[3]
@@ -235,6 +235,17 @@ def test_same_seed_same_audio_whatever_the_neighbours_and_the_padding(
         assert torch.equal(batch[row, valid:], torch.zeros(30 * SPEC.hop_length - valid))
     assert torch.equal(model.synthesize(mels[0], seed=5), model.synthesize(mels[0], seed=5))
     assert not torch.equal(model.synthesize(mels[0], seed=5), model.synthesize(mels[0], seed=6))
+
+
+def test_items_of_a_batch_may_have_seeds_of_their_own(model: AutoregressiveVocoder) -> None:
+    for engine in model.engines:
+        model.engine = engine
+        mel = random_mel(12).expand(3, -1, -1)
+        batch = model.synthesize(mel, seed=[5, 6, 5], lengths=[12, 12, 7])
+        for item, seed, length in zip(batch, [5, 6, 5], [12, 12, 7], strict=True):
+            alone = model.synthesize(mel[0, :, :length], seed=seed)
+            assert_same(item[: len(alone)], alone)
+        assert not torch.equal(batch[0], batch[1])
 
 
 @pytest.mark.parametrize("frames", [1, 2, 7, 33])

@@ -143,6 +143,39 @@ def test_same_seed_same_audio_whatever_the_neighbours_and_the_padding(model: Voc
     )
 
 
+def test_items_of_a_batch_may_have_seeds_of_their_own(
+    model: Vocoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mel, seeds, lengths = random_mel(70).expand(4, -1, -1), [5, 6, 5, 7], [70, 70, 31, 70]
+    for longest in (100, 40):  # in one pass, and in windows
+        monkeypatch.setattr("vocoder.models.base.LONGEST_PASS", longest)
+        batch = model.synthesize(mel, seed=seeds, lengths=lengths)
+        for item, seed, length in zip(batch, seeds, lengths, strict=True):
+            alone = model.synthesize(mel[0, :, :length], seed=seed)
+            assert (item[: len(alone)] - alone).abs().max() < 1e-5
+        assert (batch[0] - batch[1]).abs().max() > 1e-3
+    fused = model.fused().synthesize(mel, seed=np.array(seeds), lengths=lengths)
+    assert (fused - batch).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "seeds, named",
+    [
+        ([1, 2], "seeds .1, 2. do not fit a batch of 3 mels"),
+        ([], "do not fit a batch of 3 mels"),
+        ([1, 2, -3], "seed is -3"),
+        ([1, 2, 0.5], "seed is 0.5"),
+        ("123", "seed is '123'"),
+    ],
+)
+def test_seeds_that_fit_no_batch_are_refused(seeds: Any, named: str) -> None:
+    model = build("frames")
+    with pytest.raises(ValueError, match=named):
+        model.synthesize(random_mel(5, 3), seed=seeds)
+    with pytest.raises(ValueError, match="seed is"):
+        next(model.stream([random_mel(5)], seed=[1]))  # type: ignore[arg-type]  # one for a stream
+
+
 def test_temperature_zero_is_deterministic(model: Vocoder) -> None:
     mel = random_mel(12)
     silent = model.synthesize(mel, temperature=0, seed=1)

@@ -96,7 +96,7 @@ def bundled_models() -> dict[str, Path]:
 def synthesize(
     mel: Array,
     temperature: float | None = None,
-    seed: int | None = 0,
+    seed: int | Sequence[int] | None = 0,
     lengths: Sequence[int] | None = None,
     refine: int | None = None,
 ) -> Array:

@@ -3,7 +3,7 @@
 from vocoder.audio.consistency import MelConsistency, check_sweeps, mel_distance, refine_mel
 from vocoder.audio.log_mel import LogMel
 from vocoder.audio.mel_spec import PRESETS, MelSpec
-from vocoder.audio.noise import Noise, check_temperature
+from vocoder.audio.noise import BatchNoise, Noise, check_temperature
 from vocoder.audio.pcm import dequantise, fade, from_pcm16, to_pcm16
 from vocoder.audio.reading import AudioReader, read_audio
 from vocoder.audio.validation import MelError, check_mel
@@ -13,6 +13,7 @@ __all__ = [
     "PRESETS",
     "AudioReader",
     "AudioWriter",
+    "BatchNoise",
     "LogMel",
     "MelConsistency",
     "MelError",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
 
 import numpy as np
@@ -48,6 +48,10 @@ class Noise:
         """Uniform on [0, 1), (frames, per_frame), float32; independent of `normal`."""
         return self._blocks(1, torch.rand, first_frame, frames, per_frame)
 
+    def of_items(self, rows: Sequence[int]) -> Noise:
+        """The noise of some items of a batch: all have the same."""
+        return self
+
     def _blocks(
         self,
         kind: int,
@@ -67,6 +71,31 @@ class Noise:
             blocks.append(draw(_BLOCK_FRAMES, per_frame, generator=generator, dtype=torch.float32))
         offset = first_frame - first_block * _BLOCK_FRAMES
         return torch.cat(blocks)[offset : offset + frames]
+
+
+class BatchNoise(Noise):
+    """`Noise` for a batch whose items have seeds of their own.
+
+    Its numbers are (items, frames, per_frame); those of an item are the same as alone.
+
+    Args:
+        seeds: a non-negative integer for each item.
+
+    Raises:
+        ValueError: a seed is negative, or not a whole number.
+    """
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self.items = [Noise(seed) for seed in seeds]
+
+    def of_items(self, rows: Sequence[int]) -> Noise:
+        return BatchNoise([self.items[row].seed for row in rows])
+
+    def normal(self, first_frame: int, frames: int, per_frame: int) -> Tensor:
+        return torch.stack([item.normal(first_frame, frames, per_frame) for item in self.items])
+
+    def uniform(self, first_frame: int, frames: int, per_frame: int) -> Tensor:
+        return torch.stack([item.uniform(first_frame, frames, per_frame) for item in self.items])
 
 
 def check_temperature(temperature: float, name: str = "temperature") -> None:

@@ -214,13 +214,13 @@ def wavenet(
         rings: (rows, batch, C).
         condition: (batch, frames + 2, L * 2 C).
         weights: (3, hop), of `LinearUpsampling`.
-        choice, value: (samples,), the noise.
+        choice, value: (batch, samples), the noise.
         previous: (batch,), the last sample of each item.
         clock: number of samples generated before.
     """
     n_layers, channels = now_weight.shape[0], now_weight.shape[1]
     taps = past_weight.shape[1] // channels
-    batch, hop, samples = previous.shape[0], weights.shape[1], choice.shape[0]
+    batch, hop, samples = previous.shape[0], weights.shape[1], choice.shape[1]
     width = 2 * channels
     audio = np.empty((batch, samples), np.float32)
     gates = np.empty((n_layers, _BLOCK * batch, width), np.float32)
@@ -276,7 +276,9 @@ def wavenet(
             rectify(middle[item])
         multiply_add(middle, last_weight, parameters, 0, batch)
         for item in range(batch):
-            previous[item] = draw(parameters[item], n_mixtures, choice[t], value[t], temperature)
+            previous[item] = draw(
+                parameters[item], n_mixtures, choice[item, t], value[item, t], temperature
+            )
             audio[item, t] = previous[item]
     return audio
 
@@ -327,11 +329,11 @@ def wavernn(
         first_weight, first_bias, last_weight, last_bias: the head.
         condition: (batch, frames + 2, 3 H), what the mel adds to the gates, bias included.
         weights: (3, hop), of `LinearUpsampling`.
-        choice, value: (samples,), the noise.
+        choice, value: (batch, samples), the noise.
         previous: (batch,), the last sample of each item.
         hidden: (batch, H).
     """
-    batch, samples, hop = previous.shape[0], choice.shape[0], weights.shape[1]
+    batch, samples, hop = previous.shape[0], choice.shape[1], weights.shape[1]
     audio = np.empty((batch, samples), np.float32)
     from_input = np.empty((batch, state_bias.shape[0]), np.float32)
     from_state = np.empty((batch, state_bias.shape[0]), np.float32)
@@ -352,6 +354,8 @@ def wavernn(
             rectify(middle[item])
         multiply_add(middle, last_weight, parameters, 0, batch)
         for item in range(batch):
-            previous[item] = draw(parameters[item], n_mixtures, choice[t], value[t], temperature)
+            previous[item] = draw(
+                parameters[item], n_mixtures, choice[item, t], value[item, t], temperature
+            )
             audio[item, t] = previous[item]
     return audio

@@ -26,9 +26,9 @@ INPUT_GAIN = 10.0
 Session = Callable[[Tensor, Tensor, Tensor], Tensor]
 """A generation in progress, one chunk of frames per call; keeps the state the next chunk needs.
 
-(features (batch, channels, frames + 2), choice (frames * hop,), value (frames * hop,)) -> audio
-(batch, frames * hop); the first and last frames of features are the neighbours of the chunk;
-choice and value are the noise of `DiscretisedMixture.sample`.
+(features (batch, channels, frames + 2), choice (batch, frames * hop), value (batch, frames * hop))
+-> audio (batch, frames * hop); the first and last frames of features are the neighbours of the
+chunk; choice and value are the noise of `DiscretisedMixture.sample`.
 """
 
 
@@ -195,8 +195,10 @@ class AutoregressiveVocoder(Vocoder):
             chunk = features[..., index.clamp(0, features.shape[-1] - 1)]
             uniform = noise.uniform(origin + begin, end - begin, 2 * hop)
             normal = noise.normal(origin + begin, end - begin, hop)
-            value = self.output.standard(normal, uniform[:, hop:])
-            chunks.append(session(chunk, uniform[:, :hop].flatten(), value.flatten()))
+            value = self.output.standard(normal, uniform[..., hop:])
+            size = (len(chunk), (end - begin) * hop)
+            choice = uniform[..., :hop].flatten(-2).expand(size)
+            chunks.append(session(chunk, choice, value.flatten(-2).expand(size)))
         return torch.cat(chunks, dim=1)
 
 

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from vocoder.audio import LogMel, MelConsistency, MelSpec, Noise, check_mel, check_sweeps
+from vocoder.audio import (
+    BatchNoise,
+    LogMel,
+    MelConsistency,
+    MelSpec,
+    Noise,
+    check_mel,
+    check_sweeps,
+)
 from vocoder.audio.clamp import Clamp
 from vocoder.audio.log_mel import check_amplitude
 
@@ -79,7 +87,7 @@ class Vocoder(SavedModel, ABC):
         """Audio (batch, frames * hop) from a checked mel (batch, n_mels, frames).
 
         ``first_frame`` is the absolute index of the first frame, by which noise is drawn. All items
-        of the batch get the same noise.
+        of the batch get the same noise, unless it is a `BatchNoise`.
         """
 
     @property
@@ -135,7 +143,7 @@ class Vocoder(SavedModel, ABC):
         self,
         mel: Array,
         temperature: float | None = None,
-        seed: int | None = 0,
+        seed: int | Sequence[int] | None = 0,
         lengths: Sequence[int] | None = None,
         refine: int | None = None,
     ) -> Array:
@@ -147,7 +155,8 @@ class Vocoder(SavedModel, ABC):
                 model's density, values between trade noise against detail. None takes the family's
                 `default_temperature`.
             seed: the same seed gives the same audio, alone or in a batch, whatever the
-                neighbours and the padding; None draws a new one from torch's global generator.
+                neighbours and the padding; one for all items, or a sequence with one per item.
+                None draws a new one from torch's global generator.
             lengths: number of valid frames of each item of a padded batch; audio beyond them
                 is zero.
             refine: sweeps of mel consistency after the model's own pass
@@ -170,8 +179,8 @@ class Vocoder(SavedModel, ABC):
         frames = self._checked(mel)
         temperature = self._temperature(temperature)
         sweeps = self._sweeps(refine)
-        noise = Noise(_fresh_seed() if seed is None else seed)
         batch = frames if frames.ndim == 3 else frames.unsqueeze(0)
+        noise = _noise(seed, len(batch))
         sizes = _checked_lengths(lengths, batch)
         clamps = [Clamp(self.mel_spec, temperature) for _ in sizes]
         for clamp, item, size in zip(clamps, batch, sizes, strict=True):
@@ -183,7 +192,7 @@ class Vocoder(SavedModel, ABC):
             for size in sorted(set(sizes)):
                 rows = [i for i, own in enumerate(sizes) if own == size]
                 own = batch[rows, :, :size]
-                generated = self._in_windows(own, noise, temperature).float()
+                generated = self._in_windows(own, noise.of_items(rows), temperature).float()
                 refined = self._refined(generated, own, sweeps)
                 for row, item, item_mel in zip(rows, refined, own, strict=True):
                     audio[row, : len(item)] = clamps[row](item, item_mel)
@@ -465,6 +474,20 @@ def _like(original: Array, result: Tensor) -> Array:
 
 def _fresh_seed() -> int:
     return int(torch.randint(2**62, ()).item())
+
+
+def _noise(seed: int | Sequence[int] | None, items: int) -> Noise:
+    """The noise of a batch, the same for all items or of one seed each."""
+    if seed is None:
+        return Noise(_fresh_seed())
+    if not isinstance(seed, Iterable) or isinstance(seed, str):
+        return Noise(seed)
+    seeds = list(seed)
+    if len(seeds) != items:
+        raise ValueError(
+            f"seeds {seeds} do not fit a batch of {items} mels: give one for all, or one per item"
+        )
+    return BatchNoise(seeds)
 
 
 def _checked_lengths(lengths: Sequence[int] | None, batch: Tensor) -> list[int]:

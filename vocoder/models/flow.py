@@ -135,10 +135,12 @@ class FlowVocoder(Vocoder):
         """The noise of frames from ``first_frame`` on, on the model's device.
 
         Returns:
-            (1, frames, `noise_per_frame`).
+            (1, frames, `noise_per_frame`), or (items, ...) of a `BatchNoise`.
         """
         drawn = noise.normal(first_frame, frames, self.noise_per_frame)
-        return drawn.unsqueeze(0).to(device=self.device, dtype=self.dtype)
+        return drawn.reshape(-1, frames, self.noise_per_frame).to(
+            device=self.device, dtype=self.dtype
+        )
 
     # -- fused -----------------------------------------------------------------------------------
 

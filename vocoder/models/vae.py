@@ -202,6 +202,6 @@ class VaeVocoder(Vocoder):
         return -self.bound(audio, mel, noise).elbo.mean() / audio.shape[-1]
 
     def _draw(self, noise: Noise, first_frame: int, frames: int, width: int) -> Tensor:
-        """Noise of frames from ``first_frame`` on, (1, frames, width), on the model's device."""
+        """Noise of frames from ``first_frame`` on, (1 or items, frames, width), on the device."""
         drawn = noise.normal(first_frame, frames, width)
-        return drawn.unsqueeze(0).to(device=self.device, dtype=self.dtype)
+        return drawn.reshape(-1, frames, width).to(device=self.device, dtype=self.dtype)

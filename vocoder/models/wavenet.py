@@ -110,9 +110,9 @@ class _Naive:
         if self.features is not None:
             features = torch.cat([self.features[..., :-2], features], dim=-1)
         past = self.audio.shape[1]
-        audio = F.pad(self.audio, (0, len(value)))
+        audio = F.pad(self.audio, (0, value.shape[1]))
         choice, value = choice.to(audio), value.to(audio)
-        for j in range(len(value)):
+        for j in range(value.shape[1]):
             t = past + j
             begin = max(0, t - model.stack.receptive_field + 1) // hop  # frame
             first = begin * hop
@@ -120,7 +120,9 @@ class _Naive:
             previous = F.pad(previous, (t + 1 - first - previous.shape[1], 0))
             frames = features[..., begin : t // hop + 3]
             parameters = model.predict(previous.unsqueeze(1), frames)[..., -1]
-            audio[:, t] = model.output.sample(parameters, choice[j], value[j], self.temperature)
+            audio[:, t] = model.output.sample(
+                parameters, choice[:, j, None], value[:, j], self.temperature
+            )
         kept = math.ceil((model.stack.receptive_field + 1) / hop)
         self.audio = audio[:, -kept * hop :]
         self.features = features[..., -kept - 2 :]
@@ -180,7 +182,9 @@ class _Cached:
             for j, condition in enumerate(upsampled.contiguous()):
                 t = frame * hop + j
                 parameters = self._step(condition)
-                sample = self.model.output.sample(parameters, choice[t], value[t], self.temperature)
+                sample = self.model.output.sample(
+                    parameters, choice[:, t, None], value[:, t], self.temperature
+                )
                 self.previous = sample.unsqueeze(1)
                 samples.append(sample)
         return torch.stack(samples, dim=1)
@@ -274,7 +278,7 @@ class _Compiled:
             self.previous,
             self.clock,
         )
-        self.clock += len(value)
+        self.clock += value.shape[1]
         return torch.from_numpy(audio).to(features.device)
 
 

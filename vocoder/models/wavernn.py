@@ -116,7 +116,9 @@ class _Cell:
                 *weights,
             )
             parameters = model.head(self.hidden)
-            sample = model.output.sample(parameters, choice[t], value[t], self.temperature)
+            sample = model.output.sample(
+                parameters, choice[:, t, None], value[:, t], self.temperature
+            )
             self.previous = sample.unsqueeze(1)
             samples.append(sample)
         return torch.stack(samples, dim=1)
