@@ -14,7 +14,7 @@ trained.
 
 The acoustic model:
 
-    vocoder evaluate-speech data/michael --acoustic runs/acoustic/model \\
+    vocoder evaluate-speech data/heart --acoustic runs/acoustic/model \\
         -o docs/scores/acoustic.speech.json
     python recipes/bundle.py acoustic runs/acoustic docs/scores/acoustic.speech.json \\
         --statement recipes/synthetic-english/acoustic.md

@@ -5,7 +5,7 @@
     data/tts/bin/pip install -r recipes/synthetic-english/requirements.txt
     npm pack kokoro-js@1.2.1 --pack-destination data
     python recipes/synthetic-english/build.py --hours 3
-    python recipes/synthetic-english/build.py --voices am_michael --hours 2 --output data/michael
+    python recipes/synthetic-english/build.py --voices heart --hours 2 --output data/heart
 
 A few utterances of each unseen voice go to data/synthetic-english-unseen, the others to
 data/synthetic-english. The voices speak in turn, so a corpus is balanced, and can be trained on,
