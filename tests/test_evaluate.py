@@ -233,8 +233,9 @@ def test_a_lower_bound_of_the_likelihood_is_called_one(wavs: Path) -> None:
     models = {"bounded": Bounded(), "uniform": Uniform()}
     result = evaluate(models, wavs, limit=1, measures=["log_likelihood"])
     text = tables.copy_synthesis(result).markdown()
-    assert "| bounded | ≥ -0.693 |" in text
-    assert "| uniform | -0.693 |" in text
+    lines = {line.split("|")[1].strip(): line for line in text.splitlines() if "|" in line}
+    assert "| ≥ -0.693 |" in lines["bounded"]
+    assert "| -0.693 |" in lines["uniform"]
     assert "lower bound of it is known (bounded)." in text
     alone = evaluate({"uniform": Uniform()}, wavs, limit=1, measures=["log_likelihood"])
     assert "bound" not in tables.copy_synthesis(alone).markdown()
