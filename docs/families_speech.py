@@ -214,13 +214,12 @@ def curve(result: dict[str, Any]) -> dict[float | None, dict[str, Any]]:
     return points | {e["training"]["adversarial_weight"]: e for e in runs}
 
 
-def draw(result: dict[str, Any], path: Path) -> None:
-    """Held-out nats against quality, by adversarial weight and sweeps."""
-    points = curve(result)
+def draw(points: dict[float | None, dict[str, Any]], path: Path) -> None:
+    """Held-out nats against quality on the first speech, by adversarial weight and sweeps."""
+    speech = next(iter(next(iter(points.values()))["speech"]))
     picture = new_figure(9, 3.6)
     for axes, name in zip(picture.subplots(1, 2), ("pesq", "voicing_f1"), strict=True):
-        speech = next(iter(next(iter(points.values()))["speech"]), None) if points else None
-        for sweeps in SWEEPS if speech else ():
+        for sweeps in SWEEPS:
             rows = {w: e["speech"][speech][str(sweeps)] for w, e in points.items()}
             nats = [row["log_likelihood"]["mean"] for row in rows.values()]
             heights = [row[name]["mean"] for row in rows.values()]
@@ -287,7 +286,9 @@ def main() -> None:
             save_result(result, FILE)
             print(f"{name}: measured", flush=True)  # noqa: T201
     save_result(result, FILE)
-    draw(result, DOCS / "flow_gan.png")
+    points = curve(result)
+    if len(points) > 1:
+        draw(points, DOCS / "flow_gan.png")
 
 
 if __name__ == "__main__":
