@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ablation
+import families_report
 import filling
 import frontier_report
 
@@ -347,6 +348,7 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "engines": ("docs/benchmark.json", engines_table),
     "streaming": ("docs/streaming.json", streaming_table),
     **frontier_report.TABLES,
+    **families_report.TABLES,
 }
 
 

@@ -222,6 +222,25 @@ def test_log_likelihood_is_of_audio_dequantised_with_noise_that_stays(wavs: Path
     assert row["times_real_time"]["mean"] > 0
 
 
+class Bounded(Uniform):
+    """Its likelihood is only a bound."""
+
+    likelihood = "lower bound"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_lower_bound_of_the_likelihood_is_called_one(wavs: Path) -> None:
+    models = {"bounded": Bounded(), "uniform": Uniform()}
+    result = evaluate(models, wavs, limit=1, measures=["log_likelihood"])
+    text = tables.copy_synthesis(result).markdown()
+    lines = {line.split("|")[1].strip(): line for line in text.splitlines() if "|" in line}
+    assert "| ≥ -0.693 |" in lines["bounded"]
+    assert "| -0.693 |" in lines["uniform"]
+    assert "lower bound of it is known (bounded)." in text
+    alone = evaluate({"uniform": Uniform()}, wavs, limit=1, measures=["log_likelihood"])
+    assert "bound" not in tables.copy_synthesis(alone).markdown()
+
+
 def test_sound_that_is_cut_off_is_judged_with_faded_ends(tmp_path: Path) -> None:
     model = Uniform()
     soundfile.write(tmp_path / "cut.wav", np.full(8192, 0.25), RATE, subtype="PCM_16")

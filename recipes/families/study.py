@@ -34,9 +34,13 @@ DOCUMENT = ROOT / "docs" / "families.md"
 CLAIMS = (
     "change_of_variables",
     "coupling",
+    "normalization",
     "alternation",
+    "multi_scale",
     "objective",
     "order",
+    "mixture",
+    "dimension",
     "divergences",
     "discriminator",
     "ring_gan",
@@ -46,13 +50,18 @@ CLAIMS = (
     "autoencoder_plain",
     "autoencoder_denoising",
     "autoencoder_disentangling",
+    "latents",
 )
 INTRODUCTION = """
 What sets families of generative models apart, shown on densities small enough to check. Every
 picture and figure here comes from `python recipes/families/study.py`, which takes some minutes on
-one core and gives the same figures each time; each claim is one file in
+one core and gives the same figures each time, but for times; each claim is one file in
 [recipes/families](../recipes/families). Flows are those of `vocoder.flows`, and the equations those
-of the docstrings. Log-likelihoods are means over held-out samples, in nats.
+of the docstrings. Log-likelihoods are means over held-out samples, in nats. What the families do
+with speech is measured in [families_speech.md](families_speech.md), and [flows.ipynb](flows.ipynb)
+leads from the first of these claims to a vocoder. One family is left
+out: a restricted Boltzmann machine knows its density only up to a partition function that has to
+be estimated (Salakhutdinov and Murray, 2008), so its nats would not compare with those below.
 """
 WIDTH = 120
 

@@ -88,7 +88,8 @@ def evaluate(
         JSON values:
 
         - about: the settings (temperature: of the first model; refine: sweeps of every row but the
-          recordings'), the facts of each row that has a model, the machine;
+          recordings'), the facts of each row that has a model (likelihood: "exact", "lower bound"
+          or None), the machine;
         - measures: name -> title, unit, and which is better;
         - left_out: measure -> why it could not be taken;
         - skipped: file -> why;
@@ -183,6 +184,7 @@ def available(asked: Collection[str]) -> tuple[list[str], dict[str, str]]:
 def _facts(model: Vocoder, temperature: float | None) -> dict[str, Any]:
     return {
         "family": model.family,
+        "likelihood": model.likelihood,
         "parameters": sum(p.numel() for p in model.parameters()),
         "mel_spec": dataclasses.asdict(model.mel_spec),
         "temperature": model.default_temperature if temperature is None else temperature,

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 Estimate = Mapping[str, Any]
 """mean, lower, upper and n, see `vocoder.evaluation.estimates`."""
 
+LIKELIHOOD = "log_likelihood"
+"""The measure that is only a lower bound for some families."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -226,8 +229,13 @@ def copy_synthesis(result: Result) -> Report:
     measures = result["measures"]
     headings = [heading(measure) for measure in measures.values()]
     first = next(iter(result["about"]["models"]))
+    bounds = _bounds(result)
+
+    def shown(name: str, key: str, text: str) -> str:
+        return f"≥ {text}" if key == LIKELIHOOD and name in bounds else text
+
     totals = [
-        [name, *(with_interval(row[key]) for key in measures)]
+        [name, *(shown(name, key, with_interval(row[key])) for key in measures)]
         for name, row in result["rows"].items()
         if any(row[key]["n"] for key in measures)
     ]
@@ -239,7 +247,7 @@ def copy_synthesis(result: Result) -> Report:
         [
             file["file"],
             f"{file['seconds']:.1f}",
-            *(_number(file["values"][first][key]) for key in measures),
+            *(shown(first, key, _number(file["values"][first][key])) for key in measures),
         ]
         for file in result["files"]
     ]
@@ -249,6 +257,12 @@ def copy_synthesis(result: Result) -> Report:
     columns = ["recording", "seconds", *headings]
     found.append(Table(f"Recordings, {first}", columns, recordings, terminal=""))
     return Report(found, _copy_synthesis_caption(result))
+
+
+def _bounds(result: Result) -> list[str]:
+    """The rows whose log-likelihood is a lower bound."""
+    models = result["about"]["models"]
+    return [name for name, facts in models.items() if facts.get("likelihood") == "lower bound"]
 
 
 def _copy_synthesis_caption(result: Result) -> str:
@@ -269,6 +283,9 @@ def _copy_synthesis_caption(result: Result) -> str:
         f"Speed: {where}, {threads} {'thread' if threads == 1 else 'threads'}, "
         f"PyTorch {machine['torch']}, {machine['date']}.",
     ]
+    bounds = _bounds(result)
+    if bounds and LIKELIHOOD in result["measures"]:
+        sentences.insert(2, f"≥: only a lower bound of it is known ({', '.join(bounds)}).")
     if result["left_out"]:
         titles = [MEASURES[name].title for name in result["left_out"]]
         sentences.append(f"Left out, not installed: {', '.join(titles)}.")
