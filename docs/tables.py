@@ -19,6 +19,7 @@ from typing import Any
 import ablation
 import filling
 import frontier_report
+import mel_parity
 
 from vocoder.atomic import write_atomic
 from vocoder.evaluation import tables as reports
@@ -347,6 +348,7 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "engines": ("docs/benchmark.json", engines_table),
     "streaming": ("docs/streaming.json", streaming_table),
     **frontier_report.TABLES,
+    **mel_parity.TABLES,
 }
 
 

@@ -21,8 +21,18 @@ from vocoder.audio.validation import MelError, check_mel
 Array = TypeVar("Array", Tensor, npt.NDArray[Any])
 Statistic = float | npt.NDArray[Any] | Tensor
 
-_KEPT = ("sample_rate", "n_fft", "hop_length", "win_length", "n_mels", "fmin", "fmax")
-_KEPT += ("mel_scale", "mel_norm", "power")
+_KEPT = (
+    "sample_rate",
+    "n_fft",
+    "hop_length",
+    "win_length",
+    "n_mels",
+    "fmin",
+    "fmax",
+    "mel_scale",
+    "mel_norm",
+    "power",
+)
 """Fields that no conversion can change."""
 
 
