@@ -20,6 +20,7 @@ import ablation
 import families_report
 import filling
 import frontier_report
+import mel_parity
 
 from vocoder.atomic import write_atomic
 from vocoder.evaluation import tables as reports
@@ -349,6 +350,7 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "streaming": ("docs/streaming.json", streaming_table),
     **frontier_report.TABLES,
     **families_report.TABLES,
+    **mel_parity.TABLES,
 }
 
 

@@ -125,7 +125,9 @@ def test_a_wrong_layout_is_named(mel, message):
 
 
 def test_a_number_of_bands_is_attributed_to_every_preset_that_has_it():
-    with pytest.raises(MelError, match="80 is the number of 'ljspeech' and 'speech-16k'"):
+    with pytest.raises(
+        MelError, match="80 is the number of 'ljspeech', 'speech-16k', 'tacotron2', 'espnet'"
+    ):
         check_mel(torch.zeros(80, 9), MelSpec.preset("speech-24k"))
 
 
@@ -202,7 +204,7 @@ def test_a_lower_floor_is_recognised():
     check_mel(mel.clip(-11.5129), LJSPEECH)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", [name for name, spec in PRESETS.items() if spec.log_base == "e"])
 def test_base_10_that_reaches_its_floor_is_refused(name):
     spec = PRESETS[name]
     mel = LogMel(spec)(torch.cat([SPEECH[spec.sample_rate][0], torch.zeros(10000)]))

@@ -20,9 +20,11 @@ _HOMES = {
     "MelSpec": "vocoder.audio",
     "Vocoder": "vocoder.models",
     "TextError": "vocoder.text.frontend",
+    "convert_mel": "vocoder.audio",
     "load": "vocoder.pretrained",
     "load_acoustic": "vocoder.pretrained",
     "load_published_waveglow": "vocoder.models",
+    "mel_from_linear": "vocoder.audio",
     "read_audio": "vocoder.audio",
     "refine_mel": "vocoder.audio",
     "say": "vocoder.pretrained",
@@ -31,7 +33,15 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
-    from vocoder.audio import MelError, MelSpec, read_audio, refine_mel, write_audio
+    from vocoder.audio import (
+        MelError,
+        MelSpec,
+        convert_mel,
+        mel_from_linear,
+        read_audio,
+        refine_mel,
+        write_audio,
+    )
     from vocoder.checkpoints import CheckpointError
     from vocoder.models import Vocoder, load_published_waveglow
     from vocoder.pretrained import load, load_acoustic, say, synthesize
@@ -44,9 +54,11 @@ __all__ = [
     "TextError",
     "Vocoder",
     "__version__",
+    "convert_mel",
     "load",
     "load_acoustic",
     "load_published_waveglow",
+    "mel_from_linear",
     "read_audio",
     "refine_mel",
     "say",

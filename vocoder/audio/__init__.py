@@ -1,6 +1,7 @@
-"""Sound without models: audio files, 16-bit samples, `MelSpec`, log-mels, their checks, noise."""
+"""Sound without models: audio files, 16-bit samples, `MelSpec`, log-mels, checks, noise."""
 
 from vocoder.audio.consistency import MelConsistency, check_sweeps, mel_distance, refine_mel
+from vocoder.audio.conversion import convert_mel, mel_from_linear
 from vocoder.audio.log_mel import LogMel
 from vocoder.audio.mel_spec import PRESETS, MelSpec
 from vocoder.audio.noise import BatchNoise, Noise, check_temperature
@@ -23,10 +24,12 @@ __all__ = [
     "check_mel",
     "check_sweeps",
     "check_temperature",
+    "convert_mel",
     "dequantise",
     "fade",
     "from_pcm16",
     "mel_distance",
+    "mel_from_linear",
     "read_audio",
     "refine_mel",
     "to_pcm16",

@@ -103,7 +103,7 @@ class MelSpec:
     (not normalised), f a frequency bin, k a frame, F the triangular mel filters, p `power`, b
     `log_base` and ε `floor`.
 
-    With `center=False` (every preset; the convention of HiFi-GAN) the audio is zero-padded at its
+    With `center=False` (the convention of HiFi-GAN) the audio is zero-padded at its
     end to a whole number of hops, and frame k is centred on the middle of samples [k * hop, (k +
     1) * hop): there are ceil(samples / hop) frames. With `center=True` (Tacotron 2, librosa) frame
     k is centred on sample k * hop: there are 1 + floor(samples / hop) frames. 1,000 samples at hop
@@ -291,8 +291,9 @@ _LJSPEECH = MelSpec(
     fmax=8000.0,
 )
 
-#: MelSpecs by name. "ljspeech" is the convention of Tacotron 2, WaveGlow and HiFi-GAN; the others
-#: are the same at other sample rates.
+#: MelSpecs by name. "ljspeech" is the convention of HiFi-GAN, and "speech-*" the same at other
+#: sample rates. "tacotron2" (with WaveGlow and FastPitch) and "espnet" (its recipe for LJSpeech)
+#: are those of text-to-speech toolkits.
 PRESETS: Mapping[str, MelSpec] = MappingProxyType(
     {
         "ljspeech": _LJSPEECH,
@@ -306,6 +307,10 @@ PRESETS: Mapping[str, MelSpec] = MappingProxyType(
             win_length=2048,
             n_mels=128,
             fmax=22050.0,
+        ),
+        "tacotron2": dataclasses.replace(_LJSPEECH, center=True),
+        "espnet": dataclasses.replace(
+            _LJSPEECH, fmin=80.0, fmax=7600.0, log_base="10", floor=1e-10, center=True
         ),
     }
 )

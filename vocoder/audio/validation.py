@@ -89,7 +89,7 @@ def _check_layout(mel: Tensor, spec: MelSpec) -> None:
                 f"The mel of shape {shape} is transposed, (frames, n_mels): the MelSpec wants "
                 f"(n_mels, frames) with n_mels = {spec.n_mels}, so pass mel.swapaxes(-1, -2)."
             )
-        presets = " and ".join(repr(name) for name, p in PRESETS.items() if p.n_mels == bands)
+        presets = ", ".join(repr(name) for name, p in PRESETS.items() if p.n_mels == bands)
         owners = f" ({bands} is the number of {presets})" if presets else ""
         raise MelError(
             f"The mel of shape {shape} has {bands} bands{owners}, the MelSpec {spec.n_mels}: bands "

@@ -1,0 +1,161 @@
+"""Mels of other conventions: what is exact equals the mel of the target, the rest is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import torch
+
+import vocoder
+from vocoder.audio import LogMel, MelError, MelSpec, convert_mel, mel_from_linear, read_audio
+
+RECORDING = sorted((Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs").glob("*.flac"))[0]
+AUDIO = read_audio(RECORDING, 22050)[0][: 256 * 200]
+LJSPEECH = MelSpec.preset("ljspeech")
+MEL = LogMel(LJSPEECH)(AUDIO)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"log_base": "10"},
+        {"floor": 1e-10},
+        {"log_base": "10", "floor": 1e-8},
+    ],
+)
+def test_base_and_floor_are_converted(change):
+    source = dataclasses.replace(LJSPEECH, **change)
+    mel = LogMel(source)(torch.cat([AUDIO, torch.zeros(5120)]))
+    assert mel.min() < source.log(LJSPEECH.floor) + 1e-6
+    expected = LogMel(LJSPEECH)(torch.cat([AUDIO, torch.zeros(5120)]))
+    torch.testing.assert_close(convert_mel(mel, source, LJSPEECH), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["number", "bands"])
+def test_normalisation_is_undone_in_the_logarithm_of_the_source(kind):
+    source = dataclasses.replace(LJSPEECH, log_base="10", floor=1e-10)
+    raw = LogMel(source)(AUDIO)
+    mean, std = (raw.mean(), raw.std()) if kind == "number" else (raw.mean(1), raw.std(1))
+    normalised = (raw - mean[..., None]) / std[..., None] if kind == "bands" else (raw - mean) / std
+    converted = convert_mel(normalised, source, "ljspeech", mean=mean, std=std)
+    torch.testing.assert_close(converted, MEL, rtol=0, atol=1e-5)
+
+
+def test_audio_from_a_centred_mel_is_half_a_hop_late():
+    """The mel of Tacotron 2 is that of the same audio, 128 samples later, in uncentred frames."""
+    converted = convert_mel(LogMel(MelSpec.preset("tacotron2"))(AUDIO), "tacotron2", LJSPEECH)
+    late = LogMel(LJSPEECH)(torch.cat([torch.zeros(128), AUDIO, torch.zeros(128)]))
+    inside = slice(3, -3)  # frames that the reflection at the ends does not reach
+    torch.testing.assert_close(converted[:, inside], late[:, inside], rtol=0, atol=1e-5)
+    assert (converted[:, inside] - MEL[:, 3:-2]).abs().max() > 1
+
+
+@pytest.mark.parametrize("kind", ["numpy", "batch", "half"])
+def test_kind_and_shape_stay(kind):
+    mel = {"numpy": MEL.numpy(), "batch": MEL.repeat(2, 1, 1), "half": MEL.half()}[kind]
+    before = mel.copy() if kind == "numpy" else mel.clone()
+    converted = vocoder.convert_mel(mel, "ljspeech", "tacotron2")
+    assert type(converted) is type(mel)
+    assert converted.shape == mel.shape
+    assert str(converted.dtype).endswith("float32")
+    np.testing.assert_array_equal(mel, before)
+    np.testing.assert_allclose(converted, before, rtol=0, atol=3e-3 if kind == "half" else 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sample_rate": 24000}, "sample_rate is 24000 there and 22050 here"),
+        ({"hop_length": 300}, "hop_length is 300 there and 256 here"),
+        ({"win_length": 800}, "win_length is 800 there"),
+        ({"n_mels": 100}, "n_mels is 100 there and 80 here"),
+        (
+            {"fmin": 80.0, "fmax": 7600.0},
+            "fmin is 80 there and 0 here, fmax is 7600 there and 8000",
+        ),
+        ({"mel_scale": "htk", "mel_norm": None}, "mel_scale is htk there.*mel_norm is None there"),
+        ({"power": 2.0}, "power is 2 there and 1 here"),
+        ({"floor": 1e-4}, r"below its floor, 0\.0001, is lost, and the floor here is 1e-05"),
+    ],
+)
+def test_what_cannot_be_converted_is_refused_with_the_way_out(change, message):
+    source = dataclasses.replace(LJSPEECH, **change)
+    way_out = r".*compute the mel from audio with model\.mel, or train a vocoder"
+    with pytest.raises(MelError, match=message + way_out):
+        convert_mel(torch.zeros(source.n_mels, 20), source, LJSPEECH)
+
+
+def test_a_preset_is_named_in_the_refusal():
+    with pytest.raises(MelError, match="A mel of espnet cannot be converted exactly: fmin is 80"):
+        convert_mel(MEL, "espnet", "ljspeech")
+    with pytest.raises(ValueError, match="no MelSpec preset 'espresso'"):
+        convert_mel(MEL, "espresso", "ljspeech")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"std": 0.0}, "std must be greater than 0"),
+        ({"mean": math.nan}, "mean must be finite"),
+        ({"mean": torch.zeros(3)}, r"mean must be one number or .* 80 bands, got shape \(3,\)"),
+    ],
+)
+def test_statistics_are_checked(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        convert_mel(MEL, "ljspeech", "ljspeech", **arguments)
+
+
+def test_a_mel_that_cannot_come_from_the_source_is_refused():
+    with pytest.raises(MelError, match="transposed"):
+        convert_mel(MEL.T, "tacotron2", "ljspeech")
+    with pytest.raises(MelError, match="looks like decibels"):
+        convert_mel(MEL * 20 / math.log(10), "tacotron2", "ljspeech")
+    with pytest.raises(MelError, match="values run from"):  # denormalised twice
+        convert_mel(MEL, "tacotron2", "ljspeech", mean=-5.5, std=2.1)
+    with pytest.raises(MelError, match="torch tensor or a numpy array, got list"):
+        convert_mel([[0.0]], "tacotron2", "ljspeech")
+
+
+def linear() -> np.ndarray:
+    """Magnitudes by librosa, in the frames of HiFi-GAN and VITS."""
+    padded = np.pad(AUDIO.numpy().astype(np.float64), 384, mode="reflect")
+    return np.abs(librosa.stft(padded, n_fft=1024, hop_length=256, center=False))
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+@pytest.mark.parametrize("epsilon", [0.0, 1e-6])
+def test_a_linear_spectrogram_gives_the_mel_of_its_audio(epsilon, power):
+    spectrogram = (linear() ** 2 + epsilon) ** (power / 2)
+    mel = mel_from_linear(spectrogram, "ljspeech", power=power, epsilon=epsilon)
+    np.testing.assert_allclose(mel, MEL, rtol=0, atol=1e-4)
+    single = mel_from_linear(
+        torch.from_numpy(spectrogram).float()[None], LJSPEECH, power=power, epsilon=epsilon
+    )
+    torch.testing.assert_close(single[0], MEL, rtol=0, atol=1e-2)
+
+
+def test_magnitudes_become_powers():
+    spec = dataclasses.replace(LJSPEECH, power=2.0, log_base="10", floor=1e-10)
+    expected = LogMel(spec)(AUDIO)
+    np.testing.assert_allclose(mel_from_linear(linear(), spec), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("spectrogram", "arguments", "message"),
+    [
+        (torch.zeros(80, 9), {}, r"\(513, frames\).*shape \(80, 9\): n_fft is 1024"),
+        (torch.zeros(513, 9, dtype=torch.int64), {}, "floating point, got torch.int64"),
+        (torch.full((513, 9), -1.0), {}, "values below 0, so it holds logarithms"),
+        (torch.full((513, 9), 1e6), {}, "values run from"),
+        (torch.zeros(513, 9), {"power": 1.5}, "power must be 1 for magnitudes or 2"),
+        (torch.zeros(513, 9), {"epsilon": -1.0}, "epsilon must be 0 or more"),
+    ],
+)
+def test_what_is_no_spectrogram_is_refused(spectrogram, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        mel_from_linear(spectrogram, "ljspeech", **arguments)
