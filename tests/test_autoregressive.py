@@ -20,12 +20,16 @@ from torch import Tensor
 import vocoder
 from vocoder.audio import MelSpec
 from vocoder.models import Noise, WaveNet, WaveRNN
-from vocoder.models.autoregressive import AutoregressiveVocoder
+from vocoder.models.autoregressive import AutoregressiveVocoder, Past
 from vocoder.nn.mixture import STEP
 
 # The hop is no multiple of the block of samples in which the compiled WaveNet works.
 SPEC = MelSpec(
     sample_rate=8000, n_fft=64, hop_length=20, win_length=64, n_mels=6, fmin=0, fmax=4000
+)
+# Enough bands to show harmonics, so that a pitch can be read off them.
+FINE = MelSpec(
+    sample_rate=8000, n_fft=512, hop_length=20, win_length=512, n_mels=40, fmin=0, fmax=4000
 )
 SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs/ru_0024.flac"
 LEVELS = torch.arange(-32768, 32768, dtype=torch.float32)
@@ -55,17 +59,43 @@ VARIANTS: dict[str, tuple[type[AutoregressiveVocoder], dict[str, object]]] = {
             "condition_channels": 5,
         },
     ),
+    "wavenet predictive": (
+        WaveNet,
+        {
+            "channels": 6,
+            "n_layers": 3,
+            "cycle": 3,
+            "condition_channels": 5,
+            "linear_prediction": 7,
+        },
+    ),
+    "wavernn predictive": (
+        WaveRNN,
+        {
+            "mel_spec": FINE,
+            "hidden_size": 8,
+            "head_channels": 9,
+            "condition_channels": 5,
+            "linear_prediction": 16,
+            "pitch_taps": 3,
+        },
+    ),
 }
 
 
-def build(name: str, spec: MelSpec | str = SPEC) -> AutoregressiveVocoder:
+def build(name: str) -> AutoregressiveVocoder:
     """A small model whose every parameter has moved off its start."""
     torch.manual_seed(1)
     family, sizes = VARIANTS[name]
-    model = family(mel_spec=spec, **sizes)  # type: ignore[arg-type]
-    for parameter in model.parameters():
+    model = family(**({"mel_spec": SPEC} | sizes))  # type: ignore[arg-type]
+    for parameter in trained(model):
         parameter.data.add_(0.05 * torch.randn_like(parameter))
     return model.eval()
+
+
+def trained(model: AutoregressiveVocoder) -> list[torch.nn.Parameter]:
+    """The parameters without those of the pitch network."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 @pytest.fixture(params=VARIANTS)
@@ -79,8 +109,10 @@ def no_gradients() -> Iterator[None]:
         yield
 
 
-def random_mel(frames: int, batch: int | None = None) -> Tensor:
-    shape = (SPEC.n_mels, frames) if batch is None else (batch, SPEC.n_mels, frames)
+def random_mel(model: AutoregressiveVocoder, frames: int, batch: int | None = None) -> Tensor:
+    shape = (model.mel_spec.n_mels, frames)
+    if batch is not None:
+        shape = (batch, *shape)
     return -4 + 2 * torch.rand(shape, generator=torch.Generator().manual_seed(frames))
 
 
@@ -97,7 +129,7 @@ def assert_same(a: Tensor, b: Tensor) -> None:
 
 def test_all_engines_make_the_same_samples(model: AutoregressiveVocoder) -> None:
     """Over 700 samples of two items, more than the receptive field and one chunk."""
-    mel, made = random_mel(35, 2), {}
+    mel, made = random_mel(model, 35, 2), {}
     for engine in model.engines:
         model.engine = engine
         made[engine] = model.generate(mel, Noise(3), 0.8)
@@ -113,7 +145,7 @@ def test_every_sample_is_drawn_from_the_teacher_forced_distribution(
 ) -> None:
     """Given all the audio that an engine made, the parallel pass gives each sample again."""
     frames, hop = 35, SPEC.hop_length
-    mel, noise, temperature = random_mel(frames, 2), Noise(3), 0.8
+    mel, noise, temperature = random_mel(model, frames, 2), Noise(3), 0.8
     choice, uniform = noise.uniform(0, frames, 2 * hop).split(hop, dim=1)
     value = model.output.standard(noise.normal(0, frames, hop), uniform).flatten()
     choice = choice.flatten()
@@ -137,7 +169,7 @@ def test_steps_and_the_parallel_pass_agree_in_float64(
 ) -> None:
     """In float64, where nothing but a mistake can make a difference."""
     model = model.double()
-    mel = random_mel(9, 2).double()
+    mel = random_mel(model, 9, 2).double()
     for engine in model.engines:
         if engine == "compiled":  # in float32, always
             continue
@@ -157,7 +189,7 @@ def test_steps_and_the_parallel_pass_agree_in_float64(
 
 
 def test_the_future_of_the_audio_never_changes_the_past(model: AutoregressiveVocoder) -> None:
-    mel, audio = random_mel(20, 1), random_audio(20, 1)
+    mel, audio = random_mel(model, 20, 1), random_audio(20, 1)
     before = model(audio, mel)
     for t in (0, 1, 57, 398):
         changed = audio.clone()
@@ -171,7 +203,7 @@ def test_the_mel_is_heard_no_earlier_than_the_look_ahead(model: AutoregressiveVo
     past, ahead = model.context_frames
     assert past is None
     frame, hop = 12, SPEC.hop_length
-    mel, audio = random_mel(20, 1), random_audio(20, 1)
+    mel, audio = random_mel(model, 20, 1), random_audio(20, 1)
     changed = mel.clone()
     changed[:, :, frame] += 1
     first = (frame - ahead) * hop
@@ -185,7 +217,7 @@ def test_the_mel_is_heard_no_earlier_than_the_look_ahead(model: AutoregressiveVo
 
 @pytest.mark.parametrize("sizes", [[1] * 40, [40], [30, 3, 7]])
 def test_streaming_equals_one_pass(model: AutoregressiveVocoder, sizes: list[int]) -> None:
-    mel = random_mel(sum(sizes))
+    mel = random_mel(model, sum(sizes))
     ahead = model.context_frames[1]
     for engine in model.engines:
         if engine == "naive" and len(sizes) != 3:
@@ -200,20 +232,21 @@ def test_streaming_equals_one_pass(model: AutoregressiveVocoder, sizes: list[int
 
 
 def test_the_state_of_a_stream_does_not_grow(model: AutoregressiveVocoder) -> None:
-    def numbers(session: object) -> int:
+    def numbers(state: object) -> int:
         found = 0
-        for value in vars(session).values():
+        for value in vars(state).values():
             values = value if isinstance(value, list | tuple) else [value]
             found += sum(np.asarray(v).size for v in values if isinstance(v, Tensor | np.ndarray))
+            found += numbers(value) if isinstance(value, Past) else 0
         return found
 
-    hop, channels = SPEC.hop_length, 5
+    hop = SPEC.hop_length
+    conditions = model.conditions(random_mel(model, 10, 1))
     for engine in model.engines:
         session = model._begin(engine, 1, 1.0)
         sizes = []
         for _ in range(4):
-            features = torch.randn(1, channels, 10 + 2)
-            audio = session(features, torch.rand(1, 10 * hop), torch.randn(1, 10 * hop))
+            audio = session(conditions, torch.rand(1, 10 * hop), torch.randn(1, 10 * hop))
             assert audio.shape == (1, 10 * hop)
             sizes.append(numbers(session))
         assert sizes[2] == sizes[3]
@@ -222,9 +255,9 @@ def test_the_state_of_a_stream_does_not_grow(model: AutoregressiveVocoder) -> No
 def test_same_seed_same_audio_whatever_the_neighbours_and_the_padding(
     model: AutoregressiveVocoder,
 ) -> None:
-    mels = [random_mel(frames) for frames in (9, 30, 21, 30, 30, 30)]
+    mels = [random_mel(model, frames) for frames in (9, 30, 21, 30, 30, 30)]
     lengths = [mel.shape[1] for mel in mels]
-    padded = torch.zeros(len(mels), SPEC.n_mels, 30)
+    padded = torch.zeros(len(mels), model.mel_spec.n_mels, 30)
     for row, mel in enumerate(mels):
         padded[row, :, : mel.shape[1]] = mel + 0.1 * row
     batch = model.synthesize(padded, seed=5, lengths=lengths)
@@ -252,7 +285,7 @@ def test_items_of_a_batch_may_have_seeds_of_their_own(model: AutoregressiveVocod
 def test_samples_are_frames_times_hop_on_the_16_bit_grid(
     model: AutoregressiveVocoder, frames: int
 ) -> None:
-    audio = model.synthesize(random_mel(frames).numpy(), temperature=20.0)
+    audio = model.synthesize(random_mel(model, frames).numpy(), temperature=20.0)
     assert isinstance(audio, np.ndarray)
     assert audio.dtype == np.float32
     assert audio.shape == (frames * SPEC.hop_length,)
@@ -262,7 +295,7 @@ def test_samples_are_frames_times_hop_on_the_16_bit_grid(
 
 
 def test_temperature_zero_is_deterministic(model: AutoregressiveVocoder) -> None:
-    mel = random_mel(12)
+    mel = random_mel(model, 12)
     for engine in model.engines:
         model.engine = engine
         cold = model.synthesize(mel, temperature=0, seed=1)
@@ -272,7 +305,7 @@ def test_temperature_zero_is_deterministic(model: AutoregressiveVocoder) -> None
 
 def test_densities_of_the_last_sample_integrate_to_one(model: AutoregressiveVocoder) -> None:
     """The likelihood itself, over all 65,536 values of the last of 20 samples."""
-    mel, audio = random_mel(1, 1), random_audio(1, 1)
+    mel, audio = random_mel(model, 1, 1), random_audio(1, 1)
     joint = []
     for levels in LEVELS.split(8192):
         each = audio.repeat(len(levels), 1)
@@ -288,7 +321,7 @@ def test_densities_of_the_last_sample_integrate_to_one(model: AutoregressiveVoco
 def test_recorded_and_dequantised_audio_have_the_same_density(
     model: AutoregressiveVocoder,
 ) -> None:
-    audio, mel = model.output.levels(random_audio(6, 2)) * STEP, random_mel(6, 2)
+    audio, mel = model.output.levels(random_audio(6, 2)) * STEP, random_mel(model, 6, 2)
     dequantised = audio + STEP * (torch.rand(audio.shape) * 0.998 - 0.499)
     log_prob = model.log_prob(audio, mel)
     assert log_prob.shape == (2,)
@@ -299,21 +332,24 @@ def test_recorded_and_dequantised_audio_have_the_same_density(
 
 @torch.enable_grad()
 def test_gradient_reaches_every_parameter(model: AutoregressiveVocoder) -> None:
-    loss = model.training_loss({"audio": random_audio(10, 2), "mel": random_mel(10, 2)})
+    loss = model.training_loss({"audio": random_audio(10, 2), "mel": random_mel(model, 10, 2)})
     loss.backward()
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            assert name.startswith("pitch.")
+            continue
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
 
 
 @torch.enable_grad()
-@pytest.mark.parametrize("name", ["wavenet", "wavernn gaussian"])
+@pytest.mark.parametrize("name", ["wavenet", "wavernn gaussian", "wavernn predictive"])
 def test_training_on_speech_learns_to_remember(name: str) -> None:
     """A few steps on a vowel, to beyond what a Gaussian of its level without memory reaches."""
     audio, _ = vocoder.read_audio(SAMPLE)
     torch.manual_seed(0)
     family, sizes = VARIANTS[name]
-    model = family(mel_spec="speech-16k", **sizes)  # type: ignore[arg-type]
+    model = family(**(sizes | {"mel_spec": "speech-16k"}))  # type: ignore[arg-type]
     crop = audio[None, 16000 : 16000 + 4 * 256]
     batch = {"audio": crop, "mel": model.mel(crop)}
     optimiser = torch.optim.Adam(model.parameters(), 0.01)
@@ -331,20 +367,20 @@ def test_training_on_speech_learns_to_remember(name: str) -> None:
 
 @torch.enable_grad()
 def test_bfloat16_autocast_keeps_the_likelihood(model: AutoregressiveVocoder) -> None:
-    batch = {"audio": random_audio(20, 2), "mel": random_mel(20, 2)}
+    batch = {"audio": random_audio(20, 2), "mel": random_mel(model, 20, 2)}
     exact = model.training_loss(batch)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rough = model.training_loss(batch)
     rough.backward()
     assert rough.dtype == torch.float32
     assert abs(exact - rough) < 0.05
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in trained(model))
 
 
 def test_saving_and_loading_gives_the_same_audio(
     model: AutoregressiveVocoder, tmp_path: Path
 ) -> None:
-    mel = random_mel(8)
+    mel = random_mel(model, 8)
     loaded = vocoder.load(model.save(tmp_path / "model"))
     assert type(loaded) is type(model)
     assert loaded.config == model.config
@@ -357,7 +393,7 @@ def test_the_default_engine_is_the_fastest_that_works(
     assert model.engine == "compiled"
     monkeypatch.setitem(sys.modules, "numba", None)
     assert model.engine == model.engines[1] != "compiled"
-    assert model.synthesize(random_mel(2)).shape == (2 * SPEC.hop_length,)
+    assert model.synthesize(random_mel(model, 2)).shape == (2 * SPEC.hop_length,)
     with pytest.raises(ValueError, match="numba"):
         model.engine = "compiled"
     with pytest.raises(ValueError, match=model.engines[-1]):
@@ -378,6 +414,10 @@ def test_the_default_engine_is_the_fastest_that_works(
         (WaveNet, {"distribution": "uniform"}, "choose"),
         (WaveRNN, {"n_mixtures": 0}, "n_mixtures"),
         (WaveRNN, {"hidden_size": 0}, "hidden_size"),
+        (WaveNet, {"linear_prediction": -1}, "linear_prediction"),
+        (WaveNet, {"linear_prediction": 32}, "from 1 to 31"),
+        (WaveRNN, {"pitch_taps": 2}, "odd"),
+        (WaveRNN, {"pitch_taps": 1}, "mel bands"),
         (WaveRNN, {"mel_spec": "nope"}, "presets"),
     ],
 )

@@ -139,8 +139,16 @@ def multiply_add(x: Any, w: Any, y: Any, first: int, rows: int) -> None:
 
 
 @_compile
-def draw(parameters: Any, m: int, choice: Any, value: Any, temperature: Any) -> Any:
-    """`DiscretisedMixture.sample` for one item: audio on the 16-bit grid."""
+def draw(
+    parameters: Any,
+    m: int,
+    choice: Any,
+    value: Any,
+    temperature: Any,
+    centre: Any,
+    gain: Any,
+) -> Any:
+    """`DiscretisedMixture.moved` and `sample` for one item: audio on the 16-bit grid."""
     index = 0
     for i in range(1, m):
         if parameters[i] > parameters[index]:
@@ -156,8 +164,9 @@ def draw(parameters: Any, m: int, choice: Any, value: Any, temperature: Any) -> 
             if cumulative > choice:
                 break
     size = parameters.shape[0]
-    scale = _SMALLEST_SCALE + np.exp(min(parameters[size - m + index], _LARGEST_LOG_SCALE))
-    x = parameters[size - 2 * m + index] + temperature * scale * value
+    log_scale = parameters[size - m + index] + np.log(gain)
+    scale = _SMALLEST_SCALE + np.exp(min(log_scale, _LARGEST_LOG_SCALE))
+    x = centre + gain * parameters[size - 2 * m + index] + temperature * scale * value
     level = np.floor(x * _LEVELS + _HALF)
     return _STEP * min(max(level, -_LEVELS), _LEVELS - _ONE)
 
@@ -174,6 +183,47 @@ def interpolate(frames: Any, frame: int, weights: Any, j: int, begin: int, out: 
     weight, share = weights[1, j], max(weights[0, j], weights[2, j])
     for o in range(out.shape[0]):
         out[o] = weight * own[o] + share * other[o]
+
+
+@_compile
+def look_back(
+    audio: Any,
+    residual: Any,
+    coefficients: Any,
+    gain: Any,
+    level: Any,
+    lag: int,
+    pitch_taps: int,
+    inputs: Any,
+) -> Any:
+    """`Past.inputs` of one item: writes ``inputs``, returns the prediction.
+
+    ``audio`` and ``residual`` end before the sample that is predicted.
+    """
+    newest, order = audio.shape[0] - 1, coefficients.shape[0]
+    inputs[0] = audio[newest] / level
+    prediction = _ZERO
+    first = 1
+    if order > 0:
+        oldest = newest - order + 1
+        for k in range(order):
+            prediction += coefficients[k] * audio[oldest + k]
+        inputs[1] = prediction / level
+        inputs[2] = residual[residual.shape[0] - 1] / gain
+        first = 3
+    begin = residual.shape[0] - lag - pitch_taps // 2
+    for tap in range(pitch_taps):
+        inputs[first + tap] = residual[begin + tap] / gain
+    return prediction
+
+
+@_compile
+def weigh(inputs: Any, weight: Any, y: Any) -> None:
+    """y += inputs @ weight, for few inputs."""
+    for i in range(inputs.shape[0]):
+        w, x = weight[i], inputs[i]
+        for c in range(y.shape[0]):
+            y[c] += x * w[c]
 
 
 @_compile
@@ -197,13 +247,19 @@ def wavenet(
     value: Any,
     temperature: Any,
     n_mixtures: int,
-    previous: Any,
+    pitch_taps: int,
+    coefficients: Any,
+    gain: Any,
+    level: Any,
+    lags: Any,
+    audio: Any,
+    residual: Any,
     clock: int,
-) -> Any:
-    """Samples (batch, samples) of WaveNet; changes ``rings`` and ``previous`` in place.
+) -> None:
+    """The samples of WaveNet; changes ``rings``, ``audio`` and ``residual`` in place.
 
     Args, with L layers of C channels and K taps:
-        start_weight, start_bias: (C,).
+        start_weight, start_bias: (inputs, C) and (C,).
         past_weight: (L, (K - 1) * C, 2 C), taps from the oldest to the last before now.
         now_weight: (L, C, 2 C), the tap on the present.
         out_weight, out_bias: (L, C, 2 C) and (L, 2 C), residual and skip.
@@ -215,14 +271,20 @@ def wavenet(
         condition: (batch, frames + 2, L * 2 C).
         weights: (3, hop), of `LinearUpsampling`.
         choice, value: (batch, samples), the noise.
-        previous: (batch,), the last sample of each item.
+        pitch_taps: residuals around one pitch period back among the inputs.
+        coefficients, gain, level: of each frame, (batch, frames, order), (batch, frames) and
+            (batch, frames); the coefficient of the newest sample comes last.
+        lags: (batch, samples).
+        audio, residual: as in `vocoder.models.autoregressive.Past`.
         clock: number of samples generated before.
     """
     n_layers, channels = now_weight.shape[0], now_weight.shape[1]
     taps = past_weight.shape[1] // channels
-    batch, hop, samples = previous.shape[0], weights.shape[1], choice.shape[1]
+    batch, hop, samples = audio.shape[0], weights.shape[1], choice.shape[1]
+    reach, depth = audio.shape[1] - samples, residual.shape[1] - samples
     width = 2 * channels
-    audio = np.empty((batch, samples), np.float32)
+    inputs = np.empty(start_weight.shape[0], np.float32)
+    prediction = np.empty(batch, np.float32)
     gates = np.empty((n_layers, _BLOCK * batch, width), np.float32)
     past = np.empty((_BLOCK * batch, taps * channels), np.float32)
     hidden = np.empty((batch, channels), np.float32)
@@ -232,9 +294,21 @@ def wavenet(
     middle = np.empty((batch, channels), np.float32)
     parameters = np.empty((batch, last_bias.shape[0]), np.float32)
     for t in range(samples):
+        own = t // hop
         for item in range(batch):
+            prediction[item] = look_back(
+                audio[item, : reach + t],
+                residual[item, : depth + t],
+                coefficients[item, own],
+                gain[item, own],
+                level[item, own],
+                lags[item, t],
+                pitch_taps,
+                inputs,
+            )
+            copy(start_bias, hidden[item])
+            weigh(inputs, start_weight, hidden[item])
             for c in range(channels):
-                hidden[item, c] = start_bias[c] + start_weight[c] * previous[item]
                 skip[item, c] = _ZERO
         for layer in range(n_layers):
             dilation = dilations[layer]
@@ -276,11 +350,18 @@ def wavenet(
             rectify(middle[item])
         multiply_add(middle, last_weight, parameters, 0, batch)
         for item in range(batch):
-            previous[item] = draw(
-                parameters[item], n_mixtures, choice[item, t], value[item, t], temperature
+            centre = prediction[item]
+            sample = draw(
+                parameters[item],
+                n_mixtures,
+                choice[item, t],
+                value[item, t],
+                temperature,
+                centre,
+                gain[item, own],
             )
-            audio[item, t] = previous[item]
-    return audio
+            audio[item, reach + t] = sample
+            residual[item, depth + t] = sample - centre
 
 
 @_compile
@@ -297,15 +378,8 @@ def recur(from_input: Any, from_state: Any, h: Any) -> None:
 
 
 @_compile
-def add_scaled(x: Any, scale: Any, y: Any) -> None:
-    """y += scale * x."""
-    for c in range(x.shape[0]):
-        y[c] += scale * x[c]
-
-
-@_compile
 def wavernn(
-    sample_weight: Any,
+    start_weight: Any,
     state_weight: Any,
     state_bias: Any,
     first_weight: Any,
@@ -318,31 +392,50 @@ def wavernn(
     value: Any,
     temperature: Any,
     n_mixtures: int,
-    previous: Any,
+    pitch_taps: int,
+    coefficients: Any,
+    gain: Any,
+    level: Any,
+    lags: Any,
+    audio: Any,
+    residual: Any,
     hidden: Any,
-) -> Any:
-    """Samples (batch, samples) of WaveRNN; changes ``previous`` and ``hidden`` in place.
+) -> None:
+    """The samples of WaveRNN; changes ``hidden``, ``audio`` and ``residual`` in place.
 
     Args, with a state of H channels:
-        sample_weight: (3 H,), what the last sample adds to the gates.
+        start_weight: (inputs, 3 H), what the inputs add to the gates.
         state_weight, state_bias: (H, 3 H) and (3 H,), what the state does.
         first_weight, first_bias, last_weight, last_bias: the head.
         condition: (batch, frames + 2, 3 H), what the mel adds to the gates, bias included.
         weights: (3, hop), of `LinearUpsampling`.
         choice, value: (batch, samples), the noise.
-        previous: (batch,), the last sample of each item.
+        pitch_taps, coefficients, gain, level, lags, audio, residual: as in `wavenet`.
         hidden: (batch, H).
     """
-    batch, samples, hop = previous.shape[0], choice.shape[1], weights.shape[1]
-    audio = np.empty((batch, samples), np.float32)
+    batch, samples, hop = audio.shape[0], choice.shape[1], weights.shape[1]
+    reach, depth = audio.shape[1] - samples, residual.shape[1] - samples
+    inputs = np.empty(start_weight.shape[0], np.float32)
+    prediction = np.empty(batch, np.float32)
     from_input = np.empty((batch, state_bias.shape[0]), np.float32)
     from_state = np.empty((batch, state_bias.shape[0]), np.float32)
     middle = np.empty((batch, first_bias.shape[0]), np.float32)
     parameters = np.empty((batch, last_bias.shape[0]), np.float32)
     for t in range(samples):
+        own = t // hop
         for item in range(batch):
-            interpolate(condition[item], t // hop, weights, t % hop, 0, from_input[item])
-            add_scaled(sample_weight, previous[item], from_input[item])
+            prediction[item] = look_back(
+                audio[item, : reach + t],
+                residual[item, : depth + t],
+                coefficients[item, own],
+                gain[item, own],
+                level[item, own],
+                lags[item, t],
+                pitch_taps,
+                inputs,
+            )
+            interpolate(condition[item], own, weights, t % hop, 0, from_input[item])
+            weigh(inputs, start_weight, from_input[item])
             copy(state_bias, from_state[item])
             copy(first_bias, middle[item])
             copy(last_bias, parameters[item])
@@ -354,8 +447,15 @@ def wavernn(
             rectify(middle[item])
         multiply_add(middle, last_weight, parameters, 0, batch)
         for item in range(batch):
-            previous[item] = draw(
-                parameters[item], n_mixtures, choice[item, t], value[item, t], temperature
+            centre = prediction[item]
+            sample = draw(
+                parameters[item],
+                n_mixtures,
+                choice[item, t],
+                value[item, t],
+                temperature,
+                centre,
+                gain[item, own],
             )
-            audio[item, t] = previous[item]
-    return audio
+            audio[item, reach + t] = sample
+            residual[item, depth + t] = sample - centre

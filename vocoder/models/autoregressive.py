@@ -5,14 +5,19 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vocoder.audio import MelSpec, Noise
+from vocoder.nn.linear_prediction import MelLinearPrediction
 from vocoder.nn.mixture import STEP, DiscretisedMixture, Distribution
+from vocoder.nn.pitch import load_pitch
+from vocoder.nn.upsampling import LinearUpsampling
 
 from .base import Renderer, Vocoder
 
@@ -23,12 +28,47 @@ _CHUNK_FRAMES = 32
 INPUT_GAIN = 10.0
 """Factor of the initial weights of the audio input: speech has an RMS of about 0.1."""
 
-Session = Callable[[Tensor, Tensor, Tensor], Tensor]
+_HIGHEST_PERIOD = 1 / 50  # in seconds; the longest that `MelPitch` reads
+_CENTRE_HZ = 150.0
+_FAINT = 1e-6
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the mel says of some consecutive frames.
+
+    Attributes:
+        features: of the network, (batch, channels, frames + 2): the first and the last frame are
+            neighbours of the others, for interpolation.
+        coefficients: a of linear prediction, (batch, order, frames).
+        gain: g, the RMS of its residual, (batch, frames); 1 without linear prediction.
+        level: the RMS of the audio, (batch, frames); 1 without linear prediction.
+        lags: the pitch period, in samples, (batch, frames * hop).
+    """
+
+    features: Tensor
+    coefficients: Tensor
+    gain: Tensor
+    level: Tensor
+    lags: Tensor
+
+    def frames(self, first: int, last: int, hop: int) -> Conditions:
+        """Frames [first, last)."""
+        # At the ends a frame is its own neighbour.
+        return Conditions(
+            self.features[..., first : last + 2],
+            self.coefficients[..., first:last],
+            self.gain[:, first:last],
+            self.level[:, first:last],
+            self.lags[:, first * hop : last * hop],
+        )
+
+
+Session = Callable[[Conditions, Tensor, Tensor], Tensor]
 """A generation in progress, one chunk of frames per call; keeps the state the next chunk needs.
 
-(features (batch, channels, frames + 2), choice (batch, frames * hop), value (batch, frames * hop))
--> audio (batch, frames * hop); the first and last frames of features are the neighbours of the
-chunk; choice and value are the noise of `DiscretisedMixture.sample`.
+(conditions of the frames, choice (batch, frames * hop), value (batch, frames * hop)) -> audio
+(batch, frames * hop); choice and value are the noise of `DiscretisedMixture.sample`.
 """
 
 
@@ -70,18 +110,40 @@ class AutoregressiveVocoder(Vocoder):
         n_mixtures: int,
         condition_channels: int,
         condition_kernel_size: int,
+        linear_prediction: int,
+        pitch_taps: int,
         refine: int,
     ) -> None:
         super().__init__(mel_spec, refine)
+        if linear_prediction < 0:
+            raise ValueError(
+                f"linear_prediction is {linear_prediction}: give an order of 1 or more, or 0 for "
+                "none"
+            )
+        if pitch_taps < 0 or (pitch_taps and pitch_taps % 2 == 0):
+            raise ValueError(
+                f"pitch_taps is {pitch_taps}: give an odd number, with the middle one pitch period "
+                "back, or 0 for none"
+            )
         if condition_kernel_size % 2 == 0:
             raise ValueError(
                 f"condition_kernel_size is {condition_kernel_size}: it must be odd to keep the "
                 "number of frames"
             )
         self.output = DiscretisedMixture(distribution, n_mixtures)
+        self.order = linear_prediction
+        self.pitch_taps = pitch_taps
+        self.n_inputs = 1 + 2 * (linear_prediction > 0) + pitch_taps
+        """Inputs of the network besides the features."""
+        self.predictor = (
+            MelLinearPrediction(self.mel_spec, linear_prediction) if linear_prediction else None
+        )
+        self.pitch = load_pitch(self.mel_spec) if pitch_taps else None
+        self.between = LinearUpsampling(self.mel_spec.hop_length)
+        self.longest_lag = round(_HIGHEST_PERIOD * self.mel_spec.sample_rate)
         self.conditioner = nn.Sequential(
             nn.Conv1d(
-                self.mel_spec.n_mels,
+                self.mel_spec.n_mels + 2 * (pitch_taps > 0),
                 condition_channels,
                 condition_kernel_size,
                 padding=condition_kernel_size // 2,
@@ -91,17 +153,19 @@ class AutoregressiveVocoder(Vocoder):
             nn.GELU(),
         )
         # The taps of the conditioner, and the neighbour used in interpolation.
-        self._reach = condition_kernel_size // 2 + 1
+        reach = condition_kernel_size // 2 + 1
+        back, ahead = self.pitch.context_frames if self.pitch is not None else (0, 0)
+        self._reach = reach + back, reach + ahead
         self._engine: str | None = None
 
     # -- what a family implements ------------------------------------------------------------
 
     @abstractmethod
-    def predict(self, previous: Tensor, features: Tensor) -> Tensor:
-        """The distribution of every sample, in one pass.
+    def predict(self, inputs: Tensor, features: Tensor) -> Tensor:
+        """The distribution of every sample (of its residual, with linear prediction), in one pass.
 
         Args:
-            previous: (batch, 1, samples), the sample before each.
+            inputs: (batch, `n_inputs`, samples), what each sample is predicted from.
             features: (batch, channels, frames + 2), samples at most frames * hop.
 
         Returns:
@@ -111,6 +175,16 @@ class AutoregressiveVocoder(Vocoder):
     @abstractmethod
     def _begin(self, engine: str, batch: int, temperature: float) -> Session:
         """A generation of ``batch`` items from silence."""
+
+    def _start(self, last_weight: Tensor, last_bias: Tensor, input_weight: Tensor) -> None:
+        """Start the last layer, and the weights of the audio input, at the level of their signal.
+
+        With linear prediction the network sees and predicts signals of a level of about 1.
+        """
+        level = 1.0 if self.order else 1 / INPUT_GAIN
+        self.output.start(last_weight, last_bias, level)
+        with torch.no_grad():
+            input_weight.div_(level)
 
     # -- engines -------------------------------------------------------------------------------
 
@@ -136,7 +210,36 @@ class AutoregressiveVocoder(Vocoder):
 
     @property
     def context_frames(self) -> tuple[None, int]:
-        return None, self._reach
+        return None, self._reach[1]
+
+    def conditions(self, mel: Tensor) -> Conditions:
+        """What a mel (batch, n_mels, frames) says of its frames."""
+        batch, _, frames = mel.shape
+        hop = self.mel_spec.hop_length
+        if self.predictor is None:
+            coefficients = mel.new_zeros(batch, 0, frames)
+            gain = level = mel.new_ones(batch, frames)
+        else:
+            coefficients, gain, level = self.predictor(mel)
+        seen = mel
+        if self.pitch is None:
+            lags = torch.ones(batch, frames * hop, dtype=torch.int64, device=mel.device)
+        else:
+            with torch.no_grad(), torch.autocast(mel.device.type, enabled=False):
+                # In float64, as in `MelSource`: pieces of an utterance give what the whole gives.
+                f0, voicing = self.pitch(mel.double())
+                logarithm = voicing * (f0 / _CENTRE_HZ).log()
+                seen = torch.cat([mel, torch.stack([voicing, logarithm], dim=1).to(mel)], dim=1)
+                # F0 counts by its voicing.
+                weight = voicing + _FAINT
+                parts = F.pad(torch.stack([f0 * weight, weight], dim=1), (1, 1), mode="replicate")
+                above, below = self.between(parts).unbind(dim=1)
+                half = self.pitch_taps // 2
+                lags = (self.mel_spec.sample_rate * below / above).round().long()
+                lags = lags.clamp(half + 1, self.longest_lag)
+        # At the ends a frame is its own neighbour.
+        features = F.pad(self.conditioner(seen), (1, 1), mode="replicate")
+        return Conditions(features, coefficients, gain, level, lags)
 
     def forward(self, audio: Tensor, mel: Tensor) -> Tensor:
         """Parameters of the distribution of each sample given those before it (teacher forcing).
@@ -148,10 +251,40 @@ class AutoregressiveVocoder(Vocoder):
         Returns:
             (batch, `output.n_parameters`, frames * hop).
         """
-        features = self.conditioner(mel)
-        rounded = self.output.levels(audio) * STEP
-        previous = F.pad(rounded[:, :-1], (1, 0)).unsqueeze(1).to(features.dtype)
-        return self.predict(previous, F.pad(features, (1, 1), mode="replicate"))
+        conditions = self.conditions(mel)
+        rounded = (self.output.levels(audio) * STEP).to(conditions.features.dtype)
+        with torch.autocast(audio.device.type, enabled=False):
+            inputs, prediction, gain = self._look_back(rounded.to(mel.dtype), conditions)
+        parameters = self.predict(inputs, conditions.features)
+        with torch.autocast(audio.device.type, enabled=False):
+            return self.output.moved(parameters.to(mel.dtype), prediction, gain)
+
+    def _look_back(self, audio: Tensor, conditions: Conditions) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs of the network (batch, `n_inputs`, samples), and prediction and gain, (batch,
+        samples), of rounded audio (batch, samples).
+        """
+        hop = self.mel_spec.hop_length
+        gain = conditions.gain.repeat_interleave(hop, dim=1)
+        level = conditions.level.repeat_interleave(hop, dim=1)
+        inputs = [_delayed(audio) / level]
+        prediction = torch.zeros_like(audio)
+        residual = audio
+        if self.order:
+            windows = _delayed(audio, self.order).unfold(1, self.order, 1)
+            windows = windows[:, : audio.shape[1]].unflatten(1, (-1, hop))
+            # The newest sample comes last in a window, and first among the coefficients.
+            a = conditions.coefficients.flip(1).transpose(1, 2).unsqueeze(3)
+            prediction = torch.matmul(windows, a).flatten(1)
+            residual = audio - prediction
+            inputs += [prediction / level, _delayed(residual) / gain]
+        if self.pitch_taps:
+            half = self.pitch_taps // 2
+            depth = self.longest_lag + half
+            past = F.pad(residual, (depth, 0))
+            index = torch.arange(depth, past.shape[1], device=past.device) - conditions.lags
+            for tap in range(-half, half + 1):
+                inputs.append(past.gather(1, index + tap) / gain)
+        return torch.stack(inputs, dim=1), prediction, gain
 
     def log_likelihood(self, audio: Tensor, mel: Tensor) -> Tensor:
         parameters = self(audio, mel)
@@ -162,44 +295,114 @@ class AutoregressiveVocoder(Vocoder):
     def generate(
         self, mel: Tensor, noise: Noise, temperature: float, first_frame: int = 0
     ) -> Tensor:
-        features = self.conditioner(mel.to(self.dtype))
+        conditions = self.conditions(mel.to(self.dtype))
         session = self._begin(self.engine, mel.shape[0], temperature)
         frames = mel.shape[-1]
-        return self._continue(session, features, 0, frames, noise, first_frame)
+        return self._continue(session, conditions, 0, frames, noise, first_frame)
 
     def _renderer(self, noise: Noise, temperature: float) -> tuple[tuple[int, int], Renderer]:
         session = self._begin(self.engine, 1, temperature)
 
         def render(window: Tensor, start: int, first: int, last: int) -> Tensor:
-            features = self.conditioner(window.to(self.dtype))
-            return self._continue(session, features, first - start, last - start, noise, start)
+            conditions = self.conditions(window.to(self.dtype))
+            return self._continue(session, conditions, first - start, last - start, noise, start)
 
-        return (self._reach, self._reach), render
+        return self._reach, render
 
     def _continue(
         self,
         session: Session,
-        features: Tensor,
+        conditions: Conditions,
         first: int,
         last: int,
         noise: Noise,
         origin: int,
     ) -> Tensor:
-        """Samples of frames [first, last) of features, whose frame 0 has the index ``origin``."""
+        """Samples of frames [first, last) of conditions, whose frame 0 has index ``origin``."""
         hop = self.mel_spec.hop_length
         chunks = []
         for begin in range(first, last, _CHUNK_FRAMES):
             end = min(begin + _CHUNK_FRAMES, last)
-            # At the ends a frame is its own neighbour.
-            index = torch.arange(begin - 1, end + 1, device=features.device)
-            chunk = features[..., index.clamp(0, features.shape[-1] - 1)]
+            chunk = conditions.frames(begin, end, hop)
             uniform = noise.uniform(origin + begin, end - begin, 2 * hop)
             normal = noise.normal(origin + begin, end - begin, hop)
             value = self.output.standard(normal, uniform[..., hop:])
-            size = (len(chunk), (end - begin) * hop)
+            size = (len(chunk.gain), (end - begin) * hop)
             choice = uniform[..., :hop].flatten(-2).expand(size)
             chunks.append(session(chunk, choice, value.flatten(-2).expand(size)))
         return torch.cat(chunks, dim=1)
+
+
+class Past:
+    """The inputs of a generation, sample by sample, and the past that they depend on.
+
+    Args:
+        model: what generates.
+        batch: number of items.
+        like: of the device and dtype to compute in.
+    """
+
+    def __init__(self, model: AutoregressiveVocoder, batch: int, like: Tensor) -> None:
+        self.model = model
+        self.reach = max(model.order, 1)
+        self.depth = model.longest_lag + model.pitch_taps // 2 if model.pitch_taps else 1
+        self.audio = like.new_zeros(batch, self.reach)
+        """Samples, the first `reach` of them before the chunk, (batch, reach + samples)."""
+        self.residual = like.new_zeros(batch, self.depth)
+        """Residuals of linear prediction, (batch, depth + samples); without it, the samples."""
+
+    def begin(self, conditions: Conditions) -> None:
+        """Make room for the samples of a chunk."""
+        samples = conditions.lags.shape[1]
+        self.coefficients = conditions.coefficients.to(self.audio).flip(1)
+        self.gain, self.level = conditions.gain.to(self.audio), conditions.level.to(self.audio)
+        self.lags = conditions.lags.to(self.audio.device)
+        self.audio = F.pad(self.audio[:, -self.reach :], (0, samples))
+        self.residual = F.pad(self.residual[:, -self.depth :], (0, samples))
+
+    @property
+    def samples(self) -> Tensor:
+        """The samples of the chunk, (batch, samples)."""
+        return self.audio[:, self.reach :]
+
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """What the compiled loops take of this, sharing the memory of samples and residuals."""
+        tensors = self.coefficients.transpose(1, 2).contiguous(), self.gain, self.level, self.lags
+        return tuple(tensor.numpy() for tensor in (*tensors, self.audio, self.residual))
+
+    def inputs(self, t: int) -> Tensor:
+        """What sample t of the chunk is predicted from, (batch, `n_inputs`)."""
+        model, frame = self.model, t // self.model.mel_spec.hop_length
+        gain, level = self.gain[:, frame], self.level[:, frame]
+        found = [self.audio[:, self.reach + t - 1] / level]
+        if model.order:
+            window = self.audio[:, t : t + self.reach]
+            self.prediction = (window * self.coefficients[..., frame]).sum(dim=1)
+            found += [self.prediction / level, self.residual[:, self.depth + t - 1] / gain]
+        else:
+            self.prediction = torch.zeros_like(gain)
+        result = torch.stack(found, dim=1)
+        if not model.pitch_taps:
+            return result
+        half = model.pitch_taps // 2
+        taps = torch.arange(-half, half + 1, device=gain.device)
+        index = self.depth + t - self.lags[:, t : t + 1] + taps
+        return torch.cat([result, self.residual.gather(1, index) / gain.unsqueeze(1)], dim=1)
+
+    def draw(
+        self, t: int, parameters: Tensor, choice: Tensor, value: Tensor, temperature: float
+    ) -> None:
+        """Add sample t, drawn from the network's output for the inputs that came last."""
+        output, frame = self.model.output, t // self.model.mel_spec.hop_length
+        moved = output.moved(parameters, self.prediction, self.gain[:, frame])
+        sample = output.sample(moved, choice, value, temperature)
+        self.audio[:, self.reach + t] = sample
+        self.residual[:, self.depth + t] = sample - self.prediction
+
+
+def _delayed(x: Tensor, by: int = 1) -> Tensor:
+    """x, (batch, samples), behind zeros; its last sample dropped."""
+    return F.pad(x[:, :-1], (by, 0))
 
 
 def _has_numba() -> bool:
@@ -210,4 +413,4 @@ def _has_numba() -> bool:
     return True
 
 
-__all__ = ["INPUT_GAIN", "AutoregressiveVocoder", "Session"]
+__all__ = ["INPUT_GAIN", "AutoregressiveVocoder", "Conditions", "Past", "Session"]

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from vocoder.audio import MelSpec
 from vocoder.nn import CausalGatedStack, Distribution
 
-from .autoregressive import INPUT_GAIN, AutoregressiveVocoder, Session
+from .autoregressive import AutoregressiveVocoder, Conditions, Past, Session
 
 
 class WaveNet(AutoregressiveVocoder):
@@ -65,10 +65,19 @@ class WaveNet(AutoregressiveVocoder):
         kernel_size: int = 3,
         condition_channels: int = 80,
         condition_kernel_size: int = 5,
+        linear_prediction: int = 0,
+        pitch_taps: int = 0,
         refine: int = 0,
     ) -> None:
         super().__init__(
-            mel_spec, distribution, n_mixtures, condition_channels, condition_kernel_size, refine
+            mel_spec,
+            distribution,
+            n_mixtures,
+            condition_channels,
+            condition_kernel_size,
+            linear_prediction,
+            pitch_taps,
+            refine,
         )
         self.stack = CausalGatedStack(
             condition_channels=condition_channels,
@@ -78,14 +87,13 @@ class WaveNet(AutoregressiveVocoder):
             n_layers=n_layers,
             cycle=cycle,
             kernel_size=kernel_size,
+            in_channels=self.n_inputs,
         )
         (last,) = _convolutions([self.stack.head[-1]])
-        self.output.start(last.weight, _bias(last))
-        with torch.no_grad():
-            self.stack.start.weight.mul_(INPUT_GAIN)
+        self._start(last.weight, _bias(last), self.stack.start.weight)
 
-    def predict(self, previous: Tensor, features: Tensor) -> Tensor:
-        result: Tensor = self.stack(previous, features)
+    def predict(self, inputs: Tensor, features: Tensor) -> Tensor:
+        result: Tensor = self.stack(inputs, features)
         return result
 
     def _begin(self, engine: str, batch: int, temperature: float) -> Session:
@@ -102,31 +110,30 @@ class _Naive:
     def __init__(self, model: WaveNet, batch: int, temperature: float) -> None:
         self.model = model
         self.temperature = temperature
-        self.audio = torch.zeros(batch, 0, device=model.device, dtype=model.dtype)
+        self.past = Past(model, batch, model.stack.start.weight)
+        self.inputs = self.past.audio.new_zeros(batch, model.n_inputs, 0)
         self.features: Tensor | None = None
 
-    def __call__(self, features: Tensor, choice: Tensor, value: Tensor) -> Tensor:
-        model, hop = self.model, self.model.mel_spec.hop_length
+    def __call__(self, conditions: Conditions, choice: Tensor, value: Tensor) -> Tensor:
+        model, past, hop = self.model, self.past, self.model.mel_spec.hop_length
+        features = conditions.features
         if self.features is not None:
             features = torch.cat([self.features[..., :-2], features], dim=-1)
-        past = self.audio.shape[1]
-        audio = F.pad(self.audio, (0, value.shape[1]))
-        choice, value = choice.to(audio), value.to(audio)
+        before = self.inputs.shape[2]
+        inputs = F.pad(self.inputs, (0, value.shape[1]))
+        choice, value = choice.to(inputs), value.to(inputs)
+        past.begin(conditions)
         for j in range(value.shape[1]):
-            t = past + j
+            t = before + j
+            inputs[..., t] = past.inputs(j)
             begin = max(0, t - model.stack.receptive_field + 1) // hop  # frame
-            first = begin * hop
-            previous = audio[:, max(first - 1, 0) : t]
-            previous = F.pad(previous, (t + 1 - first - previous.shape[1], 0))
             frames = features[..., begin : t // hop + 3]
-            parameters = model.predict(previous.unsqueeze(1), frames)[..., -1]
-            audio[:, t] = model.output.sample(
-                parameters, choice[:, j, None], value[:, j], self.temperature
-            )
+            parameters = model.predict(inputs[..., begin * hop : t + 1], frames)[..., -1]
+            past.draw(j, parameters, choice[:, j, None], value[:, j], self.temperature)
         kept = math.ceil((model.stack.receptive_field + 1) / hop)
-        self.audio = audio[:, -kept * hop :]
+        self.inputs = inputs[..., -kept * hop :]
         self.features = features[..., -kept - 2 :]
-        return audio[:, past:]
+        return past.samples
 
 
 class _Cached:
@@ -142,7 +149,7 @@ class _Cached:
         channels, layers = stack.channels, stack.n_layers
         self.model = model
         self.temperature = temperature
-        self.previous = torch.zeros(batch, 1, device=model.device, dtype=model.dtype)
+        self.past = Past(model, batch, stack.start.weight)
         self.clock = 0
         # (layers, taps * in, out), the oldest tap first
         weight = torch.stack(
@@ -164,40 +171,39 @@ class _Cached:
         self.starts = self.lengths.cumsum(0) - self.lengths
         taps = torch.arange(stack.kernel_size - 1, device=model.device)
         self.offsets = dilations.unsqueeze(1) * taps  # (layers, taps)
-        self.rings = self.previous.new_zeros(int(self.lengths.sum()), batch, channels)
-        self.hidden = self.previous.new_zeros(layers, batch, channels)
-        self.gates = self.previous.new_zeros(layers, batch, 2 * channels)
-        self.gated = self.previous.new_zeros(layers, batch, channels)
+        new_zeros = self.past.audio.new_zeros
+        self.rings = new_zeros(int(self.lengths.sum()), batch, channels)
+        self.hidden = new_zeros(layers, batch, channels)
+        self.gates = new_zeros(layers, batch, 2 * channels)
+        self.gated = new_zeros(layers, batch, channels)
 
-    def __call__(self, features: Tensor, choice: Tensor, value: Tensor) -> Tensor:
-        stack, hop = self.model.stack, self.model.mel_spec.hop_length
-        batch, width = self.previous.shape[0], 2 * stack.channels
-        choice, value = choice.to(self.previous), value.to(self.previous)
-        conditions = stack.condition(features)
-        samples = []
-        for frame in range(features.shape[-1] - 2):
+    def __call__(self, conditions: Conditions, choice: Tensor, value: Tensor) -> Tensor:
+        stack, past, hop = self.model.stack, self.past, self.model.mel_spec.hop_length
+        batch, width = past.audio.shape[0], 2 * stack.channels
+        choice, value = choice.to(past.audio), value.to(past.audio)
+        past.begin(conditions)
+        biases = stack.condition(conditions.features)
+        for frame in range(biases.shape[-1] - 2):
             # Only one frame at a time at the sample rate: (hop, layers, batch, 2 * channels).
-            upsampled = stack.upsampling(conditions[..., frame : frame + 3])
+            upsampled = stack.upsampling(biases[..., frame : frame + 3])
             upsampled = upsampled.reshape(batch, stack.n_layers, width, hop).permute(3, 1, 0, 2)
             for j, condition in enumerate(upsampled.contiguous()):
                 t = frame * hop + j
-                parameters = self._step(condition)
-                sample = self.model.output.sample(
-                    parameters, choice[:, t, None], value[:, t], self.temperature
-                )
-                self.previous = sample.unsqueeze(1)
-                samples.append(sample)
-        return torch.stack(samples, dim=1)
+                parameters = self._step(past.inputs(t), condition)
+                past.draw(t, parameters, choice[:, t, None], value[:, t], self.temperature)
+        return past.samples
 
-    def _step(self, condition: Tensor) -> Tensor:
-        """Parameters of the next sample, (batch, n_parameters), from (layers, batch, 2 C)."""
+    def _step(self, inputs: Tensor, condition: Tensor) -> Tensor:
+        """The network's output for the next sample, (batch, n_parameters), from (layers, batch,
+        2 C).
+        """
         stack = self.model.stack
         slots = self.starts + (self.clock + self.offsets) % self.lengths
         past = self.rings[slots].transpose(1, 2).flatten(2)  # (layers, batch, taps * C)
         torch.baddbmm(condition, past, self.past_weight, out=self.gates)
         a, b = self.gates.chunk(2, dim=2)
         start = stack.start
-        self.hidden[0] = F.linear(self.previous, start.weight.squeeze(-1), start.bias)
+        self.hidden[0] = F.linear(inputs, start.weight.squeeze(-1), start.bias)
         for layer, (hidden, gates, a_l, b_l, gated) in enumerate(
             zip(self.hidden, self.gates, a, b, self.gated, strict=True)
         ):
@@ -222,7 +228,7 @@ class _Compiled:
         stack = model.stack
         self.model = model
         self.temperature = temperature
-        self.previous = np.zeros(batch, np.float32)
+        self.past = Past(model, batch, torch.zeros(0, dtype=torch.float32, device="cpu"))
         self.clock = 0
         array = compiled.array
         # (K, in, out)
@@ -241,7 +247,7 @@ class _Compiled:
         dilations = np.array(stack.dilations)
         lengths = (stack.kernel_size - 1) * dilations
         weights = (
-            array(stack.start.weight)[:, 0, 0],
+            array(stack.start.weight)[:, :, 0].T,
             array(_bias(stack.start)),
             np.stack([np.concatenate(tap[:-1]) for tap in taps]),
             np.stack([tap[-1] for tap in taps]),
@@ -259,27 +265,30 @@ class _Compiled:
         self.rings = np.zeros((int(lengths.sum()), batch, channels), np.float32)
         self.run = compiled.wavenet
 
-    def __call__(self, features: Tensor, choice: Tensor, value: Tensor) -> Tensor:
+    def __call__(self, conditions: Conditions, choice: Tensor, value: Tensor) -> Tensor:
         from vocoder.engines import compiled
 
+        model, features = self.model, conditions.features
         # (batch, layers * 2 C, frames + 2) -> (batch, frames + 2, layers * 2 C)
-        condition = self.model.stack.condition(features).transpose(1, 2)
-        audio = self.run(
+        biases = model.stack.condition(features).transpose(1, 2)
+        self.past.begin(conditions)
+        self.run(
             *self.weights,
             self.dilations,
             self.ring_start,
             self.rings,
-            compiled.array(condition),
-            compiled.array(self.model.stack.upsampling.weights),
+            compiled.array(biases),
+            compiled.array(model.stack.upsampling.weights),
             compiled.array(choice),
             compiled.array(value),
             np.float32(self.temperature),
-            self.model.output.n_mixtures,
-            self.previous,
+            model.output.n_mixtures,
+            model.pitch_taps,
+            *self.past.arrays(),
             self.clock,
         )
         self.clock += value.shape[1]
-        return torch.from_numpy(audio).to(features.device)
+        return self.past.samples.to(features.device)
 
 
 def _convolutions(layers: Iterable[nn.Module]) -> list[nn.Conv1d]:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from vocoder.audio import MelSpec
 from vocoder.nn import Distribution, LinearUpsampling
 
-from .autoregressive import INPUT_GAIN, AutoregressiveVocoder, Session
+from .autoregressive import AutoregressiveVocoder, Conditions, Past, Session
 
 
 class WaveRNN(AutoregressiveVocoder):
@@ -57,10 +57,19 @@ class WaveRNN(AutoregressiveVocoder):
         head_channels: int = 256,
         condition_channels: int = 128,
         condition_kernel_size: int = 5,
+        linear_prediction: int = 0,
+        pitch_taps: int = 0,
         refine: int = 0,
     ) -> None:
         super().__init__(
-            mel_spec, distribution, n_mixtures, condition_channels, condition_kernel_size, refine
+            mel_spec,
+            distribution,
+            n_mixtures,
+            condition_channels,
+            condition_kernel_size,
+            linear_prediction,
+            pitch_taps,
+            refine,
         )
         if min(hidden_size, head_channels) < 1:
             raise ValueError(
@@ -68,7 +77,7 @@ class WaveRNN(AutoregressiveVocoder):
                 "least 1"
             )
         self.upsampling = LinearUpsampling(self.mel_spec.hop_length)
-        self.gru = nn.GRU(1 + condition_channels, hidden_size, batch_first=True)
+        self.gru = nn.GRU(self.n_inputs + condition_channels, hidden_size, batch_first=True)
         self.head = nn.Sequential(
             nn.Linear(hidden_size, head_channels),
             nn.ReLU(),
@@ -76,16 +85,14 @@ class WaveRNN(AutoregressiveVocoder):
         )
         last = self.head[-1]
         assert isinstance(last, nn.Linear)
-        self.output.start(last.weight, last.bias)
-        with torch.no_grad():
-            self.gru.all_weights[0][0][:, 0].mul_(INPUT_GAIN)
+        self._start(last.weight, last.bias, self.gru.all_weights[0][0][:, : self.n_inputs])
 
-    def predict(self, previous: Tensor, features: Tensor) -> Tensor:
-        condition = self.upsampling(features)[..., : previous.shape[-1]]
-        inputs = torch.cat([previous.to(condition.dtype), condition], dim=1).transpose(1, 2)
+    def predict(self, inputs: Tensor, features: Tensor) -> Tensor:
+        condition = self.upsampling(features)[..., : inputs.shape[-1]]
+        given = torch.cat([inputs.to(condition.dtype), condition], dim=1).transpose(1, 2)
         # Rounding adds up over a recurrence, and PyTorch's GRU takes one type throughout.
-        with torch.autocast(inputs.device.type, enabled=False):
-            hidden, _ = self.gru(inputs.to(self.dtype))
+        with torch.autocast(given.device.type, enabled=False):
+            hidden, _ = self.gru(given.to(self.dtype))
         result: Tensor = self.head(hidden).transpose(1, 2)
         return result
 
@@ -101,27 +108,20 @@ class _Cell:
     def __init__(self, model: WaveRNN, batch: int, temperature: float) -> None:
         self.model = model
         self.temperature = temperature
-        self.previous = torch.zeros(batch, 1, device=model.device, dtype=model.dtype)
-        self.hidden = self.previous.new_zeros(batch, model.gru.hidden_size)
+        self.past = Past(model, batch, model.conditioner[0].weight)
+        self.hidden = self.past.audio.new_zeros(batch, model.gru.hidden_size)
 
-    def __call__(self, features: Tensor, choice: Tensor, value: Tensor) -> Tensor:
-        model = self.model
+    def __call__(self, conditions: Conditions, choice: Tensor, value: Tensor) -> Tensor:
+        model, past = self.model, self.past
         weights = model.gru.all_weights[0]  # of the input and the state, then the biases of these
-        choice, value = choice.to(self.previous), value.to(self.previous)
-        samples = []
-        for t, condition in enumerate(model.upsampling(features).permute(2, 0, 1).contiguous()):
-            self.hidden = torch.gru_cell(
-                torch.cat([self.previous, condition], dim=1),
-                self.hidden,
-                *weights,
-            )
-            parameters = model.head(self.hidden)
-            sample = model.output.sample(
-                parameters, choice[:, t, None], value[:, t], self.temperature
-            )
-            self.previous = sample.unsqueeze(1)
-            samples.append(sample)
-        return torch.stack(samples, dim=1)
+        choice, value = choice.to(past.audio), value.to(past.audio)
+        past.begin(conditions)
+        upsampled = model.upsampling(conditions.features).permute(2, 0, 1).contiguous()
+        for t, condition in enumerate(upsampled):
+            given = torch.cat([past.inputs(t), condition], dim=1)
+            self.hidden = torch.gru_cell(given, self.hidden, *weights)
+            past.draw(t, model.head(self.hidden), choice[:, t, None], value[:, t], self.temperature)
+        return past.samples
 
 
 class _Compiled:
@@ -136,7 +136,7 @@ class _Compiled:
         assert isinstance(first, nn.Linear)
         assert isinstance(last, nn.Linear)
         weights = (
-            array(input_weight)[:, 0],
+            array(input_weight)[:, : model.n_inputs].T,
             array(state_weight).T,
             array(state_bias),
             array(first.weight).T,
@@ -148,28 +148,31 @@ class _Compiled:
         self.weights = [np.ascontiguousarray(weight) for weight in weights]
         self.model = model
         self.temperature = temperature
-        self.previous = np.zeros(batch, np.float32)
+        self.past = Past(model, batch, torch.zeros(0, dtype=torch.float32, device="cpu"))
         self.hidden = np.zeros((batch, model.gru.hidden_size), np.float32)
 
-    def __call__(self, features: Tensor, choice: Tensor, value: Tensor) -> Tensor:
+    def __call__(self, conditions: Conditions, choice: Tensor, value: Tensor) -> Tensor:
         from vocoder.engines import compiled
 
-        array = compiled.array
-        input_weight, _, input_bias, _ = self.model.gru.all_weights[0]
+        array, model = compiled.array, self.model
+        input_weight, _, input_bias, _ = model.gru.all_weights[0]
         # At the rate of frames, (batch, frames + 2, 3 * hidden_size).
-        gates = F.linear(features.transpose(1, 2), input_weight[:, 1:], input_bias)
-        audio = compiled.wavernn(
+        features = conditions.features.transpose(1, 2)
+        gates = F.linear(features, input_weight[:, model.n_inputs :], input_bias)
+        self.past.begin(conditions)
+        compiled.wavernn(
             *self.weights,
             array(gates),
-            array(self.model.upsampling.weights),
+            array(model.upsampling.weights),
             array(choice),
             array(value),
             np.float32(self.temperature),
-            self.model.output.n_mixtures,
-            self.previous,
+            model.output.n_mixtures,
+            model.pitch_taps,
+            *self.past.arrays(),
             self.hidden,
         )
-        return torch.from_numpy(audio).to(features.device)
+        return self.past.samples.to(features.device)
 
 
 __all__ = ["WaveRNN"]

@@ -34,6 +34,7 @@ class CausalGatedStack(nn.Module):
         n_layers: L.
         cycle: layers after which dilations start again at 1.
         kernel_size: K, taps of each dilated convolution, at least 2.
+        in_channels: channels of the input.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class CausalGatedStack(nn.Module):
         n_layers: int = 30,
         cycle: int = 10,
         kernel_size: int = 3,
+        in_channels: int = 1,
     ) -> None:
         super().__init__()
         if min(n_layers, cycle) < 1:
@@ -59,7 +61,7 @@ class CausalGatedStack(nn.Module):
         self.dilations = [2 ** (layer % cycle) for layer in range(n_layers)]
         self.receptive_field = (kernel_size - 1) * sum(self.dilations) + 1
         self.upsampling = LinearUpsampling(hop)
-        self.start = nn.Conv1d(1, channels, 1)
+        self.start = nn.Conv1d(in_channels, channels, 1)
         # One convolution serves the condition of all layers, and is their bias.
         self.condition = nn.Conv1d(condition_channels, 2 * channels * n_layers, 1)
         self.dilated = nn.ModuleList(
@@ -80,7 +82,7 @@ class CausalGatedStack(nn.Module):
         """One pass over all times.
 
         Args:
-            x: (batch, 1, time).
+            x: (batch, in_channels, time).
             condition: (batch, condition_channels, frames + 2), the frames of x with one more on
                 each side; time is at most frames * hop.
 

@@ -132,14 +132,27 @@ class DiscretisedMixture:
         # The middle of each of the 2^24 cells in which float32 draws uniform numbers.
         return torch.logit(uniform.double() + 2**-25).to(uniform.dtype)
 
-    def start(self, weight: Tensor, bias: Tensor) -> None:
-        """Change a network's last layer in place so that, untrained, it covers speech."""
+    def moved(self, parameters: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
+        r"""Parameters of the mixture with :math:`c + g \mu_i` for means and :math:`g e^{r_i}`.
+
+        Args:
+            parameters: (batch, `n_parameters`, ...).
+            centre: c, (batch, ...).
+            scale: g, (batch, ...), greater than 0.
+        """
+        m = self.n_mixtures
+        logits, means, scales = parameters.split([parameters.shape[1] - 2 * m, m, m], dim=1)
+        scale = scale.unsqueeze(1)
+        return torch.cat([logits, centre.unsqueeze(1) + scale * means, scales + scale.log()], dim=1)
+
+    def start(self, weight: Tensor, bias: Tensor, level: float) -> None:
+        """Change a network's last layer in place so that, untrained, it covers audio of a level."""
         m = self.n_mixtures
         with torch.no_grad():
             weight.mul_(0.1)
             bias.zero_()
-            bias[-2 * m : -m] = torch.linspace(-0.1, 0.1, m) if m > 1 else 0.0
-            bias[-m:] = math.log(0.1)
+            bias[-2 * m : -m] = level * torch.linspace(-1, 1, m) if m > 1 else 0.0
+            bias[-m:] = math.log(level)
 
     def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, means and scales, (batch, M, time) each."""
