@@ -257,7 +257,7 @@ def test_same_seed_same_audio_whatever_the_neighbours_and_the_padding(
 ) -> None:
     mels = [random_mel(model, frames) for frames in (9, 30, 21, 30, 30, 30)]
     lengths = [mel.shape[1] for mel in mels]
-    padded = torch.zeros(len(mels), model.mel_spec.n_mels, 30)
+    padded = torch.full((len(mels), model.mel_spec.n_mels, 30), -6.0)
     for row, mel in enumerate(mels):
         padded[row, :, : mel.shape[1]] = mel + 0.1 * row
     batch = model.synthesize(padded, seed=5, lengths=lengths)
@@ -273,7 +273,7 @@ def test_same_seed_same_audio_whatever_the_neighbours_and_the_padding(
 def test_items_of_a_batch_may_have_seeds_of_their_own(model: AutoregressiveVocoder) -> None:
     for engine in model.engines:
         model.engine = engine
-        mel = random_mel(12).expand(3, -1, -1)
+        mel = random_mel(model, 12).expand(3, -1, -1)
         batch = model.synthesize(mel, seed=[5, 6, 5], lengths=[12, 12, 7])
         for item, seed, length in zip(batch, [5, 6, 5], [12, 12, 7], strict=True):
             alone = model.synthesize(mel[0, :, :length], seed=seed)
