@@ -59,6 +59,7 @@ class AutoregressiveVocoder(Vocoder):
     """
 
     likelihood = "exact"
+    seeds_share_a_pass = False
 
     engines: ClassVar[tuple[str, ...]]
     """Ways to generate, fastest first."""

@@ -47,6 +47,9 @@ class Vocoder(SavedModel, ABC):
     likelihood: ClassVar[Literal["exact", "lower bound"] | None] = None
     """What `log_prob` gives; None if the family defines no likelihood."""
 
+    seeds_share_a_pass: ClassVar[bool] = True
+    """Whether `generate` takes a `Noise` with a seed for each item of the batch."""
+
     default_refine: int
     """Sweeps of mel consistency that `synthesize` and `stream` do by default: the constructor's
     ``refine``."""
@@ -79,7 +82,7 @@ class Vocoder(SavedModel, ABC):
         """Audio (batch, frames * hop) from a checked mel (batch, n_mels, frames).
 
         ``first_frame`` is the absolute index of the first frame, by which noise is drawn. All items
-        of the batch get the same noise.
+        of the batch get the same noise, unless ``noise`` has a seed for each.
         """
 
     @property
@@ -135,7 +138,7 @@ class Vocoder(SavedModel, ABC):
         self,
         mel: Array,
         temperature: float | None = None,
-        seed: int | None = 0,
+        seed: int | Sequence[int] | None = 0,
         lengths: Sequence[int] | None = None,
         refine: int | None = None,
     ) -> Array:
@@ -147,7 +150,8 @@ class Vocoder(SavedModel, ABC):
                 model's density, values between trade noise against detail. None takes the family's
                 `default_temperature`.
             seed: the same seed gives the same audio, alone or in a batch, whatever the
-                neighbours and the padding; None draws a new one from torch's global generator.
+                neighbours and the padding; a list gives each item of a batch its own; None draws a
+                new one from torch's global generator.
             lengths: number of valid frames of each item of a padded batch; audio beyond them
                 is zero.
             refine: sweeps of mel consistency after the model's own pass
@@ -170,19 +174,19 @@ class Vocoder(SavedModel, ABC):
         frames = self._checked(mel)
         temperature = self._temperature(temperature)
         sweeps = self._sweeps(refine)
-        noise = Noise(_fresh_seed() if seed is None else seed)
         batch = frames if frames.ndim == 3 else frames.unsqueeze(0)
         sizes = _checked_lengths(lengths, batch)
+        seeds = _checked_seeds(seed, len(batch))
         clamps = [Clamp(self.mel_spec, temperature) for _ in sizes]
         for clamp, item, size in zip(clamps, batch, sizes, strict=True):
             clamp.expect(item[:, :size])
         samples = batch.shape[2] * self.mel_spec.hop_length
         audio = torch.zeros(batch.shape[0], samples, dtype=torch.float32, device=self.device)
         with torch.no_grad():
-            # Items of equal length share a pass; padding never enters one, so it cannot be heard.
-            for size in sorted(set(sizes)):
-                rows = [i for i, own in enumerate(sizes) if own == size]
-                own = batch[rows, :, :size]
+            for rows in self._passes(sizes, seeds):
+                own = batch[rows, :, : sizes[rows[0]]]
+                drawn = [seeds[row] for row in rows]
+                noise = Noise(drawn if len(set(drawn)) > 1 else drawn[0])
                 generated = self._in_windows(own, noise, temperature).float()
                 refined = self._refined(generated, own, sweeps)
                 for row, item, item_mel in zip(rows, refined, own, strict=True):
@@ -293,6 +297,14 @@ class Vocoder(SavedModel, ABC):
             (batch, frames * hop), not clipped.
         """
         return self.mel_consistency(audio, self.consistency_target(mel), sweeps)
+
+    def _passes(self, sizes: Sequence[int], seeds: Sequence[int]) -> list[list[int]]:
+        """Rows that share a pass: those of equal length, so that no padding can be heard."""
+        passes: dict[Any, list[int]] = {}
+        for row, (size, seed) in enumerate(zip(sizes, seeds, strict=True)):
+            key = size if self.seeds_share_a_pass else (size, seed)
+            passes.setdefault(key, []).append(row)
+        return list(passes.values())
 
     def _refined(self, audio: Tensor, mel: Tensor, sweeps: int) -> Tensor:
         """Audio (batch, frames * hop) pushed onto its mel (batch, n_mels, frames)."""
@@ -465,6 +477,14 @@ def _like(original: Array, result: Tensor) -> Array:
 
 def _fresh_seed() -> int:
     return int(torch.randint(2**62, ()).item())
+
+
+def _checked_seeds(seed: int | Sequence[int] | None, batch: int) -> list[int]:
+    if not isinstance(seed, Sequence):
+        return [_fresh_seed() if seed is None else seed] * batch
+    if len(seed) != batch:
+        raise ValueError(f"{len(seed)} seeds do not fit a batch of {batch}: give one per item")
+    return list(seed)
 
 
 def _checked_lengths(lengths: Sequence[int] | None, batch: Tensor) -> list[int]:

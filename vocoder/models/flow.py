@@ -135,10 +135,12 @@ class FlowVocoder(Vocoder):
         """The noise of frames from ``first_frame`` on, on the model's device.
 
         Returns:
-            (1, frames, `noise_per_frame`).
+            (1, frames, `noise_per_frame`), or (batch, frames, `noise_per_frame`) where each item
+            has a seed of its own.
         """
         drawn = noise.normal(first_frame, frames, self.noise_per_frame)
-        return drawn.unsqueeze(0).to(device=self.device, dtype=self.dtype)
+        drawn = drawn.view(-1, *drawn.shape[-2:])
+        return drawn.to(device=self.device, dtype=self.dtype)
 
     # -- fused -----------------------------------------------------------------------------------
 

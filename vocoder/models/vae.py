@@ -202,6 +202,9 @@ class VaeVocoder(Vocoder):
         return -self.bound(audio, mel, noise).elbo.mean() / audio.shape[-1]
 
     def _draw(self, noise: Noise, first_frame: int, frames: int, width: int) -> Tensor:
-        """Noise of frames from ``first_frame`` on, (1, frames, width), on the model's device."""
+        """Noise of frames from ``first_frame`` on, (1 or batch, frames, width), on the model's
+        device.
+        """
         drawn = noise.normal(first_frame, frames, width)
-        return drawn.unsqueeze(0).to(device=self.device, dtype=self.dtype)
+        drawn = drawn.view(-1, *drawn.shape[-2:])
+        return drawn.to(device=self.device, dtype=self.dtype)
