@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.util
 import json
@@ -352,6 +353,14 @@ def test_an_item_s_seed_never_changes() -> None:
     assert len({item_seed(seed, name) for seed in range(9) for name in "abc"}) == 27
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 # -- workers ---------------------------------------------------------------------------------------
 
 
@@ -376,7 +385,7 @@ cluster.shutdown()
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """A Ray cluster of two nodes with one processor each; its address."""
     if importlib.util.find_spec("ray") is None:
@@ -419,10 +428,10 @@ def test_a_worker_that_is_killed_loses_nothing(
 ) -> None:
     source, output, here = (tmp_path / name for name in ("in", "two", "one"))
     source.mkdir()
-    for index in range(240):
+    for index in range(120):
         np.save(source / f"{index}.npy", mel(300 + index // 8, index))
     (source / "broken.npy").write_bytes(b"no array")
-    how = ["--checkpoint", checkpoint, "--refine", "24"]
+    how = ["--checkpoint", checkpoint, "--refine", "16"]
     words = [sys.executable, "-m", "vocoder", "synthesize-corpus", str(source), *how]
     together = subprocess.Popen(
         [*words, "-o", str(output), "--workers", "2", "--address", cluster],
@@ -439,13 +448,14 @@ def test_a_worker_that_is_killed_loses_nothing(
     before = len(names(output))
     _, errors = together.communicate()
     assert together.returncode == 1, errors
-    assert before < 240
-    assert "1 of 241 failed" in errors
-    assert len(names(output)) == 240
+    assert before < 120
+    assert "1 of 121 failed" in errors
+    assert len(names(output)) == 120
     assert set(rows(output / "failed.csv")) == {"broken"}
     assert not list(output.glob(".*"))
-    assert run(source, "-o", here, *how).exit_code == 1
-    assert farthest(output, here) <= 1
+    with one_thread():  # as a worker has
+        assert run(source, "-o", here, *how).exit_code == 1
+    assert farthest(output, here) == 0
     assert json.loads((output / "corpus.json").read_text()) == json.loads(
         (here / "corpus.json").read_text()
     )

@@ -6,7 +6,7 @@ the model, not on its batch, the number of workers, or a worker that died.
 """
 
 from vocoder.bulk.items import Item, Outcome, batches, find, item_seed
-from vocoder.bulk.rendering import Renderer, Settings, begin, render, write_lists
+from vocoder.bulk.rendering import Renderer, Settings, begin, is_there, render, write_lists
 
 __all__ = [
     "Item",
@@ -16,6 +16,7 @@ __all__ = [
     "batches",
     "begin",
     "find",
+    "is_there",
     "item_seed",
     "render",
     "write_lists",

@@ -49,6 +49,8 @@ def render_on_ray(
         ValueError: the cluster has too few processors or GPUs for so many workers.
         OSError: the cluster cannot be reached, or its workers cannot start.
     """
+    if not batches:
+        return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it prints what concerns its authors
     ray = require("ray", "synthesis by several workers", "ray")

@@ -92,14 +92,17 @@ class Renderer:
     def __call__(self, batch: Iterable[Item]) -> list[Outcome]:
         """Write the audio of all items; one that fails does not keep the others from theirs.
 
-        A file that is there and no older than its source is left as it is.
+        Files that are there already, because a worker died in the midst of this batch, are left as
+        they are. Their items are rendered all the same: the rounding of a pass depends on how many
+        share it.
         """
+        batch = list(batch)
         outcomes: list[Outcome] = []
         lengths: dict[int, list[_Loaded]] = {}
+        if all(is_there(item, self.output) for item in batch):
+            return [Outcome(item.name) for item in batch]
         for item in batch:
-            if _is_there(self._path(item), Path(item.source)):
-                outcomes.append(Outcome(item.name))
-            elif item.frames > BATCH_FRAMES:
+            if item.frames > BATCH_FRAMES:
                 outcomes.append(self._in_pieces(item))
             else:
                 loaded = self._load(item)
@@ -110,9 +113,6 @@ class Renderer:
         for same in lengths.values():
             outcomes += self._pass(same)
         return outcomes
-
-    def _path(self, item: Item) -> Path:
-        return self.output / f"{item.name}.wav"
 
     def _load(self, item: Item) -> _Loaded | Outcome:
         with _watched() as seen:
@@ -159,8 +159,10 @@ class Renderer:
         return item_seed(self.settings.seed, item.name)
 
     def _written(self, loaded: _Loaded, audio: Tensor, seen: Iterable[str]) -> Outcome:
-        path, rate = self._path(loaded.item), self.model.sample_rate
+        path, rate = audio_path(loaded.item, self.output), self.model.sample_rate
         try:
+            if is_there(loaded.item, self.output):
+                return Outcome(loaded.item.name)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_audio(path, audio[: loaded.samples], rate)
         except (OSError, ValueError) as error:
@@ -170,7 +172,7 @@ class Renderer:
 
     def _in_pieces(self, item: Item) -> Outcome:
         """A long item, in constant memory."""
-        path, model = self._path(item), self.model
+        path, model = audio_path(item, self.output), self.model
         with _watched() as seen:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -223,9 +225,18 @@ def _watched() -> Iterator[list[str]]:
         yield seen
 
 
-def _is_there(path: Path, source: Path) -> bool:
+def audio_path(item: Item, output: Path) -> Path:
+    """The file that an item's audio goes to."""
+    return output / f"{item.name}.wav"
+
+
+def is_there(item: Item, output: Path) -> bool:
+    """Whether an item's audio is in the folder, and no older than its source.
+
+    Files are written whole or not at all, so one that is there is complete.
+    """
     try:
-        return path.stat().st_mtime >= source.stat().st_mtime
+        return audio_path(item, output).stat().st_mtime >= Path(item.source).stat().st_mtime
     except OSError:
         return False
 

@@ -47,7 +47,7 @@ def synthesize_corpus(
     Run the same command again to go on after an interruption. Exits with status 1 if some files
     failed: failed.csv says which and why.
     """
-    from vocoder.bulk import Settings, batches, begin, find, render, write_lists
+    from vocoder.bulk import Outcome, Settings, batches, begin, find, is_there, render, write_lists
     from vocoder.bulk.cluster import render_on_ray
 
     settings = Settings(checkpoint, temperature, seed, refine, device)
@@ -57,8 +57,11 @@ def synthesize_corpus(
     outcomes: list[Outcome] = list(failed)
     started = time.perf_counter()
     with exit_on_termination(), progress_bar("reading headers") as progress:
-        work = list(batches(items, spec))
-        progress(0, len(items), "rendering")
+        there = [item for item in items if is_there(item, output)]
+        outcomes += [Outcome(item.name) for item in there]
+        missing = set(items) - set(there)
+        work = list(batches(missing, spec))
+        progress(len(there), len(items), "rendering")
         if workers == 1 and address is None:
             results = render(work, settings, output, record["model"])
         else:
