@@ -42,7 +42,7 @@ SETTLED = 100
 """Requests after which memory should not grow."""
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The queue of the server is full."""
 
 
@@ -85,13 +85,13 @@ def say(client: httpx.Client, address: str, text: str) -> np.ndarray[Any, Any]:
     """The audio of a text, in 16 bits, as a visitor gets it.
 
     Raises:
-        Refused: the queue is full.
+        RefusedError: the queue is full.
         RuntimeError: another answer than audio.
     """
     call = f"{address}/gradio_api/call/say"
     asked = client.post(call, json={"data": [text, 0.667, 1.0, 0, 8]})
     if asked.status_code == 503 and "queue is full" in asked.text.lower():
-        raise Refused(asked.json()["detail"])
+        raise RefusedError(asked.json()["detail"])
     if asked.status_code != 200:
         raise RuntimeError(f"{asked.status_code}: {asked.text}")
     answer = client.get(f"{call}/{asked.json()['event_id']}").text
@@ -138,7 +138,7 @@ def load(
             started = time.perf_counter()
             try:
                 audio = say(client, address, text)
-            except Refused:
+            except RefusedError:
                 with lock:
                     record.refused += 1
                 if not retry:
