@@ -18,7 +18,7 @@ FLOORS = [
     ["models"],
     ["text"],
     ["evaluation", "pretrained"],
-    ["training", "demo"],
+    ["training", "demo", "bulk"],
     ["cli"],
     ["__main__"],
 ]

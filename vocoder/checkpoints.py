@@ -6,6 +6,7 @@ builds one from them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -106,6 +107,22 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
             f"{weights} is damaged or not a safetensors file ({error}): copy it again"
         ) from error
     return config, tensors
+
+
+def checkpoint_hash(path: str | os.PathLike[str]) -> str:
+    """SHA-256, in hexadecimal, of the config and weights of a checkpoint: a directory, or the
+    weights file in one.
+
+    Raises:
+        OSError: a file is not there, or cannot be read.
+    """
+    path = Path(path)
+    folder = path if path.is_dir() else path.parent
+    digest = hashlib.sha256()
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        with (folder / name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 # A weight-normalised layer registers its weight before it is split, so more than once.

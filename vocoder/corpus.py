@@ -161,10 +161,12 @@ class AudioFiles:
 
     Args:
         folder: the corpus, with the files in `wavs` or below, or where the list says.
+        suffixes: of the files, in lower case.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
         self.folder = folder
+        self.suffixes = suffixes
         self._inside = (folder.resolve(), (folder / "wavs").resolve())
         self._listings: dict[Path, dict[str, Path]] = {}
 
@@ -187,10 +189,10 @@ class AudioFiles:
         stem, suffix = PurePosixPath(last).stem, PurePosixPath(last).suffix.lower()
         for start in (("wavs", *above), tuple(above)):
             at = "/".join((*(start[1:] if start[:1] == ("wavs",) else start), ""))
-            for ending in SUFFIXES:
+            for ending in self.suffixes:
                 if path := self._file((*start, last + ending)):
                     return at + last, path
-            if suffix in SUFFIXES and (path := self._file((*start, last))):
+            if suffix in self.suffixes and (path := self._file((*start, last))):
                 return at + stem, path
         return "/".join(parts), None
 

@@ -45,8 +45,17 @@ def load(name: str | os.PathLike[str] | None = None, dtype: torch.dtype = torch.
             not a checkpoint that this version reads. Pickled files are never opened.
         ValueError: the model cannot compute in this type.
     """
+    return load_checkpoint(find_model(name)).fused(dtype)
+
+
+def find_model(name: str | os.PathLike[str] | None = None) -> Path:
+    """The checkpoint directory, or the weights file, that `load` reads for a name.
+
+    Raises:
+        CheckpointError: no bundled model has this name; the message says how to get one.
+    """
     bundled = {key: path for key, path in bundled_models().items() if key != ACOUSTIC_NAME}
-    path = _find(
+    return _find(
         name,
         DEFAULT_NAME,
         bundled,
@@ -55,7 +64,6 @@ def load(name: str | os.PathLike[str] | None = None, dtype: torch.dtype = torch.
         "speech",
         how_to_name="vocoder.load('runs/NAME/model'), or --checkpoint runs/NAME/model",
     )
-    return load_checkpoint(path).fused(dtype)
 
 
 def load_acoustic(name: str | os.PathLike[str] | None = None) -> AcousticModel:

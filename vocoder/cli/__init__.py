@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 import vocoder
+from vocoder.cli.corpora import synthesize_corpus
 from vocoder.cli.measurement import benchmark, evaluate, evaluate_speech
 from vocoder.cli.models import demo, export, info
 from vocoder.cli.output import warnings_in_a_line
@@ -62,6 +63,7 @@ def _options(
 # In the order in which --help lists them.
 for _command in (
     synthesize,
+    synthesize_corpus,
     resynthesize,
     say,
     refine,

@@ -7,26 +7,21 @@ length of the audio.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-import vocoder
 from vocoder.cli import options
-from vocoder.cli.loading import load, read_mel
+from vocoder.cli.loading import load
 from vocoder.cli.output import refuse_audio_output, write_pieces
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vocoder.audio import AudioReader, MelSpec
+    from vocoder.audio import MelSpec
     from vocoder.models import Vocoder
-
-PIECE = 1024
-"""Frames of mel that are worked on at once."""
 
 
 def synthesize(
@@ -47,9 +42,12 @@ def synthesize(
 ) -> None:
     """Audio from a log-mel spectrogram in a .npy file."""
     refuse_audio_output(force, output)
+    from vocoder.audio.mel_files import read_mel
+    from vocoder.models.pieces import mel_pieces
+
     spectrogram = read_mel(mel)
     model = load(checkpoint, device)
-    pieces = _mel_pieces(spectrogram, model.mel_spec)
+    pieces = mel_pieces(spectrogram, model.mel_spec)
     started = time.perf_counter()
     audio = _synthesized(model, pieces, temperature, seed, refine, denoise)
     write_pieces(output, audio, model.sample_rate, started)
@@ -69,10 +67,11 @@ def resynthesize(
     """Copy synthesis: the mel spectrogram of a recording, turned back into audio."""
     refuse_audio_output(force, output)
     from vocoder.audio import AudioReader, LogMel
+    from vocoder.models.pieces import Counted
 
     model = load(checkpoint, device)
     with AudioReader(audio, model.sample_rate) as reader:
-        recording = _Counted(reader)
+        recording = Counted(reader)
         mel = LogMel(model.mel_spec).stream(recording)
         started = time.perf_counter()
         pieces = _synthesized(model, mel, temperature, seed, refine, denoise)
@@ -94,20 +93,22 @@ def refine(
     refuse_audio_output(force, output)
     from vocoder.audio import AudioReader, MelSpec, check_sweeps
     from vocoder.audio.consistency import check_frames
+    from vocoder.audio.mel_files import read_mel
+    from vocoder.models.pieces import Counted, mel_pieces, unwarned
 
     check_sweeps(sweeps)
     spec = MelSpec.preset(preset)
     target = read_mel(mel)
-    frames = _mel_pieces(target, spec)
+    frames = mel_pieces(target, spec)
     with AudioReader(audio, spec.sample_rate) as reader:
-        recording = _Counted(reader)
+        recording = Counted(reader)
         before = _Distance(target, spec)
         for _ in before.measured(recording):
             pass
         check_frames(recording.samples, target.shape[1], spec)
         started = time.perf_counter()
         after = _Distance(target, spec)
-        pieces = after.measured(_unwarned(_refined(reader, frames, spec, sweeps)))
+        pieces = after.measured(unwarned(_refined(reader, frames, spec, sweeps)))
         write_pieces(output, pieces, spec.sample_rate, started)
     typer.echo(
         f"log-mel distance {before.mean:.3f} nats before, {after.mean:.3f} after {sweeps} sweeps",
@@ -141,28 +142,6 @@ def denoise(
         write_pieces(output, pieces, model.sample_rate, started)
 
 
-def _mel_pieces(mel: Any, spec: MelSpec) -> Iterator[Any]:
-    """A mapped mel (n_mels, frames) in pieces of `PIECE` frames, checked as a whole before.
-
-    Raises:
-        MelError: the mel cannot come from the MelSpec.
-    """
-    import numpy as np
-    import torch
-
-    from vocoder.audio import check_mel
-
-    if mel.ndim == 3:
-        raise vocoder.MelError(
-            f"The file holds a batch of {len(mel)} mels: write the one to use to a file of its own."
-        )
-    check_mel(torch.from_numpy(np.array(mel, np.float32)), spec)
-    return (
-        np.array(mel[:, start : start + PIECE], np.float32)
-        for start in range(0, mel.shape[1], PIECE)
-    )
-
-
 def _synthesized(
     model: Vocoder,
     mel: Iterable[Any],
@@ -172,46 +151,14 @@ def _synthesized(
     denoise: float,
 ) -> Iterator[Any]:
     """Audio of pieces of a mel that is known to be right."""
-    pieces = _unwarned(model.stream(mel, temperature, seed, refine))
+    from vocoder.models.pieces import unwarned
+
+    pieces = unwarned(model.stream(mel, temperature, seed, refine))
     if denoise == 0:
         return pieces
     from vocoder.models.denoiser import Denoiser
 
     return Denoiser(model).stream(pieces, denoise)
-
-
-def _unwarned(pieces: Iterator[Any]) -> Iterator[Any]:
-    """Without warnings about a piece of mel that, alone, looks like another convention."""
-    while True:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The mel", UserWarning)
-            try:
-                piece = next(pieces)
-            except StopIteration:
-                return
-        yield piece
-
-
-class _Counted:
-    """Pieces of audio, and how many samples they had so far."""
-
-    def __init__(self, pieces: AudioReader) -> None:
-        self.pieces = pieces
-        self.samples = 0
-
-    def __iter__(self) -> Iterator[Tensor]:
-        self.samples = 0
-        for piece in self.pieces:
-            self.samples += len(piece)
-            yield piece
-
-    def cut(self, pieces: Iterable[Any]) -> Iterator[Any]:
-        """Other pieces, which follow these, without what goes beyond their end."""
-        given = 0
-        for piece in pieces:
-            piece = piece[: self.samples - given]
-            given += len(piece)
-            yield piece
 
 
 class _Distance:

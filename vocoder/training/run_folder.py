@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ from filelock import FileLock, Timeout
 
 import vocoder
 from vocoder.atomic import write_atomic
-from vocoder.checkpoints import CONFIG_NAME, WEIGHTS_NAME
+from vocoder.checkpoints import checkpoint_hash
 from vocoder.training.module import TrainingError
 from vocoder.training.resume import resume_files
 
@@ -104,11 +103,7 @@ def parent(checkpoint: Path) -> Record:
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
     found: Record = {"path": str(checkpoint), "sha256": None}
     try:
-        digest = hashlib.sha256()
-        for name in (CONFIG_NAME, WEIGHTS_NAME):
-            with (folder / name).open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        found["sha256"] = digest.hexdigest()
+        found["sha256"] = checkpoint_hash(checkpoint)
         of = read_record(folder.parent)
         of.pop("options", None)
     except (OSError, ValueError, AttributeError):

@@ -1,0 +1,473 @@
+"""Whole corpora to audio: in this process, and by workers of which one is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from numpy.typing import NDArray
+from typer.testing import CliRunner, Result
+
+from vocoder import cli
+from vocoder.audio import MelSpec, read_audio
+from vocoder.bulk import Item, Renderer, Settings, batches, find, item_seed, render, rendering
+from vocoder.bulk import items as bulk_items
+from vocoder.models import MdctFlow, WaveRNN
+
+ROOT = Path(__file__).parents[1]
+SPEC = MelSpec.preset("speech-16k")
+
+
+@pytest.fixture(scope="module")
+def model(tiny_flow: Callable[..., MdctFlow]) -> MdctFlow:
+    return tiny_flow(refine=2)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model: MdctFlow, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(model.save(tmp_path_factory.mktemp("run") / "model"))
+
+
+def mel(frames: int, seed: int = 0) -> NDArray[np.float32]:
+    noise = np.random.default_rng([frames, seed]).random((SPEC.n_mels, frames))
+    return (-7 + 3 * noise).astype(np.float32)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Seven mels, some of equal length, and two recordings, in folders."""
+    folder = tmp_path / "in"
+    (folder / "deep" / "er").mkdir(parents=True)
+    for index, frames in enumerate([30, 30, 45, 30, 45, 7]):
+        np.save(folder / "deep" / f"{index}.npy", mel(frames, index))
+    np.save(folder / "deep" / "er" / "ü 6.npy", mel(30, 6)[None])
+    rng = np.random.default_rng(0)
+    soundfile.write(folder / "a.WAV", 0.1 * rng.standard_normal(8001), 16000, format="WAV")
+    soundfile.write(folder / "b.flac", 0.1 * rng.standard_normal(11025), 22050)
+    (folder / "notes.txt").write_text("not a mel")
+    np.save(folder / ".hidden.npy", mel(5))
+    return folder
+
+
+NAMES = {"a", "b", *(f"deep/{i}" for i in range(6)), "deep/er/ü 6"}
+
+
+def run(*arguments: object) -> Result:
+    words = ["synthesize-corpus", *map(str, arguments)]
+    return CliRunner().invoke(cli.app, words, catch_exceptions=False)
+
+
+def names(output: Path) -> set[str]:
+    return {path.relative_to(output).with_suffix("").as_posix() for path in output.rglob("*.wav")}
+
+
+def levels(path: Path) -> NDArray[Any]:
+    return soundfile.read(path, dtype="int16")[0].astype(int)
+
+
+def farthest(output: Path, other: Path) -> int:
+    """The largest difference between the files of two folders, in steps of 16 bits."""
+    assert names(output) == names(other)
+    return max(np.abs(levels(output / f"{n}.wav") - levels(other / f"{n}.wav")).max()
+               for n in names(output))  # fmt: skip
+
+
+def rows(path: Path) -> dict[str, str]:
+    with path.open(encoding="utf-8", newline="") as file:
+        heading, *found = csv.reader(file)
+    assert heading[0] == "id"
+    return dict(found)
+
+
+# -- what there is to do ---------------------------------------------------------------------------
+
+
+def test_a_folder_is_searched_through_and_its_structure_kept(
+    corpus: Path, checkpoint: str, model: MdctFlow, tmp_path: Path
+) -> None:
+    output = corpus / "out"  # inside of what is searched
+    result = run(corpus, "-o", output, "-c", checkpoint, "--seed", 4)
+    assert result.exit_code == 0
+    assert "9 files" in result.stdout
+    assert names(output) == NAMES
+    assert sorted(path.name for path in output.iterdir()) == [
+        "a.wav", "b.wav", "corpus.json", "deep"
+    ]  # fmt: skip
+    # Each is what the model makes of it alone, by a seed of its own.
+    for name, spectrogram in (("deep/0", mel(30, 0)), ("deep/er/ü 6", mel(30, 6))):
+        alone = model.synthesize(torch.from_numpy(spectrogram), seed=item_seed(4, name)).numpy()
+        assert np.abs(levels(output / f"{name}.wav") - 32768 * alone).max() <= 1
+    # Copy synthesis has the length of the recording.
+    audio, _ = read_audio(corpus / "b.flac", 16000)
+    alone = model.synthesize(model.mel(audio), seed=item_seed(4, "b"))[: len(audio)].numpy()
+    written = levels(output / "b.wav")
+    assert len(written) == len(audio)
+    assert np.abs(written - 32768 * alone).max() <= 1
+    assert len(levels(output / "a.wav")) == 8001
+    again = run(corpus, "-o", output, "-c", checkpoint, "--seed", 4)
+    assert "0 files" in again.stdout
+    assert "9 were there already" in again.stdout
+
+
+def test_a_list_names_files_below_its_folder(corpus: Path, checkpoint: str, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.npy").write_bytes(b"")
+    listed = corpus / "list.csv"
+    listed.write_text(
+        "\ufeffdeep/0.npy\n\ndeep\\1.npy|text|Text.\n"
+        "a|by its id\n"
+        "deep/0.npy\n"  # again
+        "../elsewhere.npy\n/etc/passwd\nC:\\x.npy\nmissing.npy\n",
+        encoding="utf-8",
+    )  # fmt: skip
+    output = tmp_path / "out"
+    result = run(listed, "-o", output, "-c", checkpoint)
+    assert result.exit_code == 1
+    assert "4 of 7 failed: see" in result.stderr
+    assert names(output) == {"a", "deep/0", "deep/1"}
+    failed = rows(output / "failed.csv")
+    assert set(failed) == {"../elsewhere.npy", "/etc/passwd", "C:\\x.npy", "missing.npy"}
+    assert "leads out of the corpus folder" in failed["../elsewhere.npy"]
+    assert "there is no such file" in failed["missing.npy"]
+    # The same name and seed, the same audio, wherever it is listed.
+    run(corpus, "-o", tmp_path / "all", "-c", checkpoint)
+    for name in names(output):
+        assert (
+            np.abs(levels(output / f"{name}.wav") - levels(tmp_path / f"all/{name}.wav")).max() <= 1
+        )
+
+
+def test_a_corpus_s_own_list_is_one(checkpoint: str, tmp_path: Path) -> None:
+    sample = ROOT / "recipes/ljspeech/sample"
+    items, failed = find(sample / "metadata.csv", tmp_path / "out")
+    assert not failed
+    assert len(items) == len((sample / "metadata.csv").read_text(encoding="utf-8").splitlines())
+    assert all("/" not in item.name and Path(item.source).is_file() for item in items)
+
+
+@pytest.mark.parametrize(
+    "write, message",
+    [
+        (lambda p: None, "there is no .*: give a folder"),
+        (lambda p: p.mkdir(), "holds no mels"),
+        (lambda p: p.write_text("\n \n"), "lists nothing"),
+        (lambda p: p.write_bytes(b"\xff\xfe\x00"), "must be UTF-8 text"),
+    ],
+)
+def test_nothing_to_do_is_refused(
+    write: Callable[[Path], Any], message: str, tmp_path: Path
+) -> None:
+    write(tmp_path / "source")
+    with pytest.raises(ValueError, match=message):
+        find(tmp_path / "source", tmp_path / "out")
+
+
+def test_two_sources_of_one_name_are_not_both_written(corpus: Path, tmp_path: Path) -> None:
+    np.save(corpus / "b.npy", mel(9))
+    np.save(corpus / "B.npy", mel(9))
+    items, failed = find(corpus, tmp_path / "out")
+    assert {item.name for item in items} >= {"a", "B"}
+    assert len(failed) == 2
+    assert all("would have the name of" in outcome.failure for outcome in failed)
+
+
+def test_batches_are_of_similar_lengths(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk_items, "BATCH_FRAMES", 100)
+    np.save(corpus / "long.npy", mel(101))
+    (corpus / "broken.npy").write_bytes(b"no array")
+    items, _ = find(corpus, tmp_path / "out")
+    planned = list(batches(reversed(items), SPEC))
+    lengths = [[item.frames for item in batch] for batch in planned]
+    flat = [frames for batch in lengths for frames in batch]
+    assert flat == sorted(flat, reverse=True)
+    assert lengths[0] == [101]
+    assert all(max(batch) * len(batch) <= 100 for batch in lengths[1:])
+    assert {item.name for batch in planned for item in batch} == NAMES | {"long", "broken"}
+    assert planned == list(batches(items, SPEC))  # in whatever order they come
+    flac = next(item for batch in planned for item in batch if item.name == "b")
+    assert flac.frames == SPEC.frames(8000)
+
+
+# -- the audio -------------------------------------------------------------------------------------
+
+
+def test_batches_order_and_pieces_do_not_change_the_audio(
+    corpus: Path, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(checkpoint)
+    items, _ = find(corpus, tmp_path / "none")
+    measured = [item for batch in batches(items, SPEC) for item in batch]
+    plans: dict[str, list[list[Item]]] = {
+        "together": [measured],
+        "alone": [[item] for item in reversed(measured)],
+    }
+    for name, plan in plans.items():
+        done = [outcome for each in render(plan, settings, tmp_path / name) for outcome in each]
+        assert {outcome.name for outcome in done} == NAMES
+        assert not any(outcome.failure or outcome.warning for outcome in done)
+        assert all(outcome.seconds > 0 for outcome in done)
+    monkeypatch.setattr(rendering, "BATCH_FRAMES", 1)
+    assert len(list(render(plans["together"], settings, tmp_path / "pieces"))) == 1
+    assert farthest(tmp_path / "together", tmp_path / "alone") <= 1
+    assert farthest(tmp_path / "together", tmp_path / "pieces") <= 1
+    # Seeds differ from item to item: equal mels do not sound alike.
+    np.save(corpus / "deep" / "1.npy", mel(30, 0))
+    list(render(plans["together"], settings, tmp_path / "equal"))
+    first, second = (levels(tmp_path / f"equal/deep/{i}.wav") for i in (0, 1))
+    assert np.abs(first - second).max() > 100
+
+
+def test_models_that_draw_samples_one_by_one_too(corpus: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    small = WaveRNN("speech-16k", hidden_size=16, condition_channels=8)
+    checkpoint = str(small.save(tmp_path / "model"))
+    items = [Item(f"deep/{i}", str(corpus / f"deep/{i}.npy"), 30) for i in (0, 1)]
+    list(render([items], Settings(checkpoint), tmp_path / "together"))
+    list(render([[item] for item in items], Settings(checkpoint), tmp_path / "alone"))
+    assert farthest(tmp_path / "together", tmp_path / "alone") <= 1
+
+
+def test_one_that_fails_does_not_harm_the_others(
+    corpus: Path, checkpoint: str, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    (corpus / "text.wav").write_text("not audio")
+    np.save(corpus / "linear.npy", 50 * np.random.default_rng(0).random((80, 30)))
+    np.save(corpus / "nan.npy", mel(30) * np.nan)
+    loud = mel(30) * 0 + SPEC.log_ceiling  # of the length of others: refused in the midst of a pass
+    np.save(corpus / "loud.npy", loud.astype(np.float32))
+    doubtful = np.abs(np.random.default_rng(0).standard_cauchy((80, 30))).clip(0, 4)
+    np.save(corpus / "doubtful.npy", doubtful.astype(np.float32))
+    result = run(corpus, "-o", output, "-c", checkpoint)
+    assert result.exit_code == 1
+    failed = rows(output / "failed.csv")
+    assert set(failed) >= {"text", "linear", "nan"}
+    assert names(output) | set(failed) == NAMES | {"text", "linear", "nan", "loud", "doubtful"}
+    assert names(output) >= NAMES
+    assert "NaN" in failed["nan"]
+    for text in failed.values():
+        assert "\n" not in text
+    run(corpus, "-o", tmp_path / "again", "-c", checkpoint)
+    assert farthest(output, tmp_path / "again") == 0
+    for name in ("text.wav", "linear.npy", "nan.npy", "loud.npy", "doubtful.npy"):
+        (corpus / name).unlink()
+    assert run(corpus, "-o", output, "-c", checkpoint).exit_code == 0
+    assert not (output / "failed.csv").exists()
+
+
+def test_warnings_are_listed(corpus: Path, checkpoint: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    audio = 0.2 * rng.standard_normal(16000)
+    audio[5] = 1.2
+    soundfile.write(corpus / "beyond.wav", audio, 16000, subtype="FLOAT")
+    result = run(corpus, "-o", tmp_path / "out", "-c", checkpoint)
+    assert result.exit_code == 0
+    assert "1 with a warning: see" in result.stderr
+    warned = rows(tmp_path / "out" / "warnings.csv")
+    assert "has 1 of 16000 samples beyond" in warned["beyond"]
+
+
+# -- going on --------------------------------------------------------------------------------------
+
+
+def test_what_is_there_is_left_and_what_changed_is_made_again(
+    corpus: Path, checkpoint: str, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    run(corpus, "-o", output, "-c", checkpoint)
+    before = {name: (output / f"{name}.wav").stat().st_mtime_ns for name in NAMES}
+    (output / "a.wav").unlink()
+    np.save(corpus / "deep" / "0.npy", mel(31))
+    later = time.time() + 10
+    os.utime(corpus / "deep" / "0.npy", (later, later))
+    result = run(corpus, "-o", output, "-c", checkpoint)
+    assert "2 files" in result.stdout
+    assert len(levels(output / "deep/0.wav")) == 31 * SPEC.hop_length
+    changed = {
+        name for name in NAMES if (output / f"{name}.wav").stat().st_mtime_ns != before[name]
+    }
+    assert changed == {"a", "deep/0"}
+
+
+@pytest.mark.parametrize(
+    "other, message",
+    [
+        (["--seed", "1"], "was begun with seed 0, not 1"),
+        (["--temperature", "0.5"], "was begun with temperature None, not 0.5"),
+        (["--refine", "0"], "was begun with refine None, not 0"),
+    ],
+)
+def test_other_settings_in_the_same_folder_are_refused(
+    other: list[str], message: str, corpus: Path, checkpoint: str, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    assert run(corpus, "-o", output, "-c", checkpoint).exit_code == 0
+    result = run(corpus, "-o", output, "-c", checkpoint, *other)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_other_models_sources_and_folders_are_refused(
+    corpus: Path, checkpoint: str, tmp_path: Path, tiny_flow: Callable[..., MdctFlow]
+) -> None:
+    output = tmp_path / "out"
+    run(corpus, "-o", output, "-c", checkpoint)
+    wider = tiny_flow(channels=12).save(tmp_path / "wider")
+    for arguments, message in (
+        ((corpus, "-o", output, "-c", wider), "was begun with model"),
+        ((corpus / "deep", "-o", output, "-c", checkpoint), "was begun with source"),
+        ((corpus, "-o", corpus, "-c", checkpoint), "is the source itself"),
+        ((corpus / "deep", "-o", corpus, "-c", checkpoint), "did not write"),
+        ((corpus, "-o", corpus / "a.WAV", "-c", checkpoint), "is a file"),
+        ((corpus, "-o", tmp_path / "x", "-c", checkpoint, "--temperature", "-1"), "temperature"),
+        ((corpus, "-o", tmp_path / "x", "-c", checkpoint, "--seed", "-1"), "seed is -1"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 2
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1
+    (output / "corpus.json").write_text("[]")
+    assert "corpus.json is damaged" in run(corpus, "-o", output, "-c", checkpoint).stderr
+    with pytest.raises(ValueError, match="another model here"):
+        Renderer(Settings(checkpoint), output, "0" * 64)
+
+
+def test_an_item_s_seed_never_changes() -> None:
+    assert item_seed(0, "a") == 0x676FFF3B69EA
+    assert item_seed(0, "u\u0308") == item_seed(0, "\u00fc")  # as file systems spell it
+    assert len({item_seed(seed, name) for seed in range(9) for name in "abc"}) == 27
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+# -- workers ---------------------------------------------------------------------------------------
+
+
+def test_without_ray_the_command_says_what_to_install(
+    corpus: Path, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = run(corpus, "-o", tmp_path / "out", "-c", checkpoint, "--workers", "2")
+    assert result.exit_code == 2
+    assert 'pip install "flow-vocoder[ray]"' in result.stderr
+
+
+CLUSTER = """
+import os, sys
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+from ray.cluster_utils import Cluster
+cluster = Cluster(True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+cluster.add_node(num_cpus=1)
+print("address", cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """A Ray cluster of two nodes with one processor each; its address."""
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("ray is not installed (extra ray)")
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLUSTER],
+        env={**os.environ, "VOCODER_TEST_CLUSTER": str(os.getpid())},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        line = next(line for line in process.stdout if line.startswith("address"))
+        yield line.split()[1]
+    finally:
+        process.stdin.close()
+        process.stdout.close()
+        process.wait(60)
+
+
+def workers() -> list[int]:
+    """Processes of the cluster that hold the model."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            title, settings = ((path / name).read_bytes() for name in ("cmdline", "environ"))
+        except OSError:  # it has ended
+            continue
+        if b"MapWorker" in title and f"VOCODER_TEST_CLUSTER={os.getpid()}".encode() in settings:
+            found.append(int(path.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found by /proc")
+def test_a_worker_that_is_killed_loses_nothing(
+    cluster: str, checkpoint: str, tmp_path: Path
+) -> None:
+    source, output, here = (tmp_path / name for name in ("in", "two", "one"))
+    source.mkdir()
+    for index in range(120):
+        np.save(source / f"{index}.npy", mel(300 + index // 8, index))
+    (source / "broken.npy").write_bytes(b"no array")
+    how = ["--checkpoint", checkpoint, "--refine", "16"]
+    words = [sys.executable, "-m", "vocoder", "synthesize-corpus", str(source), *how]
+    together = subprocess.Popen(
+        [*words, "-o", str(output), "--workers", "2", "--address", cluster],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while len(names(output)) < 20:
+        assert together.poll() is None, together.communicate()
+        time.sleep(0.01)
+    killed = workers()
+    assert len(killed) == 2
+    os.kill(killed[0], signal.SIGKILL)
+    before = len(names(output))
+    _, errors = together.communicate()
+    assert together.returncode == 1, errors
+    assert before < 120
+    assert "1 of 121 failed" in errors
+    assert len(names(output)) == 120
+    assert set(rows(output / "failed.csv")) == {"broken"}
+    assert not list(output.glob(".*"))
+    with one_thread():  # as a worker has
+        assert run(source, "-o", here, *how).exit_code == 1
+    assert farthest(output, here) == 0
+    assert json.loads((output / "corpus.json").read_text()) == json.loads(
+        (here / "corpus.json").read_text()
+    )
+
+
+def test_more_workers_than_the_cluster_has_processors_are_refused(
+    cluster: str, corpus: Path, checkpoint: str, tmp_path: Path
+) -> None:
+    words = [sys.executable, "-m", "vocoder", "synthesize-corpus", str(corpus)]
+    words += ["-o", str(tmp_path / "out"), "-c", checkpoint, "--workers", "9"]
+    result = subprocess.run(
+        [*words, "--address", cluster], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    assert "the cluster has 2 CPUs, too few for 9 workers" in result.stderr

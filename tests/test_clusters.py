@@ -1,0 +1,124 @@
+"""Training started by torchrun and by SLURM's srun: two processes learn what one would."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+RECIPE = ROOT / "recipes" / "ljspeech"
+STEPS = 4
+
+# At temperature 0 and on the whole batch, the sample does not depend on the number of processes.
+DIFFERENCE = """
+terms:
+  - class_path: vocoder.training.terms.Likelihood
+  - class_path: vocoder.training.terms.Mel
+    init_args: {start: 0.0}
+training: {sample_temperature: 0.0, sample_fraction: 1.0, final_learning_rate: 1.0}
+"""
+
+# One machine of a cluster: what a task finds in its environment, as SLURM sets it.
+SRUN = f"""#!/bin/bash
+for rank in 0 1; do
+    export SLURM_PROCID=$rank SLURM_LOCALID=$rank
+    {sys.executable} "${{@:2}}" &
+    tasks="$tasks $!"
+done
+for task in $tasks; do wait "$task" || exit 1; done
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all train; the recipe is below it, as in the repository."""
+    made = tmp_path_factory.mktemp("cluster")
+    (made / "recipes").symlink_to(ROOT / "recipes")
+    (made / "difference.yaml").write_text(DIFFERENCE)
+    run(made, [sys.executable, "recipes/ljspeech/train.py", *options("one", 2)])
+    return made
+
+
+def options(name: str, batch: int) -> list[str]:
+    return [
+        "--config", "recipes/ljspeech/config/tiny.yaml", "--config", "difference.yaml",
+        "--run", name, "--max_steps", str(STEPS), "--speech.batch_size", str(batch),
+        "--trainer.accelerator", "cpu",
+    ]  # fmt: skip
+
+
+def run(folder: Path, command: list[str], **variables: str) -> str:
+    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
+    result = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+    return result.stdout
+
+
+def same_training(folder: Path, name: str) -> None:
+    one, two = (torch.load(folder / run / "last.ckpt", weights_only=True) for run in ("one", name))
+    assert one["global_step"] == two["global_step"] == STEPS
+    # As many crops with half the batch size in a process: there were two.
+    assert one["vocoder_training"] == two["vocoder_training"]
+    # Adam turns rounding into steps of up to the learning rate, 1e-3, where gradients are small.
+    for key, value in one["state_dict"].items():
+        torch.testing.assert_close(value, two["state_dict"][key], rtol=0, atol=3e-4 * STEPS)
+    assert (folder / name / "report.md").is_file()
+    assert (folder / name / "model" / "model.safetensors").is_file()
+
+
+def test_torchrun_trains_like_one_process(folder: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    # After a double dash: torchrun would take --run for an abbreviation of its own --run-path.
+    command = [*torchrun, "--nproc-per-node", "2", "--", "recipes/ljspeech/train.py"]
+    together = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    run(folder, [*command, *options("torchrun", 1), *together])
+    same_training(folder, "torchrun")
+
+
+def test_the_slurm_script_trains_like_one_process(folder: Path) -> None:
+    """Its body, with a stand-in for srun that starts two tasks here."""
+    script = RECIPE / "slurm.sh"
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    srun = folder / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text(SRUN)
+    srun.chmod(srun.stat().st_mode | stat.S_IXUSR)
+    run(
+        folder,
+        ["bash", str(script), *options("slurm", 1)],
+        PATH=f"{srun.parent}:{os.environ['PATH']}",
+        SLURM_JOB_ID="12",
+        SLURM_JOB_NAME="vocoder",
+        SLURM_NNODES="1",
+        SLURM_NODEID="0",
+        SLURM_NTASKS="2",
+        SLURM_NTASKS_PER_NODE="2",
+        SLURM_NODELIST="127.0.0.1",
+    )
+    same_training(folder, "slurm")
+
+
+def test_the_slurm_script_asks_for_what_it_tells_the_trainer() -> None:
+    lines = (RECIPE / "slurm.sh").read_text().splitlines()
+    asked = dict(
+        line.removeprefix("#SBATCH --").split("=") for line in lines if line.startswith("#SBATCH")
+    )
+    assert asked["ntasks-per-node"] == asked["gpus-per-node"]  # a process for each GPU
+    assert asked["signal"].startswith("TERM@")
+    first = next(i for i, line in enumerate(lines) if line and not line.startswith("#"))
+    # SLURM reads no options after the first command.
+    assert all(i < first for i, line in enumerate(lines) if line.startswith("#SBATCH"))

@@ -1,0 +1,169 @@
+"""What there is to synthesise: a folder or a list of mels and recordings, in batches by length."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile
+
+from vocoder.audio import MelSpec
+from vocoder.audio.mel_files import read_mel
+from vocoder.corpus import SUFFIXES, AudioFiles, CorpusError
+
+MEL_SUFFIX = ".npy"
+
+BATCH_FRAMES = 8192
+"""Frames of mel in a batch, and in the longest item that is rendered at once; longer ones go in
+pieces. 95 s at 22,050 Hz and a hop of 256."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A mel or a recording to turn into audio."""
+
+    name: str
+    """Path of the audio below the output folder, without its suffix, with slashes."""
+    source: str
+    """The file of the mel or the recording."""
+    frames: int = 0
+    """Its length in mel frames, as its header has it; 0 if it cannot be read."""
+
+    @property
+    def is_mel(self) -> bool:
+        return self.source.lower().endswith(MEL_SUFFIX)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an item."""
+
+    name: str
+    seconds: float = 0.0
+    """Of audio that was written."""
+    failure: str = ""
+    """Why there is no audio; empty if there is."""
+    warning: str = ""
+    """What is doubtful about it."""
+
+
+def find(source: Path, output: Path) -> tuple[list[Item], list[Outcome]]:
+    """The items of a folder or a list, and what cannot be one.
+
+    In a folder these are all .npy, .wav, .flac, .ogg and .mp3 files in it and below it, but for
+    hidden ones and those in ``output``. A list is a UTF-8 text file with a path on each line,
+    relative to the list's folder; what follows a bar is ignored, so that ``metadata.csv`` of a
+    corpus is such a list, and as in such a corpus (`vocoder.corpus.read_corpus`) the suffix and
+    the folder ``wavs`` may be left out. Paths that lead out of the folder, that name no file, or
+    whose audio would have the name of another's are outcomes with a failure.
+
+    Raises:
+        ValueError: there is no such folder or list, or nothing in it; the list is not UTF-8.
+    """
+    if source.is_dir():
+        found, failed = _in_folder(source, output)
+        nothing = f"{source} holds no mels ({MEL_SUFFIX}) and no audio ({', '.join(SUFFIXES)})"
+    elif source.is_file():
+        found, failed = _in_list(source)
+        nothing = f"{source} lists nothing: write the path of a mel or a recording on each line"
+    else:
+        raise ValueError(
+            f"there is no {source}: give a folder of mels or recordings, or a file that lists them"
+        )
+    if not found and not failed:
+        raise ValueError(nothing)
+    unique: dict[str, Item] = {}
+    for item in found:
+        # Where names differ in case alone, some file systems would keep one of the two.
+        other = unique.setdefault(item.name.casefold(), item)
+        if other is not item:
+            failed.append(
+                Outcome(item.source, failure=f"its audio would have the name of {other.source}'s")
+            )
+    return list(unique.values()), failed
+
+
+def _in_folder(folder: Path, output: Path) -> tuple[list[Item], list[Outcome]]:
+    own, skipped = folder.resolve(), output.resolve()
+    within = own in skipped.parents
+    found = []
+    for path in sorted(folder.rglob("*")):
+        below = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in below.parts)
+        if path.suffix.lower() not in (MEL_SUFFIX, *SUFFIXES) or hidden or not path.is_file():
+            continue
+        if not (within and skipped in path.resolve().parents):
+            found.append(Item(below.with_suffix("").as_posix(), str(path)))
+    return found, []
+
+
+def _in_list(path: Path) -> tuple[list[Item], list[Outcome]]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} cannot be read ({error}): it must be UTF-8 text") from error
+    files = AudioFiles(path.parent, (*SUFFIXES, MEL_SUFFIX))
+    found: dict[str, Item] = {}
+    failed = []
+    for line in lines:
+        written = line.split("|", 1)[0].strip()
+        if not written:
+            continue
+        try:
+            name, file = files.find(written)
+        except (CorpusError, OSError, ValueError) as error:
+            failed.append(Outcome(written, failure=str(error)))
+            continue
+        if file is None:
+            failed.append(Outcome(written, failure=f"there is no such file in {path.parent}"))
+        else:
+            found.setdefault(str(file), Item(name, str(file)))  # once, however often it is listed
+    return list(found.values()), failed
+
+
+def batches(items: Iterable[Item], spec: MelSpec) -> Iterator[list[Item]]:
+    """The items in batches of similar lengths, longest first.
+
+    Longest first, so that no worker is left alone with a long one at the end. A batch has at most
+    `BATCH_FRAMES` frames, padded to its longest item; an item that is longer is one by itself.
+
+    Args:
+        items: their frames are read here, from the headers of the files.
+        spec: the mel convention, by which recordings have frames.
+    """
+    measured = [Item(item.name, item.source, _frames(item, spec)) for item in items]
+    batch: list[Item] = []
+    for item in sorted(measured, key=lambda item: (-item.frames, item.name)):
+        longest = batch[0].frames if batch else item.frames
+        if batch and longest * (len(batch) + 1) > BATCH_FRAMES:
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
+
+
+def _frames(item: Item, spec: MelSpec) -> int:
+    try:
+        if item.is_mel:
+            return int(read_mel(Path(item.source)).shape[-1])
+        header = soundfile.info(item.source)
+        return spec.frames(int(header.frames * spec.sample_rate / header.samplerate))
+    except (OSError, ValueError, IndexError, ZeroDivisionError, soundfile.LibsndfileError):
+        return 0  # reading it will say why
+
+
+def item_seed(seed: int, name: str) -> int:
+    """The seed of an item's noise: a hash of the corpus's seed and the item's name.
+
+    So neighbours do not share their noise, and adding or removing items changes no other.
+    """
+    plain = unicodedata.normalize("NFC", name)
+    digest = hashlib.sha256(f"{seed}: {plain}".encode(errors="surrogateescape")).digest()
+    return int.from_bytes(digest[:6], "big")
+
+
+__all__ = ["BATCH_FRAMES", "Item", "Outcome", "batches", "find", "item_seed"]

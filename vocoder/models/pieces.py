@@ -1,0 +1,67 @@
+"""Mels and recordings in pieces, from which a model makes audio in constant memory."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vocoder.audio import AudioReader, MelError, MelSpec, check_mel
+
+PIECE = 1024
+"""Frames of mel that are worked on at once."""
+
+
+def mel_pieces(mel: Any, spec: MelSpec) -> Iterator[Any]:
+    """A mapped mel (n_mels, frames) in pieces of `PIECE` frames, checked as a whole before.
+
+    Raises:
+        MelError: the mel cannot come from the MelSpec.
+    """
+    if mel.ndim == 3:
+        raise MelError(
+            f"The file holds a batch of {len(mel)} mels: write the one to use to a file of its own."
+        )
+    check_mel(torch.from_numpy(np.array(mel, np.float32)), spec)
+    return (
+        np.array(mel[:, start : start + PIECE], np.float32)
+        for start in range(0, mel.shape[1], PIECE)
+    )
+
+
+def unwarned(pieces: Iterator[Any]) -> Iterator[Any]:
+    """Without warnings about a piece of mel that, alone, looks like another convention."""
+    while True:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The mel", UserWarning)
+            try:
+                piece = next(pieces)
+            except StopIteration:
+                return
+        yield piece
+
+
+class Counted:
+    """Pieces of audio, and how many samples they had so far."""
+
+    def __init__(self, pieces: AudioReader) -> None:
+        self.pieces = pieces
+        self.samples = 0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        self.samples = 0
+        for piece in self.pieces:
+            self.samples += len(piece)
+            yield piece
+
+    def cut(self, pieces: Iterable[Any]) -> Iterator[Any]:
+        """Other pieces, which follow these, without what goes beyond their end."""
+        given = 0
+        for piece in pieces:
+            piece = piece[: self.samples - given]
+            given += len(piece)
+            yield piece
