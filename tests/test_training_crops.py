@@ -274,6 +274,30 @@ def test_gain_stays_in_its_range_and_never_clips(tmp_path: Path) -> None:
     assert 30000 / 32768 * 10 ** (-6.1 / 20) < min(peaks) < 30000 / 32768 * 10 ** (-5 / 20)
 
 
+def test_a_share_of_the_crops_gets_noise_of_many_levels(tmp_path: Path) -> None:
+    loud = 20000 * np.sin(np.arange(8000) / 3)
+    quiet = np.rint(3 * np.sin(np.arange(8000) / 3))
+    for name, audio in {"loud": loud, "quiet": quiet}.items():
+        folder = write_corpus(tmp_path / name, {name: audio.astype(np.int16)})
+        prepared = prepare(read_corpus(folder), 8000, tmp_path / "cache")
+        clean = Crops(prepared, [name], 16, 60)
+        noisy = Crops(prepared, [name], 16, 60, noisy=0.5)
+        again = Crops(prepared, [name], 16, 60, noisy=0.5)
+        ratios = []
+        for i in range(200):
+            added = noisy[i]["clean"] - clean[i]["clean"]
+            np.testing.assert_array_equal(noisy[i]["audio"], again[i]["audio"])
+            if np.abs(added).max() > 0:
+                ratios.append(20 * np.log10(clean[i]["clean"].std() / added.std() + 1e-9))
+        assert 70 < len(ratios) < 130
+        assert max(np.abs(noisy[i]["clean"]).max() for i in range(200)) <= 1
+        if name == "loud":
+            assert min(ratios) < 5
+            assert max(ratios) > 30
+    with pytest.raises(ValueError, match=r"noisy is 1\.5"):
+        SpeechData(MelSpec.preset("speech-16k"), tmp_path, tmp_path, noisy=1.5)
+
+
 def test_utterances_are_drawn_in_proportion_to_their_length(tmp_path: Path) -> None:
     one = np.full(1600, 1000, dtype=np.int16)
     audio = {"long": np.tile(one, 9), "short": -one}
