@@ -209,9 +209,9 @@ def curve(result: dict[str, Any]) -> dict[float | None, dict[str, Any]]:
     runs = [e for e in entries if e["training"].get("started_from")]
     parents = {e["training"]["started_from"] for e in runs}
     start = [e for e in entries if e["weights"] in parents]
-    points: dict[float | None, dict[str, Any]] = {None: e for e in start[:1]}
     runs.sort(key=lambda e: e["training"]["adversarial_weight"])
-    return points | {e["training"]["adversarial_weight"]: e for e in runs}
+    pairs = [(None, e) for e in start[:1]]
+    return dict(pairs + [(e["training"]["adversarial_weight"], e) for e in runs])
 
 
 def draw(points: dict[float | None, dict[str, Any]], path: Path) -> None:

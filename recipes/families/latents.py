@@ -125,12 +125,12 @@ def say(figures: dict[str, Any]) -> str:
     temperatures = ", ".join(f"{t:g}" for t in figures["temperatures"])
     gain, f0 = figures["gain"], figures["f0"]
     return (
-        f"There and back, mels differ by {figures['round_trip']:.1g} nats at most. Half-way between "
-        f"two voices, neighbouring bands differ by {middle['latents']:.2f} nats through the latents "
-        f"and by {middle['mels']:.2f} in the mean of the mels, where the voices have {own[0]:.2f} "
-        f"and {own[1]:.2f}. At temperatures of {temperatures} the mels of one sentence vary over "
-        f"seeds by {spread} nats. The direction from soft to loud, found in one voice, makes the "
-        f"other louder by {gain['found']:.1f} of {gain['wanted']:.0f} dB; that between the "
-        f"speakers brings a median F0 of {f0['source']:.0f} Hz to {f0['converted']:.0f} Hz, where "
-        f"the other speaks at {f0['target']:.0f} Hz."
+        f"There and back, mels differ by {figures['round_trip']:.1g} nats at most. Half-way "
+        f"between two voices, neighbouring bands differ by {middle['latents']:.2f} nats through "
+        f"the latents and by {middle['mels']:.2f} in the mean of the mels, where the voices have "
+        f"{own[0]:.2f} and {own[1]:.2f}. At temperatures of {temperatures} the mels of one "
+        f"sentence vary over seeds by {spread} nats. The direction from soft to loud, found in one "
+        f"voice, makes the other louder by {gain['found']:.1f} of {gain['wanted']:.0f} dB; that "
+        f"between the speakers brings a median F0 of {f0['source']:.0f} Hz to "
+        f"{f0['converted']:.0f} Hz, where the other speaks at {f0['target']:.0f} Hz."
     )
