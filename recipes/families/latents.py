@@ -3,11 +3,10 @@ r"""Latents of speech: what the flow from mels to latents makes of them, and dir
 .. math:: z = f(x), \qquad x' = f^{-1}\bigl(z + \alpha\, (\bar z_{\text{B}} - \bar z_{\text{A}})
     \bigr)
 
-The flow is that of the bundled acoustic model (Glow-TTS), and the recordings are two synthetic
-voices that it was not trained on. A direction is the difference of two mean latents (Kingma and
-Dhariwal, 2018): of a recording played loud and soft, or of two speakers, from the first half of
-each recording and used in the second. The bundled vocoder makes the sound;
-voice_conversion.py does the last on a corpus.
+The flow is that of the bundled acoustic model (Glow-TTS); it was not trained on the two recordings,
+of two synthetic voices. A direction is the difference of two mean latents (Kingma and Dhariwal,
+2018): of a recording played loud and soft, or of two speakers, from the first half of each
+recording and used in the second. voice_conversion.py does the last on a corpus, with sound.
 """
 
 from __future__ import annotations

@@ -207,8 +207,8 @@ def say(figures: dict[str, Any]) -> str:
         f"With {figures['steps']} steps of flow each, one scale reaches "
         f"{one['log_likelihood']:.3f} nats per variable of held-out patches with "
         f"{one['macs'] / 1e6:.1f} million multiply-accumulates, and {figures['levels']} scales "
-        f"reach {several['log_likelihood']:.3f} with {several['macs'] / 1e6:.1f} million. Of a "
-        f"patch, {', '.join(f'{100 * share:.0f} %' for share in kept)} of the latents, those that "
-        f"stay longest, keep it to {', '.join(f'{value:.2f}' for value in distance)} standard "
-        f"deviations of its values, the others being zero."
+        f"reach {several['log_likelihood']:.3f} with {several['macs'] / 1e6:.1f} million. The "
+        f"{' and '.join(f'{100 * share:.0f} %' for share in kept)} of the latents that stay "
+        f"longest, the others being zero, keep a patch to "
+        f"{' and '.join(f'{value:.2f}' for value in distance)} standard deviations of its values."
     )
