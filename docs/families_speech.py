@@ -69,8 +69,9 @@ def checkpoint(place: str) -> tuple[Path | None, Path | None]:
 
 
 def digest(model: Vocoder) -> str:
-    """Changes when the weights do."""
-    found = hashlib.sha256(json.dumps(model.config, sort_keys=True, default=str).encode())
+    """Changes when the weights do; the number of sweeps, which is given here, does not count."""
+    config = {key: value for key, value in model.config.items() if key != "refine"}
+    found = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for key, value in sorted(model.state_dict().items()):
         found.update(key.encode() + value.cpu().numpy().tobytes())
     return found.hexdigest()[:16]
