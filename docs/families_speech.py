@@ -69,8 +69,9 @@ def checkpoint(place: str) -> tuple[Path | None, Path | None]:
 
 
 def digest(model: Vocoder) -> str:
-    """Changes when the weights do."""
-    found = hashlib.sha256(json.dumps(model.config, sort_keys=True, default=str).encode())
+    """Changes when the weights do; the number of sweeps, which is given here, does not count."""
+    config = {key: value for key, value in model.config.items() if key != "refine"}
+    found = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for key, value in sorted(model.state_dict().items()):
         found.update(key.encode() + value.cpu().numpy().tobytes())
     return found.hexdigest()[:16]
@@ -209,9 +210,9 @@ def curve(result: dict[str, Any]) -> dict[float | None, dict[str, Any]]:
     runs = [e for e in entries if e["training"].get("started_from")]
     parents = {e["training"]["started_from"] for e in runs}
     start = [e for e in entries if e["weights"] in parents]
-    points: dict[float | None, dict[str, Any]] = {None: e for e in start[:1]}
     runs.sort(key=lambda e: e["training"]["adversarial_weight"])
-    return points | {e["training"]["adversarial_weight"]: e for e in runs}
+    pairs = [(None, e) for e in start[:1]]
+    return dict(pairs + [(e["training"]["adversarial_weight"], e) for e in runs])
 
 
 def draw(points: dict[float | None, dict[str, Any]], path: Path) -> None:

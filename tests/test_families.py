@@ -122,6 +122,19 @@ def test_networks_side_by_side_are_those_of_each_seed_alone(toys: Any) -> None:
     torch.testing.assert_close(together(x)[1:], alone(x[1:]))
 
 
+def test_each_variable_of_the_masked_network_depends_on_those_before_it(study: ModuleType) -> None:
+    claim = study.import_module("dimension")
+    torch.manual_seed(0)
+    masked = claim.Masked(6)
+    jacobian = torch.autograd.functional.jacobian(masked.network, torch.randn(6))
+    for part in jacobian.split(6):
+        assert (part.triu() == 0).all()
+        assert (part.tril(-1) != 0).sum() == 15
+    figures, _ = claim.measure(0, (4, 8), 1e-3)
+    assert all(len(times) == 2 for times in figures["milliseconds"].values())
+    assert claim.say(figures).endswith(".")
+
+
 def test_an_unknown_claim_is_refused(
     study: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

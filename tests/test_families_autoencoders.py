@@ -1,4 +1,4 @@
-"""The claims about auto-encoders, small: their figures are figures, and bounds are bounds."""
+"""The claims about VAEs and speech, small: their figures are figures, and bounds are bounds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ from vocoder.corpus import CorpusError, read_corpus
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "recipes/families"
-SPEECH = ("autoencoder_plain", "autoencoder_denoising", "autoencoder_disentangling")
+SPEECH = (
+    "autoencoder_plain",
+    "autoencoder_denoising",
+    "autoencoder_disentangling",
+    "mixture",
+    "multi_scale",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +89,43 @@ def test_claims_about_speech_run(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     sounds = excerpts()
     monkeypatch.setattr("speech.recordings", lambda: (sounds[:4], sounds[4:]))
     claim(name, 2)
+
+
+def test_the_flow_of_several_scales_is_one() -> None:
+    module: Any = import_module("multi_scale")
+    torch.manual_seed(0)
+    flow = module.multi_scale(side=8, levels=2)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    flow.eval()
+    x = torch.randn(1, 1, 64)
+    z, log_det = flow(x)
+    torch.testing.assert_close(flow.inverse(z), x, atol=1e-5, rtol=0)
+    jacobian = torch.autograd.functional.jacobian(lambda x: flow(x)[0].flatten(), x)
+    expected = torch.linalg.slogdet(jacobian.reshape(64, 64))[1]
+    torch.testing.assert_close(log_det[0], expected, atol=1e-3, rtol=0)
+    levels = module.levels_of(side=8, levels=2).flatten()
+    assert levels.int().bincount().tolist() == [32, 32]
+    # What is finished first no longer changes: later steps see none of it.
+    first = z.flatten()[levels == 0]
+    with torch.no_grad():
+        for parameter in flow.inner.pieces[-1].parameters():
+            parameter.add_(0.1)
+    again = flow(x)[0].flatten()
+    assert torch.equal(again[levels == 0], first)
+    assert (again[levels == 1] != z.flatten()[levels == 1]).all()
+
+
+def test_latents_of_speech_go_back_and_get_louder() -> None:
+    module: Any = import_module("latents")
+    figures, picture = module.measure(0)
+    assert finite(figures)
+    assert picture.axes
+    assert figures["round_trip"] < 1e-3
+    assert figures["gain"]["found"] == pytest.approx(module.GAIN, rel=0.2)
+    assert figures["temperature"][0]["spread"] == 0
+    assert module.say(figures).endswith(".")
 
 
 def test_noise_has_the_ratio_it_says() -> None:

@@ -135,7 +135,7 @@ def say(figures: dict[str, Any]) -> str:
     """Two sentences from the figures."""
     first, last = figures["dimensions"][0], figures["dimensions"][-1]
     times = figures["milliseconds"]
-    shown = ", ".join(f"{name} {own[0]:.2g} and {own[-1]:.2g} ms" for name, own in times.items())
+    shown = ", ".join(f"{name} {own[0]:.2f} and {own[-1]:.2f} ms" for name, own in times.items())
     ratio = times["autoregressive"][-1] / times["flow"][-1]
     return (
         f"A batch of {BATCH} samples takes, in {first} and in {last} dimensions: {shown}. The "

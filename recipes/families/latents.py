@@ -3,11 +3,10 @@ r"""Latents of speech: what the flow from mels to latents makes of them, and dir
 .. math:: z = f(x), \qquad x' = f^{-1}\bigl(z + \alpha\, (\bar z_{\text{B}} - \bar z_{\text{A}})
     \bigr)
 
-The flow is that of the bundled acoustic model (Glow-TTS), and the recordings are two synthetic
-voices that it was not trained on. A direction is the difference of two mean latents (Kingma and
-Dhariwal, 2018): of a recording played loud and soft, or of two speakers, from the first half of
-each recording and used in the second. The bundled vocoder makes the sound;
-voice_conversion.py does the last on a corpus.
+The flow is that of the bundled acoustic model (Glow-TTS); it was not trained on the two recordings,
+of two synthetic voices. A direction is the difference of two mean latents (Kingma and Dhariwal,
+2018): of a recording played loud and soft, or of two speakers, from the first half of each
+recording and used in the second. voice_conversion.py does the last on a corpus, with sound.
 """
 
 from __future__ import annotations
@@ -125,12 +124,12 @@ def say(figures: dict[str, Any]) -> str:
     temperatures = ", ".join(f"{t:g}" for t in figures["temperatures"])
     gain, f0 = figures["gain"], figures["f0"]
     return (
-        f"There and back, mels differ by {figures['round_trip']:.1g} nats at most. Half-way between "
-        f"two voices, neighbouring bands differ by {middle['latents']:.2f} nats through the latents "
-        f"and by {middle['mels']:.2f} in the mean of the mels, where the voices have {own[0]:.2f} "
-        f"and {own[1]:.2f}. At temperatures of {temperatures} the mels of one sentence vary over "
-        f"seeds by {spread} nats. The direction from soft to loud, found in one voice, makes the "
-        f"other louder by {gain['found']:.1f} of {gain['wanted']:.0f} dB; that between the "
-        f"speakers brings a median F0 of {f0['source']:.0f} Hz to {f0['converted']:.0f} Hz, where "
-        f"the other speaks at {f0['target']:.0f} Hz."
+        f"There and back, mels differ by {figures['round_trip']:.1g} nats at most. Half-way "
+        f"between two voices, neighbouring bands differ by {middle['latents']:.2f} nats through "
+        f"the latents and by {middle['mels']:.2f} in the mean of the mels, where the voices have "
+        f"{own[0]:.2f} and {own[1]:.2f}. At temperatures of {temperatures} the mels of one "
+        f"sentence vary over seeds by {spread} nats. The direction from soft to loud, found in one "
+        f"voice, makes the other louder by {gain['found']:.1f} of {gain['wanted']:.0f} dB; that "
+        f"between the speakers brings a median F0 of {f0['source']:.0f} Hz to "
+        f"{f0['converted']:.0f} Hz, where the other speaks at {f0['target']:.0f} Hz."
     )

@@ -191,7 +191,7 @@ def measure(seed: int, steps: int = STEPS) -> tuple[dict[str, Any], Any]:
             panels[f"with {int(keep.sum())} of {SIDE**2} latents"] = back[0]
     picture = new_figure(9, 2.2)
     for place, (title, patch) in zip(picture.subplots(1, len(panels)), panels.items(), strict=True):
-        place.imshow(patch.reshape(SIDE, SIDE), origin="lower", vmin=-2.5, vmax=2.5)
+        place.imshow(patch.reshape(SIDE, SIDE).numpy(), origin="lower", vmin=-2.5, vmax=2.5)
         place.set_title(title, fontsize="small")
         place.set_xticks([])
         place.set_yticks([])
@@ -207,8 +207,8 @@ def say(figures: dict[str, Any]) -> str:
         f"With {figures['steps']} steps of flow each, one scale reaches "
         f"{one['log_likelihood']:.3f} nats per variable of held-out patches with "
         f"{one['macs'] / 1e6:.1f} million multiply-accumulates, and {figures['levels']} scales "
-        f"reach {several['log_likelihood']:.3f} with {several['macs'] / 1e6:.1f} million. Of a "
-        f"patch, {', '.join(f'{100 * share:.0f} %' for share in kept)} of the latents, those that "
-        f"stay longest, keep it to {', '.join(f'{value:.2f}' for value in distance)} standard "
-        f"deviations of its values, the others being zero."
+        f"reach {several['log_likelihood']:.3f} with {several['macs'] / 1e6:.1f} million. The "
+        f"{' and '.join(f'{100 * share:.0f} %' for share in kept)} of the latents that stay "
+        f"longest, the others being zero, keep a patch to "
+        f"{' and '.join(f'{value:.2f}' for value in distance)} standard deviations of its values."
     )
