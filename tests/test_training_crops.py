@@ -276,7 +276,7 @@ def test_gain_stays_in_its_range_and_never_clips(tmp_path: Path) -> None:
 
 def test_a_share_of_the_crops_gets_noise_of_many_levels(tmp_path: Path) -> None:
     loud = 20000 * np.sin(np.arange(8000) / 3)
-    quiet = np.rint(3 * np.sin(np.arange(8000) / 3))
+    quiet = np.rint(100 * np.sin(np.arange(8000) / 3))
     for name, audio in {"loud": loud, "quiet": quiet}.items():
         folder = write_corpus(tmp_path / name, {name: audio.astype(np.int16)})
         prepared = prepare(read_corpus(folder), 8000, tmp_path / "cache")
