@@ -390,23 +390,27 @@ def cluster() -> Iterator[str]:
     """A Ray cluster of two nodes with one processor each; its address."""
     if importlib.util.find_spec("ray") is None:
         pytest.skip("ray is not installed (extra ray)")
-    process = subprocess.Popen(
-        [sys.executable, "-c", CLUSTER],
-        env={**os.environ, "VOCODER_TEST_CLUSTER": str(os.getpid())},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        line = next(line for line in process.stdout if line.startswith("address"))
-        yield line.split()[1]
-    finally:
-        process.stdin.close()
-        process.stdout.close()
-        process.wait(60)
+    for _ in range(3):  # on a busy machine its nodes may take longer than Ray waits for them
+        process = subprocess.Popen(
+            [sys.executable, "-c", CLUSTER],
+            env={**os.environ, "VOCODER_TEST_CLUSTER": str(os.getpid())},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            line = next((line for line in process.stdout if line.startswith("address")), None)
+            if line is not None:
+                yield line.split()[1]
+                return
+        finally:
+            process.stdin.close()
+            process.stdout.close()
+            process.wait(60)
+    pytest.fail("Ray did not start")
 
 
 def workers() -> list[int]:
