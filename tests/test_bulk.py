@@ -374,9 +374,23 @@ def test_without_ray_the_command_says_what_to_install(
 
 
 CLUSTER = """
-import os, sys
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+import sys, time
+from ray._private import services
 from ray.cluster_utils import Cluster
+
+get_node = services.get_node
+
+def patient(*arguments):  # Ray waits for half a minute, which is too short on a busy machine
+    end = time.monotonic() + 300
+    while True:
+        try:
+            return get_node(*arguments)
+        except RuntimeError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+
+services.get_node = patient
 cluster = Cluster(True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 cluster.add_node(num_cpus=1)
 print("address", cluster.address, flush=True)
@@ -390,27 +404,29 @@ def cluster() -> Iterator[str]:
     """A Ray cluster of two nodes with one processor each; its address."""
     if importlib.util.find_spec("ray") is None:
         pytest.skip("ray is not installed (extra ray)")
-    for _ in range(3):  # on a busy machine its nodes may take longer than Ray waits for them
-        process = subprocess.Popen(
-            [sys.executable, "-c", CLUSTER],
-            env={**os.environ, "VOCODER_TEST_CLUSTER": str(os.getpid())},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            line = next((line for line in process.stdout if line.startswith("address")), None)
-            if line is not None:
-                yield line.split()[1]
-                return
-        finally:
-            process.stdin.close()
-            process.stdout.close()
-            process.wait(60)
-    pytest.fail("Ray did not start")
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLUSTER],
+        env={
+            **os.environ,
+            "VOCODER_TEST_CLUSTER": str(os.getpid()),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_register_timeout_seconds": "300",
+        },
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        line = next((line for line in process.stdout if line.startswith("address")), "")
+        assert line, "Ray did not start"
+        yield line.split()[1]
+    finally:
+        process.stdin.close()
+        process.stdout.close()
+        process.wait(60)
 
 
 def workers() -> list[int]:
