@@ -411,6 +411,7 @@ def cluster() -> Iterator[str]:
             "VOCODER_TEST_CLUSTER": str(os.getpid()),
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_worker_register_timeout_seconds": "300",
+            "RAY_agent_register_timeout_ms": "300000",
         },
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
