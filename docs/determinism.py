@@ -111,14 +111,6 @@ def _layers(case: Case) -> Tensor:
     return model.synthesize(case.mel, seed=SEED, refine=case.refine)
 
 
-def _plain_sweeps(case: Case) -> Tensor:
-    if not case.refine:
-        return case.audio
-    audio = case.synthesize(refine=0)
-    refined = case.model.consistent(audio[None], case.mel[None], case.refine)[0]
-    return refined.clamp(-1, 1)
-
-
 def _onnx(case: Case) -> Tensor:
     from vocoder.engines.onnx import OnnxVocoder, export_onnx
 
@@ -153,7 +145,6 @@ ROWS = {
     "padding": Row("in a batch, padded (`lengths`)", 1e-5, 1e-4, _padding),
     "stream": Row("in chunks (`stream`)", 1e-5, 1e-4, _stream),
     "layers": Row("the flow's layers for the frame engine", 1e-5, 1e-4, _layers),
-    "plain sweeps": Row("sweeps in PyTorch for their engine", 0.0, 1e-4, _plain_sweeps),
     "onnx": Row("ONNX", 1e-4, 1e-3, _onnx),
 }
 
