@@ -76,6 +76,9 @@ def server(*options: str, seconds: float = 300) -> Iterator[tuple[str, int]]:
                     raise RuntimeError(f"the demo does not start: {printed}")
                 time.sleep(0.1)
             yield found[1].rstrip("/"), process.pid
+            if process.poll() is not None:
+                printed = os.pread(log.fileno(), 1 << 20, 0).decode(errors="replace")
+                raise RuntimeError(f"the demo ended by itself ({process.returncode}): {printed}")
         finally:
             process.terminate()
             process.wait()
@@ -143,7 +146,7 @@ def load(
                     record.refused += 1
                 if not retry:
                     return
-                time.sleep(0.5)
+                time.sleep(2)
             except (RuntimeError, httpx.HTTPError, IndexError) as error:
                 with lock:
                     record.errors.append(f"{type(error).__name__}: {error}")

@@ -374,9 +374,23 @@ def test_without_ray_the_command_says_what_to_install(
 
 
 CLUSTER = """
-import os, sys
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+import sys, time
+from ray._private import services
 from ray.cluster_utils import Cluster
+
+get_node = services.get_node
+
+def patient(*arguments):  # Ray waits for half a minute, which is too short on a busy machine
+    end = time.monotonic() + 300
+    while True:
+        try:
+            return get_node(*arguments)
+        except RuntimeError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+
+services.get_node = patient
 cluster = Cluster(True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 cluster.add_node(num_cpus=1)
 print("address", cluster.address, flush=True)
@@ -392,7 +406,13 @@ def cluster() -> Iterator[str]:
         pytest.skip("ray is not installed (extra ray)")
     process = subprocess.Popen(
         [sys.executable, "-c", CLUSTER],
-        env={**os.environ, "VOCODER_TEST_CLUSTER": str(os.getpid())},
+        env={
+            **os.environ,
+            "VOCODER_TEST_CLUSTER": str(os.getpid()),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_register_timeout_seconds": "300",
+            "RAY_agent_register_timeout_ms": "300000",
+        },
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -401,7 +421,8 @@ def cluster() -> Iterator[str]:
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        line = next(line for line in process.stdout if line.startswith("address"))
+        line = next((line for line in process.stdout if line.startswith("address")), "")
+        assert line, "Ray did not start"
         yield line.split()[1]
     finally:
         process.stdin.close()

@@ -46,7 +46,10 @@ RUN = {"denoise", "info", "refine", "resynthesize", "say", "synthesize"}
 
 NOT_TESTED = "# Not tested: "
 
-ELSEWHERE = {".", "apt-get", "bash", "data/tts/bin/pip", "npm", "pip", "python3", "tensorboard"}
+ELSEWHERE = {
+    ".", "apt-get", "bash", "data/tts/bin/pip", "npm", "pip", "python3", "sbatch", "tensorboard",
+    "torchrun",
+}  # fmt: skip
 """Programs whose commands are not checked: they install, or are not ours."""
 
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Training on several machines under SLURM, a process for each GPU. Everything after the script's name
+# Training on several machines under SLURM, a process for each GPU. What follows the script's name
 # goes to the recipe:
 #
 #     sbatch recipes/ljspeech/slurm.sh --data data/LJSpeech-1.1 --max_time 23h

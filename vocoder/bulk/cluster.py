@@ -66,7 +66,8 @@ def render_on_ray(
             **own,
         )
     except (ConnectionError, RuntimeError) as error:
-        raise OSError(f"the Ray cluster {address} cannot be reached ({error})") from error
+        what = f"the Ray cluster {address} cannot be reached" if address else "Ray does not start"
+        raise OSError(f"{what} ({_last_line(error)})") from error
     try:
         yield from _rendered(ray, batches, settings, output, model_hash, workers)
     except ray.exceptions.RayError as error:

@@ -134,6 +134,7 @@ def demo(
         int | None,
         typer.Option(min=1, max=65535, help="Port. \\[default: the first free one from 7860]"),
     ] = None,
+    device: options.Device = "auto",
     share: Annotated[
         bool, typer.Option("--share", help="Publish the page through gradio's servers.")
     ] = False,
@@ -145,7 +146,7 @@ def demo(
     from vocoder.evaluation.extras import require
 
     require("gradio", "the demo", "demo")
-    models = Models(checkpoint, wavenet, acoustic)
+    models = Models(checkpoint, wavenet, acoustic, device)
     from vocoder.demo.page import serve
 
     serve(models, host, port, share)

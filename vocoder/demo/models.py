@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import vocoder
 from vocoder.audio import MelSpec
 from vocoder.checkpoints import CheckpointError
+from vocoder.evaluation.results import device_named
 from vocoder.models import FAMILIES, FlowVocoder, Vocoder, load_checkpoint
 from vocoder.models.autoregressive import AutoregressiveVocoder
 from vocoder.pretrained import ACOUSTIC_NAME, DEFAULT_NAME, bundled_models
@@ -39,8 +40,10 @@ class Models:
             of a bundled model; None for the bundled default.
         autoregressive: the model to compare it with, likewise; None for the bundled one.
         acoustic: the acoustic model (text to mel), likewise.
+        device: where they run: "auto", "cpu" or "cuda".
 
     Raises:
+        ValueError: there is no such device.
         CheckpointError: a named model does not exist or is of the wrong kind, or no default is
             bundled and no other model named.
     """
@@ -50,7 +53,9 @@ class Models:
         checkpoint: str | None = None,
         autoregressive: str | None = None,
         acoustic: str | None = None,
+        device: str = "cpu",
     ) -> None:
+        self._device = device_named(device)
         # All are checked now: a wrong name is for the person at the command line to correct, not
         # for a visitor of the page.
         bundled = bundled_models()
@@ -137,7 +142,7 @@ class Models:
         with self._lock:
             if path not in self._loaded:
                 notify(0.0, f"loading {title}")
-                self._loaded[path] = load(path)
+                self._loaded[path] = cast(Any, load(path)).to(self._device)
             return cast(Model, self._loaded[path])
 
 

@@ -1,0 +1,173 @@
+"""Measures how far the audio of one seed differs between ways to make it.
+
+    python docs/determinism.py      the bundled default; writes docs/determinism.json
+
+ROWS are the rows of the table in docs/engines.md, each with the difference that is promised;
+tests/test_determinism.py holds every one of them. `python docs/tables.py` makes the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import vocoder
+from vocoder.evaluation.results import machine_facts, save_result
+from vocoder.models import load_checkpoint
+from vocoder.pretrained import find_model
+
+ROOT = Path(__file__).parents[1]
+RECORDING = ROOT / "recipes/ljspeech/sample/wavs/ru_0024.flac"
+FRAMES = 80
+SEED = 3
+
+
+class Case:
+    """A checkpoint, a mel of speech, and what the model makes of it by `synthesize` alone.
+
+    Args:
+        checkpoint: directory of the model.
+        refine: sweeps of mel consistency.
+    """
+
+    def __init__(self, checkpoint: Path, refine: int) -> None:
+        self.checkpoint, self.refine = checkpoint, refine
+        self.model = vocoder.load(checkpoint)
+        audio, _ = vocoder.read_audio(RECORDING, self.model.sample_rate)
+        self.mel = self.model.mel(audio)[:, 40 : 40 + FRAMES].clone()
+        self.audio = self.synthesize()
+
+    def synthesize(self, mel: Tensor | None = None, **how: Any) -> Tensor:
+        return self.model.synthesize(
+            self.mel if mel is None else mel, **{"seed": SEED, "refine": self.refine, **how}
+        )
+
+
+def _again(case: Case) -> Tensor:
+    return case.synthesize()
+
+
+def _batch(case: Case) -> Tensor:
+    others = torch.stack([case.mel.flip(1), case.mel, case.mel.roll(9, 1)])
+    return case.synthesize(others, seed=[7, SEED, 8])[1]
+
+
+def _padding(case: Case) -> Tensor:
+    longer = torch.cat([case.mel, case.mel[:, :33]], dim=1)
+    padded = torch.nn.functional.pad(case.mel, (0, 33))
+    return case.synthesize(torch.stack([longer, padded]), lengths=[FRAMES + 33, FRAMES])[1][
+        : len(case.audio)
+    ]
+
+
+def _stream(case: Case) -> Tensor:
+    chunks = case.mel.split([1, 7, 40, 3, FRAMES - 51], dim=1)
+    return torch.cat(list(case.model.stream(chunks, seed=SEED, refine=case.refine)))
+
+
+def _threads(case: Case) -> Tensor:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if before > 1 else 2)
+    try:
+        return case.synthesize()
+    finally:
+        torch.set_num_threads(before)
+
+
+_CHILD = """
+import sys
+import numpy as np, torch, vocoder
+checkpoint, mel, output, threads, seed, refine = sys.argv[1:]
+torch.set_num_threads(int(threads))
+audio = vocoder.load(checkpoint).synthesize(np.load(mel), seed=int(seed), refine=int(refine))
+np.save(output, audio)
+"""
+
+
+def _process(case: Case) -> Tensor:
+    with tempfile.TemporaryDirectory() as folder:
+        mel, output = Path(folder) / "mel.npy", Path(folder) / "audio.npy"
+        np.save(mel, case.mel.numpy())
+        facts = [case.checkpoint, mel, output, torch.get_num_threads(), SEED, case.refine]
+        command = [sys.executable, "-c", _CHILD, *map(str, facts)]
+        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": path})
+        return torch.from_numpy(np.load(output))
+
+
+def _layers(case: Case) -> Tensor:
+    model = load_checkpoint(case.checkpoint)
+    return model.synthesize(case.mel, seed=SEED, refine=case.refine)
+
+
+def _onnx(case: Case) -> Tensor:
+    from vocoder.engines.onnx import OnnxVocoder, export_onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = export_onnx(case.model, Path(folder) / "model.onnx", case.refine)  # type: ignore[arg-type]
+        return torch.from_numpy(
+            OnnxVocoder(path, threads=1).synthesize(case.mel.numpy(), seed=SEED)
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is varied, the promised differences, and how to make the other audio."""
+
+    title: str
+    tolerance: float
+    """Largest difference of a sample, of audio in [-1, 1], without sweeps."""
+    refined: float
+    """The same with the bundled models' sweeps of mel consistency."""
+    other: Callable[[Case], Tensor]
+
+    def difference(self, case: Case) -> float:
+        """The largest difference of a sample."""
+        return float((self.other(case) - case.audio).abs().max())
+
+
+ROWS = {
+    "again": Row("the same call again", 0.0, 0.0, _again),
+    "process": Row("another process, as many threads", 0.0, 0.0, _process),
+    "threads": Row("another number of threads", 1e-5, 1e-4, _threads),
+    "batch": Row("in a batch, with other seeds beside it", 1e-5, 1e-4, _batch),
+    "padding": Row("in a batch, padded (`lengths`)", 1e-5, 1e-4, _padding),
+    "stream": Row("in chunks (`stream`)", 1e-5, 1e-4, _stream),
+    "layers": Row("the flow's layers for the frame engine", 1e-5, 1e-4, _layers),
+    "onnx": Row("ONNX", 1e-4, 1e-3, _onnx),
+}
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Measure what the audio of a seed depends on.")
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("determinism.json"))
+    arguments = parser.parse_args()
+    checkpoint = find_model()
+    sweeps = vocoder.load(checkpoint).default_refine
+    cases = [Case(checkpoint, refine) for refine in (0, sweeps)]
+    rows = [
+        {
+            "title": row.title,
+            "promised": [row.tolerance, row.refined],
+            "measured": [row.difference(case) for case in cases],
+        }
+        for row in ROWS.values()
+    ]
+    result = {"sweeps": sweeps, "rows": rows, "machine": machine_facts(torch.device("cpu"))}
+    save_result(result, arguments.output)
+
+
+if __name__ == "__main__":
+    main()

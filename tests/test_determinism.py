@@ -1,0 +1,83 @@
+"""Same seed, same audio: every row of the table in docs/engines.md, at the difference it promises.
+
+The rows, and how each makes the audio again, are in docs/determinism.py.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vocoder.models import MdctFlow
+from vocoder.pretrained import find_model
+
+ROOT = Path(__file__).parents[1]
+
+
+@cache
+def script() -> Any:
+    spec = importlib.util.spec_from_file_location("determinism", ROOT / "docs/determinism.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(__import__("sys").modules, "determinism", module)  # for its dataclass
+        spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module", params=["bundled", "tiny", "tiny with a source"])
+def checkpoint(
+    request: pytest.FixtureRequest,
+    tiny_flow: Callable[..., MdctFlow],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    if request.param == "bundled":
+        return find_model()
+    arguments = {"source": True} if "source" in request.param else {}
+    model = tiny_flow("ljspeech", split="frames", n_flows=2, **arguments)
+    return model.save(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="module")
+def cases(checkpoint: Path) -> dict[int, Any]:
+    return {sweeps: script().Case(checkpoint, sweeps) for sweeps in (0, 8)}
+
+
+@pytest.mark.parametrize("sweeps", [0, 8])
+@pytest.mark.parametrize("name", script().ROWS)
+def test_the_same_seed_gives_the_same_audio(name: str, sweeps: int, cases: dict[int, Any]) -> None:
+    if name == "onnx":
+        pytest.importorskip("onnxscript", reason="extra export is not installed")
+        pytest.importorskip("onnxruntime", reason="extra export is not installed")
+    row, case = script().ROWS[name], cases[sweeps]
+    assert case.audio.abs().max() > 0.01
+    assert row.difference(case) <= (row.refined if sweeps else row.tolerance)
+
+
+def test_the_differences_are_seen(cases: dict[int, Any]) -> None:
+    """The rows would notice another seed or other sweeps."""
+    case = cases[0]
+    other = script().Row("another seed", 0, 0, lambda case: case.synthesize(seed=4))
+    assert other.difference(case) > 1e-3
+    other = script().Row("other sweeps", 0, 0, lambda case: case.synthesize(refine=1))
+    assert other.difference(case) > 1e-3
+
+
+@pytest.mark.skipif(
+    not (ROOT / "docs/determinism.json").exists(),
+    reason="docs/determinism.json is not measured yet",
+)
+def test_what_was_measured_is_what_is_promised() -> None:
+    measured = json.loads((ROOT / "docs/determinism.json").read_text(encoding="utf-8"))
+    rows = {row.title: [row.tolerance, row.refined] for row in script().ROWS.values()}
+    assert {row["title"]: row["promised"] for row in measured["rows"]} == rows
+    for row in measured["rows"]:
+        for value, most in zip(row["measured"], row["promised"], strict=True):
+            assert value <= most
