@@ -1,7 +1,7 @@
 """Makes the samples that the README shows: sound, spectrograms, and scores.
 
     python docs/samples.py english-heard joe-0123456789.wav default
-    python docs/samples.py russian-recorded ru_0141.wav recorded-russian wavenet-russian
+    python docs/samples.py russian-recorded ru_0141.wav recorded-russian autoregressive
     python docs/samples.py --remove english-heard
 
 Each call makes one group: a recording that no model was trained on, and its copy synthesis by

@@ -7,6 +7,7 @@ of random weights it fades. Hence `assert_same`: nearly all samples equal, none 
 
 from __future__ import annotations
 
+import copy
 import math
 import sys
 from collections.abc import Iterator
@@ -207,9 +208,13 @@ def test_the_mel_is_heard_no_earlier_than_the_look_ahead(model: AutoregressiveVo
     changed = mel.clone()
     changed[:, :, frame] += 1
     first = (frame - ahead) * hop
-    moved = (model(audio, mel) - model(audio, changed)).abs().amax(dim=(0, 1))
-    assert moved[:first].max() < 1e-6
-    assert moved[first : first + hop].max() > 1e-5  # the look-ahead is not overstated
+    # In float64, since the pitch network hears little of its last frames.
+    made, other = (
+        copy.deepcopy(model).double()(audio.double(), m.double()) for m in (mel, changed)
+    )
+    moved = (made - other).abs().amax(dim=(0, 1))
+    assert moved[:first].max() < 1e-13
+    assert moved[first : first + hop].max() > 1e-9  # the look-ahead is not overstated
     made, other = model.synthesize(mel[0]), model.synthesize(changed[0])
     assert_same(made[:first], other[:first])
     assert not torch.equal(made, other)

@@ -212,7 +212,7 @@ def test_errors_are_one_sentence_and_write_nothing(checkpoint: Path, tmp_path: P
         (("resynthesize", SAMPLE, "-o", tmp_path / "out.xyz", *with_model), "xyz"),
         (("resynthesize", SAMPLE, "-o", tmp_path, "--force", *with_model), "is a directory"),
         (("resynthesize", SAMPLE, "-o", out, "--denoise", "-1", *with_model), "--denoise"),
-        (("export", "--onnx", out, "-c", "wavenet"), "not a flow"),
+        (("export", "--onnx", out, "-c", "autoregressive"), "not a flow"),
         (("info", "no/such/model"), "vocoder: there is no checkpoint at"),
         (("benchmark", "--threads", "0"), "--threads"),
     ]

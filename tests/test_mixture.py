@@ -76,6 +76,22 @@ def test_samples_have_the_probabilities(distribution: Distribution, n_mixtures: 
 
 
 @pytest.mark.parametrize(("distribution", "n_mixtures"), CASES)
+def test_a_moved_mixture_is_an_affine_change_of_variables(
+    distribution: Distribution, n_mixtures: int
+) -> None:
+    r"""log p(x) = log p_e((x - c) / g) - log g, at scales next to which a step is nothing."""
+    mixture = DiscretisedMixture(distribution, n_mixtures)
+    own = parameters(mixture, -3.0, 0.0).double()[None, :, None]
+    own = own.expand(1, -1, 400)
+    centre, gain = 0.1 * torch.randn(1, 400).double(), torch.rand(1, 400).double() + 0.2
+    x = mixture.levels(centre + 0.1 * gain * torch.randn(1, 400)) * STEP
+    moved = mixture.log_prob(mixture.moved(own, centre, gain), x / STEP)
+    e = (x - centre) / gain  # between levels, which the density is smooth over
+    plain = mixture.log_prob(own, e / STEP)
+    assert torch.allclose(moved, plain - gain.log(), atol=5e-3)
+
+
+@pytest.mark.parametrize(("distribution", "n_mixtures"), CASES)
 def test_temperature_scales_the_noise(distribution: Distribution, n_mixtures: int) -> None:
     mixture = DiscretisedMixture(distribution, n_mixtures)
     own = parameters(mixture, -4.0, 0.05)[None]
@@ -147,6 +163,6 @@ def test_at_temperature_zero_no_noise_decides_between_components_almost_as_likel
     own = torch.tensor([[0.0, 2e-7, -0.5, 0.5, -9.0, -9.0]])
     for choice in (0.0, 0.3, 0.7, 0.9999):
         assert mixture.sample(own, torch.tensor(choice), torch.tensor(1.0), 0.0) == 0.5
-        assert compiled.draw(
-            own[0].numpy(), 2, np.float32(choice), np.float32(1), np.float32(0)
-        ) == np.float32(0.5)
+        noise = np.float32(choice), np.float32(1), np.float32(0)
+        moved = np.float32(0), np.float32(1)
+        assert compiled.draw(own[0].numpy(), 2, *noise, *moved) == np.float32(0.5)

@@ -19,7 +19,7 @@ from vocoder.pretrained import ACOUSTIC_NAME, DEFAULT_NAME, bundled_models
 if TYPE_CHECKING:
     from vocoder.text.acoustic import AcousticModel
 
-AUTOREGRESSIVE_NAME = "wavenet"
+AUTOREGRESSIVE_NAME = "autoregressive"
 """The bundled autoregressive model."""
 
 Notify = Callable[[float, str], None]

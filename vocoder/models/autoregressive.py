@@ -179,12 +179,13 @@ class AutoregressiveVocoder(Vocoder):
     def _start(self, last_weight: Tensor, last_bias: Tensor, input_weight: Tensor) -> None:
         """Start the last layer, and the weights of the audio input, at the level of their signal.
 
-        With linear prediction the network sees and predicts signals of a level of about 1.
+        With linear prediction the network sees signals of level 1 or so and draws the residual,
+        whose logistic scale is then about a half of its level.
         """
-        level = 1.0 if self.order else 1 / INPUT_GAIN
-        self.output.start(last_weight, last_bias, level)
-        with torch.no_grad():
-            input_weight.div_(level)
+        self.output.start(last_weight, last_bias, 0.5 if self.order else 0.1)
+        if not self.order:
+            with torch.no_grad():
+                input_weight.mul_(INPUT_GAIN)
 
     # -- engines -------------------------------------------------------------------------------
 

@@ -75,7 +75,7 @@ class MelLinearPrediction(nn.Module):
         centres = (filters @ bins)[used] / area[used]
         right = torch.searchsorted(centres, bins).clamp(1, len(centres) - 1)
         a, b = centres[right - 1], centres[right]
-        share = ((bins - a) / (b - a)).clamp(0, 1)
+        share = ((bins - a) / (b - a).clamp_min(1e-9)).clamp(0, 1)  # bands may share a centre
         spectrum = torch.zeros(len(bins), int(used.sum()), dtype=torch.float64)
         spectrum[torch.arange(len(bins)), right - 1] = 1 - share
         spectrum[torch.arange(len(bins)), right] += share

@@ -1,0 +1,116 @@
+"""Linear prediction from a mel: the equations it solves, its stability, and what it says of speech."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import vocoder
+from vocoder.audio import PRESETS, LogMel, MelSpec
+from vocoder.nn.linear_prediction import MelLinearPrediction, levinson
+
+SPEC = PRESETS["speech-16k"]
+SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs/ru_0024.flac"
+
+
+@pytest.fixture(scope="module")
+def speech() -> Tensor:
+    audio, _ = vocoder.read_audio(SAMPLE)
+    return audio[16000 : 16000 + 64 * 256]
+
+
+def residual(audio: Tensor, coefficients: Tensor, hop: int) -> Tensor:
+    """e, (samples,), by the equation."""
+    order = coefficients.shape[0]
+    padded = np.pad(audio.numpy(), (order, 0))
+    a = coefficients.double().numpy()
+    return torch.tensor(
+        [
+            padded[t + order] - a[:, t // hop] @ padded[t : t + order][::-1]
+            for t in range(len(audio))
+        ]
+    )
+
+
+def test_levinson_solves_the_normal_equations() -> None:
+    signal = np.random.default_rng(0).standard_normal((3, 50)).cumsum(1)
+    r = np.stack([np.correlate(x, x, "full")[49:58] for x in signal])  # (3, 9)
+    a, error = levinson(torch.from_numpy(r).unsqueeze(2))
+    for row, own, left in zip(r, a[..., 0].numpy(), error[:, 0].numpy(), strict=True):
+        toeplitz = row[np.abs(np.subtract.outer(range(8), range(8)))]
+        assert np.allclose(toeplitz @ own, row[1:])
+        assert np.isclose(left, row[0] - own @ row[1:])
+
+
+@pytest.mark.parametrize("order", [2, 16, 32])
+def test_the_synthesis_filter_is_stable(order: int) -> None:
+    """All poles lie within the unit circle, for speech and for mels of no audio."""
+    audio, _ = vocoder.read_audio(SAMPLE)
+    mels = torch.cat(
+        [LogMel(SPEC)(audio), 12 * torch.rand(SPEC.n_mels, 50) - 10, torch.full((80, 1), -11.5)], 1
+    )
+    found = MelLinearPrediction(SPEC, order)(mels[None].double())
+    polynomials = np.concatenate(
+        [np.ones((1, mels.shape[1])), -found.coefficients[0].numpy()], axis=0
+    )
+    for polynomial in polynomials.T:
+        assert np.abs(np.roots(polynomial)).max() < 1
+    assert (found.gain > 0).all()
+    assert (found.gain <= found.level).all()
+
+
+def test_what_is_left_of_speech_is_small_white_and_of_the_gain_that_the_mel_says(
+    speech: Tensor,
+) -> None:
+    found = MelLinearPrediction(SPEC, 16)(LogMel(SPEC)(speech)[None])
+    e = residual(speech, found.coefficients[0], SPEC.hop_length)
+    assert speech.square().sum() / e.square().sum() > 30
+    normalised = e / found.gain[0].repeat_interleave(SPEC.hop_length)
+    assert 0.6 < normalised.square().mean().sqrt() < 1.2
+    level = speech.unflatten(0, (-1, SPEC.hop_length)).square().mean(1).sqrt()
+    assert 0.7 < (found.level[0] / level).median() < 1.3
+    steps = [float((x[1:] * x[:-1]).sum() / x.square().sum()) for x in (speech, e)]
+    assert steps[0] > 0.7
+    assert abs(steps[1]) < 0.2
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *PRESETS.values(),
+        dataclasses.replace(SPEC, power=2.0, log_base="10", mel_scale="htk", mel_norm=None),
+        dataclasses.replace(SPEC, n_fft=256, win_length=256),  # with filters that hold no bin
+        dataclasses.replace(SPEC, center=True, fmin=80.0, fmax=7600.0),
+    ],
+)
+def test_white_noise_cannot_be_predicted_in_any_convention(spec: MelSpec) -> None:
+    noise = 0.1 * torch.randn(1, 200 * spec.hop_length, generator=torch.Generator().manual_seed(0))
+    mel = LogMel(spec)(noise)
+    # Of the mean power, since each frame is an estimate.
+    average = (2 / spec.power * spec.nats * mel).exp().mean(-1, keepdim=True)
+    flat = average.log() * spec.power / 2 / spec.nats
+    found = MelLinearPrediction(spec, 16)(flat)
+    assert found.gain > 0.9 * found.level
+    assert 0.08 < found.level < 0.12
+
+
+@pytest.mark.parametrize("order", [0, 512])
+def test_an_order_that_the_spectrum_does_not_hold_is_refused(order: int) -> None:
+    with pytest.raises(ValueError, match="from 1 to 511"):
+        MelLinearPrediction(SPEC, order)
+
+
+def test_the_type_of_the_mel_is_that_of_the_result_whatever_the_autocast() -> None:
+    mel = torch.randn(1, 80, 3) - 5
+    predictor = MelLinearPrediction(SPEC, 8)
+    plain = predictor(mel)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = predictor(mel)
+    for a, b in zip(plain, rough, strict=True):
+        assert a.dtype == torch.float32
+        assert torch.equal(a, b)
