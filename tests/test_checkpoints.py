@@ -142,7 +142,7 @@ def test_an_interrupted_write_leaves_the_previous_checkpoint(
     with pytest.raises(KeyboardInterrupt):
         vocoder.load(checkpoint).save(checkpoint)
     assert (checkpoint / "model.safetensors").read_bytes() == before
-    assert len(list(checkpoint.iterdir())) == 2
+    assert len(list(checkpoint.iterdir())) == 3
 
 
 def test_a_file_name_is_not_a_checkpoint_directory(tmp_path: Path) -> None:
