@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import TypeGuard
 
 from vocoder.checkpoints import CONFIG_NAME, WEIGHTS_NAME, CheckpointError
 from vocoder.extras import require
@@ -19,7 +20,7 @@ class HubError(CheckpointError):
     """A model could not be had from the Hub; the message says why and what to do."""
 
 
-def is_hub_name(name: str | os.PathLike[str] | None) -> bool:
+def is_hub_name(name: str | os.PathLike[str] | None) -> TypeGuard[str]:
     """Whether this names a model on the Hub."""
     return isinstance(name, str) and name.startswith(PREFIX)
 
@@ -85,7 +86,7 @@ def _downloaded(repository: str, revision: str | None) -> Path:
             problem, remedy = "the Hub cannot be reached", "check the network and try again"
         at = f" at {revision}" if revision else ""
         raise HubError(f"{problem} and {repository}{at} is not in the cache: {remedy}") from error
-    except errors.HTTPError as error:
+    except errors.HTTPError as error:  # type: ignore[attr-defined]  # of the client it uses
         status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
         if isinstance(error, errors.RepositoryNotFoundError) or status == 401:
             raise HubError(
