@@ -43,7 +43,18 @@ WRAPPED = [
 RUN = {"denoise", "info", "refine", "resynthesize", "say", "synthesize"}
 """Commands of `vocoder` that are run; the others serve, measure for minutes or need an extra."""
 
-ELSEWHERE = {".", "apt-get", "bash", "data/tts/bin/pip", "npm", "pip", "python3", "tensorboard"}
+ELSEWHERE = {
+    ".",
+    "apt-get",
+    "bash",
+    "data/tts/bin/pip",
+    "npm",
+    "pip",
+    "pipx",
+    "python3",
+    "tensorboard",
+    "uv",
+}
 """Programs whose commands are not checked: they install, or are not ours."""
 
 
