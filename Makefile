@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 RECIPE := recipes/ljspeech
-CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3)
+CANDIDATES := $(if $(PYTHON),$(PYTHON),python3.11 python3.12 python3.13 python3)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -45,7 +45,7 @@ $(VENV)/.created:
 	        continue; \
 	    }; \
 	    case $$version in \
-	        3.11|3.12) ;; \
+	        3.11|3.12|3.13|3.14) ;; \
 	        *) reasons="$$reasons; $$python is Python $$version"; continue ;; \
 	    esac; \
 	    "$$python" -c 'import ensurepip, venv' 2>/dev/null || { \
@@ -56,7 +56,7 @@ $(VENV)/.created:
 	    "$$python" -m venv "$(VENV)" && touch "$@"; \
 	    exit; \
 	done; \
-	echo "No usable Python 3.11 or 3.12 found$$reasons." >&2; \
+	echo "No usable Python 3.11 to 3.14 found$$reasons." >&2; \
 	echo "If there is one elsewhere: make PYTHON=/path/to/python3.11 ..." >&2; \
 	exit 1
 

@@ -47,6 +47,7 @@ from vocoder.evaluation import tables
 from vocoder.evaluation.copy_synthesis import evaluate
 from vocoder.evaluation.results import save_result
 from vocoder.models import load_checkpoint
+from vocoder.models.card import CARD_NAME
 from vocoder.pretrained import ACOUSTIC_NAME
 from vocoder.text import acoustic
 from vocoder.training.acoustic.report import COLUMNS
@@ -235,6 +236,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 def write_card(folder: Path, text: str) -> None:
     write_atomic(folder / "MODEL_CARD.md", text.encode())
+    (folder / CARD_NAME).unlink()  # the general one that `save` wrote
 
 
 def card(name: str, statement: str, facts: dict[str, str], scored: Sequence[str]) -> str:

@@ -142,7 +142,7 @@ def test_an_interrupted_write_leaves_the_previous_checkpoint(
     with pytest.raises(KeyboardInterrupt):
         vocoder.load(checkpoint).save(checkpoint)
     assert (checkpoint / "model.safetensors").read_bytes() == before
-    assert len(list(checkpoint.iterdir())) == 2
+    assert len(list(checkpoint.iterdir())) == 3
 
 
 def test_a_file_name_is_not_a_checkpoint_directory(tmp_path: Path) -> None:
@@ -190,3 +190,13 @@ def test_every_public_name_resolves() -> None:
         assert getattr(vocoder, name) is not None
     with pytest.raises(AttributeError, match="nonesuch"):
         vocoder.nonesuch  # noqa: B018
+
+
+def test_a_model_is_loaded_onto_a_device(checkpoint: Path) -> None:
+    assert vocoder.load(checkpoint).device.type == "cpu"
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert vocoder.load(checkpoint, device="auto").device.type == expected
+    assert vocoder.load(checkpoint, device=torch.device("cpu")).device.type == "cpu"
+    for name, words in {"gpu": "there is no device 'gpu'", "cuda:99": "sees no device"}.items():
+        with pytest.raises(ValueError, match=words):
+            vocoder.load(checkpoint, device=name)

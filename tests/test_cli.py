@@ -58,6 +58,38 @@ def test_help_and_early_errors_need_no_torch(tmp_path: Path) -> None:
             assert "Traceback" not in result.stderr
 
 
+def test_the_import_of_the_package_needs_nothing_heavy() -> None:
+    code = "import sys, vocoder; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    imported = set(result.stdout.split())
+    assert "vocoder" in imported
+    assert not imported & {"torch", "numpy", "librosa", "lightning", "rich", "soundfile", "typer"}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_commands_and_options(shell: str, tmp_path: Path) -> None:
+    def completed(line: str) -> str:
+        environment = {
+            **os.environ,
+            "_VOCODER_COMPLETE": f"complete_{shell}",
+            "_TYPER_COMPLETE_ARGS": line,
+            "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(len(line.split()) - 1),
+        }
+        main = "import sys; sys.argv = ['vocoder']; from vocoder.cli import main; main()"
+        command = [sys.executable, "-c", main]
+        return subprocess.run(command, env=environment, capture_output=True, text=True).stdout
+
+    commands = completed("vocoder re")
+    assert "refine" in commands
+    assert "resynthesize" in commands
+    assert "benchmark" not in commands
+    assert "--acoustic" in completed("vocoder say --aco")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="no such pipes")
 def test_a_reader_that_is_gone_is_no_traceback() -> None:
     reader, writer = os.pipe()

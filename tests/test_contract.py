@@ -264,14 +264,18 @@ def test_log_prob_completes_the_last_hop_as_the_mel_does(judge: Vocoder) -> None
 def test_saving_and_loading_gives_the_same_audio(model: Vocoder, tmp_path: Path) -> None:
     mel = random_mel(8)
     directory = model.save(tmp_path / "model")
-    assert sorted(path.name for path in directory.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in directory.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
     for path in (directory, directory / "model.safetensors", str(directory)):
         loaded = vocoder.load(path)
         assert loaded.mel_spec == model.mel_spec
         assert not loaded.training
         assert (loaded.synthesize(mel) - model.synthesize(mel)).abs().max() < 1e-5
     model.save(tmp_path / "model")  # over the previous one
-    assert len(list(directory.iterdir())) == 2
+    assert len(list(directory.iterdir())) == 3
 
 
 def test_fusing_keeps_the_function(foldable: Vocoder) -> None:

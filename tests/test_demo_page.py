@@ -28,7 +28,7 @@ from tests.conftest import perturb
 from vocoder import cli
 from vocoder.demo.copy_synthesis import copy_synthesis
 from vocoder.demo.models import Models
-from vocoder.evaluation.extras import MissingExtraError
+from vocoder.extras import MissingExtraError
 from vocoder.models import MdctFlow, WaveNet
 from vocoder.pretrained import ACOUSTIC_NAME, DEFAULT_NAME
 

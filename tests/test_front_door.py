@@ -50,9 +50,14 @@ def make(tmp_path):
 
 
 def test_without_a_usable_python_the_reason_for_each_is_given(make, tmp_path):
-    result = make(python3_11="exit 127", python3="echo 3.13")
+    result = make(python3_11="exit 127", python3="echo 3.15")
     assert result.returncode != 0
-    for reason in ("python3.11 does not run", "python3.12 does not run", "python3 is Python 3.13"):
+    for reason in (
+        "python3.11 does not run",
+        "python3.12 does not run",
+        "python3.13 does not run",
+        "python3 is Python 3.15",
+    ):
         assert reason in result.stderr
     assert not (tmp_path / "venv").exists()
 

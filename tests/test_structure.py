@@ -11,9 +11,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "vocoder"
 
 FLOORS = [
-    ["atomic", "forks", "signals"],
+    ["atomic", "devices", "extras", "forks", "signals"],
     ["audio", "flows", "checkpoints"],
-    ["nn", "corpus"],
+    ["nn", "corpus", "hub"],
     ["engines"],
     ["models"],
     ["text"],

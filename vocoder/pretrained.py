@@ -1,4 +1,4 @@
-"""Models by name: the bundled ones, those on disk, and the defaults of `synthesize` and `say`."""
+"""Models by name: bundled, on disk or on the Hub, and the defaults of `synthesize` and `say`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import numpy.typing as npt
 import torch
 
 from vocoder.checkpoints import CheckpointError
+from vocoder.devices import device_named
+from vocoder.hub import download, is_hub_name
 from vocoder.models import Vocoder, load_checkpoint
 from vocoder.models.base import Array
 
@@ -27,32 +29,41 @@ ACOUSTIC_NAME = "acoustic"
 """The bundled acoustic model that `load_acoustic` gives without a name."""
 
 
-def load(name: str | os.PathLike[str] | None = None, dtype: torch.dtype = torch.float32) -> Vocoder:
-    """A trained vocoder, ready to run: in evaluation mode, on the CPU, weight norms fused.
+def load(
+    name: str | os.PathLike[str] | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> Vocoder:
+    """A trained vocoder, ready to run: in evaluation mode, weight norms fused.
 
     To train it further, start a recipe from it (``--start_from``) or use
     `vocoder.models.load_checkpoint`, which leaves the weights as they were trained.
 
     Args:
-        name: name of a bundled model, a checkpoint directory (``model.safetensors`` and
-            ``config.json``), or the weights file in one; None for the bundled default. A path
-            that exists wins over a bundled name.
+        name: name of a bundled model; a checkpoint directory (``model.safetensors`` and
+            ``config.json``), or the weights file in one; ``hf:owner/name``, or
+            ``hf:owner/name@revision``, for a model on the Hugging Face Hub, which is downloaded
+            once; None for the bundled default. A path that exists wins over other names.
         dtype: type that audio is computed in on a CPU: `torch.float32`, or `torch.bfloat16`, which
             is faster on processors that support it (see `Vocoder.fused`).
+        device: "cpu", "cuda", "cuda:1" and so on, or "auto" for CUDA if there is one.
 
     Raises:
-        CheckpointError: there is no such model (the message says how to get one), or the files are
-            not a checkpoint that this version reads. Pickled files are never opened.
-        ValueError: the model cannot compute in this type.
+        CheckpointError: there is no such model (the message says how to get one), it cannot be
+            downloaded, or the files are not a checkpoint that this version reads. Pickled files are
+            never opened.
+        MissingExtraError: a model on the Hub is named, and the extra ``hub`` is not installed.
+        ValueError: the model cannot compute in this type, or there is no such device.
     """
-    return load_checkpoint(find_model(name)).fused(dtype)
+    target = device_named(device)
+    return load_checkpoint(find_model(name)).fused(dtype).to(target)
 
 
 def find_model(name: str | os.PathLike[str] | None = None) -> Path:
     """The checkpoint directory, or the weights file, that `load` reads for a name.
 
     Raises:
-        CheckpointError: no bundled model has this name; the message says how to get one.
+        CheckpointError, MissingExtraError: as in `load`.
     """
     bundled = {key: path for key, path in bundled_models().items() if key != ACOUSTIC_NAME}
     return _find(
@@ -66,18 +77,19 @@ def find_model(name: str | os.PathLike[str] | None = None) -> Path:
     )
 
 
-def load_acoustic(name: str | os.PathLike[str] | None = None) -> AcousticModel:
-    """A trained acoustic model (phonemes to log-mel), ready to run: in evaluation mode, on the CPU,
-    weight norms fused.
+def load_acoustic(
+    name: str | os.PathLike[str] | None = None, device: str | torch.device = "cpu"
+) -> AcousticModel:
+    """A trained acoustic model (phonemes to log-mel), ready to run: in evaluation mode, weight
+    norms fused.
 
     Args:
-        name: name of a bundled acoustic model, a checkpoint directory, or the weights file in one;
-            None for the bundled default. A path that exists wins over a bundled name.
+        name, device: as in `load`.
 
     Raises:
-        CheckpointError: there is no such model (the message says how to get one), or the files are
-            not a checkpoint of an acoustic model that this version reads.
+        CheckpointError, MissingExtraError, ValueError: as in `load`.
     """
+    target = device_named(device)
     from vocoder.text.acoustic import load_checkpoint as load_acoustic_checkpoint
 
     bundled = {key: path for key, path in bundled_models().items() if key == ACOUSTIC_NAME}
@@ -90,7 +102,7 @@ def load_acoustic(name: str | os.PathLike[str] | None = None) -> AcousticModel:
         "metadata.csv",
         how_to_name="vocoder.load_acoustic('runs/NAME/model'), or --acoustic runs/NAME/model",
     )
-    return load_acoustic_checkpoint(path).fused()
+    return load_acoustic_checkpoint(path).fused().to(target)
 
 
 def bundled_models() -> dict[str, Path]:
@@ -187,11 +199,13 @@ def _find(
     how_to_train: str,
     how_to_name: str,
 ) -> Path:
-    """The checkpoint of a path, of a bundled model's name, or of the default.
+    """The checkpoint of a path, of a model on the Hub, of a bundled model, or of the default.
 
     Raises:
-        CheckpointError: no bundled model has this name.
+        CheckpointError: no bundled model has this name, or it cannot be downloaded.
     """
+    if is_hub_name(name) and not Path(name).exists():
+        return download(name)
     # A name with a separator or a suffix is meant as a path, and errors should speak of paths.
     if name is not None and (Path(name).exists() or _looks_like_path(name)):
         return Path(name)

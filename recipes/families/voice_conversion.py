@@ -34,9 +34,9 @@ from vocoder.audio import MelError, MelSpec
 from vocoder.checkpoints import CheckpointError
 from vocoder.corpus import CorpusError, Utterance, read_corpus
 from vocoder.evaluation.estimates import estimate, estimate_rate
-from vocoder.evaluation.extras import MissingExtraError
 from vocoder.evaluation.recognition import recognise, word_errors
 from vocoder.evaluation.results import machine_facts, save_result
+from vocoder.extras import MissingExtraError
 from vocoder.nn.pitch import load_pitch
 from vocoder.text.acoustic import AcousticModel
 from vocoder.text.mel_flow import FRAMES_PER_STEP

@@ -32,7 +32,7 @@ from vocoder.audio import (
 from vocoder.audio.mel_files import read_mel
 from vocoder.bulk.items import BATCH_FRAMES, Item, Outcome, item_seed
 from vocoder.checkpoints import checkpoint_hash
-from vocoder.evaluation.results import device_named
+from vocoder.devices import device_named
 from vocoder.models import Vocoder
 from vocoder.models.pieces import Counted, mel_pieces, unwarned
 from vocoder.pretrained import find_model, load

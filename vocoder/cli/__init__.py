@@ -45,7 +45,6 @@ app = typer.Typer(
     cls=_Commands,
     help="Log-mel spectrograms to speech by a normalizing flow.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -14,18 +14,12 @@ if TYPE_CHECKING:
 
 def load(checkpoint: str | None, device: str) -> Vocoder:
     """The vocoder of that name on the device "auto", "cpu" or "cuda"."""
-    from vocoder.evaluation.results import device_named
-
-    target = device_named(device)
-    return vocoder.load(checkpoint).to(target)
+    return vocoder.load(checkpoint, device=device)
 
 
 def load_acoustic(name: str | None, device: str) -> AcousticModel:
     """The acoustic model of that name on the device "auto", "cpu" or "cuda"."""
-    from vocoder.evaluation.results import device_named
-
-    target = device_named(device)
-    return vocoder.load_acoustic(name).to(target)
+    return vocoder.load_acoustic(name, device)
 
 
 def denoised(model: Vocoder, strength: float) -> Callable[[Any], Any]:

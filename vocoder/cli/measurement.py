@@ -21,7 +21,9 @@ def benchmark(
     plot: options.PlotOutput = None,
     checkpoint: Annotated[
         list[str] | None,
-        typer.Option("--checkpoint", "-c", help="A trained model to include; may be repeated."),
+        typer.Option(
+            "--checkpoint", "--model", "-c", help="A trained model to include; may be repeated."
+        ),
     ] = None,
     device: options.Device = "auto",
     threads: Annotated[

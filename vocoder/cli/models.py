@@ -21,7 +21,8 @@ def info(
     checkpoint: Annotated[
         str | None,
         typer.Argument(
-            help="Checkpoint directory, the name of a bundled model, or an exported .onnx file."
+            help="Checkpoint directory, name of a bundled model, hf:owner/name@revision, or an "
+            "exported .onnx file."
         ),
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -54,10 +55,12 @@ def info(
 
 def _load_either(name: str | None) -> Vocoder | AcousticModel:
     """The vocoder of that name, or else the acoustic model."""
+    from vocoder.hub import HubError
+
     try:
         return vocoder.load(name)
     except vocoder.CheckpointError as error:
-        if name is None:
+        if name is None or isinstance(error, HubError):
             raise
         try:
             return vocoder.load_acoustic(name)
@@ -143,7 +146,7 @@ def demo(
     if port is not None:
         _refuse_taken_port(host, port)
     from vocoder.demo.models import Models
-    from vocoder.evaluation.extras import require
+    from vocoder.extras import require
 
     require("gradio", "the demo", "demo")
     models = Models(checkpoint, wavenet, acoustic, device)

@@ -11,14 +11,18 @@ Checkpoint = Annotated[
     str | None,
     typer.Option(
         "--checkpoint",
+        "--model",
         "-c",
-        help="Checkpoint directory, or the name of a bundled model. "
-        "\\[default: the bundled default]",
+        help="Checkpoint directory, name of a bundled model, or hf:owner/name@revision on the "
+        "Hugging Face Hub. \\[default: the bundled default]",
     ),
 ]
 Acoustic = Annotated[
     str | None,
-    typer.Option("--acoustic", help="Acoustic model, text to mel. \\[default: the bundled one]"),
+    typer.Option(
+        "--acoustic",
+        help="Acoustic model (text to mel), named likewise. \\[default: the bundled one]",
+    ),
 ]
 Temperature = Annotated[
     float | None,

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import vocoder
 from vocoder.audio import MelSpec
 from vocoder.checkpoints import CheckpointError
-from vocoder.evaluation.results import device_named
+from vocoder.devices import device_named
+from vocoder.hub import download, is_hub_name
 from vocoder.models import FAMILIES, FlowVocoder, Vocoder, load_checkpoint
 from vocoder.models.autoregressive import AutoregressiveVocoder
 from vocoder.pretrained import ACOUSTIC_NAME, DEFAULT_NAME, bundled_models
@@ -36,8 +37,7 @@ class Models:
     """The models that the page uses, each loaded on first use and kept.
 
     Args:
-        checkpoint: the page's vocoder: a checkpoint directory, the weights file in one, or the name
-            of a bundled model; None for the bundled default.
+        checkpoint: the page's vocoder, named as in `vocoder.load`; None for the bundled default.
         autoregressive: the model to compare it with, likewise; None for the bundled one.
         acoustic: the acoustic model (text to mel), likewise.
         device: where they run: "auto", "cpu" or "cuda".
@@ -156,6 +156,8 @@ def _path(name: str) -> Path:
                 "config.json that a training run writes (runs/NAME/model)"
             )
         return path
+    if is_hub_name(name):
+        return download(name)
     bundled = bundled_models()
     if name not in bundled:
         have = f"the bundled models are {', '.join(bundled)}" if bundled else "none is bundled"

@@ -4,8 +4,8 @@ Measuring (`copy_synthesis`, `recognition`, `benchmark`) is kept apart from show
 `plots`).
 """
 
-from vocoder.evaluation.extras import MissingExtraError
 from vocoder.evaluation.metrics import METRICS, Metric, MetricError, installed_metrics, measure
+from vocoder.extras import MissingExtraError
 
 __all__ = [
     "METRICS",

@@ -24,7 +24,9 @@ import torch
 from torch.utils.benchmark import Timer
 from torch.utils.benchmark.utils.timer import timer as synchronised_clock
 
-from .results import Progress, Result, device_named, machine_facts
+from vocoder.devices import device_named
+
+from .results import Progress, Result, machine_facts
 from .systems import Job, System, standard_systems
 
 

@@ -18,15 +18,16 @@ import torch
 from torch import Tensor
 
 from vocoder.audio import LogMel, MelSpec, check_sweeps
+from vocoder.devices import device_named
+from vocoder.extras import MissingExtraError, require
 from vocoder.models import Vocoder
 
 from .dnsmos import dnsmos
 from .estimates import CONFIDENCE, estimate
-from .extras import MissingExtraError, require
 from .griffin_lim import griffin_lim
 from .metrics import METRICS, Metric, MetricError, measure, missing_metrics, tone_excess_db
 from .recordings import EvaluationError, faded_and_dequantised, find_recordings, read_recording
-from .results import Progress, Result, device_named, machine_facts, timed
+from .results import Progress, Result, machine_facts, timed
 
 RECORDING = "recording"
 """Name of the row of the recordings themselves."""

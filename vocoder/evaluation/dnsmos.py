@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vocoder.engines.jit import give_cache_to
+from vocoder.extras import require
 
-from .extras import require
 from .metrics import MetricError
 
 _RATE = 16000  # Hz, what the networks were trained at

@@ -24,8 +24,7 @@ from torch import Tensor
 
 from vocoder.audio import LogMel, MelSpec
 from vocoder.engines.jit import give_cache_to
-
-from .extras import MissingExtraError, require
+from vocoder.extras import MissingExtraError, require
 
 Signal = Tensor | NDArray[Any]
 Floats = NDArray[np.float32]

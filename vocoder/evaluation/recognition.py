@@ -22,11 +22,11 @@ from torch import Tensor
 
 from vocoder.audio import read_audio, to_pcm16
 from vocoder.corpus import CorpusError, Utterance, held_out, read_corpus
+from vocoder.extras import require
 from vocoder.text.frontend import TextError, normalise, phonemes
 from vocoder.text.speech import ACOUSTIC_TEMPERATURE, sentences, speak
 
 from .estimates import CONFIDENCE, estimate_rate
-from .extras import require
 from .recordings import EvaluationError
 from .results import Progress, Result, machine_facts
 

@@ -1,4 +1,4 @@
-"""What all measurements share: the device, the clock, the machine's facts, results as JSON."""
+"""What all measurements share: the clock, the machine's facts, results as JSON."""
 
 from __future__ import annotations
 
@@ -32,19 +32,6 @@ def timed(run: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - start
-
-
-def device_named(name: str) -> torch.device:
-    """The device named "auto" (CUDA if there is one), "cpu" or "cuda".
-
-    Raises:
-        ValueError: another name, or there is no CUDA device.
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"there is no device {name!r} to measure on: choose auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("PyTorch sees no CUDA device here: measure on the CPU with device cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def machine_facts(device: torch.device) -> dict[str, Any]:

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vocoder.audio import LogMel, MelSpec
+from vocoder.extras import require
 from vocoder.models import FAMILIES, MdctFlow, Vocoder, WaveGlow
 from vocoder.models.autoregressive import AutoregressiveVocoder
 
-from .extras import require
 from .griffin_lim import griffin_lim
 
 Weights = Literal["trained", "random"]

@@ -25,6 +25,7 @@ from vocoder.audio import (
 from vocoder.audio.clamp import Clamp
 from vocoder.audio.log_mel import check_amplitude
 
+from .card import VOCODER
 from .saved import SavedModel
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Vocoder(SavedModel, ABC):
 
     family: ClassVar[str]
     """Name of the model family in checkpoints and on the command line."""
+
+    card = VOCODER
 
     likelihood: ClassVar[Literal["exact", "lower bound"] | None] = None
     """What `log_prob` gives; None if the family defines no likelihood."""

@@ -12,11 +12,14 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from vocoder.atomic import write_atomic
 from vocoder.audio import MelSpec, check_temperature
 from vocoder.checkpoints import CheckpointError, write_checkpoint
 from vocoder.flows import Bijection, InvertibleConv1x1
 from vocoder.forks import survive_forks
 from vocoder.nn.weight_norm import fuse_weight_norm
+
+from .card import CARD_NAME, Card, model_card
 
 
 class SavedModel(nn.Module):
@@ -31,6 +34,9 @@ class SavedModel(nn.Module):
 
     default_temperature: ClassVar[float] = 1.0
     """Temperature used by default."""
+
+    card: ClassVar[Card]
+    """What the model card says of all models of this class."""
 
     config: dict[str, Any]
     """The constructor's arguments as plain JSON values."""
@@ -100,6 +106,9 @@ class SavedModel(nn.Module):
     def save(self, path: str | os.PathLike[str], dtype: torch.dtype | None = None) -> Path:
         """Write a checkpoint directory: ``model.safetensors`` and ``config.json``.
 
+        A README.md (a model card) is added unless there is one, so that the directory can be
+        uploaded to a hub of models as it stands.
+
         Args:
             path: the directory.
             dtype: type that floating-point weights are stored in; torch.float16 halves the file. A
@@ -114,7 +123,10 @@ class SavedModel(nn.Module):
                 name: value.to(dtype) if value.is_floating_point() else value
                 for name, value in weights.items()
             }
-        return write_checkpoint(path, {**self.header(), "config": self.config}, weights)
+        directory = write_checkpoint(path, {**self.header(), "config": self.config}, weights)
+        if not (directory / CARD_NAME).exists():
+            write_atomic(directory / CARD_NAME, model_card(self).encode())
+        return directory
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vocoder.audio import MelSpec, Noise
 from vocoder.checkpoints import CheckpointError, no_larger_than, read_checkpoint
+from vocoder.models.card import ACOUSTIC
 from vocoder.models.saved import SavedModel
 from vocoder.nn import SequenceEncoder
 from vocoder.text.alignment import monotonic_alignment_search
@@ -85,6 +86,7 @@ class AcousticModel(SavedModel):
     """
 
     title = "acoustic model"
+    card = ACOUSTIC
     default_temperature = ACOUSTIC_TEMPERATURE
 
     normal_mean: Tensor

@@ -1,0 +1,284 @@
+"""Models by name from a hub: a server on this machine that speaks the hub's protocol."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import torch
+import yaml
+
+import vocoder
+from vocoder.hub import HubError, download
+from vocoder.models import MdctFlow
+from vocoder.text.acoustic import AcousticModel
+
+huggingface_hub = pytest.importorskip("huggingface_hub")
+constants = pytest.importorskip("huggingface_hub.constants")
+
+COMMIT, OLDER = "a" * 40, "b" * 40
+
+
+class Hub(ThreadingHTTPServer):
+    """Repositories of files, by name and revision."""
+
+    def __init__(self) -> None:
+        self.repositories: dict[str, dict[str, dict[str, bytes]]] = {}
+        self.status: dict[str, int] = {}
+        """Repositories that are answered with an error."""
+        self.requests: list[str] = []
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def add(self, name: str, folder: Path, commit: str = COMMIT, *names: str) -> None:
+        files = {path.name: path.read_bytes() for path in folder.iterdir()}
+        for revision in (commit, *names):
+            self.repositories.setdefault(name, {})[revision] = files | {".commit": commit.encode()}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Hub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        self.server.requests.append(f"{self.command} {path}")
+        words = path.removeprefix("/api/models").strip("/").split("/")
+        name, rest = "/".join(words[:2]), words[2:]
+        if status := self.server.status.get(name):
+            gated = {"X-Error-Code": "GatedRepo"} if status == 403 else {}
+            return self.answer(status, b"{}", gated)
+        if name not in self.server.repositories:
+            return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+        revision = rest[1] if len(rest) > 1 else "main"
+        files = self.server.repositories[name].get(revision)
+        if files is None:
+            return self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+        commit = files[".commit"].decode()
+        if rest[:1] == ["resolve"]:
+            content = files["/".join(rest[2:])]
+            tag = hashlib.sha1(content, usedforsecurity=False).hexdigest()
+            headers = {"ETag": f'"{tag}"', "X-Repo-Commit": commit}
+            return self.answer(200, content, headers, "application/octet-stream")
+        if rest[:1] == ["tree"]:
+            entries = [
+                {
+                    "type": "file",
+                    "path": file,
+                    "size": len(content),
+                    "oid": hashlib.sha1(content, usedforsecurity=False).hexdigest(),
+                }
+                for file, content in files.items()
+                if file != ".commit"
+            ]
+            return self.answer(200, json.dumps(entries).encode())
+        siblings = [{"rfilename": file} for file in files if file != ".commit"]
+        facts = {"id": name, "modelId": name, "sha": commit, "siblings": siblings}
+        return self.answer(200, json.dumps(facts).encode())
+
+    def answer(
+        self,
+        status: int,
+        content: bytes,
+        headers: dict[str, str] | None = None,
+        kind: str = "application/json",
+    ) -> None:
+        self.send_response(status)
+        for key, value in {**(headers or {}), "Content-Type": kind}.items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    server = Hub()
+    thread = threading.Thread(target=functools.partial(server.serve_forever, 0.05))
+    thread.start()
+    # What the environment variables of the same names set at import.
+    monkeypatch.setattr(constants, "ENDPOINT", server.address)
+    template = f"{server.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def model(tiny_flow: Callable[..., MdctFlow]) -> MdctFlow:
+    return tiny_flow()
+
+
+def test_a_model_is_downloaded_once_and_used_without_a_network(
+    hub: Hub, model: MdctFlow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = model.save(tmp_path / "model")
+    (folder / "pytorch_model.bin").write_bytes(b"a pickle")
+    hub.add("someone/voice", folder, COMMIT, "main")
+    mel = torch.full((80, 9), -5.0)
+    loaded = vocoder.load("hf:someone/voice")
+    assert (loaded.synthesize(mel) - model.synthesize(mel)).abs().max() < 1e-5
+    cached = download("hf:someone/voice")
+    assert sorted(path.name for path in cached.iterdir()) == ["config.json", "model.safetensors"]
+    got = [request for request in hub.requests if request.startswith("GET /someone/voice/resolve")]
+    assert len(got) == 2
+    for offline in (True, False):
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+        monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+        assert download("hf:someone/voice") == cached
+        assert download(f"hf:someone/voice@{COMMIT}") == cached
+
+
+def test_a_revision_is_a_branch_a_tag_or_a_commit(
+    hub: Hub, tiny_flow: Callable[..., MdctFlow], tmp_path: Path
+) -> None:
+    hub.add("someone/voice", tiny_flow(n_flows=1).save(tmp_path / "old"), OLDER, "v1")
+    hub.add("someone/voice", tiny_flow(n_flows=2).save(tmp_path / "new"), COMMIT, "main")
+    for name, flows in (("", 2), ("@v1", 1), ("@main", 2), (f"@{OLDER}", 1)):
+        assert vocoder.load(f"hf:someone/voice{name}").config["n_flows"] == flows
+    with pytest.raises(HubError, match="has no revision v2: check the name"):
+        vocoder.load("hf:someone/voice@v2")
+
+
+def test_an_acoustic_model_has_a_name_too(
+    hub: Hub, tiny_acoustic: Callable[..., AcousticModel], tmp_path: Path
+) -> None:
+    hub.add("someone/reader", tiny_acoustic().save(tmp_path / "model"), COMMIT, "main")
+    assert vocoder.load_acoustic("hf:someone/reader").config["n_flows"] == 1
+
+
+def test_what_cannot_be_had_is_said_in_a_sentence(
+    hub: Hub, model: MdctFlow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/README.md").write_text("Nothing here.")
+    hub.add("someone/empty", tmp_path / "empty", COMMIT, "main")
+    folder = model.save(tmp_path / "pickled")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    hub.add("someone/pickled", folder, COMMIT, "main")
+    hub.status = {"someone/secret": 401, "someone/gated": 403, "someone/broken": 500}
+    cases = {
+        "hf:someone/none": "no repository someone/none on the Hub that you may read: check the",
+        "hf:someone/secret": "log in with `hf auth login`",
+        "hf:someone/gated": "is gated: ask for access",
+        "hf:someone/broken": "the Hub cannot be reached and someone/broken is not in the cache",
+        "hf:someone/empty": "has no config.json, so it is not a model of flow-vocoder",
+        "hf:someone/pickled": "has no model.safetensors, so it is not a model of flow-vocoder",
+        "hf:someone": "does not name a model on the Hub: give hf:owner/name",
+        "hf:someone/a@b@c": "does not name a model on the Hub",
+        "hf:some..one/--": "cannot be the name of a repository",
+    }
+    for name, words in cases.items():
+        with pytest.raises(HubError) as caught:
+            vocoder.load(name)
+        assert words in str(caught.value), caught.value
+        assert "\n" not in str(caught.value)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        HubError, match="HF_HUB_OFFLINE is set and someone/none is not in the cache"
+    ):
+        vocoder.load("hf:someone/none")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(HubError, match=r"the Hub cannot be reached and .* check the network"):
+        vocoder.load("hf:someone/none")
+
+
+def test_a_download_that_breaks_off_is_an_error_and_leaves_no_model(
+    hub: Hub, model: MdctFlow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add("someone/voice", model.save(tmp_path / "model"), COMMIT, "main")
+    answer = _Handler.answer
+
+    def cut(self: _Handler, status: int, content: bytes, *rest: Any) -> None:
+        if self.command == "GET" and self.path.endswith("model.safetensors"):
+            self.close_connection = True
+            return
+        answer(self, status, content, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("time.sleep", lambda _: None)  # between the downloader's tries
+        patch.setattr(_Handler, "answer", cut)
+        with pytest.raises(HubError, match="could not be downloaded"):
+            vocoder.load("hf:someone/voice")
+        patch.setattr(constants, "HF_HUB_OFFLINE", True)
+        with pytest.raises(HubError, match="not in the cache"):
+            vocoder.load("hf:someone/voice")
+    assert vocoder.load("hf:someone/voice").mel_spec == model.mel_spec
+
+
+def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ImportError, match=r'hf:a/b needs .* pip install "flow-vocoder\[hub\]"'):
+        vocoder.load("hf:a/b")
+
+
+def test_the_command_takes_such_a_name_from_the_variables_of_the_environment(
+    hub: Hub, model: MdctFlow, tmp_path: Path
+) -> None:
+    hub.add("someone/voice", model.save(tmp_path / "model"), COMMIT, "main")
+    environment = {**os.environ, "HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home")}
+    environment |= {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1"}
+
+    def info(name: str, **more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "vocoder", "info", name, "--json"]
+        return subprocess.run(command, env=environment | more, capture_output=True, text=True)
+
+    result = info("hf:someone/voice@main")
+    assert json.loads(result.stdout)["family"] == "mdct-flow", result.stderr
+    offline = info("hf:someone/voice", HF_HUB_OFFLINE="1")
+    assert json.loads(offline.stdout)["family"] == "mdct-flow", offline.stderr
+    result = info("hf:someone/none")
+    assert result.returncode == 2
+    assert result.stderr.startswith("vocoder: there is no repository someone/none on the Hub")
+
+
+def test_a_saved_model_has_a_card_that_a_hub_shows(
+    model: MdctFlow, tiny_acoustic: Callable[..., AcousticModel], tmp_path: Path
+) -> None:
+    tasks = {model: "audio-to-audio", tiny_acoustic(): "text-to-speech"}
+    for number, (saved, task) in enumerate(tasks.items()):
+        card = saved.save(tmp_path / str(number)) / "README.md"
+        text = card.read_text(encoding="utf-8")
+        metadata = yaml.safe_load(text.split("---\n")[1])
+        assert {key: metadata[key] for key in ("license", "library_name", "pipeline_tag")} == {
+            "license": "other",
+            "library_name": "flow-vocoder",
+            "pipeline_tag": task,
+        }
+        assert huggingface_hub.ModelCard(text).data.to_dict() == metadata
+        assert f"{saved.sample_rate:,} Hz" in text
+        (code,) = [part.removeprefix("python\n") for part in text.split("```")[1::2]]
+        compile(code, "card", "exec")
+        card.write_text("mine", encoding="utf-8")
+        saved.save(card.parent)
+        assert card.read_text(encoding="utf-8") == "mine"

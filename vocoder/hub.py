@@ -1,0 +1,99 @@
+"""Checkpoints on the Hugging Face Hub, by names such as ``hf:owner/name@revision``."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TypeGuard
+
+from vocoder.checkpoints import CONFIG_NAME, WEIGHTS_NAME, CheckpointError
+from vocoder.extras import require
+
+PREFIX = "hf:"
+"""What the name of a model on the Hub begins with."""
+
+_NAME = re.compile(rf"{PREFIX}(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[^@\s]+))?")
+
+
+class HubError(CheckpointError):
+    """A model could not be had from the Hub; the message says why and what to do."""
+
+
+def is_hub_name(name: str | os.PathLike[str] | None) -> TypeGuard[str]:
+    """Whether this names a model on the Hub."""
+    return isinstance(name, str) and name.startswith(PREFIX)
+
+
+def download(name: str) -> Path:
+    """The checkpoint directory of a model on the Hub, downloaded on first use and cached.
+
+    Only ``config.json`` and ``model.safetensors`` are downloaded, both of one commit, with a
+    progress bar on standard error. Without a network, or with ``HF_HUB_OFFLINE=1``, the cached
+    files are used. The cache, the endpoint and the login are those of `huggingface_hub`.
+
+    Args:
+        name: ``hf:owner/name``, or ``hf:owner/name@revision`` with a branch, a tag or a commit.
+
+    Raises:
+        HubError: the name is not of this form; there is no such repository or revision, or it may
+            not be read; it holds no model; or it is not cached and the Hub cannot be reached.
+        MissingExtraError: `huggingface_hub` is not installed.
+    """
+    parts = _NAME.fullmatch(name)
+    if parts is None:
+        raise HubError(
+            f"{name} does not name a model on the Hub: give hf:owner/name, or "
+            "hf:owner/name@revision with a branch, a tag or a commit"
+        )
+    repository, revision = parts["repository"], parts["revision"]
+    folder = _downloaded(repository, revision)
+    for needed in (CONFIG_NAME, WEIGHTS_NAME):
+        if not (folder / needed).is_file():
+            raise HubError(
+                f"the repository {repository} on the Hub has no {needed}, so it is not a model of "
+                "flow-vocoder: name one that holds what `model.save` writes"
+            )
+    return folder
+
+
+def _downloaded(repository: str, revision: str | None) -> Path:
+    hub = require("huggingface_hub", f"the model {PREFIX}{repository}", "hub")
+    from huggingface_hub import constants, errors
+
+    try:
+        return Path(
+            hub.snapshot_download(
+                repository, revision=revision, allow_patterns=[CONFIG_NAME, WEIGHTS_NAME]
+            )
+        )
+    except errors.HFValidationError as error:
+        raise HubError(f"{repository} cannot be the name of a repository: {error}") from error
+    except errors.RevisionNotFoundError as error:
+        raise HubError(
+            f"the repository {repository} on the Hub has no revision {revision}: check the name of "
+            "the branch, tag or commit"
+        ) from error
+    except errors.GatedRepoError as error:
+        raise HubError(
+            f"the repository {repository} is gated: ask for access on its page, then log in with "
+            "`hf auth login`"
+        ) from error
+    except errors.LocalEntryNotFoundError as error:
+        if constants.is_offline_mode():
+            problem, remedy = "HF_HUB_OFFLINE is set", "unset it to download the model"
+        else:
+            problem, remedy = "the Hub cannot be reached", "check the network and try again"
+        at = f" at {revision}" if revision else ""
+        raise HubError(f"{problem} and {repository}{at} is not in the cache: {remedy}") from error
+    except errors.HTTPError as error:  # type: ignore[attr-defined]  # of the client it uses
+        status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
+        if isinstance(error, errors.RepositoryNotFoundError) or status == 401:
+            raise HubError(
+                f"there is no repository {repository} on the Hub that you may read: check the "
+                "name, or log in with `hf auth login` if it is private"
+            ) from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise HubError(
+            f"the model {PREFIX}{repository} could not be downloaded ({reason}): try again"
+        ) from error

@@ -1,0 +1,69 @@
+"""The model card of a saved model: the README.md that a hub of models shows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from .saved import SavedModel
+
+CARD_NAME = "README.md"
+
+
+class Card(NamedTuple):
+    """What the card of a class of models says."""
+
+    task: str
+    """The hub's name of the task (``pipeline_tag``)."""
+    tag: str
+    purpose: str
+    """In words: the first sentence."""
+    example: str
+    """In code: a line that loads ``NAME`` and one that runs the model."""
+
+
+VOCODER = Card(
+    "audio-to-audio",
+    "vocoder",
+    "A vocoder: log-mel spectrograms to speech",
+    "model = vocoder.load(NAME)\naudio = model.synthesize(mel)",
+)
+ACOUSTIC = Card(
+    "text-to-speech",
+    "acoustic-model",
+    "An acoustic model: English text to the log-mel spectrograms that a vocoder takes",
+    'acoustic = vocoder.load_acoustic(NAME)\naudio = vocoder.say("Some text.", acoustic=acoustic)',
+)
+
+
+def metadata(card: Card, licence: str) -> str:
+    """The block of YAML that a model card begins with."""
+    return (
+        f"---\nlicense: {licence}\nlibrary_name: flow-vocoder\npipeline_tag: {card.task}\n"
+        f"tags:\n- speech\n- {card.tag}\n---\n"
+    )
+
+
+def model_card(model: SavedModel) -> str:
+    """A model card in Markdown: metadata, what the model is and how to use it.
+
+    The licence is left open: it depends on the data, which the model does not know.
+    """
+    spec, card = model.mel_spec, model.card
+    example = card.example.replace("NAME", '"hf:OWNER/NAME"')
+    return f"""{metadata(card, "other  # such as apache-2.0: the terms of the training data count")}
+# {model.title}
+
+{card.purpose}, at {spec.sample_rate:,} Hz. Install: `pip install "flow-vocoder[hub]"`.
+
+```python
+import vocoder
+
+{example}
+```
+
+Mels have {spec.n_mels} bands, a hop of {spec.hop_length} samples and windows of {spec.win_length};
+`config.json` holds the whole convention, and the arguments of the model.
+
+To be written here: what it was trained on, for how long, and what it should not be used for.
+"""
