@@ -47,8 +47,8 @@ RUN = {"denoise", "info", "refine", "resynthesize", "say", "synthesize"}
 NOT_TESTED = "# Not tested: "
 
 ELSEWHERE = {
-    ".", "apt-get", "bash", "data/tts/bin/pip", "npm", "pip", "pipx", "python3", "sbatch", "tensorboard",
-    "torchrun", "uv",
+    ".", "apt-get", "bash", "data/tts/bin/pip", "npm", "pip", "pipx", "python3", "sbatch",
+    "tensorboard", "torchrun", "uv",
 }  # fmt: skip
 """Programs whose commands are not checked: they install, or are not ours."""
 
