@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = {"docs/flows.ipynb": "How a flow works"}
 """Notebooks that are pages, if they exist, with their titles in the section Understand."""
 
+_THIN = '<mspace width="0.167em"></mspace>'
 _FENCE = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 
@@ -115,6 +116,11 @@ def mathml(latex: str, block: bool) -> str:
     unknown = re.search(r">(\\[a-zA-Z]+)<", result)
     if unknown:
         raise ValueError(f"website.py: {unknown[1]} is not known, in the equation {source}")
+    # TeX's spacing: a thin space after a function's name, none around a bar.
+    name = r"<mi>[a-z]{2,}</mi>"
+    named = rf"({name}|<msub>{name}<m[a-z]+>[^<]*</m[a-z]+></msub>)"
+    result = re.sub(rf"{named}(?=<m(?:i|sub|sup|over|frac)\b)", rf"\1{_THIN}", result)
+    result = re.sub(r"<mo( [^>]*)?>&#x0007C;", r'<mo\1 lspace="0" rspace="0">&#x0007C;', result)
     label = html.escape(source, quote=True)
     result = result.replace("<math ", f'<math alttext="{label}" ', 1)
     return f'<div class="equation">{result}</div>' if block else result
