@@ -23,9 +23,6 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
-NOTEBOOKS = {"docs/flows.ipynb": "How a flow works"}
-"""Notebooks that are pages, if they exist, with their titles in the section Understand."""
-
 _THIN = '<mspace width="0.167em"></mspace>'
 _FENCE = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
@@ -42,13 +39,30 @@ def sources() -> list[Path]:
     return sorted(found)
 
 
+def notebooks() -> dict[str, Path]:
+    """Page -> the notebook that it is made of."""
+    found = sorted((ROOT / "docs").glob("*.ipynb"))
+    return {path.relative_to(ROOT).with_suffix(".md").as_posix(): path for path in found}
+
+
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Notebooks that exist get their place in the navigation."""
-    section = next(entry["Understand"] for entry in config.nav or [] if "Understand" in entry)
-    for name, title in NOTEBOOKS.items():
-        if (ROOT / name).is_file():
-            section.append({title: Path(name).with_suffix(".md").as_posix()})
+    """Documents that mkdocs.yml does not place come last, in a section More; notebooks too."""
+    documents = [path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("**/*.md")]
+    placed = set(_leaves(config.nav))
+    rest = [name for name in sorted([*documents, *notebooks()]) if name not in placed]
+    if rest and config.nav is not None:
+        config.nav.append({"More": rest})
     return config
+
+
+def _leaves(nav: Any) -> list[str]:
+    if isinstance(nav, str):
+        return [nav]
+    return [
+        leaf
+        for entry in (nav.values() if isinstance(nav, dict) else nav or [])
+        for leaf in _leaves(entry)
+    ]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -62,11 +76,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         kept.append(
             File(name, str(ROOT), config.site_dir, config.use_directory_urls, dest_uri=target)
         )
-    for name in NOTEBOOKS:
-        if (ROOT / name).is_file():
-            cells = json.loads((ROOT / name).read_text(encoding="utf-8"))["cells"]
-            page = Path(name).with_suffix(".md").as_posix()
-            kept.append(File.generated(config, page, content=notebook_page(cells)))
+    for name, path in notebooks().items():
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        kept.append(File.generated(config, name, content=notebook_page(cells)))
     return Files(kept)
 
 
@@ -127,7 +139,7 @@ def mathml(latex: str, block: bool) -> str:
 
 
 def notebook_page(cells: list[dict[str, Any]]) -> str:
-    """A notebook as Markdown: its text, its code, and the outputs that are text or pictures."""
+    """A notebook as Markdown: its text, its code, and its outputs."""
     parts = []
     for cell in cells:
         source = "".join(cell["source"])
@@ -140,6 +152,8 @@ def notebook_page(cells: list[dict[str, Any]]) -> str:
             if "image/png" in data:
                 picture = "".join("".join(data["image/png"]).split())
                 parts.append(f"![output](data:image/png;base64,{picture})")
+            elif "text/html" in data:  # sound
+                parts.append("".join(data["text/html"]).strip())
             elif "text" in output or "text/plain" in data:
                 text = "".join(output.get("text") or data["text/plain"])
                 parts.append(f"```text\n{text.rstrip()}\n```")
@@ -160,7 +174,7 @@ def markdown_equations(docstring: str) -> str:
 
     def block(match: re.Match[str]) -> str:
         indent, text = match[1], textwrap.dedent(match[2]).split()
-        return f"{indent}$$\n{indent}{' '.join(text)}\n{indent}$$\n"
+        return f"{indent}$$\n{indent}{' '.join(text)}\n{indent}$$\n\n"
 
     pattern = r"^( *)\.\. math::(.*\n?(?:(?:\1 +.*)?\n|\1 +.*$)*)"
     docstring = re.sub(pattern, block, docstring + "\n", flags=re.MULTILINE)

@@ -46,7 +46,7 @@ def test_every_document_is_a_page_and_is_in_the_navigation(site: Path) -> None:
     for page in pages:
         name = page.relative_to(ROOT).with_suffix(".html").as_posix()
         assert (site / name).is_file(), name
-        assert f'href="{name}"' in home, f"{name} is not in the navigation of mkdocs.yml"
+        assert f'href="{name}"' in home, f"{name} is not in the navigation"
 
 
 def test_nothing_is_loaded_from_other_hosts(site: Path) -> None:
@@ -68,7 +68,7 @@ def test_links_to_code_and_folders_are_resolved(site: Path) -> None:
 def test_equations_are_mathml(site: Path) -> None:
     for name in ("docs/api/vocoder.html", "docs/families.html"):
         text = (site / name).read_text(encoding="utf-8")
-        assert text.count("<math ") > 5, name
+        assert text.count("<math ") > 2, name
         assert "arithmatex" not in text
         assert ".. math::" not in text
         assert ":math:" not in text
@@ -97,10 +97,11 @@ def test_a_notebook_is_a_page_with_its_outputs(website: ModuleType) -> None:
                 {"output_type": "execute_result", "data": {"text/plain": ["2"]}},
                 {"output_type": "display_data", "data": {"image/png": "iVBO\n"}},
                 {"output_type": "stream", "text": ["three\n"]},
+                {"output_type": "execute_result", "data": {"text/html": ["<audio></audio>\n"]}},
             ],
         },
     ]
     assert website.notebook_page(json.loads(json.dumps(cells))) == (
         "# Flows\nText.\n\n```python\n1 + 1\n```\n\n```text\n2\n```\n\n"
-        "![output](data:image/png;base64,iVBO)\n\n```text\nthree\n```\n"
+        "![output](data:image/png;base64,iVBO)\n\n```text\nthree\n```\n\n<audio></audio>\n"
     )
