@@ -26,6 +26,7 @@ import vocoder
 from vocoder import MelSpec, cli
 from vocoder.audio import PRESETS, LogMel
 from vocoder.models import MdctFlow
+from vocoder.text.acoustic import AcousticModel
 from vocoder.training.acoustic.recipe import AcousticRecipe
 from vocoder.training.recipe import Recipe, parser
 
@@ -33,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").glob("**/*.md")),
     *sorted((ROOT / "recipes").glob("*/README.md")),
 ]
 DOCUMENTS = [*PAGES, ROOT / "CHANGELOG.md", *sorted((ROOT / "recipes").glob("*/*/README.md"))]
@@ -47,8 +48,8 @@ RUN = {"denoise", "info", "refine", "resynthesize", "say", "synthesize"}
 NOT_TESTED = "# Not tested: "
 
 ELSEWHERE = {
-    ".", "apt-get", "bash", "data/tts/bin/pip", "npm", "pip", "pipx", "python3", "sbatch",
-    "tensorboard", "torchrun", "uv",
+    ".", "apt-get", "bash", "data/tts/bin/pip", "ffplay", "npm", "pip", "pipx", "python3",
+    "sbatch", "tensorboard", "torchrun", "uv",
 }  # fmt: skip
 """Programs whose commands are not checked: they install, or are not ours."""
 
@@ -60,7 +61,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def commands(page: Path) -> list[list[str]]:
     text = "".join(blocks(page, "bash")).replace("\\\n", " ")
-    lines = [part for line in text.splitlines() for part in line.split("&&")]
+    lines = [part for line in text.splitlines() for part in re.split(r"&&| \| ", line)]
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
@@ -70,7 +71,10 @@ def named(path: Path) -> str:
 
 @pytest.fixture
 def workplace(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_flow: Callable[..., MdctFlow]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_flow: Callable[..., MdctFlow],
+    tiny_acoustic: Callable[..., AcousticModel],
 ) -> Path:
     """A folder with what the examples name: a model, a recording, a mel, a configuration."""
     monkeypatch.chdir(tmp_path)
@@ -78,6 +82,8 @@ def workplace(
         (tmp_path / folder).symlink_to(ROOT / folder)
     tiny_flow("ljspeech").save("runs/mdct/model")
     tiny_flow("espnet").save("runs/espnet/model")
+    tiny_flow("ljspeech").save("runs/my-voice/model")
+    tiny_acoustic("ljspeech").save("runs/my-voice-text/model")
     torch.manual_seed(0)
     audio = 0.1 * torch.randn(22050)
     vocoder.write_audio("in.wav", audio, 22050)
@@ -99,6 +105,11 @@ def workplace(
     )
     parity = ROOT / "tests/data/waveglow_parity_small.safetensors"
     (tmp_path / "waveglow.safetensors").write_bytes(parity.read_bytes())
+    for folder in ("wavs", "text"):
+        (tmp_path / "my-voice" / folder).mkdir(parents=True)
+    vocoder.write_audio("my-voice/wavs/0001.wav", audio, 22050)
+    (tmp_path / "my-voice/text/0001.txt").write_text("A sentence.\n")
+    (tmp_path / "book.txt").write_text("A sentence.\n")
     (tmp_path / "deeper.yaml").write_text("model:\n  init_args:\n    n_flows: 12\n")
     return tmp_path
 

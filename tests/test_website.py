@@ -1,0 +1,107 @@
+"""The documentation site builds without a warning, holds all pages, and needs no other host."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NEEDED = ("latex2mathml", "material", "mkdocs", "mkdocstrings")
+MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+pytestmark = pytest.mark.skipif(
+    bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (pip install '.[docs]')"
+)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def website() -> ModuleType:
+    """docs/website.py."""
+    spec = importlib.util.spec_from_file_location("website", ROOT / "docs/website.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_document_is_a_page_and_is_in_the_navigation(site: Path) -> None:
+    home = (site / "index.html").read_text(encoding="utf-8")
+    pages = [ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("**/*.md")]
+    for page in pages:
+        name = page.relative_to(ROOT).with_suffix(".html").as_posix()
+        assert (site / name).is_file(), name
+        assert f'href="{name}"' in home, f"{name} is not in the navigation"
+
+
+def test_nothing_is_loaded_from_other_hosts(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(r"<(?:script|img|link|iframe|source)\b[^>]*>", text)
+        assert loaded
+        foreign = [tag for tag in loaded if re.search(r'(?:src|href)="?(?:https?:)?//', tag)]
+        assert not foreign, page
+
+
+def test_links_to_code_and_folders_are_resolved(site: Path) -> None:
+    usage = (site / "docs/engines.html").read_text(encoding="utf-8")
+    assert "<code>vocoder/engines/frame</code>" in usage
+    results = (site / "docs/results.html").read_text(encoding="utf-8")
+    assert 'href="../recipes/unheard-speech/index.html"' in results
+
+
+def test_equations_are_mathml(site: Path) -> None:
+    for name in ("docs/api/vocoder.html", "docs/families.html"):
+        text = (site / name).read_text(encoding="utf-8")
+        assert text.count("<math ") > 2, name
+        assert "arithmatex" not in text
+        assert ".. math::" not in text
+        assert ":math:" not in text
+
+
+def test_a_docstring_keeps_what_stands_around_its_equations(website: ModuleType) -> None:
+    docstring = "A.\n\n    .. math:: a &= b \\\\\n        c &= d\n\n    With :math:`\\sigma`.\n"
+    assert website.markdown_equations(docstring) == (
+        "A.\n\n    $$\n    a &= b \\\\ c &= d\n    $$\n\n    With $\\sigma$."
+    )
+
+
+def test_an_unknown_command_in_an_equation_stops_the_build(website: ModuleType) -> None:
+    assert 'alttext="x^2"' in website.mathml(r"\(x^2\)", block=False)
+    with pytest.raises(ValueError, match=r"\\nosuch is not known, in the equation x \\nosuch y"):
+        website.mathml(r"\(x \nosuch y\)", block=False)
+
+
+def test_a_notebook_is_a_page_with_its_outputs(website: ModuleType) -> None:
+    cells = [
+        {"cell_type": "markdown", "source": ["# Flows\n", "Text."]},
+        {
+            "cell_type": "code",
+            "source": "1 + 1",
+            "outputs": [
+                {"output_type": "execute_result", "data": {"text/plain": ["2"]}},
+                {"output_type": "display_data", "data": {"image/png": "iVBO\n"}},
+                {"output_type": "stream", "text": ["three\n"]},
+                {"output_type": "execute_result", "data": {"text/html": ["<audio></audio>\n"]}},
+            ],
+        },
+    ]
+    assert website.notebook_page(json.loads(json.dumps(cells))) == (
+        "# Flows\nText.\n\n```python\n1 + 1\n```\n\n```text\n2\n```\n\n"
+        "![output](data:image/png;base64,iVBO)\n\n```text\nthree\n```\n\n<audio></audio>\n"
+    )
