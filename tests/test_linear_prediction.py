@@ -1,4 +1,4 @@
-"""Linear prediction from a mel: the equations it solves, its stability, and what it says of speech."""
+"""Linear prediction from a mel: its equations, its stability, and what it says of speech."""
 
 from __future__ import annotations
 
