@@ -112,8 +112,9 @@ class Past:
 
     def arrays(self) -> tuple[NDArray[Any], ...]:
         """What the compiled loops take of this, sharing the memory of samples and residuals."""
-        tensors = self.coefficients.transpose(1, 2).contiguous(), self.gain, self.level, self.lags
-        return tuple(tensor.numpy() for tensor in (*tensors, self.audio, self.residual))
+        tensors = self.coefficients.transpose(1, 2), self.gain, self.level, self.lags
+        # numba compiles for the memory layout it is given.
+        return tuple(x.contiguous().numpy() for x in (*tensors, self.audio, self.residual))
 
     def inputs(self, t: int) -> Tensor:
         """What sample t of the chunk is predicted from, (batch, `n_inputs`)."""
