@@ -21,7 +21,8 @@ from torch import Tensor
 import vocoder
 from vocoder.audio import MelSpec
 from vocoder.models import Noise, WaveNet, WaveRNN
-from vocoder.models.autoregressive import AutoregressiveVocoder, Past
+from vocoder.models.autoregressive import AutoregressiveVocoder
+from vocoder.models.past import Past
 from vocoder.nn.mixture import STEP
 
 # The hop is no multiple of the block of samples in which the compiled WaveNet works.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vocoder.engines import compiled
+from vocoder.engines import autoregressive
 from vocoder.nn.mixture import SMALLEST_SCALE, STEP, DiscretisedMixture, Distribution
 
 CASES = [("logistic", 1), ("logistic", 4), ("gaussian", 1), ("gaussian", 3)]
@@ -165,4 +165,4 @@ def test_at_temperature_zero_no_noise_decides_between_components_almost_as_likel
         assert mixture.sample(own, torch.tensor(choice), torch.tensor(1.0), 0.0) == 0.5
         noise = np.float32(choice), np.float32(1), np.float32(0)
         moved = np.float32(0), np.float32(1)
-        assert compiled.draw(own[0].numpy(), 2, *noise, *moved) == np.float32(0.5)
+        assert autoregressive.draw(own[0].numpy(), 2, *noise, *moved) == np.float32(0.5)

@@ -5,21 +5,22 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vocoder.audio import MelSpec, Noise
+from vocoder.audio.pitch import LOWEST_HZ
 from vocoder.nn.linear_prediction import MelLinearPrediction
 from vocoder.nn.mixture import STEP, DiscretisedMixture, Distribution
 from vocoder.nn.pitch import load_pitch
+from vocoder.nn.source import CENTRE_HZ
 from vocoder.nn.upsampling import LinearUpsampling
 
 from .base import Renderer, Vocoder
+from .past import Conditions, Past, look_back
 
 # Frames per call of a session: bounds the memory of conditions at the sample rate, and the delay
 # before an interrupt takes effect.
@@ -28,40 +29,8 @@ _CHUNK_FRAMES = 32
 INPUT_GAIN = 10.0
 """Factor of the initial weights of the audio input: speech has an RMS of about 0.1."""
 
-_HIGHEST_PERIOD = 1 / 50  # in seconds; the longest that `MelPitch` reads
-_CENTRE_HZ = 150.0
+# Weight of the F0 of unvoiced frames, so that between two of them there is one.
 _FAINT = 1e-6
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What the mel says of some consecutive frames.
-
-    Attributes:
-        features: of the network, (batch, channels, frames + 2): the first and the last frame are
-            neighbours of the others, for interpolation.
-        coefficients: a of linear prediction, (batch, order, frames).
-        gain: g, the RMS of its residual, (batch, frames); 1 without linear prediction.
-        level: the RMS of the audio, (batch, frames); 1 without linear prediction.
-        lags: the pitch period, in samples, (batch, frames * hop).
-    """
-
-    features: Tensor
-    coefficients: Tensor
-    gain: Tensor
-    level: Tensor
-    lags: Tensor
-
-    def frames(self, first: int, last: int, hop: int) -> Conditions:
-        """Frames [first, last)."""
-        # At the ends a frame is its own neighbour.
-        return Conditions(
-            self.features[..., first : last + 2],
-            self.coefficients[..., first:last],
-            self.gain[:, first:last],
-            self.level[:, first:last],
-            self.lags[:, first * hop : last * hop],
-        )
 
 
 Session = Callable[[Conditions, Tensor, Tensor], Tensor]
@@ -90,6 +59,26 @@ class AutoregressiveVocoder(Vocoder):
     Temperature scales the noise of each sample: x is mu + temperature * scale * noise of a
     component drawn from softmax(logits / temperature). At 0 every sample is the mean of the
     likeliest component; at 1 audio is drawn from the model.
+
+    **Linear prediction.** With ``linear_prediction=K`` the mel also says how each sample follows
+    from the K before it, and the network draws the residual e alone (`MelLinearPrediction`):
+
+    .. math:: x_t = p_t + g_t e_t, \qquad p_t = \sum_{k=1}^{K} a_k x_{t-k}, \qquad
+        \log p(x_t \mid x_{<t}, m) = \log p_e\Bigl(\frac{x_t - p_t}{g_t}\Bigr) - \log g_t
+
+    This is an affine step of an autoregressive flow, taken before the mixture is cut into bins: its
+    means become p + g mu and its scales g exp(r). Untrained, the model whispers: noise through the
+    spectral envelope. The network's inputs are :math:`x_{t-1}` and :math:`p_t`, both over the
+    level of the frame, and :math:`(x_{t-1} - p_{t-1}) / g_t`.
+
+    **Pitch taps.** With ``pitch_taps=J`` the inputs include the J residuals around one pitch period
+    ago, :math:`e_{t-T+j}` with :math:`|j| \le (J - 1)/2`, as in the long-term prediction of speech
+    codecs, so that no memory of a whole period is needed. T is read off the mel (`MelPitch`),
+    linear between frames, and the network is shown F0 and voicing. The pitch network looks 6
+    frames ahead, and stays as it is in training.
+
+    Papers: LPCNet (Valin and Skoglund, 2019) for linear prediction; Speech coding by long-term
+    prediction (Atal and Schroeder, 1970).
 
     Generation runs on one of the ``engines`` of the family, which give the same audio for the same
     noise, up to float32 rounding: where rounding tips a sample over the edge of a quantisation step
@@ -140,7 +129,7 @@ class AutoregressiveVocoder(Vocoder):
         )
         self.pitch = load_pitch(self.mel_spec) if pitch_taps else None
         self.between = LinearUpsampling(self.mel_spec.hop_length)
-        self.longest_lag = round(_HIGHEST_PERIOD * self.mel_spec.sample_rate)
+        self.longest_lag = round(self.mel_spec.sample_rate / LOWEST_HZ)
         self.conditioner = nn.Sequential(
             nn.Conv1d(
                 self.mel_spec.n_mels + 2 * (pitch_taps > 0),
@@ -229,7 +218,7 @@ class AutoregressiveVocoder(Vocoder):
             with torch.no_grad(), torch.autocast(mel.device.type, enabled=False):
                 # In float64, as in `MelSource`: pieces of an utterance give what the whole gives.
                 f0, voicing = self.pitch(mel.double())
-                logarithm = voicing * (f0 / _CENTRE_HZ).log()
+                logarithm = voicing * (f0 / CENTRE_HZ).log()
                 seen = torch.cat([mel, torch.stack([voicing, logarithm], dim=1).to(mel)], dim=1)
                 # F0 counts by its voicing.
                 weight = voicing + _FAINT
@@ -255,37 +244,10 @@ class AutoregressiveVocoder(Vocoder):
         conditions = self.conditions(mel)
         rounded = (self.output.levels(audio) * STEP).to(conditions.features.dtype)
         with torch.autocast(audio.device.type, enabled=False):
-            inputs, prediction, gain = self._look_back(rounded.to(mel.dtype), conditions)
+            inputs, prediction, gain = look_back(self, rounded.to(mel.dtype), conditions)
         parameters = self.predict(inputs, conditions.features)
         with torch.autocast(audio.device.type, enabled=False):
             return self.output.moved(parameters.to(mel.dtype), prediction, gain)
-
-    def _look_back(self, audio: Tensor, conditions: Conditions) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs of the network (batch, `n_inputs`, samples), and prediction and gain, (batch,
-        samples), of rounded audio (batch, samples).
-        """
-        hop = self.mel_spec.hop_length
-        gain = conditions.gain.repeat_interleave(hop, dim=1)
-        level = conditions.level.repeat_interleave(hop, dim=1)
-        inputs = [_delayed(audio) / level]
-        prediction = torch.zeros_like(audio)
-        residual = audio
-        if self.order:
-            windows = _delayed(audio, self.order).unfold(1, self.order, 1)
-            windows = windows[:, : audio.shape[1]].unflatten(1, (-1, hop))
-            # The newest sample comes last in a window, and first among the coefficients.
-            a = conditions.coefficients.flip(1).transpose(1, 2).unsqueeze(3)
-            prediction = torch.matmul(windows, a).flatten(1)
-            residual = audio - prediction
-            inputs += [prediction / level, _delayed(residual) / gain]
-        if self.pitch_taps:
-            half = self.pitch_taps // 2
-            depth = self.longest_lag + half
-            past = F.pad(residual, (depth, 0))
-            index = torch.arange(depth, past.shape[1], device=past.device) - conditions.lags
-            for tap in range(-half, half + 1):
-                inputs.append(past.gather(1, index + tap) / gain)
-        return torch.stack(inputs, dim=1), prediction, gain
 
     def log_likelihood(self, audio: Tensor, mel: Tensor) -> Tensor:
         parameters = self(audio, mel)
@@ -332,78 +294,6 @@ class AutoregressiveVocoder(Vocoder):
             choice = uniform[..., :hop].flatten(-2).expand(size)
             chunks.append(session(chunk, choice, value.flatten(-2).expand(size)))
         return torch.cat(chunks, dim=1)
-
-
-class Past:
-    """The inputs of a generation, sample by sample, and the past that they depend on.
-
-    Args:
-        model: what generates.
-        batch: number of items.
-        like: of the device and dtype to compute in.
-    """
-
-    def __init__(self, model: AutoregressiveVocoder, batch: int, like: Tensor) -> None:
-        self.model = model
-        self.reach = max(model.order, 1)
-        self.depth = model.longest_lag + model.pitch_taps // 2 if model.pitch_taps else 1
-        self.audio = like.new_zeros(batch, self.reach)
-        """Samples, the first `reach` of them before the chunk, (batch, reach + samples)."""
-        self.residual = like.new_zeros(batch, self.depth)
-        """Residuals of linear prediction, (batch, depth + samples); without it, the samples."""
-
-    def begin(self, conditions: Conditions) -> None:
-        """Make room for the samples of a chunk."""
-        samples = conditions.lags.shape[1]
-        self.coefficients = conditions.coefficients.to(self.audio).flip(1)
-        self.gain, self.level = conditions.gain.to(self.audio), conditions.level.to(self.audio)
-        self.lags = conditions.lags.to(self.audio.device)
-        self.audio = F.pad(self.audio[:, -self.reach :], (0, samples))
-        self.residual = F.pad(self.residual[:, -self.depth :], (0, samples))
-
-    @property
-    def samples(self) -> Tensor:
-        """The samples of the chunk, (batch, samples)."""
-        return self.audio[:, self.reach :]
-
-    def arrays(self) -> tuple[NDArray[Any], ...]:
-        """What the compiled loops take of this, sharing the memory of samples and residuals."""
-        tensors = self.coefficients.transpose(1, 2).contiguous(), self.gain, self.level, self.lags
-        return tuple(tensor.numpy() for tensor in (*tensors, self.audio, self.residual))
-
-    def inputs(self, t: int) -> Tensor:
-        """What sample t of the chunk is predicted from, (batch, `n_inputs`)."""
-        model, frame = self.model, t // self.model.mel_spec.hop_length
-        gain, level = self.gain[:, frame], self.level[:, frame]
-        found = [self.audio[:, self.reach + t - 1] / level]
-        if model.order:
-            window = self.audio[:, t : t + self.reach]
-            self.prediction = (window * self.coefficients[..., frame]).sum(dim=1)
-            found += [self.prediction / level, self.residual[:, self.depth + t - 1] / gain]
-        else:
-            self.prediction = torch.zeros_like(gain)
-        result = torch.stack(found, dim=1)
-        if not model.pitch_taps:
-            return result
-        half = model.pitch_taps // 2
-        taps = torch.arange(-half, half + 1, device=gain.device)
-        index = self.depth + t - self.lags[:, t : t + 1] + taps
-        return torch.cat([result, self.residual.gather(1, index) / gain.unsqueeze(1)], dim=1)
-
-    def draw(
-        self, t: int, parameters: Tensor, choice: Tensor, value: Tensor, temperature: float
-    ) -> None:
-        """Add sample t, drawn from the network's output for the inputs that came last."""
-        output, frame = self.model.output, t // self.model.mel_spec.hop_length
-        moved = output.moved(parameters, self.prediction, self.gain[:, frame])
-        sample = output.sample(moved, choice, value, temperature)
-        self.audio[:, self.reach + t] = sample
-        self.residual[:, self.depth + t] = sample - self.prediction
-
-
-def _delayed(x: Tensor, by: int = 1) -> Tensor:
-    """x, (batch, samples), behind zeros; its last sample dropped."""
-    return F.pad(x[:, :-1], (by, 0))
 
 
 def _has_numba() -> bool:

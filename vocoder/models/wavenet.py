@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from vocoder.audio import MelSpec
 from vocoder.nn import CausalGatedStack, Distribution
 
-from .autoregressive import AutoregressiveVocoder, Conditions, Past, Session
+from .autoregressive import AutoregressiveVocoder, Session
+from .past import Conditions, Past
 
 
 class WaveNet(AutoregressiveVocoder):
@@ -25,7 +26,8 @@ class WaveNet(AutoregressiveVocoder):
     g is a `CausalGatedStack` with a receptive field of R = (kernel_size - 1) * (sum of the
     dilations) + 1 samples (6,139 by default: 278 ms at 22,050 Hz), and c the features that a small
     convolutional network makes of the mel, interpolated between the middles of the frames.
-    `AutoregressiveVocoder` defines likelihood and temperature.
+    `AutoregressiveVocoder` defines likelihood, temperature, linear prediction and pitch taps; with
+    the last two, g sees their inputs in place of the samples alone, and its output is the residual.
 
     The engines: "naive" computes the whole receptive field anew for every sample; "cached" keeps
     each layer's past in a ring buffer and computes one step per sample, in PyTorch; "compiled" is
@@ -43,6 +45,8 @@ class WaveNet(AutoregressiveVocoder):
         channels, n_layers, cycle, kernel_size: width, depth, layers per cycle of dilations and taps
             (see `CausalGatedStack`).
         condition_channels, condition_kernel_size: width and taps of the network on the mel.
+        linear_prediction: order K of linear prediction; 0 for none.
+        pitch_taps: J, an odd number, or 0 for none; needs mels that show harmonics (`MelPitch`).
         refine: sweeps of mel consistency after the model's own pass unless another number is given
             (see `Vocoder.synthesize`).
 
@@ -223,14 +227,14 @@ class _Compiled:
     """The whole loop over samples in machine code, on one core of the CPU."""
 
     def __init__(self, model: WaveNet, batch: int, temperature: float) -> None:
-        from vocoder.engines import compiled
+        from vocoder.engines import autoregressive
+        from vocoder.engines.compiled import array
 
         stack = model.stack
         self.model = model
         self.temperature = temperature
         self.past = Past(model, batch, torch.zeros(0, dtype=torch.float32, device="cpu"))
         self.clock = 0
-        array = compiled.array
         # (K, in, out)
         taps = [array(conv.weight).transpose(2, 1, 0) for conv in _convolutions(stack.dilated)]
         channels = stack.channels
@@ -263,10 +267,10 @@ class _Compiled:
         self.dilations = dilations
         self.ring_start = np.concatenate([[0], np.cumsum(lengths)])
         self.rings = np.zeros((int(lengths.sum()), batch, channels), np.float32)
-        self.run = compiled.wavenet
+        self.run = autoregressive.wavenet
 
     def __call__(self, conditions: Conditions, choice: Tensor, value: Tensor) -> Tensor:
-        from vocoder.engines import compiled
+        from vocoder.engines.compiled import array
 
         model, features = self.model, conditions.features
         # (batch, layers * 2 C, frames + 2) -> (batch, frames + 2, layers * 2 C)
@@ -277,10 +281,10 @@ class _Compiled:
             self.dilations,
             self.ring_start,
             self.rings,
-            compiled.array(biases),
-            compiled.array(model.stack.upsampling.weights),
-            compiled.array(choice),
-            compiled.array(value),
+            array(biases),
+            array(model.stack.upsampling.weights),
+            array(choice),
+            array(value),
             np.float32(self.temperature),
             model.output.n_mixtures,
             model.pitch_taps,

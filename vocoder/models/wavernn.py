@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from vocoder.audio import MelSpec
 from vocoder.nn import Distribution, LinearUpsampling
 
-from .autoregressive import AutoregressiveVocoder, Conditions, Past, Session
+from .autoregressive import AutoregressiveVocoder, Session
+from .past import Conditions, Past
 
 
 class WaveRNN(AutoregressiveVocoder):
@@ -23,7 +24,8 @@ class WaveRNN(AutoregressiveVocoder):
         P(q_t \mid q_{<t}, m) &= \mathrm{Mixture}\bigl(q_t;\; B \max(A h + a, 0) + b\bigr)
 
     c is the features that a small convolutional network makes of the mel, interpolated between the
-    middles of the frames. `AutoregressiveVocoder` defines likelihood and temperature. The paper's
+    middles of the frames. `AutoregressiveVocoder` defines likelihood, temperature, linear
+    prediction and pitch taps; with these, more inputs stand next to :math:`x_{t-1}`. The paper's
     two softmaxes over halves of 16 bits are replaced by the mixture of `WaveNet`.
 
     The engines: "cell" is a loop over PyTorch's GRU cell; "compiled" is the loop in machine code
@@ -37,6 +39,8 @@ class WaveRNN(AutoregressiveVocoder):
         hidden_size: channels of h.
         head_channels: channels of A h.
         condition_channels, condition_kernel_size: width and taps of the network on the mel.
+        linear_prediction: order K of linear prediction; 0 for none.
+        pitch_taps: J, an odd number, or 0 for none; needs mels that show harmonics (`MelPitch`).
         refine: sweeps of mel consistency after the model's own pass unless another number is given
             (see `Vocoder.synthesize`).
 
@@ -108,7 +112,7 @@ class _Cell:
     def __init__(self, model: WaveRNN, batch: int, temperature: float) -> None:
         self.model = model
         self.temperature = temperature
-        self.past = Past(model, batch, model.conditioner[0].weight)
+        self.past = Past(model, batch, model.gru.all_weights[0][0])
         self.hidden = self.past.audio.new_zeros(batch, model.gru.hidden_size)
 
     def __call__(self, conditions: Conditions, choice: Tensor, value: Tensor) -> Tensor:
@@ -128,9 +132,8 @@ class _Compiled:
     """The whole loop over samples in machine code, on one core of the CPU."""
 
     def __init__(self, model: WaveRNN, batch: int, temperature: float) -> None:
-        from vocoder.engines import compiled
+        from vocoder.engines.compiled import array
 
-        array = compiled.array
         input_weight, state_weight, _, state_bias = model.gru.all_weights[0]
         first, last = model.head[0], model.head[2]
         assert isinstance(first, nn.Linear)
@@ -152,15 +155,16 @@ class _Compiled:
         self.hidden = np.zeros((batch, model.gru.hidden_size), np.float32)
 
     def __call__(self, conditions: Conditions, choice: Tensor, value: Tensor) -> Tensor:
-        from vocoder.engines import compiled
+        from vocoder.engines import autoregressive
+        from vocoder.engines.compiled import array
 
-        array, model = compiled.array, self.model
+        model = self.model
         input_weight, _, input_bias, _ = model.gru.all_weights[0]
         # At the rate of frames, (batch, frames + 2, 3 * hidden_size).
         features = conditions.features.transpose(1, 2)
         gates = F.linear(features, input_weight[:, model.n_inputs :], input_bias)
         self.past.begin(conditions)
-        compiled.wavernn(
+        autoregressive.wavernn(
             *self.weights,
             array(gates),
             array(model.upsampling.weights),

@@ -6,9 +6,10 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vocoder.audio import MelSpec
+from vocoder.audio.log_mel import ExactBuffers
 from vocoder.audio.pcm import FULL_SCALE
 
 _LAG_WINDOW_HZ = 40.0
@@ -29,7 +30,7 @@ class Prediction(NamedTuple):
     level: Tensor
 
 
-class MelLinearPrediction(nn.Module):
+class MelLinearPrediction(ExactBuffers):
     r"""The linear prediction of each sample from those before it, frame by frame, from a log-mel.
 
     .. math:: \hat x_t = \sum_{k=1}^{K} a_k x_{t-k}, \qquad
@@ -94,9 +95,9 @@ class MelLinearPrediction(nn.Module):
         """The prediction of a mel (batch, n_mels, frames)."""
         with torch.autocast(mel.device.type, enabled=False):
             bands = (mel.double() * self.mel_spec.nats).exp()
-            power = torch.matmul(self.spectrum.double(), bands) ** (2 / self.mel_spec.power)
+            power = torch.matmul(self.spectrum, bands) ** (2 / self.mel_spec.power)
             r = torch.fft.irfft(power, n=self.mel_spec.n_fft, dim=1)[:, : self.order + 1]
-            r = r * self.window.double().unsqueeze(1)
+            r = r * self.window.unsqueeze(1)
             r[:, 0] += FULL_SCALE**-2
             coefficients, error = levinson(r)
             return Prediction(

@@ -13,7 +13,7 @@ from vocoder.flows import Mdct
 
 from .pitch import load_pitch
 
-_CENTRE_HZ = 150.0
+CENTRE_HZ = 150.0
 
 
 class Reading(NamedTuple):
@@ -102,7 +102,7 @@ class MelSource(nn.Module):
         return SourceStream(self, batch, phase)
 
     def _features(self, f0: Tensor, probability: Tensor) -> Tensor:
-        logarithm = (f0 / _CENTRE_HZ).log().to(probability.dtype)
+        logarithm = (f0 / CENTRE_HZ).log().to(probability.dtype)
         return torch.stack([probability, probability * logarithm], dim=1)
 
 
