@@ -153,7 +153,7 @@ def wavenet(
         rings: (rows, batch, C).
         condition: (batch, frames + 2, L * 2 C).
         weights: (3, hop), of `LinearUpsampling`.
-        choice, value: (samples,), the noise.
+        choice, value: (batch, samples), the noise.
         pitch_taps: residuals around one pitch period back among the inputs.
         coefficients, gain, level: of each frame, (batch, frames, order), (batch, frames) and
             (batch, frames); the coefficient of the newest sample comes last.
@@ -163,7 +163,7 @@ def wavenet(
     """
     n_layers, channels = now_weight.shape[0], now_weight.shape[1]
     taps = past_weight.shape[1] // channels
-    batch, hop, samples = audio.shape[0], weights.shape[1], choice.shape[0]
+    batch, hop, samples = audio.shape[0], weights.shape[1], choice.shape[1]
     reach, depth = audio.shape[1] - samples, residual.shape[1] - samples
     width = 2 * channels
     inputs = np.empty(start_weight.shape[0], np.float32)
@@ -237,8 +237,8 @@ def wavenet(
             sample = draw(
                 parameters[item],
                 n_mixtures,
-                choice[t],
-                value[t],
+                choice[item, t],
+                value[item, t],
                 temperature,
                 centre,
                 gain[item, own],
@@ -292,11 +292,11 @@ def wavernn(
         first_weight, first_bias, last_weight, last_bias: the head.
         condition: (batch, frames + 2, 3 H), what the mel adds to the gates, bias included.
         weights: (3, hop), of `LinearUpsampling`.
-        choice, value: (samples,), the noise.
+        choice, value: (batch, samples), the noise.
         pitch_taps, coefficients, gain, level, lags, audio, residual: as in `wavenet`.
         hidden: (batch, H).
     """
-    batch, samples, hop = audio.shape[0], choice.shape[0], weights.shape[1]
+    batch, samples, hop = audio.shape[0], choice.shape[1], weights.shape[1]
     reach, depth = audio.shape[1] - samples, residual.shape[1] - samples
     inputs = np.empty(start_weight.shape[0], np.float32)
     prediction = np.empty(batch, np.float32)
@@ -334,8 +334,8 @@ def wavernn(
             sample = draw(
                 parameters[item],
                 n_mixtures,
-                choice[t],
-                value[t],
+                choice[item, t],
+                value[item, t],
                 temperature,
                 centre,
                 gain[item, own],
