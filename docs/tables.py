@@ -92,7 +92,8 @@ def scores_table(totals: Mapping[str, Any]) -> str:
             speech = f"{label}, {result['recordings']} recordings"
             for system, row in result["rows"].items():
                 cells = [_mean(row.get(measure)) for measure in shown]
-                title = f"**{system}**" if system == name else system
+                own = system == name or system.startswith(f"{name}, ")
+                title = f"**{system}**" if own else system
                 rows.append([f"`{name}`", speech, title, *cells])
     headings = ["weights", "held-out speech", "", *(_heading(measures[name]) for name in shown)]
     return filling.markdown(headings, rows, [0, 1, 2])

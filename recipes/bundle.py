@@ -99,8 +99,10 @@ def bundle_vocoder(
             save_result(result, file)
             return result
 
+        # Without the sweeps of mel consistency, and with those that the model ships with.
+        sweeps = [0, halved.default_refine] if halved.default_refine else None
         results = {
-            label: scores(label, {name: halved}, corpus, limit=limit)
+            label: scores(label, {name: halved}, corpus, limit=limit, refine=sweeps)
             for label, corpus in corpora.items()
         }
         precision = scores(
