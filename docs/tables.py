@@ -205,7 +205,7 @@ def _mean(estimate: Mapping[str, Any] | None) -> str:
 
 
 def engines_table(result: Mapping[str, Any]) -> str:
-    """docs/benchmark.json: which engine of the default flow is fastest where."""
+    """docs/benchmark.json: which engine of the MDCT flow is fastest where."""
     measured = result["rows"]
     headings = ["audio at once", "fastest in float32", "× real time", "fastest in any type"]
     headings += ["× real time", "over Vocos, float32", "any type", "over published WaveGlow"]
@@ -249,7 +249,7 @@ def cost_sentence(result: Mapping[str, Any]) -> str:
     """What a second of speech costs, from docs/benchmark.json."""
     costs = {row["name"]: row["gmac_per_audio_second"] for row in result["rows"]}
     return (
-        f"A second of speech costs the default flow {costs[FLOW]:.2f} billion "
+        f"A second of speech costs the flow of mdct.yaml {costs[FLOW]:.2f} billion "
         f"multiply-accumulates, and the published WaveGlow {costs[PUBLISHED]:.0f} billion."
     )
 
@@ -329,6 +329,29 @@ def sweeps_table(result: Mapping[str, Any]) -> str:
             f"Human: {about['recordings']['human']}. Synthetic: "
             f"{about['recordings']['synthetic']}.",
         ]
+    )
+
+
+def unheard_likelihood_table(result: Mapping[str, Any]) -> str:
+    """docs/ablation/likelihood.json: log-likelihoods of voices that no model was trained on."""
+    headings = ["flow", "minutes", "parameters", "human: mean", "median", "least"]
+    headings += ["synthetic: mean", "least"]
+    rows = [
+        [
+            row["what"],
+            f"{row['minutes']}",
+            f"{row['parameters'] / 1e6:.1f}M",
+            *(f"{row['human'][key]:,.1f}" for key in ("mean", "median", "least")),
+            *(f"{row['synthetic'][key]:,.1f}" for key in ("mean", "least")),
+        ]
+        for row in result["rows"]
+    ]
+    corpora = result["corpora"]
+    counts = {key: result["rows"][0][key]["n"] for key in corpora}
+    return (
+        f"{filling.markdown(headings, rows, [0])}\n\nNats per sample; minutes of training, mostly of "
+        f"one core. Human: {corpora['human']} ({counts['human']}). Synthetic: "
+        f"{corpora['synthetic']} ({counts['synthetic']})."
     )
 
 
@@ -467,6 +490,7 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "dependencies": ("docs/dependencies.json", dependencies_table),
     "cost": ("docs/benchmark.json", cost_sentence),
     "engines": ("docs/benchmark.json", engines_table),
+    "unheard-likelihood": ("docs/ablation/likelihood.json", unheard_likelihood_table),
     "load": ("docs/load.json", load_table),
     "determinism": ("docs/determinism.json", determinism_table),
     "hours": ("docs/scores/default.unheard-speech.json", hours_table),

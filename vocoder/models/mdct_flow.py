@@ -49,7 +49,7 @@ class MdctFlow(FlowVocoder):
     `log_likelihood` is this sum, exactly; `synthesize` draws theta by its seed; and training locks
     the tone to the recording's fundamental instead (`training_loss`).
 
-    The arguments' defaults are the recipe of the bundled model.
+    The arguments' defaults are those of the recipe's ``mdct.yaml``.
 
     Args:
         mel_spec: the mel convention, as a `MelSpec` or the name of a preset.
