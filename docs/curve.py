@@ -1,6 +1,7 @@
 """Measures the learning curve of a run: quality against minutes of training.
 
     python docs/curve.py english runs/source --corpus data/synthetic-english --every 8
+    python docs/curve.py "english, 8 sweeps" runs/source --corpus data/synthetic-english --refine 8
     python docs/curve.py --draw
 
 The first measures the snapshots of the run and the finished model on every eighth test recording of
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from typing import Any
 from rich.progress import Progress
 
 from vocoder.audio import read_audio, write_audio
-from vocoder.evaluation.copy_synthesis import evaluate
+from vocoder.evaluation.copy_synthesis import GRIFFIN_LIM, evaluate
 from vocoder.evaluation.plots import new_figure, save_figure
 from vocoder.evaluation.recordings import find_recordings
 from vocoder.evaluation.results import save_result
@@ -62,7 +64,7 @@ def stages(run: Path) -> list[tuple[dict[str, Any], Vocoder]]:
     return found
 
 
-def measure(name: str, run: Path, corpus: Path, every: int) -> dict[str, Any]:
+def measure(name: str, run: Path, corpus: Path, every: int, sweeps: int) -> dict[str, Any]:
     """A group of docs/curve.json; the sound goes to docs/samples."""
     reached = stages(run)
     recordings = find_recordings(corpus)[::every]
@@ -75,17 +77,18 @@ def measure(name: str, run: Path, corpus: Path, every: int) -> dict[str, Any]:
             bar.update(task, completed=done, total=total, description=label)
 
         models = {f"{facts['minutes']:g}": model for facts, model in reached}
-        result = evaluate(models, scratch, measures=MEASURES, progress=progress)
+        result = evaluate(models, scratch, measures=MEASURES, progress=progress, refine=[sweeps])
     points = []
     folder = DOCS / "samples"
     folder.mkdir(exist_ok=True)
     kept = recordings[0]
     for facts, model in reached:
-        row = result["rows"][f"{facts['minutes']:g}"]
+        row = result["rows"][f"{facts['minutes']:g}, {sweeps} sweeps"]
         audio, _ = read_audio(kept, model.sample_rate)
         mel = model.mel(audio[: round(SECONDS * model.sample_rate)])
-        sound = folder / f"curve-{name}-{facts['minutes']:.0f}min.flac"
-        write_audio(sound, model.synthesize(mel, seed=0), model.sample_rate)
+        plain = re.sub(r"\W+", "-", name)
+        sound = folder / f"curve-{plain}-{facts['minutes']:.0f}min.flac"
+        write_audio(sound, model.synthesize(mel, seed=0, refine=sweeps), model.sample_rate)
         points.append({**facts, "audio": sound.name, **row})
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
     return {
@@ -94,7 +97,7 @@ def measure(name: str, run: Path, corpus: Path, every: int) -> dict[str, Any]:
         "facts": report["facts"],
         "about": result["about"],
         "measures": result["measures"],
-        "reference": result["rows"]["Griffin-Lim"],
+        "reference": result["rows"][f"{GRIFFIN_LIM}, {sweeps} sweeps"],
         "points": points,
     }
 
@@ -135,6 +138,7 @@ def main() -> None:
     parser.add_argument("run", nargs="?", type=Path, help="folder of the run")
     parser.add_argument("--corpus", type=Path, help="whose test recordings are resynthesised")
     parser.add_argument("--every", type=int, default=1, help="take only every n-th of them")
+    parser.add_argument("--refine", type=int, default=0, help="sweeps of mel consistency")
     parser.add_argument("--draw", action="store_true", help="draw docs/curve.png")
     arguments = parser.parse_args()
     groups = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
@@ -142,7 +146,9 @@ def main() -> None:
         if arguments.corpus is None:
             parser.error("give --corpus, the folder of recordings")
         try:
-            group = measure(arguments.name, arguments.run, arguments.corpus, arguments.every)
+            group = measure(
+                arguments.name, arguments.run, arguments.corpus, arguments.every, arguments.refine
+            )
         except ValueError as error:
             parser.error(str(error))
         groups[arguments.name] = group
