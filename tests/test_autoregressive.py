@@ -263,7 +263,7 @@ def test_same_seed_same_audio_whatever_the_neighbours_and_the_padding(
 ) -> None:
     mels = [random_mel(model, frames) for frames in (9, 30, 21, 30, 30, 30)]
     lengths = [mel.shape[1] for mel in mels]
-    padded = torch.zeros(len(mels), model.mel_spec.n_mels, 30)
+    padded = torch.full((len(mels), model.mel_spec.n_mels, 30), -6.0)
     for row, mel in enumerate(mels):
         padded[row, :, : mel.shape[1]] = mel + 0.1 * row
     batch = model.synthesize(padded, seed=5, lengths=lengths)
