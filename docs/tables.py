@@ -355,54 +355,6 @@ def unheard_likelihood_table(result: Mapping[str, Any]) -> str:
     )
 
 
-def load_table(result: Mapping[str, Any]) -> str:
-    """docs/load.json."""
-    memory, burst = result["megabytes"], result["burst"]
-    headings = ["", "50 %", "95 %", "99 %"]
-    rows = [
-        [title, *(f"{result[key][p]:.1f} s" for p in ("50", "95", "99"))]
-        for title, key in (
-            ("one visitor", "alone_seconds"),
-            (f"{result['clients']} visitors at once", "seconds"),
-        )
-    ]
-    wrong = len(result["wrong"]) + len(result["errors"])
-    machine = result["machine"]
-    return (
-        f"{filling.markdown(headings, rows, [0])}\n\n"
-        f"Time from the click to the audio, of texts of {result['audio_seconds']:.1f} s. "
-        f"{result['answered']:,} requests were answered, {result['requests_per_second']:.2f} a "
-        f"second, of which {wrong} wrongly or not at all; of {result['clients']} that came in the "
-        f"same moment, {burst['refused']} were told that the queue is full. Memory of the server: "
-        f"{memory['settled']:.0f} MB after the first hundred, {memory['end']:.0f} MB at the end. "
-        f"{machine['cores']} cores of an {machine['cpu']}, shared with other work: a load average "
-        f"of {result['load_average']:.0f}. {machine['date']}."
-    )
-
-
-def determinism_table(result: Mapping[str, Any]) -> str:
-    """docs/determinism.json."""
-    sweeps = result["sweeps"]
-    headings = ["the same seed", "promised", "measured", f"with {sweeps} sweeps", "measured"]
-
-    def number(value: float) -> str:
-        return "equal" if value == 0 else f"{value:.0e}".replace("e-0", "e-")
-
-    rows = [
-        [
-            row["title"],
-            *(number(row[key][column]) for column in (0, 1) for key in ("promised", "measured")),
-        ]
-        for row in result["rows"]
-    ]
-    machine = result["machine"]
-    return (
-        f"{filling.markdown(headings, rows, [0])}\n\nLargest difference of a sample, of audio in "
-        f"[-1, 1]; a step of 16 bits is 3e-5. Measured with the bundled default on an "
-        f"{machine['cpu']}, PyTorch {machine['torch']}."
-    )
-
-
 HOURS = 1000
 """Of speech, in the arithmetic of docs/scale.md."""
 TERAFLOPS = 10
@@ -491,8 +443,6 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "cost": ("docs/benchmark.json", cost_sentence),
     "engines": ("docs/benchmark.json", engines_table),
     "unheard-likelihood": ("docs/ablation/likelihood.json", unheard_likelihood_table),
-    "load": ("docs/load.json", load_table),
-    "determinism": ("docs/determinism.json", determinism_table),
     "hours": ("docs/scores/default.unheard-speech.json", hours_table),
     "node": ("docs/benchmark.json", node_sentence),
     "streaming": ("docs/streaming.json", streaming_table),

@@ -238,7 +238,9 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         plots.benchmark(result, "benchmark.png")
 
 
-@pytest.mark.parametrize("name, message", [("tpu", "auto, cpu or cuda"), ("cuda", "no CUDA")])
+@pytest.mark.parametrize(
+    "name, message", [("tpu", "auto, cpu or cuda"), ("cuda", "no device cuda")]
+)
 def test_devices(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match=message):

@@ -6,7 +6,6 @@ The rows, and how each makes the audio again, are in docs/determinism.py.
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -52,8 +51,12 @@ def cases(checkpoint: Path) -> dict[int, Any]:
 
 @pytest.mark.parametrize("sweeps", [0, 8])
 @pytest.mark.parametrize("name", script().ROWS)
-def test_the_same_seed_gives_the_same_audio(name: str, sweeps: int, cases: dict[int, Any]) -> None:
+def test_the_same_seed_gives_the_same_audio(
+    name: str, sweeps: int, checkpoint: Path, cases: dict[int, Any]
+) -> None:
     if name == "onnx":
+        if sweeps or not checkpoint.parent.name.startswith("tiny"):
+            pytest.skip("exporting a large graph takes minutes; test_onnx compares others")
         pytest.importorskip("onnxscript", reason="extra export is not installed")
         pytest.importorskip("onnxruntime", reason="extra export is not installed")
     row, case = script().ROWS[name], cases[sweeps]
@@ -68,16 +71,3 @@ def test_the_differences_are_seen(cases: dict[int, Any]) -> None:
     assert other.difference(case) > 1e-3
     other = script().Row("other sweeps", 0, 0, lambda case: case.synthesize(refine=1))
     assert other.difference(case) > 1e-3
-
-
-@pytest.mark.skipif(
-    not (ROOT / "docs/determinism.json").exists(),
-    reason="docs/determinism.json is not measured yet",
-)
-def test_what_was_measured_is_what_is_promised() -> None:
-    measured = json.loads((ROOT / "docs/determinism.json").read_text(encoding="utf-8"))
-    rows = {row.title: [row.tolerance, row.refined] for row in script().ROWS.values()}
-    assert {row["title"]: row["promised"] for row in measured["rows"]} == rows
-    for row in measured["rows"]:
-        for value, most in zip(row["measured"], row["promised"], strict=True):
-            assert value <= most

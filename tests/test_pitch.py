@@ -99,7 +99,7 @@ def test_gliding_tones_are_followed(preset: str) -> None:
     network = load_pitch(spec)
     for low, high in ((85.0, 130.0), (150.0, 230.0), (250.0, 380.0)):
         f0 = torch.linspace(0, 1, 120).mul(np.log(high / low)).exp() * low
-        found, voicing = network(tone(spec, f0))
+        found, voicing = (x[:, : len(f0)] for x in network(tone(spec, f0)))  # centred: one more
         inner = slice(8, -8)
         error = cents(found[0], f0)[inner].abs()
         assert error.median() < 20

@@ -14,7 +14,7 @@ import torch
 
 from vocoder.bulk.items import Item, Outcome
 from vocoder.bulk.rendering import Renderer, Settings
-from vocoder.evaluation.extras import require
+from vocoder.extras import require
 
 # A worker that dies takes its block of batches along, to be done again but for finished files.
 _BLOCKS_PER_WORKER = 50
