@@ -349,8 +349,8 @@ def unheard_likelihood_table(result: Mapping[str, Any]) -> str:
     corpora = result["corpora"]
     counts = {key: result["rows"][0][key]["n"] for key in corpora}
     return (
-        f"{filling.markdown(headings, rows, [0])}\n\nNats per sample; minutes of training, mostly of "
-        f"one core. Human: {corpora['human']} ({counts['human']}). Synthetic: "
+        f"{filling.markdown(headings, rows, [0])}\n\nNats per sample; minutes of training, most of "
+        f"it on one core. Human: {corpora['human']} ({counts['human']}). Synthetic: "
         f"{corpora['synthetic']} ({counts['synthetic']})."
     )
 
