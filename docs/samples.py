@@ -1,6 +1,6 @@
 """Makes the samples that the README shows: sound, spectrograms, and scores.
 
-    python docs/samples.py english-heard joe-0123456789.wav default
+    python docs/samples.py english-heard af_heart-0123456789.wav default
     python docs/samples.py russian-recorded ru_0141.wav recorded-russian autoregressive
     python docs/samples.py --remove english-heard
 
