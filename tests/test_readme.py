@@ -235,7 +235,7 @@ def test_the_table_of_presets_is_that_of_the_code() -> None:
         assert (spec.mel_scale, spec.mel_norm, spec.power) == ("slaney", "slaney", 1.0)
 
 
-@pytest.mark.parametrize("files", [("mdct",), ("mdct", "low-latency")])
+@pytest.mark.parametrize("files", [("source",), ("mdct", "low-latency")])
 def test_the_look_ahead_is_that_of_the_configurations(files: tuple[str, ...]) -> None:
     arguments: dict[str, Any] = {}
     for file in files:
