@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import importlib.util
 import json
@@ -22,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
+from tests.conftest import one_thread
 from vocoder import cli
 from vocoder.audio import MelSpec, read_audio
 from vocoder.bulk import Item, Renderer, Settings, batches, find, item_seed, render, rendering
@@ -351,14 +351,6 @@ def test_an_item_s_seed_never_changes() -> None:
     assert item_seed(0, "a") == 0x676FFF3B69EA
     assert item_seed(0, "u\u0308") == item_seed(0, "\u00fc")  # as file systems spell it
     assert len({item_seed(seed, name) for seed in range(9) for name in "abc"}) == 27
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # -- workers ---------------------------------------------------------------------------------------

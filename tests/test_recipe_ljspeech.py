@@ -19,6 +19,7 @@ import soundfile
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from tests.conftest import one_thread
 from vocoder.audio import fade
 from vocoder.corpus import held_out
 from vocoder.models import Vocoder, load_checkpoint
@@ -91,15 +92,6 @@ def train_here(folder: Path, *arguments: str, recipe: Recipe = OF_VOCODER) -> in
         finally:
             for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
                 logging.getLogger(name).setLevel(before)
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """As in the processes that `train` starts, so that sums are rounded alike."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager

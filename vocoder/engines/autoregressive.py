@@ -110,6 +110,34 @@ def weigh(inputs: Any, weight: Any, y: Any) -> None:
 
 
 @_compile
+def draw_all(
+    parameters: Any,
+    n_mixtures: int,
+    choice: Any,
+    value: Any,
+    temperature: Any,
+    prediction: Any,
+    gain: Any,
+    audio: Any,
+    residual: Any,
+) -> None:
+    """The next sample of each item into ``audio``, its residual into ``residual``; (batch,)."""
+    for item in range(prediction.shape[0]):
+        centre = prediction[item]
+        sample = draw(
+            parameters[item],
+            n_mixtures,
+            choice[item],
+            value[item],
+            temperature,
+            centre,
+            gain[item],
+        )
+        audio[item] = sample
+        residual[item] = sample - centre
+
+
+@_compile
 def wavenet(
     start_weight: Any,
     start_bias: Any,
@@ -158,7 +186,7 @@ def wavenet(
         coefficients, gain, level: of each frame, (batch, frames, order), (batch, frames) and
             (batch, frames); the coefficient of the newest sample comes last.
         lags: (batch, samples).
-        audio, residual: as in `vocoder.models.autoregressive.Past`.
+        audio, residual: as in `vocoder.models.past.Past`.
         clock: number of samples generated before.
     """
     n_layers, channels = now_weight.shape[0], now_weight.shape[1]
@@ -232,19 +260,17 @@ def wavenet(
         for item in range(batch):
             rectify(middle[item])
         multiply_add(middle, last_weight, parameters, 0, batch)
-        for item in range(batch):
-            centre = prediction[item]
-            sample = draw(
-                parameters[item],
-                n_mixtures,
-                choice[item, t],
-                value[item, t],
-                temperature,
-                centre,
-                gain[item, own],
-            )
-            audio[item, reach + t] = sample
-            residual[item, depth + t] = sample - centre
+        draw_all(
+            parameters,
+            n_mixtures,
+            choice[:, t],
+            value[:, t],
+            temperature,
+            prediction,
+            gain[:, own],
+            audio[:, reach + t],
+            residual[:, depth + t],
+        )
 
 
 @_compile
@@ -329,16 +355,14 @@ def wavernn(
         for item in range(batch):
             rectify(middle[item])
         multiply_add(middle, last_weight, parameters, 0, batch)
-        for item in range(batch):
-            centre = prediction[item]
-            sample = draw(
-                parameters[item],
-                n_mixtures,
-                choice[item, t],
-                value[item, t],
-                temperature,
-                centre,
-                gain[item, own],
-            )
-            audio[item, reach + t] = sample
-            residual[item, depth + t] = sample - centre
+        draw_all(
+            parameters,
+            n_mixtures,
+            choice[:, t],
+            value[:, t],
+            temperature,
+            prediction,
+            gain[:, own],
+            audio[:, reach + t],
+            residual[:, depth + t],
+        )
