@@ -2,8 +2,8 @@
 
     python docs/determinism.py      the bundled default; writes docs/determinism.json
 
-ROWS are the rows of the table in docs/engines.md, each with the difference that is promised;
-tests/test_determinism.py holds every one of them. `python docs/tables.py` makes the table.
+ROWS are the ways, each with the difference that is promised; tests/test_determinism.py checks them,
+ONNX for a small flow without sweeps only.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 The real server runs in a process of its own, with the bundled models; clients talk to it over
 loopback by gradio's HTTP interface. Every client has a text, spoken alone first; under load, its
-audio must be the same, sample by sample. `python docs/tables.py` makes the table.
+audio must be the same, sample by sample.
 """
 
 from __future__ import annotations
