@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import sys
 import tempfile
@@ -17,6 +19,16 @@ TABS = (text_to_speech, copy_synthesis, comparison, latent_space)
 
 LARGEST_UPLOAD = "20mb"
 """The largest file that may be uploaded."""
+
+WAITING = 20
+"""Events that may wait, besides the one that computes."""
+
+_SESSIONS = 100
+"""Visitors whose page gradio remembers, at about 1 MB each: its own 10,000 would fill the memory.
+No tab keeps anything in a session, so that a visitor who is forgotten notices nothing."""
+
+_M_ARENA_MAX = -8  # of glibc's malloc.h
+_ARENAS = 2
 
 _LOOK = gr.themes.Default(
     primary_hue="indigo",
@@ -62,8 +74,9 @@ def serve(models: Models, host: str, port: int | None, share: bool) -> None:
         tempfile.TemporaryDirectory(prefix="vocoder-demo-") as folder,
     ):
         os.environ["GRADIO_TEMP_DIR"] = folder
+        _limit_arenas()
         page = build(models)
-        page.queue(max_size=20)
+        page.queue(max_size=WAITING)
         _, address, public = page.launch(
             server_name=host,
             server_port=port,
@@ -71,6 +84,7 @@ def serve(models: Models, host: str, port: int | None, share: bool) -> None:
             theme=_LOOK,
             css=widgets.CSS,
             max_file_size=LARGEST_UPLOAD,
+            state_session_capacity=_SESSIONS,
             footer_links=[],
             run_history=False,
             ssr_mode=False,
@@ -83,3 +97,13 @@ def serve(models: Models, host: str, port: int | None, share: bool) -> None:
         sys.stdout.write(f"The demo is at {public or address} (Ctrl-C stops it)\n")
         sys.stdout.flush()
         page.block_thread()
+
+
+def _limit_arenas() -> None:
+    """Let threads share arenas of memory, where the C library is glibc.
+
+    Each event runs in any of 40 threads. With an arena for each, memory that one has freed is of no
+    use to the others, and hundreds of MB are held in vain.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
