@@ -7,16 +7,16 @@ A vocoder:
         --evaluate voices-heard=data/synthetic-english \\
         --evaluate voice-unheard=data/synthetic-english-unseen/wavs
 
-writes `vocoder/weights/default`, the scores to `docs/scores/default.LABEL.json` and their totals to
-`docs/scores.json`. In a corpus the test utterances are scored, in a folder without metadata.csv all
+writes `vocoder/weights/default`, the scores to `docs/results/scores/default.LABEL.json` and their totals to
+`docs/results/scores.json`. In a corpus the test utterances are scored, in a folder without metadata.csv all
 recordings. The cost of half precision is measured on the first corpus, against the weights as
 trained.
 
 The acoustic model:
 
     vocoder evaluate-speech data/heart --acoustic runs/acoustic/model \\
-        -o docs/scores/acoustic.speech.json
-    python recipes/bundle.py acoustic runs/acoustic docs/scores/acoustic.speech.json \\
+        -o docs/results/scores/acoustic.speech.json
+    python recipes/bundle.py acoustic runs/acoustic docs/results/scores/acoustic.speech.json \\
         --statement recipes/synthetic-english/acoustic.md
 
 writes `vocoder/weights/acoustic`.

@@ -123,7 +123,7 @@ def test_a_study_runs_skips_what_is_done_and_records_failures(
     assert "base: finished" in out
     assert "broken: failed" in out
     path = tmp_path / "runs" / "small" / "result.json"
-    assert f"python docs/ablation.py {path}" in out
+    assert f"python docs/scripts/ablation.py {path}" in out
     monkeypatch.setattr(sys, "argv", ["ablation.py", str(path)])
     scripts.ablation.main()
     table = capfd.readouterr().out

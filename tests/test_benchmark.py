@@ -405,7 +405,7 @@ def test_the_standard_systems_are_every_family_on_every_engine_but_the_reference
 
 @pytest.fixture(scope="module")
 def tables() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs/tables.py")
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs/scripts/tables.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -436,7 +436,7 @@ def test_a_document_that_differs_from_its_measurement_is_found(
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- benchmark:begin -->\n<!-- benchmark:end -->\nafter\n")
     result = measured()
-    source = save_result(result, tmp_path / "docs/benchmark.json")
+    source = save_result(result, tmp_path / "docs/results/benchmark.json")
     assert tables.update(tmp_path, check=True) == [readme]
     assert tables.update(tmp_path) == [readme]
     assert tables.update(tmp_path, check=True) == []
@@ -458,7 +458,7 @@ def test_a_document_that_differs_from_its_measurement_is_found(
         ("<!-- benchmark:begin -->", "once each"),
         ("<!-- benchmark:end --> <!-- benchmark:begin -->", "behind"),
         (2 * "<!-- benchmark:begin --><!-- benchmark:end -->", "once each"),
-        ("<!-- benchmark:begin --><!-- benchmark:end -->", r"no file docs/benchmark\.json"),
+        ("<!-- benchmark:begin --><!-- benchmark:end -->", r"no file docs/results/benchmark\.json"),
     ],
 )
 def test_broken_markers_are_one_sentence(
@@ -472,8 +472,8 @@ def test_the_documents_say_what_was_measured(tables: ModuleType) -> None:
     for name, (file, _) in tables.TABLES.items():
         marked = [d for d in tables.documents() if f"<!-- {name}:begin -->" in d.read_text("utf-8")]
         assert marked, f"{name} of {file} is shown by no document"
-    rows = json.loads((ROOT / "docs/benchmark.json").read_text("utf-8"))["rows"]
+    rows = json.loads((ROOT / "docs/results/benchmark.json").read_text("utf-8"))["rows"]
     assert rows
     assert all(set(row) == KEYS for row in rows)
     out_of_date = tables.update(check=True)
-    assert not out_of_date, "run `python docs/tables.py`"
+    assert not out_of_date, "run `python docs/scripts/tables.py`"

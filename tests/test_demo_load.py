@@ -17,7 +17,7 @@ def script() -> Any:
     pytest.importorskip("httpx", reason="gradio is not installed (extra demo)")
     if importlib.util.find_spec("gradio") is None:
         pytest.skip("gradio is not installed (extra demo)")
-    spec = importlib.util.spec_from_file_location("load", ROOT / "docs/load.py")
+    spec = importlib.util.spec_from_file_location("load", ROOT / "docs/scripts/load.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

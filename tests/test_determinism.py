@@ -1,6 +1,6 @@
 """Same seed, same audio: every row of the table in docs/engines.md, at the difference it promises.
 
-The rows, and how each makes the audio again, are in docs/determinism.py.
+The rows, and how each makes the audio again, are in docs/scripts/determinism.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 
 @cache
 def script() -> Any:
-    spec = importlib.util.spec_from_file_location("determinism", ROOT / "docs/determinism.py")
+    spec = importlib.util.spec_from_file_location("determinism", ROOT / "docs/scripts/determinism.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

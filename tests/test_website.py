@@ -31,8 +31,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def website() -> ModuleType:
-    """docs/website.py."""
-    spec = importlib.util.spec_from_file_location("website", ROOT / "docs/website.py")
+    """docs/website/hooks.py."""
+    spec = importlib.util.spec_from_file_location("website", ROOT / "docs/website/hooks.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -1,10 +1,10 @@
 """Writes measured figures into the documents, so that none is typed by hand.
 
-    python docs/tables.py           writes the tables
-    python docs/tables.py --check   reports documents that are out of date, and changes nothing
+    python docs/scripts/tables.py           writes the tables
+    python docs/scripts/tables.py --check   reports documents that are out of date, and changes nothing
 
 A table stands between two comments, <!-- benchmark:begin --> and <!-- benchmark:end -->, and comes
-from docs/benchmark.json, which `vocoder benchmark` writes; the others likewise, see TABLES.
+from results/benchmark.json, which `vocoder benchmark` writes; the others likewise, see TABLES.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def benchmark_table(result: Mapping[str, Any]) -> str:
 
 
 def runs_table(group: str) -> Callable[[Mapping[str, Any]], str]:
-    """What makes Markdown of one group of docs/runs.json."""
+    """What makes Markdown of one group of results/runs.json."""
 
     def make(groups: Mapping[str, Any]) -> str:
         runs = groups[group]
@@ -78,7 +78,7 @@ def _means(test: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def scores_table(totals: Mapping[str, Any]) -> str:
-    """docs/scores.json, the scores of the bundled weights."""
+    """results/scores.json, the scores of the bundled weights."""
     shown = ("pesq", "stoi", "mcd", "log_mel_distance", "f0_rmse", "voicing_f1")
     shown += ("dnsmos", "tone_excess", "log_likelihood")
     measures: dict[str, Any] = {}
@@ -105,7 +105,7 @@ def speech_table(result: Mapping[str, Any]) -> str:
 
 
 def samples_table(groups: Mapping[str, Any]) -> str:
-    """docs/samples.json: links to the sound, with the scores of each."""
+    """results/samples.json: links to the sound, with the scores of each."""
     shown = {"pesq": "PESQ ↑", "stoi": "STOI ↑", "log_mel_distance": "log-mel distance, nats ↓"}
     rows = []
     for name, group in groups.items():
@@ -164,7 +164,7 @@ def refine_table(result: Mapping[str, Any]) -> str:
 
 
 def curve_table(groups: Mapping[str, Any]) -> str:
-    """docs/curve.json, a table for each run."""
+    """results/curve.json, a table for each run."""
     shown = ("log_likelihood", "log_mel_distance", "stoi", "pesq")
     blocks = []
     for name, group in groups.items():
@@ -205,7 +205,7 @@ def _mean(estimate: Mapping[str, Any] | None) -> str:
 
 
 def engines_table(result: Mapping[str, Any]) -> str:
-    """docs/benchmark.json: which engine of the MDCT flow is fastest where."""
+    """results/benchmark.json: which engine of the MDCT flow is fastest where."""
     measured = result["rows"]
     headings = ["audio at once", "fastest in float32", "× real time", "fastest in any type"]
     headings += ["× real time", "over Vocos, float32", "any type", "over published WaveGlow"]
@@ -246,7 +246,7 @@ def _engine(row: Mapping[str, Any]) -> str:
 
 
 def cost_sentence(result: Mapping[str, Any]) -> str:
-    """What a second of speech costs, from docs/benchmark.json."""
+    """What a second of speech costs, from results/benchmark.json."""
     costs = {row["name"]: row["gmac_per_audio_second"] for row in result["rows"]}
     return (
         f"A second of speech costs the flow of mdct.yaml {costs[FLOW]:.2f} billion "
@@ -255,7 +255,7 @@ def cost_sentence(result: Mapping[str, Any]) -> str:
 
 
 def streaming_table(result: Mapping[str, Any]) -> str:
-    """docs/streaming.json."""
+    """results/streaming.json."""
     headings = ["flow", "look-ahead", "computing to the first audio", "streamed", "memory at most"]
     headings += ["after the first minute", "before the first chunk", "× real time"]
     rows = []
@@ -275,7 +275,7 @@ def streaming_table(result: Mapping[str, Any]) -> str:
 
 
 def tones_table(groups: Mapping[str, Any]) -> str:
-    """docs/tones.json, a table for each group."""
+    """results/tones.json, a table for each group."""
     headings = ["temperature", "denoiser", "STOI ↑", "PESQ ↑", "log-mel distance, nats ↓"]
     blocks = []
     for name, group in groups.items():
@@ -333,7 +333,7 @@ def sweeps_table(result: Mapping[str, Any]) -> str:
 
 
 def unheard_likelihood_table(result: Mapping[str, Any]) -> str:
-    """docs/ablation/likelihood.json: log-likelihoods of voices that no model was trained on."""
+    """results/ablation/likelihood.json: log-likelihoods of voices that no model was trained on."""
     headings = ["flow", "minutes", "parameters", "human: mean", "median", "least"]
     headings += ["synthetic: mean", "least"]
     rows = [
@@ -363,7 +363,7 @@ GPUS = 8
 
 
 def hours_table(result: Mapping[str, Any]) -> str:
-    """What a thousand hours take, from the speed of docs/scores/default.unheard-speech.json."""
+    """What a thousand hours take, from the speed of results/scores/default.unheard-speech.json."""
     (name,) = (n for n in result["rows"] if n == f"default, {SWEEPS} sweeps")
     speed = result["rows"][name]["times_real_time"]["mean"]
     about, seconds = result["about"], HOURS * 3600
@@ -386,7 +386,7 @@ def hours_table(result: Mapping[str, Any]) -> str:
 
 
 def node_sentence(result: Mapping[str, Any]) -> str:
-    """An estimate for a node with GPUs, from the cost in docs/benchmark.json."""
+    """An estimate for a node with GPUs, from the cost in results/benchmark.json."""
     cost = next(r["gmac_per_audio_second"] for r in result["rows"] if r["name"] == FLOW)
     # Forwards and backwards cost three passes; a multiply-accumulate is two operations.
     operations = HOURS * 3600 * cost * 1e9 * 2 * 3
@@ -428,24 +428,24 @@ def dependencies_table(result: Mapping[str, Any]) -> str:
 TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     **ablation.tables("bands"),
     "frames": ablation.tables("frames")["frames"],  # temperatures were varied in "bands" alone
-    "sweeps": ("docs/ablation/sweeps.json", sweeps_table),
-    "standing": ("docs/scores/default.unheard-speech.json", standing_table),
-    "scores": ("docs/scores.json", scores_table),
-    "refine": ("docs/scores/default.unheard-speech.json", refine_table),
-    "samples": ("docs/samples.json", samples_table),
-    "curve": ("docs/curve.json", curve_table),
-    "likelihood": ("docs/runs.json", runs_table("likelihood")),
-    "sample": ("docs/runs.json", runs_table("sample")),
-    "speech": ("docs/scores/acoustic.speech.json", speech_table),
-    "tones": ("docs/tones.json", tones_table),
-    "benchmark": ("docs/benchmark.json", benchmark_table),
-    "dependencies": ("docs/dependencies.json", dependencies_table),
-    "cost": ("docs/benchmark.json", cost_sentence),
-    "engines": ("docs/benchmark.json", engines_table),
-    "unheard-likelihood": ("docs/ablation/likelihood.json", unheard_likelihood_table),
-    "hours": ("docs/scores/default.unheard-speech.json", hours_table),
-    "node": ("docs/benchmark.json", node_sentence),
-    "streaming": ("docs/streaming.json", streaming_table),
+    "sweeps": ("results/ablation/sweeps.json", sweeps_table),
+    "standing": ("results/scores/default.unheard-speech.json", standing_table),
+    "scores": ("results/scores.json", scores_table),
+    "refine": ("results/scores/default.unheard-speech.json", refine_table),
+    "samples": ("results/samples.json", samples_table),
+    "curve": ("results/curve.json", curve_table),
+    "likelihood": ("results/runs.json", runs_table("likelihood")),
+    "sample": ("results/runs.json", runs_table("sample")),
+    "speech": ("results/scores/acoustic.speech.json", speech_table),
+    "tones": ("results/tones.json", tones_table),
+    "benchmark": ("results/benchmark.json", benchmark_table),
+    "dependencies": ("results/dependencies.json", dependencies_table),
+    "cost": ("results/benchmark.json", cost_sentence),
+    "engines": ("results/benchmark.json", engines_table),
+    "unheard-likelihood": ("results/ablation/likelihood.json", unheard_likelihood_table),
+    "hours": ("results/scores/default.unheard-speech.json", hours_table),
+    "node": ("results/benchmark.json", node_sentence),
+    "streaming": ("results/streaming.json", streaming_table),
     **frontier_report.TABLES,
     **families_report.TABLES,
     **mel_parity.TABLES,

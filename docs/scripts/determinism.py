@@ -1,6 +1,6 @@
 """Measures how far the audio of one seed differs between ways to make it.
 
-    python docs/determinism.py      the bundled default; writes docs/determinism.json
+    python docs/scripts/determinism.py      the bundled default; writes results/determinism.json
 
 ROWS are the ways, each with the difference that is promised; tests/test_determinism.py checks them,
 ONNX for a small flow without sweeps only.

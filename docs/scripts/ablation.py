@@ -1,6 +1,6 @@
 """Tables of studies of variants, in Markdown.
 
-    python docs/ablation.py runs/ablation/flow/result.json     prints the table of a study
+    python docs/scripts/ablation.py runs/ablation/flow/result.json     prints the table of a study
 
 recipes/ljspeech/ablation/run.py measures. The results in docs/ablation are shown by ablation.md,
 into which tables.py writes these tables.
@@ -169,7 +169,7 @@ def plain(value: Any) -> str:
 def tables(study: str) -> filling.Tables:
     """The tables of a study in docs/ablation, by the names of their markers."""
     makers = {"": ablation_table, "-temperature": temperature_table}
-    return {f"{study}{end}": (f"docs/ablation/{study}.json", make) for end, make in makers.items()}
+    return {f"{study}{end}": (f"results/ablation/{study}.json", make) for end, make in makers.items()}
 
 
 def main() -> None:

@@ -1,15 +1,15 @@
 """Measures families of vocoders on the same speech, for docs/families_speech.md.
 
-    python docs/families_speech.py --speech "human voices=data/unheard-speech/development/22k" \\
+    python docs/scripts/families_speech.py --speech "human voices=data/unheard-speech/development/22k" \\
         --model flow=default --model VAE=runs/vae --model GAN=runs/gan
-    python docs/families_speech.py --draw
+    python docs/scripts/families_speech.py --draw
 
 Copy synthesis of some recordings by every model given and by references that are not trained, with
 0, 4 and 16 sweeps of mel consistency; likelihood, diversity over seeds, speed and facts of the
 training of each model. A model is a run folder, a checkpoint or the name of bundled weights. Every
-model goes into docs/families_speech.json as soon as it is measured, and stays until another one is
-measured under its name or --forget names it. --draw only draws docs/flow_gan.png, as does the end
-of every run; python docs/tables.py then fills the document.
+model goes into results/families_speech.json as soon as it is measured, and stays until another one is
+measured under its name or --forget names it. --draw only draws pictures/flow_gan.png, as does the end
+of every run; python docs/scripts/tables.py then fills the document.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tables of docs/families_speech.json, which docs/families_speech.py measures."""
+"""Tables of results/families_speech.json, which docs/scripts/families_speech.py measures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import filling
 
-FILE = "docs/families_speech.json"
+FILE = "results/families_speech.json"
 MEASURES = ("pesq", "stoi", "log_mel_distance", "periodicity_error", "voicing_f1", "tone_excess")
 
 Result = Mapping[str, Any]

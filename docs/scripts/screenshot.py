@@ -1,6 +1,6 @@
-"""Takes docs/demo.png: the demo's comparison tab in headless Chromium.
+"""Takes pictures/demo.png: the demo's comparison tab in headless Chromium.
 
-    python docs/screenshot.py [options of `vocoder demo`]
+    python docs/scripts/screenshot.py [options of `vocoder demo`]
 
 Needs the extras demo and dev, and Debian's packages chromium and chromium-driver.
 """

@@ -1,12 +1,12 @@
 """Makes the samples that the README shows: sound, spectrograms, and scores.
 
-    python docs/samples.py english-heard af_heart-0123456789.wav default
-    python docs/samples.py russian-recorded ru_0141.wav recorded-russian autoregressive
-    python docs/samples.py --remove english-heard
+    python docs/scripts/samples.py english-heard af_heart-0123456789.wav default
+    python docs/scripts/samples.py russian-recorded ru_0141.wav recorded-russian autoregressive
+    python docs/scripts/samples.py --remove english-heard
 
 Each call makes one group: a recording that no model was trained on, and its copy synthesis by
 bundled models or checkpoints and by Griffin-Lim, as FLAC files in docs/samples, with one picture of
-all their spectrograms. Scores go to docs/samples.json, from which docs/tables.py makes the table.
+all their spectrograms. Scores go to results/samples.json, from which docs/scripts/tables.py makes the table.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """Measures the frontier: quality against processor time, by vocoder and number of sweeps.
 
-    python docs/frontier.py --recordings data/unheard-speech/test/22k
-    python docs/frontier.py --model large=runs/large/model --only large
-    python docs/frontier.py --times
-    python docs/frontier.py --draw
+    python docs/scripts/frontier.py --recordings data/unheard-speech/test/22k
+    python docs/scripts/frontier.py --model large=runs/large/model --only large
+    python docs/scripts/frontier.py --times
+    python docs/scripts/frontier.py --draw
 
 Copy synthesis by white noise shaped by the mel, by a harmonic source, by Griffin-Lim and by trained
-models, each with 0 to 64 sweeps of mel consistency. Every value goes into docs/frontier.json as
+models, each with 0 to 64 sweeps of mel consistency. Every value goes into results/frontier.json as
 soon as it is measured, and what is there is not measured again: an interrupted run continues when
 the same command is given again. The times come last, all in one run; --times measures them alone.
---draw only draws docs/frontier.png, as does the end of every run; python docs/tables.py then fills
+--draw only draws pictures/frontier.png, as does the end of every run; python docs/scripts/tables.py then fills
 docs/frontier.md.
 """
 
@@ -183,7 +183,7 @@ def measure_quality(
     seconds = {name: len(audio) / spec.sample_rate for name, audio in recordings.items()}
     if result.setdefault("recordings", seconds) != seconds:
         raise ValueError(
-            "docs/frontier.json holds values of other recordings, with which these do not "
+            "results/frontier.json holds values of other recordings, with which these do not "
             "compare: give the same ones, or move the file away to begin anew"
         )
     known = result.setdefault("systems", {})
@@ -351,7 +351,7 @@ def main(words: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument("--only", action="append", metavar="SYSTEM", help="only this system")
     parser.add_argument("--times", action="store_true", help="only measure the times, again")
-    parser.add_argument("--draw", action="store_true", help="only draw docs/frontier.png")
+    parser.add_argument("--draw", action="store_true", help="only draw pictures/frontier.png")
     given = parser.parse_args(words)
     result = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
 

@@ -1,4 +1,4 @@
-"""The table of docs/mel_parity.json, which recipes/mels/check.py measures."""
+"""The table of results/mel_parity.json, which recipes/mels/check.py measures."""
 
 from __future__ import annotations
 
@@ -33,4 +33,4 @@ def table(result: Mapping[str, Any]) -> str:
     )
 
 
-TABLES = {"mel-parity": ("docs/mel_parity.json", table)}
+TABLES = {"mel-parity": ("results/mel_parity.json", table)}

@@ -1,6 +1,6 @@
-"""Measures what each dependency costs in disk space and import time, into docs/dependencies.json.
+"""Measures what each dependency costs in disk space and import time, into results/dependencies.json.
 
-    python docs/dependencies.py
+    python docs/scripts/dependencies.py
 
 Run it on Linux or macOS where flow-vocoder and its extras are installed. `brings` is the size of a
 package and of all that it needs beyond PyTorch; `alone` is what would go if only this dependency

@@ -1,8 +1,8 @@
 """Measures streaming: look-ahead, computing time to the first audio, memory over an hour.
 
-    python docs/streaming.py
+    python docs/scripts/streaming.py
 
-writes docs/streaming.json: a row for the bundled default and one for the untrained flow of
+writes results/streaming.json: a row for the bundled default and one for the untrained flow of
 low-latency.yaml, whose speed and memory are those of a trained one. Each is measured in a separate
 process, because the peak memory of a process cannot be reset.
 """
@@ -56,7 +56,7 @@ def peak_megabytes() -> float:
 
 
 def measure(name: str, minutes: float) -> dict[str, Any]:
-    """One row of docs/streaming.json."""
+    """One row of results/streaming.json."""
     torch.set_num_threads(1)
     model = build(name)
     hop, rate = model.mel_spec.hop_length, model.sample_rate

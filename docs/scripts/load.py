@@ -1,6 +1,6 @@
 """Measures the demo under load: many clients at once, each of which must get its own text back.
 
-    python docs/load.py         32 clients, 1,000 requests; writes docs/load.json
+    python docs/scripts/load.py         32 clients, 1,000 requests; writes results/load.json
 
 The real server runs in a process of its own, with the bundled models; clients talk to it over
 loopback by gradio's HTTP interface. Every client has a text, spoken alone first; under load, its

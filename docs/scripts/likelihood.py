@@ -1,9 +1,9 @@
-"""Draws docs/likelihood.png: held-out likelihood against speed.
+"""Draws pictures/likelihood.png: held-out likelihood against speed.
 
-    python docs/plots.py
+    python docs/scripts/likelihood.py
 
-The models are the group "likelihood" of docs/runs.json, trained on the same speech for the same
-time. Their speed is that of the fastest engine of their family in docs/benchmark.json (batch 1,
+The models are the group "likelihood" of results/runs.json, trained on the same speech for the same
+time. Their speed is that of the fastest engine of their family in results/benchmark.json (batch 1,
 5 s).
 """
 

@@ -1,4 +1,4 @@
-"""Shows docs/frontier.json: the tables and sentences of frontier.md, and the picture.
+"""Shows results/frontier.json: the tables and sentences of frontier.md, and the picture.
 
 frontier.py measures. Only rows with a value for every recording and with a time are shown.
 """
@@ -284,11 +284,11 @@ def _mean(found: Mapping[str, Any]) -> str:
 
 
 TABLES = {
-    "frontier-budgets": ("docs/frontier.json", budgets_table),
-    "frontier-learning": ("docs/frontier.json", learning_text),
-    "frontier-vocos": ("docs/frontier.json", vocos_sentence),
-    "frontier-rows": ("docs/frontier.json", rows_table),
-    "frontier-times": ("docs/frontier.json", times_table),
+    "frontier-budgets": ("results/frontier.json", budgets_table),
+    "frontier-learning": ("results/frontier.json", learning_text),
+    "frontier-vocos": ("results/frontier.json", vocos_sentence),
+    "frontier-rows": ("results/frontier.json", rows_table),
+    "frontier-times": ("results/frontier.json", times_table),
 }
 
 # -- the picture -----------------------------------------------------------------------------------

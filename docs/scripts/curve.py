@@ -1,12 +1,12 @@
 """Measures the learning curve of a run: quality against minutes of training.
 
-    python docs/curve.py english runs/source --corpus data/synthetic-english --every 8
-    python docs/curve.py "english, 8 sweeps" runs/source --corpus data/synthetic-english --refine 8
-    python docs/curve.py --draw
+    python docs/scripts/curve.py english runs/source --corpus data/synthetic-english --every 8
+    python docs/scripts/curve.py "english, 8 sweeps" runs/source --corpus data/synthetic-english --refine 8
+    python docs/scripts/curve.py --draw
 
 The first measures the snapshots of the run and the finished model on every eighth test recording of
-the corpus. It writes one group of docs/curve.json, and one recording resynthesised by each of them
-to docs/samples. The second draws docs/curve.png from that file.
+the corpus. It writes one group of results/curve.json, and one recording resynthesised by each of them
+to docs/samples. The second draws pictures/curve.png from that file.
 
 Snapshots are averaged weights from the middle of a run, before its learning rate fell: a run that
 ends at that time does better.
@@ -65,7 +65,7 @@ def stages(run: Path) -> list[tuple[dict[str, Any], Vocoder]]:
 
 
 def measure(name: str, run: Path, corpus: Path, every: int, sweeps: int) -> dict[str, Any]:
-    """A group of docs/curve.json; the sound goes to docs/samples."""
+    """A group of results/curve.json; the sound goes to docs/samples."""
     reached = stages(run)
     recordings = find_recordings(corpus)[::every]
     with tempfile.TemporaryDirectory() as scratch, Progress() as bar:
@@ -103,7 +103,7 @@ def measure(name: str, run: Path, corpus: Path, every: int, sweeps: int) -> dict
 
 
 def draw(groups: dict[str, Any]) -> None:
-    """docs/curve.png: a panel for each measure, a line for each run."""
+    """pictures/curve.png: a panel for each measure, a line for each run."""
     figure = new_figure(10, 5.5)
     panels = figure.subplots(2, 2).flat
     for axes, measure in zip(panels, MEASURES, strict=True):
@@ -134,12 +134,12 @@ def draw(groups: dict[str, Any]) -> None:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Measure and draw learning curves.")
-    parser.add_argument("name", nargs="?", help="name of the group in docs/curve.json")
+    parser.add_argument("name", nargs="?", help="name of the group in results/curve.json")
     parser.add_argument("run", nargs="?", type=Path, help="folder of the run")
     parser.add_argument("--corpus", type=Path, help="whose test recordings are resynthesised")
     parser.add_argument("--every", type=int, default=1, help="take only every n-th of them")
     parser.add_argument("--refine", type=int, default=0, help="sweeps of mel consistency")
-    parser.add_argument("--draw", action="store_true", help="draw docs/curve.png")
+    parser.add_argument("--draw", action="store_true", help="draw pictures/curve.png")
     arguments = parser.parse_args()
     groups = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
     if arguments.run is not None:
