@@ -1,175 +1,19 @@
-"""Tables of studies of variants, in Markdown.
+"""Prints the table of a study of variants, in Markdown.
 
-    python docs/scripts/ablation.py runs/ablation/flow/result.json     prints the table of a study
+    python docs/scripts/ablation.py runs/ablation/flow/result.json
 
-recipes/ljspeech/ablation/run.py measures. The results in docs/ablation are shown by ablation.md,
-into which tables.py writes these tables.
+recipes/ljspeech/ablation/run.py measures. Studies in docs/results/ablation are shown by
+docs/ablation.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import filling
-
-from vocoder.evaluation import METRICS
-from vocoder.evaluation.estimates import estimate
-
-BASE = "base"
-QUALITY = ("log_likelihood", "stoi", "pesq", "log_mel_distance")
-TITLES = {
-    "log_likelihood": "log-likelihood",
-    **{name: METRICS[name].title for name in QUALITY[1:]},
-}
-DECIMALS = {"log_likelihood": 3, "stoi": 3, "pesq": 2, "log_mel_distance": 3}
-
-
-def mean(row: Mapping[str, Any], measure: str) -> float | None:
-    """Mean over the test utterances that have a value."""
-    values = [item[measure] for item in row["test"] if item.get(measure) is not None]
-    return statistics.fmean(values) if values else None
-
-
-def paired(row: Mapping[str, Any], other: Mapping[str, Any], measure: str) -> list[float]:
-    """Differences, `row` less `other`, of the utterances that both have a value for."""
-    values = {item["utterance"]: item.get(measure) for item in other["test"]}
-    return [
-        item[measure] - values[item["utterance"]]
-        for item in row["test"]
-        if item.get(measure) is not None and values.get(item["utterance"]) is not None
-    ]
-
-
-def ordered(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The runs, best first: by PESQ, or by STOI where PESQ was not installed."""
-    runs = list(result["runs"])
-    by = "pesq" if all(mean(run, "pesq") is not None for run in runs) else "stoi"
-    return sorted(runs, key=lambda run: mean(run, by) or 0.0, reverse=True)
-
-
-def base_of(runs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The run that the others are compared with, once it is there."""
-    return next((run for run in runs if run["name"] == BASE), None)
-
-
-def ablation_table(result: Mapping[str, Any]) -> str:
-    """All variants, with their paired differences from the base, and what failed."""
-    runs = ordered(result)
-    base = base_of(runs)
-    shown = measured(runs)
-    headings = ["variant", "change", "parameters", "GMAC/s", "steps", "audio seen"]
-    headings += [TITLES[name] for name in shown]
-    tones = any(run.get("tone_excess_db") is not None for run in runs)  # not in the first study
-    headings += ["tone excess"] * tones + ["× real time", "look-ahead"]
-    lines = []
-    for run in runs:
-        cells = [name_of(run), change(run), f"{run['parameters'] / 1e6:.1f}M"]
-        cells += [f"{run['gmac_per_audio_second']:.2f}", f"{run['steps']:,}"]
-        cells.append(f"{run['audio_seconds']:,.0f} s")
-        cells += [with_difference(run, base, name) for name in shown]
-        if tones:
-            excess = run.get("tone_excess_db")
-            cells.append("" if excess is None else f"{excess:.1f} dB")
-        cells += [f"{run['times_real_time_per_core']:.0f}", str(run["look_ahead_frames"])]
-        lines.append(cells)
-    for failure in result["failures"]:
-        blank = [""] * (len(headings) - 3)
-        lines.append([name_of(failure), f"failed: {failure['message']}", *blank, ""])
-    return (
-        filling.markdown(headings, lines, [0, 1])
-        + "\n\n"
-        + (caption(runs) if runs else "none finished")
-    )
-
-
-def caption(runs: Sequence[Mapping[str, Any]]) -> str:
-    """What the figures of the table are and were measured on."""
-    first = runs[0]
-    facts, minutes = first["facts"], first["settings"].get("minutes")
-    budget = f", {minutes:g} minutes of processor time each" if minutes else ""
-    return (
-        f"{facts['data']}. {facts['hardware']}, {facts['precision']}{budget}, validation included. "
-        f"Copy synthesis of {len(first['test'])} test utterances at temperature "
-        f"{first['temperature']:g}; in brackets the mean paired difference from the base and its "
-        "95 % interval over utterances, which leaves out the chance of training (compare seed-1 "
-        "with base). Log-likelihood in nats per sample; GMAC/s: 1e9 multiply-accumulates per "
-        "second of audio; × real time: on one core; look-ahead in mel frames."
-    )
-
-
-def temperature_table(result: Mapping[str, Any]) -> str:
-    """The base at several temperatures, some of them with factors by band."""
-    rows = result["temperatures"]
-    shown = [name for name in measured(rows) if name != "log_likelihood"]
-    lines = []
-    for row in rows:
-        factors = " → ".join(f"{factor:g}" for factor in row["band_temperature"] or [1])
-        cells = [f"{row['temperature']:g}", factors]
-        lines.append([*cells, *(with_difference(row, None, name) for name in shown)])
-    headings = ["temperature", "factor, low to high bands", *(TITLES[name] for name in shown)]
-    return filling.markdown(headings, lines, [])
-
-
-def measured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The measures of quality that any row has a value of."""
-    return [name for name in QUALITY if any(mean(row, name) is not None for row in rows)]
-
-
-def with_difference(row: Mapping[str, Any], other: Mapping[str, Any] | None, measure: str) -> str:
-    """A mean, and in brackets the paired difference from another row."""
-    value = mean(row, measure)
-    if value is None:
-        return ""
-    text = f"{value:.{DECIMALS[measure]}f}"
-    if other is None or other is row:
-        return text
-    return f"{text} ({interval(estimate(paired(row, other, measure)), DECIMALS[measure], '+')})"
-
-
-def interval(found: Mapping[str, Any], decimals: int, sign: str) -> str:
-    """A mean and half the length of its interval."""
-    if found["mean"] is None:
-        return "–"
-    text = f"{found['mean']:{sign}.{decimals}f}"
-    if found["upper"] is None:
-        return text
-    return f"{text} ± {found['upper'] - found['mean']:.{decimals}f}"
-
-
-def name_of(run: Mapping[str, Any]) -> str:
-    """A variant's name, the base's in bold."""
-    return f"**{BASE}**" if run["name"] == BASE else str(run["name"])
-
-
-def change(run: Mapping[str, Any]) -> str:
-    """What a variant changes, in the words of its options."""
-    parts = []
-    for key, value in run["difference"].items():
-        _, _, option = key.rpartition(".")
-        parts.append(plain(value) if option == "class_path" else f"{option} {plain(value)}")
-    return "; ".join(parts)
-
-
-def plain(value: Any) -> str:
-    """A value of an option: classes by their names, with their arguments in brackets."""
-    if isinstance(value, list):
-        return ", ".join(map(plain, value))
-    if isinstance(value, dict):
-        arguments = ", ".join(f"{k} {plain(v)}" for k, v in value.get("init_args", {}).items())
-        return plain(value["class_path"]) + (f" ({arguments})" if arguments else "")
-    return value.rpartition(".")[2] if isinstance(value, str) else str(value)
-
-
-def tables(study: str) -> filling.Tables:
-    """The tables of a study in docs/ablation, by the names of their markers."""
-    makers = {"": ablation_table, "-temperature": temperature_table}
-    return {f"{study}{end}": (f"results/ablation/{study}.json", make) for end, make in makers.items()}
+from report.ablation import ablation_table
 
 
 def main() -> None:
