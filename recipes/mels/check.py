@@ -1,4 +1,4 @@
-"""Compares the mels of text-to-speech toolkits with ours, and writes docs/results/mel_parity.json.
+"""Compares the mels of text-to-speech toolkits with ours.
 
     python recipes/mels/check.py              checks all, writes docs/results/mel_parity.json
     python recipes/mels/check.py -o FILE      writes elsewhere

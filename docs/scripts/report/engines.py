@@ -51,7 +51,7 @@ def _engine(row: Mapping[str, Any]) -> str:
 
 
 def streaming_table(result: Mapping[str, Any]) -> str:
-    """docs/results/streaming.json."""
+    """Look-ahead, time to the first audio, and memory over an hour."""
     headings = ["flow", "look-ahead", "computing to the first audio", "streamed", "memory at most"]
     headings += ["after the first minute", "before the first chunk", "× real time"]
     rows = []
@@ -71,7 +71,7 @@ def streaming_table(result: Mapping[str, Any]) -> str:
 
 
 def determinism_table(result: Mapping[str, Any]) -> str:
-    """docs/results/determinism.json."""
+    """Same seed, same audio: the differences promised and measured."""
     sweeps = result["sweeps"]
     headings = ["the same seed", "promised", "measured", f"with {sweeps} sweeps", "measured"]
 
@@ -88,8 +88,8 @@ def determinism_table(result: Mapping[str, Any]) -> str:
     machine = result["machine"]
     return (
         f"{markdown(headings, rows, [0])}\n\nLargest difference of a sample, of audio in "
-        f"[-1, 1]; a step of 16 bits is 3e-5. Measured with the bundled default on an "
-        f"{machine['cpu']}, PyTorch {machine['torch']}."
+        f"[-1, 1]; a step of 16 bits is 3e-5. Measured with the bundled default. "
+        f"{machine['cpu']}, PyTorch {machine['torch']}, {machine['date']}."
     )
 
 

@@ -53,7 +53,7 @@ def node_sentence(result: Mapping[str, Any]) -> str:
 
 
 def load_table(result: Mapping[str, Any]) -> str:
-    """docs/results/load.json."""
+    """The demo under load: latency, refusals, mistakes, memory."""
     memory, burst = result["megabytes"], result["burst"]
     headings = ["", "50 %", "95 %", "99 %"]
     rows = [
@@ -67,13 +67,14 @@ def load_table(result: Mapping[str, Any]) -> str:
     machine = result["machine"]
     return (
         f"{markdown(headings, rows, [0])}\n\n"
-        f"Time from the click to the audio, of texts of {result['audio_seconds']:.1f} s. "
-        f"{result['answered']:,} requests were answered, {result['requests_per_second']:.2f} a "
-        f"second, of which {wrong} wrongly or not at all; of {result['clients']} that came in the "
-        f"same moment, {burst['refused']} were told that the queue is full. Memory of the server: "
-        f"{memory['settled']:.0f} MB after the first hundred, {memory['end']:.0f} MB at the end. "
-        f"{machine['cores']} cores of an {machine['cpu']}, shared with other work: a load average "
-        f"of {result['load_average']:.0f}. {machine['date']}."
+        f"Time from the accepted request to the audio, of texts of {result['audio_seconds']:.1f} s "
+        f"on average. {result['answered']:,} requests were answered, "
+        f"{result['requests_per_second']:.1f} a second; {wrong} got a wrong answer or none. Of "
+        f"{result['clients']} requests at the same moment, {burst['refused']} were refused; "
+        f"visitors who were refused tried again every two seconds, {result['refused']:,} times in "
+        f"all. Memory of the server: {memory['settled']:.0f} MB after the first hundred requests, "
+        f"{memory['end']:.0f} MB at the end. {machine['cpu']}, {machine['cores']} cores, shared "
+        f"with the clients; load average {result['load_average']:.1f}. {machine['date']}."
     )
 
 
