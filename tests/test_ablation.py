@@ -88,6 +88,7 @@ def test_every_variant_says_what_it_asks_and_states_a_difference(
 
 def test_a_study_runs_skips_what_is_done_and_records_failures(
     runner: Any,
+    ablation: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],

@@ -87,7 +87,6 @@ def _threads(case: Case) -> Tensor:
 
 _CHILD = """
 import sys
-from paths import RESULTS, ROOT
 import numpy as np, torch, vocoder
 checkpoint, mel, output, threads, seed, refine = sys.argv[1:]
 torch.set_num_threads(int(threads))
