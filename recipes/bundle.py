@@ -7,16 +7,16 @@ A vocoder:
         --evaluate voices-heard=data/synthetic-english \\
         --evaluate voice-unheard=data/synthetic-english-unseen/wavs
 
-writes `vocoder/weights/default`, the scores to `docs/scores/default.LABEL.json` and their totals to
-`docs/scores.json`. In a corpus the test utterances are scored, in a folder without metadata.csv all
-recordings. The cost of half precision is measured on the first corpus, against the weights as
-trained.
+writes `vocoder/weights/default`, the scores to `docs/results/scores/default.LABEL.json` and their
+totals to `docs/results/scores.json`. In a corpus the test utterances are scored, in a folder
+without metadata.csv all recordings. The cost of half precision is measured on the first corpus,
+against the weights as trained.
 
 The acoustic model:
 
     vocoder evaluate-speech data/heart --acoustic runs/acoustic/model \\
-        -o docs/scores/acoustic.speech.json
-    python recipes/bundle.py acoustic runs/acoustic docs/scores/acoustic.speech.json \\
+        -o docs/results/scores/acoustic.speech.json
+    python recipes/bundle.py acoustic runs/acoustic docs/results/scores/acoustic.speech.json \\
         --statement recipes/synthetic-english/acoustic.md
 
 writes `vocoder/weights/acoustic`.
@@ -54,8 +54,8 @@ from vocoder.training.acoustic.report import COLUMNS
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT / "vocoder" / "weights"
-SCORES = ROOT / "docs" / "scores"
-TOTALS = ROOT / "docs" / "scores.json"
+SCORES = ROOT / "docs" / "results" / "scores"
+TOTALS = ROOT / "docs" / "results" / "scores.json"
 
 # Measures that half precision could harm, without the slow ones of pitch.
 PRECISION_MEASURES = ("log_likelihood", "log_mel_distance", "stoi", "pesq")
@@ -283,7 +283,7 @@ def options() -> argparse.ArgumentParser:
     vocoder.add_argument("--temperature", type=float, help="of the scores (default: the model's)")
     vocoder.add_argument("--limit", type=int, help="recordings per corpus, for slow models")
     vocoder.add_argument(
-        "--reuse", action="store_true", help="keep the scores in docs/scores; measure the others"
+        "--reuse", action="store_true", help="keep the scores in docs/results; measure the others"
     )
     speech = kinds.add_parser("acoustic", help="the acoustic model")
     speech.add_argument("run", type=Path, help="folder of the run")

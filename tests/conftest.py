@@ -1,10 +1,16 @@
-"""What many tests share: small models and their noise. Fixtures of one file stay in that file."""
+"""What many tests share: small models, their noise, and how scripts are imported.
+
+Fixtures of one file stay in that file.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +20,8 @@ from torch import nn
 from vocoder.models import MdctFlow
 from vocoder.text.acoustic import AcousticModel
 from vocoder.text.frontend import SYMBOLS
+
+ROOT = Path(__file__).parents[1]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,6 +46,29 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def scripts(folder: str) -> Iterator[Callable[[str], Any]]:
+    """Imports scripts of a folder by name; they find each other as when one of them is run.
+
+    ``with scripts("docs/scripts") as script: load = script("load")``. Scripts of several folders
+    share names, so all of the folder are forgotten in the end; what was imported keeps working.
+    """
+    place = ROOT / folder
+
+    def script(name: str) -> Any:
+        module = importlib.import_module(name)
+        file = place.joinpath(*name.split(".")).with_suffix(".py")
+        assert module.__file__ == str(file), f"{name} is {module.__file__}"
+        return module
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(place)
+        yield script
+    for name, module in list(sys.modules.items()):
+        if place in Path(getattr(module, "__file__", None) or "").parents:
+            del sys.modules[name]
 
 
 @pytest.fixture

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests.conftest import scripts
 from vocoder.models import FlowVocoder
 from vocoder.training.recipe import Recipe, main, parser
 
@@ -27,22 +26,27 @@ VARIANTS = sorted(
 
 
 @pytest.fixture(scope="module")
-def scripts() -> Iterator[SimpleNamespace]:
-    """The runner and the tables, which are scripts and not in a package."""
-    before = set(sys.modules)
-    with pytest.MonkeyPatch.context() as patch:
-        for folder in (STUDY, ROOT / "docs"):
-            patch.syspath_prepend(str(folder))
-        names = ("run", "ablation")
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
-    for name in set(sys.modules) - before:
-        if name in {*names, "filling"}:
-            del sys.modules[name]
+def runner() -> Iterator[Any]:
+    with scripts("recipes/ljspeech/ablation") as script:
+        yield script("run")
 
 
-def given(scripts: SimpleNamespace, folder: Path, *words: str, study: str = "flow") -> Any:
+@pytest.fixture(scope="module")
+def ablation() -> Iterator[Any]:
+    """The command that prints the table."""
+    with scripts("docs/scripts") as script:
+        yield script("ablation")
+
+
+@pytest.fixture(scope="module")
+def report() -> Iterator[Any]:
+    with scripts("docs/scripts") as script:
+        yield script("report.ablation")
+
+
+def given(runner: Any, folder: Path, *words: str, study: str = "flow") -> Any:
     runs = ["--runs", str(folder / "runs")]
-    return scripts.run.options([study, "--data", "sample", *runs, *words])
+    return runner.options([study, "--data", "sample", *runs, *words])
 
 
 # -- variants ----------------------------------------------------------------------------------
@@ -50,19 +54,19 @@ def given(scripts: SimpleNamespace, folder: Path, *words: str, study: str = "flo
 
 @pytest.mark.parametrize("study", sorted({study for study, _ in VARIANTS}))
 def test_every_variant_builds_and_costs_what_the_base_does(
-    scripts: SimpleNamespace, tmp_path: Path, study: str
+    runner: Any, tmp_path: Path, study: str
 ) -> None:
-    arguments = given(scripts, tmp_path, "--model.init_args.mel_spec", "speech-16k", study=study)
+    arguments = given(runner, tmp_path, "--model.init_args.mel_spec", "speech-16k", study=study)
     recipe = parser(OF_VOCODER)
     costs = {}
-    for name, path in scripts.run.variants(study).items():
-        config = recipe.parse_args(scripts.run.recipe_words(arguments, name))
-        for key, value in scripts.run.difference(path).items():
+    for name, path in runner.variants(study).items():
+        config = recipe.parse_args(runner.recipe_words(arguments, name))
+        for key, value in runner.difference(path).items():
             if key != "terms":  # whose defaults have been filled in
                 assert config[key] == value, f"{name}: {key}"
         made = recipe.instantiate(config)
         assert isinstance(made.model, FlowVocoder)
-        costs[name] = scripts.run.cost(made.model)
+        costs[name] = runner.cost(made.model)
     assert costs["base"] == pytest.approx(0.318e9, rel=0.01)
     for name, cost in costs.items():
         assert cost == pytest.approx(costs["base"], rel=0.06), name
@@ -70,20 +74,21 @@ def test_every_variant_builds_and_costs_what_the_base_does(
 
 @pytest.mark.parametrize("study, name", VARIANTS)
 def test_every_variant_says_what_it_asks_and_states_a_difference(
-    scripts: SimpleNamespace, study: str, name: str
+    runner: Any, study: str, name: str
 ) -> None:
     path = STUDY / study / f"{name}.yaml"
     question = path.read_text().splitlines()[0]
     assert question.startswith("# ")
     assert question.endswith((".", "?"))
-    assert 1 <= len(scripts.run.difference(path)) <= 3
+    assert 1 <= len(runner.difference(path)) <= 3
 
 
 # -- the runner --------------------------------------------------------------------------------
 
 
 def test_a_study_runs_skips_what_is_done_and_records_failures(
-    scripts: SimpleNamespace,
+    runner: Any,
+    ablation: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -92,9 +97,9 @@ def test_a_study_runs_skips_what_is_done_and_records_failures(
     study.mkdir(parents=True)
     (study / "study.yaml").write_text("snapshot_minutes: null\n")
     (study / "broken.yaml").write_text("# No such number.\nmodel:\n  init_args:\n    n_flows: -1\n")
-    monkeypatch.setattr(scripts.run, "HERE", study.parent)
+    monkeypatch.setattr(runner, "HERE", study.parent)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    in_a_process = scripts.run.train
+    in_a_process = runner.train
 
     def train(words: list[str], log: Path) -> int:
         """In a process of its own, but here where that succeeds: its imports take seconds."""
@@ -104,7 +109,7 @@ def test_a_study_runs_skips_what_is_done_and_records_failures(
             warnings.simplefilter("ignore")
             return main(OF_VOCODER, words)
 
-    monkeypatch.setattr(scripts.run, "train", train)
+    monkeypatch.setattr(runner, "train", train)
     words = ["small", "--data", "sample", "--runs", str(tmp_path / "runs"), "--utterances", "1"]
     for option, value in {
         "max_steps": "2",
@@ -118,14 +123,14 @@ def test_a_study_runs_skips_what_is_done_and_records_failures(
         "cache": str(tmp_path / "cache"),
     }.items():
         words += [f"--{option}", value]
-    assert scripts.run.main(words) == 0
+    assert runner.main(words) == 0
     out = capfd.readouterr().out
     assert "base: finished" in out
     assert "broken: failed" in out
     path = tmp_path / "runs" / "small" / "result.json"
-    assert f"python docs/ablation.py {path}" in out
+    assert f"python docs/scripts/ablation.py {path}" in out
     monkeypatch.setattr(sys, "argv", ["ablation.py", str(path)])
-    scripts.ablation.main()
+    ablation.main()
     table = capfd.readouterr().out
     assert "| **base** |" in table
     assert "failed: train.py" in table
@@ -138,12 +143,12 @@ def test_a_study_runs_skips_what_is_done_and_records_failures(
     assert "n_flows is -1" in failure["message"]
     # The same command skips what is finished and tries again what failed.
     tried = []
-    monkeypatch.setattr(scripts.run, "train", lambda words, _: tried.append(words[-1]) or 130)
-    assert scripts.run.main(words) == 130
+    monkeypatch.setattr(runner, "train", lambda words, _: tried.append(words[-1]) or 130)
+    assert runner.main(words) == 130
     assert "base: already finished" in capfd.readouterr().out
     assert tried == [str(tmp_path / "runs" / "small" / "broken")]
     # Another command does not take these results for its own.
-    assert scripts.run.main([*words, "--max_steps", "3"]) == 2
+    assert runner.main([*words, "--max_steps", "3"]) == 2
     assert "other settings" in capfd.readouterr().err
 
 
@@ -155,19 +160,19 @@ def test_a_study_runs_skips_what_is_done_and_records_failures(
     ],
 )
 def test_bad_options_give_one_sentence(
-    scripts: SimpleNamespace,
+    runner: Any,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     words: list[str],
     message: str,
 ) -> None:
     with pytest.raises(SystemExit):
-        given(scripts, tmp_path, *words)
+        given(runner, tmp_path, *words)
     assert message in capsys.readouterr().err
 
 
 def test_after_an_interruption_nothing_more_is_started(
-    scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = []
 
@@ -175,9 +180,9 @@ def test_after_an_interruption_nothing_more_is_started(
         started.append(name)
         return 130 if name == "flows-2" else 0
 
-    monkeypatch.setattr(scripts.run, "work", work)
+    monkeypatch.setattr(runner, "work", work)
     words = ["flow", "--data", "sample", "--runs", str(tmp_path)]
-    assert scripts.run.main([*words, "--only", "base", "flows-2", "flows-8"]) == 130
+    assert runner.main([*words, "--only", "base", "flows-2", "flows-8"]) == 130
     assert started == ["base", "flows-2"]
 
 
@@ -206,7 +211,7 @@ def row(name: str, changes: dict[str, Any], likelihood: float, pesq: float) -> d
     }
 
 
-def test_the_tables_say_what_was_measured(scripts: SimpleNamespace) -> None:
+def test_the_tables_say_what_was_measured(report: Any) -> None:
     changes = {"model.init_args.n_flows": 4, "model.init_args.conv1x1_init": ["even-odd", "x|y"]}
     terms = [{"class_path": "a.L"}, {"class_path": "a.Stft", "init_args": {"weight": 1.5}}]
     runs = [
@@ -215,7 +220,7 @@ def test_the_tables_say_what_was_measured(scripts: SimpleNamespace) -> None:
         row("flows-4", changes, 4.8, 1.9),
     ]
     result = {"runs": runs, "failures": [{"name": "deep", "message": "too slow"}]}
-    table = scripts.ablation.ablation_table(result).splitlines()
+    table = report.ablation_table(result).splitlines()
     names = [line.split("|")[1].strip() for line in table[2:6]]
     assert names == ["flows-4", "**base**", "likelihood", "deep"]  # best PESQ first
     assert "n_flows 4; conv1x1_init even-odd, x\\|y" in table[2]
@@ -227,9 +232,9 @@ def test_the_tables_say_what_was_measured(scripts: SimpleNamespace) -> None:
     assert "15 minutes" in table[-1]
     assert "tone" not in table[0]
     with_tones = {**result, "runs": [{**run, "tone_excess_db": 6.54} for run in runs]}
-    assert "| 6.5 dB |" in scripts.ablation.ablation_table(with_tones).splitlines()[2]
+    assert "| 6.5 dB |" in report.ablation_table(with_tones).splitlines()[2]
     shaped = [{"temperature": 0.8, "band_temperature": [1.0, 0.5], "test": runs[0]["test"]}]
-    temperature = scripts.ablation.temperature_table({"temperatures": shaped})
+    temperature = report.temperature_table({"temperatures": shaped})
     assert temperature.splitlines()[2] == "| 0.8 | 1 → 0.5 | 1.80 |"
-    nothing = scripts.ablation.ablation_table({"runs": [], "failures": result["failures"]})
+    nothing = report.ablation_table({"runs": [], "failures": result["failures"]})
     assert "failed: too slow" in nothing

@@ -7,9 +7,8 @@ import io
 import itertools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from tests.conftest import scripts
 from vocoder.audio import MelSpec
 from vocoder.evaluation import benchmark, plots, systems
 from vocoder.evaluation import tables as reports
@@ -404,23 +404,17 @@ def test_the_standard_systems_are_every_family_on_every_engine_but_the_reference
 
 
 @pytest.fixture(scope="module")
-def tables() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs/tables.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "docs"))  # the scripts import each other
-        spec.loader.exec_module(module)
-    return module
+def tables() -> Iterator[Any]:
+    with scripts("docs/scripts") as script:
+        yield script("tables")
 
 
 def measured() -> dict[str, Any]:
     return faked([Convolution("slow", 95), Convolution("quick", 2e5)])[0]
 
 
-def test_the_table_has_every_row_and_marks_what_is_scaled(tables: ModuleType) -> None:
-    text = tables.benchmark_table(measured())
+def test_the_table_has_every_row_and_marks_what_is_scaled(tables: Any) -> None:
+    text = tables.results.benchmark_table(measured())
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines}) == 1
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["quick", "slow"]
@@ -429,14 +423,12 @@ def test_the_table_has_every_row_and_marks_what_is_scaled(tables: ModuleType) ->
     assert "| 200 | 200 | 200 |" in lines[2]
 
 
-def test_a_document_that_differs_from_its_measurement_is_found(
-    tables: ModuleType, tmp_path: Path
-) -> None:
-    (tmp_path / "docs").mkdir()
+def test_a_document_that_differs_from_its_measurement_is_found(tables: Any, tmp_path: Path) -> None:
+    (tmp_path / "docs/results").mkdir(parents=True)
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- benchmark:begin -->\n<!-- benchmark:end -->\nafter\n")
     result = measured()
-    source = save_result(result, tmp_path / "docs/benchmark.json")
+    source = save_result(result, tmp_path / "docs/results/benchmark.json")
     assert tables.update(tmp_path, check=True) == [readme]
     assert tables.update(tmp_path) == [readme]
     assert tables.update(tmp_path, check=True) == []
@@ -458,22 +450,22 @@ def test_a_document_that_differs_from_its_measurement_is_found(
         ("<!-- benchmark:begin -->", "once each"),
         ("<!-- benchmark:end --> <!-- benchmark:begin -->", "behind"),
         (2 * "<!-- benchmark:begin --><!-- benchmark:end -->", "once each"),
-        ("<!-- benchmark:begin --><!-- benchmark:end -->", r"no file docs/benchmark\.json"),
+        ("<!-- benchmark:begin --><!-- benchmark:end -->", r"no file docs/results/benchmark\.json"),
     ],
 )
 def test_broken_markers_are_one_sentence(
-    tables: ModuleType, text: str, message: str, tmp_path: Path
+    tables: Any, text: str, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=message):
         tables.filled(text, tmp_path)
 
 
-def test_the_documents_say_what_was_measured(tables: ModuleType) -> None:
+def test_the_documents_say_what_was_measured(tables: Any) -> None:
     for name, (file, _) in tables.TABLES.items():
         marked = [d for d in tables.documents() if f"<!-- {name}:begin -->" in d.read_text("utf-8")]
         assert marked, f"{name} of {file} is shown by no document"
-    rows = json.loads((ROOT / "docs/benchmark.json").read_text("utf-8"))["rows"]
+    rows = json.loads((ROOT / "docs/results/benchmark.json").read_text("utf-8"))["rows"]
     assert rows
     assert all(set(row) == KEYS for row in rows)
     out_of_date = tables.update(check=True)
-    assert not out_of_date, "run `python docs/tables.py`"
+    assert not out_of_date, "run `python docs/scripts/tables.py`"

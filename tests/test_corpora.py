@@ -1,6 +1,5 @@
 """The scripts that build corpora: the recorded Russian one, and synthetic English speech."""
 
-import importlib.util
 import sys
 import threading
 from pathlib import Path
@@ -9,30 +8,17 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.conftest import scripts
 from vocoder.corpus import read_corpus, split
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 SAMPLE = RECIPES / "ljspeech" / "sample"
 
 
-def load(name, recipe):
-    """The script `name` of a recipe, beside which it finds its own modules."""
-    folder = RECIPES / recipe
-    sys.path.insert(0, str(folder))
-    try:
-        spec = importlib.util.spec_from_file_location(f"{recipe}.{name}", folder / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(folder))
-    return module
-
-
-festvox = load("build", "festvox-ru")
-english = load("build", "synthetic-english")
-sentences = sys.modules["sentences"]
-voices = sys.modules["voices"]
+with scripts("recipes/festvox-ru") as script:
+    festvox = script("build")
+with scripts("recipes/synthetic-english") as script:
+    english, sentences, voices = script("build"), script("sentences"), script("voices")
 
 needs_festvox = pytest.mark.skipif(
     not (festvox.VOICE / "wav").is_dir(), reason="Debian's package festvox-ru is not installed"

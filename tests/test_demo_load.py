@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.conftest import scripts
 
 
 @pytest.fixture(scope="module")
-def script() -> Any:
-    pytest.importorskip("httpx", reason="gradio is not installed (extra demo)")
-    if importlib.util.find_spec("gradio") is None:
-        pytest.skip("gradio is not installed (extra demo)")
-    spec = importlib.util.spec_from_file_location("load", ROOT / "docs/load.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "load", module)  # for its dataclass
-        spec.loader.exec_module(module)
-    return module
+def script() -> Iterator[Any]:
+    pytest.importorskip("gradio", reason="gradio is not installed (extra demo)")
+    with scripts("docs/scripts") as script:
+        yield script("load")
 
 
 def test_visitors_at_once_get_their_own_audio_or_a_full_queue(script: Any) -> None:

@@ -1,34 +1,22 @@
 """Same seed, same audio: every row of the table in docs/engines.md, at the difference it promises.
 
-The rows, and how each makes the audio again, are in docs/determinism.py.
+The rows, and how each makes the audio again, are in docs/scripts/determinism.py.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.conftest import scripts
 from vocoder.models import MdctFlow
 from vocoder.pretrained import find_model
 
-ROOT = Path(__file__).parents[1]
-
-
-@cache
-def script() -> Any:
-    spec = importlib.util.spec_from_file_location("determinism", ROOT / "docs/determinism.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(__import__("sys").modules, "determinism", module)  # for its dataclass
-        spec.loader.exec_module(module)
-    return module
+with scripts("docs/scripts") as script:
+    determinism = script("determinism")
 
 
 @pytest.fixture(scope="module", params=["bundled", "tiny", "tiny with a source"])
@@ -46,11 +34,11 @@ def checkpoint(
 
 @pytest.fixture(scope="module")
 def cases(checkpoint: Path) -> dict[int, Any]:
-    return {sweeps: script().Case(checkpoint, sweeps) for sweeps in (0, 8)}
+    return {sweeps: determinism.Case(checkpoint, sweeps) for sweeps in (0, 8)}
 
 
 @pytest.mark.parametrize("sweeps", [0, 8])
-@pytest.mark.parametrize("name", script().ROWS)
+@pytest.mark.parametrize("name", determinism.ROWS)
 def test_the_same_seed_gives_the_same_audio(
     name: str, sweeps: int, checkpoint: Path, cases: dict[int, Any]
 ) -> None:
@@ -59,7 +47,7 @@ def test_the_same_seed_gives_the_same_audio(
             pytest.skip("exporting a large graph takes minutes; test_onnx compares others")
         pytest.importorskip("onnxscript", reason="extra export is not installed")
         pytest.importorskip("onnxruntime", reason="extra export is not installed")
-    row, case = script().ROWS[name], cases[sweeps]
+    row, case = determinism.ROWS[name], cases[sweeps]
     assert case.audio.abs().max() > 0.01
     assert row.difference(case) <= (row.refined if sweeps else row.tolerance)
 
@@ -67,7 +55,7 @@ def test_the_same_seed_gives_the_same_audio(
 def test_the_differences_are_seen(cases: dict[int, Any]) -> None:
     """The rows would notice another seed or other sweeps."""
     case = cases[0]
-    other = script().Row("another seed", 0, 0, lambda case: case.synthesize(seed=4))
+    other = determinism.Row("another seed", 0, 0, lambda case: case.synthesize(seed=4))
     assert other.difference(case) > 1e-3
-    other = script().Row("other sweeps", 0, 0, lambda case: case.synthesize(refine=1))
+    other = determinism.Row("other sweeps", 0, 0, lambda case: case.synthesize(refine=1))
     assert other.difference(case) > 1e-3

@@ -7,12 +7,12 @@ import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
+from tests.conftest import scripts
 from vocoder.flows import AffineCoupling
 
 ROOT = Path(__file__).parents[1]
@@ -20,37 +20,29 @@ FOLDER = ROOT / "recipes" / "families"
 
 
 @pytest.fixture(scope="module")
-def study() -> Iterator[ModuleType]:
-    before = set(sys.modules)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FOLDER))  # the scripts import each other
-        import study
-
-        yield study
-    for name in set(sys.modules) - before:
-        file = getattr(sys.modules[name], "__file__", None)
-        if file and Path(file).parent == FOLDER:
-            del sys.modules[name]
+def study() -> Iterator[Any]:
+    with scripts("recipes/families") as script:
+        yield script("study")
 
 
 @pytest.fixture
-def toys(study: ModuleType) -> Any:
+def toys(study: Any) -> Any:
     return study.import_module("toys")
 
 
-def test_every_file_is_a_claim_and_in_the_document(study: ModuleType) -> None:
+def test_every_file_is_a_claim_and_in_the_document(study: Any) -> None:
     files = FOLDER.glob("*.py")
     assert {f.stem for f in files if "\ndef measure(" in f.read_text()} == set(study.CLAIMS)
-    results = {path.name for path in study.RESULTS.iterdir()}
-    assert results >= {f"{name}.{kind}" for name in study.CLAIMS for kind in ("json", "png")}
+    assert {path.stem for path in study.RESULTS.iterdir()} == set(study.CLAIMS)
+    assert {path.stem for path in study.PICTURES.iterdir()} == set(study.CLAIMS)
 
 
-def test_the_document_is_that_of_the_figures(study: ModuleType) -> None:
+def test_the_document_is_that_of_the_figures(study: Any) -> None:
     text = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
     assert text == study.document(), "run python recipes/families/study.py --document"
 
 
-def test_equations_are_those_of_the_docstrings(study: ModuleType) -> None:
+def test_equations_are_those_of_the_docstrings(study: Any) -> None:
     (found,) = study.equations(AffineCoupling)
     assert found.startswith(r"z_b = e^{s} \odot x_b + t, \quad z_a = x_a")
     assert found.endswith(r"\textstyle\sum s")
@@ -59,11 +51,9 @@ def test_equations_are_those_of_the_docstrings(study: ModuleType) -> None:
     assert all(len(line) <= study.WIDTH for line in block.splitlines())
 
 
-def test_a_claim_measured_anew_gives_its_recorded_figures(
-    study: ModuleType, tmp_path: Path
-) -> None:
+def test_a_claim_measured_anew_gives_its_recorded_figures(study: Any, tmp_path: Path) -> None:
     name = "change_of_variables"
-    figures = study.run(name, 0, tmp_path)["figures"]
+    figures = study.run(name, 0, tmp_path, tmp_path)["figures"]
     recorded = json.loads((study.RESULTS / f"{name}.json").read_text())["figures"]
     assert figures == pytest.approx(recorded, rel=1e-3)
     assert figures["density"] == pytest.approx(0.5)
@@ -72,7 +62,7 @@ def test_a_claim_measured_anew_gives_its_recorded_figures(
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_only_alternation_reaches_every_variable(study: ModuleType) -> None:
+def test_only_alternation_reaches_every_variable(study: Any) -> None:
     claim = study.import_module("alternation")
     x = torch.randn(3, claim.CHANNELS, claim.TIME, dtype=torch.float64)
     for kind in claim.KINDS:
@@ -82,7 +72,7 @@ def test_only_alternation_reaches_every_variable(study: ModuleType) -> None:
         assert int(same.sum()) == (x[0].numel() // 2 if kind == "none" else 0), kind
 
 
-def test_every_model_that_has_a_density_integrates_to_one(study: ModuleType) -> None:
+def test_every_model_that_has_a_density_integrates_to_one(study: Any) -> None:
     found = []
     for name in ("coupling", "order"):
         figures = json.loads((study.RESULTS / f"{name}.json").read_text())["figures"]
@@ -122,7 +112,7 @@ def test_networks_side_by_side_are_those_of_each_seed_alone(toys: Any) -> None:
     torch.testing.assert_close(together(x)[1:], alone(x[1:]))
 
 
-def test_each_variable_of_the_masked_network_depends_on_those_before_it(study: ModuleType) -> None:
+def test_each_variable_of_the_masked_network_depends_on_those_before_it(study: Any) -> None:
     claim = study.import_module("dimension")
     torch.manual_seed(0)
     masked = claim.Masked(6)
@@ -136,7 +126,7 @@ def test_each_variable_of_the_masked_network_depends_on_those_before_it(study: M
 
 
 def test_an_unknown_claim_is_refused(
-    study: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    study: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["study.py", "nothing"])
     with pytest.raises(SystemExit):

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
+from tests.conftest import scripts
 from vocoder.audio import read_audio, write_audio
 from vocoder.models import MdctFlow, VaeVocoder
 
@@ -21,32 +20,27 @@ RECORDING = ROOT / "vocoder/demo/examples/english-female.flac"
 
 
 @pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    before = set(sys.modules)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "docs"))
-        yield importlib.import_module("families_speech")
-    for name in set(sys.modules) - before:
-        file = getattr(sys.modules[name], "__file__", None)
-        if file and Path(file).parent == ROOT / "docs":
-            del sys.modules[name]
+def script() -> Iterator[Any]:
+    with scripts("docs/scripts") as script:
+        yield script("families_speech")
 
 
 @pytest.fixture(scope="module")
-def report(script: ModuleType) -> Any:
-    return importlib.import_module("families_report")
+def report() -> Iterator[Any]:
+    with scripts("docs/scripts") as script:
+        yield script("report.families_speech")
 
 
 @pytest.fixture
 def run(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., dict[str, Any]]:
     """The command, on one second of speech, with its files in a folder of the test."""
     audio, rate = read_audio(RECORDING)
     (tmp_path / "speech").mkdir()
     write_audio(tmp_path / "speech/a.wav", audio[: 3 * rate // 2], rate)
     monkeypatch.setattr(script, "FILE", tmp_path / "result.json")
-    monkeypatch.setattr(script, "DOCS", tmp_path)
+    monkeypatch.setattr(script, "PICTURES", tmp_path)
     monkeypatch.setattr(script, "ROUNDS", 1)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
 
@@ -62,7 +56,7 @@ def run(
 def test_models_are_measured_once_and_bounds_are_marked(
     run: Callable[..., dict[str, Any]],
     report: Any,
-    script: ModuleType,
+    script: Any,
     tmp_path: Path,
     tiny_flow: Callable[..., MdctFlow],
     monkeypatch: pytest.MonkeyPatch,
@@ -104,7 +98,7 @@ def test_models_are_measured_once_and_bounds_are_marked(
     assert list(run("--draw", "--forget", "flow")["models"]) == ["VAE"]
 
 
-def test_the_same_audio_is_not_diverse(script: ModuleType) -> None:
+def test_the_same_audio_is_not_diverse(script: Any) -> None:
     sound = torch.randn(script.SEEDS, 20_000)
     assert script.diversity(torch.zeros(80, 4), lambda mel, n, seed: sound[0]) < 1e-9
     different = script.diversity(torch.zeros(80, 4), lambda mel, n, seed: sound[seed])
@@ -146,6 +140,6 @@ def test_wrong_arguments_are_one_sentence(
     assert words in capsys.readouterr().err
 
 
-def test_a_folder_without_recordings_is_refused(script: ModuleType, tmp_path: Path) -> None:
+def test_a_folder_without_recordings_is_refused(script: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no recordings"):
         script.chosen(tmp_path)

@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from tests.conftest import scripts
 from vocoder.audio import write_audio
 from vocoder.evaluation.systems import count_macs, voiced_signal
 from vocoder.models import MdctFlow
 
-ROOT = Path(__file__).parents[1]
 RATE = 16000
 SYSTEMS = ["white noise", "harmonic source", "Griffin-Lim", "tiny"]
 OPTIONS = ["--sweeps", "0,2", "--limit", "2"]
 
 
 @pytest.fixture(scope="module")
-def scripts() -> Iterator[SimpleNamespace]:
-    """The command and what shows its result, which are scripts and not in a package."""
-    before = set(sys.modules)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "docs"))
-        names = ("frontier", "frontier_report")
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
-    for name in set(sys.modules) - before:
-        if name in {*names, "filling"}:
-            del sys.modules[name]
+def frontier() -> Iterator[Any]:
+    with scripts("docs/scripts") as script:
+        yield script("frontier")
 
 
 @pytest.fixture(scope="module")
 def folder(
-    scripts: SimpleNamespace,
+    frontier: Any,
     tiny_flow: Callable[..., MdctFlow],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Path]:
@@ -50,11 +40,11 @@ def folder(
         write_audio(place / f"half/16k/{index}.wav", voiced_signal(RATE + 300 * index, RATE), RATE)
     (place / "list.csv").write_text("file,voice\n16k/0.wav,a\n16k/1.wav,a\n16k/2.wav,b\n")
     tiny_flow("speech-16k").save(place / "tiny")
-    module = scripts.frontier
+    module = frontier
     with pytest.MonkeyPatch.context() as patch:
         cheap = ("pesq", "stoi", "tone_excess", "log_mel_distance")  # no pitch, no networks
-        patch.setattr(scripts.frontier_report, "SHOWN", cheap)
-        patch.setattr(module, "DOCS", place)
+        patch.setattr(frontier.report, "SHOWN", cheap)
+        patch.setattr(module, "PICTURES", place)
         patch.setattr(module, "FILE", place / "frontier.json")
         patch.setattr(module, "RECORDINGS", place / "half/16k")
         patch.setattr(module.vocoder, "load", lambda name=None: _loaded(place, name))
@@ -81,27 +71,23 @@ def read(folder: Path) -> dict[str, Any]:
     return result
 
 
-def counted(
-    scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> list[tuple[torch.Tensor, ...]]:
+def counted(frontier: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[torch.Tensor, ...]]:
     """The pairs that are measured from here on."""
     pairs: list[tuple[torch.Tensor, ...]] = []
-    own = scripts.frontier.measure
+    own = frontier.measure
 
     def measure(reference: torch.Tensor, audio: torch.Tensor, *rest: Any) -> Any:
         pairs.append((reference, audio))
         return own(reference, audio, *rest)
 
-    monkeypatch.setattr(scripts.frontier, "measure", measure)
+    monkeypatch.setattr(frontier, "measure", measure)
     return pairs
 
 
-def test_every_system_is_measured_with_every_number_of_sweeps(
-    scripts: SimpleNamespace, folder: Path
-) -> None:
+def test_every_system_is_measured_with_every_number_of_sweeps(frontier: Any, folder: Path) -> None:
     result = read(folder)
     assert list(result["recordings"]) == ["0.wav", "2.wav"]  # a voice each
-    rows = scripts.frontier_report.rows(result)
+    rows = frontier.report.rows(result)
     assert [(row.system, row.sweeps) for row in rows] == [(s, n) for s in SYSTEMS for n in (0, 2)]
     assert [row.trained for row in rows] == [False] * 6 + [True] * 2
     for plain, refined in zip(rows[::2], rows[1::2], strict=True):
@@ -112,47 +98,47 @@ def test_every_system_is_measured_with_every_number_of_sweeps(
 
 
 def test_a_second_start_measures_only_what_is_missing(
-    scripts: SimpleNamespace, folder: Path, monkeypatch: pytest.MonkeyPatch
+    frontier: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = read(folder)
-    pairs = counted(scripts, monkeypatch)
-    scripts.frontier.main(OPTIONS)
+    pairs = counted(frontier, monkeypatch)
+    frontier.main(OPTIONS)
     assert not pairs
     assert read(folder) == before
     cut = read(folder)
     del cut["values"]["Griffin-Lim"]["2"]["2.wav"]
     (folder / "frontier.json").write_text(json.dumps(cut))
-    scripts.frontier.main(OPTIONS)
+    frontier.main(OPTIONS)
     assert len(pairs) == 1
     assert read(folder) == before
 
 
 def test_other_weights_are_measured_anew(
-    scripts: SimpleNamespace, folder: Path, monkeypatch: pytest.MonkeyPatch
+    frontier: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = read(folder)
     stale = json.loads(json.dumps(known))
     stale["systems"]["tiny"]["weights"] = "others"
     (folder / "frontier.json").write_text(json.dumps(stale))
-    pairs = counted(scripts, monkeypatch)
-    scripts.frontier.main([*OPTIONS, "--only", "tiny"])
+    pairs = counted(frontier, monkeypatch)
+    frontier.main([*OPTIONS, "--only", "tiny"])
     assert len(pairs) == 4
     assert read(folder) == known
 
 
 def test_a_checkpoint_joins_by_name_and_the_times_are_of_one_run(
-    scripts: SimpleNamespace, folder: Path, tiny_flow: Callable[..., MdctFlow]
+    frontier: Any, folder: Path, tiny_flow: Callable[..., MdctFlow]
 ) -> None:
     kept = (folder / "frontier.json").read_text()
     tiny_flow("speech-16k", n_flows=2).save(folder / "other")
     words = ["--model", f"other={folder / 'other'}", "--only", "other"]
-    scripts.frontier.main([*OPTIONS, *words])
-    rows = scripts.frontier_report.rows(read(folder))
+    frontier.main([*OPTIONS, *words])
+    rows = frontier.report.rows(read(folder))
     assert [row.system for row in rows] == [name for name in [*SYSTEMS, "other"] for _ in range(2)]
     # Measured again without it, it has values and no time that would compare.
-    scripts.frontier.main(["--times"])
+    frontier.main(["--times"])
     assert "other" in read(folder)["values"]
-    shown = scripts.frontier_report.rows(read(folder))
+    shown = frontier.report.rows(read(folder))
     assert [row.system for row in shown] == [name for name in SYSTEMS for _ in range(2)]
     (folder / "frontier.json").write_text(kept)
 
@@ -168,30 +154,30 @@ def test_a_checkpoint_joins_by_name_and_the_times_are_of_one_run(
     ],
 )
 def test_bad_input_is_one_sentence(
-    scripts: SimpleNamespace, folder: Path, words: list[str], message: str,
+    frontier: Any, folder: Path, words: list[str], message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     before = read(folder)
     with pytest.raises(SystemExit):
-        scripts.frontier.main([*OPTIONS, *words])
+        frontier.main([*OPTIONS, *words])
     assert message in capsys.readouterr().err
     assert read(folder) == before
 
 
 def test_a_model_of_another_mel_or_of_a_name_that_is_taken_is_refused(
-    scripts: SimpleNamespace, folder: Path, tiny_flow: Callable[..., MdctFlow]
+    frontier: Any, folder: Path, tiny_flow: Callable[..., MdctFlow]
 ) -> None:
     tiny_flow("ljspeech").save(folder / "wide")
     spec = tiny_flow("speech-16k").mel_spec
     with pytest.raises(ValueError, match="has another mel"):
-        scripts.frontier.systems(spec, {"wide": str(folder / "wide")})
+        frontier.systems(spec, {"wide": str(folder / "wide")})
     with pytest.raises(ValueError, match="already"):
-        scripts.frontier.systems(spec, {"tiny": str(folder / "tiny")})
+        frontier.systems(spec, {"tiny": str(folder / "tiny")})
 
 
-def test_the_products_are_those_of_vocos(scripts: SimpleNamespace) -> None:
-    macs = count_macs(scripts.frontier.vocos_products(10))
-    assert macs == 10 * scripts.frontier.VOCOS_MACS_PER_FRAME
+def test_the_products_are_those_of_vocos(frontier: Any) -> None:
+    macs = count_macs(frontier.vocos_products(10))
+    assert macs == 10 * frontier.VOCOS_MACS_PER_FRAME
     assert macs / 10 == pytest.approx(13.5e6, rel=0.02)  # the parameters, once for each frame
 
 
@@ -218,17 +204,17 @@ def made(times: dict[str, dict[int, float]], pesq: dict[str, dict[int, float]]) 
     }
 
 
-def test_n_sweeps_cost_the_pass_and_n_times_a_sweep(scripts: SimpleNamespace) -> None:
+def test_n_sweeps_cost_the_pass_and_n_times_a_sweep(frontier: Any) -> None:
     times = {"plain": {0: 0.01, 32: 0.042}, "learnt": {0: 0.01, 2: 0.03, 34: 0.062}}
     result = made(times, {})
-    cost = scripts.frontier_report.cost
+    cost = frontier.report.cost
     assert [cost(result, "plain", n) for n in (0, 8, 64)] == pytest.approx([0.01, 0.018, 0.074])
     assert [cost(result, "learnt", n) for n in (1, 2, 4)] == pytest.approx([0.02, 0.03, 0.032])
     assert cost(result, "absent") is None
 
 
-def test_the_best_of_a_budget_is_the_best_that_it_pays_for(scripts: SimpleNamespace) -> None:
-    report = scripts.frontier_report
+def test_the_best_of_a_budget_is_the_best_that_it_pays_for(frontier: Any) -> None:
+    report = frontier.report
     times = {"noise": {0: 0.001, 10: 0.011}, "flow": {0: 0.004, 10: 0.014}, report.VOCOS: {0: 0.02}}
     scores = {"noise": {0: 1.5, 5: 3.0, 30: 4.0}, "flow": {0: 2.0, 5: 3.5}}
     table = report.budgets_table(made(times, scores)).splitlines()
@@ -247,27 +233,27 @@ def test_the_best_of_a_budget_is_the_best_that_it_pays_for(scripts: SimpleNamesp
 
 
 def test_a_row_without_every_recording_or_without_a_time_is_not_shown(
-    scripts: SimpleNamespace,
+    frontier: Any,
 ) -> None:
     result = made({"noise": {0: 0.001, 10: 0.011}}, {"noise": {0: 1.5, 2: 2.0}, "flow": {0: 2.0}})
     result["values"]["noise"]["2"] = {}
-    assert [row.name for row in scripts.frontier_report.rows(result)] == ["noise, 0 sweeps"]
+    assert [row.name for row in frontier.report.rows(result)] == ["noise, 0 sweeps"]
 
 
-def test_every_text_is_made_of_the_result(scripts: SimpleNamespace, folder: Path) -> None:
+def test_every_text_is_made_of_the_result(frontier: Any, folder: Path) -> None:
     result = read(folder)
-    for name, (_, make) in scripts.frontier_report.TABLES.items():
+    for name, (_, make) in frontier.report.TABLES.items():
         lines = [line for line in make(result).splitlines() if line.startswith("|")]
         assert len({line.count("|") for line in lines}) <= 1, name
         assert "None" not in make(result)
-    assert scripts.frontier_report.times_table(result).count(": a sweep") == len(SYSTEMS)
+    assert frontier.report.times_table(result).count(": a sweep") == len(SYSTEMS)
 
 
 def test_nothing_is_drawn_of_nothing(
-    scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    frontier: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(scripts.frontier, "FILE", tmp_path / "frontier.json")
+    monkeypatch.setattr(frontier, "FILE", tmp_path / "frontier.json")
     with pytest.raises(SystemExit):
-        scripts.frontier.main(["--draw"])
+        frontier.main(["--draw"])
     assert "does not hold both quality and times yet" in capsys.readouterr().err

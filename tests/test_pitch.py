@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import io
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from tests.conftest import scripts
 from vocoder.audio import PRESETS, LogMel, MelSpec, read_audio
 from vocoder.audio.pitch import (
     BINS_PER_OCTAVE,
@@ -219,20 +218,11 @@ def test_exports_with_the_source_as_one_onnx_graph(recwarn: pytest.WarningsRecor
     assert correlation > 0.99
 
 
-def recipe() -> Any:
-    spec = importlib.util.spec_from_file_location("pitch_train", RECIPES / "pitch" / "train.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_recipe_learns_from_recordings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train = recipe()
+    with scripts("recipes/pitch") as script:
+        train = script("train")
     monkeypatch.setattr(train, "LONGEST", 1.5)
     files = [str(path) for path in sorted(SAMPLE.glob("*.flac"))[:2]]
     output = tmp_path / "pitch.safetensors"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import logging
 import warnings
@@ -16,6 +15,7 @@ import pytest
 import soundfile
 import torch
 
+from tests.conftest import scripts
 from vocoder.audio import MelSpec, read_audio
 from vocoder.corpus import CorpusError
 from vocoder.pretrained import load_acoustic
@@ -237,12 +237,9 @@ def test_a_resumed_run_sees_what_an_unbroken_one_would(trained: Path) -> None:
 def test_bundling_writes_half_the_weights_and_a_card(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = importlib.util.spec_from_file_location("bundle", RECIPE.parent / "bundle.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    monkeypatch.setattr(script, "WEIGHTS", tmp_path / "weights")
+    with scripts("recipes") as script:
+        bundle = script("bundle")
+    monkeypatch.setattr(bundle, "WEIGHTS", tmp_path / "weights")
     rate = {"mean": 0.25, "lower": 0.125, "upper": 0.5, "n": 1}
     counts = {"substitutions": 1, "deletions": 0, "insertions": 0, "words": 4}
     heard = {
@@ -259,7 +256,7 @@ def test_bundling_writes_half_the_weights_and_a_card(
     }  # fmt: skip
     (tmp_path / "speech.json").write_text(json.dumps(heard))
     (tmp_path / "statement.md").write_text("What it was trained on.")
-    folder = script.bundle_acoustic(
+    folder = bundle.bundle_acoustic(
         trained / "whole", tmp_path / "speech.json", tmp_path / "statement.md"
     )
     assert load_acoustic(folder).config == load_acoustic(trained / "whole" / "model").config
@@ -271,4 +268,4 @@ def test_bundling_writes_half_the_weights_and_a_card(
     for fact in ("What it was trained on.", "8, of which 0 skipped", "25.0", "of toy"):
         assert fact in card
     with pytest.raises(ValueError, match="no finished run"):
-        script.bundle_acoustic(tmp_path, tmp_path / "speech.json", tmp_path / "statement.md")
+        bundle.bundle_acoustic(tmp_path, tmp_path / "speech.json", tmp_path / "statement.md")

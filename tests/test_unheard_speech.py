@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,13 @@ import numpy as np
 import pytest
 import soundfile
 
-SCRIPT = Path(__file__).parents[1] / "recipes" / "unheard-speech" / "build.py"
+from tests.conftest import scripts
 
 
 @pytest.fixture(scope="module")
-def build() -> Any:
-    spec = importlib.util.spec_from_file_location("unheard_speech_build", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def build() -> Iterator[Any]:
+    with scripts("recipes/unheard-speech") as script:
+        yield script("build")
 
 
 def write(path: Path, seconds: float, sample_rate: int, seed: int, channels: int = 1) -> None:

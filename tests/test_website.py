@@ -7,10 +7,13 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import pytest
+
+from tests.conftest import scripts
 
 ROOT = Path(__file__).parents[1]
 NEEDED = ("latex2mathml", "material", "mkdocs", "mkdocstrings")
@@ -30,14 +33,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def website() -> ModuleType:
-    """docs/website.py."""
-    spec = importlib.util.spec_from_file_location("website", ROOT / "docs/website.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def website() -> Iterator[Any]:
+    with scripts("docs/website") as script:
+        yield script("hooks")
 
 
 def test_every_document_is_a_page_and_is_in_the_navigation(site: Path) -> None:
@@ -47,6 +45,11 @@ def test_every_document_is_a_page_and_is_in_the_navigation(site: Path) -> None:
         name = page.relative_to(ROOT).with_suffix(".html").as_posix()
         assert (site / name).is_file(), name
         assert f'href="{name}"' in home, f"{name} is not in the navigation"
+
+
+def test_the_site_holds_what_pages_show_and_no_scripts(site: Path) -> None:
+    kept = {path.suffix for path in (site / "docs").rglob("*") if path.is_file()}
+    assert kept == {".html", ".png", ".flac"}
 
 
 def test_nothing_is_loaded_from_other_hosts(site: Path) -> None:
@@ -74,20 +77,20 @@ def test_equations_are_mathml(site: Path) -> None:
         assert ":math:" not in text
 
 
-def test_a_docstring_keeps_what_stands_around_its_equations(website: ModuleType) -> None:
+def test_a_docstring_keeps_what_stands_around_its_equations(website: Any) -> None:
     docstring = "A.\n\n    .. math:: a &= b \\\\\n        c &= d\n\n    With :math:`\\sigma`.\n"
     assert website.markdown_equations(docstring) == (
         "A.\n\n    $$\n    a &= b \\\\ c &= d\n    $$\n\n    With $\\sigma$."
     )
 
 
-def test_an_unknown_command_in_an_equation_stops_the_build(website: ModuleType) -> None:
+def test_an_unknown_command_in_an_equation_stops_the_build(website: Any) -> None:
     assert 'alttext="x^2"' in website.mathml(r"\(x^2\)", block=False)
     with pytest.raises(ValueError, match=r"\\nosuch is not known, in the equation x \\nosuch y"):
         website.mathml(r"\(x \nosuch y\)", block=False)
 
 
-def test_a_notebook_is_a_page_with_its_outputs(website: ModuleType) -> None:
+def test_a_notebook_is_a_page_with_its_outputs(website: Any) -> None:
     cells = [
         {"cell_type": "markdown", "source": ["# Flows\n", "Text."]},
         {

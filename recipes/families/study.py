@@ -6,7 +6,8 @@
 
 A claim is one file next to this one, with TITLE, EQUATIONS (objects whose docstrings hold its
 equations; its own docstring comes after them), `measure(seed)`, which gives figures and a picture,
-and `say(figures)`, two sentences. Both are written to docs/families as NAME.json and NAME.png.
+and `say(figures)`, two sentences. The figures are kept in docs/results/families/NAME.json, the
+picture in docs/pictures/families/NAME.png.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from vocoder.atomic import write_atomic
 from vocoder.evaluation.plots import save_figure
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "docs" / "families"
+RESULTS = ROOT / "docs" / "results" / "families"
+PICTURES = ROOT / "docs" / "pictures" / "families"
 DOCUMENT = ROOT / "docs" / "families.md"
 CLAIMS = (
     "change_of_variables",
@@ -98,9 +100,9 @@ def section(name: str) -> str:
         for text in [*prose(claim), claim.say(figures["figures"])]
     )
     *lead, result = wrapped
-    link = f"[{name}.py](../recipes/families/{name}.py),\n[figures](families/{name}.json)"
+    link = f"[{name}.py](../recipes/families/{name}.py),\n[figures](results/families/{name}.json)"
     parts = [f"## {claim.TITLE}", *lead, *(shown(e) for e in found), result]
-    return "\n\n".join([*parts, f"![{claim.TITLE}](families/{name}.png)", link])
+    return "\n\n".join([*parts, f"![{claim.TITLE}](pictures/families/{name}.png)", link])
 
 
 def document() -> str:
@@ -110,14 +112,15 @@ def document() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def run(name: str, seed: int, folder: Path = RESULTS) -> dict[str, Any]:
-    """Measure one claim, and write its picture and figures."""
+def run(name: str, seed: int, results: Path = RESULTS, pictures: Path = PICTURES) -> dict[str, Any]:
+    """Measure one claim, and write its figures and its picture."""
     torch.manual_seed(seed)
     figures, picture = import_module(name).measure(seed)
-    folder.mkdir(parents=True, exist_ok=True)
+    for folder in (results, pictures):
+        folder.mkdir(parents=True, exist_ok=True)
     content = json.dumps({"seed": seed, "figures": figures}, indent=2, ensure_ascii=False)
-    write_atomic(folder / f"{name}.json", f"{content}\n".encode())
-    save_figure(picture, folder / f"{name}.png", dpi=80)
+    write_atomic(results / f"{name}.json", f"{content}\n".encode())
+    save_figure(picture, pictures / f"{name}.png", dpi=80)
     return {"seed": seed, "figures": figures}
 
 

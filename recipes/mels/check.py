@@ -1,6 +1,6 @@
-"""Compares the mels of text-to-speech toolkits with ours, and writes docs/mel_parity.json.
+"""Compares the mels of text-to-speech toolkits with ours.
 
-    python recipes/mels/check.py              checks all, writes docs/mel_parity.json
+    python recipes/mels/check.py              checks all, writes docs/results/mel_parity.json
     python recipes/mels/check.py -o FILE      writes elsewhere
 
 Run it by hand in an environment of its own that has flow-vocoder and, without their dependencies,
@@ -255,7 +255,7 @@ def row(case: Case) -> dict[str, Any]:
 def main() -> None:
     """Check all, write the file."""
     parser = argparse.ArgumentParser(description="Compare the mels of toolkits with ours.")
-    parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs/mel_parity.json")
+    parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs/results/mel_parity.json")
     output = parser.parse_args().output
     rows = []
     for case in CASES:

@@ -8,12 +8,12 @@ import platform
 import re
 import time
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import vocoder
 from vocoder.atomic import write_atomic
 
 Result = dict[str, Any]
@@ -44,7 +44,7 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "flow_vocoder": _version(),
+        "flow_vocoder": vocoder.__version__,
         "date": time.strftime("%Y-%m-%d"),
     }
 
@@ -57,13 +57,6 @@ def cpu_name() -> str:
         return platform.processor() or platform.machine()
     match = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
     return match[1] if match else platform.machine()
-
-
-def _version() -> str | None:
-    try:
-        return metadata.version("flow-vocoder")
-    except metadata.PackageNotFoundError:
-        return None  # run from a checkout
 
 
 def save_result(result: Result, path: str | os.PathLike[str]) -> Path:

@@ -11,7 +11,7 @@ Variants are trained one after the other, each in its own process, and judged by
 the same test utterances. Run the same command again to resume: finished variants are skipped,
 failed ones retried. --max_time is wall-clock time: on a busy machine give --max_steps instead.
 
-Writes RUNS/STUDY/result.json, of which docs/ablation.py makes a table.
+Writes RUNS/STUDY/result.json, of which docs/scripts/ablation.py makes a table.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if code in INTERRUPTED:
             print("stopped; run the same command again to resume", flush=True)
             return code
-    print(f"the table of the results: python docs/ablation.py {collect(args)}", flush=True)
+    print(f"the table of the results: python docs/scripts/ablation.py {collect(args)}", flush=True)
     return 0
 
 

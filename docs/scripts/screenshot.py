@@ -1,6 +1,6 @@
-"""Takes docs/demo.png: the demo's comparison tab in headless Chromium.
+"""Takes docs/pictures/demo.png: the demo's comparison tab in headless Chromium.
 
-    python docs/screenshot.py [options of `vocoder demo`]
+    python docs/scripts/screenshot.py [options of `vocoder demo`]
 
 Needs the extras demo and dev, and Debian's packages chromium and chromium-driver.
 """
@@ -11,14 +11,15 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-PICTURE = Path(__file__).parent / "demo.png"
+from paths import PICTURES
+
+PICTURE = PICTURES / "demo.png"
 WIDTH = 1280
 PATIENCE = 300  # seconds: the autoregressive model is slow
 

@@ -1,7 +1,7 @@
-"""Collects what training runs measured into docs/runs.json, for the tables of the documents.
+"""Collects what training runs measured into docs/results/runs.json, for docs/results.md.
 
-    python docs/runs.py sample runs/sample-10m
-    python docs/runs.py likelihood runs/flow runs/wavenet
+    python docs/scripts/runs.py sample runs/sample-10m
+    python docs/scripts/runs.py likelihood runs/flow runs/wavenet
 
 Each call replaces one group. A run folder is what recipes/ljspeech/train.py leaves behind; its
 history, its model and its report are read.
@@ -14,11 +14,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from paths import RESULTS
 from vocoder.evaluation.results import save_result
 from vocoder.models import load_checkpoint
 
-ROOT = Path(__file__).parents[1]
-FILE = ROOT / "docs" / "runs.json"
+FILE = RESULTS / "runs.json"
 
 
 def run_row(run: Path) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def run_row(run: Path) -> dict[str, Any]:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Collect measurements of training runs.")
-    parser.add_argument("group", help="key in docs/runs.json")
+    parser.add_argument("group", help="key in docs/results/runs.json")
     parser.add_argument("runs", nargs="+", type=Path, help="run folders")
     arguments = parser.parse_args()
     groups = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}

@@ -1,6 +1,6 @@
 """Measures how far the audio of one seed differs between ways to make it.
 
-    python docs/determinism.py      the bundled default; writes docs/determinism.json
+    python docs/scripts/determinism.py  the bundled default; writes docs/results/determinism.json
 
 ROWS are the ways, each with the difference that is promised; tests/test_determinism.py checks them,
 ONNX for a small flow without sweeps only.
@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 
 import vocoder
+from paths import RESULTS, ROOT
 from vocoder.evaluation.results import machine_facts, save_result
 from vocoder.models import load_checkpoint
 from vocoder.pretrained import find_model
 
-ROOT = Path(__file__).parents[1]
 RECORDING = ROOT / "recipes/ljspeech/sample/wavs/ru_0024.flac"
 FRAMES = 80
 SEED = 3
@@ -152,7 +152,7 @@ ROWS = {
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Measure what the audio of a seed depends on.")
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("determinism.json"))
+    parser.add_argument("--output", type=Path, default=RESULTS / "determinism.json")
     arguments = parser.parse_args()
     checkpoint = find_model()
     sweeps = vocoder.load(checkpoint).default_refine

@@ -1,8 +1,8 @@
 """Measures streaming: look-ahead, computing time to the first audio, memory over an hour.
 
-    python docs/streaming.py
+    python docs/scripts/streaming.py
 
-writes docs/streaming.json: a row for the bundled default and one for the untrained flow of
+writes docs/results/streaming.json: a row for the bundled default and one for the untrained flow of
 low-latency.yaml, whose speed and memory are those of a trained one. Each is measured in a separate
 process, because the peak memory of a process cannot be reset.
 """
@@ -18,7 +18,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,13 +25,13 @@ import yaml
 from torch import Tensor
 
 import vocoder
+from paths import RESULTS, ROOT, SAMPLES
 from vocoder.evaluation.results import machine_facts, save_result
 from vocoder.models import MdctFlow, Vocoder
 
-DOCS = Path(__file__).parent
-FILE = DOCS / "streaming.json"
-SPEECH = DOCS / "samples" / "english.recording.flac"
-CONFIGS = DOCS.parent / "recipes" / "ljspeech" / "config"
+FILE = RESULTS / "streaming.json"
+SPEECH = SAMPLES / "english.recording.flac"
+CONFIGS = ROOT / "recipes/ljspeech/config"
 MODELS = ("default", "low-latency")
 CHUNK = 20  # frames, as a text-to-speech system may give them
 REPEATS = 20
@@ -56,7 +55,7 @@ def peak_megabytes() -> float:
 
 
 def measure(name: str, minutes: float) -> dict[str, Any]:
-    """One row of docs/streaming.json."""
+    """One row of docs/results/streaming.json."""
     torch.set_num_threads(1)
     model = build(name)
     hop, rate = model.mel_spec.hop_length, model.sample_rate

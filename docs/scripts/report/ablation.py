@@ -1,23 +1,15 @@
-"""Tables of studies of variants, in Markdown.
+"""Tables of docs/ablation.md: studies of variants, and what was measured besides.
 
-    python docs/ablation.py runs/ablation/flow/result.json     prints the table of a study
-
-recipes/ljspeech/ablation/run.py measures. The results in docs/ablation are shown by ablation.md,
-into which tables.py writes these tables.
+recipes/ljspeech/ablation/run.py measures variants.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import filling
-
+from report.markdown import Tables, markdown
 from vocoder.evaluation import METRICS
 from vocoder.evaluation.estimates import estimate
 
@@ -81,11 +73,7 @@ def ablation_table(result: Mapping[str, Any]) -> str:
     for failure in result["failures"]:
         blank = [""] * (len(headings) - 3)
         lines.append([name_of(failure), f"failed: {failure['message']}", *blank, ""])
-    return (
-        filling.markdown(headings, lines, [0, 1])
-        + "\n\n"
-        + (caption(runs) if runs else "none finished")
-    )
+    return markdown(headings, lines, [0, 1]) + "\n\n" + (caption(runs) if runs else "none finished")
 
 
 def caption(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -113,7 +101,7 @@ def temperature_table(result: Mapping[str, Any]) -> str:
         cells = [f"{row['temperature']:g}", factors]
         lines.append([*cells, *(with_difference(row, None, name) for name in shown)])
     headings = ["temperature", "factor, low to high bands", *(TITLES[name] for name in shown)]
-    return filling.markdown(headings, lines, [])
+    return markdown(headings, lines, [])
 
 
 def measured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -166,21 +154,66 @@ def plain(value: Any) -> str:
     return value.rpartition(".")[2] if isinstance(value, str) else str(value)
 
 
-def tables(study: str) -> filling.Tables:
-    """The tables of a study in docs/ablation, by the names of their markers."""
-    makers = {"": ablation_table, "-temperature": temperature_table}
-    return {f"{study}{end}": (f"docs/ablation/{study}.json", make) for end, make in makers.items()}
-
-
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description="Print the table of a study of variants.")
-    parser.add_argument(
-        "result", type=Path, help="JSON that recipes/ljspeech/ablation/run.py wrote"
+def sweeps_table(result: Mapping[str, Any]) -> str:
+    """What was learnt around the sweeps: PESQ and STOI by their number, next to plain ones."""
+    kinds = {"human": "human", "synthetic": "synthetic", "mixed": "both"}
+    parts = [
+        *result["groups"],
+        {"title": "ceiling: magnitudes of the recording", **result["ceiling"]},
+    ]
+    counts = sorted(
+        {int(n) for part in parts for row in part["rows"] for k in kinds for n in row.get(k, ())}
     )
-    result = json.loads(parser.parse_args().result.read_text(encoding="utf-8"))
-    sys.stdout.write(ablation_table(result) + "\n")
+    rows = []
+    for part in parts:
+        minutes = f", {part['minutes']} min" if "minutes" in part else ""
+        for row in part["rows"]:
+            for kind, title in kinds.items():
+                if kind in row:
+                    values = [row[kind].get(str(n)) for n in counts]
+                    shown = [f"{v['pesq']:.2f} / {v['stoi']:.3f}" if v else "" for v in values]
+                    rows.append([part["title"] + minutes, row["name"], title, *shown])
+    headings = ["what", "row", "voices", *(f"{n} sweeps" for n in counts)]
+    about = result["about"]
+    return "\n".join(
+        [
+            markdown(headings, rows, [0, 1, 2]),
+            "",
+            f"PESQ / STOI. Trained on {about['training']}; minutes of processor time. Start: "
+            f"{about['start']}.",
+            f"Human: {about['recordings']['human']}. Synthetic: "
+            f"{about['recordings']['synthetic']}.",
+        ]
+    )
 
 
-if __name__ == "__main__":
-    main()
+def unheard_likelihood_table(result: Mapping[str, Any]) -> str:
+    """Log-likelihoods of voices that no model was trained on."""
+    headings = ["flow", "minutes", "parameters", "human: mean", "median", "least"]
+    headings += ["synthetic: mean", "least"]
+    rows = [
+        [
+            row["what"],
+            f"{row['minutes']}",
+            f"{row['parameters'] / 1e6:.1f}M",
+            *(f"{row['human'][key]:,.1f}" for key in ("mean", "median", "least")),
+            *(f"{row['synthetic'][key]:,.1f}" for key in ("mean", "least")),
+        ]
+        for row in result["rows"]
+    ]
+    corpora = result["corpora"]
+    counts = {key: result["rows"][0][key]["n"] for key in corpora}
+    return (
+        f"{markdown(headings, rows, [0])}\n\nNats per sample; minutes of training, most of "
+        f"it on one core. Human: {corpora['human']} ({counts['human']}). Synthetic: "
+        f"{corpora['synthetic']} ({counts['synthetic']})."
+    )
+
+
+TABLES: Tables = {
+    "bands": ("ablation/bands.json", ablation_table),
+    "bands-temperature": ("ablation/bands.json", temperature_table),
+    "frames": ("ablation/frames.json", ablation_table),
+    "sweeps": ("ablation/sweeps.json", sweeps_table),
+    "unheard-likelihood": ("ablation/likelihood.json", unheard_likelihood_table),
+}

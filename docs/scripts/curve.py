@@ -1,12 +1,13 @@
 """Measures the learning curve of a run: quality against minutes of training.
 
-    python docs/curve.py english runs/source --corpus data/synthetic-english --every 8
-    python docs/curve.py "english, 8 sweeps" runs/source --corpus data/synthetic-english --refine 8
-    python docs/curve.py --draw
+    python docs/scripts/curve.py english runs/source --corpus data/synthetic-english --every 8
+    python docs/scripts/curve.py "english, 8 sweeps" runs/source \\
+        --corpus data/synthetic-english --refine 8
+    python docs/scripts/curve.py --draw
 
 The first measures the snapshots of the run and the finished model on every eighth test recording of
-the corpus. It writes one group of docs/curve.json, and one recording resynthesised by each of them
-to docs/samples. The second draws docs/curve.png from that file.
+the corpus. It writes one group of docs/results/curve.json, and one recording resynthesised by each
+of them to docs/samples. The last draws docs/pictures/curve.png from that file.
 
 Snapshots are averaged weights from the middle of a run, before its learning rate fell: a run that
 ends at that time does better.
@@ -24,6 +25,7 @@ from typing import Any
 
 from rich.progress import Progress
 
+from paths import PICTURES, RESULTS, SAMPLES
 from vocoder.audio import read_audio, write_audio
 from vocoder.evaluation.copy_synthesis import GRIFFIN_LIM, evaluate
 from vocoder.evaluation.plots import new_figure, save_figure
@@ -32,8 +34,7 @@ from vocoder.evaluation.results import save_result
 from vocoder.evaluation.tables import heading
 from vocoder.models import Vocoder, load_checkpoint
 
-DOCS = Path(__file__).parent
-FILE = DOCS / "curve.json"
+FILE = RESULTS / "curve.json"
 MEASURES = ("log_likelihood", "log_mel_distance", "stoi", "pesq")
 SECONDS = 3.0  # of the recording that is kept to listen to
 
@@ -65,7 +66,7 @@ def stages(run: Path) -> list[tuple[dict[str, Any], Vocoder]]:
 
 
 def measure(name: str, run: Path, corpus: Path, every: int, sweeps: int) -> dict[str, Any]:
-    """A group of docs/curve.json; the sound goes to docs/samples."""
+    """A group of docs/results/curve.json; the sound goes to docs/samples."""
     reached = stages(run)
     recordings = find_recordings(corpus)[::every]
     with tempfile.TemporaryDirectory() as scratch, Progress() as bar:
@@ -79,15 +80,14 @@ def measure(name: str, run: Path, corpus: Path, every: int, sweeps: int) -> dict
         models = {f"{facts['minutes']:g}": model for facts, model in reached}
         result = evaluate(models, scratch, measures=MEASURES, progress=progress, refine=[sweeps])
     points = []
-    folder = DOCS / "samples"
-    folder.mkdir(exist_ok=True)
+    SAMPLES.mkdir(exist_ok=True)
     kept = recordings[0]
     for facts, model in reached:
         row = result["rows"][f"{facts['minutes']:g}, {sweeps} sweeps"]
         audio, _ = read_audio(kept, model.sample_rate)
         mel = model.mel(audio[: round(SECONDS * model.sample_rate)])
         plain = re.sub(r"\W+", "-", name)
-        sound = folder / f"curve-{plain}-{facts['minutes']:.0f}min.flac"
+        sound = SAMPLES / f"curve-{plain}-{facts['minutes']:.0f}min.flac"
         write_audio(sound, model.synthesize(mel, seed=0, refine=sweeps), model.sample_rate)
         points.append({**facts, "audio": sound.name, **row})
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
@@ -103,7 +103,7 @@ def measure(name: str, run: Path, corpus: Path, every: int, sweeps: int) -> dict
 
 
 def draw(groups: dict[str, Any]) -> None:
-    """docs/curve.png: a panel for each measure, a line for each run."""
+    """docs/pictures/curve.png: a panel for each measure, a line for each run."""
     figure = new_figure(10, 5.5)
     panels = figure.subplots(2, 2).flat
     for axes, measure in zip(panels, MEASURES, strict=True):
@@ -128,18 +128,18 @@ def draw(groups: dict[str, Any]) -> None:
         axes.set_axisbelow(True)
         axes.set_xlabel("minutes of training")
     figure.axes[2].legend(fontsize="small")
-    save_figure(figure, DOCS / "curve.png", dpi=120)
+    save_figure(figure, PICTURES / "curve.png", dpi=120)
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Measure and draw learning curves.")
-    parser.add_argument("name", nargs="?", help="name of the group in docs/curve.json")
+    parser.add_argument("name", nargs="?", help="name of the group in docs/results/curve.json")
     parser.add_argument("run", nargs="?", type=Path, help="folder of the run")
     parser.add_argument("--corpus", type=Path, help="whose test recordings are resynthesised")
     parser.add_argument("--every", type=int, default=1, help="take only every n-th of them")
     parser.add_argument("--refine", type=int, default=0, help="sweeps of mel consistency")
-    parser.add_argument("--draw", action="store_true", help="draw docs/curve.png")
+    parser.add_argument("--draw", action="store_true", help="draw docs/pictures/curve.png")
     arguments = parser.parse_args()
     groups = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
     if arguments.run is not None:

@@ -1,6 +1,6 @@
-"""Measures what each dependency costs in disk space and import time, into docs/dependencies.json.
+"""Measures what each dependency costs in disk space and import time.
 
-    python docs/dependencies.py
+    python docs/scripts/dependencies.py         writes docs/results/dependencies.json
 
 Run it on Linux or macOS where flow-vocoder and its extras are installed. `brings` is the size of a
 package and of all that it needs beyond PyTorch; `alone` is what would go if only this dependency
@@ -25,9 +25,8 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from paths import RESULTS, ROOT
 from vocoder.atomic import write_atomic
-
-ROOT = Path(__file__).parents[1]
 
 MODULES = {
     "hibari-tts": "hibari.g2p",
@@ -149,7 +148,7 @@ def measure(project: Mapping[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Measure what each dependency costs.")
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "dependencies.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "dependencies.json")
     arguments = parser.parse_args()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     text = json.dumps(measure(project), indent=1)

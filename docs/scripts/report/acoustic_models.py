@@ -1,11 +1,11 @@
-"""The table of docs/mel_parity.json, which recipes/mels/check.py measures."""
+"""The table of docs/acoustic-models.md, which recipes/mels/check.py measures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import filling
+from report.markdown import Tables, markdown
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -27,10 +27,10 @@ def table(result: Mapping[str, Any]) -> str:
         cells += [f"{row['largest_with_hiss']:.1e}", f"{row['share_with_hiss']:.2%}"]
         rows.append([*cells, row["remark"]])
     return (
-        f"{filling.markdown(headings, rows, [0, 1, 2, 8])}\n\n"
+        f"{markdown(headings, rows, [0, 1, 2, 8])}\n\n"
         f"{about['recordings']} recordings at 22,050 Hz; librosa {about['librosa']}, PyTorch "
         f"{about['torch']}, {about['date']}."
     )
 
 
-TABLES = {"mel-parity": ("docs/mel_parity.json", table)}
+TABLES: Tables = {"mel-parity": ("mel_parity.json", table)}

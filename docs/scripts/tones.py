@@ -1,10 +1,10 @@
 """Measures tones and quality against temperature, with and without the denoiser.
 
-    python docs/tones.py recipes/ljspeech/sample --checkpoint runs/mdct/model
+    python docs/scripts/tones.py recipes/ljspeech/sample --checkpoint runs/mdct/model
 
 Copy synthesis of the held-out recordings of a corpus (or of all recordings of a folder) at several
-temperatures, denoised at several strengths (0: not at all): one group of docs/tones.json. With
---dtype bfloat16 the flow's couplings compute in bfloat16.
+temperatures, denoised at several strengths (0: not at all): one group of docs/results/tones.json.
+With --dtype bfloat16 the flow's couplings compute in bfloat16.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ import torch
 from rich.progress import Progress
 
 import vocoder
+from paths import RESULTS
 from vocoder.evaluation import metrics
 from vocoder.evaluation.recordings import find_recordings
 from vocoder.evaluation.results import machine_facts, save_result
 from vocoder.models.denoiser import Denoiser
 
-FILE = Path(__file__).parent / "tones.json"
+FILE = RESULTS / "tones.json"
 TEMPERATURES = (0.0, 0.3, 0.667, 1.0)
 STRENGTHS = (0.0, 0.003, 0.01, 0.03, 0.1)
 
@@ -36,7 +37,7 @@ def measure(
     dtype: torch.dtype,
     strengths: tuple[float, ...],
 ) -> dict[str, Any]:
-    """A group of docs/tones.json."""
+    """A group of docs/results/tones.json."""
     model = vocoder.load(checkpoint, dtype)
     rate, hop = model.sample_rate, model.mel_spec.hop_length
     denoise = Denoiser(model)
@@ -89,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure tones and quality over temperature.")
     parser.add_argument("directory", type=Path, help="corpus or folder of recordings")
     parser.add_argument("--checkpoint", help="model; the bundled default if not given")
-    parser.add_argument("--group", default="default", help="key in docs/tones.json")
+    parser.add_argument("--group", default="default", help="key in docs/results/tones.json")
     parser.add_argument("--limit", type=int, help="only the first so many recordings")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--strengths", type=float, nargs="*", default=STRENGTHS)

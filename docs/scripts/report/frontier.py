@@ -1,6 +1,7 @@
-"""Shows docs/frontier.json: the tables and sentences of frontier.md, and the picture.
+"""Shows docs/results/frontier.json: the tables and sentences of docs/frontier.md, and the picture.
 
-frontier.py measures. Only rows with a value for every recording and with a time are shown.
+docs/scripts/frontier.py measures. Only rows with a value for every recording and with a time are
+shown.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filling
-
+from report.markdown import Tables, markdown
 from vocoder.evaluation.copy_synthesis import GRIFFIN_LIM
 from vocoder.evaluation.estimates import estimate
 from vocoder.evaluation.plots import new_figure, save_figure
@@ -125,7 +125,7 @@ def rows_table(result: Result) -> str:
         f"Means over {len(result['recordings'])} recordings, {seconds:.0f} s; ± is half a 95 % "
         "interval. ms/s: milliseconds of processor time per second of audio, on one thread."
     )
-    return f"{filling.markdown(headings, lines, [0])}\n\n{note}"
+    return f"{markdown(headings, lines, [0])}\n\n{note}"
 
 
 def budgets_table(result: Result) -> str:
@@ -144,7 +144,7 @@ def budgets_table(result: Result) -> str:
                 continue
             estimates = (_mean(found.estimate(name)) for name in measures)
             lines.append([*lead, found.name, _ms(found.cost), *estimates])
-    return filling.markdown(headings, lines, [0, 1, 2])
+    return markdown(headings, lines, [0, 1, 2])
 
 
 def learning_text(result: Result) -> str:
@@ -244,7 +244,7 @@ def times_table(result: Result) -> str:
     )
     if result["times"]["left_out"]:
         note += f" Not installed: {_listed(list(result['times']['left_out']))}."
-    return f"{filling.markdown(headings, lines, [0])}\n\n{note}"
+    return f"{markdown(headings, lines, [0])}\n\n{note}"
 
 
 def vocos_sentence(result: Result) -> str:
@@ -283,12 +283,12 @@ def _mean(found: Mapping[str, Any]) -> str:
     return text
 
 
-TABLES = {
-    "frontier-budgets": ("docs/frontier.json", budgets_table),
-    "frontier-learning": ("docs/frontier.json", learning_text),
-    "frontier-vocos": ("docs/frontier.json", vocos_sentence),
-    "frontier-rows": ("docs/frontier.json", rows_table),
-    "frontier-times": ("docs/frontier.json", times_table),
+TABLES: Tables = {
+    "frontier-budgets": ("frontier.json", budgets_table),
+    "frontier-learning": ("frontier.json", learning_text),
+    "frontier-vocos": ("frontier.json", vocos_sentence),
+    "frontier-rows": ("frontier.json", rows_table),
+    "frontier-times": ("frontier.json", times_table),
 }
 
 # -- the picture -----------------------------------------------------------------------------------

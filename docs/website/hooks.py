@@ -22,7 +22,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 _THIN = '<mspace width="0.167em"></mspace>'
 _FENCE = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
@@ -127,7 +127,7 @@ def mathml(latex: str, block: bool) -> str:
     result = convert(text, display="block" if block else "inline")
     unknown = re.search(r">(\\[a-zA-Z]+)<", result)
     if unknown:
-        raise ValueError(f"website.py: {unknown[1]} is not known, in the equation {source}")
+        raise ValueError(f"hooks.py: {unknown[1]} is not known, in the equation {source}")
     # TeX's spacing: a thin space after a function's name, none around a bar.
     name = r"<mi>[a-z]{2,}</mi>"
     named = rf"({name}|<msub>{name}<m[a-z]+>[^<]*</m[a-z]+></msub>)"

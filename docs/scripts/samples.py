@@ -1,12 +1,13 @@
 """Makes the samples that the README shows: sound, spectrograms, and scores.
 
-    python docs/samples.py english-heard af_heart-0123456789.wav default
-    python docs/samples.py russian-recorded ru_0141.wav recorded-russian autoregressive
-    python docs/samples.py --remove english-heard
+    python docs/scripts/samples.py english-heard af_heart-0123456789.wav default
+    python docs/scripts/samples.py russian-recorded ru_0141.wav recorded-russian autoregressive
+    python docs/scripts/samples.py --remove english-heard
 
 Each call makes one group: a recording that no model was trained on, and its copy synthesis by
 bundled models or checkpoints and by Griffin-Lim, as FLAC files in docs/samples, with one picture of
-all their spectrograms. Scores go to docs/samples.json, from which docs/tables.py makes the table.
+all their spectrograms. Scores go to docs/results/samples.json, of which docs/scripts/tables.py
+makes the table.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paths import RESULTS, SAMPLES
 from vocoder import load, read_audio, write_audio
 from vocoder.audio import LogMel
 from vocoder.evaluation import installed_metrics, measure
@@ -29,9 +31,7 @@ from vocoder.evaluation.griffin_lim import griffin_lim
 from vocoder.evaluation.plots import new_figure, save_figure
 from vocoder.evaluation.results import save_result
 
-DOCS = Path(__file__).parent
-FOLDER = DOCS / "samples"
-FILE = DOCS / "samples.json"
+FILE = RESULTS / "samples.json"
 SECONDS = 4.0
 DECIBELS = 80.0  # range of the pictures
 
@@ -50,16 +50,16 @@ def make(group: str, recording: Path, models: list[str]) -> dict[str, Any]:
             raise ValueError(f"{name} has {model.sample_rate} Hz, but {models[0]} has {rate} Hz")
         sounds[name] = model.synthesize(model.mel(audio), seed=0)
     sounds["Griffin-Lim"] = griffin_lim(spec)(LogMel(spec)(audio))
-    FOLDER.mkdir(exist_ok=True)
+    SAMPLES.mkdir(exist_ok=True)
     rows = []
     for name, sound in sounds.items():
-        file = FOLDER / f"{group}.{Path(name).name.lower()}.flac"
+        file = SAMPLES / f"{group}.{Path(name).name.lower()}.flac"
         write_audio(file, sound, rate)
         row: dict[str, Any] = {"name": name, "file": file.name}
         if name != "recording":
             row["scores"] = measure(audio, sound[: len(audio)], rate, spec, installed_metrics())
         rows.append(row)
-    _draw(FOLDER / f"{group}.png", sounds, rate)
+    _draw(SAMPLES / f"{group}.png", sounds, rate)
     return {
         "recording": recording.stem,
         "seconds": len(audio) / rate,
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--remove", action="store_true", help="remove the group and its files")
     arguments = parser.parse_args()
     groups = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
-    for old in FOLDER.glob(f"{arguments.group}.*"):
+    for old in SAMPLES.glob(f"{arguments.group}.*"):
         old.unlink()
     groups.pop(arguments.group, None)
     if not arguments.remove:

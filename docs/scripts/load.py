@@ -1,6 +1,6 @@
 """Measures the demo under load: many clients at once, each of which must get its own text back.
 
-    python docs/load.py         32 clients, 1,000 requests; writes docs/load.json
+    python docs/scripts/load.py         32 clients, 1,000 requests; writes docs/results/load.json
 
 The real server runs in a process of its own, with the bundled models; clients talk to it over
 loopback by gradio's HTTP interface. Every client has a text, spoken alone first; under load, its
@@ -30,6 +30,7 @@ import numpy as np
 import soundfile
 import torch
 
+from paths import RESULTS
 from vocoder.evaluation.results import machine_facts, save_result
 
 TEXTS = [
@@ -222,7 +223,7 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Measure the demo under load.")
     parser.add_argument("--requests", type=int, default=1000)
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("load.json"))
+    parser.add_argument("--output", type=Path, default=RESULTS / "load.json")
     arguments = parser.parse_args()
     with server() as (address, pid):
         result = measure(address, pid, arguments.requests)

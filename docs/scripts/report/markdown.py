@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 WIDTH = 120
+RESULTS = "docs/results"
 
-# Marker -> the file of the measurement, and the function that turns it into Markdown.
+# Marker -> the file in docs/results, and the function that turns it into Markdown.
 Tables = Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]]
 
 
@@ -21,8 +22,19 @@ def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], text: Colle
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def mean(estimate: Mapping[str, Any] | None) -> str:
+    """Mean and half the interval (of five values or more), or nothing if nothing was measured."""
+    if estimate is None or estimate["mean"] is None:
+        return ""
+    digits = 0 if abs(estimate["mean"]) >= 20 else 2 if abs(estimate["mean"]) >= 1 else 3
+    text = f"{estimate['mean']:.{digits}f}"
+    if estimate["upper"] is not None and estimate["n"] >= 5:
+        text += f" ± {estimate['upper'] - estimate['mean']:.{digits}f}"
+    return text
+
+
 def filled(text: str, tables: Tables, root: Path) -> str:
-    """A document with the text between its markers regenerated from the files under `root`.
+    """A document with the text between its markers regenerated from the results under `root`.
 
     Raises:
         ValueError: a marker without its other half, or a table without its measurement.
@@ -36,9 +48,10 @@ def filled(text: str, tables: Tables, root: Path) -> str:
         before, rest = text.split(begin)
         if end not in rest:
             raise ValueError(f"{end} must stand behind {begin}")
-        if not (root / file).is_file():
-            raise ValueError(f"the table {name} has no measurement: there is no file {file}")
-        result = json.loads((root / file).read_text(encoding="utf-8"))
+        source = f"{RESULTS}/{file}"
+        if not (root / source).is_file():
+            raise ValueError(f"the table {name} has no measurement: there is no file {source}")
+        result = json.loads((root / source).read_text(encoding="utf-8"))
         text = f"{before}{begin}\n{_wrapped(make(result))}\n{end}{rest.split(end)[1]}"
     return text
 

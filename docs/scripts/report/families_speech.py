@@ -1,13 +1,13 @@
-"""Tables of docs/families_speech.json, which docs/families_speech.py measures."""
+"""Tables of docs/families_speech.md, which docs/scripts/families_speech.py measures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import filling
+from report.markdown import Tables, markdown
 
-FILE = "docs/families_speech.json"
+FILE = "families_speech.json"
 MEASURES = ("pesq", "stoi", "log_mel_distance", "periodicity_error", "voicing_f1", "tone_excess")
 
 Result = Mapping[str, Any]
@@ -70,7 +70,7 @@ def families(result: Result) -> str:
     counts = {len(files) for files in result["recordings"].values()}
     return "\n".join(
         [
-            filling.markdown(headings, lines, [0, 1, 2]),
+            markdown(headings, lines, [0, 1, 2]),
             "",
             f"Means over {' or '.join(map(str, sorted(counts)))} recordings. ≥: a lower bound. "
             "Diversity: 0 where every seed gives the same audio, 1 where the audio of two seeds "
@@ -96,7 +96,7 @@ def short(result: Result) -> str:
         quality = [mean(first, "pesq", 2), mean(last, "pesq", 2)]
         numbers = [f"{entry['diversity']:.2f}", f"{entry['times_real_time']:.0f}"]
         lines.append([name, entry["likelihood"] or "none", *quality, *numbers])
-    return filling.markdown(headings, lines, [0, 1])
+    return markdown(headings, lines, [0, 1])
 
 
 def measures(result: Result) -> str:
@@ -112,7 +112,7 @@ def measures(result: Result) -> str:
         for speech, rows in entry["speech"].items()
         for sweeps, row in rows.items()
     ]
-    return filling.markdown(headings, lines, [0, 1])
+    return markdown(headings, lines, [0, 1])
 
 
 def flow_gan(result: Result) -> str:
@@ -133,10 +133,10 @@ def flow_gan(result: Result) -> str:
             cells = [by_sweeps(rows, "pesq", 2), by_sweeps(rows, "voicing_f1", 2)]
             cells += [by_sweeps(rows, "periodicity_error", 3), by_sweeps(rows, "tone_excess", 2)]
             lines.append([weight, steps, speech, nats(entry, rows), *cells])
-    return filling.markdown(headings, lines, [0, 2])
+    return markdown(headings, lines, [0, 2])
 
 
-TABLES = {
+TABLES: Tables = {
     "families": (FILE, families),
     "families-short": (FILE, short),
     "families-measures": (FILE, measures),

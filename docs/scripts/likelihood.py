@@ -1,22 +1,20 @@
-"""Draws docs/likelihood.png: held-out likelihood against speed.
+"""Draws docs/pictures/likelihood.png: held-out likelihood against speed.
 
-    python docs/plots.py
+    python docs/scripts/likelihood.py
 
-The models are the group "likelihood" of docs/runs.json, trained on the same speech for the same
-time. Their speed is that of the fastest engine of their family in docs/benchmark.json (batch 1,
-5 s).
+The models are the group "likelihood" of docs/results/runs.json, trained on the same speech for the
+same time. Their speed is that of the fastest engine of their family in docs/results/benchmark.json
+(batch 1, 5 s).
 """
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
+from paths import PICTURES, RESULTS
 from vocoder.evaluation.plots import new_figure, save_figure
 from vocoder.models import FAMILIES
-
-DOCS = Path(__file__).parent
 
 
 def fastest(rows: list[dict[str, Any]], title: str) -> dict[str, Any]:
@@ -31,8 +29,8 @@ def fastest(rows: list[dict[str, Any]], title: str) -> dict[str, Any]:
 
 def main() -> None:
     """The command."""
-    models = json.loads((DOCS / "runs.json").read_text(encoding="utf-8"))["likelihood"]
-    result = json.loads((DOCS / "benchmark.json").read_text(encoding="utf-8"))
+    models = json.loads((RESULTS / "runs.json").read_text(encoding="utf-8"))["likelihood"]
+    result = json.loads((RESULTS / "benchmark.json").read_text(encoding="utf-8"))
     figure = new_figure(7, 4)
     axes = figure.subplots()
     for index, model in enumerate(models):
@@ -53,7 +51,7 @@ def main() -> None:
     axes.set_ylabel("held-out log-likelihood, nats per sample")
     minutes = round(models[0]["train_seconds"] / 60)
     axes.set_title(f"same speech, {minutes} minutes of training each", fontsize="medium")
-    save_figure(figure, DOCS / "likelihood.png")
+    save_figure(figure, PICTURES / "likelihood.png")
 
 
 if __name__ == "__main__":

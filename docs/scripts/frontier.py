@@ -1,16 +1,16 @@
 """Measures the frontier: quality against processor time, by vocoder and number of sweeps.
 
-    python docs/frontier.py --recordings data/unheard-speech/test/22k
-    python docs/frontier.py --model large=runs/large/model --only large
-    python docs/frontier.py --times
-    python docs/frontier.py --draw
+    python docs/scripts/frontier.py --recordings data/unheard-speech/test/22k
+    python docs/scripts/frontier.py --model large=runs/large/model --only large
+    python docs/scripts/frontier.py --times
+    python docs/scripts/frontier.py --draw
 
 Copy synthesis by white noise shaped by the mel, by a harmonic source, by Griffin-Lim and by trained
-models, each with 0 to 64 sweeps of mel consistency. Every value goes into docs/frontier.json as
-soon as it is measured, and what is there is not measured again: an interrupted run continues when
-the same command is given again. The times come last, all in one run; --times measures them alone.
---draw only draws docs/frontier.png, as does the end of every run; python docs/tables.py then fills
-docs/frontier.md.
+models, each with 0 to 64 sweeps of mel consistency. Every value goes into
+docs/results/frontier.json as soon as it is measured, and what is there is not measured again: an
+interrupted run continues when the same command is given again. The times come last, all in one run;
+--times measures them alone. --draw only draws docs/pictures/frontier.png, as does the end of every
+run; python docs/scripts/tables.py then fills docs/frontier.md.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import frontier_report
 import torch
 from rich.progress import Progress
 from torch import Tensor
 
 import vocoder
+from paths import PICTURES, RESULTS, ROOT, SAMPLES
+from report import frontier as report
 from vocoder.audio import LogMel, MelSpec, check_sweeps
 from vocoder.evaluation import METRICS, measure
 from vocoder.evaluation.copy_synthesis import (
@@ -50,10 +51,9 @@ from vocoder.evaluation.systems import Vocos
 from vocoder.models import MdctFlow, Vocoder
 from vocoder.pretrained import ACOUSTIC_NAME, bundled_models
 
-DOCS = Path(__file__).parent
-FILE = DOCS / "frontier.json"
-RECORDINGS = DOCS.parent / "data" / "unheard-speech" / "test" / "22k"
-SPEECH = DOCS / "samples" / "english.recording.flac"  # what is timed
+FILE = RESULTS / "frontier.json"
+RECORDINGS = ROOT / "data/unheard-speech/test/22k"
+SPEECH = SAMPLES / "english.recording.flac"  # what is timed
 SWEEPS = (0, 2, 4, 8, 16, 32, 64)
 LIMIT = 8  # recordings
 SECONDS = 6.0  # of each recording at most
@@ -172,7 +172,7 @@ def measure_quality(
     Raises:
         ValueError: it holds values of other recordings, or a recording cannot be used.
     """
-    wanted, left_out = available([name for name in MEASURES if name in frontier_report.SHOWN])
+    wanted, left_out = available([name for name in MEASURES if name in report.SHOWN])
     result["left_out"] = left_out
     result["measures"] = {
         name: {"title": m.title, "unit": m.unit, "better": m.better}
@@ -183,7 +183,7 @@ def measure_quality(
     seconds = {name: len(audio) / spec.sample_rate for name, audio in recordings.items()}
     if result.setdefault("recordings", seconds) != seconds:
         raise ValueError(
-            "docs/frontier.json holds values of other recordings, with which these do not "
+            "docs/results/frontier.json holds values of other recordings, with which these do not "
             "compare: give the same ones, or move the file away to begin anew"
         )
     known = result.setdefault("systems", {})
@@ -251,7 +251,7 @@ def measure_times(
     try:
         packaged.load(torch.device("cpu"))
     except ImportError as error:
-        left_out[frontier_report.VOCOS] = str(error)
+        left_out[report.VOCOS] = str(error)
     for length in lengths:
         frames = round(length * spec.sample_rate / spec.hop_length)
         mel = speech.repeat(1, -(-frames // speech.shape[1]))[:, :frames].contiguous()
@@ -259,10 +259,10 @@ def measure_times(
             first = system.learnt_sweeps
             for number in sorted({0, first, first + timed_sweeps}):
                 jobs[system.name, number, length] = _job(system, mel, number)
-        jobs[frontier_report.PRODUCTS, 0, length] = vocos_products(frames)
+        jobs[report.PRODUCTS, 0, length] = vocos_products(frames)
         if not left_out:
             samples = round(length * packaged.mel_spec.sample_rate)
-            jobs[frontier_report.VOCOS, 0, length] = packaged.job(1, samples).run
+            jobs[report.VOCOS, 0, length] = packaged.job(1, samples).run
     taken: dict[tuple[tuple[str, int, float], int], list[tuple[float, float]]] = {}
     threads = sorted({1, os.cpu_count() or 1})
     try:
@@ -351,7 +351,7 @@ def main(words: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     parser.add_argument("--only", action="append", metavar="SYSTEM", help="only this system")
     parser.add_argument("--times", action="store_true", help="only measure the times, again")
-    parser.add_argument("--draw", action="store_true", help="only draw docs/frontier.png")
+    parser.add_argument("--draw", action="store_true", help="only draw docs/pictures/frontier.png")
     given = parser.parse_args(words)
     result = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
 
@@ -379,7 +379,7 @@ def main(words: Sequence[str] | None = None) -> None:
             save()
     if not {"times", "values"} <= result.keys():
         parser.error(f"{FILE.name} does not hold both quality and times yet: run without options")
-    frontier_report.draw(result, DOCS / "frontier.png")
+    report.draw(result, PICTURES / "frontier.png")
 
 
 if __name__ == "__main__":

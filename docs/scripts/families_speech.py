@@ -1,15 +1,15 @@
 """Measures families of vocoders on the same speech, for docs/families_speech.md.
 
-    python docs/families_speech.py --speech "human voices=data/unheard-speech/development/22k" \\
-        --model flow=default --model VAE=runs/vae --model GAN=runs/gan
-    python docs/families_speech.py --draw
+    python docs/scripts/families_speech.py --model flow=default --model VAE=runs/vae \\
+        --speech "human voices=data/unheard-speech/development/22k"
+    python docs/scripts/families_speech.py --draw
 
 Copy synthesis of some recordings by every model given and by references that are not trained, with
 0, 4 and 16 sweeps of mel consistency; likelihood, diversity over seeds, speed and facts of the
 training of each model. A model is a run folder, a checkpoint or the name of bundled weights. Every
-model goes into docs/families_speech.json as soon as it is measured, and stays until another one is
-measured under its name or --forget names it. --draw only draws docs/flow_gan.png, as does the end
-of every run; python docs/tables.py then fills the document.
+model goes into docs/results/families_speech.json as soon as it is measured, and stays until another
+one is measured under its name or --forget names it. --draw only draws docs/pictures/flow_gan.png,
+as does the end of every run; python docs/scripts/tables.py then fills the document.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import yaml
 from torch import Tensor
 
 import vocoder
+from paths import PICTURES, RESULTS
 from vocoder.audio import MelSpec
 from vocoder.evaluation import measure
 from vocoder.evaluation.copy_synthesis import MEASURES, available, without_reference
@@ -39,8 +40,7 @@ from vocoder.evaluation.recordings import faded_and_dequantised, read_recording
 from vocoder.evaluation.results import machine_facts, save_result
 from vocoder.models import MdctFlow, Vocoder, load_checkpoint
 
-DOCS = Path(__file__).parent
-FILE = DOCS / "families_speech.json"
+FILE = RESULTS / "families_speech.json"
 SWEEPS = (0, 4, 16)
 WANTED = (
     "pesq", "stoi", "log_mel_distance", "periodicity_error", "voicing_f1", "tone_excess",
@@ -289,7 +289,7 @@ def main() -> None:
     save_result(result, FILE)
     points = curve(result)
     if len(points) > 1:
-        draw(points, DOCS / "flow_gan.png")
+        draw(points, PICTURES / "flow_gan.png")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,52 @@
+"""Tables of README.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from report.markdown import Tables, markdown, mean
+from report.rows import DEFAULT_ROWS, FLOW, PUBLISHED
+from vocoder.evaluation.tables import heading
+
+
+def standing_table(result: Mapping[str, Any]) -> str:
+    """Where the default stands on unheard voices, as it ships and without its sweeps."""
+    shown = ("pesq", "stoi", "dnsmos", "log_mel_distance", "times_real_time")
+    plain, refined, reference = DEFAULT_ROWS
+    titles = {
+        "recording": "[recording](docs/samples/english.recording.flac)",
+        refined: f"[{FLOW} (`default`)](docs/samples/english.default.flac)",
+        plain: "the same without sweeps of mel consistency",
+        reference: "[Griffin-Lim](docs/samples/english.griffin-lim.flac)",
+    }
+    rows = [
+        [title, *(mean(result["rows"][name].get(measure)) for measure in shown)]
+        for name, title in titles.items()
+    ]
+    about = result["about"]
+    headings = ["listen", *(heading(result["measures"][measure]) for measure in shown)]
+    return "\n".join(
+        [
+            markdown(headings, rows, [0]),
+            "",
+            f"Means over {len(result['files'])} recordings of human voices that no model was "
+            "trained on; ± is half a 95 % interval.",
+            f"Speed: {about['threads']} thread, {about['machine']['cpu']}, while other work ran.",
+        ]
+    )
+
+
+def cost_sentence(result: Mapping[str, Any]) -> str:
+    """What a second of speech costs, from docs/results/benchmark.json."""
+    costs = {row["name"]: row["gmac_per_audio_second"] for row in result["rows"]}
+    return (
+        f"A second of speech costs the flow of mdct.yaml {costs[FLOW]:.2f} billion "
+        f"multiply-accumulates, and the published WaveGlow {costs[PUBLISHED]:.0f} billion."
+    )
+
+
+TABLES: Tables = {
+    "standing": ("scores/default.unheard-speech.json", standing_table),
+    "cost": ("benchmark.json", cost_sentence),
+}
