@@ -129,7 +129,9 @@ def load(
     together = threading.Barrier(len(texts))
 
     def visit(text: str, right: np.ndarray[Any, Any]) -> None:
-        with httpx.Client(timeout=None) as client:
+        # As the server closes idle connections after 5 s, a new one for each call.
+        fresh = httpx.Limits(max_keepalive_connections=0)
+        with httpx.Client(timeout=None, limits=fresh) as client:
             together.wait()
             while True:
                 with lock:
