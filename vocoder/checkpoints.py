@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.modules.module import register_module_parameter_registration_hook
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from vocoder.atomic import write_atomic
 
@@ -129,6 +129,11 @@ def checkpoint_hash(path: str | os.PathLike[str]) -> str:
 _SLACK = 4
 _SPARE_NUMBERS = 1 << 24  # of what a model keeps besides its weights: windows, filter banks, masks
 _LONGEST_CONFIG = 1 << 24  # characters
+# Functions of PyTorch that make tensors, and take a shape as numbers one by one.
+_TAKE_A_SHAPE = {
+    "empty", "zeros", "ones", "rand", "randn", "new_empty", "new_zeros", "new_ones",
+    "eye", "repeat", "expand",
+}  # fmt: skip
 
 
 @contextmanager
@@ -161,15 +166,21 @@ def no_larger_than(
     if any(isinstance(n, int | float) and abs(n) > largest for n in sizes):
         raise too_large
 
-    class Allocations(TorchDispatchMode):
-        def __torch_dispatch__(
+    # Not a `TorchDispatchMode`, for which PyTorch imports its compiler: seconds, and 200 MB.
+    class Allocations(TorchFunctionMode):
+        def __torch_function__(
             self, func: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
-            for value in args:
-                shape = isinstance(value, list | tuple) and all(type(n) is int for n in value)
-                if shape and math.prod(map(abs, value)) > numbers:
+            kwargs = kwargs or {}
+            shapes = [
+                value for value in (*args, *kwargs.values()) if isinstance(value, list | tuple)
+            ]
+            if getattr(func, "__name__", "") in _TAKE_A_SHAPE:
+                shapes.append([n for n in args if type(n) is int])
+            for shape in shapes:
+                if all(type(n) is int for n in shape) and math.prod(map(abs, shape)) > numbers:
                     raise too_large
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
 
     registered = [0, 0]
 
