@@ -34,7 +34,8 @@ def load(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
 ) -> Vocoder:
-    """A trained vocoder, ready to run: in evaluation mode, weight norms fused.
+    """A trained vocoder, ready to run: in evaluation mode, weight norms fused, weights without
+    gradients.
 
     To train it further, start a recipe from it (``--start_from``) or use
     `vocoder.models.load_checkpoint`, which leaves the weights as they were trained.
@@ -56,7 +57,8 @@ def load(
         ValueError: the model cannot compute in this type, or there is no such device.
     """
     target = device_named(device)
-    return load_checkpoint(find_model(name)).fused(dtype).to(target)
+    model = load_checkpoint(find_model(name)).fused(dtype).to(target)
+    return model.requires_grad_(False)  # a family with nothing to fuse is not frozen by `fused`
 
 
 def find_model(name: str | os.PathLike[str] | None = None) -> Path:

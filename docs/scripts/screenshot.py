@@ -1,4 +1,4 @@
-"""Takes docs/pictures/demo.png: the demo's comparison tab in headless Chromium.
+"""Takes demo.png and demo-phone.png of docs/pictures: the demo's comparison tab in Chromium.
 
     python docs/scripts/screenshot.py [options of `vocoder demo`]
 
@@ -19,13 +19,12 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from paths import PICTURES
 
-PICTURE = PICTURES / "demo.png"
-WIDTH = 1280
+WIDTHS = {"demo.png": 1280, "demo-phone.png": 390}  # of the page
 PATIENCE = 300  # seconds: the autoregressive model is slow
 
 
 def main() -> None:
-    """Start the demo, compare on an example, take the picture."""
+    """Start the demo, compare on an example, take the pictures."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -42,7 +41,7 @@ def main() -> None:
 
 
 def shoot(url: str) -> None:
-    """Take the picture of a running demo."""
+    """Take the pictures of a running demo."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""
     options.add_argument("--headless=new")
@@ -53,14 +52,14 @@ def shoot(url: str) -> None:
     driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
     try:
 
-        def resize(height: int) -> None:
+        def resize(width: int, height: int = 800) -> None:
             # Of the page: a window's size includes its edges.
             driver.execute_cdp_cmd(
                 "Emulation.setDeviceMetricsOverride",
-                {"width": WIDTH, "height": height, "deviceScaleFactor": 1, "mobile": False},
+                {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
             )
 
-        resize(800)
+        resize(1280)
         driver.get(url)
         wait = WebDriverWait(driver, PATIENCE)
 
@@ -76,10 +75,12 @@ def shoot(url: str) -> None:
         wait.until(lambda _: driver.find_elements(By.CSS_SELECTOR, "#compare-recording a"))
         press("Compare")
         wait.until(lambda _: driver.find_elements(By.CSS_SELECTOR, "#compare-picture img"))
-        time.sleep(2)  # until the waveforms are drawn
-        resize(driver.execute_script("return document.documentElement.scrollHeight"))
-        time.sleep(1)
-        driver.save_screenshot(str(PICTURE))
+        for name, width in WIDTHS.items():
+            resize(width)
+            time.sleep(2)  # until the waveforms are drawn
+            resize(width, driver.execute_script("return document.documentElement.scrollHeight"))
+            time.sleep(1)
+            driver.save_screenshot(str(PICTURES / name))
     finally:
         driver.quit()
 

@@ -109,7 +109,7 @@ def read(path: Path) -> tuple[np.ndarray, int]:
     return audio.mean(axis=1), sample_rate
 
 
-def usable(audio: np.ndarray, sample_rate: int) -> bool:
+def usable(audio: np.ndarray, sample_rate: int, seconds: tuple[float, float] = SECONDS) -> bool:
     """Whether a recording is of the right length, not clipped, not nearly silent, and not noisy.
 
     Noise shows in pauses: over frames of 20 ms, the 5th percentile of the level must lie 25 dB
@@ -121,7 +121,7 @@ def usable(audio: np.ndarray, sample_rate: int) -> bool:
     low, high = np.percentile(levels, [5, 95])
     clipped = np.mean(np.abs(audio) > PEAK) > CLIPPED_SHARE
     quiet = np.sqrt(np.mean(np.square(audio))) < QUIET_RMS
-    fits = SECONDS[0] <= len(audio) / sample_rate <= SECONDS[1]
+    fits = seconds[0] <= len(audio) / sample_rate <= seconds[1]
     return bool(fits and not clipped and not quiet and high - low >= RANGE_DB)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 
 import numpy as np
@@ -96,6 +96,29 @@ class BatchNoise(Noise):
 
     def uniform(self, first_frame: int, frames: int, per_frame: int) -> Tensor:
         return torch.stack([item.uniform(first_frame, frames, per_frame) for item in self.items])
+
+
+def fresh_seed() -> int:
+    """A new seed, drawn from torch's global generator."""
+    return int(torch.randint(2**62, ()).item())
+
+
+def batch_noise(seed: int | Sequence[int] | None, items: int) -> Noise:
+    """The noise of a batch, the same for all items or of one seed each; None draws a new seed.
+
+    Raises:
+        ValueError: the number of seeds is not that of the items, or a seed is out of range.
+    """
+    if seed is None:
+        return Noise(fresh_seed())
+    if not isinstance(seed, Iterable) or isinstance(seed, str):
+        return Noise(seed)
+    seeds = list(seed)
+    if len(seeds) != items:
+        raise ValueError(
+            f"seeds {seeds} do not fit a batch of {items} mels: give one for all, or one per item"
+        )
+    return BatchNoise(seeds)
 
 
 def check_temperature(temperature: float, name: str = "temperature") -> None:

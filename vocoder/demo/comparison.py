@@ -322,6 +322,7 @@ def layout(models: Models) -> None:
     with gr.Row():
         with gr.Column(scale=2):
             recording = widgets.recorder("Recording", "compare-recording")
+            widgets.example_recordings(recording)
             with gr.Row():
                 seconds = gr.Slider(0.25, LONGEST_EXCERPT, 1.0, step=0.25, label="Seconds")
                 temperature = widgets.temperature(models)
@@ -342,7 +343,6 @@ def layout(models: Models) -> None:
                     interactive=family is not None,
                 )
                 stop = gr.Button("Stop", elem_id="compare-stop")
-            widgets.example_recordings(recording)
         with gr.Column(scale=3):
             titles = {
                 RECORDING: "Recording",

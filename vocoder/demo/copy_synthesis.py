@@ -105,12 +105,12 @@ def layout(models: Models) -> None:
     with gr.Row():
         with gr.Column(scale=2):
             recording = widgets.recorder("Recording", "copy-recording")
+            widgets.example_recordings(recording)
             with gr.Row():
                 temperature = widgets.temperature(models)
                 seed = widgets.seed()
             refine = widgets.sweeps(models, "copy-sweeps")
             button = gr.Button("Resynthesise", variant="primary", elem_id="copy-button")
-            widgets.example_recordings(recording)
         with gr.Column(scale=3):
             with gr.Row():
                 original = widgets.player("Recording", "copy-original")

@@ -206,9 +206,9 @@ def _temperature_layout(models: Models) -> None:
     with gr.Row():
         with gr.Column(scale=2):
             recording = widgets.recorder("Recording", "sweep-recording")
+            widgets.example_recordings(recording)
             seed = widgets.seed()
             button = gr.Button("Sweep from 0 to 1", variant="primary", elem_id="sweep-button")
-            widgets.example_recordings(recording)
         with gr.Column(scale=3):
             players = widgets.players(
                 [(f"Temperature {t:g}", f"sweep-audio-{i}") for i, t in enumerate(TEMPERATURES)]
@@ -243,12 +243,6 @@ def _interpolation_layout(models: Models) -> None:
         with gr.Column(scale=2):
             first = widgets.recorder("First recording", "interpolate-first")
             second = widgets.recorder("Second recording", "interpolate-second")
-            condition = gr.Radio(
-                [("of the first recording", "first"), ("between the two", "between")],
-                value="first",
-                label="Mel spectrogram to decode with",
-            )
-            button = gr.Button("Interpolate", variant="primary", elem_id="interpolate-button")
             russian, female, male = widgets.RECORDINGS
             gr.Examples(
                 [[female, male], [male, female], [female, russian]],
@@ -256,6 +250,12 @@ def _interpolation_layout(models: Models) -> None:
                 label="Examples",
                 example_labels=["female to male", "male to female", "English to Russian"],
             )
+            condition = gr.Radio(
+                [("of the first recording", "first"), ("between the two", "between")],
+                value="first",
+                label="Mel spectrogram to decode with",
+            )
+            button = gr.Button("Interpolate", variant="primary", elem_id="interpolate-button")
         with gr.Column(scale=3):
             players = widgets.players(
                 [

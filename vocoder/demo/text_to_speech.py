@@ -22,9 +22,10 @@ LONGEST_TEXT = 500
 
 _EXAMPLES = [
     "The birch canoe slid on the smooth planks.",
-    "All samples of this sentence were computed at once, in one parallel pass.",
-    "A normalizing flow is an invertible network from sound to noise; this is one, run backwards.",
+    "All samples of this sentence were computed at once.",
+    "A flow is an invertible network from sound to noise.",
 ]
+"""At most 60 characters: longer ones are cut short on their buttons."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ def layout(models: Models) -> None:
                 max_length=LONGEST_TEXT,
                 elem_id="say-text",
             )
+            gr.Examples([[example] for example in _EXAMPLES], [text], label="Examples")
             with gr.Row():
                 temperature = widgets.temperature(models)
                 rate = gr.Slider(0.5, 2.0, 1.0, step=0.05, label="Speaking rate")
@@ -131,7 +133,6 @@ def layout(models: Models) -> None:
             button = gr.Button(
                 "Speak", variant="primary", elem_id="say-button", interactive=models.has_acoustic
             )
-            gr.Examples([[example] for example in _EXAMPLES], [text], label="Examples")
         with gr.Column(scale=3):
             audio = widgets.player("Speech", "say-audio")
             picture = widgets.picture("Waveform and mel spectrogram", "say-picture")

@@ -36,6 +36,12 @@ CSS = """
 .figures strong { color: var(--color-accent); }
 .why { color: var(--body-text-color-subdued); font-size: var(--text-sm); }
 .figures p { margin: 0.6rem 0 0; color: var(--body-text-color-subdued); }
+@media (max-width: 640px) {
+  .figures table { font-size: var(--text-xs); }
+  .figures th, .figures td { padding: 0.3rem 0.2rem; overflow-wrap: break-word; }
+  .figures td:first-child { white-space: normal; }
+  .picture .image-frame { padding-top: 2.2rem; }  /* below its buttons */
+}
 """
 
 PACE = ("computed in", "times real time")
@@ -135,6 +141,7 @@ def picture(label: str, name: str) -> gr.Image:
         format="png",
         buttons=["download", "fullscreen"],
         elem_id=name,
+        elem_classes="picture",
     )
 
 

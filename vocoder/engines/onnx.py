@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vocoder.atomic import write_atomic
-from vocoder.audio import MelSpec, Noise, check_mel, check_sweeps, check_temperature
+from vocoder.audio import MelSpec, check_mel, check_sweeps, check_temperature
 from vocoder.audio.clamp import Clamp
+from vocoder.audio.noise import batch_noise
 from vocoder.flows import Bijection
 
 if TYPE_CHECKING:
@@ -158,7 +160,10 @@ class OnnxVocoder:
         """Sweeps of mel consistency in the graph."""
 
     def synthesize(
-        self, mel: NDArray[np.float32], temperature: float | None = None, seed: int = 0
+        self,
+        mel: NDArray[np.float32],
+        temperature: float | None = None,
+        seed: int | Sequence[int] | None = 0,
     ) -> NDArray[np.float32]:
         """Audio from a mel, equal to `Vocoder.synthesize` with the same seed and as many sweeps (to
         1e-4).
@@ -172,7 +177,7 @@ class OnnxVocoder:
 
         Raises:
             MelError: the mel cannot come from the model's `mel_spec`, or is far too loud.
-            ValueError: the temperature is out of range.
+            ValueError: the temperature or the seed is out of range.
         """
         if not isinstance(mel, np.ndarray):
             raise TypeError(f"mel is a {type(mel).__name__}: give a numpy array")
@@ -184,8 +189,10 @@ class OnnxVocoder:
         clamps = [Clamp(self.mel_spec, temperature) for _ in batch]
         for clamp, item in zip(clamps, batch, strict=True):
             clamp.expect(torch.from_numpy(np.array(item)))
-        noise = Noise(seed).normal(0, batch.shape[2], self.noise_per_frame).numpy()
-        noise = np.broadcast_to(noise * np.float32(temperature), (len(batch), *noise.shape))
+        drawn = batch_noise(seed, len(batch)).normal(0, batch.shape[2], self.noise_per_frame)
+        noise = np.broadcast_to(
+            drawn.numpy() * np.float32(temperature), (len(batch), *drawn.shape[-2:])
+        )
         inputs = {"mel": batch.astype(np.float32), "noise": np.ascontiguousarray(noise)}
         audio: NDArray[np.float32] = self.session.run(["audio"], inputs)[0]
         for clamp, row, item in zip(clamps, audio, batch, strict=True):  # the graph has clamped

@@ -13,17 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from vocoder.audio import (
-    BatchNoise,
-    LogMel,
-    MelConsistency,
-    MelSpec,
-    Noise,
-    check_mel,
-    check_sweeps,
-)
+from vocoder.audio import LogMel, MelConsistency, MelSpec, Noise, check_mel, check_sweeps
 from vocoder.audio.clamp import Clamp
 from vocoder.audio.log_mel import check_amplitude
+from vocoder.audio.noise import batch_noise, fresh_seed
 
 from .card import VOCODER
 from .saved import SavedModel
@@ -183,7 +176,7 @@ class Vocoder(SavedModel, ABC):
         temperature = self._temperature(temperature)
         sweeps = self._sweeps(refine)
         batch = frames if frames.ndim == 3 else frames.unsqueeze(0)
-        noise = _noise(seed, len(batch))
+        noise = batch_noise(seed, len(batch))
         sizes = _checked_lengths(lengths, batch)
         clamps = [Clamp(self.mel_spec, temperature) for _ in sizes]
         for clamp, item, size in zip(clamps, batch, sizes, strict=True):
@@ -225,7 +218,7 @@ class Vocoder(SavedModel, ABC):
         self._check_weights()
         temperature = self._temperature(temperature)
         clamp = Clamp(self.mel_spec, temperature)
-        noise = Noise(_fresh_seed() if seed is None else seed)
+        noise = Noise(fresh_seed() if seed is None else seed)
         refiner = self._refiner(self._sweeps(refine))
         (past, ahead), make = self._renderer(noise, temperature)
         held: Tensor | None = None  # frames that are still needed; the first has index `start`
@@ -473,24 +466,6 @@ def _like(original: Array, result: Tensor) -> Array:
     if isinstance(original, Tensor):
         return result.to(original.device)
     return result.detach().cpu().numpy()
-
-
-def _fresh_seed() -> int:
-    return int(torch.randint(2**62, ()).item())
-
-
-def _noise(seed: int | Sequence[int] | None, items: int) -> Noise:
-    """The noise of a batch, the same for all items or of one seed each."""
-    if seed is None:
-        return Noise(_fresh_seed())
-    if not isinstance(seed, Iterable) or isinstance(seed, str):
-        return Noise(seed)
-    seeds = list(seed)
-    if len(seeds) != items:
-        raise ValueError(
-            f"seeds {seeds} do not fit a batch of {items} mels: give one for all, or one per item"
-        )
-    return BatchNoise(seeds)
 
 
 def _checked_lengths(lengths: Sequence[int] | None, batch: Tensor) -> list[int]:

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 
 from vocoder.models import Vocoder
-from vocoder.training.step import Step
+from vocoder.training.step import Step, mel_of_hops
 from vocoder.training.terms import Term, TrainedTerm, total_loss
 
 
@@ -277,7 +277,7 @@ class VocoderTraining(Training):
         step = Step(
             self.model,
             audio,
-            self.model.mel(batch["clean"]),
+            mel_of_hops(self.model, batch["clean"]),
             self.budget_used,
             torch.Generator(audio.device).manual_seed(draw % 2**63),
             self.sample_temperature,
@@ -307,7 +307,7 @@ class VocoderTraining(Training):
         model = seen.model
         # In float32 whatever the precision of the training, so that runs can be compared.
         with torch.autocast(batch["audio"].device.type, enabled=False):
-            mel = model.mel(batch["clean"])
+            mel = mel_of_hops(model, batch["clean"])
             with contextlib.suppress(NotImplementedError):  # a model without a likelihood
                 seen.log_likelihood += float(model.log_prob(batch["audio"], mel).sum())
                 seen.samples += batch["audio"].numel()
@@ -315,7 +315,9 @@ class VocoderTraining(Training):
                 generated = model.synthesize(mel, self.temperature, seed=0)
                 # A model that has diverged has no mel, but the run still ends with its report.
                 finite = bool(generated.isfinite().all())
-                generated_mel = model.mel(generated) if finite else torch.full_like(mel, math.nan)
+                generated_mel = torch.full_like(mel, math.nan)
+                if finite:
+                    generated_mel = mel_of_hops(model, generated)
                 seen.distances.append(float(model.mel_spec.distance(generated_mel, mel)))
                 result |= {
                     "original": batch["clean"][0],

@@ -138,10 +138,16 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         in_utf8()
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    # Lightning's tips are for authors of training scripts.
+    # Lightning's tips are for authors of training scripts. What is in evaluation mode when training
+    # starts (the pitch network) is meant to be.
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*`IterableDataset`.*", ".*LeafSpec.*"):
+    for message in (
+        ".*does not have many workers.*",
+        ".*`IterableDataset`.*",
+        ".*LeafSpec.*",
+        ".*in eval mode at the start of training.*",
+    ):
         warnings.filterwarnings("ignore", message)
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not any(word == "--config" or word.startswith("--config=") for word in words):

@@ -24,6 +24,7 @@ from vocoder.nn.weight_norm import fuse_weight_norm
 from vocoder.training.crops import SpeechData
 from vocoder.training.module import DivergedError, Training, VocoderTraining, training_seconds
 from vocoder.training.run_folder import Record
+from vocoder.training.step import mel_of_hops
 
 log = logging.getLogger("vocoder.training")
 
@@ -75,7 +76,7 @@ def write_report(
         name = file_name(item["id"])
         original = torch.from_numpy(item["clean"])
         audio[f"{name}.original.wav"] = original
-        mel = model.mel(original)
+        mel = mel_of_hops(model, original)
         generated = model.synthesize(mel, module.temperature, seed=0).cpu()
         scores.append(
             {
@@ -91,7 +92,7 @@ def write_report(
         pictures.append(
             [
                 Picture(f"{item['id']}, recorded", mel.cpu(), *limits),
-                Picture(f"{item['id']}, synthesised", model.mel(generated).cpu(), *limits),
+                Picture(f"{item['id']}, synthesised", mel_of_hops(model, generated).cpu(), *limits),
             ]
         )
         # A mel describes whole hops, so the generated audio may be longer by part of one.

@@ -12,6 +12,14 @@ from torch import Tensor
 from vocoder.models import Vocoder
 
 
+def mel_of_hops(model: Vocoder, audio: Tensor) -> Tensor:
+    """The mel of audio (..., frames * hop) with a frame for each hop: (..., n_mels, frames).
+
+    A centred mel has one more, which belongs to no sample.
+    """
+    return model.mel(audio)[..., : audio.shape[-1] // model.mel_spec.hop_length]
+
+
 @dataclass(frozen=True)
 class Sample:
     """Audio that the model generates in a training step, and the recordings it should resemble.
@@ -92,7 +100,7 @@ class Step:
         generated = self.model.sample(mel, noise.transpose(1, 2), self.temperature)
         with torch.autocast(audio.device.type, enabled=False):
             generated = generated.float()
-            return Sample(generated, self.model.mel(generated), audio, mel)
+            return Sample(generated, mel_of_hops(self.model, generated), audio, mel)
 
     def detached(self) -> Step:
         """The same step with a sample that passes no gradient to the model."""

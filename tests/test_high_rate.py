@@ -1,0 +1,152 @@
+"""The recipe for 24 and 44.1 kHz: its corpus, its configurations in two steps, and its table."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import vocoder
+from vocoder.audio import MelSpec
+from vocoder.corpus import read_corpus
+from vocoder.training.recipe import Recipe, main
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "recipes" / "high-rate"
+SOURCE = ROOT / "recipes" / "ljspeech" / "config" / "source.yaml"
+CONFIGS = {"24k": ["24k"], "44k": ["44k"], "vocos": ["24k", "vocos"]}
+
+
+def script(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(f"high_rate_{name}", FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+build, measure = script("build"), script("measure")
+
+
+def speak(path: Path, seconds: float, rate: int, seed: int) -> None:
+    """A gliding tone with its harmonics, a hiss, and a pause."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * rate)) / rate
+    phase = 2 * np.pi * np.cumsum(120 + 60 * time) / rate
+    audio = sum(np.sin(k * phase) / k for k in range(1, 20)) + 0.3 * rng.normal(size=len(time))
+    audio[: len(audio) // 6] *= 1e-3
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.1 * np.stack([audio, audio], axis=1), rate, format="OGG")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a folder laid out as the package: good recordings, a short one, one at 8 kHz."""
+    stamps = tmp_path_factory.mktemp("stamps")
+    for number, language in enumerate([*build.TRAINING, build.UNSEEN]):
+        for take in range(7):
+            seconds = 0.5 if take == 5 else 1.1
+            rate = 8000 if take == 6 else 44100
+            path = stamps / "plants" / f"{take}_desc_{language}.ogg"
+            speak(path, seconds, rate, 10 * number + take)
+            with (path.parent / f"{take}.txt").open("a", encoding="utf-8") as file:
+                file.write(f"Stamp.\n{language}.utf8=a|b {take}\n")
+    folder = tmp_path_factory.mktemp("data") / "high-rate"
+    assert "10 recordings" in build.build(stamps, folder)
+    return folder
+
+
+def test_the_corpus_is_of_two_voices_and_another_is_kept_apart(corpus: Path) -> None:
+    utterances = read_corpus(corpus).utterances
+    assert {u.id.rpartition("_")[2] for u in utterances} == set(build.TRAINING)
+    assert {u.text for u in utterances} == {f"a b {take}" for take in range(5)}
+    for utterance in utterances:
+        info = soundfile.info(utterance.path)
+        assert (info.samplerate, info.channels, info.format) == (44100, 1, "FLAC")
+    unseen = list(corpus.with_name("high-rate-unseen").iterdir())
+    assert len(unseen) == 5
+    assert all(path.stem.endswith(f"_{build.UNSEEN}") for path in unseen)
+
+
+def test_without_the_package_it_says_what_to_install(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="package tuxpaint-stamps-default"):
+        build.build(tmp_path / "no", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_configuration_trains_and_speaks(name: str, corpus: Path, tmp_path: Path) -> None:
+    class WithoutReport(Recipe):
+        def report(self, *arguments: Any) -> None:
+            pass
+
+    files = [SOURCE, *(FOLDER / "config" / f"{config}.yaml" for config in CONFIGS[name])]
+    options = [word for file in files for word in ("--config", str(file))]
+    options += ["--data", str(corpus), "--cache", str(corpus.parent / "prepared")]
+    options += ["--run", str(tmp_path / "run"), "--max_steps", "2", "--max_time", "null"]
+    options += ["--speech.batch_size", "2", "--speech.crop_frames", "16"]
+    options += ["--training.validation_syntheses", "1", "--trainer.accelerator", "cpu"]
+    loggers = [logging.getLogger(n) for n in ("lightning", "lightning.pytorch", "lightning.fabric")]
+    before = [logger.level for logger in loggers]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            assert main(WithoutReport("", SOURCE, corpus), options) == 0
+        finally:
+            for logger, level in zip(loggers, before, strict=True):
+                logger.setLevel(level)
+    # The pitch network is in evaluation mode on purpose.
+    assert not [w for w in caught if "eval mode" in str(w.message)]
+
+    model = vocoder.load(tmp_path / "run" / "model")
+    if name != "vocos":
+        assert model.mel_spec == MelSpec.preset(f"speech-{name}")
+    audio, rate = vocoder.read_audio(read_corpus(corpus).utterances[0].path, model.sample_rate)
+    made = model.synthesize(model.mel(audio))
+    assert rate == model.sample_rate == (44100 if name == "44k" else 24000)
+    assert made.std() > 0.1 * audio.std()
+
+
+# -- measuring -------------------------------------------------------------------------------------
+
+
+def test_the_distance_above_8_khz_sees_nothing_below() -> None:
+    spec = MelSpec.preset("speech-24k")
+    distance = measure.high_distance(spec)
+    time = torch.arange(24000) / 24000
+    hiss = 0.01 * torch.randn(24000, generator=torch.Generator().manual_seed(0))
+    low, high = (0.3 * torch.sin(2 * torch.pi * hertz * time) for hertz in (1000, 10000))
+    # The jumps at the ends of the audio reach all bands.
+    assert distance(hiss, hiss + low) < 0.05
+    assert distance(hiss, hiss + high) > 0.3
+    assert distance(hiss, hiss) == 0
+
+
+def test_levels_are_those_of_the_bands() -> None:
+    rate = 44100
+    time = torch.arange(rate) / rate
+    audio = torch.sin(2 * torch.pi * 2000 * time)
+    audio[rate // 2 :] += 0.1 * torch.sin(2 * torch.pi * 14000 * time)[rate // 2 :]
+    found = measure.levels(audio, rate)
+    assert list(found) == ["8–12 kHz", "12–16 kHz", "16–20 kHz"]
+    loud, quiet = found["12–16 kHz"]
+    # 20 dB below, in a band 4/3 as wide.
+    assert loud == pytest.approx(-20 + 10 * np.log10(3 / 4), abs=0.3)
+    assert quiet < -60
+    assert list(measure.levels(audio[::2], rate // 2)) == []
+    assert list(measure.levels(audio, 24000)) == ["8–12 kHz"]
+
+
+def test_the_readme_has_the_measured_figures() -> None:
+    results = json.loads(measure.RESULTS.read_text(encoding="utf-8"))
+    assert set(results) == set(measure.RATES)
+    page = measure.README.read_text(encoding="utf-8")
+    assert page == measure.filled(page, results)
