@@ -78,8 +78,50 @@ def load_table(result: Mapping[str, Any]) -> str:
     )
 
 
+def bulk_table(result: Mapping[str, Any]) -> str:
+    """docs/results/bulk.json: files a second, by the number of workers."""
+    headings = ["", "files a second", "× real time", "start"]
+    rows = [
+        [
+            name,
+            f"{row['files_per_second']:.1f}",
+            f"{row['files_per_second'] * result['audio_seconds']:.0f}",
+            f"{row['start_seconds']:.0f} s",
+        ]
+        for name, row in result["ways"].items()
+    ]
+    machine = result["machine"]
+    return (
+        f"{markdown(headings, rows, [0])}\n\nMels of {result['audio_seconds']:.1f} s, from file to "
+        f"file; one thread each. {machine['cpu']}, {machine['cores']} cores, {machine['date']}."
+    )
+
+
+def memory_table(result: Mapping[str, Any]) -> str:
+    """docs/results/memory.json: memory of the commands on a minute and on an hour."""
+    short, long = (result["minutes"][key] for key in sorted(result["minutes"], key=int))
+    minutes = max(map(int, result["minutes"]))
+    headings = ["command", "memory for a minute", f"for {minutes} minutes", "× real time"]
+    rows = [
+        [
+            f"`{name}`",
+            f"{short[name]['megabytes']:.0f} MB",
+            f"{row['megabytes']:.0f} MB",
+            f"{row['audio_seconds'] / row['seconds']:.0f}",
+        ]
+        for name, row in long.items()
+    ]
+    machine = result["machine"]
+    return (
+        f"{markdown(headings, rows, [0])}\n\nPeak memory of the process, libraries included; "
+        f"PyTorch {machine['torch']}. {machine['cpu']}, {machine['date']}."
+    )
+
+
 TABLES: Tables = {
     "hours": ("scores/default.unheard-speech.json", hours_table),
     "node": ("benchmark.json", node_sentence),
     "load": ("load.json", load_table),
+    "memory": ("memory.json", memory_table),
+    "bulk": ("bulk.json", bulk_table),
 }

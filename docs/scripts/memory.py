@@ -1,0 +1,104 @@
+"""Measures the memory of the commands on long input.
+
+    python docs/scripts/memory.py       writes docs/results/memory.json
+
+An hour of speech, and for comparison a minute, goes through `resynthesize`, `synthesize`, `refine`
+and `say`, each in a process of its own. The speech repeats the recordings of the sample corpus, the
+text repeats a few sentences.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+
+import vocoder
+from paths import RESULTS, ROOT
+from vocoder.audio import AudioReader, AudioWriter, LogMel
+from vocoder.evaluation.results import machine_facts, save_result
+
+RECORDINGS = ROOT / "recipes/ljspeech/sample/wavs"
+SENTENCES = (
+    "The birch canoe slid on the smooth planks.",
+    "A normalizing flow is an invertible network from sound to noise.",
+    "It was half past four when the last of the boats came in.",
+)
+SENTENCES_A_MINUTE = 22
+MINUTES = (1, 60)
+
+# Prints the peak memory of a command, in KiB.
+_MEASURED = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=sys.stderr)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+def prepare(folder: Path, minutes: int) -> None:
+    """speech.wav, speech.npy and text.txt of about so many minutes."""
+    spec = vocoder.load().mel_spec
+    left = minutes * 60 * spec.sample_rate
+    with AudioWriter(folder / "speech.wav", spec.sample_rate) as writer:
+        for path in cycle(sorted(RECORDINGS.iterdir())):
+            audio = vocoder.read_audio(path, spec.sample_rate)[0][:left].numpy()
+            writer.write(audio)
+            left -= len(audio)
+            if not left:
+                break
+    with AudioReader(folder / "speech.wav", spec.sample_rate) as reader:
+        mel = torch.cat(list(LogMel(spec).stream(reader)), dim=1)
+    np.save(folder / "speech.npy", mel.numpy())
+    sentences = [SENTENCES[i % len(SENTENCES)] for i in range(minutes * SENTENCES_A_MINUTE)]
+    (folder / "text.txt").write_text(" ".join(sentences), encoding="utf-8")
+
+
+def measure(folder: Path) -> dict[str, dict[str, float]]:
+    """Peak memory and time of each command."""
+    speech, mel, text = (str(folder / name) for name in ("speech.wav", "speech.npy", "text.txt"))
+    commands = {
+        "resynthesize": [speech],
+        "synthesize": [mel],
+        "refine": [speech, mel],
+        "say": ["--file", text],
+    }
+    found = {}
+    for name, arguments in commands.items():
+        output = folder / f"{name}.wav"
+        command = [sys.executable, "-m", "vocoder", name, *arguments, "-o", str(output)]
+        started = time.perf_counter()
+        run = [sys.executable, "-c", _MEASURED, *command]
+        printed = subprocess.run(run, check=True, stdout=subprocess.PIPE, text=True).stdout
+        found[name] = {
+            "megabytes": int(printed) / 1024,
+            "seconds": time.perf_counter() - started,
+            "audio_seconds": soundfile.info(output).duration,
+        }
+        output.unlink()
+    return found
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="Measure the memory of long input.")
+    parser.add_argument("--output", type=Path, default=RESULTS / "memory.json")
+    arguments = parser.parse_args()
+    result: dict[str, Any] = {"minutes": {}, "machine": machine_facts(torch.device("cpu"))}
+    for minutes in MINUTES:
+        with tempfile.TemporaryDirectory() as folder:
+            prepare(Path(folder), minutes)
+            result["minutes"][str(minutes)] = measure(Path(folder))
+    save_result(result, arguments.output)
+
+
+if __name__ == "__main__":
+    main()
