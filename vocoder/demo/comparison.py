@@ -159,7 +159,7 @@ def compare(
     state = Comparison(judge.excerpt.seconds, start, rows, headings, [note])
     if models.autoregressive_is_bundled:
         state.notes.append(
-            f"The bundled {slow.title} is small and was trained for minutes: it shows how such a "
+            f"The bundled {slow.title} is small and was trained for an hour: it shows how such a "
             "model works and how fast it is, not how good it can sound."
         )
     judge.finish(rows[RECORDING], judge.excerpt)
