@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
+import platform
 import sys
 import tempfile
 
@@ -20,7 +20,7 @@ TABS = (text_to_speech, copy_synthesis, comparison, latent_space)
 LARGEST_UPLOAD = "20mb"
 """The largest file that may be uploaded."""
 
-WAITING = 20
+_WAITING = 20
 """Events that may wait, besides the one that computes."""
 
 _SESSIONS = 100
@@ -76,7 +76,7 @@ def serve(models: Models, host: str, port: int | None, share: bool) -> None:
         os.environ["GRADIO_TEMP_DIR"] = folder
         _limit_arenas()
         page = build(models)
-        page.queue(max_size=WAITING)
+        page.queue(max_size=_WAITING)
         _, address, public = page.launch(
             server_name=host,
             server_port=port,
@@ -103,7 +103,7 @@ def _limit_arenas() -> None:
     """Let threads share arenas of memory, where the C library is glibc.
 
     Each event runs in any of 40 threads. With an arena for each, memory that one has freed is of no
-    use to the others, and hundreds of MB are held in vain.
+    use to the others, and hundreds of MB stay allocated for nothing.
     """
-    with contextlib.suppress(OSError, AttributeError):
+    if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
