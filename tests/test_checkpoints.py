@@ -186,7 +186,7 @@ def test_importing_the_package_has_no_side_effects() -> None:
 
 
 def test_loading_and_speaking_leave_the_compiler_of_pytorch_alone() -> None:
-    """Its import takes seconds and 200 MB."""
+    """Its import takes seconds and 120 MB."""
     code = (
         "import sys, torch, vocoder; model = vocoder.load(); "
         "model.synthesize(torch.full((80, 4), -5.0)); assert 'torch._dynamo' not in sys.modules"

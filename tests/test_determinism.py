@@ -5,6 +5,7 @@ The rows, and how each makes the audio again, are in docs/scripts/determinism.py
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 from tests.conftest import scripts
 from vocoder.models import MdctFlow
 from vocoder.pretrained import find_model
+
+ROOT = Path(__file__).parents[1]
 
 with scripts("docs/scripts") as script:
     determinism = script("determinism")
@@ -59,3 +62,12 @@ def test_the_differences_are_seen(cases: dict[int, Any]) -> None:
     assert other.difference(case) > 1e-3
     other = determinism.Row("other sweeps", 0, 0, lambda case: case.synthesize(refine=1))
     assert other.difference(case) > 1e-3
+
+
+def test_what_was_measured_is_what_is_promised() -> None:
+    measured = json.loads((ROOT / "docs/results/determinism.json").read_text(encoding="utf-8"))
+    rows = {row.title: [row.tolerance, row.refined] for row in determinism.ROWS.values()}
+    assert {row["title"]: row["promised"] for row in measured["rows"]} == rows
+    for row in measured["rows"]:
+        for value, most in zip(row["measured"], row["promised"], strict=True):
+            assert value <= most

@@ -166,7 +166,7 @@ def no_larger_than(
     if any(isinstance(n, int | float) and abs(n) > largest for n in sizes):
         raise too_large
 
-    # Not a `TorchDispatchMode`, for which PyTorch imports its compiler: seconds, and 200 MB.
+    # Not a `TorchDispatchMode`, for which PyTorch imports its compiler: seconds, and 120 MB.
     class Allocations(TorchFunctionMode):
         def __torch_function__(
             self, func: Any, types: Any, args: Any = (), kwargs: Any = None
