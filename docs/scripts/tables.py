@@ -23,6 +23,7 @@ from report import (
     engines,
     families_speech,
     frontier,
+    high_rate,
     install,
     markdown,
     readme,
@@ -33,8 +34,8 @@ from report import (
 from vocoder.atomic import write_atomic
 
 PAGES = (
-    readme, ablation, acoustic_models, engines, families_speech, frontier, install, results,
-    scale, text,
+    readme, ablation, acoustic_models, engines, families_speech, frontier, high_rate,
+    install, results, scale, text,
 )  # fmt: skip
 TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     name: table for page in PAGES for name, table in page.TABLES.items()
@@ -48,7 +49,8 @@ def filled(document: str, root: Path = ROOT) -> str:
 
 def documents(root: Path = ROOT) -> list[Path]:
     """The documents that may hold tables."""
-    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    recipes = sorted((root / "recipes").glob("*/README.md"))
+    return [root / "README.md", *sorted((root / "docs").glob("*.md")), *recipes]
 
 
 def update(root: Path = ROOT, check: bool = False) -> list[Path]:

@@ -1,7 +1,7 @@
-"""Measures the runs of this recipe, and writes the table of README.md.
+"""Measures the runs of this recipe, for the tables of README.md.
 
-    python recipes/high-rate/measure.py          measures runs/source+24k and runs/source+44k
-    python recipes/high-rate/measure.py --table  writes the table anew from results.json
+    python recipes/high-rate/measure.py     runs/source+24k and runs/source+44k; writes
+                                            docs/results/high_rate.json
 
 Copy synthesis of recordings that the runs were not trained on: of the two voices of the corpus and
 of another voice, with and without sweeps of mel consistency, next to the same model untrained and
@@ -15,7 +15,6 @@ import argparse
 import json
 import statistics
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,19 +25,15 @@ import yaml
 from torch import Tensor
 
 import vocoder
-from vocoder.atomic import write_atomic
 from vocoder.audio import LogMel, MelSpec
 from vocoder.evaluation.copy_synthesis import GRIFFIN_LIM, evaluate
 from vocoder.evaluation.estimates import estimate
 from vocoder.evaluation.griffin_lim import griffin_lim
 from vocoder.evaluation.recordings import find_recordings, read_recording
 from vocoder.evaluation.results import save_result
-from vocoder.evaluation.tables import Table
 from vocoder.models import load_checkpoint
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results.json"
-README = HERE / "README.md"
+RESULTS = Path(__file__).parents[2] / "docs/results/high_rate.json"
 RATES = ("24k", "44k")
 SWEEPS = (0, 16)
 MEASURES = ("log_mel_distance", "stoi", "pesq", "tone_excess", "log_likelihood", "times_real_time")
@@ -48,8 +43,6 @@ HIGH = 8000.0
 RANGES = ((8000, 12000), (12000, 16000), (16000, 20000))
 REFERENCE = (1000, 4000)
 """Hz: what the level of each of `RANGES` is compared with."""
-
-BEGIN, END = "<!-- high-rate:begin -->", "<!-- high-rate:end -->"
 
 
 def high_distance(spec: MelSpec) -> Callable[[Tensor, Tensor], float]:
@@ -146,90 +139,20 @@ def measure_run(run: Path, folders: Mapping[str, Path]) -> dict[str, Any]:
     }
 
 
-# -- the table -------------------------------------------------------------------------------------
-
-COLUMNS = {
-    "log_mel_distance": ("log-mel distance, nats", 3),
-    "high_distance": ("above 8 kHz", 3),
-    "stoi": ("STOI", 3),
-    "pesq": ("PESQ", 2),
-    "tone_excess": ("tone excess, dB", 2),
-    "log_likelihood": ("log-likelihood, nats per sample", 2),
-    "times_real_time": ("× real time", 0),
-}
-
-
-def cell(value: Mapping[str, Any] | None, digits: int) -> str:
-    if value is None or value["mean"] is None:
-        return "–"
-    if value["lower"] is None:
-        return f"{value['mean']:.{digits}f}"
-    return f"{value['mean']:.{digits}f} ± {value['upper'] - value['mean']:.{digits}f}"
-
-
-def section(name: str, result: Mapping[str, Any]) -> str:
-    """The table of a run, and what was measured."""
-    lines, notes = [], []
-    for of, group in result["sets"].items():
-        for row, values in group["rows"].items():
-            cells = [cell(values.get(key), digits) for key, (_, digits) in COLUMNS.items()]
-            lines.append([of, row, *cells])
-        sound = "; ".join(
-            f"{band} {loud:.0f} and {quiet:.0f}" for band, (loud, quiet) in group["levels"].items()
-        )
-        notes.append(
-            f"{of}: {group['recordings']} recordings, {group['seconds']:.0f} s; level in loud and "
-            f"in quiet frames, dB relative to 1–4 kHz: {sound}."
-        )
-    headings = ["voice", "", *(title for title, _ in COLUMNS.values())]
-    facts = result["facts"]
-    about = next(iter(result["sets"].values()))["about"]
-    machine = about["machine"]
-    notes.insert(
-        0,
-        f"Trained in {result['steps']:,} steps of {result['step_seconds']:.2g} s, that is "
-        f"{result['steps'] * result['step_seconds'] / 60:.0f} minutes of one core; audio seen: "
-        f"{facts['audio seen']}; {facts['model'].split(';')[0]}; "
-        f"seed {facts['seed']}. Copy synthesis at "
-        f"temperature {about['temperature']:g}, seed {about['seed']}; means and 95 % confidence "
-        f"intervals over recordings; {machine['cpu']}, {about['threads']} thread, "
-        f"{machine['date']}.",
-    )
-    table = Table(name, headings, lines, labels=2).markdown()
-    return "\n\n".join([f"**{name}**", table, *(textwrap.fill(note, 120) for note in notes)])
-
-
-def filled(text: str, results: Mapping[str, Any]) -> str:
-    """README.md with its tables written anew."""
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    tables = "\n\n".join(section(name, result) for name, result in results.items())
-    return f"{before}{BEGIN}\n{tables}\n{END}{after}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
     parser.add_argument("--data", type=Path, default=Path("data/high-rate"), help="the corpus")
-    parser.add_argument("--table", action="store_true", help="only write the table")
     arguments = parser.parse_args()
     data = arguments.data
-    if not arguments.table:
-        folders = {
-            "trained on": data,
-            "never heard": data.with_name(f"{data.name}-unseen"),
-        }
-        try:
-            results = {
-                name: measure_run(arguments.runs / f"source+{name}", folders) for name in RATES
-            }
-        except (OSError, ValueError, ImportError) as error:
-            sys.exit(f"measure.py: {error}")
-        save_result(results, RESULTS)
-    results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    write_atomic(README, filled(README.read_text(encoding="utf-8"), results).encode())
+    folders = {"trained on": data, "never heard": data.with_name(f"{data.name}-unseen")}
+    try:
+        results = {name: measure_run(arguments.runs / f"source+{name}", folders) for name in RATES}
+    except (OSError, ValueError, ImportError) as error:
+        sys.exit(f"measure.py: {error}")
+    save_result(results, RESULTS)
 
 
 if __name__ == "__main__":

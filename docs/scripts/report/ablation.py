@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from report.markdown import Tables, markdown
+from report.markdown import Tables, interval, markdown
 from vocoder.evaluation import METRICS
 from vocoder.evaluation.estimates import estimate
 
@@ -118,16 +118,6 @@ def with_difference(row: Mapping[str, Any], other: Mapping[str, Any] | None, mea
     if other is None or other is row:
         return text
     return f"{text} ({interval(estimate(paired(row, other, measure)), DECIMALS[measure], '+')})"
-
-
-def interval(found: Mapping[str, Any], decimals: int, sign: str) -> str:
-    """A mean and half the length of its interval."""
-    if found["mean"] is None:
-        return "–"
-    text = f"{found['mean']:{sign}.{decimals}f}"
-    if found["upper"] is None:
-        return text
-    return f"{text} ± {found['upper'] - found['mean']:.{decimals}f}"
 
 
 def name_of(run: Mapping[str, Any]) -> str:

@@ -33,6 +33,16 @@ def mean(estimate: Mapping[str, Any] | None) -> str:
     return text
 
 
+def interval(found: Mapping[str, Any], decimals: int, sign: str = "") -> str:
+    """A mean and half the length of its interval."""
+    if found["mean"] is None:
+        return "–"
+    text = f"{found['mean']:{sign}.{decimals}f}"
+    if found["upper"] is None:
+        return text
+    return f"{text} ± {found['upper'] - found['mean']:.{decimals}f}"
+
+
 def filled(text: str, tables: Tables, root: Path) -> str:
     """A document with the text between its markers regenerated from the results under `root`.
 
