@@ -141,7 +141,7 @@ ROWS = {
     "again": Row("the same call again", 0.0, 0.0, _again),
     "process": Row("another process, as many threads", 0.0, 0.0, _process),
     "threads": Row("another number of threads", 1e-5, 1e-4, _threads),
-    "batch": Row("in a batch, with other seeds beside it", 1e-5, 1e-4, _batch),
+    "batch": Row("in a batch, among other seeds", 1e-5, 1e-4, _batch),
     "padding": Row("in a batch, padded (`lengths`)", 1e-5, 1e-4, _padding),
     "stream": Row("in chunks (`stream`)", 1e-5, 1e-4, _stream),
     "layers": Row("the flow's layers for the frame engine", 1e-5, 1e-4, _layers),
