@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from vocoder.audio import LogMel
 from vocoder.evaluation import installed_metrics, measure
 from vocoder.evaluation.griffin_lim import griffin_lim
 from vocoder.evaluation.plots import new_figure, save_figure
-from vocoder.evaluation.results import save_result
+from vocoder.evaluation.results import finite, save_result
 
 FILE = RESULTS / "samples.json"
 SECONDS = 4.0
@@ -108,16 +107,7 @@ def main() -> None:
             parser.error("give a recording and a model, or --remove")
         with torch.no_grad():
             groups[arguments.group] = make(arguments.group, arguments.recording, arguments.models)
-    save_result(_finite(groups), FILE)
-
-
-def _finite(value: Any) -> Any:
-    """The same with None for what JSON cannot hold."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    save_result(finite(groups), FILE)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import re
@@ -57,6 +58,15 @@ def cpu_name() -> str:
         return platform.processor() or platform.machine()
     match = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
     return match[1] if match else platform.machine()
+
+
+def finite(value: Any) -> Any:
+    """Lists and dictionaries with None for what is not finite: JSON has no number for it."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def save_result(result: Result, path: str | os.PathLike[str]) -> Path:

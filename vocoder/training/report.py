@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from torch import Tensor
 from vocoder.atomic import atomic_path, file_name, write_atomic
 from vocoder.audio import write_audio
 from vocoder.evaluation import METRICS, installed_metrics, measure
-from vocoder.evaluation.results import machine_facts, save_result
+from vocoder.evaluation.results import finite, machine_facts, save_result
 from vocoder.nn.weight_norm import fuse_weight_norm
 from vocoder.training.crops import SpeechData
 from vocoder.training.module import DivergedError, Training, VocoderTraining, training_seconds
@@ -220,19 +219,10 @@ def save_report(run: Path, summary: dict[str, Any], sections: list[str], command
         sections: lines of the page after the facts.
         command: a command that uses the model.
     """
-    save_result(_json(summary), run / "report.json")
+    save_result(finite(summary), run / "report.json")
     facts = [f"- {name}: {fact}" for name, fact in summary["facts"].items()]
     page = [f"# {run.name}", "", *facts, "", *sections, "", f"    {command}", ""]
     write_atomic(run / "report.md", "\n".join(page).encode(errors="backslashreplace"))
-
-
-def _json(value: Any) -> Any:
-    """With null for what is not finite, for which JSON has no number."""
-    if isinstance(value, dict):
-        return {key: _json(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_json(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def announce_report(run: Path, command: str) -> None:
