@@ -197,3 +197,15 @@ def test_the_recording_is_what_soundfile_reads():
     assert rate == spec.sample_rate
     mel = LogMel(spec)(torch.from_numpy(audio)).numpy()
     np.testing.assert_allclose(mel, by_librosa(audio, spec), rtol=0, atol=TOLERANCE)
+
+
+def test_it_equals_the_magnitudes_of_librosa_in_float64():
+    audio = speech(LJSPEECH).astype(np.float64)
+    hop, n_fft = LJSPEECH.hop_length, LJSPEECH.n_fft
+    audio = audio[: len(audio) // hop * hop]
+    padded = np.pad(audio, (n_fft - hop) // 2, mode="reflect")
+    magnitudes = np.abs(librosa.stft(padded, n_fft=n_fft, hop_length=hop, center=False))
+    filters = LJSPEECH.filters().double().numpy()
+    expected = np.log(np.maximum(filters @ magnitudes, LJSPEECH.floor))
+    mel = LogMel(LJSPEECH)(torch.from_numpy(audio)).numpy()
+    np.testing.assert_allclose(mel, expected, rtol=0, atol=2e-6)  # the mel is float32

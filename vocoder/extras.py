@@ -1,8 +1,9 @@
-"""Optional packages: imported on use, and named with the extra that installs them if missing."""
+"""Packages that are imported on use; a message says what to install where that fails."""
 
 from __future__ import annotations
 
 import importlib
+from importlib import metadata
 from typing import Any
 
 
@@ -28,3 +29,34 @@ def require(module: str, purpose: str, extra: str) -> Any:
             f"{purpose} needs the package {error.name}, which is not installed: "
             f'pip install "flow-vocoder[{extra}]"'
         ) from error
+
+
+def torchaudio() -> Any:
+    """The module torchaudio, imported now: its compiled library loads only beside a fitting torch.
+
+    Raises:
+        ImportError: it does not load; the message names the version that fits the installed torch.
+    """
+    try:
+        return importlib.import_module("torchaudio")
+    # A missing symbol is an OSError, another CUDA a RuntimeError, a missing operator either.
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        torch = metadata.version("torch")
+        raise ImportError(
+            f"torchaudio does not load beside torch {torch}: "
+            f'pip install "torchaudio=={fitting_torchaudio(torch)}", from the index that torch is '
+            f"from."
+        ) from error
+
+
+def fitting_torchaudio(torch: str) -> str:
+    """The release of torchaudio that loads beside a release of torch.
+
+    Until 2.11 each torch has a torchaudio of its own number; 2.11.1 is for all later ones.
+
+    Args:
+        torch: version of torch, such as 2.14.1 or 2.11.0+cpu.
+    """
+    release = torch.partition("+")[0]
+    major, minor = (int(number) for number in release.split(".")[:2])
+    return release if (major, minor) <= (2, 11) else "2.11.1"

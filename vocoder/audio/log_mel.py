@@ -8,7 +8,6 @@ from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
-import torchaudio
 from torch import Tensor, nn
 
 from vocoder.audio.mel_spec import MelSpec
@@ -153,18 +152,17 @@ class LogMel(ExactBuffers):
         spec = self.mel_spec
         dtype = torch.float32 if padded.device.type == "mps" else torch.float64
         with torch.autocast(padded.device.type, enabled=False):
-            # torchaudio takes abs(), whose gradient at 0 is 0; that of sqrt(re² + im²) is NaN.
-            spectrogram = torchaudio.functional.spectrogram(
+            spectrum = torch.stft(
                 padded.to(dtype),
-                pad=0,
-                window=torch.hann_window(spec.win_length, dtype=dtype, device=padded.device),
                 n_fft=spec.n_fft,
                 hop_length=spec.hop_length,
                 win_length=spec.win_length,
-                power=spec.power,
-                normalized=False,
+                window=torch.hann_window(spec.win_length, dtype=dtype, device=padded.device),
                 center=False,
+                return_complex=True,
             )  # (..., n_fft // 2 + 1, frames)
+            # The gradient of abs() at 0 is 0; that of sqrt(re² + im²) would be NaN.
+            spectrogram = spectrum.abs() if spec.power == 1 else spectrum.abs().pow(spec.power)
             mel = torch.matmul(self.filters.to(dtype), spectrogram).clamp(min=spec.floor)
             return (mel.log() if spec.log_base == "e" else mel.log10()).float()
 

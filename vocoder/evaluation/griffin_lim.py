@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torchaudio
 from torch import Tensor
 from torch.nn import functional as F
 
 from vocoder.audio import MelSpec, check_sweeps, refine_mel
+from vocoder.extras import torchaudio
 
 
 def griffin_lim(
@@ -32,10 +32,12 @@ def griffin_lim(
 
     Raises:
         ValueError: refine is out of range.
+        ImportError: the installed torchaudio does not fit the torch.
     """
     check_sweeps(refine)
     device = torch.device(device)
-    linear = torchaudio.transforms.InverseMelScale(
+    transforms = torchaudio().transforms
+    linear = transforms.InverseMelScale(
         n_stft=spec.n_fft // 2 + 1,
         n_mels=spec.n_mels,
         sample_rate=spec.sample_rate,
@@ -46,7 +48,7 @@ def griffin_lim(
         # The only driver for filters of less than full rank; CUDA has none.
         driver="gelsd" if device.type == "cpu" else "gels",
     ).to(device)
-    phase = torchaudio.transforms.GriffinLim(
+    phase = transforms.GriffinLim(
         n_fft=spec.n_fft, win_length=spec.win_length, hop_length=spec.hop_length, power=spec.power
     ).to(device)
     # torchaudio reflects half a window at the ends of the audio.

@@ -1,0 +1,62 @@
+"""The package works without torchaudio's library, and says which version of it would fit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vocoder.extras import fitting_torchaudio
+
+SYNTHESIZE = """
+import sys
+import torch
+import vocoder
+import vocoder.demo, vocoder.training
+model = vocoder.load()
+audio = model.synthesize(model.mel(torch.zeros(4000)))
+assert audio.isfinite().all()
+assert "torchaudio" not in sys.modules
+"""
+GRIFFIN_LIM = """
+from vocoder.audio import MelSpec
+from vocoder.evaluation.griffin_lim import griffin_lim
+griffin_lim(MelSpec.preset("ljspeech"))
+"""
+
+
+def run(program: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    if path is not None:
+        program = f"import sys; sys.path.insert(0, {str(path)!r})\n{program}"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+
+def test_synthesis_leaves_torchaudio_alone() -> None:
+    ran = run(SYNTHESIZE)
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("error", ["OSError", "RuntimeError", "ImportError"])
+def test_a_torchaudio_that_does_not_fit_is_named_with_the_one_that_does(
+    error: str, tmp_path: Path
+) -> None:
+    (tmp_path / "torchaudio.py").write_text(f"raise {error}('undefined symbol: _ZN3c10')\n")
+    ran = run(GRIFFIN_LIM, tmp_path)
+    last = ran.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: torchaudio does not load beside torch 2.")
+    assert 'pip install "torchaudio==2.' in last
+
+
+@pytest.mark.parametrize(
+    "torch, torchaudio",
+    [
+        ("2.9.1", "2.9.1"),
+        ("2.11.0+cpu", "2.11.0"),
+        ("2.12.0", "2.11.1"),
+        ("2.14.1+cu130", "2.11.1"),
+    ],
+)
+def test_the_fitting_version(torch: str, torchaudio: str) -> None:
+    assert fitting_torchaudio(torch) == torchaudio
