@@ -484,3 +484,24 @@ def test_more_workers_than_the_cluster_has_processors_are_refused(
     )
     assert result.returncode == 2
     assert "the cluster has 2 CPUs, too few for 9 workers" in result.stderr
+
+
+def test_linked_folders_are_entered_and_circles_are_not(corpus: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "disk" / "part2"
+    (elsewhere / "sub").mkdir(parents=True)
+    np.save(elsewhere / "x.npy", mel(5))
+    np.save(elsewhere / "sub" / "y.npy", mel(5))
+    (corpus / "part2").symlink_to(elsewhere)
+    (corpus / "deep" / "round").symlink_to(corpus)
+    (elsewhere / "sub" / "back").symlink_to(elsewhere)
+    before = {"a", "b", "deep/er/ü 6", *(f"deep/{i}" for i in range(6))}
+    items, failed = find(corpus, tmp_path / "out")
+    assert {item.name for item in items} == before | {"part2/x", "part2/sub/y"}
+    assert not failed
+
+
+def test_an_output_folder_below_the_source_is_left_out(corpus: Path, tmp_path: Path) -> None:
+    output = corpus / "out"
+    output.mkdir()
+    np.save(output / "made.npy", mel(5))
+    assert not any(item.name.startswith("out") for item in find(corpus, output)[0])

@@ -6,15 +6,22 @@ import json
 import resource
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 import vocoder
 from vocoder import CheckpointError, MelSpec
-from vocoder.checkpoints import read_checkpoint, write_checkpoint
+from vocoder.checkpoints import (
+    checkpoint_hash,
+    no_larger_than,
+    read_checkpoint,
+    write_checkpoint,
+)
 from vocoder.models import WaveGlow
 
 
@@ -209,3 +216,30 @@ def test_a_model_is_loaded_onto_a_device(checkpoint: Path) -> None:
     for name, words in {"gpu": "there is no device 'gpu'", "cuda:99": "sees no device"}.items():
         with pytest.raises(ValueError, match=words):
             vocoder.load(checkpoint, device=name)
+
+
+def test_models_load_in_threads() -> None:
+    with ThreadPoolExecutor(8) as pool:
+        models = list(pool.map(lambda _: vocoder.load(), range(8)))
+        acoustic = list(pool.map(lambda _: vocoder.load_acoustic(), range(4)))
+    assert {tuple(model.state_dict()) for model in models} == {tuple(models[0].state_dict())}
+    assert len(acoustic) == 4
+
+
+def test_a_model_may_be_built_while_another_is_loaded(checkpoint: Path) -> None:
+    """What other threads build does not count as the checkpoint's."""
+    config, tensors = read_checkpoint(checkpoint)
+    with no_larger_than(config["config"], tensors, checkpoint), ThreadPoolExecutor(1) as pool:
+        pool.submit(torch.nn.Linear, 5000, 5000).result()
+
+
+def test_the_hash_of_a_checkpoint_is_that_of_the_weights_that_are_named(checkpoint: Path) -> None:
+    whole = checkpoint_hash(checkpoint)
+    other = checkpoint / "step4.safetensors"
+    other.write_bytes((checkpoint / "model.safetensors").read_bytes())
+    assert checkpoint_hash(other) == whole == checkpoint_hash(checkpoint / "config.json")
+    _, tensors = read_checkpoint(checkpoint)
+    changed = {name: value + 1 for name, value in tensors.items()}
+    safetensors.torch.save_file(changed, other)
+    assert checkpoint_hash(other) != whole
+    assert checkpoint_hash(checkpoint) == whole

@@ -16,6 +16,7 @@ import soundfile
 import vocoder.corpus
 from vocoder.corpus import (
     CorpusError,
+    check_texts,
     download_ljspeech,
     find_ljspeech,
     held_out,
@@ -319,3 +320,29 @@ def test_the_archive_is_the_one_that_torchaudio_knows() -> None:
     release = importlib.import_module("torchaudio.datasets.ljspeech")._RELEASE_CONFIGS["release1"]
     assert release["url"] == vocoder.corpus.LJSPEECH_URL
     assert release["checksum"] == vocoder.corpus.LJSPEECH_SHA256
+
+
+@pytest.mark.parametrize(
+    "last, words",
+    [
+        (["coqui"] * 6, "only 1 different"),
+        (["ann", "bob", "ann", "bob", "bob", "ann"], "only 2 different"),
+        (["3.21", "4.5", "2.0", "1.75", "3.3", "9.1"], "no letters"),
+        (["17", "18", "19", "20", "21", "x"], "numbers"),
+    ],
+)
+def test_a_last_column_that_is_no_text_is_refused(
+    tmp_path: Path, last: list[str], words: str
+) -> None:
+    ids = [f"u{i}" for i in range(len(last))]
+    lines = [f"{id}|The cat sat on mat {id}.|{end}" for id, end in zip(ids, last, strict=True)]
+    corpus = read_corpus(write_corpus(tmp_path, lines, [f"{id}.wav" for id in ids]))
+    with pytest.raises(CorpusError, match=words):
+        check_texts(corpus)
+
+
+def test_a_last_column_of_texts_is_taken(tmp_path: Path) -> None:
+    ids = [f"u{i}" for i in range(6)]
+    texts = ["Yes.", "No.", "Yes.", "I have 2 cats.", "42", "A longer sentence, with a comma."]
+    lines = [f"{id}|{text}" for id, text in zip(ids, texts, strict=True)]
+    check_texts(read_corpus(write_corpus(tmp_path, lines, [f"{id}.wav" for id in ids])))

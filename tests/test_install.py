@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -60,3 +61,30 @@ def test_a_torchaudio_that_does_not_fit_is_named_with_the_one_that_does(
 )
 def test_the_fitting_version(torch: str, torchaudio: str) -> None:
     assert fitting_torchaudio(torch) == torchaudio
+
+
+PROXIES = """
+import os
+from vocoder.demo import without_proxies
+with without_proxies():
+    import gradio, httpx
+    httpx.Client(), httpx.AsyncClient()
+assert os.environ.get("no_proxy") == {before!r}
+"""
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"http_proxy": "http://127.0.0.1:9"},
+        {"http_proxy": "http://127.0.0.1:9", "no_proxy": "10.0.0.0/8,::1/128"},
+        {"ALL_PROXY": "socks://127.0.0.1:9"},
+    ],
+)
+def test_the_demo_does_not_ask_the_proxies(variables: dict[str, str]) -> None:
+    program = PROXIES.format(before=variables.get("no_proxy"))
+    clean = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env={**clean, **variables}, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr

@@ -28,7 +28,7 @@ from vocoder.models import MdctFlow
 from vocoder.training import report as report_module
 from vocoder.training.faults import sentence
 from vocoder.training.module import TrainingError
-from vocoder.training.recipe import Recipe, main
+from vocoder.training.recipe import Recipe, corpus_folder, main
 from vocoder.training.resume import ResumeFiles, newest_resume_file, read_resume_file
 from vocoder.training.run_folder import locked
 
@@ -409,3 +409,34 @@ def test_kills_at_random_moments_change_neither_weights_nor_curve() -> None:
     assert found["same_curve"]
     assert found["rows"] > 10
     assert found["left_over"] == []
+
+
+@pytest.mark.parametrize(
+    "option, value, words",
+    [
+        ("--seed", "-1", "--seed is -1: it must be from 0 to 4294967295"),
+        ("--seed", "5000000000", "--seed is 5000000000"),
+        ("--trainer.precision", "64-true", "--trainer.precision 64-true is not supported"),
+        ("--trainer.precision", "bf16-true", "is not supported: give one of 32-true, "),
+        ("--trainer.precision", "16-true", "--trainer.precision 16-true"),
+    ],
+)
+def test_values_that_would_fail_are_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str, words: str
+) -> None:
+    assert train(tmp_path, f"{option}={value}") == 2
+    assert words in last_line(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_without_a_progress_bar(tmp_path: Path) -> None:
+    assert train(tmp_path, "--trainer.enable_progress_bar", "false") == 0
+
+
+def test_a_folder_called_sample_comes_before_the_bundled_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert corpus_folder("sample", SAMPLE) == SAMPLE
+    (tmp_path / "sample").mkdir()
+    assert corpus_folder("sample", SAMPLE) == Path("sample")

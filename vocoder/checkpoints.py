@@ -10,8 +10,10 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +81,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
             f"give the directory with {WEIGHTS_NAME} and {CONFIG_NAME} that a training run writes "
             "(for weights of the published WaveGlow see vocoder.load_published_waveglow)"
         )
-    directory = path if path.is_dir() else path.parent
-    weights = path if path.is_file() and path.name != CONFIG_NAME else directory / WEIGHTS_NAME
+    directory, weights = _parts(path)
     config_path = directory / CONFIG_NAME
     for needed in (config_path, weights):
         if not needed.is_file():
@@ -109,18 +110,25 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
     return config, tensors
 
 
+def _parts(path: Path) -> tuple[Path, Path]:
+    """The directory and the weights file that a path to either, or to the config, stands for."""
+    directory = path if path.is_dir() else path.parent
+    named = path.is_file() and path.name != CONFIG_NAME
+    return directory, path if named else directory / WEIGHTS_NAME
+
+
 def checkpoint_hash(path: str | os.PathLike[str]) -> str:
     """SHA-256, in hexadecimal, of the config and weights of a checkpoint: a directory, or the
-    weights file in one.
+    weights file in one. Other weights files of the directory do not count.
 
     Raises:
         OSError: a file is not there, or cannot be read.
     """
     path = Path(path)
-    folder = path if path.is_dir() else path.parent
+    folder, weights = _parts(path)
     digest = hashlib.sha256()
-    for name in (CONFIG_NAME, WEIGHTS_NAME):
-        with (folder / name).open("rb") as file:
+    for part in (folder / CONFIG_NAME, weights):
+        with part.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
@@ -134,6 +142,27 @@ _TAKE_A_SHAPE = {
     "empty", "zeros", "ones", "rand", "randn", "new_empty", "new_zeros", "new_ones",
     "eye", "repeat", "expand",
 }  # fmt: skip
+
+
+_building = threading.local()
+"""`count` is what judges the parameters of the model that this thread builds, if it builds one."""
+
+
+@cache
+def _watch_parameters() -> None:
+    """Have every parameter that a module registers judged by its own thread's `_building.count`.
+
+    PyTorch's hook is one for the whole process: a hook for each model would judge those of other
+    threads, and removing it would fail theirs. So there is a single one, which stays.
+    """
+
+    def judge(_: torch.nn.Module, __: str, parameter: torch.nn.Parameter | None) -> None:
+        count: Callable[[torch.nn.Parameter | None], None] | None
+        count = getattr(_building, "count", None)
+        if count is not None:
+            count(parameter)
+
+    register_module_parameter_registration_hook(judge)
 
 
 @contextmanager
@@ -184,13 +213,14 @@ def no_larger_than(
 
     registered = [0, 0]
 
-    def count(_: torch.nn.Module, __: str, parameter: torch.nn.Parameter | None) -> None:
+    def count(parameter: torch.nn.Parameter | None) -> None:
         registered[0] += 1
         registered[1] += 0 if parameter is None else parameter.numel()
         if registered[0] > names or registered[1] > numbers:
             raise too_large
 
-    hook = register_module_parameter_registration_hook(count)
+    _watch_parameters()
+    _building.count = count
     try:
         with Allocations():
             yield
@@ -199,4 +229,4 @@ def no_larger_than(
             f"no model can be built from the config of {path}: {error}"
         ) from error
     finally:
-        hook.remove()
+        del _building.count

@@ -144,6 +144,32 @@ def read_corpus(folder: str | Path) -> Corpus:
     return Corpus(folder, tuple(utterances.values()))
 
 
+def check_texts(corpus: Corpus) -> None:
+    """Check that what a corpus gives as its normalised texts are texts, for training on them.
+
+    Raises:
+        CorpusError: they hold no letters, or are a few labels (of speakers, say) that the other
+            column's texts are not.
+    """
+    metadata = corpus.folder / "metadata.csv"
+    spoken = [u.normalised.strip() for u in corpus.utterances]
+    example = spoken[0]
+    way_out = (
+        f"write {metadata} as id|text|normalised text, with further columns between id and text"
+    )
+    if not any(character.isalpha() for text in spoken for character in text):
+        raise CorpusError(f"the last column, such as {example!r}, holds no letters: {way_out}")
+    if sum(any(map(str.isalpha, text)) for text in spoken) < len(spoken) / 2:
+        raise CorpusError(f"most of the last column, such as {example!r}, are numbers: {way_out}")
+    different = len(set(spoken))
+    texts = len({u.text.strip() for u in corpus.utterances})
+    if len(spoken) > 2 and (different == 1 or 2 * different <= texts):
+        raise CorpusError(
+            f"the last column has only {different} different texts in {len(spoken)} lines, such "
+            f"as {example!r}: {way_out}"
+        )
+
+
 def _columns(line: str) -> list[str]:
     """The columns of a line; quotation marks are part of the text unless the line is valid CSV."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -53,12 +54,13 @@ class Outcome:
 def find(source: Path, output: Path) -> tuple[list[Item], list[Outcome]]:
     """The items of a folder or a list, and what cannot be one.
 
-    In a folder these are all .npy, .wav, .flac, .ogg and .mp3 files in it and below it, but for
-    hidden ones and those in ``output``. A list is a UTF-8 text file with a path on each line,
-    relative to the list's folder; what follows a bar is ignored, so that ``metadata.csv`` of a
-    corpus is such a list, and as in such a corpus (`vocoder.corpus.read_corpus`) the suffix and
-    the folder ``wavs`` may be left out. Paths that lead out of the folder, that name no file, or
-    whose audio would have the name of another's are outcomes with a failure.
+    In a folder these are all .npy, .wav, .flac, .ogg and .mp3 files in it and below it, linked
+    folders included, but for hidden ones and those in ``output``. A list is a UTF-8 text file with
+    a path on each line, relative to the list's folder; what follows a bar is ignored, so that
+    ``metadata.csv`` of a corpus is such a list, and as in such a corpus
+    (`vocoder.corpus.read_corpus`) the suffix and the folder ``wavs`` may be left out. Paths that
+    lead out of the folder, that name no file, or whose audio would have the name of another's are
+    outcomes with a failure.
 
     Raises:
         ValueError: there is no such folder or list, or nothing in it; the list is not UTF-8.
@@ -87,17 +89,21 @@ def find(source: Path, output: Path) -> tuple[list[Item], list[Outcome]]:
 
 
 def _in_folder(folder: Path, output: Path) -> tuple[list[Item], list[Outcome]]:
-    own, skipped = folder.resolve(), output.resolve()
-    within = own in skipped.parents
+    skipped = output.resolve()
     found = []
-    for path in sorted(folder.rglob("*")):
-        below = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in below.parts)
-        if path.suffix.lower() not in (MEL_SUFFIX, *SUFFIXES) or hidden or not path.is_file():
-            continue
-        if not (within and skipped in path.resolve().parents):
-            found.append(Item(below.with_suffix("").as_posix(), str(path)))
-    return found, []
+    for at, folders, files in os.walk(folder, followlinks=True):
+        here = Path(at)
+        above = {here.resolve(), *here.resolve().parents}
+        for name in list(folders):
+            real = (here / name).resolve()
+            # A link to a folder above would lead round in circles.
+            if name.startswith(".") or real == skipped or real in above:
+                folders.remove(name)
+        for path in (here / name for name in files if not name.startswith(".")):
+            if path.suffix.lower() in (MEL_SUFFIX, *SUFFIXES) and path.is_file():
+                below = path.relative_to(folder).with_suffix("")
+                found.append(Item(below.as_posix(), str(path)))
+    return sorted(found, key=lambda item: item.source), []
 
 
 def _in_list(path: Path) -> tuple[list[Item], list[Outcome]]:

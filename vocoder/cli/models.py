@@ -145,12 +145,15 @@ def demo(
     """A page to type, record and listen in, served on this machine."""
     if port is not None:
         _refuse_taken_port(host, port)
+    from vocoder.demo import without_proxies
     from vocoder.demo.models import Models
     from vocoder.extras import require
 
-    require("gradio", "the demo", "demo")
+    with without_proxies():
+        require("gradio", "the demo", "demo")
+        from vocoder.demo.page import serve
+
     models = Models(checkpoint, wavenet, acoustic, device)
-    from vocoder.demo.page import serve
 
     serve(models, host, port, share)
 

@@ -8,3 +8,28 @@ what the tab computes, as functions that know no page, and then `layout`, the ta
 gradio is an extra: `page` and `widgets` import it, and nothing imports those two before a page is
 built. All this is part of the package so that an installed `vocoder demo` has it.
 """
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def without_proxies() -> Iterator[None]:
+    """Ignore the environment's proxies within the block.
+
+    gradio asks its own page whether it is there, through the proxy that the environment names if it
+    names one, and cannot even be imported where it does not understand the name.
+    """
+    before = {name: os.environ.get(name) for name in ("no_proxy", "NO_PROXY")}
+    os.environ.update(dict.fromkeys(before, "*"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

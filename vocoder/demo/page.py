@@ -7,12 +7,13 @@ import os
 import platform
 import sys
 import tempfile
+from contextlib import nullcontext
 
 import gradio as gr
 
 from vocoder.signals import exit_on_termination
 
-from . import comparison, copy_synthesis, latent_space, text_to_speech, widgets
+from . import comparison, copy_synthesis, latent_space, text_to_speech, widgets, without_proxies
 from .models import Models
 
 TABS = (text_to_speech, copy_synthesis, comparison, latent_space)
@@ -71,6 +72,7 @@ def serve(models: Models, host: str, port: int | None, share: bool) -> None:
     """
     with (
         exit_on_termination(0),
+        without_proxies() if not share else nullcontext(),
         tempfile.TemporaryDirectory(prefix="vocoder-demo-") as folder,
     ):
         os.environ["GRADIO_TEMP_DIR"] = folder

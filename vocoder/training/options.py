@@ -92,6 +92,25 @@ def parser(recipe: Recipe) -> ArgumentParser:
     return options
 
 
+PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
+"""Of Lightning's. Weights in half precision do not train, and mels are float32 in any case."""
+
+
+def check_options(config: Namespace) -> None:
+    """Check what can be known to fail before any data is read.
+
+    Raises:
+        TrainingError: a seed or a precision that cannot be used.
+    """
+    if not 0 <= config.seed < 2**32:
+        raise TrainingError(f"--seed is {config.seed}: it must be from 0 to {2**32 - 1}")
+    precision = config.trainer.precision
+    if precision is not None and str(precision) not in PRECISIONS:
+        raise TrainingError(
+            f"--trainer.precision {precision} is not supported: give one of {', '.join(PRECISIONS)}"
+        )
+
+
 def plain(config: Namespace) -> dict[str, Any]:
     """A configuration as JSON values, with its nulls, which a dump may leave out."""
 

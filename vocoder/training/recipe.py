@@ -37,7 +37,14 @@ from vocoder.training.callbacks import (
 from vocoder.training.crops import SpeechData
 from vocoder.training.faults import readable, sentence
 from vocoder.training.module import DivergedError, TrainingError, VocoderTraining
-from vocoder.training.options import default_run, duration, in_utf8, parser, plain
+from vocoder.training.options import (
+    check_options,
+    default_run,
+    duration,
+    in_utf8,
+    parser,
+    plain,
+)
 from vocoder.training.report import write_report
 from vocoder.training.resume import LAST, newest_resume_file, resume_files
 from vocoder.training.run_folder import (
@@ -176,6 +183,7 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
     budget = duration(config.max_time) if config.max_time else None
     if budget is None and not config.max_steps:
         raise TrainingError("no budget is set: give --max_time (such as 2h) or --max_steps")
+    check_options(config)
     run = Path(config.run or default_run(config))
     record = describe(recipe.program, plain(config))
     refuse_another(run, record)  # for the first time, as soon as it can be known
@@ -214,7 +222,7 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
                     snapshots,
                     *recipe.callbacks(),
                     history,
-                    TrainingBar(),
+                    *([TrainingBar()] if shows_progress(config) else []),
                     LastCheckpoint(run / LAST, config.save_every),
                 ],
             )
@@ -240,6 +248,11 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
             # the rest, and exiting with an open process group may abort.
             trainer.strategy.barrier()
             torch.distributed.destroy_process_group()
+
+
+def shows_progress(config: Namespace) -> bool:
+    """Whether there is a progress bar: Lightning's own default is that there is."""
+    return config.trainer.enable_progress_bar is not False
 
 
 def fit(
@@ -343,8 +356,11 @@ def start_from(model: nn.Module, trained: nn.Module, path: str) -> None:
 
 
 def corpus_folder(data: str | None, sample: Path) -> Path:
-    """The folder that `--data` stands for; LJSpeech is downloaded if it is not found."""
-    if data == "sample":
+    """The folder that `--data` stands for; LJSpeech is downloaded if it is not found.
+
+    ``sample`` is the bundled sample corpus, unless there is a folder of that name.
+    """
+    if data == "sample" and not Path(data).is_dir():
         return sample
     if data:
         return Path(data)

@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vocoder.audio import LogMel, MelSpec, from_pcm16
-from vocoder.corpus import Corpus, CorpusError, read_corpus, split
+from vocoder.corpus import Corpus, CorpusError, check_texts, read_corpus, split
 from vocoder.text.acoustic import AcousticModel, Batch
 from vocoder.text.alignment import flat_start, whole_durations
 from vocoder.text.frontend import TextError, phonemes
@@ -178,6 +178,7 @@ class TextAndSpeech(lightning.LightningDataModule):
 
     def _read(self) -> Corpus:
         corpus = read_corpus(self.folder)
+        check_texts(corpus)
         chosen = tuple(u for u in corpus.utterances if u.id.startswith(self.prefix))
         if not chosen:
             raise CorpusError(
