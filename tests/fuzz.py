@@ -189,13 +189,12 @@ class Fuzzer:
             0: ["synthesize", mel, "-o", out],
             1: ["resynthesize", sound, "-o", out],
             2: ["refine", sound, mel, "-o", out, "--mel-spec", "speech-16k", "-n", 1],
-            3: ["denoise", sound, "-o", out],
-            4: ["info", rng.choice([sound, mel, self.folder, "\x01", "a" * 5000, "x.onnx"])],
-        }[rng.randrange(5)]
-        if command[0] in ("synthesize", "resynthesize", "denoise"):
+            3: ["info", rng.choice([sound, mel, self.folder, "\x01", "a" * 5000, "x.onnx"])],
+        }[rng.randrange(4)]
+        if command[0] in ("synthesize", "resynthesize"):
             command += ["-c", rng.choice([self.checkpoint, self.checkpoint, sound, "none"])]
         if rng.random() < 0.5:
-            option = rng.choice(["-t", "--seed", "--refine", "--denoise", "--device", "--nothing"])
+            option = rng.choice(["-t", "--seed", "--refine", "--device", "--nothing"])
             command += [option, rng.choice(["-1", "0", "nan", "1e999", "9" * 30, "x", ""])]
         result = CliRunner().invoke(app, [*map(str, command), *(["-f"] * rng.randrange(2))])
         if result.exception is not None and not isinstance(result.exception, SystemExit):

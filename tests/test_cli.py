@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 import vocoder
 from vocoder import cli
 from vocoder.audio import LogMel, MelSpec, mel_distance
-from vocoder.models import MdctFlow, load_checkpoint
+from vocoder.models import MdctFlow
 
 SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs/ru_0024.flac"
 
@@ -146,29 +146,6 @@ def test_synthesize_reads_a_mel_and_is_repeatable(checkpoint: Path, tmp_path: Pa
     assert audio("mel.npy", "--temperature", model.default_temperature / 2) != default
 
 
-def test_denoise_works_alone_and_in_the_other_commands(checkpoint: Path, tmp_path: Path) -> None:
-    model = load_checkpoint(checkpoint)
-    for name, parameter in model.named_parameters():
-        if name.endswith("end.bias"):  # an untrained flow has no tones
-            parameter.data.add_(0.1)
-    hums = ["-c", model.save(tmp_path / "model")]
-    plain, clean, both = (tmp_path / f"{name}.wav" for name in ("plain", "clean", "both"))
-    assert run("resynthesize", SAMPLE, "-o", plain, *hums).exit_code == 0
-    assert run("denoise", plain, "-o", clean, *hums, "--strength", 0.3).exit_code == 0
-    assert run("resynthesize", SAMPLE, "-o", both, *hums, "--denoise", 0.3).exit_code == 0
-    first, second, third = (vocoder.read_audio(path)[0] for path in (plain, clean, both))
-    assert len(first) == len(second) == len(third)
-    assert (first - second).abs().max() > 0.01
-    assert (second - third).abs().max() < 1e-3  # but for the 16 bits in between
-    again = run("denoise", plain, "-o", clean, *hums)
-    assert again.exit_code == 2
-    assert "exists" in again.stderr
-    # Without the option the strength is the denoiser's own, which is more than nothing.
-    assert run("denoise", plain, "-fo", clean, *hums).exit_code == 0
-    gentle, _ = vocoder.read_audio(clean)
-    assert 0 < (first - gentle).abs().max() < (first - second).abs().max()
-
-
 def test_info_as_text_and_json(checkpoint: Path) -> None:
     facts = json.loads(run("info", checkpoint, "--json").stdout)
     assert facts["family"] == "mdct-flow"
@@ -215,7 +192,6 @@ def test_every_command_has_help() -> None:
         result = run(name, "--help")
         assert result.exit_code == 0
         assert "Usage:" in result.stdout
-    assert "denoiser's" in run("denoise", "--help").stdout
 
 
 def test_errors_are_one_sentence_and_write_nothing(checkpoint: Path, tmp_path: Path) -> None:
@@ -243,7 +219,6 @@ def test_errors_are_one_sentence_and_write_nothing(checkpoint: Path, tmp_path: P
         (("synthesize", tmp_path / "torn.npy", "-o", out, *with_model), "an archive"),
         (("resynthesize", SAMPLE, "-o", tmp_path / "out.xyz", *with_model), "xyz"),
         (("resynthesize", SAMPLE, "-o", tmp_path, "--force", *with_model), "is a directory"),
-        (("resynthesize", SAMPLE, "-o", out, "--denoise", "-1", *with_model), "--denoise"),
         (("export", "--onnx", out, "-c", "autoregressive"), "not a flow"),
         (("info", "no/such/model"), "vocoder: there is no checkpoint at"),
         (("benchmark", "--threads", "0"), "--threads"),

@@ -21,7 +21,6 @@ from report import (
     ablation,
     acoustic_models,
     engines,
-    families_speech,
     frontier,
     high_rate,
     install,
@@ -34,7 +33,7 @@ from report import (
 from vocoder.atomic import write_atomic
 
 PAGES = (
-    readme, ablation, acoustic_models, engines, families_speech, frontier, high_rate,
+    readme, ablation, acoustic_models, engines, frontier, high_rate,
     install, results, scale, text,
 )  # fmt: skip
 TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 import toys
 from divergences import log_normal, log_two
+from hinge import hinge_loss
 from torch import Tensor
 from torch.nn import functional as F
 
 from vocoder.evaluation.plots import new_figure
-from vocoder.training.terms import hinge_loss
 
 TITLE = "The optimal discriminator"
 EQUATIONS = (hinge_loss,)

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 import toys
+from hinge import hinge_loss
 from ring_gan import BATCH, LATENTS, recorded
 from torch import Tensor
 
 from vocoder.evaluation.plots import new_figure
-from vocoder.training.terms import hinge_loss
 
 TITLE = "Auto-encoders with discriminators"
 EQUATIONS = ()

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 import toys
 from divergences import build
+from hinge import hinge_loss
 from torch import Tensor
 
 from vocoder.evaluation.plots import new_figure
-from vocoder.training.terms import hinge_loss
 
 TITLE = "A GAN on a ring of Gaussians"
 EQUATIONS = ()

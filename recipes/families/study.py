@@ -59,9 +59,8 @@ What sets families of generative models apart, shown on densities small enough t
 picture and figure here comes from `python recipes/families/study.py`, which takes some minutes on
 one core and gives the same figures each time, but for times; each claim is one file in
 [recipes/families](../recipes/families). Flows are those of `vocoder.flows`, and the equations those
-of the docstrings. Log-likelihoods are means over held-out samples, in nats. What the families do
-with speech is measured in [families_speech.md](families_speech.md), and [flows.ipynb](flows.ipynb)
-leads from the first of these claims to a vocoder. One family is left
+of the docstrings. Log-likelihoods are means over held-out samples, in nats.
+[flows.ipynb](flows.ipynb) leads from the first of these claims to a vocoder. One family is left
 out: a restricted Boltzmann machine knows its density only up to a partition function that has to
 be estimated (Salakhutdinov and Murray, 2008), so its nats would not compare with those below.
 """

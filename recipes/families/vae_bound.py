@@ -17,11 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from vocoder.evaluation.plots import new_figure
-from vocoder.models import VaeVocoder
 from vocoder.nn import Gaussian
 
 TITLE = "VAE: the bound against the exact likelihood"
-EQUATIONS = (VaeVocoder.importance_weighted,)
 SIZE, LATENTS = 8, 2
 STEPS = 3000
 DRAWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -54,7 +52,11 @@ class LinearVae(nn.Module):
         return likelihood - posterior.kl().sum(dim=1)
 
     def weighted(self, x: Tensor, draws: int, generator: torch.Generator) -> Tensor:
-        """The importance-weighted bound, (batch,)."""
+        r"""The importance-weighted bound, (batch,).
+
+        .. math:: \log \frac1k \sum_{i=1}^k \frac{p(x \mid z_i)\, \mathcal N(z_i; 0, I)}
+            {q(z_i \mid x)}, \qquad z_i \sim q(z \mid x)
+        """
         posterior = self.encode(x)
         noise = torch.randn(draws, len(x), LATENTS, generator=generator)
         z = posterior.sample(noise)
@@ -68,6 +70,9 @@ class LinearVae(nn.Module):
         weight, noise = self.decoder.weight, (2 * self.output_scale).exp()
         covariance = weight @ weight.T + noise * torch.eye(SIZE)
         return torch.distributions.MultivariateNormal(self.decoder.bias, covariance).log_prob(x)
+
+
+EQUATIONS = (LinearVae.weighted,)
 
 
 def most_likely(x: Tensor) -> float:

@@ -110,7 +110,7 @@ class Clamp:
             MelError: most of its frames are louder than any audio in [-1, 1].
         """
         least, most = torch.aminmax(mel)
-        if least == most:  # a constant fits any convention; `Denoiser` uses one
+        if least == most:  # a constant fits any convention
             return
         if self.mel_spec.win_length < SHORTEST * self.mel_spec.sample_rate:
             return

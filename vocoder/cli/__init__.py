@@ -19,7 +19,7 @@ from vocoder.cli.measurement import benchmark, evaluate, evaluate_speech
 from vocoder.cli.models import demo, export, info
 from vocoder.cli.output import warnings_in_a_line
 from vocoder.cli.speech import say
-from vocoder.cli.synthesis import denoise, refine, resynthesize, synthesize
+from vocoder.cli.synthesis import refine, resynthesize, synthesize
 
 
 class _Commands(TyperGroup):
@@ -66,7 +66,6 @@ for _command in (
     resynthesize,
     say,
     refine,
-    denoise,
     export,
     benchmark,
     evaluate,

@@ -48,14 +48,6 @@ Refine = Annotated[
         help="Sweeps that push the audio onto its mel; 0 for none. \\[default: the model's own]",
     ),
 ]
-Denoise = Annotated[
-    float,
-    typer.Option(
-        "--denoise",
-        min=0,
-        help="Subtract the model's own tones this strongly, as in vocoder denoise.",
-    ),
-]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
 AudioOutput = Annotated[

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vocoder.cli import options
-from vocoder.cli.loading import denoised, load, load_acoustic
+from vocoder.cli.loading import load, load_acoustic
 from vocoder.cli.output import (
     audio_output,
     print_audio_summary,
@@ -37,7 +37,6 @@ def say(
     acoustic_temperature: options.AcousticTemperature = None,
     seed: options.Seed = 0,
     refine: options.Refine = None,
-    denoise: options.Denoise = 0.0,
     device: options.Device = "auto",
     force: options.Force = False,
 ) -> None:
@@ -65,9 +64,8 @@ def say(
         progress_bar("say") as progress,
     ):
         progress(0, len(parts), "say")
-        remove = denoised(model, denoise)
         for done, piece in enumerate(pieces, 1):
-            audio.write(remove(piece))
+            audio.write(piece)
             progress(done, len(parts), "say")
     print_audio_summary(output, audio.samples, model.sample_rate, time.perf_counter() - started)
 

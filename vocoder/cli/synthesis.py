@@ -1,4 +1,4 @@
-"""Mels and recordings to audio: synthesize, resynthesize, refine, denoise.
+"""Mels and recordings to audio: synthesize, resynthesize, refine.
 
 All work goes in pieces from the input file to the output, so that memory does not grow with the
 length of the audio.
@@ -36,7 +36,6 @@ def synthesize(
     temperature: options.Temperature = None,
     seed: options.Seed = 0,
     refine: options.Refine = None,
-    denoise: options.Denoise = 0.0,
     device: options.Device = "auto",
     force: options.Force = False,
 ) -> None:
@@ -49,7 +48,7 @@ def synthesize(
     model = load(checkpoint, device)
     pieces = mel_pieces(spectrogram, model.mel_spec)
     started = time.perf_counter()
-    audio = _synthesized(model, pieces, temperature, seed, refine, denoise)
+    audio = _synthesized(model, pieces, temperature, seed, refine)
     write_pieces(output, audio, model.sample_rate, started)
 
 
@@ -60,7 +59,6 @@ def resynthesize(
     temperature: options.Temperature = None,
     seed: options.Seed = 0,
     refine: options.Refine = None,
-    denoise: options.Denoise = 0.0,
     device: options.Device = "auto",
     force: options.Force = False,
 ) -> None:
@@ -74,7 +72,7 @@ def resynthesize(
         recording = Counted(reader)
         mel = LogMel(model.mel_spec).stream(recording)
         started = time.perf_counter()
-        pieces = _synthesized(model, mel, temperature, seed, refine, denoise)
+        pieces = _synthesized(model, mel, temperature, seed, refine)
         # The mel covers whole hops; the user expects the length of the recording.
         write_pieces(output, recording.cut(pieces), model.sample_rate, started)
 
@@ -116,49 +114,17 @@ def refine(
     )
 
 
-def denoise(
-    audio: Annotated[Path, typer.Argument(help="Audio that the model generated.")],
-    output: options.AudioOutput,
-    checkpoint: options.Checkpoint = None,
-    strength: Annotated[
-        float | None,
-        typer.Option(
-            help="How much of the model's tones to subtract; 0 for none. "
-            "\\[default: the denoiser's own]"
-        ),
-    ] = None,
-    device: options.Device = "auto",
-    force: options.Force = False,
-) -> None:
-    """Subtract the tones that a model puts into all of its audio."""
-    refuse_audio_output(force, output)
-    from vocoder.audio import AudioReader
-    from vocoder.models.denoiser import STRENGTH, Denoiser
-
-    model = load(checkpoint, device)
-    with AudioReader(audio, model.sample_rate) as reader:
-        started = time.perf_counter()
-        pieces = Denoiser(model).stream(reader, STRENGTH if strength is None else strength)
-        write_pieces(output, pieces, model.sample_rate, started)
-
-
 def _synthesized(
     model: Vocoder,
     mel: Iterable[Any],
     temperature: float | None,
     seed: int,
     refine: int | None,
-    denoise: float,
 ) -> Iterator[Any]:
     """Audio of pieces of a mel that is known to be right."""
     from vocoder.models.pieces import unwarned
 
-    pieces = unwarned(model.stream(mel, temperature, seed, refine))
-    if denoise == 0:
-        return pieces
-    from vocoder.models.denoiser import Denoiser
-
-    return Denoiser(model).stream(pieces, denoise)
+    return unwarned(model.stream(mel, temperature, seed, refine))
 
 
 class _Distance:

@@ -11,17 +11,15 @@ from vocoder.checkpoints import CheckpointError, no_larger_than, read_checkpoint
 
 from .base import Vocoder
 from .flow import FlowVocoder
-from .gan import GanVocoder
 from .mdct_flow import MdctFlow
 from .published import load_published_waveglow
 from .saved import SavedModel
-from .vae import VaeVocoder
 from .waveglow import WaveGlow
 from .wavenet import WaveNet
 from .wavernn import WaveRNN
 
 FAMILIES: dict[str, type[Vocoder]] = {
-    model.family: model for model in (MdctFlow, WaveGlow, VaeVocoder, GanVocoder, WaveNet, WaveRNN)
+    model.family: model for model in (MdctFlow, WaveGlow, WaveNet, WaveRNN)
 }
 """Every family by the name that checkpoints give it."""
 
@@ -58,11 +56,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Vocoder:
 __all__ = [
     "FAMILIES",
     "FlowVocoder",
-    "GanVocoder",
     "MdctFlow",
     "Noise",
     "SavedModel",
-    "VaeVocoder",
     "Vocoder",
     "WaveGlow",
     "WaveNet",

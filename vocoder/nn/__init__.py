@@ -1,6 +1,6 @@
 """Plain networks: nothing here knows about flows or training."""
 
-from .autoencoder import Autoencoder, Bound, Gaussian
+from .autoencoder import Autoencoder, Gaussian
 from .band_scale import BandScale
 from .causal import CausalGatedStack
 from .gated import GatedConvStack
@@ -12,7 +12,6 @@ from .upsampling import LinearUpsampling, TransposedUpsampling
 __all__ = [
     "Autoencoder",
     "BandScale",
-    "Bound",
     "CausalGatedStack",
     "DiscretisedMixture",
     "Distribution",

@@ -48,32 +48,12 @@ class Gaussian(NamedTuple):
         return 0.5 * (self.mean.square() + variance - 1) - self.log_scale
 
 
-class Bound(NamedTuple):
-    """The two parts of an evidence lower bound, in nats.
-
-    reconstruction: log p(x | z) at one draw of z, (batch,).
-    kl: divergence of q(z | x) from the prior, element by element, (batch, latents, time).
-    """
-
-    reconstruction: Tensor
-    kl: Tensor
-
-    @property
-    def elbo(self) -> Tensor:
-        """The bound, (batch,): an unbiased estimate by one draw."""
-        return self.reconstruction - self.kl.sum(dim=(1, 2))
-
-
 class Autoencoder(nn.Module):
     r"""A convolutional auto-encoder of sequences with a Gaussian output.
 
     With a condition c, the encoder gives :math:`q(z \mid x) = \mathcal N(\mu_q(x, c),
     \sigma_q^2(x, c))` and the decoder :math:`p(x \mid z) = \mathcal N(\mu_p(z, c),
     \sigma_p^2(z, c))`, each a `GatedConvStack`. How it is used makes the variant:
-
-    - variational (VAE; Kingma and Welling, 2014): z is drawn, and `bound` is maximised,
-
-      .. math:: \log p(x) \ge \mathbb E_q \log p(x \mid z) - D(q(z \mid x) \,\|\, \mathcal N(0, I));
 
     - plain: z is the encoder's mean (no noise), and `reconstruction` is maximised without the KL
       term;
@@ -158,17 +138,6 @@ class Autoencoder(nn.Module):
         if style is not None:
             z = torch.cat([z, style.expand(-1, -1, z.shape[2])], dim=1)
         return Gaussian.of(self.decoder(z, condition))
-
-    def bound(self, x: Tensor, noise: Tensor, condition: Tensor | None = None) -> Bound:
-        """The evidence lower bound at one draw of the latents.
-
-        Args:
-            x, condition: see the class.
-            noise: standard normal, of the shape of z.
-        """
-        posterior = self.encode(x, condition)
-        output = self.decode(posterior.sample(noise), condition, self.style(x, condition))
-        return Bound(output.log_prob(x).sum(dim=(1, 2)), posterior.kl())
 
     def reconstruction(self, x: Tensor, condition: Tensor | None = None) -> Gaussian:
         """The output without noise on the latents: p(x | z) at the mean of q(z | x)."""

@@ -93,34 +93,8 @@ def determinism_table(result: Mapping[str, Any]) -> str:
     )
 
 
-def tones_table(groups: Mapping[str, Any]) -> str:
-    """docs/results/tones.json, a table for each group."""
-    headings = ["temperature", "denoiser", "STOI ↑", "PESQ ↑", "log-mel distance, nats ↓"]
-    blocks = []
-    for name, group in groups.items():
-        rows = [
-            [
-                f"{row['temperature']:g}",
-                f"{row['strength']:g}" if row["strength"] else "–",
-                f"{row['stoi']:.3f}",
-                f"{row['pesq']:.2f}",
-                f"{row['log_mel_distance']:.3f}",
-                f"{row['tone_excess_db']:.1f}",
-            ]
-            for row in group["rows"]
-        ]
-        blocks.append(markdown([*headings, "tone excess, dB"], rows, []))
-        blocks.append(
-            f"{name}, in {group['dtype']}: {group['recordings']} recordings, "
-            f"{group['seconds']:.0f} s. Tone excess at multiples of {group['spacing']:g} Hz; "
-            f"the recordings themselves: {group['natural_tone_excess_db']:.1f} dB."
-        )
-    return "\n\n".join(blocks)
-
-
 TABLES: Tables = {
     "engines": ("benchmark.json", engines_table),
     "streaming": ("streaming.json", streaming_table),
     "determinism": ("determinism.json", determinism_table),
-    "tones": ("tones.json", tones_table),
 }

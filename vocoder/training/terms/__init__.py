@@ -12,25 +12,19 @@ In YAML they are a list, and a file that changes one of them restates the list:
 No training framework here: a term sees a `vocoder.training.step.Step` and returns a scalar.
 """
 
-from .adversarial import Adversarial, feature_distance, hinge_loss
 from .base import Term, TrainedTerm, total_loss
-from .elbo import Elbo
 from .likelihood import Likelihood
 from .mel import Mel
 from .repetition import Repetition, phase_repetition
 from .stft import Stft, multi_resolution_stft
 
 __all__ = [
-    "Adversarial",
-    "Elbo",
     "Likelihood",
     "Mel",
     "Repetition",
     "Stft",
     "Term",
     "TrainedTerm",
-    "feature_distance",
-    "hinge_loss",
     "multi_resolution_stft",
     "phase_repetition",
     "total_loss",
