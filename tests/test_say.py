@@ -440,3 +440,11 @@ def test_a_slow_player_hears_all_and_one_that_leaves_ends_it(models: tuple[objec
     assert process.returncode == 1
     assert "Traceback" not in said
     assert "BrokenPipe" not in said
+
+
+def test_text_may_begin_with_a_dash(tmp_path: Path) -> None:
+    minus, words = tmp_path / "minus.wav", tmp_path / "words.wav"
+    for text, path in (("-5 degrees", minus), ("minus five degrees", words)):
+        assert run("say", text, "-o", path).exit_code == 0
+    assert minus.read_bytes() == words.read_bytes()
+    assert run("say", "--temprature", "1", "-o", minus, "-f").exit_code == 2

@@ -222,3 +222,34 @@ def test_long_sentences_are_cut_where_they_pause() -> None:
     assert words[0] == "word word word word word word"
     assert sum(piece.count("word") for piece in words) == 50
     assert [len(piece) for piece in split_sentences("x" * 70, max_characters=32)] == [32, 32, 6]
+
+
+@pytest.mark.parametrize(
+    "text, spoken",
+    [
+        ("It&#39;s fine &amp; dandy.", ["It's fine and dandy."]),
+        ('Wait <break time="500ms"/> for <b>me</b>.', ["Wait, for me."]),
+        ("<speak>One.</speak>", ["One."]),
+        ("2026-11-28T09:05:00Z", ["November twenty-eighth, twenty twenty-six at nine oh five UTC"]),
+        ("On 2026/11/28 we met.", ["On November twenty-eighth, twenty twenty-six we met."]),
+        ("See vol. 4 of it.", ["See volume four of it."]),
+        ("There were approx. 10 people.", ["There were approximately ten people."]),
+        ("I bought 2 lbs. of apples.", ["I bought two pounds of apples."]),
+        ("She is 5 ft. He is 6 ft. tall.", ["She is five feet.", "He is six feet tall."]),
+        ("It weighs 3 kg. Lift it.", ["It weighs three kilograms.", "Lift it."]),
+        ("1. First\n2. Second", ["one, First", "two, Second"]),
+        ("1.299,00 euros", ["one thousand two hundred ninety-nine euros"]),
+        ("12,50 € each", ["twelve euros and fifty cents each"]),
+        (
+            "Call +49 30 1234567 now.",
+            ["Call plus four nine, three zero, one two three four five six seven now."],
+        ),
+        ("a < b and 5 - 3 = 2", ["a less than b and five minus three equals two"]),
+    ],
+)
+def test_written_forms_are_read_as_they_are_spoken(text: str, spoken: list[str]) -> None:
+    assert [normalise(sentence) for sentence in split_sentences(text)] == spoken
+
+
+def test_a_dash_between_spaces_is_a_pause() -> None:
+    assert phonemes("milk - eggs") == phonemes("milk, eggs")

@@ -7,11 +7,12 @@ commands, so that `vocoder --help` answers at once.
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import vocoder
 from vocoder.cli.corpora import synthesize_corpus
@@ -38,6 +39,14 @@ class _Commands(TyperGroup):
         except MemoryError:
             typer.secho("vocoder: out of memory: give less at once", fg=typer.colors.RED, err=True)
             sys.exit(2)
+
+
+class _Reading(TyperCommand):
+    """A command whose text may begin with a dash: `vocoder say "-5 degrees"`."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        dashed = re.compile(r"-+[^A-Za-z-]")  # no option begins so
+        return super().parse_args(ctx, [f" {a}" if dashed.match(a) else a for a in args])
 
 
 app = typer.Typer(
@@ -73,7 +82,7 @@ for _command in (
     demo,
     info,
 ):
-    app.command()(_command)
+    app.command(cls=_Reading if _command is say else None)(_command)
 
 
 def main() -> None:

@@ -7,13 +7,14 @@ maps their output to a closed inventory of symbols, and refuses what cannot be r
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from vocoder.text.written import plain_characters, spelled_out
+from vocoder.text.written import UNFINISHED, plain_characters, spelled_out, without_markup
 
 if TYPE_CHECKING:
     from hibari.g2p import G2P
@@ -70,6 +71,9 @@ _VOWELS = frozenset(VOWELS)
 _YEAR = re.compile(r"(?<![\w.,$£€#-])(1[1-9]\d\d|20\d\d)(?![\w%]|[.,]\d)")
 # Fractions and degrees in one character, with a preceding digit: "1½", "⅓ cup", "200 ℃".
 _UNUSUAL_SIGN = re.compile(r"(?:(\d)\s?)?([¼½¾⅐-⅞↉℃℉])")
+_ITEM = re.compile(r"^[ \t]*(?:\d{1,3}[.)]|[-*•])[ \t]+(?=\S)", re.M)
+_LIST_NUMBER = re.compile(r"^\d{1,3}\.(?=\s[^\W\d_])")
+_HELD = "\ue000"  # of the private use area: no text has it, and no sentence ends with it
 _CLAUSE_END = re.compile(r"(?<=[,;:—])\s+")
 
 
@@ -118,7 +122,7 @@ def normalise(text: str) -> str:
             f"the text has {len(text):,} characters, more than the {MAX_CHARACTERS:,} that can be "
             "read at once: split it into sentences first"
         )
-    text = spelled_out(plain_characters(text))
+    text = spelled_out(plain_characters(without_markup(text)))
     text = _UNUSUAL_SIGN.sub(_in_usual_signs, text)
     try:
         text = normalize(text)
@@ -219,14 +223,15 @@ def _shortened(text: str, characters: int = 40) -> str:
 
 
 def split_paragraphs(text: str) -> list[str]:
-    """The parts of a text between empty lines."""
-    return re.split(r"\n\s*\n", text)
+    """The parts of a text between empty lines, without its markup."""
+    return re.split(r"\n\s*\n", without_markup(text))
 
 
 def split_sentences(text: str, max_characters: int = MAX_SENTENCE) -> list[str]:
     """The sentences of a text, in order, each without white space around it.
 
-    A line break is white space; an empty line always ends a sentence. A sentence longer than
+    A line break is white space, except before the items of a list ("2. Eggs", "- eggs"); an empty
+    line always ends a sentence. A sentence longer than
     `max_characters` is cut after the last comma, semicolon, colon or dash that fits, or else
     between words.
     """
@@ -234,9 +239,24 @@ def split_sentences(text: str, max_characters: int = MAX_SENTENCE) -> list[str]:
 
     sentences: list[str] = []
     for paragraph in split_paragraphs(text):
-        for sentence in sentencex.segment("en", " ".join(paragraph.split())):
-            sentences.extend(_cut(sentence.strip(), max_characters))
+        for item in _items(paragraph):
+            held = _LIST_NUMBER.sub(_held, UNFINISHED.sub(_held, " ".join(item.split())))
+            for sentence in sentencex.segment("en", held):
+                sentences.extend(_cut(sentence.strip().replace(_HELD, "."), max_characters))
     return sentences
+
+
+def _items(paragraph: str) -> list[str]:
+    """A paragraph, or the items of the list that it is."""
+    starts = [match.start() for match in _ITEM.finditer(paragraph)]
+    if len(starts) < 2:
+        return [paragraph]
+    return [paragraph[a:b] for a, b in itertools.pairwise([0, *starts, len(paragraph)])]
+
+
+def _held(match: re.Match[str]) -> str:
+    """The same with a sign for its full stop that ends no sentence."""
+    return match[0].replace(".", _HELD)
 
 
 def _cut(sentence: str, max_characters: int) -> Iterator[str]:

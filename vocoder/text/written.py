@@ -1,13 +1,15 @@
 # ruff: noqa: E501  (a rule is a line)
 """Written forms that the normalising libraries misread, rewritten into ones that they read.
 
-Two steps, before the libraries: `plain_characters` takes out what is not seen and writes look-alikes
-in ASCII; `spelled_out` rewrites addresses, powers, amounts, measures, decades and their kin. Each
-rule matches one written form and leaves all other text as it is.
+Three steps, before the libraries: `without_markup` takes out tags and reads entities;
+`plain_characters` takes out what is not seen and writes look-alikes in ASCII; `spelled_out` rewrites
+addresses, powers, amounts, measures, decades and their kin. Each rule matches one written form and
+leaves all other text as it is. `UNFINISHED` finds the full stops that end no sentence.
 """
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from collections.abc import Callable
@@ -50,6 +52,112 @@ def _visible(character: str) -> str:
     return " " if category == "Cc" else character
 
 
+# -- markup and abbreviations ----------------------------------------------------------------------
+
+# Attributes need a value, so that "a <b and c> d" stays a comparison.
+_TAG = re.compile(
+    r"""</?([A-Za-z][\w:-]*)((?:\s+[\w:-]+\s*=\s*(?:"[^"]*"|'[^']*'|[^\s<>"']+))*)\s*/?>"""
+)
+_UNREAD = re.compile(
+    r"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<\?.*?\?>|<!DOCTYPE\b[^<>]*>", re.S | re.I
+)
+_ALIAS = re.compile(r"""<sub\s+alias\s*=\s*(?:"([^"]*)"|'([^']*)')\s*>.*?</sub\s*>""", re.S)
+_CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.S)
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][\da-fA-F]{1,6}|[A-Za-z]\w{1,31});")
+_BLOCKS = frozenset(
+    [
+        "p",
+        "div",
+        "li",
+        "ul",
+        "ol",
+        "dl",
+        "dt",
+        "dd",
+        "tr",
+        "table",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "blockquote",
+        "section",
+        "article",
+        "s",
+        "body",
+        "speak",
+    ]
+)
+
+
+def without_markup(text: str) -> str:
+    """Text without tags of HTML or SSML, and with its character entities as characters.
+
+    A block such as `<p>` becomes an empty line, `<break>` a comma, `<sub alias>` its alias.
+    """
+    for _ in range(2 if "&amp;" in text else 1):  # entities are often escaped twice
+        text = _ENTITY.sub(_entity, text)
+    text = _CDATA.sub(r"\1", _ALIAS.sub(lambda match: match[1] or match[2] or "", text))
+    return _TAG.sub(_tag, _UNREAD.sub(" ", text))
+
+
+def _entity(match: re.Match[str]) -> str:
+    # Signs that were escaped are no tags.
+    signs = {"<": " less than ", ">": " greater than "}
+    character = html.unescape(match[0])
+    return signs.get(character, character)
+
+
+def _tag(match: re.Match[str]) -> str:
+    name = match[1].lower()
+    if name == "break":
+        spoken_before = match.string[: match.start()].rstrip()
+        silent = re.search(r"\b(?:none|0m?s)\b", match[2])
+        return " " if silent or not spoken_before or spoken_before[-1] in ".,;:?!>" else ", "
+    if name in _BLOCKS:
+        return "\n\n"
+    return " " if name in ("br", "td", "th", "hr", "w") else ""
+
+
+_BEFORE_NUMBER = (
+    r"vols?|approx|chs?|chap|secs?|nos?|nr|figs?|pp?|arts?|paras?|ca|eqs?|op|ext|tel|est|max|min|avg"
+    r"|bk|col|lns?|apt|rm|ver|rev|pts?|app|tab|ser|div|cat|ref|circ|dist|vv?|ll?|nn?"
+)
+_UNITS = r"lbs?|oz|ft|in|yds?|mi|kg|g|hrs?|mins?|secs?|gal|qts?|pts?|tsps?|tbsps?|doz|cm|mm|km|mph|ml|wks?|mos?|yrs?|sq|cu"
+_BEFORE_WORD = (
+    r"approx|dept|incl|excl|est|etc|vs|al|assn|bros|govt|max|min|avg|misc|temp|esp|resp|viz|cf"
+)
+
+UNFINISHED = re.compile(
+    rf"(?<![\w.])(?<!\d )(?:{_BEFORE_NUMBER})(\.)(?=\s?\d)"
+    rf"|(?<=\d)(?:\s|-)?(?:{_UNITS})(\.)(?=,?\s+(?-i:[a-z][a-z])|\s+[x×]\s|[,;:])"
+    rf"|(?<![\w.])(?:{_BEFORE_WORD})(\.)(?=,?\s+(?-i:[a-z])|[,;:])"
+    r"|(?<![\w.])approx(\.)(?!\s*$)",
+    re.IGNORECASE,
+)
+"""Abbreviations whose full stop ends no sentence: one of the groups is the stop."""
+
+
+def _without_stop(match: re.Match[str]) -> str:
+    word = match[0][:-1]
+    # Others are read by the libraries, which know them with their stop.
+    return {"vol": "volume", "vols": "volumes", "approx": "approximately", "dept": "department",
+            "ch": "chapter", "chs": "chapters", "chap": "chapter", "sec": "section", "secs": "sections",
+            "p": "page", "art": "article", "arts": "articles", "para": "paragraph", "paras": "paragraphs",
+            "ca": "circa", "nr": "number", "ext": "extension", "tel": "telephone",
+            "est": "estimated", "max": "maximum", "min": "minimum", "avg": "average",
+            "incl": "including", "excl": "excluding", "etc": "et cetera",
+            "govt": "government", "misc": "miscellaneous", "esp": "especially", "eq": "equation",
+            "eqs": "equations", "apt": "apartment", "rev": "revision", "ver": "version",
+            "rm": "room", "bk": "book", "col": "column", "app": "appendix", "cat": "category",
+            "ref": "reference", "temp": "temperature",
+            }.get(word.lower(), match[0] if not word[0].isspace() and not _UNIT.fullmatch(word) else word)  # fmt: skip
+
+
+_UNIT = re.compile(rf"-?(?:{_UNITS})")
+
 # -- words -----------------------------------------------------------------------------------------
 
 _SUPERSCRIPT = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ", "0123456789+-ni")
@@ -89,6 +197,7 @@ Rule = tuple[re.Pattern[str], "str | Callable[[re.Match[str]], str]"]
 
 def spelled_out(text: str) -> str:
     """Text of plain characters with the misread forms rewritten."""
+    text = _NUMBERED.sub(r"\1, ", text)
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     if _ONLY_INCHES.search(text) and not _OTHER_QUOTES.search(text):
@@ -173,6 +282,35 @@ def _year_of_century(match: re.Match[str]) -> str:
     return f"oh {number[1]}" if number[0] == "0" and number[1] != "0" else number
 
 
+def _timestamp(match: re.Match[str]) -> str:
+    """2026-11-28T09:05:00Z as a date, a time and its zone."""
+    hour, minute, second = int(match["hour"]), match["minute"], int(match["second"] or 0)
+    time = f"{hour}:{minute}" if hour or minute != "00" else "midnight"
+    if minute == "00" and hour:
+        time = f"{hour} o'clock" if hour <= 12 else f"{hour} hundred hours"
+    seconds = f" and {_counted(str(second), 'second', 'seconds')}" if second else ""
+    zone = match["zone"] or ""
+    if zone in ("Z", "z") or re.fullmatch(r"[+-]00(?::?00)?", zone):
+        zone = " UTC"
+    elif zone:
+        hours, minutes = int(zone[1:3]), int(zone[3:].lstrip(":") or 0)
+        zone = f" UTC {'plus' if zone[0] == '+' else 'minus'} {hours}" + (
+            f" {minutes}" if minutes else ""
+        )
+    return f"{match['year']}-{match['month']}-{match['day']} at {time}{seconds}{zone}"
+
+
+def _european(match: re.Match[str]) -> str:
+    """1.299,00 as 1,299, and 12,50 as 12.50."""
+    whole, _, part = match[0].replace(".", "").replace(" ", "").replace("'", "").partition(",")
+    whole = f"{int(whole):,}"  # four digits without a comma would be read as a year
+    return whole if not part.strip("0") else f"{whole}.{part}"
+
+
+_DATE = r"(?P<year>[12]\d{3})(?P<sep>[-/.]?)(?P<month>0[1-9]|1[0-2])(?P=sep)(?P<day>[0-2]\d|3[01])"
+_TIME = r"(?P<hour>[01]\d|2[0-3]):?(?P<minute>[0-5]\d)(?::?(?P<second>[0-5]\d)(?:[.,]\d+)?)?"
+_EURO = r"(?:€|euros?\b|EUR\b)"
+_NUMBERED = re.compile(r"^\s*(\d{1,3})[.)]\s+(?=[^\W\d_])")
 _ONLY_INCHES = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s?[\"”″](?!\w)")
 _OTHER_QUOTES = re.compile(r"(?<!\d)(?<!\d )[\"“”]")
 
@@ -181,6 +319,16 @@ _RULES: tuple[Rule, ...] = (
     (re.compile(r"\b[\w.+%-]*\w@(?:[\w-]+\.)+[a-z]{2,}\b", re.I), _address),
     (re.compile(r"\b(?:https?|ftp)://[^\s<>\"')\]]*[\w/]", re.I), _address),
     (re.compile(rf"(?<![\w@.-])(?:www\.[\w.-]+\w|{_HOST})(?:/[\w./%#?=&~+-]*[\w/])?(?![\w@])", re.I), _address),
+    (re.compile(rf"(?<![\w.-]){_DATE}(?:T|\s(?=\d\d:)){_TIME}\s?(?P<zone>Z|[+-]\d\d(?::?\d\d)?)?(?!\w)", re.I), _timestamp),
+    (re.compile(r"(?<![\w/.-])([12]\d{3})[/.](0?[1-9]|1[0-2])[/.](0?[1-9]|[12]\d|3[01])(?![\w/])(?!\.\d)"), lambda match: f"{match[1]}-{match[2]:0>2}-{match[3]:0>2}"),
+    (re.compile(r"(?<![\w.,])\d{1,3}(?:[. ']\d{3})+,\d{1,2}(?![\w]|[.,]\d)"), _european),
+    (re.compile(r"(?<![\w.,])\d{1,3}(?:\.\d{3}){2,}(?![\w]|[.,]\d)"), _european),
+    (re.compile(rf"(?<![\w.,])\d{{1,3}}(?:\.\d{{3}})+(?=\s?{_EURO})"), _european),
+    (re.compile(r"(?<![\w.,])\d{1,3}(?:'\d{3})+(?![\w'])"), _european),
+    (re.compile(rf"(?<![\w.,])\d+,\d{{1,2}}(?=\s?(?:{_EURO}|%|°|(?:k|c|m)?[gm]\b|(?:kilo|centi|milli)?(?:gram|met(?:er|re))s?\b|l\b|lit(?:er|re)s?\b|percent\b|degrees?\b|£))|(?<=€)\s?\d+,\d{{2}}(?!\d)"), _european),
+    (UNFINISHED, _without_stop),
+    (re.compile(r"(\d)\s-\s(\d[\d.,]*\s?=)"), r"\1 minus \2"),
+    (re.compile(r"(?<=[^\d\s])\s+-{1,3}\s+(?=\S)|(?<=\d)\s+-{1,3}\s+(?=[^\d\s$£€])|(?<=\w)--+(?=\w)"), " — "),
     (re.compile(r"(?<!\w)@(?=\w)|(?<=\s)@(?=\s)"), "at "),
     (re.compile(r"\bC\+\+"), "C plus plus"),
     (re.compile(r"\b([CF])#(?!\w)"), r"\1 sharp"),
@@ -215,7 +363,9 @@ _RULES: tuple[Rule, ...] = (
     (re.compile(r"\b24/7\b"), "24 7"),
     (re.compile(r"\b50/50\b"), "50 50"),
     (re.compile(r"\b(\d{1,3}):(\d)\b(?![:.]?\d)"), r"\1 to \2"),
-    (re.compile(r"(?<![\w.])(?:\+\d{1,3}[ .-])?\(?\d{3}\)?[ .-]\d{3}[.-]\d{4}\b|(?<![\w.])\+\d{1,3}(?:[ .-]\(?\d{2,4}\)?){2,5}\b"), _digits),
+    (re.compile(r"(?<![\w.])(?:\+\d{1,3}[ .-])?\(?\d{3}\)?[ .-]\d{3}[.-]\d{4}\b"), _digits),
+    (re.compile(r"(?<![\w.])(?=\+(?:[ ()./-]{0,2}\d){7,15}(?!\d))\+\d{1,15}(?:[ ./-]?\(?\d{1,9}\)?)*\b"), _digits),
+    (re.compile(r"(?<![\w.+-])(?:\(0\d{1,4}\)|0\d{1,4})(?:[ /-]\d{3,8}){1,3}\b(?![.,/]\d)|(?<![\w.])0\d(?:[ .]\d\d){4}\b"), _digits),
     (re.compile(r"\bv\.?\s?(?=\d+\.\d)"), "version "),
     (re.compile(r"(?<![\w-])(?!C-1[34]\b|U-23\d\b)([A-Z])-(?=\d)"), r"\1 "),  # F-16 is not fluorine
     (re.compile(r"(?<=[^\W\d_]{3})/(?=[^\W\d_]{2})|(?<=[^\W\d_]{2})/(?=[^\W\d_]{3})"), " "),
