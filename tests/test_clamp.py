@@ -108,3 +108,19 @@ def test_weights_of_another_type_are_refused_with_the_way_out(
     model = tiny_flow().to(dtype)
     with pytest.raises(ValueError, match=r"load\(dtype=torch.bfloat16\) instead of model.half"):
         model.synthesize(torch.full((80, 30), -5.0))
+
+
+@pytest.mark.parametrize("kind", ["clipped speech", "square wave", "noise of two values"])
+def test_the_mel_of_a_recording_is_never_refused(model: vocoder.Vocoder, kind: str) -> None:
+    """However loud a recording in [-1, 1] is, its copy is limited, with a warning."""
+    speech = read_audio(WAVS[3], model.sample_rate)[0][:22050]
+    time = torch.arange(22050) / model.sample_rate
+    audio = {
+        "clipped speech": (100 * speech).clamp(-1, 0.9999),
+        "square wave": torch.sign(torch.sin(2 * torch.pi * 220 * time + 0.1)),
+        "noise of two values": torch.randn(22050, generator=torch.Generator()).sign(),
+    }[kind]
+    with pytest.warns(UserWarning, match="Clamped .* very loud audio"):
+        copy = model.synthesize(model.mel(audio))
+    assert copy.abs().max() <= 1
+    assert copy.square().mean() > 0.1

@@ -264,3 +264,8 @@ def test_the_number_of_sweeps_is_part_of_a_model(tmp_path: Path) -> None:
             next(model.stream([mel], refine=refine))
         with pytest.raises(ValueError, match="sweeps must be"):
             MdctFlow(SPEC, n_flows=1, channels=4, n_layers=1, refine=refine)  # type: ignore[arg-type]
+
+
+def test_a_type_by_its_name_is_refused_as_what_it_is() -> None:
+    with pytest.raises(ValueError, match=r"torch.float32 or torch.bfloat16, and dtype is 'bf"):
+        vocoder.load(dtype="bfloat16")

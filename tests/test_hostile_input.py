@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -178,3 +179,30 @@ def test_mutated_inputs_are_refused_in_words_or_right(tmp_path: Path) -> None:
     assert all(sum(counts) == 15 for counts in table.values())
     assert sum(counts[0] for counts in table.values()) > 10
     assert sum(counts[1] for counts in table.values()) > 10
+
+
+FULL_DISK = """
+import resource, signal, sys, torch
+from vocoder.audio import AudioWriter
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+path, limit = sys.argv[1], int(sys.argv[2])
+noise = 0.3 * torch.randn(22050 * 3, generator=torch.Generator().manual_seed(0))
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+with AudioWriter(path, 22050) as writer:
+    for start in range(0, len(noise), 4096):
+        writer.write(noise[start : start + 4096])
+"""
+
+
+@pytest.mark.parametrize("suffix", [".ogg", ".flac", ".wav"])
+@pytest.mark.parametrize("room", [0.3, 0.97])
+def test_a_full_disk_keeps_the_old_file(tmp_path, suffix, room):
+    path = tmp_path / f"a{suffix}"
+    command = [sys.executable, "-c", FULL_DISK, str(path)]
+    subprocess.run([*command, str(1 << 30)], check=True)
+    whole = path.stat().st_size
+    path.write_bytes(b"the old file")
+    ran = subprocess.run([*command, str(int(room * whole))], capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert "is the disk full" in ran.stderr.splitlines()[-1]
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"the old file"]

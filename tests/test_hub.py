@@ -282,3 +282,8 @@ def test_a_saved_model_has_a_card_that_a_hub_shows(
         card.write_text("mine", encoding="utf-8")
         saved.save(card.parent)
         assert card.read_text(encoding="utf-8") == "mine"
+
+
+def test_a_name_of_the_hub_without_its_prefix_is_told_the_prefix() -> None:
+    with pytest.raises(vocoder.CheckpointError, match="write hf:owner/name for a model on the Hub"):
+        vocoder.load("owner/name")

@@ -296,7 +296,7 @@ class BadAt(Term):
         elif how == "infinite loss, finite gradient":
             nll = nll + math.inf
         elif how == "finite loss, nan gradient":
-            nll = nll + (0 * next(step.model.parameters()).sum()).clamp(min=0).sqrt()
+            nll = nll + (0 * next(step.model.parameters()).sum()).square().sqrt()
         return nll
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -210,6 +211,11 @@ def _find(
         return download(name)
     # A name with a separator or a suffix is meant as a path, and errors should speak of paths.
     if name is not None and (Path(name).exists() or _looks_like_path(name)):
+        if not Path(name).exists() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", os.fspath(name)):
+            raise CheckpointError(
+                f"there is no checkpoint at {name}: check the name, or write hf:{name} for a model "
+                "on the Hub"
+            )
         return Path(name)
     wanted = default if name is None else str(name)
     if wanted in bundled:

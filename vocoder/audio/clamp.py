@@ -33,6 +33,9 @@ SHORTEST = 0.01
 pulse of a voice."""
 
 _MOSTLY_LOUD, _MOSTLY_IMPOSSIBLE = 0.4, 0.3  # shares of frames
+_SOME_IMPOSSIBLE = 0.02
+"""Share of frames above an RMS of 1 from which loud audio is taken for a normalised mel: the mel of
+a recording has none, however hard it was clipped."""
 
 # Full scale to 16 bits: autoregressive models go no further.
 _FULL_SCALE = 1 - 2.0**-15
@@ -150,6 +153,7 @@ class Clamp:
         if (
             self._frames >= MIN_FRAMES
             and self._loud > _MOSTLY_LOUD * self._frames
+            and self._impossible > _SOME_IMPOSSIBLE * self._frames
             and self._recent_clamped > REFUSED * self._recent
         ):
             raise MelError(

@@ -194,11 +194,21 @@ class AudioWriter:
             if kind is None:
                 if self.samples == 0:
                     raise ValueError("There are no samples to write.")
+                self._check_whole()
                 os.replace(self._partial, self.path)
         finally:
             self._cleaning.close()
         if kind is None:
             self._clipping.warn(self.path.name)
+
+    def _check_whole(self) -> None:
+        # Closing a Vorbis file on a full disk reports no error.
+        try:
+            written = soundfile.info(self._partial).frames
+        except soundfile.LibsndfileError as cause:
+            raise self._cut_short() from cause
+        if written < self.samples:
+            raise self._cut_short()
 
     def _cut_short(self) -> OSError:
         return OSError(

@@ -264,7 +264,9 @@ class MdctFlow(FlowVocoder):
 
     def _check_dtype(self, dtype: torch.dtype) -> None:
         if dtype not in (torch.float32, torch.bfloat16):
-            raise ValueError(f"flows compute in float32 or bfloat16, not in {dtype}")
+            raise ValueError(
+                f"flows compute in torch.float32 or torch.bfloat16, and dtype is {dtype!r}"
+            )
 
     def _engine(self) -> FramePlan | None:
         """The folded form, where it can run: on the CPU, in float32, without autocast."""

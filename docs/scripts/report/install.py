@@ -1,8 +1,8 @@
-"""The table of docs/install.md."""
+"""The tables of docs/install.md."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from report.markdown import Tables, markdown
@@ -34,6 +34,20 @@ def dependencies_table(result: Mapping[str, Any]) -> str:
     return f"{prose}\n\n{markdown(headings, rows, text={0, 1})}"
 
 
+def compatibility_table(result: Sequence[Mapping[str, Any]]) -> str:
+    """Releases of Python, PyTorch and torchaudio, and how the fast part of the tests ended."""
+    rows = [
+        [
+            *(row[name] for name in ("python", "torch", "torchaudio", "torchaudio loads")),
+            row["outcome"].rpartition(" in ")[0],
+        ]
+        for row in result
+    ]
+    headings = ["Python", "torch", "torchaudio", "torchaudio loads", "fast part of the tests"]
+    return markdown(headings, rows, text={0, 1, 2, 3, 4})
+
+
 TABLES: Tables = {
+    "compatibility": ("compatibility.json", compatibility_table),
     "dependencies": ("dependencies.json", dependencies_table),
 }
