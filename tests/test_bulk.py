@@ -494,9 +494,16 @@ def test_linked_folders_are_entered_and_circles_are_not(corpus: Path, tmp_path: 
     (corpus / "part2").symlink_to(elsewhere)
     (corpus / "deep" / "round").symlink_to(corpus)
     (elsewhere / "sub" / "back").symlink_to(elsewhere)
+    (elsewhere / "home").symlink_to(corpus)  # and two that lead to each other
+    for one, other in ("ab", "ba"):
+        (corpus / one).mkdir()
+        np.save(corpus / one / "z.npy", mel(5))
+        (corpus / one / "l").symlink_to(corpus / other)
     before = {"a", "b", "deep/er/ü 6", *(f"deep/{i}" for i in range(6))}
     items, failed = find(corpus, tmp_path / "out")
-    assert {item.name for item in items} == before | {"part2/x", "part2/sub/y"}
+    assert {item.name for item in items} == before | {
+        *("part2/x", "part2/sub/y", "a/z", "b/z", "a/l/z", "b/l/z")
+    }
     assert not failed
 
 
@@ -505,3 +512,11 @@ def test_an_output_folder_below_the_source_is_left_out(corpus: Path, tmp_path: P
     output.mkdir()
     np.save(output / "made.npy", mel(5))
     assert not any(item.name.startswith("out") for item in find(corpus, output)[0])
+
+
+def test_quoted_names_in_a_list(corpus: Path, tmp_path: Path) -> None:
+    listed = corpus / "metadata.csv"
+    listed.write_text('"a"|"Some | text"\ndeep/0|plain\n', encoding="utf-8")
+    items, failed = find(listed, tmp_path / "out")
+    assert {item.name for item in items} == {"a", "deep/0"}
+    assert not failed

@@ -325,17 +325,23 @@ def test_the_archive_is_the_one_that_torchaudio_knows() -> None:
 @pytest.mark.parametrize(
     "last, words",
     [
-        (["coqui"] * 6, "only 1 different"),
-        (["ann", "bob", "ann", "bob", "bob", "ann"], "only 2 different"),
-        (["3.21", "4.5", "2.0", "1.75", "3.3", "9.1"], "no letters"),
-        (["17", "18", "19", "20", "21", "x"], "numbers"),
+        (["coqui"] * 6, "same in every line"),
+        (["coqui"] * 2, "same in every line"),
+        (["ann", "bob", "ann", "bob", "bob", "ann"], "does not repeat the words"),
+        (["p0", "p1", "p2"], "does not repeat the words"),
+        (["wavs/x0.wav", "wavs/x1.wav"], "does not repeat the words"),
+        (["0.5s", "1.25s", "2s"], "does not repeat the words"),
+        (["3.21", "4.5", "2.0", "1.75", "3.3", "9.1"], "hardly any letters"),
+        (["17", "18", "19", "20", "21", "x"], "hardly any letters"),
     ],
 )
 def test_a_last_column_that_is_no_text_is_refused(
     tmp_path: Path, last: list[str], words: str
 ) -> None:
     ids = [f"u{i}" for i in range(len(last))]
-    lines = [f"{id}|The cat sat on mat {id}.|{end}" for id, end in zip(ids, last, strict=True)]
+    lines = [
+        f"{id}|The cat sat on it, number {id}.|{end}" for id, end in zip(ids, last, strict=True)
+    ]
     corpus = read_corpus(write_corpus(tmp_path, lines, [f"{id}.wav" for id in ids]))
     with pytest.raises(CorpusError, match=words):
         check_texts(corpus)
@@ -343,6 +349,6 @@ def test_a_last_column_that_is_no_text_is_refused(
 
 def test_a_last_column_of_texts_is_taken(tmp_path: Path) -> None:
     ids = [f"u{i}" for i in range(6)]
-    texts = ["Yes.", "No.", "Yes.", "I have 2 cats.", "42", "A longer sentence, with a comma."]
+    texts = ["Yes.|Yes.", "No.", "ann|A sentence.", "2 cats|two cats", "42|forty-two", "Dr.|doctor"]
     lines = [f"{id}|{text}" for id, text in zip(ids, texts, strict=True)]
     check_texts(read_corpus(write_corpus(tmp_path, lines, [f"{id}.wav" for id in ids])))

@@ -11,6 +11,7 @@ import csv
 import hashlib
 import logging
 import os
+import re
 import shutil
 import tarfile
 import unicodedata
@@ -115,7 +116,7 @@ def read_corpus(folder: str | Path) -> Corpus:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        row = _columns(line)
+        row = columns(line)
         name = row[0].strip()
         if not 2 <= len(row) <= 4 or not name:
             left_out["malformed"].append(f"line {number}: {line[:60]!r}")
@@ -148,29 +149,36 @@ def check_texts(corpus: Corpus) -> None:
     """Check that what a corpus gives as its normalised texts are texts, for training on them.
 
     Raises:
-        CorpusError: they hold no letters, or are a few labels (of speakers, say) that the other
-            column's texts are not.
+        CorpusError: they are all the same, mostly numbers, or labels: shorter than the column
+            before them, whose words they do not repeat.
     """
-    metadata = corpus.folder / "metadata.csv"
     spoken = [u.normalised.strip() for u in corpus.utterances]
-    example = spoken[0]
-    way_out = (
-        f"write {metadata} as id|text|normalised text, with further columns between id and text"
+    labels = [u for u in corpus.utterances if u.normalised != u.text and not _alike(u)]
+    shorter = sum(len(u.normalised) - len(u.text) for u in labels) < 0
+    if 2 * sum(any(map(str.isalpha, text)) for text in spoken) < len(spoken):
+        problem = "has hardly any letters"
+    elif len(spoken) > 1 and len(set(spoken)) == 1:
+        problem = "is the same in every line"
+    elif shorter and 2 * len(labels) > len(spoken):
+        problem = "does not repeat the words of the text before it"
+    else:
+        return
+    raise CorpusError(
+        f"the last column of {corpus.folder / 'metadata.csv'}, such as {spoken[0]!r}, {problem}: "
+        "write id|text|normalised text, with further columns between id and text"
     )
-    if not any(character.isalpha() for text in spoken for character in text):
-        raise CorpusError(f"the last column, such as {example!r}, holds no letters: {way_out}")
-    if sum(any(map(str.isalpha, text)) for text in spoken) < len(spoken) / 2:
-        raise CorpusError(f"most of the last column, such as {example!r}, are numbers: {way_out}")
-    different = len(set(spoken))
-    texts = len({u.text.strip() for u in corpus.utterances})
-    if len(spoken) > 2 and (different == 1 or 2 * different <= texts):
-        raise CorpusError(
-            f"the last column has only {different} different texts in {len(spoken)} lines, such "
-            f"as {example!r}: {way_out}"
-        )
 
 
-def _columns(line: str) -> list[str]:
+def _alike(utterance: Utterance) -> bool:
+    """Whether the normalised text has a word of the text, or the text has no words."""
+    words, normalised = (
+        set(re.findall(r"[^\W\d_]+", text.casefold()))
+        for text in (utterance.text, utterance.normalised)
+    )
+    return not words or not words.isdisjoint(normalised)
+
+
+def columns(line: str) -> list[str]:
     """The columns of a line; quotation marks are part of the text unless the line is valid CSV."""
     try:
         (row,) = csv.reader([line], delimiter="|", strict=True)

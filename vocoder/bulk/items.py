@@ -13,7 +13,7 @@ import soundfile
 
 from vocoder.audio import MelSpec
 from vocoder.audio.mel_files import read_mel
-from vocoder.corpus import SUFFIXES, AudioFiles, CorpusError
+from vocoder.corpus import SUFFIXES, AudioFiles, CorpusError, columns
 
 MEL_SUFFIX = ".npy"
 
@@ -91,14 +91,16 @@ def find(source: Path, output: Path) -> tuple[list[Item], list[Outcome]]:
 def _in_folder(folder: Path, output: Path) -> tuple[list[Item], list[Outcome]]:
     skipped = output.resolve()
     found = []
+    above = {str(folder): frozenset([folder.resolve()])}
+    """The real folders that the walk is in: a link to one of them leads round in circles."""
     for at, folders, files in os.walk(folder, followlinks=True):
-        here = Path(at)
-        above = {here.resolve(), *here.resolve().parents}
+        here, entered = Path(at), above.pop(at)
         for name in list(folders):
             real = (here / name).resolve()
-            # A link to a folder above would lead round in circles.
-            if name.startswith(".") or real == skipped or real in above:
+            if name.startswith(".") or real == skipped or real in entered:
                 folders.remove(name)
+            else:
+                above[os.path.join(at, name)] = entered | {real}
         for path in (here / name for name in files if not name.startswith(".")):
             if path.suffix.lower() in (MEL_SUFFIX, *SUFFIXES) and path.is_file():
                 below = path.relative_to(folder).with_suffix("")
@@ -115,7 +117,7 @@ def _in_list(path: Path) -> tuple[list[Item], list[Outcome]]:
     found: dict[str, Item] = {}
     failed = []
     for line in lines:
-        written = line.split("|", 1)[0].strip()
+        written = columns(line)[0].strip() if line.strip() else ""
         if not written:
             continue
         try:
