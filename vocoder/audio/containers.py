@@ -8,13 +8,17 @@ WAV. Where the header is right, which is the rule, nothing is copied.
 from __future__ import annotations
 
 import mmap
+import os
 import re
 import struct
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
+
+import soundfile
 
 DOUBTFUL = 0.01
 """Seconds that a header may be wrong by: a header counted among the samples, not a lost end."""
@@ -40,13 +44,17 @@ class ContainerError(ValueError):
     """What is wrong with a file, to be put behind its name."""
 
 
-def split(path: Path, folder: Path, is_mp3: Callable[[], bool]) -> tuple[list[Path], list[str]]:
+def openable(path: str | os.PathLike[str]) -> str | bytes:
+    """A path for soundfile, which encodes names itself, and not those that are not UTF-8."""
+    return str(path) if os.name == "nt" else os.fsencode(path)
+
+
+def split(path: Path, folder: Path) -> tuple[list[Path], list[str]]:
     """The files to decode one after another instead of a file, and what is doubtful about it.
 
     Args:
         path: an audio file.
         folder: one for copies with right headers.
-        is_mp3: whether libsndfile takes the file for MP3, asked where the first bytes do not tell.
 
     Returns:
         The path alone where its header is right, else paths of copies; and clauses for warnings.
@@ -64,7 +72,7 @@ def split(path: Path, folder: Path, is_mp3: Callable[[], bool]) -> tuple[list[Pa
         first = _frame(data, start)
         # libsndfile complains of joined MP3s on standard error, so it is asked as a last resort.
         plain = first is not None and _frame(data, first.end) is not None
-        if magic not in known and not plain and not is_mp3():
+        if magic not in known and not plain and not _is_mp3(path):
             return [path], []
         parts, doubts = known.get(magic, _mp3)(data, start)
         if not parts:
@@ -76,6 +84,24 @@ def split(path: Path, folder: Path, is_mp3: Callable[[], bool]) -> tuple[list[Pa
                 for piece in pieces:
                     copy.write(piece if isinstance(piece, bytes) else view[piece])
         return copies, doubts
+
+
+def duration(path: str | os.PathLike[str]) -> float:
+    """Seconds of audio by the headers, put right where they say too little; nothing is decoded.
+
+    Raises:
+        OSError, ValueError, soundfile.LibsndfileError: `AudioReader` says what is wrong.
+    """
+    with tempfile.TemporaryDirectory(prefix="vocoder-") as folder:
+        parts, _ = split(Path(path), Path(folder))
+        return float(sum(soundfile.info(openable(part)).duration for part in parts))
+
+
+def _is_mp3(path: Path) -> bool:
+    try:
+        return bool(soundfile.info(openable(path)).format == "MP3")
+    except soundfile.LibsndfileError:
+        return False
 
 
 def _check_single(data: Bytes, start: int, begins: re.Pattern[bytes]) -> None:

@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vocoder.audio.containers import DOUBTFUL, ContainerError, split
+from vocoder.audio.containers import DOUBTFUL, ContainerError, openable, split
 from vocoder.audio.pcm import FULL_SCALE
 
 Source = str | os.PathLike[str] | IO[bytes]
@@ -82,7 +82,7 @@ class AudioReader(AbstractContextManager["AudioReader"]):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vocoder-")))
             path = _on_disk(source, folder)
             try:
-                self._parts, doubts = split(path, folder, lambda: self._is_mp3(path))
+                self._parts, doubts = split(path, folder)
             except ContainerError as error:
                 raise ValueError(f"{self.name} {error}") from None
             self._sound = stack.enter_context(self._decoder(self._parts[0]))
@@ -105,17 +105,12 @@ class AudioReader(AbstractContextManager["AudioReader"]):
     def _decoder(self, path: Path) -> soundfile.SoundFile:
         try:
             # By its name: libsndfile 1.2 now and then takes an MP3 without one for something else.
-            # As bytes, since soundfile encodes names without surrogates.
-            return soundfile.SoundFile(str(path) if os.name == "nt" else os.fsencode(path))
+            return soundfile.SoundFile(openable(path))
         except soundfile.LibsndfileError as error:
             raise ValueError(
                 f"{self.name} is not audio that can be read{_reason(error)}; WAV, FLAC, OGG and "
                 "MP3 can."
             ) from error
-
-    def _is_mp3(self, path: Path) -> bool:
-        with self._decoder(path) as sound:
-            return bool(sound.format == "MP3")
 
     def __iter__(self) -> Iterator[Tensor]:
         """The audio from its start: (samples,) each, float32."""
@@ -316,6 +311,8 @@ def _name(source: Any) -> str:
     if isinstance(source, str | os.PathLike):
         return str(source)
     name = getattr(source, "name", None)
+    if name == "<stdin>":
+        return "Standard input"
     return name if isinstance(name, str) else "The audio file object"
 
 
