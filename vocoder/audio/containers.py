@@ -158,7 +158,9 @@ class _Mp3Part:
         self.at, self.frame, self.tag = at, frame, tag
         self.frames = 0
         self.runs: list[list[int]] = []
-        known = tag and data[tag : tag + 4] != b"VBRI" and data[tag + 7] & 1
+        known = (
+            tag + 12 <= frame.end and tag and data[tag : tag + 4] != b"VBRI" and data[tag + 7] & 1
+        )
         self.counted = int.from_bytes(data[tag + 8 : tag + 12], "big") if known else 0
 
     def add(self, at: int, end: int) -> None:
@@ -191,7 +193,7 @@ def _mp3(data: Bytes, at: int) -> tuple[list[Pieces], list[str]]:
     parts: list[_Mp3Part] = []
     doubts: list[str] = []
     skipped = 0
-    if data[at] == 0xFF and data[at + 1] & 0x06 != 0x02:
+    if data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] > b"" and data[at + 1] & 6 != 2:
         return [], []  # another layer
     while at < len(data):
         frame = _frame(data, at)
