@@ -308,3 +308,44 @@ def test_a_forged_array_is_refused_without_allocating_it(checkpoint: Path, tmp_p
     result = run("synthesize", tmp_path / "mel.npy", "-o", tmp_path / "o.wav", "-c", checkpoint)
     assert result.exit_code == 2
     assert "not a readable .npy array" in result.stderr
+
+
+needs_bytes = pytest.mark.skipif(
+    sys.platform in ("win32", "darwin"), reason="every name is Unicode there"
+)
+
+
+@needs_bytes
+def test_names_that_are_not_utf_8_are_read_and_written(checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"stra\xdfe")
+    folder.mkdir()
+    model = folder / "model"
+    model.mkdir()
+    for file in checkpoint.iterdir():
+        (model / file.name).write_bytes(file.read_bytes())
+    (folder / "a.flac").write_bytes(SAMPLE.read_bytes())
+    seconds = soundfile.info(SAMPLE).duration
+    for suffix in (".wav", ".ogg"):
+        output = folder / os.fsdecode(b"\xdf" + suffix.encode())
+        assert run("resynthesize", folder / "a.flac", "-o", output, "-c", model).exit_code == 0
+        assert soundfile.info(os.fsencode(output)).duration == pytest.approx(seconds, abs=1e-3)
+    missing = run("resynthesize", folder / "none.wav", "-o", folder / "b.wav", "-c", model)
+    assert missing.exit_code == 2
+    assert "There is no file" in missing.output
+
+
+def test_audio_is_read_from_standard_input(checkpoint: Path, tmp_path: Path) -> None:
+    arguments = ["resynthesize", "-", "-o", str(tmp_path / "a.wav"), "-c", str(checkpoint)]
+    result = CliRunner().invoke(cli.app, arguments, input=SAMPLE.read_bytes())
+    assert result.exit_code == 0, result.output
+    length = soundfile.info(tmp_path / "a.wav").duration
+    assert length == pytest.approx(soundfile.info(SAMPLE).duration, abs=1e-3)
+    empty = CliRunner().invoke(cli.app, [*arguments, "--force"], input=b"")
+    assert empty.exit_code == 2
+    assert "is empty" in empty.output
+
+
+def test_text_that_is_not_utf_8_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    result = run("say", os.fsdecode(b"stra\xdfe"), "-o", tmp_path / "a.wav")
+    assert result.exit_code == 2
+    assert "the text is not UTF-8" in result.output

@@ -348,3 +348,23 @@ def test_refined_audio_streams_batches_and_obeys_its_mel(name: str, center: bool
         streamed = torch.cat(list(model.stream(mel.split(size, dim=1), refine=3)))
         assert (streamed - alone).abs().max() < 1e-5
     assert model.look_ahead(3) > model.look_ahead(0) == model.context_frames[1]
+
+
+def test_arrays_of_another_byte_order_are_those_of_this_one(tiny_flow):
+    model = tiny_flow()
+    audio = 0.1 * np.random.default_rng(0).standard_normal(8000).astype("f")
+    mel = model.mel(audio)
+    swapped, mel_swapped = (array.astype(array.dtype.newbyteorder()) for array in (audio, mel))
+    np.testing.assert_array_equal(model.mel(swapped), model.mel(audio))
+    np.testing.assert_array_equal(
+        model.synthesize(mel_swapped, seed=1), model.synthesize(mel, seed=1)
+    )
+    spec = model.mel_spec
+    np.testing.assert_array_equal(
+        vocoder.refine_mel(swapped, mel_swapped, spec, 1), vocoder.refine_mel(audio, mel, spec, 1)
+    )
+    np.testing.assert_array_equal(
+        vocoder.convert_mel(mel_swapped, spec, spec), vocoder.convert_mel(mel, spec, spec)
+    )
+    with pytest.raises(ValueError, match="no numbers that PyTorch has: make it float32"):
+        model.synthesize(mel.astype(object))

@@ -102,7 +102,10 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
             f"{FORMAT_VERSION}: upgrade flow-vocoder, or use a checkpoint that it wrote"
         )
     try:
-        tensors = safetensors.torch.load_file(weights)
+        if str(weights).isprintable():
+            tensors = safetensors.torch.load_file(weights)
+        else:  # safetensors opens no names that are not UTF-8
+            tensors = safetensors.torch.load(weights.read_bytes())
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{weights} is damaged or not a safetensors file ({error}): copy it again"

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vocoder.audio.log_mel import ExactBuffers, LogMel, check_layout
 from vocoder.audio.mel_spec import MelSpec
+from vocoder.audio.pcm import as_tensor
 from vocoder.audio.validation import MelError, check_mel
 
 Array = TypeVar("Array", Tensor, NDArray[Any])
@@ -149,8 +150,8 @@ def tensors(audio: Array, mel: Array) -> tuple[Tensor, Tensor]:
             raise ValueError(
                 f"{name} must be a torch tensor or a numpy array, got {type(value).__name__}."
             )
-    samples = audio if isinstance(audio, Tensor) else torch.from_numpy(np.array(audio))
-    target = mel if isinstance(mel, Tensor) else torch.from_numpy(np.array(mel))
+    samples = audio if isinstance(audio, Tensor) else as_tensor(audio)
+    target = mel if isinstance(mel, Tensor) else as_tensor(mel)
     return samples, target.to(samples.device)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vocoder.audio.mel_spec import MelSpec
+from vocoder.audio.pcm import as_tensor
 from vocoder.audio.validation import MelError, check_mel
 
 Array = TypeVar("Array", Tensor, npt.NDArray[Any])
@@ -176,7 +177,7 @@ def _tensor(array: Tensor | npt.NDArray[Any]) -> Tensor:
         raise MelError(
             f"A mel must be a torch tensor or a numpy array, got {type(array).__name__}."
         )
-    return torch.from_numpy(np.array(array))
+    return as_tensor(array)
 
 
 def _statistic(name: str, value: Statistic, spec: MelSpec, mel: Tensor) -> Tensor:

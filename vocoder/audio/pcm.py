@@ -8,10 +8,25 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 FULL_SCALE = 32768
 """Quantisation steps in an amplitude of 1."""
+
+
+def as_tensor(array: NDArray[Any]) -> torch.Tensor:
+    """A copy of an array as a tensor, of any strides and byte order.
+
+    Raises:
+        ValueError: PyTorch has no such numbers.
+    """
+    try:
+        return torch.from_numpy(np.array(array, array.dtype.newbyteorder("=")))
+    except TypeError as error:
+        raise ValueError(
+            f"An array of {array.dtype} holds no numbers that PyTorch has: make it float32."
+        ) from error
 
 
 def to_pcm16(samples: NDArray[Any]) -> NDArray[np.int16]:

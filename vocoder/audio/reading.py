@@ -1,5 +1,7 @@
 """Audio files in: every format of libsndfile as mono float32, whole or in blocks, and checked.
 
+What a header says too little about is read whole (`vocoder.audio.containers`).
+
 `read_audio` reads a file into memory, `AudioReader` gives it block by block. Both look for what
 makes a recording unusable or wrong without a word: samples beyond full scale, channels that cancel,
 files that end early, headers that cannot be true.
@@ -25,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vocoder.audio.containers import DOUBTFUL, ContainerError, openable, split
 from vocoder.audio.pcm import FULL_SCALE
 
 Source = str | os.PathLike[str] | IO[bytes]
@@ -76,8 +79,13 @@ class AudioReader(AbstractContextManager["AudioReader"]):
                 raise ValueError(f"A sample rate of {sample_rate:,} Hz is beyond any audio.")
         self.name = _name(source)
         with ExitStack() as stack:
-            self._file = stack.enter_context(_opened(source))
-            self._sound = stack.enter_context(self._decoder())
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vocoder-")))
+            path = _on_disk(source, folder)
+            try:
+                self._parts, doubts = split(path, folder)
+            except ContainerError as error:
+                raise ValueError(f"{self.name} {error}") from None
+            self._sound = stack.enter_context(self._decoder(self._parts[0]))
             self._file_rate = int(self._sound.samplerate)
             if not LEAST_RATE <= self._file_rate <= MOST_RATE:
                 raise ValueError(
@@ -87,15 +95,17 @@ class AudioReader(AbstractContextManager["AudioReader"]):
             self.sample_rate = sample_rate or self._file_rate
             """Of the blocks, in Hz."""
             self._check()
+            for doubt in doubts:
+                warnings.warn(f"{self.name} {doubt}.", stacklevel=3)
             self._stack = stack.pop_all()
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _decoder(self) -> soundfile.SoundFile:
+    def _decoder(self, path: Path) -> soundfile.SoundFile:
         try:
             # By its name: libsndfile 1.2 now and then takes an MP3 without one for something else.
-            return soundfile.SoundFile(self._file.name)
+            return soundfile.SoundFile(openable(path))
         except soundfile.LibsndfileError as error:
             raise ValueError(
                 f"{self.name} is not audio that can be read{_reason(error)}; WAV, FLAC, OGG and "
@@ -133,15 +143,28 @@ class AudioReader(AbstractContextManager["AudioReader"]):
     def _blocks(self) -> Iterator[NDArray[np.float32]]:
         """(samples, channels) each, until the file ends, whatever its header promises."""
         frames = max(_BLOCK // self._sound.channels, 1)
+        self._declared = 0
         try:
-            with self._decoder() as sound:  # not all formats can go back to their start
-                while len(block := sound.read(frames, dtype="float32", always_2d=True)):
-                    yield block
+            for path in self._parts:
+                with self._decoder(path) as sound:  # not all formats can go back to their start
+                    self._check_alike(sound)
+                    self._declared += sound.frames
+                    while len(block := sound.read(frames, dtype="float32", always_2d=True)):
+                        yield block
         except (soundfile.LibsndfileError, AssertionError) as error:
             raise ValueError(
                 f"{self.name} is damaged{_reason(error)}: only a part of it can be decoded, so "
                 "copy or convert it again."
             ) from error
+
+    def _check_alike(self, part: soundfile.SoundFile) -> None:
+        """Refuse files joined of different ones."""
+        first, other = ((s.samplerate, s.channels) for s in (self._sound, part))
+        if first != other:
+            raise ValueError(
+                f"{self.name} joins audio of {first[0]:,} Hz, {first[1]} channels, and of "
+                f"{other[0]:,} Hz, {other[1]} channels: split or convert it."
+            )
 
     def _check(self) -> None:
         """Read the file once and refuse what cannot be right.
@@ -149,8 +172,6 @@ class AudioReader(AbstractContextManager["AudioReader"]):
         Raises:
             ValueError: as for `read_audio`.
         """
-        if self._sound.format == "OGG" and not _ogg_is_complete(self._file):
-            raise ValueError(f"{self.name} is cut off: its last page is missing. Copy it again.")
         samples = bad = beyond = 0
         peak, whole = 0.0, True
         channel_power = mono_power = 0.0
@@ -182,9 +203,7 @@ class AudioReader(AbstractContextManager["AudioReader"]):
 
     def _check_length(self, samples: int) -> None:
         """Refuse a file that ends before its header says."""
-        declared = self._sound.frames
-        if declared >= 2**62 or (self._sound.format == "MP3" and not _mp3_is_counted(self._file)):
-            declared = samples  # unknown, or an estimate
+        declared = samples if self._declared >= 2**62 else self._declared
         notes = self._sound.extra_info
         if match := _DECLARED_FRAMES.search(notes):
             declared = int(match[2])
@@ -193,7 +212,14 @@ class AudioReader(AbstractContextManager["AudioReader"]):
             # All bytes of these formats but a few are samples.
             if promised < _UNKNOWN_SIZE and found:
                 declared = max(declared, samples * promised // found)
-        if declared > samples + 1:
+        missing = declared - samples
+        if 1 < missing <= DOUBTFUL * self._file_rate:
+            warnings.warn(
+                f"{self.name} ends {missing} samples before its header says: they are few enough "
+                "for a wrong header, and all that is there is read.",
+                stacklevel=5,
+            )
+        elif missing > 1:
             raise ValueError(
                 f"{self.name} is cut off: its header promises "
                 f"{declared / self._file_rate:.2f} s and it holds {samples / self._file_rate:.2f} "
@@ -258,8 +284,8 @@ def read_audio(source: Source, sample_rate: int | None = None) -> tuple[Tensor, 
             sample_rate is out of range.
 
     Warns:
-        UserWarning: some samples are beyond [-1, 1]; or floating-point audio is so quiet that it
-            was probably scaled twice.
+        UserWarning: some samples are beyond [-1, 1]; floating-point audio is so quiet that it
+            was probably scaled twice; or the file's length or end is doubtful.
     """
     with AudioReader(source, sample_rate) as audio:
         return torch.cat(list(audio)), audio.sample_rate
@@ -285,11 +311,13 @@ def _name(source: Any) -> str:
     if isinstance(source, str | os.PathLike):
         return str(source)
     name = getattr(source, "name", None)
+    if name == "<stdin>":
+        return "Standard input"
     return name if isinstance(name, str) else "The audio file object"
 
 
-def _opened(source: Source) -> IO[bytes]:
-    """A file on disk with the audio, which its `name` leads to.
+def _on_disk(source: Source, folder: Path) -> Path:
+    """A file with the audio: the source, or a copy in the folder of what is left in it.
 
     Raises:
         OSError: there is no such file, or it cannot be opened.
@@ -309,51 +337,27 @@ def _opened(source: Source) -> IO[bytes]:
         if stat.S_ISREG(status.st_mode):
             if status.st_size == 0:
                 raise ValueError(f"{path} is empty.")
-            return open(str(path), "rb")
+            return path
         if not stat.S_ISFIFO(status.st_mode):
             raise ValueError(f"{path} is a device, not an audio file.")
         with path.open("rb") as pipe:
-            return _copied(pipe, str(path))
+            return _copied(pipe, str(path), folder)
     if not callable(getattr(source, "read", None)):
         raise TypeError(f"Audio is read from a path or a file object, got {type(source).__name__}.")
-    return _copied(source, _name(source))
+    return _copied(source, _name(source), folder)
 
 
-def _copied(file: IO[bytes], name: str) -> IO[bytes]:
-    """What is left in a file object, as a temporary file."""
-    copy: Any = tempfile.NamedTemporaryFile()  # noqa: SIM115  (the caller closes it)
+def _copied(file: IO[bytes], name: str, folder: Path) -> Path:
+    # Closed before it is opened by its name, which Windows asks for.
+    path = folder / "copy"
     try:
-        shutil.copyfileobj(file, copy)
-        if copy.tell() == 0:
-            raise ValueError(f"{name} is empty.")
-        copy.flush()
+        with path.open("wb") as copy:
+            shutil.copyfileobj(file, copy)
     except TypeError as error:
-        copy.close()
         raise ValueError(f"{name} is opened as text: open it in binary mode, 'rb'.") from error
-    except BaseException:
-        copy.close()
-        raise
-    opened: IO[bytes] = copy
-    return opened
-
-
-def _ogg_is_complete(file: IO[bytes]) -> bool:
-    """Whether the last page of an Ogg file says that it is the last."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(size - (1 << 17), 0))  # a page has 65,307 bytes at most
-    tail = file.read()
-    at = tail.rfind(b"OggS\0")
-    if at < 0 or len(tail) < at + 27:
-        return False
-    table = tail[at + 27 : at + 27 + tail[at + 26]]
-    return bool(tail[at + 5] & 4) and len(tail) >= at + 27 + tail[at + 26] + sum(table)
-
-
-def _mp3_is_counted(file: IO[bytes]) -> bool:
-    """Whether an MP3 file begins with a count of its frames."""
-    file.seek(0)
-    head = file.read(1 << 16)
-    return b"Xing" in head or b"Info" in head
+    if not path.stat().st_size:
+        raise ValueError(f"{name} is empty.")
+    return path
 
 
 def _reason(error: Exception) -> str:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from vocoder.atomic import partial_file, write_atomic
+from vocoder.audio.containers import openable
 from vocoder.audio.pcm import to_pcm16
 from vocoder.audio.reading import checked_rate
 
@@ -155,7 +156,7 @@ class AudioWriter:
             self._partial.open("wb").close()  # for Python's own error where writing is not allowed
             try:
                 self._sound = soundfile.SoundFile(
-                    self._partial, "w", self.sample_rate, 1, encoding, format=container
+                    openable(self._partial), "w", self.sample_rate, 1, encoding, format=container
                 )
             except soundfile.LibsndfileError as error:
                 raise _cannot_write(self.path, container, self.sample_rate, error) from error
@@ -204,7 +205,7 @@ class AudioWriter:
     def _check_whole(self) -> None:
         # Closing a Vorbis file on a full disk reports no error.
         try:
-            written = soundfile.info(self._partial).frames
+            written = soundfile.info(openable(self._partial)).frames
         except soundfile.LibsndfileError as cause:
             raise self._cut_short() from cause
         if written < self.samples:

@@ -12,6 +12,7 @@ from pathlib import Path
 import soundfile
 
 from vocoder.audio import MelSpec
+from vocoder.audio.containers import duration
 from vocoder.audio.mel_files import read_mel
 from vocoder.corpus import SUFFIXES, AudioFiles, CorpusError, columns
 
@@ -158,8 +159,7 @@ def _frames(item: Item, spec: MelSpec) -> int:
     try:
         if item.is_mel:
             return int(read_mel(Path(item.source)).shape[-1])
-        header = soundfile.info(item.source)
-        return spec.frames(int(header.frames * spec.sample_rate / header.samplerate))
+        return spec.frames(int(duration(item.source) * spec.sample_rate))
     except (OSError, ValueError, IndexError, ZeroDivisionError, soundfile.LibsndfileError):
         return 0  # reading it will say why
 

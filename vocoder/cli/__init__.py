@@ -7,6 +7,7 @@ commands, so that `vocoder --help` answers at once.
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from typing import Annotated, Any
@@ -27,6 +28,8 @@ class _Commands(TyperGroup):
     """Reports user errors in one line, without a traceback, and exits with status 2."""
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # for names that are not UTF-8
         try:
             with warnings_in_a_line():
                 return super().invoke(ctx)

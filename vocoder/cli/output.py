@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import typer
 
@@ -117,6 +117,19 @@ def print_audio_summary(output: Path, samples: int, sample_rate: int, seconds: f
         f"generated in {seconds:.2f} s ({length / seconds:.1f} times real time)",
         err=to_stream,
     )
+
+
+def audio_input(path: Path) -> Path | IO[bytes]:
+    """The file to read audio from: standard input for -.
+
+    Raises:
+        ValueError: standard input is closed, or a terminal.
+    """
+    if str(path) != "-":
+        return path
+    if sys.stdin is None or sys.stdin.isatty():
+        raise ValueError("standard input has no audio: pipe some into it, or name a file")
+    return sys.stdin.buffer
 
 
 def _is_standard_output(output: Path) -> bool:

@@ -75,6 +75,8 @@ def _read_text(text: str | None, file: Path | None) -> str:
     if (text is None) == (file is None):
         raise ValueError('give what to say, once: "some text", - for standard input, or --file')
     if text is not None and text != "-":
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise ValueError("the text is not UTF-8: give it in a file, saved as UTF-8")
         return text
     try:
         if file is not None:

@@ -15,7 +15,7 @@ import typer
 
 from vocoder.cli import options
 from vocoder.cli.loading import load
-from vocoder.cli.output import refuse_audio_output, write_pieces
+from vocoder.cli.output import audio_input, refuse_audio_output, write_pieces
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +53,7 @@ def synthesize(
 
 
 def resynthesize(
-    audio: Annotated[Path, typer.Argument(help="Audio file of any format and sample rate.")],
+    audio: Annotated[Path, typer.Argument(help="Audio file of any format and sample rate, or -.")],
     output: options.AudioOutput,
     checkpoint: options.Checkpoint = None,
     temperature: options.Temperature = None,
@@ -68,7 +68,7 @@ def resynthesize(
     from vocoder.models.pieces import Counted
 
     model = load(checkpoint, device)
-    with AudioReader(audio, model.sample_rate) as reader:
+    with AudioReader(audio_input(audio), model.sample_rate) as reader:
         recording = Counted(reader)
         mel = LogMel(model.mel_spec).stream(recording)
         started = time.perf_counter()
@@ -78,7 +78,7 @@ def resynthesize(
 
 
 def refine(
-    audio: Annotated[Path, typer.Argument(help="Audio file of any format and sample rate.")],
+    audio: Annotated[Path, typer.Argument(help="Audio file of any format and sample rate, or -.")],
     mel: Annotated[Path, typer.Argument(help="The log-mel spectrogram that it should have, .npy.")],
     output: options.AudioOutput,
     sweeps: Annotated[int, typer.Option("--sweeps", "-n", help="Number of sweeps.")] = 8,
@@ -98,7 +98,7 @@ def refine(
     spec = MelSpec.preset(preset)
     target = read_mel(mel)
     frames = mel_pieces(target, spec)
-    with AudioReader(audio, spec.sample_rate) as reader:
+    with AudioReader(audio_input(audio), spec.sample_rate) as reader:
         recording = Counted(reader)
         before = _Distance(target, spec)
         for _ in before.measured(recording):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vocoder.audio import MelSpec, dequantise, fade, read_audio, to_pcm16
+from vocoder.audio.containers import duration
 from vocoder.models import Vocoder
 
 LONGEST_SECONDS = 60.0
@@ -102,8 +103,8 @@ def check_recording(path: str | None, which: str = "") -> str:
         raise ValueError(f"there is no {which}recording: choose, record or upload one")
     try:
         # The header only: a small file can hold hours.
-        seconds = soundfile.info(path).duration
-    except soundfile.LibsndfileError:
+        seconds = duration(path)
+    except (ValueError, soundfile.LibsndfileError):
         read_recording(path, None)  # raises, and says what is wrong
         raise
     if not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS:

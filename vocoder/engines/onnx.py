@@ -19,6 +19,7 @@ from vocoder.atomic import write_atomic
 from vocoder.audio import MelSpec, check_mel, check_sweeps, check_temperature
 from vocoder.audio.clamp import Clamp
 from vocoder.audio.noise import batch_noise
+from vocoder.audio.pcm import as_tensor
 from vocoder.flows import Bijection
 
 if TYPE_CHECKING:
@@ -181,14 +182,14 @@ class OnnxVocoder:
         """
         if not isinstance(mel, np.ndarray):
             raise TypeError(f"mel is a {type(mel).__name__}: give a numpy array")
-        check_mel(torch.from_numpy(np.array(mel)), self.mel_spec)
+        check_mel(as_tensor(mel), self.mel_spec)
         if temperature is None:
             temperature = self.default_temperature
         check_temperature(temperature)
         batch = mel if mel.ndim == 3 else mel[None]
         clamps = [Clamp(self.mel_spec, temperature) for _ in batch]
         for clamp, item in zip(clamps, batch, strict=True):
-            clamp.expect(torch.from_numpy(np.array(item)))
+            clamp.expect(as_tensor(item))
         drawn = batch_noise(seed, len(batch)).normal(0, batch.shape[2], self.noise_per_frame)
         noise = np.broadcast_to(
             drawn.numpy() * np.float32(temperature), (len(batch), *drawn.shape[-2:])
@@ -196,6 +197,6 @@ class OnnxVocoder:
         inputs = {"mel": batch.astype(np.float32), "noise": np.ascontiguousarray(noise)}
         audio: NDArray[np.float32] = self.session.run(["audio"], inputs)[0]
         for clamp, row, item in zip(clamps, audio, batch, strict=True):  # the graph has clamped
-            clamp(torch.from_numpy(row), torch.from_numpy(np.array(item)))
+            clamp(torch.from_numpy(row), as_tensor(item))
             clamp.finish()
         return audio if mel.ndim == 3 else audio[0]

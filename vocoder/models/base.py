@@ -17,6 +17,7 @@ from vocoder.audio import LogMel, MelConsistency, MelSpec, Noise, check_mel, che
 from vocoder.audio.clamp import Clamp
 from vocoder.audio.log_mel import check_amplitude
 from vocoder.audio.noise import batch_noise, fresh_seed
+from vocoder.audio.pcm import as_tensor
 
 from .card import VOCODER
 from .saved import SavedModel
@@ -446,8 +447,7 @@ def _tensor(array: Tensor | NDArray[Any], name: str) -> Tensor:
     if isinstance(array, Tensor):
         return array
     if isinstance(array, np.ndarray):
-        # A copy where torch cannot share memory (negative strides, read-only files).
-        return torch.from_numpy(np.array(array, copy=True))
+        return as_tensor(array)  # a copy
     raise TypeError(f"{name} is a {type(array).__name__}: give a torch tensor or a numpy array")
 
 

@@ -23,6 +23,7 @@ from rich.progress import track
 
 from vocoder.atomic import file_name
 from vocoder.audio import from_pcm16, read_audio, to_pcm16
+from vocoder.audio.containers import openable
 from vocoder.corpus import Corpus, CorpusError, Utterance
 
 log = logging.getLogger(__name__)
@@ -237,4 +238,4 @@ def _decode(utterance: Utterance, sample_rate: int) -> tuple[NDArray[np.int16], 
     audio, _ = read_audio(utterance.path, sample_rate)
     # Resampling overshoots slightly in loud recordings; the rounding clips that, as a recorder
     # does.
-    return to_pcm16(audio.numpy()), soundfile.info(utterance.path).samplerate
+    return to_pcm16(audio.numpy()), soundfile.info(openable(utterance.path)).samplerate
