@@ -221,10 +221,9 @@ def test_the_run_leaves_a_model_wavs_and_a_report(trained: tuple[Path, list[str]
     folder, lines = trained
     run = folder / "runs" / "tiny"
     model = load_checkpoint(run / "model")
-    # The averaged weights, not the last ones.
-    saved = torch.load(run / "last.ckpt", weights_only=True)
+    best = load_checkpoint(run / "best").state_dict()
     for name, value in model.state_dict().items():
-        torch.testing.assert_close(value, saved["state_dict"][f"model.{name}"])
+        assert torch.equal(value, best[name])
     for id in held_out(RECIPE / "sample").test:
         original, rate = soundfile.read(run / "held-out" / f"{id}.original.wav")
         generated, its_rate = soundfile.read(run / "held-out" / f"{id}.wav")
@@ -263,7 +262,8 @@ def test_a_finished_model_can_be_the_start_of_a_new_run(
     trained: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, _ = trained
-    last = rows(folder / "runs" / "tiny")[-1]
+    best = json.loads((folder / "runs/tiny/best/training.json").read_text())
+    (kept,) = (row for row in rows(folder / "runs" / "tiny") if row["step"] == best["step"])
     for fused in (False, True):
         name = f"runs/fused-{fused}"
         start = "runs/tiny/model"
@@ -274,7 +274,7 @@ def test_a_finished_model_can_be_the_start_of_a_new_run(
         assert train_here(folder, *words, recipe=WithoutReport()) == 0
         first = rows(folder / name)[0]
         assert first["step"] == 0
-        assert first["val/log_likelihood"] == pytest.approx(last["val/log_likelihood"], abs=1e-3)
+        assert first["val/log_likelihood"] == pytest.approx(kept["val/log_likelihood"], abs=1e-3)
     start = "runs/tiny/model"
     other = ["--run", "runs/other", "--model.init_args.channels", "8"]
     assert train_here(folder, "--start_from", start, *other) == 2
@@ -407,6 +407,7 @@ def test_what_is_not_a_duration(text: str) -> None:
         (["--data", "nowhere"], "nowhere has no metadata.csv"),
         (["--max_time", "soon"], "max_time 'soon' is not a duration"),
         (["--max_steps", "0"], "no budget is set"),
+        (["--patience", "-1"], "--patience is -1: give 1 or more, or 0"),
         (["--model.init_args.n_flows", "-1"], "n_flows is -1"),
         (["--speech.crop_frames", "1"], "crop_frames is 1"),
         (["--average.decay", "2"], "decay is 2"),

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -482,9 +483,9 @@ def test_progress_is_a_line_in_a_log_and_a_bar_in_a_terminal(
 ) -> None:
     run(tmp_path / "log", max_steps=4)
     first, last = capsys.readouterr().err.splitlines()
-    assert first.startswith(" 25% step 1, loss ")
-    assert last.startswith("100% step 4, loss ")
-    assert "nats/sample" in last
+    likelihood = r"log-likelihood -?[\d.]+ in training"
+    assert re.match(rf" 25% step 1, {likelihood} \(nats/sample\), ", first)
+    assert re.match(rf"100% step 4, {likelihood} and -?[\d.]+ held out \(nats/sample\), ", last)
     assert "s audio/s" in last
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes that for a terminal
     monkeypatch.setenv("COLUMNS", "120")
@@ -492,7 +493,7 @@ def test_progress_is_a_line_in_a_log_and_a_bar_in_a_terminal(
     shown = capsys.readouterr()
     assert "100%" in shown.err
     assert "step 4" in shown.err
-    assert "held-out likelihood" in shown.err
+    assert " held out (nats/sample)" in shown.err
     assert "left" in shown.err
     assert shown.out == ""
 

@@ -70,6 +70,9 @@ class Training(lightning.LightningModule):
     unit = "sample"
     """What the losses, in nats, are divided by."""
 
+    settled = 0.0
+    """Fraction of the budget from which on the loss has all its terms."""
+
     def __init__(
         self,
         model: Any,
@@ -248,6 +251,7 @@ class VocoderTraining(Training):
             if not isinstance(term, TrainedTerm):
                 term.requires_grad_(False)
         self.terms = nn.ModuleList(terms)
+        self.settled = max(term.start for term in terms)
         self.temperature = model.default_temperature if temperature is None else temperature
         self.validation_syntheses = validation_syntheses
         self.sample_temperature = sample_temperature

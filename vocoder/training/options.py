@@ -72,6 +72,19 @@ def parser(recipe: Recipe) -> ArgumentParser:
         type=str | None,
         help="checkpoint directory of a model of the same sizes, to initialise a new run from",
     )
+    options.add_argument(
+        "--monitor",
+        type=str,
+        default="val/log_likelihood",
+        help="score of the validations by which the run ends with its best weights: "
+        "val/log_likelihood, or val/mel_distance where the loss has terms on the sound",
+    )
+    options.add_argument(
+        "--patience",
+        type=int,
+        default=20,
+        help="validations without a better one after which training ends; 0 for never",
+    )
     options.add_argument("--seed", type=int, default=0, help="of weights, crops and noise")
     options.add_argument(
         "--save_every", type=float, default=180, help="seconds between saves of last.ckpt"
@@ -100,8 +113,10 @@ def check_options(config: Namespace) -> None:
     """Check what can be known to fail before any data is read.
 
     Raises:
-        TrainingError: a seed or a precision that cannot be used.
+        TrainingError: a seed, a patience or a precision that cannot be used.
     """
+    if config.patience < 0:
+        raise TrainingError(f"--patience is {config.patience}: give 1 or more, or 0 for no end")
     if not 0 <= config.seed < 2**32:
         raise TrainingError(f"--seed is {config.seed}: it must be from 0 to {2**32 - 1}")
     precision = config.trainer.precision

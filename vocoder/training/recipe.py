@@ -27,6 +27,7 @@ from vocoder.models import Vocoder, load_checkpoint
 from vocoder.nn.weight_norm import fuse_weight_norm
 from vocoder.training.callbacks import (
     AveragedWeights,
+    Best,
     HeldOutSound,
     History,
     Interrupted,
@@ -204,6 +205,7 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
         data.setup()
         check_rate(data, recipe.mel_spec_option)
         history = History(run / "history.jsonl")
+        best = Best(run / "best", config.monitor, config.patience, bool(config.start_from))
         with readable("the trainer cannot be built"):
             trainer = lightning.Trainer(
                 **objects.trainer.as_dict(),
@@ -222,6 +224,7 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
                     snapshots,
                     *recipe.callbacks(),
                     history,
+                    best,
                     *([TrainingBar()] if shows_progress(config) else []),
                     LastCheckpoint(run / LAST, config.save_every),
                 ],
@@ -241,8 +244,8 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
             if checkpoint is None:
                 write_record(run, record)
             announce(run, module.model, data, checkpoint)
-        fit(recipe, run, trainer, module, data, averaged, checkpoint)
-        finish(recipe, run, trainer, module, data, history)
+        fit(recipe, run, trainer, module, data, averaged, best, checkpoint)
+        finish(recipe, run, trainer, module, data, best, history)
         if trainer.world_size > 1:
             # The others wait for the report: Lightning takes an early exit for a failure and kills
             # the rest, and exiting with an open process group may abort.
@@ -262,6 +265,7 @@ def fit(
     module: Any,
     data: Any,
     averaged: AveragedWeights,
+    best: Best,
     checkpoint: Path | None,
 ) -> None:
     """Train, and leave the averaged model in the module and in `run`/model.
@@ -269,6 +273,7 @@ def fit(
     Raises:
         TrainingError: training has diverged; the model is written all the same.
     """
+    best.begin(checkpoint is None, trainer.is_global_zero)
     if checkpoint is None:
         recipe.begin(module, data)
         trainer.validate(module, data, verbose=False)
@@ -277,9 +282,11 @@ def fit(
     except DivergedError as error:
         if trainer.is_global_zero:
             averaged.apply_to(module)
+            best.restore(module.model, recipe.load)
             module.model.save(run / "model")
+        which = "averaged" if best.found is None else "best"
         raise DivergedError(
-            f"{error}; the averaged model so far is in {run / 'model'}: {instead(run)}"
+            f"{error}; the {which} model so far is in {run / 'model'}: {instead(run)}"
         ) from error
     averaged.apply_to(module)
     if trainer.is_global_zero:
@@ -293,16 +300,22 @@ def finish(
     trainer: lightning.Trainer,
     module: Any,
     data: Any,
+    best: Best,
     history: History,
 ) -> None:
-    """Validate the averaged model and write the report.
+    """Validate the averaged model, take the best one, and write the report on that.
 
     Raises:
         TrainingError: the model has diverged, or something that the user can mend; the message
             says where the model is.
     """
     try:
-        trainer.validate(module, data, verbose=False)
+        try:
+            trainer.validate(module, data, verbose=False)
+        finally:  # the end may have diverged
+            if trainer.is_global_zero:
+                best.restore(module.model, recipe.load)
+                module.model.save(run / "model")
         if trainer.is_global_zero:
             recipe.report(run, trainer, module, data, history.rows(), read_record(run))
     except DivergedError as error:

@@ -20,6 +20,7 @@ from vocoder.audio import write_audio
 from vocoder.evaluation import METRICS, installed_metrics, measure
 from vocoder.evaluation.results import finite, machine_facts, save_result
 from vocoder.nn.weight_norm import fuse_weight_norm
+from vocoder.training.callbacks import Best
 from vocoder.training.crops import SpeechData
 from vocoder.training.module import DivergedError, Training, VocoderTraining, training_seconds
 from vocoder.training.run_folder import Record
@@ -104,7 +105,7 @@ def write_report(
         f"--checkpoint {shlex.quote(str(run / 'model'))} -o out.wav"
     )
     summary = {
-        "facts": run_facts(trainer, module, data, record),
+        "facts": run_facts(trainer, module, data, rows, record),
         "validation": rows,
         "test": scores,
     }
@@ -167,7 +168,11 @@ def _sections(
 
 
 def run_facts(
-    trainer: lightning.Trainer, module: Training, data: Any, record: Record
+    trainer: lightning.Trainer,
+    module: Training,
+    data: Any,
+    rows: Sequence[dict[str, Any]],
+    record: Record,
 ) -> dict[str, str]:
     """What was trained, from what, on what data and hardware, and for how long."""
     model = module.model
@@ -177,6 +182,8 @@ def run_facts(
     # Counted without weight normalisation.
     size = sum(p.numel() for p in fuse_weight_norm(dict(model.named_parameters())).values())
     spent = timedelta(seconds=round(training_seconds(trainer)))
+    callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    (best,) = (callback for callback in callbacks if isinstance(callback, Best))
     facts = {
         "model": f"{type(model).__name__}, "
         f"{size / 1e6:.2f}M parameters, "
@@ -186,6 +193,7 @@ def run_facts(
         f"validation, {len(split.test)} for the test; left out: {left_out or 'none'}",
         "corpus": f"SHA-256 {record['corpus']['sha256']} of its recordings and ids",
         "started from": _parent(record["start_from"]),
+        "weights": best.words(rows),
         "audio seen": f"{seen:,.0f} s",
         "steps": f"{trainer.global_step:,}, of which {module.skipped} skipped (not finite)",
         "training time": f"{spent} (validation included)",

@@ -29,7 +29,7 @@ _FREE = {
     # Where things are, what is recorded by its content instead, and the budget.
     "config", "data", "start_from", "run", "cache", "max_steps", "max_time",
     # What is kept on the way, and by how many processes it is loaded.
-    "save_every", "snapshot_minutes", "speech.workers", "training.max_skipped",
+    "save_every", "snapshot_minutes", "patience", "speech.workers", "training.max_skipped",
     # Recorded as items per step, on all devices together.
     "speech.batch_size", "trainer.accumulate_grad_batches",
 }  # fmt: skip

@@ -104,7 +104,7 @@ def write_acoustic_report(
     means = {key: float(np.mean([s[key] for s in scores])) for key in COLUMNS}
     cost = {key: float(np.mean([s[key] for s in halved_scores])) - means[key] for key in COLUMNS}
     summary = {
-        "facts": run_facts(trainer, module, data, record),
+        "facts": run_facts(trainer, module, data, rows, record),
         "validation": rows,
         "test": scores,
         "test_mean": means,

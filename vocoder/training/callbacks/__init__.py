@@ -1,12 +1,13 @@
-"""Lightning callbacks: `weights` for what a run keeps (average, last checkpoint, snapshots), and
-`monitor` for what it shows (history, TensorBoard, progress bar).
+"""Lightning callbacks: `weights` for what a run keeps (average, best, last checkpoint, snapshots),
+and `monitor` for what it shows (history, TensorBoard, progress bar).
 """
 
 from .monitor import HeldOutSound, History, TrainingBar, mel_picture
-from .weights import AveragedWeights, Interrupted, LastCheckpoint, Snapshots
+from .weights import AveragedWeights, Best, Interrupted, LastCheckpoint, Snapshots
 
 __all__ = [
     "AveragedWeights",
+    "Best",
     "HeldOutSound",
     "History",
     "Interrupted",

@@ -121,10 +121,9 @@ def mel_picture(*mels: Tensor) -> Tensor:
 class TrainingBar(ProgressBar):
     """One line on stderr: the share of the budget used, and the state of the run.
 
-    That is steps, training loss and held-out log-likelihood in nats, seconds of audio seen per
-    second, skipped steps if there are any, and the time left of `max_time`. In a terminal it is a
-    bar that is redrawn twice a second; anything else, such as a log file, gets a line every 30
-    seconds.
+    That is steps, log-likelihood in training and held out, seconds of audio seen per second,
+    skipped steps if there are any, and the time left of `max_time`. In a terminal it is a bar that
+    is redrawn twice a second; anything else, such as a log file, gets a line every 30 seconds.
     """
 
     def __init__(self) -> None:
@@ -132,7 +131,7 @@ class TrainingBar(ProgressBar):
         self._enabled = True
         self._bar: Progress | None = None
         self._drawn = 0.0
-        self._loss: float | None = None
+        self._likelihood: float | None = None
 
     def disable(self) -> None:
         self._enabled = False
@@ -171,10 +170,11 @@ class TrainingBar(ProgressBar):
             return
         assert isinstance(pl_module, Training)
         metrics = trainer.callback_metrics
-        loss = float(metrics.get("train/nll", metrics["train/loss"]))
-        if math.isfinite(loss):
+        nll = float(metrics.get("train/nll", math.nan))
+        if math.isfinite(nll):
             # Crops differ by nats: smoothed over the last fifty steps or so.
-            self._loss = loss if self._loss is None else self._loss + (loss - self._loss) / 50
+            before = -nll if self._likelihood is None else self._likelihood
+            self._likelihood = before + (-nll - before) / 50
         if time.monotonic() - self._drawn >= (0.5 if self._bar.console.is_terminal else 30):
             self._draw(trainer, pl_module, self._bar)
 
@@ -197,10 +197,13 @@ class TrainingBar(ProgressBar):
     def _line(self, trainer: lightning.Trainer, pl_module: Training) -> str:
         metrics = trainer.callback_metrics
         parts = [f"step {trainer.global_step:,}"]
-        if self._loss is not None:
-            parts.append(f"loss {self._loss:.3f} nats/{pl_module.unit}")
+        likelihoods = []
+        if self._likelihood is not None:
+            likelihoods.append(f"{self._likelihood:.3f} in training")
         if "val/log_likelihood" in metrics:
-            parts.append(f"held-out likelihood {float(metrics['val/log_likelihood']):.3f}")
+            likelihoods.append(f"{float(metrics['val/log_likelihood']):.3f} held out")
+        if likelihoods:
+            parts.append(f"log-likelihood {' and '.join(likelihoods)} (nats/{pl_module.unit})")
         seen = (pl_module.samples_seen - self._samples) / pl_module.model.sample_rate
         parts.append(f"{seen / max(time.monotonic() - self._started, 1e-9):.1f} s audio/s")
         if pl_module.skipped:

@@ -1,13 +1,16 @@
-"""The weights that a run keeps: their average, a checkpoint to resume from, and snapshots."""
+"""The weights that a run keeps: their average, the best, what it resumes from, and snapshots."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
+import os
+import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,10 +18,11 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, WeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from vocoder.atomic import write_atomic
-from vocoder.training.module import Training, training_seconds
+from vocoder.training.module import Training, TrainingError, training_seconds
 from vocoder.training.resume import ResumeFiles
 
 
@@ -79,6 +83,174 @@ class AveragedWeights(WeightAveraging):
         """The module with the averaged weights, during training."""
         assert self._average_model is not None
         return self._average_model.module
+
+
+def averaged_model(trainer: lightning.Trainer) -> Any:
+    """The model with the averaged weights, during training."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    (average,) = (c for c in callbacks if isinstance(c, AveragedWeights))
+    return average.averaged.model
+
+
+class Best(Callback):
+    """Keeps the averaged weights of the best validation, and ends a run that gets no better.
+
+    They are in `folder`, a checkpoint with ``training.json`` in addition: step, minutes of
+    training, the score's name and value. It is replaced whole. A run that is resumed, also after a
+    kill, goes on from what is there.
+
+    A validation counts once all terms of the loss have started (`Training.settled`), since a term
+    that starts may cost some of the score; so does the end, and, with `from_start`, the validation
+    before the first step. A score that is not finite never counts.
+
+    Needs an `AveragedWeights` before it among the callbacks.
+
+    Args:
+        folder: for the best weights.
+        monitor: the score: ``val/log_likelihood``, ``val/certainty`` (higher is better), or an
+            error such as ``val/mel_distance`` (lower is better).
+        patience: validations without a better one after which training ends; 0 for never.
+        from_start: whether the weights that training starts with may be the best.
+    """
+
+    FACTS = "training.json"
+
+    def __init__(self, folder: Path, monitor: str, patience: int, from_start: bool) -> None:
+        self.folder = folder
+        self.monitor = monitor
+        self.patience = patience
+        self.from_start = from_start
+        self.found: dict[str, Any] | None = None
+        """Step, minutes, monitor and score of the best so far."""
+        self.waited = 0
+        """Validations since the best."""
+
+    def begin(self, new: bool, writes: bool) -> None:
+        """Read what a resumed run has, or, in a `new` one, remove what a run left in its folder.
+
+        Only the process that `writes` changes anything on the disk.
+        """
+        if new:
+            if writes:
+                for folder in (self.folder, self._next):
+                    shutil.rmtree(folder, ignore_errors=True)
+            return
+        if writes:
+            self._replace()
+        with contextlib.suppress(OSError, ValueError):
+            self.found = json.loads((self.folder / self.FACTS).read_text(encoding="utf-8"))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"waited": self.waited}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.waited = state_dict["waited"]
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        self._stop_if_waited(trainer)  # a run that ended so, and is run again
+
+    def on_validation_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        assert isinstance(pl_module, Training)
+        training = trainer.state.fn == TrainerFn.FITTING
+        step = trainer.global_step
+        score = self._score(trainer)
+        if training:
+            counts = pl_module.budget_used >= pl_module.settled
+        else:
+            counts = step > 0 or self.from_start
+        if score is None or not counts:
+            return
+        if self.better(score):
+            self.found = {
+                "step": step,
+                "minutes": round(training_seconds(trainer) / 60, 2),
+                "monitor": self.monitor,
+                "score": score,
+            }
+            self.waited = 0
+            if trainer.is_global_zero:
+                # By now the module has the weights that are trained again.
+                self._write(averaged_model(trainer) if training else pl_module.model)
+        elif self.found is not None and self.found["step"] == step:
+            self.waited = 0  # a step that a killed run had reached already
+        elif training:
+            self.waited += 1
+            self._stop_if_waited(trainer)
+
+    def better(self, score: float, than: float | None = None) -> bool:
+        """Whether a score is better than another one, or than the best so far."""
+        if than is None:
+            if self.found is None:
+                return math.isfinite(score)
+            than = self.found["score"]
+        higher = self.monitor.endswith(("log_likelihood", "certainty"))
+        return score > than if higher else score < than
+
+    def restore(self, model: Any, load: Callable[[str], Any]) -> None:
+        """Give `model` the best weights, if there are any, read by `load`."""
+        if self.found is not None:
+            model.load_state_dict(load(str(self.folder)).state_dict())
+
+    def words(self, rows: Sequence[dict[str, Any]]) -> str:
+        """Which weights the run ends with, for its report.
+
+        Args:
+            rows: the validations, the first and the last of the run among them.
+        """
+        best = self.found
+        if best is None:
+            return f"those of the end: no {self.monitor} was finite"
+        ended = f", stopped after {self.waited} validations without a better one"
+        words = (
+            f"the best by {self.monitor}, {best['score']:.3f}, of step {best['step']:,} after "
+            f"{best['minutes']:.1f} min{ended if self._has_waited() else ''}"
+        )
+        scores = [row[self.monitor] for row in rows if self.monitor in row]
+        if len(scores) < 2:
+            return words
+        start, end = scores[0], scores[-1]
+        verdict = "better" if self.better(start, end) else "not better"
+        return f"{words}; the start ({start:.3f}) was {verdict} than the end ({end:.3f})"
+
+    def _score(self, trainer: lightning.Trainer) -> float | None:
+        measured = [name for name in trainer.callback_metrics if name.startswith("val/")]
+        if not measured:  # there is nothing to validate on
+            return None
+        if self.monitor not in measured:
+            raise TrainingError(
+                f"--monitor {self.monitor} is not among the scores of a validation: give one of "
+                f"{', '.join(sorted(measured))}"
+            )
+        return float(trainer.callback_metrics[self.monitor])
+
+    def _has_waited(self) -> bool:
+        return 0 < self.patience <= self.waited
+
+    def _stop_if_waited(self, trainer: lightning.Trainer) -> None:
+        # All devices stop alike, whatever each of them could read.
+        if trainer.strategy.broadcast(self._has_waited()):
+            trainer.should_stop = True
+
+    @property
+    def _next(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name}.next")
+
+    def _write(self, model: Any) -> None:
+        shutil.rmtree(self._next, ignore_errors=True)
+        model.save(self._next)
+        content = (json.dumps(self.found, indent=1) + "\n").encode()
+        write_atomic(self._next / self.FACTS, content)  # last: now it is whole
+        self._replace()
+
+    def _replace(self) -> None:
+        """Put the next best in place, if it is whole: also one that a kill has left."""
+        if (self._next / self.FACTS).exists():
+            shutil.rmtree(self.folder, ignore_errors=True)
+            os.replace(self._next, self.folder)
 
 
 class LastCheckpoint(Checkpoint):
@@ -280,9 +452,7 @@ class Snapshots(Callback):
             return
         assert isinstance(pl_module, Training)
         folder = self.folder / f"{self._left.pop(0):g}min"
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        (average,) = (c for c in callbacks if isinstance(c, AveragedWeights))
-        model = average.averaged.model
+        model = averaged_model(trainer)
         model.save(folder)
         facts = {
             "minutes": round(spent, 2),
