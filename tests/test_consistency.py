@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import vocoder
 from vocoder.audio import LogMel, MelError, MelSpec, read_audio
 from vocoder.audio.consistency import (
+    Level,
     MelConsistency,
     mel_distance,
     phases_of,
@@ -187,7 +188,7 @@ def test_any_length(spec: MelSpec) -> None:
 @pytest.mark.parametrize("frames", [1, 2, 9])
 def test_overlap_add_is_the_adjoint_of_framing(spec: MelSpec, frames: int) -> None:
     samples = max((frames - 1) * spec.hop_length + 1, 1)
-    module = MelConsistency(spec)
+    module = Level(spec)
     audio = noise(samples, 2).double()
     for phase in range(min(phases_of(spec), frames)):
         framed = module._frames(audio, frames, phase)
@@ -203,7 +204,7 @@ def test_frames_are_those_of_the_mel(spec: MelSpec) -> None:
         audio = noise(samples, 1).double()
         expected = LogMel(spec)(audio)
         frames = expected.shape[2]
-        module = MelConsistency(spec)
+        module = Level(spec)
         for phase in range(min(phases_of(spec), frames)):
             spectrum = torch.fft.rfft(module._frames(audio, frames, phase) * module.window.double())
             bands = spectrum.abs() ** spec.power @ module.filters.T.double()
@@ -323,9 +324,11 @@ AUDIO = torch.zeros(512)
 MEL = torch.zeros(80, 2)
 
 
-@pytest.mark.parametrize("sweeps", [-1, 1001, 1.5, "2", None, True, float("nan")])
+@pytest.mark.parametrize(
+    "sweeps", [-1, 1001, 1.5, "two", "3:2", True, float("nan"), ((3, 1),), (1, 2)]
+)
 def test_absurd_numbers_of_sweeps_are_refused(sweeps: int) -> None:
-    with pytest.raises(ValueError, match=r"^sweeps must be .*\.$"):
+    with pytest.raises(ValueError, match=r"^refine must .*\.$"):
         refine_mel(AUDIO, MEL, SPEECH, sweeps)
 
 

@@ -146,7 +146,7 @@ def test_refine_is_passed_to_the_vocoder(acoustic: AcousticModel, flow: MdctFlow
         for start in range(len(expected) - len(middle))
         if abs(expected[start] - middle[0]) < 1e-5
     )
-    with pytest.raises(ValueError, match="sweeps must be"):
+    with pytest.raises(ValueError, match="refine must"):
         speak([sentence], acoustic, flow, refine=-1)
 
 

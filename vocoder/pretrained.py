@@ -21,6 +21,7 @@ from vocoder.models import Vocoder, load_checkpoint
 from vocoder.models.base import Array
 
 if TYPE_CHECKING:
+    from vocoder.audio import Refine
     from vocoder.text.acoustic import AcousticModel
 
 DEFAULT_NAME = "default"
@@ -121,7 +122,7 @@ def synthesize(
     temperature: float | None = None,
     seed: int | Sequence[int] | None = 0,
     lengths: Sequence[int] | None = None,
-    refine: int | None = None,
+    refine: Refine | None = None,
 ) -> Array:
     """Audio from a log-mel spectrogram by the bundled default; see `Vocoder.synthesize`.
 
@@ -142,7 +143,7 @@ def say(
     seed: int = 0,
     acoustic: AcousticModel | None = None,
     vocoder: Vocoder | None = None,
-    refine: int | None = None,
+    refine: Refine | None = None,
 ) -> npt.NDArray[np.float32]:
     """English text read aloud, sentence by sentence, with pauses between.
 

@@ -36,7 +36,7 @@ from torch import Tensor
 import vocoder
 from paths import PICTURES, RESULTS, ROOT, SAMPLES
 from report import frontier as report
-from vocoder.audio import LogMel, MelSpec, check_sweeps
+from vocoder.audio import LogMel, MelSpec, check_refine
 from vocoder.evaluation import METRICS, measure
 from vocoder.evaluation.copy_synthesis import (
     GRIFFIN_LIM,
@@ -328,7 +328,7 @@ def vocos_products(frames: int) -> Callable[[], object]:
 def _numbers(text: str) -> list[int]:
     numbers = [int(part) for part in text.split(",")]
     for number in numbers:
-        check_sweeps(number)
+        check_refine(number)
     return sorted(set(numbers))
 
 

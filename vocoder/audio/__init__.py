@@ -1,7 +1,8 @@
 """Sound without models: audio files, 16-bit samples, `MelSpec`, log-mels, checks, noise."""
 
-from vocoder.audio.consistency import MelConsistency, check_sweeps, mel_distance, refine_mel
+from vocoder.audio.consistency import MelConsistency, mel_distance, refine_mel
 from vocoder.audio.conversion import convert_mel, mel_from_linear
+from vocoder.audio.levels import Refine, check_refine
 from vocoder.audio.log_mel import LogMel
 from vocoder.audio.mel_spec import PRESETS, MelSpec
 from vocoder.audio.noise import BatchNoise, Noise, check_temperature
@@ -20,9 +21,10 @@ __all__ = [
     "MelError",
     "MelSpec",
     "Noise",
+    "Refine",
     "WavStream",
     "check_mel",
-    "check_sweeps",
+    "check_refine",
     "check_temperature",
     "convert_mel",
     "dequantise",

@@ -9,15 +9,16 @@ the same faster on a CPU, and in pieces.
 from __future__ import annotations
 
 import dataclasses
-import operator
+import warnings
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from vocoder.audio.levels import Refine, bands_of, decimations, down, schedule, up
 from vocoder.audio.log_mel import ExactBuffers, LogMel, check_layout
 from vocoder.audio.mel_spec import MelSpec
 from vocoder.audio.pcm import as_tensor
@@ -39,12 +40,16 @@ alternate frames. With half of it, two sweeps from noise come closer to the mel,
 audio of a vocoder end further away.
 """
 
-MAX_SWEEPS = 1000
-"""More sweeps than this are refused as a mistake."""
 
-
-def refine_mel(audio: Array, mel: Array, mel_spec: MelSpec, sweeps: int) -> Array:
-    """Audio pushed onto a log-mel by sweeps of `MelConsistency`.
+def refine_mel(
+    audio: Array,
+    mel: Array,
+    mel_spec: MelSpec,
+    refine: Refine | None = None,
+    *,
+    sweeps: int | None = None,
+) -> Array:
+    """Audio pushed onto a log-mel by the iterations of `MelConsistency`.
 
     Audio that has the mel already does not change, and silence stays silent. Sweeps only scale
     magnitudes, so they need something to start from: the output of a vocoder, or noise.
@@ -55,7 +60,10 @@ def refine_mel(audio: Array, mel: Array, mel_spec: MelSpec, sweeps: int) -> Arra
         mel: (n_mels, frames) or (batch, n_mels, frames), where frames =
             `mel_spec.frames(samples)`. It need not be the mel of any audio.
         mel_spec: the definition of the mel.
-        sweeps: number of sweeps, 0 to `MAX_SWEEPS`; 2 to 8 give most of the gain.
+        refine: a number of iterations; the name of a schedule, "fast", "default" or "best"; or
+            levels, such as ((8, 32), (1, 2)): see `vocoder.audio.levels.schedule`. 0 changes
+            nothing. None takes "default".
+        sweeps: the former name of a number of iterations.
 
     Returns:
         Audio of the shape, kind, dtype and device of `audio`; not clipped to [-1, 1]. Use
@@ -63,16 +71,22 @@ def refine_mel(audio: Array, mel: Array, mel_spec: MelSpec, sweeps: int) -> Arra
 
     Raises:
         MelError: the mel cannot come from the MelSpec, or does not belong to the audio.
-        ValueError: the audio has a wrong shape or type or is not finite, or the number of sweeps
-            is out of range.
+        ValueError: the audio has a wrong shape or type or is not finite, or refine is out of range.
     """
-    check_sweeps(sweeps)
+    if sweeps is not None:
+        warnings.warn(
+            "refine_mel(sweeps=) is now refine=, and goes in the next version",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        refine = sweeps
+    levels = schedule("default" if refine is None else refine, mel_spec)
     samples, target = pair(audio, mel, mel_spec)
     batch, targets = (samples, target) if samples.ndim == 2 else (samples[None], target[None])
-    if sweeps == 0:
+    if not levels:
         refined = samples.clone()
     else:
-        refined = MelConsistency(mel_spec).to(samples.device)(batch, targets, sweeps)
+        refined = MelConsistency(mel_spec).to(samples.device)(batch, targets, levels)
         refined = refined.reshape(samples.shape).to(samples.dtype)
     return refined if isinstance(audio, Tensor) else refined.detach().numpy()
 
@@ -94,24 +108,6 @@ def mel_distance(audio: Array, mel: Array, mel_spec: MelSpec) -> float:
     with torch.no_grad():
         own = LogMel(mel_spec).to(samples.device)(samples)
         return mel_spec.distance(own, target.clamp(min=mel_spec.log_floor)).item()
-
-
-def check_sweeps(sweeps: int) -> None:
-    """Check a number of sweeps.
-
-    Raises:
-        ValueError: it is not a whole number from 0 to `MAX_SWEEPS`.
-    """
-    try:
-        if isinstance(sweeps, bool):
-            raise TypeError
-        number = operator.index(sweeps)
-    except TypeError:
-        raise ValueError(f"sweeps must be a whole number, got {sweeps!r}.") from None
-    if not 0 <= number <= MAX_SWEEPS:
-        raise ValueError(
-            f"sweeps must be from 0 to {MAX_SWEEPS:,}, got {number}; 2 to 8 give most of the gain."
-        )
 
 
 def check_audio(audio: Tensor) -> None:
@@ -169,8 +165,54 @@ def pair(audio: Array, mel: Array, mel_spec: MelSpec) -> tuple[Tensor, Tensor]:
     return samples, target
 
 
-class MelConsistency(ExactBuffers):
-    r"""Sweeps that push audio x onto a log-mel m: projections in the Fourier domain.
+class MelConsistency(nn.Module):
+    """Iterations that push audio onto a log-mel, on several levels: see `Level` and `levels`.
+
+    In plain PyTorch: batched, differentiable, on any device. With a fixed schedule it exports to
+    ONNX with dynamic batch and length. Nothing is checked here: see `refine_mel`.
+
+    Args:
+        mel_spec: the definition of the mel.
+    """
+
+    def __init__(self, mel_spec: MelSpec) -> None:
+        super().__init__()
+        self.mel_spec = mel_spec
+        levels = (1, *decimations(mel_spec))
+        self.levels = nn.ModuleDict({str(d): Level(mel_spec, d) for d in levels})
+
+    def forward(self, audio: Tensor, mel: Tensor, refine: Refine) -> Tensor:
+        """Audio after the iterations of `refine`.
+
+        Args:
+            audio: (batch, samples).
+            mel: (batch, n_mels, frames), with `mel_spec.frames(samples)` frames.
+            refine: see `vocoder.audio.levels.schedule`.
+
+        Returns:
+            (batch, samples), float64 if `audio` is, else float32.
+
+        Raises:
+            ValueError: refine is out of range.
+        """
+        dtype = torch.float64 if audio.dtype == torch.float64 else torch.float32
+        audio, mel = audio.to(dtype), mel.to(dtype)
+        for decimation, iterations in schedule(refine, self.mel_spec):
+            level = self.levels[str(decimation)]
+            if decimation == 1:
+                audio = level(audio, mel, iterations)
+            elif audio.shape[1] >= decimation:
+                low = down(audio, decimation)
+                change = level(low, mel, iterations) - low
+                audio = audio + up(change, decimation, audio.shape[1])
+        return audio
+
+    def extra_repr(self) -> str:
+        return repr(self.mel_spec)
+
+
+class Level(ExactBuffers):
+    r"""Iterations that push audio x onto a log-mel m: projections in the Fourier domain.
 
     One step, with X the short-time Fourier transform of `LogMel`, B its filters, p its power, ε
     its floor and w its window:
@@ -205,30 +247,46 @@ class MelConsistency(ExactBuffers):
     Søndergaard, 2013 (momentum); Masuyama et al., 2023 (arXiv 2307.12232) and 2025 (arXiv
     2501.05557), which recover magnitude and phase jointly from a mel.
 
+    **Coarse levels.** With a decimation D, x is audio at a D-th of the sample rate: its frames of
+    n_fft / D samples, hop / D apart, lie where those of the whole audio do, and their spectra are
+    the low bins of the whole ones divided by D. So the same iteration runs at a D-th of the cost
+    on the bands whose filters end below `EDGE` of the lower Nyquist frequency. Above the last of
+    them the gain stays, since what no band sees would grow.
+
     Args:
         mel_spec: the definition of the mel.
+        decimation: D, one of `decimations(mel_spec)`.
     """
 
-    filters: Tensor  # (n_mels, bins)
-    spread: Tensor  # W transposed, (n_mels, bins)
-    window: Tensor  # (n_fft,)
+    filters: Tensor  # (bands, bins), times D^p
+    spread: Tensor  # W transposed, (bands, bins)
+    window: Tensor  # (n_fft / D,)
 
-    def __init__(self, mel_spec: MelSpec) -> None:
+    def __init__(self, mel_spec: MelSpec, decimation: int = 1) -> None:
         super().__init__()
         self.mel_spec = mel_spec
+        self.decimation = decimation
+        self.n_fft, self.hop = mel_spec.n_fft // decimation, mel_spec.hop_length // decimation
+        left, right = mel_spec.padding
+        self.padding = left // decimation, right // decimation
+        self.bands = bands_of(mel_spec, decimation)
         device = torch.get_default_device()
-        filters = mel_spec.filters()
+        bins = self.n_fft // 2 + 1
+        filters = mel_spec.filters()[: self.bands, :bins] * decimation**mel_spec.power
+        weights = spread(mel_spec)[: self.bands, :bins].clone()
+        if decimation > 1:
+            weights[-1, int(weights[-1].argmax()) :] = 1
         self.register_buffer("filters", filters.to(device), persistent=False)
-        self.register_buffer("spread", spread(mel_spec).to(device), persistent=False)
-        self.register_buffer("window", window(mel_spec).to(device), persistent=False)
+        self.register_buffer("spread", weights.to(device), persistent=False)
+        self.register_buffer("window", window(mel_spec)[::decimation].to(device), persistent=False)
 
-    def forward(self, audio: Tensor, mel: Tensor, sweeps: int) -> Tensor:
-        """Audio after some sweeps.
+    def forward(self, audio: Tensor, mel: Tensor, iterations: int) -> Tensor:
+        """Audio after some iterations.
 
         Args:
-            audio: (batch, samples).
-            mel: (batch, n_mels, frames), with `mel_spec.frames(samples)` frames.
-            sweeps: number of sweeps.
+            audio: (batch, samples), at the level's sample rate.
+            mel: (batch, n_mels, frames), of all bands.
+            iterations: their number.
 
         Returns:
             (batch, samples), float64 if `audio` is, else float32.
@@ -240,7 +298,7 @@ class MelConsistency(ExactBuffers):
             frames, samples = target.shape[1], audio.shape[1]
             covers = [self.cover(frames, samples, phase, dtype) for phase in range(phases)]
             z = before = audio
-            for number in range(phases * sweeps):
+            for number in range(phases * iterations):
                 phase = number % phases
                 cover = covers[phase]
                 ahead = MOMENTUM * (cover / MIN_COVER).clamp(max=1)
@@ -249,8 +307,9 @@ class MelConsistency(ExactBuffers):
             return z
 
     def target(self, mel: Tensor) -> Tensor:
-        """A log-mel (batch, n_mels, frames) as (batch, frames, n_mels) in nats of magnitude."""
+        """A log-mel (batch, n_mels, frames) as (batch, frames, bands) in nats of magnitude."""
         spec = self.mel_spec
+        mel = mel[:, : self.bands]
         return mel.clamp(min=spec.log_floor).transpose(1, 2) * (spec.nats / spec.power)
 
     def cover(self, frames: int, samples: int, phase: int, dtype: torch.dtype) -> Tensor:
@@ -283,7 +342,7 @@ class MelConsistency(ExactBuffers):
         own = bands.log() / spec.power
         ratio = (target[:, phase :: phases_of(spec)] - own).clamp(-MAX_STEP, MAX_STEP)
         gain = (ratio @ self.spread.to(dtype)).exp() - 1
-        correction = torch.fft.irfft(spectrum * gain, spec.n_fft) * window
+        correction = torch.fft.irfft(spectrum * gain, self.n_fft) * window
         correction = self._overlap_add(correction, frames, samples, phase)
         return audio + correction / cover.clamp(min=MIN_COVER)
 
@@ -296,26 +355,26 @@ class MelConsistency(ExactBuffers):
         """Audio (batch, samples) cut into the frames of a phase: (batch, count, n_fft)."""
         spec = self.mel_spec
         if not spec.center:
-            audio = F.pad(audio, (0, frames * spec.hop_length - audio.shape[1]))
+            audio = F.pad(audio, (0, frames * self.hop - audio.shape[1]))
         before, after = self._mirrors(audio)
         padded = torch.cat([audio[:, before], audio, audio[:, after]], dim=1)
-        distance = phases_of(spec) * spec.hop_length
-        return padded[:, phase * spec.hop_length :].unfold(1, spec.n_fft, distance)
+        distance = phases_of(spec) * self.hop
+        return padded[:, phase * self.hop :].unfold(1, self.n_fft, distance)
 
     def _overlap_add(self, parts: Tensor, frames: int, samples: int, phase: int) -> Tensor:
         """The adjoint of `_frames`: (batch, count, n_fft) added up to (batch, samples)."""
         spec = self.mel_spec
-        distance = phases_of(spec) * spec.hop_length
-        pieces = -(-spec.n_fft // distance)
-        parts = F.pad(parts, (0, pieces * distance - spec.n_fft))
+        distance = phases_of(spec) * self.hop
+        pieces = -(-self.n_fft // distance)
+        parts = F.pad(parts, (0, pieces * distance - self.n_fft))
         parts = parts.unflatten(2, (pieces, distance))  # (batch, count, pieces, distance)
         total = sum(
             F.pad(parts[:, :, piece], (0, 0, piece, pieces - 1 - piece)) for piece in range(pieces)
         )
         assert isinstance(total, Tensor)  # (batch, count + pieces - 1, distance)
-        left, right = spec.padding
-        inner = samples if spec.center else frames * spec.hop_length
-        start = phase * spec.hop_length
+        left, right = self.padding
+        inner = samples if spec.center else frames * self.hop
+        start = phase * self.hop
         total = total.flatten(1)
         total = F.pad(total, (start, left + inner + right - start - total.shape[1]))
         audio = total[:, left : left + inner]
@@ -326,7 +385,7 @@ class MelConsistency(ExactBuffers):
 
     def _mirrors(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         """For each sample that padding adds before and after the audio, the sample it repeats."""
-        left, right = self.mel_spec.padding
+        left, right = self.padding
         samples = audio.shape[1]
         return (
             mirror(torch.arange(-left, 0, device=audio.device), samples),

@@ -23,8 +23,9 @@ from vocoder.audio import (
     AudioWriter,
     LogMel,
     Noise,
+    Refine,
     check_mel,
-    check_sweeps,
+    check_refine,
     check_temperature,
     read_audio,
     write_audio,
@@ -56,7 +57,7 @@ class Settings:
     checkpoint: str | None = None
     temperature: float | None = None
     seed: int = 0
-    refine: int | None = None
+    refine: Refine | None = None
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -64,7 +65,7 @@ class Settings:
         if self.temperature is not None:
             check_temperature(self.temperature)
         if self.refine is not None:
-            check_sweeps(self.refine)
+            check_refine(self.refine)
 
 
 class Renderer:

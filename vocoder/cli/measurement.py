@@ -97,7 +97,9 @@ def evaluate(
     name = checkpoint or "default"
     if against == name:
         raise ValueError(f"{name} cannot be compared with itself: give --against another model")
-    sweeps = None if refine is None else _numbers_of_sweeps(refine)
+    sweeps = None
+    if refine is not None:
+        sweeps = [int(value) if value.isdecimal() else value for value in refine.split(",")]
     from vocoder.evaluation import copy_synthesis, plots, tables
     from vocoder.evaluation.results import save_result
 
@@ -127,16 +129,6 @@ def evaluate(
     if plot is not None:
         plots.copy_synthesis(result, plot)
     print_result(result, json_output, lambda r: tables.copy_synthesis(r).render())
-
-
-def _numbers_of_sweeps(text: str) -> list[int]:
-    try:
-        return [int(number) for number in text.split(",")]
-    except ValueError:
-        raise ValueError(
-            f"--refine is {text!r}: give whole numbers of sweeps with commas between them, "
-            "such as 0,4"
-        ) from None
 
 
 def evaluate_speech(

@@ -42,10 +42,11 @@ AcousticTemperature = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the latent noise.")]
 Refine = Annotated[
-    int | None,
+    str | None,
     typer.Option(
         "--refine",
-        help="Sweeps that push the audio onto its mel; 0 for none. \\[default: the model's own]",
+        help="Iterations that match the output's mel to the input: fast, default, best, a number, "
+        "or levels such as 8:32+1:2; 0 for none. \\[default: the model's own]",
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]

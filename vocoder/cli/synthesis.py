@@ -20,7 +20,7 @@ from vocoder.cli.output import audio_input, refuse_audio_output, write_pieces
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vocoder.audio import MelSpec
+    from vocoder.audio import MelSpec, Refine
     from vocoder.models import Vocoder
 
 
@@ -89,12 +89,12 @@ def refine(
 ) -> None:
     """Push audio onto a mel, whatever made it: mel consistency, without a model."""
     refuse_audio_output(force, output)
-    from vocoder.audio import AudioReader, MelSpec, check_sweeps
+    from vocoder.audio import AudioReader, MelSpec, check_refine
     from vocoder.audio.consistency import check_frames
     from vocoder.audio.mel_files import read_mel
     from vocoder.models.pieces import Counted, mel_pieces, unwarned
 
-    check_sweeps(sweeps)
+    check_refine(sweeps)
     spec = MelSpec.preset(preset)
     target = read_mel(mel)
     frames = mel_pieces(target, spec)
@@ -119,7 +119,7 @@ def _synthesized(
     mel: Iterable[Any],
     temperature: float | None,
     seed: int,
-    refine: int | None,
+    refine: Refine | None,
 ) -> Iterator[Any]:
     """Audio of pieces of a mel that is known to be right."""
     from vocoder.models.pieces import unwarned

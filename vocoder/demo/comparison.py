@@ -141,7 +141,7 @@ def compare(
             "judges only audio at its own sample rate."
         )
 
-    def own_sweeps(model: Vocoder) -> int:
+    def own_sweeps(model: Vocoder) -> Any:
         return model.default_refine if sweeps is None else sweeps
 
     rows = {
@@ -249,7 +249,7 @@ def _source(flow: Vocoder) -> MdctFlow | None:
         return None
 
 
-def _how(how: str, sweeps: int) -> str:
+def _how(how: str, sweeps: Any) -> str:
     return f"{how}, {sweeps} sweep{'' if sweeps == 1 else 's'}" if sweeps else how
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vocoder.atomic import write_atomic
-from vocoder.audio import MelSpec, check_mel, check_sweeps, check_temperature
+from vocoder.audio import MelSpec, Refine, check_mel, check_refine, check_temperature
 from vocoder.audio.clamp import Clamp
 from vocoder.audio.noise import batch_noise
 from vocoder.audio.pcm import as_tensor
@@ -38,7 +38,7 @@ class InferenceGraph(nn.Module):
     scaled by the temperature; audio (batch, frames * hop).
     """
 
-    def __init__(self, model: FlowVocoder, sweeps: int) -> None:
+    def __init__(self, model: FlowVocoder, sweeps: Refine) -> None:
         super().__init__()
         self.model = model.fused()
         self.sweeps = sweeps
@@ -51,7 +51,7 @@ class InferenceGraph(nn.Module):
 
 
 def export_onnx(
-    model: FlowVocoder, path: str | os.PathLike[str], refine: int | None = None
+    model: FlowVocoder, path: str | os.PathLike[str], refine: Refine | None = None
 ) -> Path:
     """Write a flow as an ONNX graph ``(mel, noise) -> audio`` with dynamic batch and length.
 
@@ -79,7 +79,7 @@ def export_onnx(
     if not isinstance(getattr(model, "flow", None), Bijection):
         raise ValueError(f"{type(model).__name__} is not a flow: only flows export as one graph")
     sweeps = model.default_refine if refine is None else refine
-    check_sweeps(sweeps)
+    check_refine(sweeps)
     path = Path(path)
     graph = InferenceGraph(model, sweeps).float().cpu().eval()
     spec = model.mel_spec
@@ -157,7 +157,7 @@ class OnnxVocoder:
         self.default_temperature: float = json.loads(metadata["default_temperature"])
         self.noise_per_frame: int = json.loads(metadata["noise_per_frame"])
         """Standard normal numbers that the graph takes for each frame."""
-        self.refine: int = json.loads(metadata["refine"])
+        self.refine: Refine = json.loads(metadata["refine"])
         """Sweeps of mel consistency in the graph."""
 
     def synthesize(

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vocoder.audio import LogMel, MelSpec, check_sweeps
+from vocoder.audio import LogMel, MelSpec, Refine, check_refine
 from vocoder.devices import device_named
 from vocoder.extras import MissingExtraError, require
 from vocoder.models import Vocoder
@@ -55,7 +55,7 @@ def evaluate(
     measures: Sequence[str] | None = None,
     temperature: float | None = None,
     seed: int = 0,
-    refine: Sequence[int] | None = None,
+    refine: Sequence[Refine] | None = None,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Result:
@@ -77,7 +77,7 @@ def evaluate(
         measures: names of `MEASURES` to take; all by default. Those of pitch take the longest.
         temperature: as in `Vocoder.synthesize`; None for the default of each model's family.
         seed: as in `Vocoder.synthesize`.
-        refine: numbers of sweeps of mel consistency, as in `Vocoder.synthesize`. Every model and
+        refine: numbers of iterations or schedules, as in `Vocoder.synthesize`. Every model and
             Griffin-Lim are measured with each of them, in rows named "NAME, 4 sweeps", and "first
             model" below is the first model with the first number. None: a row for each model, with
             the model's own number, and Griffin-Lim without any.
@@ -88,7 +88,7 @@ def evaluate(
     Returns:
         JSON values:
 
-        - about: the settings (temperature: of the first model; refine: sweeps of every row but the
+        - about: the settings (temperature: of the first model; refine: of every row but the
           recordings'), the facts of each row that has a model (likelihood: "exact", "lower bound"
           or None), the machine;
         - measures: name -> title, unit, and which is better;
@@ -98,7 +98,7 @@ def evaluate(
           measure has a value;
         - differences: name of another model -> measure -> the same of its paired differences,
           first model less the other. Log-likelihoods have none at different sample rates, nor
-          for one model with different sweeps, which do not enter the likelihood;
+          for one model with different refinement, which do not enter the likelihood;
         - files: file, seconds, and values: name -> measure -> value, or None.
 
     Raises:
@@ -150,7 +150,7 @@ def evaluate(
             "models": facts,
             "temperature": next(iter(facts.values()))["temperature"],
             "seed": seed,
-            "refine": {s.name: s.sweeps for s in systems if s.synthesize is not None},
+            "refine": {s.name: s.refine for s in systems if s.synthesize is not None},
             "confidence": CONFIDENCE,
             "interval": "Student's t over recordings",
             "device": target.type,
@@ -197,33 +197,35 @@ def _facts(model: Vocoder, temperature: float | None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Variant:
-    """A model with a number of sweeps of mel consistency."""
+    """A model with its refinement."""
 
     model: Vocoder
-    sweeps: int
+    refine: Refine
 
 
 def _variants(
-    models: Mapping[str, Vocoder], refine: Sequence[int] | None
-) -> tuple[dict[str, _Variant], dict[str, int]]:
-    """The models by the name of their row, and the sweeps of each row of Griffin-Lim."""
+    models: Mapping[str, Vocoder], refine: Sequence[Refine] | None
+) -> tuple[dict[str, _Variant], dict[str, Refine]]:
+    """The models by the name of their row, and the refinement of each row of Griffin-Lim."""
     if refine is None:
         own = {name: _Variant(model, model.default_refine) for name, model in models.items()}
         return own, {GRIFFIN_LIM: 0}
     if not refine:
-        raise ValueError("refine holds no number of sweeps: give at least one, or None")
-    for sweeps in refine:
-        check_sweeps(sweeps)
+        raise ValueError("refine is empty: give at least one number or schedule, or None")
+    for value in refine:
+        check_refine(value)
 
-    def named(name: str, sweeps: int) -> str:
-        return f"{name}, {sweeps} sweep{'' if sweeps == 1 else 's'}"
+    def named(name: str, value: Refine) -> str:
+        if isinstance(value, int):
+            return f"{name}, {value} sweep{'' if value == 1 else 's'}"
+        return f"{name}, refine {value}"
 
     variants = {
-        named(name, sweeps): _Variant(model, sweeps)
+        named(name, value): _Variant(model, value)
         for name, model in models.items()
-        for sweeps in refine
+        for value in refine
     }
-    return variants, {named(GRIFFIN_LIM, sweeps): sweeps for sweeps in refine}
+    return variants, {named(GRIFFIN_LIM, value): value for value in refine}
 
 
 @dataclass(frozen=True)
@@ -237,12 +239,12 @@ class _System:
     synthesize: Callable[[Tensor], Tensor] | None = None
     """Mel (n_mels, frames) -> audio, at least as long as the recording; None: the recording."""
     log_prob: Callable[[Tensor, Tensor], Tensor] | None = None
-    sweeps: int = 0
+    refine: Refine = 0
 
 
 def _systems(
     variants: Mapping[str, _Variant],
-    references: Mapping[str, int],
+    references: Mapping[str, Refine],
     temperature: float | None,
     seed: int,
     device: torch.device,
@@ -254,16 +256,18 @@ def _systems(
     for name, variant in variants.items():
         model = variant.model.to(device)
 
-        def synthesize(mel: Tensor, model: Vocoder = model, sweeps: int = variant.sweeps) -> Tensor:
-            return model.synthesize(mel, temperature, seed, refine=sweeps)
+        def synthesize(
+            mel: Tensor, model: Vocoder = model, refine: Refine = variant.refine
+        ) -> Tensor:
+            return model.synthesize(mel, temperature, seed, refine=refine)
 
         log_prob = None if model.likelihood is None else model.log_prob
         found.append(
-            _System(name, model.mel_spec, device, model.mel, synthesize, log_prob, variant.sweeps)
+            _System(name, model.mel_spec, device, model.mel, synthesize, log_prob, variant.refine)
         )
-    for name, sweeps in references.items():
-        invert = griffin_lim(spec, seed, refine=sweeps)
-        found.append(_System(name, spec, cpu, log_mel, invert, sweeps=sweeps))
+    for name, value in references.items():
+        invert = griffin_lim(spec, seed, refine=value)
+        found.append(_System(name, spec, cpu, log_mel, invert, refine=value))
     return found
 
 

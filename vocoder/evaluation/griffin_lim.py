@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vocoder.audio import MelSpec, check_sweeps, refine_mel
+from vocoder.audio import MelSpec, Refine, check_refine, refine_mel
 from vocoder.extras import torchaudio
 
 
 def griffin_lim(
-    spec: MelSpec, seed: int = 0, device: torch.device | str = "cpu", refine: int = 0
+    spec: MelSpec, seed: int = 0, device: torch.device | str = "cpu", refine: Refine = 0
 ) -> Callable[[Tensor], Tensor]:
     """Griffin-Lim by torchaudio: least squares to linear frequency, then 32 rounds for the phase.
 
@@ -23,7 +23,7 @@ def griffin_lim(
         spec: the convention of the log-mels it will get.
         seed: of the phases it starts from.
         device: where it runs.
-        refine: sweeps of mel consistency afterwards, as in `Vocoder.synthesize`.
+        refine: iterations afterwards, as in `Vocoder.synthesize`.
 
     Returns:
         A function from a log-mel (n_mels, frames) or (batch, n_mels, frames) on the device to
@@ -34,7 +34,7 @@ def griffin_lim(
         ValueError: refine is out of range.
         ImportError: the installed torchaudio does not fit the torch.
     """
-    check_sweeps(refine)
+    check_refine(refine)
     device = torch.device(device)
     transforms = torchaudio().transforms
     linear = transforms.InverseMelScale(
@@ -74,11 +74,11 @@ def griffin_lim(
     return synthesize
 
 
-def _refined(audio: Tensor, mel: Tensor, spec: MelSpec, sweeps: int) -> Tensor:
+def _refined(audio: Tensor, mel: Tensor, spec: MelSpec, iterations: Refine) -> Tensor:
     # With centred frames the audio may have one more frame than the mel.
     target = torch.cat([mel, mel[..., -1:]], dim=-1)[..., : spec.frames(audio.shape[-1])]
     if audio.device.type != "cpu":
-        return refine_mel(audio, target, spec, sweeps)
+        return refine_mel(audio, target, spec, iterations)
     from vocoder.engines.consistency import refine  # numba takes a second to import
 
-    return refine(audio, target, spec, sweeps)
+    return refine(audio, target, spec, iterations)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vocoder.audio import MelSpec, Noise
+from vocoder.audio import MelSpec, Noise, Refine
 from vocoder.audio.pitch import LOWEST_HZ
 from vocoder.nn.linear_prediction import MelLinearPrediction
 from vocoder.nn.mixture import STEP, DiscretisedMixture, Distribution
@@ -101,7 +101,7 @@ class AutoregressiveVocoder(Vocoder):
         condition_kernel_size: int,
         linear_prediction: int,
         pitch_taps: int,
-        refine: int,
+        refine: Refine,
     ) -> None:
         super().__init__(mel_spec, refine)
         if linear_prediction < 0:

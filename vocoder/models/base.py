@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from vocoder.audio import LogMel, MelConsistency, MelSpec, Noise, check_mel, check_sweeps
+from vocoder.audio import LogMel, MelConsistency, MelSpec, Noise, Refine, check_mel, check_refine
 from vocoder.audio.clamp import Clamp
+from vocoder.audio.levels import schedule
 from vocoder.audio.log_mel import check_amplitude
 from vocoder.audio.noise import batch_noise, fresh_seed
 from vocoder.audio.pcm import as_tensor
@@ -52,13 +53,13 @@ class Vocoder(SavedModel, ABC):
     likelihood: ClassVar[Literal["exact", "lower bound"] | None] = None
     """What `log_prob` gives; None if the family defines no likelihood."""
 
-    default_refine: int
+    default_refine: Refine
     """Sweeps of mel consistency that `synthesize` and `stream` do by default: the constructor's
     ``refine``."""
 
-    def __init__(self, mel_spec: MelSpec | str, refine: int = 0) -> None:
+    def __init__(self, mel_spec: MelSpec | str, refine: Refine = 0) -> None:
         super().__init__(mel_spec)
-        check_sweeps(refine)
+        check_refine(refine)
         self.default_refine = refine
         self.mel_consistency = MelConsistency(self.mel_spec)
         self._log_mel = LogMel(self.mel_spec)
@@ -142,7 +143,7 @@ class Vocoder(SavedModel, ABC):
         temperature: float | None = None,
         seed: int | Sequence[int] | None = 0,
         lengths: Sequence[int] | None = None,
-        refine: int | None = None,
+        refine: Refine | None = None,
     ) -> Array:
         """Audio from a log-mel spectrogram.
 
@@ -156,8 +157,9 @@ class Vocoder(SavedModel, ABC):
                 None draws a new one from torch's global generator.
             lengths: number of valid frames of each item of a padded batch; audio beyond them
                 is zero.
-            refine: sweeps of mel consistency after the model's own pass
-                (`vocoder.refine_mel`); 0 gives the model's audio unchanged. None takes the model's
+            refine: iterations that match the mel of the audio to ``mel``, after the model's own
+                pass (`vocoder.refine_mel`): their number, or a schedule, "fast", "default" or
+                "best"; 0 gives the model's audio unchanged. None takes the model's
                 `default_refine`.
 
         Returns:
@@ -175,7 +177,7 @@ class Vocoder(SavedModel, ABC):
         self._check_weights()
         frames = self._checked(mel)
         temperature = self._temperature(temperature)
-        sweeps = self._sweeps(refine)
+        iterations = self._refine(refine)
         batch = frames if frames.ndim == 3 else frames.unsqueeze(0)
         noise = batch_noise(seed, len(batch))
         sizes = _checked_lengths(lengths, batch)
@@ -190,7 +192,7 @@ class Vocoder(SavedModel, ABC):
                 rows = [i for i, own in enumerate(sizes) if own == size]
                 own = batch[rows, :, :size]
                 generated = self._in_windows(own, noise.of_items(rows), temperature).float()
-                refined = self._refined(generated, own, sweeps)
+                refined = self._refined(generated, own, iterations)
                 for row, item, item_mel in zip(rows, refined, own, strict=True):
                     audio[row, : len(item)] = clamps[row](item, item_mel)
         for clamp in clamps:
@@ -202,7 +204,7 @@ class Vocoder(SavedModel, ABC):
         mel_chunks: Iterable[Array],
         temperature: float | None = None,
         seed: int | None = 0,
-        refine: int | None = None,
+        refine: Refine | None = None,
     ) -> Iterator[Array]:
         """Audio chunk by chunk from chunks of mel, in constant memory.
 
@@ -220,7 +222,7 @@ class Vocoder(SavedModel, ABC):
         temperature = self._temperature(temperature)
         clamp = Clamp(self.mel_spec, temperature)
         noise = Noise(fresh_seed() if seed is None else seed)
-        refiner = self._refiner(self._sweeps(refine))
+        refiner = self._refiner(self._refine(refine))
         (past, ahead), make = self._renderer(noise, temperature)
         held: Tensor | None = None  # frames that are still needed; the first has index `start`
         start = done = 0
@@ -270,13 +272,13 @@ class Vocoder(SavedModel, ABC):
             yield _like(chunk, render(end, final=True))
         clamp.finish()
 
-    def look_ahead(self, refine: int | None = None) -> int:
+    def look_ahead(self, refine: Refine | None = None) -> int:
         """Frames of mel by which the output of `stream` lags its input.
 
         Args:
-            refine: as in `synthesize`; each sweep looks some frames further.
+            refine: as in `synthesize`; each iteration looks some frames further.
         """
-        refiner = self._refiner(self._sweeps(refine))
+        refiner = self._refiner(self._refine(refine))
         return self.context_frames[1] + (0 if refiner is None else refiner.look_ahead)
 
     def consistency_target(self, mel: Tensor) -> Tensor:
@@ -287,41 +289,39 @@ class Vocoder(SavedModel, ABC):
         """
         return torch.cat([mel, mel[..., -1:]], dim=-1) if self.mel_spec.center else mel
 
-    def consistent(self, audio: Tensor, mel: Tensor, sweeps: int) -> Tensor:
-        """Audio pushed onto its mel by sweeps in plain PyTorch: differentiable, on any device.
+    def consistent(self, audio: Tensor, mel: Tensor, refine: Refine) -> Tensor:
+        """Audio pushed onto its mel in plain PyTorch: differentiable, on any device.
 
         Args:
             audio: (batch, frames * hop).
             mel: (batch, n_mels, frames).
-            sweeps: number of sweeps.
+            refine: as in `synthesize`.
 
         Returns:
             (batch, frames * hop), not clipped.
         """
-        return self.mel_consistency(audio, self.consistency_target(mel), sweeps)
+        return self.mel_consistency(audio, self.consistency_target(mel), refine)
 
-    def _refined(self, audio: Tensor, mel: Tensor, sweeps: int) -> Tensor:
+    def _refined(self, audio: Tensor, mel: Tensor, refine: Refine) -> Tensor:
         """Audio (batch, frames * hop) pushed onto its mel (batch, n_mels, frames)."""
-        if not sweeps:
+        if not refine:
             return audio
         if audio.device.type != "cpu":
-            return self.consistent(audio, mel, sweeps)
-        from vocoder.engines.consistency import refine  # numba takes a second to import
+            return self.consistent(audio, mel, refine)
+        from vocoder.engines import consistency  # numba takes a second to import
 
-        return refine(audio, self.consistency_target(mel), self.mel_spec, sweeps)
+        return consistency.refine(audio, self.consistency_target(mel), self.mel_spec, refine)
 
-    def _refiner(self, sweeps: int) -> ConsistencyStream | None:
-        if not sweeps:
+    def _refiner(self, refine: Refine) -> ConsistencyStream | None:
+        if not refine:
             return None
         from vocoder.engines.consistency import ConsistencyStream
 
-        return ConsistencyStream(self.mel_spec, sweeps)
+        return ConsistencyStream(self.mel_spec, refine)
 
-    def _sweeps(self, refine: int | None) -> int:
-        if refine is None:
-            return self.default_refine
-        check_sweeps(refine)
-        return refine
+    def _refine(self, refine: Refine | None) -> Refine:
+        """The levels to refine on; none of them if nothing is to be refined."""
+        return schedule(self.default_refine if refine is None else refine, self.mel_spec)
 
     def _in_windows(self, mel: Tensor, noise: Noise, temperature: float) -> Tensor:
         """`generate`; long mels window by window with their context, so that memory is bounded."""

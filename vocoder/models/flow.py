@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from vocoder.audio import MelSpec, Noise
+from vocoder.audio import MelSpec, Noise, Refine
 from vocoder.flows import Chain
 
 from .base import Array, Vocoder, _like, _tensor
@@ -41,7 +41,7 @@ class FlowVocoder(Vocoder):
     flow: Chain
     """f, from (batch, 1, samples) to (batch, n_group, samples / n_group)."""
 
-    def __init__(self, mel_spec: MelSpec | str, n_group: int, refine: int = 0) -> None:
+    def __init__(self, mel_spec: MelSpec | str, n_group: int, refine: Refine = 0) -> None:
         super().__init__(mel_spec, refine)
         hop = self.mel_spec.hop_length
         if n_group < 2 or hop % n_group:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vocoder.audio import MelSpec, Noise
+from vocoder.audio import MelSpec, Noise, Refine
 from vocoder.engines.frame import Condition, FramePlan, FrameStream, Latents, run
 from vocoder.flows import (
     AffineCoupling,
@@ -98,7 +98,7 @@ class MdctFlow(FlowVocoder):
         source: bool = False,
         source_channels: int = 192,
         source_features: int = 32,
-        refine: int = 0,
+        refine: Refine = 0,
     ) -> None:
         spec = MelSpec.preset(mel_spec) if isinstance(mel_spec, str) else mel_spec
         bands = spec.hop_length

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from vocoder.audio import MelSpec
+from vocoder.audio import MelSpec, Refine
 from vocoder.flows import AffineCoupling, Bijection, Chain, FactorOut, InvertibleConv1x1, Squeeze
 from vocoder.nn import GatedConvStack, TransposedUpsampling
 
@@ -52,7 +52,7 @@ class WaveGlow(FlowVocoder):
         n_layers: int = 8,
         kernel_size: int = 3,
         weight_norm: bool = True,
-        refine: int = 0,
+        refine: Refine = 0,
     ) -> None:
         super().__init__(mel_spec, n_group, refine)
         if n_flows < 1:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vocoder.audio import MelSpec
+from vocoder.audio import MelSpec, Refine
 from vocoder.nn import Distribution, LinearUpsampling
 
 from .autoregressive import AutoregressiveVocoder, Session
@@ -63,7 +63,7 @@ class WaveRNN(AutoregressiveVocoder):
         condition_kernel_size: int = 5,
         linear_prediction: int = 0,
         pitch_taps: int = 0,
-        refine: int = 0,
+        refine: Refine = 0,
     ) -> None:
         super().__init__(
             mel_spec,

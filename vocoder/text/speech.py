@@ -25,6 +25,7 @@ from vocoder.text.frontend import (
 from vocoder.text.settings import ACOUSTIC_TEMPERATURE, LONGEST_TEXT, check_speaking_rate
 
 if TYPE_CHECKING:
+    from vocoder.audio import Refine
     from vocoder.models import Vocoder
     from vocoder.text.acoustic import AcousticModel
 
@@ -105,7 +106,7 @@ def speak(
     acoustic_temperature: float | None = None,
     speaking_rate: float = 1.0,
     seed: int = 0,
-    refine: int | None = None,
+    refine: Refine | None = None,
 ) -> Iterator[npt.NDArray[np.float32]]:
     """The audio of each sentence in turn, followed by its pause.
 
@@ -131,7 +132,7 @@ def speak(
             Raised by the call itself, before the first sentence is asked for.
     """
     from vocoder.audio import (  # loads PyTorch, which `sentences` does not need
-        check_sweeps,
+        check_refine,
         check_temperature,
     )
     from vocoder.audio.clamp import limited
@@ -144,7 +145,7 @@ def speak(
             check_temperature(value, name)
     check_speaking_rate(speaking_rate)
     if refine is not None:
-        check_sweeps(refine)
+        check_refine(refine)
     if seed < 0:
         raise ValueError(f"seed is {seed}: it must be a non-negative integer")
     spec, sample_rate = acoustic.mel_spec, vocoder.sample_rate

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vocoder.audio.consistency import (
     MIN_COVER,
     MOMENTUM,
-    MelConsistency,
+    Level,
     mirror,
     phases_of,
 )
@@ -45,17 +45,21 @@ class Plan:
 
     Positions are those of the padded audio: sample 0 of the audio is at `left`, and frame k of
     phase p begins at (p + phases * k) * hop.
+
+    Args:
+        mel_spec: the definition of the mel.
+        decimation: of a coarse level, see `Level`.
     """
 
-    def __init__(self, mel_spec: MelSpec) -> None:
+    def __init__(self, mel_spec: MelSpec, decimation: int = 1) -> None:
         self.mel_spec = mel_spec
         with torch.device("cpu"):
-            self.module = MelConsistency(mel_spec)
-        self.n_fft, self.hop = mel_spec.n_fft, mel_spec.hop_length
+            self.module = Level(mel_spec, decimation)
+        self.n_fft, self.hop, self.n_mels = self.module.n_fft, self.module.hop, self.module.bands
         self.phases = phases_of(mel_spec)
         self.distance = self.phases * self.hop
         self.pieces = -(-self.n_fft // self.distance)
-        self.left, self.right = mel_spec.padding
+        self.left, self.right = self.module.padding
         window = self.module.window.numpy()
         self.analysis = self.synthesis = window
         self.tables: Tables | None = None  # of `fft`, if it can do n_fft samples
@@ -93,12 +97,12 @@ class Plan:
         )
 
     def targets(self, mel: Floats, first: int = 0) -> list[Floats]:
-        """exp of a log-mel (n_mels, frames), for each phase (frames, n_mels).
+        """exp of the plan's bands of a log-mel (bands, frames), for each phase (frames, bands).
 
         Args:
             first: the number of the first frame.
         """
-        spec = self.mel_spec
+        spec, mel = self.mel_spec, mel[: self.n_mels]
         linear = np.exp(np.maximum(mel.T, np.float32(spec.log_floor)) * np.float32(spec.nats))
         starts = [(phase - first) % self.phases for phase in range(self.phases)]
         return [np.ascontiguousarray(linear[start :: self.phases]) for start in starts]
@@ -194,7 +198,7 @@ def _ahead(cover: Floats) -> Floats:
     return np.float32(MOMENTUM) * np.minimum(cover / np.float32(MIN_COVER), np.float32(1))
 
 
-@lru_cache(maxsize=8)
-def plan_of(mel_spec: MelSpec) -> Plan:
-    """The plan of a MelSpec, built once."""
-    return Plan(mel_spec)
+@lru_cache(maxsize=32)
+def plan_of(mel_spec: MelSpec, decimation: int = 1) -> Plan:
+    """The plan of a level of a MelSpec, built once."""
+    return Plan(mel_spec, decimation)

@@ -35,11 +35,11 @@ class Step:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        tiles, spec = BLOCK // LANES, plan.mel_spec
-        self.r = np.zeros((tiles, spec.n_mels + 1, LANES), np.float32)
-        self._spectra = np.empty((tiles, spec.n_fft, LANES), np.float32)
-        self._ones = np.ones(spec.n_mels, np.float32)
-        rows = max(spec.n_fft // 2 + 1, spec.n_mels)
+        tiles = BLOCK // LANES
+        self.r = np.zeros((tiles, plan.n_mels + 1, LANES), np.float32)
+        self._spectra = np.empty((tiles, plan.n_fft, LANES), np.float32)
+        self._ones = np.ones(plan.n_mels, np.float32)
+        rows = max(plan.n_fft // 2 + 1, plan.n_mels)
         self._scratch = np.empty((2, rows, LANES), np.float32)
 
     def correct(self, w: Floats, target: Floats, y: Floats) -> None:

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from vocoder.audio.consistency import Array, check_audio, check_frames, check_sweeps, tensors
+from vocoder.audio.consistency import Array, check_audio, check_frames, tensors
+from vocoder.audio.levels import REACH, Refine, schedule
 from vocoder.audio.mel_spec import MelSpec
 from vocoder.audio.validation import check_mel
 
 from .loops import finish
 from .plan import End, Floats, floats, plan_of
 from .step import Step, step_of
+from .whole import lowered, raised
 
 _NOTHING = np.empty(0, np.float32)
 
@@ -107,49 +109,25 @@ class _Stage:
         return following, z
 
 
-class ConsistencyStream:
-    """Sweeps of mel consistency over audio that comes in pieces, in constant memory.
+class _LevelStream:
+    """The iterations of one level: audio at its rate and mel in, refined audio out."""
 
-    The pieces that come out, put together, equal `refine` of the whole (to 1e-6), however the
-    audio and the mel are cut. Every step follows the one before it as closely as its frames allow,
-    so nothing is computed twice.
-
-        stream = ConsistencyStream(mel_spec, sweeps=4)
-        for audio, mel in pieces:
-            play(stream.push(audio, mel))
-        play(stream.finish())
-
-    Args:
-        mel_spec: the definition of the mel.
-        sweeps: number of sweeps; the delay grows with it (`look_ahead`).
-
-    Raises:
-        ValueError: the number of sweeps is out of range.
-    """
-
-    def __init__(self, mel_spec: MelSpec, sweeps: int) -> None:
-        check_sweeps(sweeps)
-        self.mel_spec, self.sweeps = mel_spec, sweeps
-        self._plan = plan = plan_of(mel_spec)
-        phases, step = plan.phases, step_of(plan)
+    def __init__(self, mel_spec: MelSpec, decimation: int, iterations: int) -> None:
+        self.plan = plan = plan_of(mel_spec, decimation)
+        step = step_of(plan)
         self._stages = [
-            _Stage(step, number % phases, (number + 1) % phases)
-            for number in range(sweeps * phases)
+            _Stage(step, number % plan.phases, (number + 1) % plan.phases)
+            for number in range(iterations * plan.phases)
         ]
-        self._samples = self._frames = self._released = 0
-        self._targets = [np.empty((0, mel_spec.n_mels), np.float32) for _ in range(phases)]
-        self._first = [0] * phases  # of the frames in _targets
-        self._ended = False
-        self._as_tensor = False
+        self._frames = self._samples = self._released = 0
+        self._targets = [np.empty((0, plan.n_mels), np.float32) for _ in range(plan.phases)]
+        self._first = [0] * plan.phases  # of the frames in _targets
 
     @property
     def look_ahead(self) -> int:
-        """The delay in frames: how far the output can lag the input, rounded up.
-
-        About six frames per sweep.
-        """
-        stages, hop = self._stages, self._plan.hop
-        far = 2 * (len(stages) + 2) * self._plan.pieces * self._plan.phases
+        """How far the output can lag the input, in frames, rounded up."""
+        plan, stages, hop = self.plan, self._stages, self.plan.hop
+        far = 2 * (len(stages) + 2) * plan.pieces * plan.phases
         delays = []
         for frames in range(far, far + 2):
             samples = frames * hop
@@ -157,6 +135,120 @@ class ConsistencyStream:
                 samples = stage.final(samples, stage.ready(samples))
             delays.append(frames * hop - samples)
         return -(-max(delays) // hop)
+
+    def push(self, audio: Floats, mel: Floats, final: bool) -> Floats:
+        """Take more audio and mel; with `final`, all that is left comes out."""
+        plan = self.plan
+        for phase, rows in enumerate(plan.targets(mel, self._frames)):
+            self._targets[phase] = np.concatenate([self._targets[phase], rows])
+        self._frames += mel.shape[1]
+        self._samples += len(audio)
+        end = None
+        if final:
+            end = self._frames, self._samples
+            missing = 0 if plan.mel_spec.center else self._frames * plan.hop - self._samples
+            audio = np.concatenate([audio, np.zeros(missing, np.float32)])
+        w = z = audio
+        for stage in self._stages:
+            first = self._first[stage.phase]
+            w, z = stage.push(w, z, self._targets[stage.phase], first, end)
+        for phase in range(plan.phases):
+            done = [stage.frame for stage in self._stages if stage.phase == phase]
+            dropped = min(done) - self._first[phase]
+            self._targets[phase] = self._targets[phase][dropped:]
+            self._first[phase] += dropped
+        if final:
+            z = z[: self._samples - self._released]
+        self._released += len(z)
+        return z
+
+
+class _CoarseStream:
+    """A coarse level of a stream: the audio at the whole rate in and out."""
+
+    def __init__(self, mel_spec: MelSpec, decimation: int, iterations: int) -> None:
+        self.decimation = decimation
+        self._level = _LevelStream(mel_spec, decimation, iterations)
+        reach = REACH * decimation
+        self._input = np.zeros(reach, np.float32)  # what the next sample of `low` needs, and later
+        self._waiting = _NOTHING  # audio that is not released
+        self._low = _NOTHING  # of which the level has not given the result
+        self._change = np.zeros(REACH, np.float32)  # from the first that is needed
+        self._received = self._lowered = self._released = 0
+
+    @property
+    def look_ahead(self) -> int:
+        """How far the output can lag the input, in frames, rounded up."""
+        resampling = (2 * REACH + 2) * self.decimation
+        hop = self._level.plan.hop * self.decimation
+        return self._level.look_ahead - (-resampling // hop)
+
+    def push(self, audio: Floats, mel: Floats, final: bool) -> Floats:
+        """Take more audio and mel; with `final`, all that is left comes out."""
+        d, reach = self.decimation, REACH * self.decimation
+        self._received += len(audio)
+        self._waiting = np.concatenate([self._waiting, audio])
+        self._input = np.concatenate([self._input, audio, np.zeros(final * reach, np.float32)])
+        low = lowered(self._input, d)
+        if final:
+            low = low[: self._received // d - self._lowered]
+        self._input = self._input[len(low) * d :]
+        self._lowered += len(low)
+        self._low = np.concatenate([self._low, low])
+        if final and not self._lowered:  # too short for this level
+            return self._waiting
+
+        refined = self._level.push(low, mel, final)
+        change, self._low = refined - self._low[: len(refined)], self._low[len(refined) :]
+        change = np.concatenate([change, np.zeros(final * (REACH + 1), np.float32)])
+        self._change = np.concatenate([self._change, change])
+        rise = raised(self._change, d)
+        self._change = self._change[len(rise) // d :]
+
+        rise = rise[: len(self._waiting)]
+        out = self._waiting[: len(rise)] + rise
+        self._waiting = self._waiting[len(rise) :]
+        return out
+
+
+class ConsistencyStream:
+    """The iterations of `refine` over audio that comes in pieces, in constant memory.
+
+    The pieces that come out, put together, equal `refine` of the whole (to 1e-6), however the
+    audio and the mel are cut. Every step follows the one before it as closely as its frames allow,
+    so nothing is computed twice.
+
+        stream = ConsistencyStream(mel_spec, refine=4)
+        for audio, mel in pieces:
+            play(stream.push(audio, mel))
+        play(stream.finish())
+
+    Args:
+        mel_spec: the definition of the mel.
+        refine: as for `refine_mel`; the delay grows with the number of iterations (`look_ahead`),
+            on coarse levels as on the whole rate.
+
+    Raises:
+        ValueError: refine is out of range.
+    """
+
+    def __init__(self, mel_spec: MelSpec, refine: Refine) -> None:
+        self.mel_spec = mel_spec
+        self._levels: list[_LevelStream | _CoarseStream] = [
+            (_LevelStream if decimation == 1 else _CoarseStream)(mel_spec, decimation, iterations)
+            for decimation, iterations in schedule(refine, mel_spec)
+        ]
+        self._samples = self._frames = 0
+        self._ended = False
+        self._as_tensor = False
+
+    @property
+    def look_ahead(self) -> int:
+        """The delay in frames: how far the output can lag the input, rounded up.
+
+        About six frames per iteration.
+        """
+        return sum(level.look_ahead for level in self._levels)
 
     def push(self, audio: Array, mel: Array) -> Array:
         """Take the next piece of audio and of mel, and return the audio that they complete.
@@ -187,12 +279,10 @@ class ConsistencyStream:
             check_audio(samples)
         if target.shape[1]:
             check_mel(target, self.mel_spec)
-            for phase, rows in enumerate(self._plan.targets(floats(target), self._frames)):
-                self._targets[phase] = np.concatenate([self._targets[phase], rows])
         self._frames += target.shape[1]
         self._samples += len(samples)
         self._as_tensor = isinstance(audio, torch.Tensor)
-        result: Array = self._advance(floats(samples), None)
+        result: Array = self._advance(floats(samples), floats(target))
         return result
 
     def finish(self) -> torch.Tensor | Floats:
@@ -207,24 +297,13 @@ class ConsistencyStream:
         if self._samples or self._frames:
             check_frames(self._samples, self._frames, self.mel_spec)
         self._ended = True
-        missing = 0 if self.mel_spec.center else -self._samples % self._plan.hop
-        rest = np.zeros(missing, np.float32)
-        end = (self._frames, self._samples) if self._samples else None
-        result: torch.Tensor | Floats = self._advance(rest, end)
+        nothing = np.empty((self.mel_spec.n_mels, 0), np.float32)
+        result: torch.Tensor | Floats = self._advance(_NOTHING, nothing)
         return result
 
-    def _advance(self, audio: Floats, end: End | None) -> Any:
-        w = z = audio
-        for stage in self._stages:
-            first = self._first[stage.phase]
-            w, z = stage.push(w, z, self._targets[stage.phase], first, end)
-        for phase in range(self._plan.phases):
-            done = [stage.frame for stage in self._stages if stage.phase == phase]
-            dropped = min(done, default=self._first[phase]) - self._first[phase]
-            self._targets[phase] = self._targets[phase][dropped:]
-            self._first[phase] += dropped
-        if self._ended:
-            z = z[: self._samples - self._released]
-        self._released += len(z)
-        z = z.copy()
-        return torch.from_numpy(z) if self._as_tensor else z
+    def _advance(self, audio: Floats, mel: Floats) -> Any:
+        if self._samples or not self._ended:
+            for level in self._levels:
+                audio = level.push(audio, mel, self._ended)
+        audio = audio.copy()
+        return torch.from_numpy(audio) if self._as_tensor else audio

@@ -8,7 +8,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from vocoder.audio.consistency import Array, check_sweeps, pair
+from vocoder.audio.consistency import Array, pair
+from vocoder.audio.levels import REACH, Refine, Schedule, down_taps, schedule, up_taps
 from vocoder.audio.mel_spec import MelSpec
 
 from .loops import finish
@@ -25,12 +26,12 @@ def _pool() -> ThreadPoolExecutor:
 
 
 def refine(
-    audio: Array, mel: Array, mel_spec: MelSpec, sweeps: int, threads: int | None = None
+    audio: Array, mel: Array, mel_spec: MelSpec, refine: Refine, threads: int | None = None
 ) -> Array:
     """`vocoder.audio.refine_mel` on the CPU, several times as fast: equal to 1e-5 in float32.
 
     Args:
-        audio, mel, mel_spec, sweeps: as for `refine_mel`; tensors must be on the CPU. Gradients
+        audio, mel, mel_spec, refine: as for `refine_mel`; tensors must be on the CPU. Gradients
             are not recorded.
         threads: how many may work at once; None for PyTorch's number.
 
@@ -41,27 +42,75 @@ def refine(
     Raises:
         MelError, ValueError: as for `refine_mel`, or the tensors are on another device.
     """
-    check_sweeps(sweeps)
+    levels = schedule(refine, mel_spec)
     samples, target = pair(audio, mel, mel_spec)
     threads = torch.get_num_threads() if threads is None else threads
     if threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}.")
-    plan = plan_of(mel_spec)
     items = floats(samples).reshape(-1, samples.shape[-1])
     mels = floats(target).reshape(-1, *target.shape[-2:])
     if 1 < threads <= len(items):
         pairs = zip(items, mels, strict=True)
-        refined = list(_pool().map(lambda both: _refine(plan, both[0], both[1], sweeps, 1), pairs))
+        refined = list(
+            _pool().map(lambda both: _on_levels(mel_spec, levels, both[0], both[1], 1), pairs)
+        )
     else:
         refined = [
-            _refine(plan, item, own, sweeps, threads) for item, own in zip(items, mels, strict=True)
+            _on_levels(mel_spec, levels, item, own, threads)
+            for item, own in zip(items, mels, strict=True)
         ]
     result = torch.from_numpy(np.stack(refined)).reshape(samples.shape).to(samples.dtype)
     return result if isinstance(audio, torch.Tensor) else result.numpy()
 
 
+def _on_levels(
+    mel_spec: MelSpec, levels: Schedule, audio: Floats, mel: Floats, threads: int
+) -> Floats:
+    """Audio (samples,) after the iterations of a schedule over mel (n_mels, frames)."""
+    for decimation, iterations in levels:
+        plan = plan_of(mel_spec, decimation)
+        if decimation == 1:
+            audio = _refine(plan, audio, mel, iterations, threads)
+        elif len(audio) >= decimation:
+            low = lowered(np.pad(audio, REACH * decimation), decimation)
+            low = low[: len(audio) // decimation]
+            change = np.pad(_refine(plan, low, mel, iterations, threads) - low, (REACH, REACH + 1))
+            audio = audio + raised(change, decimation)[: len(audio)]
+    return audio
+
+
+# Summed tap by tap, so that a sample does not depend on how the audio is cut: many iterations
+# amplify what rounding leaves.
+
+
+def lowered(padded: Floats, decimation: int) -> Floats:
+    """`vocoder.audio.levels.down` of samples with the reach of the filter on either side."""
+    taps = down_taps(decimation)
+    taps = np.pad(taps, (0, -len(taps) % decimation)).reshape(-1, decimation)
+    count = (len(padded) - 2 * REACH * decimation - 1) // decimation + 1
+    if count < 1:
+        return np.empty(0, np.float32)
+    rows = (count + len(taps) - 1) * decimation
+    blocks = np.pad(padded[:rows], (0, max(rows - len(padded), 0))).reshape(-1, decimation)
+    total = np.zeros((count, decimation), np.float32)
+    for k, row in enumerate(taps):
+        total += blocks[k : k + count] * row
+    result: Floats = total.sum(axis=1)
+    return result
+
+
+def raised(padded: Floats, decimation: int) -> Floats:
+    """`vocoder.audio.levels.up` of samples with the reach of the filter on either side."""
+    taps = up_taps(decimation)
+    count = max(len(padded) - len(taps) + 1, 0)
+    total = np.zeros((count, decimation), np.float32)
+    for k, row in enumerate(taps):
+        total += padded[k : k + count, None] * row
+    return total.reshape(-1)
+
+
 def _refine(plan: Plan, audio: Floats, mel: Floats, sweeps: int, threads: int) -> Floats:
-    """Audio (samples,) after some sweeps over mel (n_mels, frames)."""
+    """Audio (samples,) after some iterations on one level over mel (n_mels, frames)."""
     samples = len(audio)
     end = mel.shape[1], samples
     inner = plan.inner(end)
