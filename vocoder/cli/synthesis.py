@@ -81,7 +81,7 @@ def refine(
     audio: Annotated[Path, typer.Argument(help="Audio file of any format and sample rate.")],
     mel: Annotated[Path, typer.Argument(help="The log-mel spectrogram that it should have, .npy.")],
     output: options.AudioOutput,
-    sweeps: Annotated[int, typer.Option("--sweeps", "-n", help="Number of sweeps.")] = 8,
+    sweeps: Annotated[int, typer.Option("--sweeps", "-n", help="Number of sweeps.")] = 16,
     preset: Annotated[
         str, typer.Option("--mel-spec", help="Preset that the mel follows.")
     ] = "ljspeech",

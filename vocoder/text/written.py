@@ -64,31 +64,8 @@ _UNREAD = re.compile(
 _ALIAS = re.compile(r"""<sub\s+alias\s*=\s*(?:"([^"]*)"|'([^']*)')\s*>.*?</sub\s*>""", re.S)
 _CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.S)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][\da-fA-F]{1,6}|[A-Za-z]\w{1,31});")
-_BLOCKS = frozenset(
-    [
-        "p",
-        "div",
-        "li",
-        "ul",
-        "ol",
-        "dl",
-        "dt",
-        "dd",
-        "tr",
-        "table",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "blockquote",
-        "section",
-        "article",
-        "s",
-        "body",
-        "speak",
-    ]
+_BLOCK = re.compile(
+    r"p|div|li|[uod]l|d[td]|tr|table|h[1-6]|blockquote|section|article|s|body|speak"
 )
 
 
@@ -116,7 +93,7 @@ def _tag(match: re.Match[str]) -> str:
         spoken_before = match.string[: match.start()].rstrip()
         silent = re.search(r"\b(?:none|0m?s)\b", match[2])
         return " " if silent or not spoken_before or spoken_before[-1] in ".,;:?!>" else ", "
-    if name in _BLOCKS:
+    if _BLOCK.fullmatch(name):
         return "\n\n"
     return " " if name in ("br", "td", "th", "hr", "w") else ""
 
