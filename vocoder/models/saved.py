@@ -183,7 +183,7 @@ class SavedModel(nn.Module):
         for name, layer in model.named_modules():
             if is_parametrized(layer, "weight"):
                 # Not by `remove_parametrizations`: it changes the class, which copies share.
-                layer.__class__ = type_before_parametrizations(layer)  # type: ignore[assignment]
+                layer.__class__ = type_before_parametrizations(layer)
                 del layer.parametrizations
                 layer._load_state_dict_pre_hooks.clear()  # weight_norm's, for old checkpoints
                 others, layer._parameters = layer._parameters, {}
