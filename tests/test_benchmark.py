@@ -111,9 +111,9 @@ class Product(benchmark._Stopwatch):
         super().__init__(lambda: clock.spend("product", 0.02), clock)
 
 
-def shown(result: dict[str, Any]) -> str:
+def shown(result: dict[str, Any], width: int = 400) -> str:
     stream = io.StringIO()
-    Console(width=400, file=stream).print(reports.benchmark(result).render())
+    Console(width=width, file=stream).print(reports.benchmark(result).render())
     return stream.getvalue()
 
 
@@ -380,6 +380,9 @@ def test_a_small_run_from_end_to_end(tiny_flow: Callable[..., MdctFlow], tmp_pat
     text = shown(result)
     assert "mine" in text
     assert "trained" in text
+    narrow = shown(result, 80)  # the same cells, in two blocks
+    assert {word for word in text.split() if "─" not in word} <= set(narrow.split())
+    assert max(map(len, narrow.splitlines())) <= 80
 
 
 def test_the_standard_systems_are_every_family_on_every_engine_but_the_references(

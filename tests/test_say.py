@@ -229,6 +229,7 @@ def test_command_from_argument_file_and_standard_input(
     for name, way in ways.items():
         result = run("say", *way, "-o", tmp_path / name, *models, stdin=text.encode())
         assert result.exit_code == 0, result.stderr
+        assert "set-up; then " in result.stdout  # the first call's speed, and that of the others
         assert "times real time" in result.stdout
         assert "3/3" in result.stderr  # sentences
     first = (tmp_path / "argument.wav").read_bytes()

@@ -55,6 +55,21 @@ SPOKEN = {
 
 
 REWRITTEN = {
+    "It is 28.11.2026, not 1.5.2026": (
+        "It is November twenty-eighth, twenty twenty-six, not May first, twenty twenty-six"
+    ),
+    "version 1.5.2": "version one point five point two",
+    "0049 30 1234567": "zero zero four nine, three zero, one two three four five six seven",
+    "+49 (0)30 1234567": "plus four nine, three zero, one two three four five six seven",
+    "0044 (0)20 7946": "zero zero four four, two zero, seven nine four six",
+    "3 tbsp. of sugar, 1 tsp. salt": "three tablespoons of sugar, one teaspoon salt",
+    "½ tsp salt, 1½ tbsp oil": "one half teaspoon salt, one and one half tablespoons oil",
+    "x = 5 - y": "x equals five minus y",
+    "5 - y = x": "five minus y equals x",
+    "milk - eggs": "milk — eggs",
+    "(1) First": "one, First",
+    "a) First": "A, First",
+    "I like it (a lot)": "I like it (a lot)",
     "coop\u00aderation in a zero\u200bwidth\ufeff word": "cooperation in a zerowidth word",
     "\u202eＨｅｌｌｏ ｏﬀice １２": "Hello office twelve",
     "10⁶ people, 10⁻³ and x⁴": (

@@ -28,6 +28,7 @@ from vocoder.models import MdctFlow
 from vocoder.training import report as report_module
 from vocoder.training.faults import sentence
 from vocoder.training.module import TrainingError
+from vocoder.training.options import in_utf8
 from vocoder.training.recipe import Recipe, corpus_folder, main
 from vocoder.training.resume import ResumeFiles, newest_resume_file, read_resume_file
 from vocoder.training.run_folder import locked
@@ -440,3 +441,16 @@ def test_a_folder_called_sample_comes_before_the_bundled_one(
     assert corpus_folder("sample", SAMPLE) == SAMPLE
     (tmp_path / "sample").mkdir()
     assert corpus_folder("sample", SAMPLE) == Path("sample")
+
+
+def test_a_restart_in_utf8_on_windows_keeps_arguments_whole_and_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    code = "import sys; sys.exit(7 if sys.argv[1:] == ['a folder'] and sys.flags.utf8_mode else 1)"
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-c", code, "a folder"])
+    monkeypatch.setattr("locale.getencoding", lambda: "cp1252")
+    monkeypatch.setenv("PYTHONUTF8", "0")
+    with pytest.raises(SystemExit) as stopped:
+        in_utf8()
+    assert stopped.value.code == 7

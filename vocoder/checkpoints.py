@@ -147,6 +147,9 @@ _TAKE_A_SHAPE = {
 }  # fmt: skip
 
 
+# What fills initial weights, which the checkpoint's replace.
+_RANDOM = {"uniform_", "normal_", "kaiming_uniform_", "xavier_uniform_"}
+
 _building = threading.local()
 """`count` is what judges the parameters of the model that this thread builds, if it builds one."""
 
@@ -176,7 +179,8 @@ def no_larger_than(
 
     The sizes in a config are only numbers: a forged one could ask for any amount of memory. A
     model may have a few times as many parameters, and tensors as large, as the weights of the
-    checkpoint at `path`; what goes beyond is refused before it is allocated.
+    checkpoint at `path`; what goes beyond is refused before it is allocated. Weights are not drawn
+    at random in the block, since the checkpoint's replace them: that takes as long as loading.
 
     Args:
         config: the constructor's arguments.
@@ -204,6 +208,8 @@ def no_larger_than(
             self, func: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
             kwargs = kwargs or {}
+            if getattr(func, "__name__", "") in _RANDOM:
+                return args[0] if args else kwargs["tensor"]
             shapes = [
                 value for value in (*args, *kwargs.values()) if isinstance(value, list | tuple)
             ]

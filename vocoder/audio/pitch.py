@@ -157,15 +157,13 @@ def _harmonic_tones(mel_spec: MelSpec, filters: Tensor) -> Tensor:
     window = torch.hann_window(mel_spec.win_length, dtype=torch.float64)
     response = torch.fft.rfft(window, oversampling * mel_spec.n_fft).abs().square()
     bins = torch.arange(filters.shape[1], dtype=torch.float64)
-    rows = []
-    for frequency in candidates().tolist():
-        spacing = frequency * mel_spec.n_fft / mel_spec.sample_rate  # in bins
-        highest = _TEMPLATE_HZ * 1.3
-        power = torch.zeros_like(bins)
-        for harmonic in range(1, int(highest / frequency) + 1):
-            # Harmonics far away add next to nothing, but their sidelobes must not end in a jump.
-            distance = (bins - harmonic * spacing).abs() * oversampling
-            power += response[distance.round().long().clamp_max(len(response) - 1)]
-        magnitude = power ** (mel_spec.power / 2)
-        rows.append((filters @ magnitude + 1e-9).log() / mel_spec.nats)
-    return torch.stack(rows)
+    spacing = candidates()[:, None] * mel_spec.n_fft / mel_spec.sample_rate  # in bins
+    count = (_TEMPLATE_HZ * 1.3 / candidates()).long()  # of harmonics; the lowest tone has most
+    power = torch.zeros(N_CANDIDATES, len(bins), dtype=torch.float64)
+    for harmonic in range(1, int(count[0]) + 1):
+        having = int((count >= harmonic).sum())
+        # Harmonics far away add next to nothing, but their sidelobes must not end in a jump.
+        distance = (bins - harmonic * spacing[:having]).abs() * oversampling
+        power[:having] += response[distance.round().long().clamp_max(len(response) - 1)]
+    magnitudes = power ** (mel_spec.power / 2)
+    return torch.stack([(filters @ one + 1e-9).log() / mel_spec.nats for one in magnitudes])

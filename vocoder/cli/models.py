@@ -10,7 +10,7 @@ import typer
 
 import vocoder
 from vocoder.cli import options
-from vocoder.cli.output import refuse_overwriting
+from vocoder.cli.output import refuse_overwriting, waiting
 
 if TYPE_CHECKING:
     from vocoder.models import Vocoder
@@ -121,7 +121,8 @@ def export(
     model = vocoder.load(checkpoint)
     from vocoder.engines.onnx import export_onnx
 
-    export_onnx(model, onnx, refine)  # type: ignore[arg-type]  # it refuses models that are not flows
+    with waiting("export, up to some minutes"):
+        export_onnx(model, onnx, refine)  # type: ignore[arg-type]  # it refuses what is no flow
     typer.echo(f"{onnx}: {onnx.stat().st_size / 1e6:.1f} MB, mel and noise in, audio out")
 
 

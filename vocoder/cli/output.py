@@ -88,33 +88,42 @@ def audio_output(output: Path, sample_rate: int) -> AudioWriter | WavStream:
     return AudioWriter(output, sample_rate)
 
 
-def write_pieces(output: Path, pieces: Iterable[Array], sample_rate: int, started: float) -> None:
-    """Write audio as it is generated, then print its summary.
+def write_pieces(output: Path, pieces: Iterable[Array], sample_rate: int) -> None:
+    """Write audio as it is generated, then print its length and the speed it was generated at.
+
+    The first piece is told apart from the others: it waits for what a process sets up once, such as
+    loading compiled loops. The models are there before, and are not in the figures.
 
     Args:
         output: the file, or - for standard output.
-        pieces: (samples,) each.
+        pieces: (samples,) each, generated as they are asked for.
         sample_rate: in Hz.
-        started: `time.perf_counter` when the work began.
     """
     import time
 
     from vocoder.signals import exit_on_termination
 
+    first_seconds = first_length = 0.0
+    started = time.perf_counter()
     with exit_on_termination(), audio_output(output, sample_rate) as audio:
         for piece in pieces:
             if len(piece):
                 audio.write(piece)
-    print_audio_summary(output, audio.samples, sample_rate, time.perf_counter() - started)
-
-
-def print_audio_summary(output: Path, samples: int, sample_rate: int, seconds: float) -> None:
-    """One line: the file, its length, and the speed it was generated at."""
-    length = samples / sample_rate
+                first_length = first_length or len(piece) / sample_rate
+                first_seconds = first_seconds or time.perf_counter() - started
+    seconds = time.perf_counter() - started
+    length = audio.samples / sample_rate
+    further = length - first_length
+    speed = f"{length / seconds:.1f} times real time, a first call with its set-up"
+    if further > 0:
+        speed = (
+            f"{first_seconds:.2f} s of them for the first {first_length:.2f} s of audio, with a "
+            f"first call's set-up; then {further / (seconds - first_seconds):.1f} times real time"
+        )
     to_stream = _is_standard_output(output)
     typer.echo(
         f"{'standard output' if to_stream else output}: {length:.2f} s at {sample_rate:,} Hz, "
-        f"generated in {seconds:.2f} s ({length / seconds:.1f} times real time)",
+        f"generated in {seconds:.2f} s ({speed})",
         err=to_stream,
     )
 
@@ -151,6 +160,18 @@ def print_result(
 def warn(message: str) -> None:
     """Print a warning to standard error, in yellow."""
     typer.secho(message, fg=typer.colors.YELLOW, err=True)
+
+
+@contextlib.contextmanager
+def waiting(title: str) -> Iterator[None]:
+    """Show on standard error that work goes on whose steps cannot be counted, and for how long."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        bar.add_task(title, total=None)
+        yield
 
 
 @contextlib.contextmanager

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from vocoder.cli import options
 from vocoder.cli.loading import load, load_acoustic
-from vocoder.cli.output import (
-    audio_output,
-    print_audio_summary,
-    progress_bar,
-    refuse_audio_output,
-)
-from vocoder.signals import exit_on_termination
+from vocoder.cli.output import progress_bar, refuse_audio_output, write_pieces
 
 
 def say(
@@ -47,7 +41,6 @@ def say(
 
     parts = sentences(to_read)
     model = load(checkpoint, device)
-    started = time.perf_counter()
     pieces = speak(
         parts,
         load_acoustic(acoustic, device),
@@ -58,16 +51,15 @@ def say(
         seed=seed,
         refine=refine,
     )
-    with (
-        exit_on_termination(),
-        audio_output(output, model.sample_rate) as audio,
-        progress_bar("say") as progress,
-    ):
-        progress(0, len(parts), "say")
-        for done, piece in enumerate(pieces, 1):
-            audio.write(piece)
-            progress(done, len(parts), "say")
-    print_audio_summary(output, audio.samples, model.sample_rate, time.perf_counter() - started)
+
+    def spoken() -> Iterator[Any]:
+        with progress_bar("say") as progress:
+            progress(0, len(parts), "say")
+            for done, piece in enumerate(pieces, 1):
+                yield piece
+                progress(done, len(parts), "say")
+
+    write_pieces(output, spoken(), model.sample_rate)
 
 
 def _read_text(text: str | None, file: Path | None) -> str:

@@ -6,7 +6,6 @@ length of the audio.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,9 +46,8 @@ def synthesize(
     spectrogram = read_mel(mel)
     model = load(checkpoint, device)
     pieces = mel_pieces(spectrogram, model.mel_spec)
-    started = time.perf_counter()
     audio = _synthesized(model, pieces, temperature, seed, refine)
-    write_pieces(output, audio, model.sample_rate, started)
+    write_pieces(output, audio, model.sample_rate)
 
 
 def resynthesize(
@@ -71,17 +69,16 @@ def resynthesize(
     with AudioReader(audio_input(audio), model.sample_rate) as reader:
         recording = Counted(reader)
         mel = LogMel(model.mel_spec).stream(recording)
-        started = time.perf_counter()
         pieces = _synthesized(model, mel, temperature, seed, refine)
         # The mel covers whole hops; the user expects the length of the recording.
-        write_pieces(output, recording.cut(pieces), model.sample_rate, started)
+        write_pieces(output, recording.cut(pieces), model.sample_rate)
 
 
 def refine(
     audio: Annotated[Path, typer.Argument(help="Audio file of any format and sample rate, or -.")],
     mel: Annotated[Path, typer.Argument(help="The log-mel spectrogram that it should have, .npy.")],
     output: options.AudioOutput,
-    sweeps: Annotated[int, typer.Option("--sweeps", "-n", help="Number of sweeps.")] = 8,
+    sweeps: Annotated[int, typer.Option("--sweeps", "-n", help="Number of sweeps.")] = 16,
     preset: Annotated[
         str, typer.Option("--mel-spec", help="Preset that the mel follows.")
     ] = "ljspeech",
@@ -104,10 +101,9 @@ def refine(
         for _ in before.measured(recording):
             pass
         check_frames(recording.samples, target.shape[1], spec)
-        started = time.perf_counter()
         after = _Distance(target, spec)
         pieces = after.measured(unwarned(_refined(reader, frames, spec, sweeps)))
-        write_pieces(output, pieces, spec.sample_rate, started)
+        write_pieces(output, pieces, spec.sample_rate)
     typer.echo(
         f"log-mel distance {before.mean:.3f} nats before, {after.mean:.3f} after {sweeps} sweeps",
         err=str(output) == "-",

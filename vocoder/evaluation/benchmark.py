@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import copy
 import gc
+import logging
 import math
 import multiprocessing
 import os
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -67,6 +69,21 @@ _REPEATED_SECONDS = 0.1
 """Shorter runs are repeated for this long in each round."""
 
 
+@contextlib.contextmanager
+def _random_weights() -> Iterator[None]:
+    """No warnings that samples are clamped: random weights are too loud by nature."""
+    clamping = logging.getLogger("vocoder.audio.clamp")
+    level = clamping.level
+    clamping.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Clamped", UserWarning)
+            yield
+    finally:
+        clamping.setLevel(level)
+
+
+@_random_weights()
 def run_benchmark(
     systems: Sequence[System] | None = None,
     *,
@@ -352,6 +369,7 @@ class _Entry:
         }
 
 
+@_random_weights()
 def _added_memory(system: System, batch: int, samples: int) -> int:
     """By how much loading a system and one run raise this process's peak memory, in bytes."""
     before = _peak_of_process()

@@ -45,6 +45,7 @@ MEASURES: dict[str, Metric] = {
 """What is measured, by name: `METRICS`, and what needs a model or no reference."""
 
 _WARM_UP_SECONDS = 0.25
+_LONGEST_WARM_UP = 10.0  # seconds; slower systems warm up on less
 
 
 def evaluate(
@@ -272,11 +273,15 @@ def _systems(
 
 
 def _warm_up(system: _System, recording: Tensor) -> None:
-    """The first call compiles, where there is something to compile."""
-    assert system.synthesize is not None
-    spec = system.mel_spec
+    """The first call compiles, and the first of a length allocates: neither is to be timed."""
+    synthesize = system.synthesize
+    assert synthesize is not None
+    spec, mel = system.mel_spec, system.mel(recording).to(system.device)
     frames = max(1, round(_WARM_UP_SECONDS * spec.sample_rate / spec.hop_length))
-    system.synthesize(system.mel(recording)[:, :frames].to(system.device))
+    synthesize(mel[:, :frames])
+    seconds = timed(lambda: synthesize(mel[:, :frames]), system.device)
+    if seconds * mel.shape[1] / frames < _LONGEST_WARM_UP:
+        synthesize(mel)
 
 
 # -- judging ---------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from .copy_synthesis import MEASURES
 from .results import Result
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
 Estimate = Mapping[str, Any]
 """mean, lower, upper and n, see `vocoder.evaluation.estimates`."""
@@ -87,34 +87,52 @@ class Report:
 
     def render(self) -> RenderableType:
         """For the terminal (rich)."""
-        from rich import box
         from rich.console import Group
+        from rich.text import Text
+
+        kept = [t.turned() if t.terminal == "columns" else t for t in self.tables if t.terminal]
+        return Group(*map(_InBlocks, kept), Text(self.caption))
+
+
+class _InBlocks:
+    """A table for the terminal: columns that do not fit its width go on below, with the labels."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        labels = list(range(self.table.labels))
+        columns: list[int] = []
+        anything = options.update(max_width=10_000)
+        for column in range(self.table.labels, len(self.table.headings)):
+            wider = console.measure(self._columns([*labels, *columns, column]), options=anything)
+            if columns and wider.minimum > options.max_width:
+                yield self._columns([*labels, *columns])
+                columns = []
+            columns.append(column)
+        yield self._columns([*labels, *columns])
+
+    def _columns(self, columns: Sequence[int]) -> RenderableType:
+        from rich import box
         from rich.table import Table as Rendered
         from rich.text import Text
 
-        shown: list[RenderableType] = []
-        for table in self.tables:
-            if not table.terminal:
-                continue
-            kept = table.turned() if table.terminal == "columns" else table
-            rendered = Rendered(
-                title=kept.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        rendered = Rendered(
+            title=self.table.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        )
+        for index in columns:
+            words = index < self.table.labels  # which may wrap; figures keep their digits
+            cells = [line[index] for line in self.table.cells]
+            parts = [part for cell in cells for part in (cell.split() if words else [cell])]
+            parts += self.table.headings[index].split()
+            rendered.add_column(
+                Text(self.table.headings[index]),
+                justify="left" if words else "right",
+                min_width=max(map(len, parts), default=0),
             )
-            for index, heading in enumerate(kept.headings):
-                # In a narrow terminal headings and labels wrap and the last columns are cropped, so
-                # that the figures shown keep their digits.
-                words = index < kept.labels
-                column = [line[index] for line in kept.cells]
-                parts = [part for cell in column for part in (cell.split() if words else [cell])]
-                rendered.add_column(
-                    Text(heading),
-                    justify="left" if words else "right",
-                    min_width=max(map(len, parts), default=0),
-                )
-            for line in kept.cells:
-                rendered.add_row(*map(Text, line))
-            shown.append(rendered)
-        return Group(*shown, Text(self.caption))
+        for line in self.table.cells:
+            rendered.add_row(*(Text(line[index]) for index in columns))
+        return rendered
 
 
 # -- speed -----------------------------------------------------------------------------------------

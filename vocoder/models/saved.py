@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import os
@@ -11,6 +12,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from vocoder.atomic import write_atomic
 from vocoder.audio import MelSpec, check_temperature
@@ -175,9 +177,19 @@ class SavedModel(nn.Module):
             A new model, on the same device, in evaluation mode and frozen: its weights take no
             gradient, and it refuses to go back to training.
         """
-        arguments = {**self.config, "mel_spec": self.mel_spec, "weight_norm": False}
-        model = type(self)(**arguments).to(device=self.device, dtype=self.dtype)
-        model.load_state_dict(fuse_weight_norm(self.state_dict()))
+        # A copy: building the model a second time takes longer than loading it.
+        model = copy.deepcopy(self)
+        weights = fuse_weight_norm(self.state_dict())
+        for name, layer in model.named_modules():
+            if is_parametrized(layer, "weight"):
+                # Not by `remove_parametrizations`: it changes the class, which copies share.
+                layer.__class__ = type_before_parametrizations(layer)
+                del layer.parametrizations
+                layer._load_state_dict_pre_hooks.clear()  # weight_norm's, for old checkpoints
+                others, layer._parameters = layer._parameters, {}
+                layer.weight = nn.Parameter(weights[f"{name}.weight"])
+                layer._parameters |= others
+        model.config["weight_norm"] = False
         model.eval().requires_grad_(False)
         _keep_inverses(model)
         model.frozen = True

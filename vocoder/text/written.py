@@ -64,31 +64,8 @@ _UNREAD = re.compile(
 _ALIAS = re.compile(r"""<sub\s+alias\s*=\s*(?:"([^"]*)"|'([^']*)')\s*>.*?</sub\s*>""", re.S)
 _CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.S)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][\da-fA-F]{1,6}|[A-Za-z]\w{1,31});")
-_BLOCKS = frozenset(
-    [
-        "p",
-        "div",
-        "li",
-        "ul",
-        "ol",
-        "dl",
-        "dt",
-        "dd",
-        "tr",
-        "table",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "blockquote",
-        "section",
-        "article",
-        "s",
-        "body",
-        "speak",
-    ]
+_BLOCK = re.compile(
+    r"p|div|li|[uod]l|d[td]|tr|table|h[1-6]|blockquote|section|article|s|body|speak"
 )
 
 
@@ -116,7 +93,7 @@ def _tag(match: re.Match[str]) -> str:
         spoken_before = match.string[: match.start()].rstrip()
         silent = re.search(r"\b(?:none|0m?s)\b", match[2])
         return " " if silent or not spoken_before or spoken_before[-1] in ".,;:?!>" else ", "
-    if name in _BLOCKS:
+    if _BLOCK.fullmatch(name):
         return "\n\n"
     return " " if name in ("br", "td", "th", "hr", "w") else ""
 
@@ -157,6 +134,8 @@ def _without_stop(match: re.Match[str]) -> str:
 
 
 _UNIT = re.compile(rf"-?(?:{_UNITS})")
+_SPOONS = r"(?<![\w.])(?P<number>\d*[¼½¾⅓⅔]|\d+(?:[./]\d+)?)\s?(?P<spoon>tbsp|tsp)s?(?:\.(?=\s*[\w,;:)])|\b)"
+_MONTH = "(?P<month>0?[1-9]|1[0-2])"
 
 # -- words -----------------------------------------------------------------------------------------
 
@@ -197,7 +176,7 @@ Rule = tuple[re.Pattern[str], "str | Callable[[re.Match[str]], str]"]
 
 def spelled_out(text: str) -> str:
     """Text of plain characters with the misread forms rewritten."""
-    text = _NUMBERED.sub(r"\1, ", text)
+    text = _NUMBERED.sub(_numbered, text)
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     if _ONLY_INCHES.search(text) and not _OTHER_QUOTES.search(text):
@@ -270,10 +249,23 @@ def _formula(match: re.Match[str]) -> str:
     return " ".join(match[0].translate(_SUBSCRIPT).upper()).strip()
 
 
+def _numbered(match: re.Match[str]) -> str:
+    """ "1. ", "(1) " or "a) " before a line."""
+    return f"{(match[1] or match[2] or match[3]).upper()}, "
+
+
+def _spoons(match: re.Match[str]) -> str:
+    spoon = "tablespoon" if match["spoon"].lower() == "tbsp" else "teaspoon"
+    one = re.fullmatch(r"1|\d/\d|[¼½¾⅓⅔]", match["number"])
+    return f"{match['number']} {spoon if one else spoon + 's'}"
+
+
 def _digits(match: re.Match[str]) -> str:
     """A telephone number: digit by digit, in its groups."""
     plus = "plus " if match[0].startswith("+") else ""
-    groups = [" ".join(group) for group in re.findall(r"\d+", match[0])]
+    abroad = match[0].startswith(("+", "00"))  # where "(0)" is for callers within the country
+    number = match[0].replace("(0)", " ") if abroad else match[0]
+    groups = [" ".join(group) for group in re.findall(r"\d+", number)]
     return plus + ", ".join(groups)
 
 
@@ -310,7 +302,8 @@ def _european(match: re.Match[str]) -> str:
 _DATE = r"(?P<year>[12]\d{3})(?P<sep>[-/.]?)(?P<month>0[1-9]|1[0-2])(?P=sep)(?P<day>[0-2]\d|3[01])"
 _TIME = r"(?P<hour>[01]\d|2[0-3]):?(?P<minute>[0-5]\d)(?::?(?P<second>[0-5]\d)(?:[.,]\d+)?)?"
 _EURO = r"(?:€|euros?\b|EUR\b)"
-_NUMBERED = re.compile(r"^\s*(\d{1,3})[.)]\s+(?=[^\W\d_])")
+_NUMBERED = re.compile(r"^\s*(?:(\d{1,3})[.)]|\((\d{1,3}|[a-hA-H])\)|([a-hA-H])\))\s+(?=[^\W\d_])")
+_TERM = r"(?:\d+(?:\.\d+)?|[a-zA-Z])"
 _ONLY_INCHES = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)\s?[\"”″](?!\w)")
 _OTHER_QUOTES = re.compile(r"(?<!\d)(?<!\d )[\"“”]")
 
@@ -326,8 +319,11 @@ _RULES: tuple[Rule, ...] = (
     (re.compile(rf"(?<![\w.,])\d{{1,3}}(?:\.\d{{3}})+(?=\s?{_EURO})"), _european),
     (re.compile(r"(?<![\w.,])\d{1,3}(?:'\d{3})+(?![\w'])"), _european),
     (re.compile(rf"(?<![\w.,])\d+,\d{{1,2}}(?=\s?(?:{_EURO}|%|°|(?:k|c|m)?[gm]\b|(?:kilo|centi|milli)?(?:gram|met(?:er|re))s?\b|l\b|lit(?:er|re)s?\b|percent\b|degrees?\b|£))|(?<=€)\s?\d+,\d{{2}}(?!\d)"), _european),
+    (re.compile(rf"(?<![\w.,/-])(?P<day>0?[1-9]|[12]\d|3[01])\.{_MONTH}\.(?P<year>[12]\d{{3}})(?![\w/])(?!\.\d)"), lambda match: f"{match['year']}-{match['month']:0>2}-{match['day']:0>2}"),
+    (re.compile(_SPOONS, re.I), _spoons),
     (UNFINISHED, _without_stop),
     (re.compile(r"(\d)\s-\s(\d[\d.,]*\s?=)"), r"\1 minus \2"),
+    (re.compile(rf"(?<=\s=\s){_TERM}(?:\s[-+]\s{_TERM})+(?!\w)|(?<!\w){_TERM}(?:\s[-+]\s{_TERM})+(?=\s=\s)"), lambda match: match[0].replace(" - ", " minus ")),
     (re.compile(r"(?<=[^\d\s])\s+-{1,3}\s+(?=\S)|(?<=\d)\s+-{1,3}\s+(?=[^\d\s$£€])|(?<=\w)--+(?=\w)"), " — "),
     (re.compile(r"(?<!\w)@(?=\w)|(?<=\s)@(?=\s)"), "at "),
     (re.compile(r"\bC\+\+"), "C plus plus"),
@@ -365,7 +361,7 @@ _RULES: tuple[Rule, ...] = (
     (re.compile(r"\b(\d{1,3}):(\d)\b(?![:.]?\d)"), r"\1 to \2"),
     (re.compile(r"(?<![\w.])(?:\+\d{1,3}[ .-])?\(?\d{3}\)?[ .-]\d{3}[.-]\d{4}\b"), _digits),
     (re.compile(r"(?<![\w.])(?=\+(?:[ ()./-]{0,2}\d){7,15}(?!\d))\+\d{1,15}(?:[ ./-]?\(?\d{1,9}\)?)*\b"), _digits),
-    (re.compile(r"(?<![\w.+-])(?:\(0\d{1,4}\)|0\d{1,4})(?:[ /-]\d{3,8}){1,3}\b(?![.,/]\d)|(?<![\w.])0\d(?:[ .]\d\d){4}\b"), _digits),
+    (re.compile(r"(?<![\w.+-])(?:\(0\d{1,4}\)|0\d{1,4})(?:[ /-]\d{3,8}){1,3}\b(?![.,/]\d)|(?<![\w.+-])00[1-9]\d{0,2}(?:[ /-]\(0\))?(?:[ /-]?\d{2,8}){2,5}\b(?![.,/]\d)|(?<![\w.])0\d(?:[ .]\d\d){4}\b"), _digits),
     (re.compile(r"\bv\.?\s?(?=\d+\.\d)"), "version "),
     (re.compile(r"(?<![\w-])(?!C-1[34]\b|U-23\d\b)([A-Z])-(?=\d)"), r"\1 "),  # F-16 is not fluorine
     (re.compile(r"(?<=[^\W\d_]{3})/(?=[^\W\d_]{2})|(?<=[^\W\d_]{2})/(?=[^\W\d_]{3})"), " "),

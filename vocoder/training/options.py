@@ -6,6 +6,7 @@ import json
 import locale
 import os
 import re
+import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -171,4 +172,7 @@ def in_utf8() -> None:
     plain = locale.getencoding().lower().replace("-", "") != "utf8"
     if plain and not sys.flags.utf8_mode and os.environ.get("PYTHONUTF8") != "1":
         os.environ["PYTHONUTF8"] = "1"
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        again = [sys.executable, *sys.orig_argv[1:]]
+        if sys.platform == "win32":  # exec returns at once there, and splits arguments at spaces
+            sys.exit(subprocess.run(again, check=False).returncode)
+        os.execv(sys.executable, again)
