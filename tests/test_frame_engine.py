@@ -255,7 +255,7 @@ def test_bfloat16_is_close_and_the_rest_stays_exact(tmp_path: Path) -> None:
 
 
 def test_types_that_a_model_does_not_compute_in_are_refused() -> None:
-    with pytest.raises(ValueError, match="torch.float32 or torch.bfloat16"):
+    with pytest.raises(ValueError, match=r"torch\.float32 or torch\.bfloat16"):
         build("channels").fused(torch.float16)
     with pytest.raises(ValueError, match="WaveGlow computes in float32 only"):
         WaveGlow(mel_spec=SPEC, n_flows=1, channels=4, n_layers=1).fused(torch.bfloat16)

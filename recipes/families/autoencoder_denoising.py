@@ -13,12 +13,12 @@ from typing import Any
 
 import speech
 import torch
+from autoencoder import Autoencoder
 from torch import Tensor
 
 from vocoder.evaluation.griffin_lim import griffin_lim
 from vocoder.evaluation.metrics import stoi
 from vocoder.evaluation.plots import new_figure
-from vocoder.nn import Autoencoder
 
 TITLE = "Denoising auto-encoder"
 EQUATIONS = ()
@@ -37,7 +37,7 @@ def noisy(audio: Tensor, ratio_db: float, generator: torch.Generator) -> Tensor:
 def train(pairs: list[tuple[Tensor, Tensor]], seed: int, steps: int) -> Autoencoder:
     """An auto-encoder from the first of each pair to the second, normalised mels."""
     torch.manual_seed(seed)
-    model = Autoencoder(speech.SPEC.n_mels, LATENTS, channels=64, n_layers=3, weight_norm=False)
+    model = Autoencoder(speech.SPEC.n_mels, LATENTS, channels=64, n_layers=3)
 
     def loss(generator: torch.Generator) -> Tensor:
         x, clean = speech.crops(pairs, generator)

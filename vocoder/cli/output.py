@@ -99,7 +99,7 @@ def write_pieces(output: Path, pieces: Iterable[Array], sample_rate: int, starte
     """
     import time
 
-    from vocoder.signals import exit_on_termination
+    from vocoder.atomic import exit_on_termination
 
     with exit_on_termination(), audio_output(output, sample_rate) as audio:
         for piece in pieces:

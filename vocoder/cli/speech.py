@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from vocoder.atomic import exit_on_termination
 from vocoder.cli import options
 from vocoder.cli.loading import load, load_acoustic
 from vocoder.cli.output import (
@@ -17,7 +18,6 @@ from vocoder.cli.output import (
     progress_bar,
     refuse_audio_output,
 )
-from vocoder.signals import exit_on_termination
 
 
 def say(
