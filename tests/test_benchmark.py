@@ -25,7 +25,6 @@ from vocoder.evaluation.benchmark import Effort, Workload, run_benchmark
 from vocoder.evaluation.results import save_result
 from vocoder.evaluation.systems import PackageModel, System, count_macs, standard_systems
 from vocoder.models import FAMILIES, MdctFlow, WaveNet
-from vocoder.models.autoregressive import AutoregressiveVocoder
 
 ROOT = Path(__file__).parents[1]
 KEYS = {
@@ -292,15 +291,6 @@ def small_wavenet() -> WaveNet:
     return WaveNet("speech-16k", channels=8, n_layers=4, cycle=2, condition_channels=4)
 
 
-def test_the_parallel_count_is_that_of_cached_generation() -> None:
-    system = PackageModel("cached", small_wavenet, engine="cached")
-    system.load(CPU)
-    job = system.job(1, 256)
-    counted = count_macs(job.run) * system.mel_spec.sample_rate / job.samples
-    # A single frame has a larger share of the conditioner's edges than eight.
-    assert system.multiply_accumulates() == pytest.approx(counted, rel=0.02)
-
-
 # -- the real systems, small -------------------------------------------------------------------
 
 
@@ -311,7 +301,7 @@ def test_every_kind_of_system_makes_the_audio_it_says(
     found: list[System] = [
         PackageModel("flow", tiny_flow),
         PackageModel("flow, bfloat16", tiny_flow, dtype=torch.bfloat16),
-        PackageModel("wavenet", small_wavenet, engine="cached"),
+        PackageModel("wavenet", small_wavenet, engine="naive"),
         systems.GriffinLim("speech-16k"),
     ]
     if importlib.util.find_spec("vocos"):
@@ -394,7 +384,7 @@ def test_the_standard_systems_are_every_family_on_every_engine_but_the_reference
     assert found[0].weights == "trained"
     assert len(set(names)) == len(names)
     for model in FAMILIES.values():
-        if issubclass(model, AutoregressiveVocoder):
+        if issubclass(model, WaveNet):
             own = [name for name in names if name.startswith(f"{model.title}, ")]
             assert own == [f"{model.title}, {engine}" for engine in model.engines[:-1]]
         else:

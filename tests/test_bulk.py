@@ -26,7 +26,7 @@ from vocoder import cli
 from vocoder.audio import MelSpec, read_audio
 from vocoder.bulk import Item, Renderer, Settings, batches, find, item_seed, render, rendering
 from vocoder.bulk import items as bulk_items
-from vocoder.models import MdctFlow, WaveRNN
+from vocoder.models import MdctFlow, WaveNet
 
 ROOT = Path(__file__).parents[1]
 SPEC = MelSpec.preset("speech-16k")
@@ -234,7 +234,7 @@ def test_batches_order_and_pieces_do_not_change_the_audio(
 
 def test_models_that_draw_samples_one_by_one_too(corpus: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    small = WaveRNN("speech-16k", hidden_size=16, condition_channels=8)
+    small = WaveNet("speech-16k", channels=8, n_layers=2, condition_channels=8)
     checkpoint = str(small.save(tmp_path / "model"))
     items = [Item(f"deep/{i}", str(corpus / f"deep/{i}.npy"), 30) for i in (0, 1)]
     list(render([items], Settings(checkpoint), tmp_path / "together"))

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from vocoder.engines import compiled, jit
+from vocoder.engines import autoregressive as compiled
+from vocoder.engines import jit
 from vocoder.nn.upsampling import LinearUpsampling
 
 RNG = np.random.default_rng(0)

@@ -84,7 +84,7 @@ def test_every_sweep_from_noise_comes_nearer(spec: MelSpec) -> None:
 
 
 def test_every_sweep_of_what_a_flow_made_comes_nearer() -> None:
-    model = vocoder.load("recorded-russian")
+    model = vocoder.load("default")
     mel = model.mel(speech(model.mel_spec))
     start = model.synthesize(mel, seed=0, refine=0)
     distances = [

@@ -19,9 +19,9 @@ from typer.testing import CliRunner, Result
 
 import vocoder
 from vocoder import cli
+from vocoder.atomic import exit_on_termination
 from vocoder.audio import AudioWriter, MelSpec
 from vocoder.models import MdctFlow
-from vocoder.signals import exit_on_termination
 from vocoder.text.acoustic import LONGEST_TEXT, AcousticModel
 from vocoder.text.frontend import SYMBOLS
 from vocoder.text.speech import PARAGRAPH_PAUSE, SENTENCE_PAUSE, sentences, speak

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "vocoder"
 
 FLOORS = [
-    ["atomic", "devices", "extras", "forks", "signals"],
+    ["atomic", "devices", "extras"],
     ["audio", "flows", "checkpoints"],
     ["nn", "corpus", "hub"],
     ["engines"],

@@ -14,12 +14,10 @@ from vocoder.training.step import Step
 from vocoder.training.terms import (
     Likelihood,
     Mel,
-    Repetition,
     Stft,
     Term,
     TrainedTerm,
     multi_resolution_stft,
-    phase_repetition,
     total_loss,
 )
 
@@ -84,7 +82,7 @@ def test_likelihood_and_sample_are_computed_once_and_only_if_asked_for(
     step = step_of(model, speech, 0.4)
     total_loss([Likelihood(), Stft(start=0.5)], step)
     assert calls == ["log_likelihood"]
-    total_loss([Likelihood(), Stft(), Mel(), Repetition()], step)
+    total_loss([Likelihood(), Stft(), Mel()], step)
     assert calls == ["log_likelihood", "sample"]
 
 
@@ -119,9 +117,7 @@ def test_a_detached_step_has_the_same_sample_without_its_gradient(
 # -- the sum of the terms ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "terms", [[Likelihood()], [Likelihood(), Stft(), Mel(), Repetition(), Discriminator()]]
-)
+@pytest.mark.parametrize("terms", [[Likelihood()], [Likelihood(), Stft(), Mel(), Discriminator()]])
 def test_gradients_reach_every_parameter(
     model: MdctFlow, speech: Tensor, terms: list[Term]
 ) -> None:
@@ -137,17 +133,16 @@ def test_gradients_reach_every_parameter(
 
 
 def test_terms_set_in_at_their_start_and_have_their_weight(model: MdctFlow, speech: Tensor) -> None:
-    terms = [Likelihood(), Stft(2.0, 0.3), Mel(1.5, 0.3), Repetition(6.0, 0.6)]
+    terms = [Likelihood(), Stft(2.0, 0.3), Mel(1.5, 0.6)]
     before, between, after = (
         total_loss(terms, step_of(model, speech, used)) for used in (0.29, 0.3, 0.6)
     )
     assert list(before) == ["loss", "nll"]
-    assert list(between) == ["loss", "nll", "stft", "mel_distance"]
-    assert list(after) == ["loss", "nll", "stft", "mel_distance", "repetition"]
+    assert list(between) == ["loss", "nll", "stft"]
+    assert list(after) == ["loss", "nll", "stft", "mel_distance"]
     assert torch.equal(before["loss"].detach(), before["nll"])
     for values in (between, after):
-        expected = values["nll"] + 2 * values["stft"] + 1.5 * values["mel_distance"]
-        expected = expected + 6 * values.get("repetition", 0)
+        expected = values["nll"] + 2 * values["stft"] + 1.5 * values.get("mel_distance", 0)
         torch.testing.assert_close(values["loss"].detach(), expected)
     # The difference of two losses keeps the gradient of the spectral terms and no other.
     (after["loss"] - before["loss"]).backward()
@@ -199,11 +194,10 @@ def test_mel_term_is_the_distance_in_nats(model: MdctFlow, speech: Tensor) -> No
     torch.testing.assert_close(Mel()(step), (mels[0] - mels[1]).abs().mean())
 
 
-def test_stft_and_repetition_terms_are_of_the_sample(model: MdctFlow, speech: Tensor) -> None:
+def test_the_stft_term_is_of_the_sample(model: MdctFlow, speech: Tensor) -> None:
     step = step_of(model, speech)
     generated = step.sample.audio
     assert Stft(resolutions=[256])(step) == multi_resolution_stft(generated, speech[:2], [256])
-    assert Repetition()(step) == phase_repetition(generated, 512)
 
 
 def test_spectral_distance_orders_distortions(speech: Tensor) -> None:
@@ -215,41 +209,3 @@ def test_spectral_distance_orders_distortions(speech: Tensor) -> None:
     assert 1e-3 < close < far
     assert multi_resolution_stft(torch.zeros_like(speech), speech) > far
     assert multi_resolution_stft(speech, torch.zeros_like(speech)).isfinite()
-
-
-def test_phase_repetition_hears_what_repeats_and_only_that(speech: Tensor) -> None:
-    def pieces(count: int, seed: int) -> Tensor:
-        return 0.1 * torch.randn(count, 512, generator=torch.Generator().manual_seed(seed))
-
-    repeated = pieces(1, 0).repeat(128, 1).reshape(4, -1)
-    other = pieces(128, 1).reshape(4, -1)
-    assert float(phase_repetition(repeated, 512)) > 0.9  # but for the reflected ends
-    assert float(phase_repetition(other, 512)) < 0.02
-    assert float(phase_repetition(speech[:2], 512)) < 0.15  # of two sentences
-    # What repeats for a while and then something else does, what turns over each time, and what
-    # repeats a little later each time.
-    changing = pieces(16, 2).repeat_interleave(8, dim=0).reshape(1, -1)
-    assert float(phase_repetition(changing, 512)) > 0.15
-    turning = repeated * torch.tensor([1.0, -1.0] * 16).repeat_interleave(512)
-    assert float(phase_repetition(turning, 512)) > 0.8
-    shifted = pieces(1, 3)[:, :500].repeat(1, 128)
-    assert float(phase_repetition(shifted, 512)) > 0.3
-    # What is loud counts for more than what is quiet.
-    loud = torch.cat([10 * repeated[:2], other[2:]])
-    quiet = torch.cat([repeated[:2], 10 * other[2:]])
-    assert float(phase_repetition(loud, 512)) > 0.7
-    assert float(phase_repetition(quiet, 512)) < 0.2
-    # A little of it counts.
-    faint = [float(phase_repetition(a * repeated + other, 512)) for a in (0.0, 0.3, 0.6)]
-    assert faint[0] + 0.02 < faint[1] < faint[2] - 0.02
-    # Loudness does not count, and silence has no phase.
-    envelope = torch.linspace(0.01, 1, repeated.shape[-1])
-    assert float(phase_repetition(envelope * repeated, 512)) > 0.9
-    silence = torch.zeros(1, 4096, requires_grad=True)
-    for audio in (silence, repeated.clone().requires_grad_()):
-        repetition = phase_repetition(audio, 512)
-        repetition.backward()
-        assert audio.grad is not None
-        assert audio.grad.isfinite().all()
-    assert float(phase_repetition(silence.detach(), 512)) == pytest.approx(0, abs=1e-9)
-    assert 0 <= float(phase_repetition(other[:, :512], 512)) <= 1

@@ -1,7 +1,7 @@
 """Makes the samples that the README shows: sound, spectrograms, and scores.
 
     python docs/scripts/samples.py english-heard af_heart-0123456789.wav default
-    python docs/scripts/samples.py russian-recorded ru_0141.wav recorded-russian autoregressive
+    python docs/scripts/samples.py russian-recorded ru_0141.wav autoregressive
     python docs/scripts/samples.py --remove english-heard
 
 Each call makes one group: a recording that no model was trained on, and its copy synthesis by

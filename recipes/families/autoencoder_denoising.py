@@ -3,8 +3,8 @@ r"""A denoising auto-encoder: a noisy recording in, the clean one out.
 .. math:: \max_{E, G} \; \mathbb E \log p\bigl(x \mid z = E(x + n)\bigr)
 
 Trained on mels of speech with white noise at 0 to 20 dB below it (Vincent et al., 2008): what the
-bottleneck need not carry to rebuild clean speech, it drops. The bundled vocoder turns the mel into
-sound; its phases are its own. It was trained on the same voice, with other sentences.
+bottleneck need not carry to rebuild clean speech, it drops. Griffin-Lim turns the mel into
+sound, then eight sweeps of mel consistency.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 
 import speech
 import torch
+from autoencoder import Autoencoder
 from torch import Tensor
 
-import vocoder
+from vocoder.evaluation.griffin_lim import griffin_lim
 from vocoder.evaluation.metrics import stoi
 from vocoder.evaluation.plots import new_figure
-from vocoder.nn import Autoencoder
 
 TITLE = "Denoising auto-encoder"
 EQUATIONS = ()
@@ -37,7 +37,7 @@ def noisy(audio: Tensor, ratio_db: float, generator: torch.Generator) -> Tensor:
 def train(pairs: list[tuple[Tensor, Tensor]], seed: int, steps: int) -> Autoencoder:
     """An auto-encoder from the first of each pair to the second, normalised mels."""
     torch.manual_seed(seed)
-    model = Autoencoder(speech.SPEC.n_mels, LATENTS, channels=64, n_layers=3, weight_norm=False)
+    model = Autoencoder(speech.SPEC.n_mels, LATENTS, channels=64, n_layers=3)
 
     def loss(generator: torch.Generator) -> Tensor:
         x, clean = speech.crops(pairs, generator)
@@ -64,12 +64,11 @@ def measure(seed: int, steps: int = STEPS) -> tuple[dict[str, Any], Any]:
     ]
     with torch.enable_grad():
         model = train(pairs, seed, steps)
-    speaker = vocoder.load("recorded-russian")
-    rate = speech.SPEC.sample_rate
+    speaker, rate = griffin_lim(speech.SPEC, refine=8), speech.SPEC.sample_rate
 
     def spoken(mel: Tensor, audio: Tensor) -> float:
         """STOI of a mel made audible."""
-        return stoi(audio, speaker.synthesize(mel)[: len(audio)], rate)
+        return stoi(audio, speaker(mel)[: len(audio)], rate)
 
     figures: dict[str, Any] = {"ratios_db": list(RATIOS_DB)}
     for name in ("noisy_distance", "denoised_distance", "noisy_stoi", "denoised_stoi"):

@@ -20,10 +20,10 @@ import numpy as np
 import soxr
 import speech
 import torch
+from autoencoder import Autoencoder
 from torch import Tensor
 
 from vocoder.evaluation.plots import new_figure
-from vocoder.nn import Autoencoder
 
 TITLE = "Disentangling auto-encoder"
 EQUATIONS = ()
@@ -53,7 +53,6 @@ def train(mels: list[Tensor], seed: int, steps: int) -> Autoencoder:
         CONTENT,
         channels=64,
         n_layers=3,
-        weight_norm=False,
         style_channels=STYLE,
     )
 

@@ -3,7 +3,7 @@ r"""An auto-encoder squeezes a mel through one or two numbers a frame better tha
 .. math:: \max_{E, G} \; \mathbb E \log p\bigl(x \mid z = E(x)\bigr), \qquad
     p(x \mid z) = \mathcal N\bigl(\mu_G(z), \sigma_G^2(z)\bigr)
 
-The network is the VAE's (`vocoder.nn.Autoencoder`) with neither noise nor KL term: only the width
+An `Autoencoder` whose latents have neither noise nor a KL term: only the width
 of the bottleneck limits what z carries. Principal components are the best linear map of frames; the
 network also sees their neighbours.
 """
@@ -14,10 +14,10 @@ from typing import Any
 
 import speech
 import torch
+from autoencoder import Autoencoder
 from torch import Tensor
 
 from vocoder.evaluation.plots import new_figure
-from vocoder.nn import Autoencoder
 
 TITLE = "Auto-encoder: the bottleneck"
 EQUATIONS = ()
@@ -28,7 +28,7 @@ STEPS = 1000
 def train(mels: list[Tensor], width: int, seed: int, steps: int) -> Autoencoder:
     """An auto-encoder with `width` numbers a frame, of normalised mels."""
     torch.manual_seed(seed)
-    model = Autoencoder(speech.SPEC.n_mels, width, channels=64, n_layers=2, weight_norm=False)
+    model = Autoencoder(speech.SPEC.n_mels, width, channels=64, n_layers=2)
 
     def loss(generator: torch.Generator) -> Tensor:
         (x,) = speech.crops([(mel,) for mel in mels], generator)

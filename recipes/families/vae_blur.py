@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 import toys
+from autoencoder import Gaussian
 from torch import Tensor, nn
 
 from vocoder.evaluation.plots import new_figure
-from vocoder.nn import Gaussian
 
 TITLE = "VAE: blur as the price of covering"
 EQUATIONS = ()

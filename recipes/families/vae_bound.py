@@ -14,10 +14,10 @@ import math
 from typing import Any
 
 import torch
+from autoencoder import Gaussian
 from torch import Tensor, nn
 
 from vocoder.evaluation.plots import new_figure
-from vocoder.nn import Gaussian
 
 TITLE = "VAE: the bound against the exact likelihood"
 SIZE, LATENTS = 8, 2

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import vocoder
+from vocoder.atomic import exit_on_termination
 from vocoder.cli import options
 from vocoder.cli.output import progress_bar
-from vocoder.signals import exit_on_termination
 
 if TYPE_CHECKING:
     from vocoder.bulk import Outcome

@@ -101,7 +101,7 @@ def write_pieces(output: Path, pieces: Iterable[Array], sample_rate: int) -> Non
     """
     import time
 
-    from vocoder.signals import exit_on_termination
+    from vocoder.atomic import exit_on_termination
 
     first_seconds = first_length = 0.0
     started = time.perf_counter()

@@ -124,7 +124,7 @@ def compare(
         raise ValueError(f"the excerpt lasts {seconds} s: choose at most {LONGEST_EXCERPT:g} s")
     path = check_recording(path)
     slow = models.autoregressive(notify)
-    flow = models.vocoder_for(slow.mel_spec, notify)
+    flow = models.vocoder(notify)
     slow.engine = engine
     whole = read_recording(path, flow.sample_rate)
     first, length = _loudest(whole, seconds, flow.mel_spec.hop_length)

@@ -14,7 +14,6 @@ from vocoder.checkpoints import CheckpointError
 from vocoder.devices import device_named
 from vocoder.hub import download, is_hub_name
 from vocoder.models import FAMILIES, FlowVocoder, Vocoder, load_checkpoint
-from vocoder.models.autoregressive import AutoregressiveVocoder
 from vocoder.pretrained import ACOUSTIC_NAME, DEFAULT_NAME, bundled_models
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ class Models:
                     return self._load(path, notify)
         return self.vocoder(notify)
 
-    def autoregressive(self, notify: Notify = silent) -> AutoregressiveVocoder:
+    def autoregressive(self, notify: Notify = silent) -> Vocoder:
         """The autoregressive model.
 
         Raises:
@@ -122,7 +121,7 @@ class Models:
                 "no autoregressive model is bundled: train one (recipes/ljspeech/config/"
                 "wavenet.yaml) and start the demo with --wavenet runs/NAME/model"
             )
-        return cast(AutoregressiveVocoder, self._load(self._autoregressive, notify))
+        return self._load(self._autoregressive, notify)
 
     def acoustic(self, notify: Notify = silent) -> AcousticModel:
         """The model that reads text.
@@ -185,13 +184,13 @@ def _family(path: Path) -> type[Vocoder]:
     return family or type(load_checkpoint(path))
 
 
-def _autoregressive_family(path: Path | None) -> type[AutoregressiveVocoder] | None:
+def _autoregressive_family(path: Path | None) -> type[Vocoder] | None:
     if path is None:
         return None
     family = _family(path)
-    if not issubclass(family, AutoregressiveVocoder):
+    if not family.sequential:
         raise CheckpointError(
-            f"{path} is a {family.title} model, which makes all samples at once: give a WaveNet or "
-            "WaveRNN with --wavenet"
+            f"{path} is a {family.title} model, which makes all samples at once: give a WaveNet "
+            "with --wavenet"
         )
     return family

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 
 import gradio as gr
 
-from vocoder.signals import exit_on_termination
+from vocoder.atomic import exit_on_termination
 
 from . import comparison, copy_synthesis, latent_space, text_to_speech, widgets, without_proxies
 from .models import Models

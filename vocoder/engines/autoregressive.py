@@ -1,30 +1,36 @@
-"""The loops of the autoregressive models in machine code, sample by sample; see `compiled`."""
+"""WaveNet's loop over samples in machine code: numba, float32, one core.
+
+Imported on first use, since compilation takes some seconds (see `vocoder.engines.jit`). Matrices
+are (in, out), so that inner loops run along memory; sums are contracted to fused multiply-adds and
+otherwise keep the written order.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
 from vocoder.nn.mixture import COLDEST, LARGEST_LOG_SCALE, SMALLEST_SCALE, STEP
 
-from .compiled import (
-    add,
-    copy,
-    gate,
-    interpolate,
-    multiply_add,
-    rectify,
-    sigmoid,
-    tanh,
-)
 from .jit import jit
+
+Floats = NDArray[np.float32]
 
 _compile = jit({"contract", "nsz"})
 
+# A Python float among float32 values would make numba compute in float64.
 _ZERO = np.float32(0)
 _HALF = np.float32(0.5)
 _ONE = np.float32(1)
+_TWO = np.float32(2)
+_QUARTER = np.float32(0.25)
+_SATURATED = np.float32(9)
+# Numerator and denominator of the [5/6] Pade approximant of tanh, from Lambert's fraction.
+_P2, _P4 = np.float32(1260 / 10395), np.float32(21 / 10395)
+_Q2, _Q4, _Q6 = np.float32(4725 / 10395), np.float32(210 / 10395), np.float32(1 / 10395)
 _STEP = np.float32(STEP)
 _LEVELS = np.float32(1 / STEP)
 _SMALLEST_SCALE = np.float32(SMALLEST_SCALE)
@@ -33,6 +39,116 @@ _LARGEST_LOG_SCALE = np.float32(LARGEST_LOG_SCALE)
 
 # Samples for which the past taps of a layer are computed at once.
 _BLOCK = 16
+
+
+def array(tensor: Tensor) -> Floats:
+    """A tensor's values as a contiguous float32 array on the CPU."""
+    return np.ascontiguousarray(tensor.detach().float().cpu().numpy())
+
+
+@_compile
+def tanh(x: Any) -> Any:
+    """tanh to 3e-7, without a branch or a call, so that loops over it become vector code.
+
+    The Pade approximant p/q of tanh(x/4), then tanh 2u = 2 tanh u / (1 + tanh^2 u) twice; all of
+    it in numerators and denominators, for one division.
+    """
+    u = _QUARTER * min(max(x, -_SATURATED), _SATURATED)
+    v = u * u
+    p = u * (_ONE + v * (_P2 + v * _P4))
+    q = _ONE + v * (_Q2 + v * (_Q4 + v * _Q6))
+    s = _TWO * p * q
+    c = p * p + q * q
+    return _TWO * s * c / (s * s + c * c)
+
+
+@_compile
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x)), by way of `tanh`."""
+    return _HALF + _HALF * tanh(_HALF * x)
+
+
+# Loops run over whole vectors: with an offset in the index, numba tests each index for being
+# negative, and does not vectorise.
+
+
+@_compile
+def copy(x: Any, y: Any) -> None:
+    """y = x."""
+    for c in range(x.shape[0]):
+        y[c] = x[c]
+
+
+@_compile
+def add(x: Any, y: Any) -> None:
+    """y += x."""
+    for c in range(x.shape[0]):
+        y[c] += x[c]
+
+
+@_compile
+def rectify(x: Any) -> None:
+    """x = max(x, 0)."""
+    for c in range(x.shape[0]):
+        x[c] = max(x[c], _ZERO)
+
+
+@_compile
+def gate(a: Any, b: Any, y: Any) -> None:
+    """y = tanh(a) * sigmoid(b)."""
+    for c in range(y.shape[0]):
+        y[c] = tanh(a[c]) * sigmoid(b[c])
+
+
+@_compile
+def multiply_add(x: Any, w: Any, y: Any, first: int, rows: int) -> None:
+    """y[first + r] += x[r] @ w for r < rows; x (.., in), w (in, out), y (.., out).
+
+    Four rows and four inputs at a time: w is the largest operand, so it is read once for as many
+    rows as fit in registers.
+    """
+    n, m = w.shape
+    fours = n - n % 4
+    r = 0
+    while r + 4 <= rows:
+        a, b, c, d = y[first + r], y[first + r + 1], y[first + r + 2], y[first + r + 3]
+        for i in range(0, fours, 4):
+            a0, a1, a2, a3 = x[r, i], x[r, i + 1], x[r, i + 2], x[r, i + 3]
+            b0, b1, b2, b3 = x[r + 1, i], x[r + 1, i + 1], x[r + 1, i + 2], x[r + 1, i + 3]
+            c0, c1, c2, c3 = x[r + 2, i], x[r + 2, i + 1], x[r + 2, i + 2], x[r + 2, i + 3]
+            d0, d1, d2, d3 = x[r + 3, i], x[r + 3, i + 1], x[r + 3, i + 2], x[r + 3, i + 3]
+            for o in range(m):
+                w0, w1, w2, w3 = w[i, o], w[i + 1, o], w[i + 2, o], w[i + 3, o]
+                a[o] += a0 * w0 + a1 * w1 + a2 * w2 + a3 * w3
+                b[o] += b0 * w0 + b1 * w1 + b2 * w2 + b3 * w3
+                c[o] += c0 * w0 + c1 * w1 + c2 * w2 + c3 * w3
+                d[o] += d0 * w0 + d1 * w1 + d2 * w2 + d3 * w3
+        r += 4
+    while r < rows:
+        a = y[first + r]
+        for i in range(0, fours, 4):
+            a0, a1, a2, a3 = x[r, i], x[r, i + 1], x[r, i + 2], x[r, i + 3]
+            for o in range(m):
+                a[o] += a0 * w[i, o] + a1 * w[i + 1, o] + a2 * w[i + 2, o] + a3 * w[i + 3, o]
+        r += 1
+    for i in range(fours, n):
+        for r in range(rows):
+            for o in range(m):
+                y[first + r, o] += x[r, i] * w[i, o]
+
+
+@_compile
+def interpolate(frames: Any, frame: int, weights: Any, j: int, begin: int, out: Any) -> None:
+    """out = channels from ``begin`` on of sample j of a frame, as in `LinearUpsampling`.
+
+    ``frames`` (frames + 2, channels) begin one frame earlier.
+    """
+    # One of the two neighbours has weight 0.
+    own = frames[frame + 1][begin:]
+    other = frames[frame if weights[0, j] > 0 else frame + 2][begin:]
+    weight, share = weights[1, j], max(weights[0, j], weights[2, j])
+    for o in range(out.shape[0]):
+        out[o] = weight * own[o] + share * other[o]
 
 
 @_compile
@@ -257,101 +373,6 @@ def wavenet(
             copy(first_bias, middle[item])
             copy(last_bias, parameters[item])
         multiply_add(skip, first_weight, middle, 0, batch)
-        for item in range(batch):
-            rectify(middle[item])
-        multiply_add(middle, last_weight, parameters, 0, batch)
-        draw_all(
-            parameters,
-            n_mixtures,
-            choice[:, t],
-            value[:, t],
-            temperature,
-            prediction,
-            gain[:, own],
-            audio[:, reach + t],
-            residual[:, depth + t],
-        )
-
-
-@_compile
-def recur(from_input: Any, from_state: Any, h: Any) -> None:
-    """h = the next state of a GRU from W x + b and U h + b', each in the order r, z, n."""
-    size = h.shape[0]
-    input_z, input_n = from_input[size:], from_input[2 * size :]
-    state_z, state_n = from_state[size:], from_state[2 * size :]
-    for c in range(size):
-        r = sigmoid(from_input[c] + from_state[c])
-        z = sigmoid(input_z[c] + state_z[c])
-        n = tanh(input_n[c] + r * state_n[c])
-        h[c] = n + z * (h[c] - n)
-
-
-@_compile
-def wavernn(
-    start_weight: Any,
-    state_weight: Any,
-    state_bias: Any,
-    first_weight: Any,
-    first_bias: Any,
-    last_weight: Any,
-    last_bias: Any,
-    condition: Any,
-    weights: Any,
-    choice: Any,
-    value: Any,
-    temperature: Any,
-    n_mixtures: int,
-    pitch_taps: int,
-    coefficients: Any,
-    gain: Any,
-    level: Any,
-    lags: Any,
-    audio: Any,
-    residual: Any,
-    hidden: Any,
-) -> None:
-    """The samples of WaveRNN; changes ``hidden``, ``audio`` and ``residual`` in place.
-
-    Args, with a state of H channels:
-        start_weight: (inputs, 3 H), what the inputs add to the gates.
-        state_weight, state_bias: (H, 3 H) and (3 H,), what the state does.
-        first_weight, first_bias, last_weight, last_bias: the head.
-        condition: (batch, frames + 2, 3 H), what the mel adds to the gates, bias included.
-        weights: (3, hop), of `LinearUpsampling`.
-        choice, value: (batch, samples), the noise.
-        pitch_taps, coefficients, gain, level, lags, audio, residual: as in `wavenet`.
-        hidden: (batch, H).
-    """
-    batch, samples, hop = audio.shape[0], choice.shape[1], weights.shape[1]
-    reach, depth = audio.shape[1] - samples, residual.shape[1] - samples
-    inputs = np.empty(start_weight.shape[0], np.float32)
-    prediction = np.empty(batch, np.float32)
-    from_input = np.empty((batch, state_bias.shape[0]), np.float32)
-    from_state = np.empty((batch, state_bias.shape[0]), np.float32)
-    middle = np.empty((batch, first_bias.shape[0]), np.float32)
-    parameters = np.empty((batch, last_bias.shape[0]), np.float32)
-    for t in range(samples):
-        own = t // hop
-        for item in range(batch):
-            prediction[item] = look_back(
-                audio[item, : reach + t],
-                residual[item, : depth + t],
-                coefficients[item, own],
-                gain[item, own],
-                level[item, own],
-                lags[item, t],
-                pitch_taps,
-                inputs,
-            )
-            interpolate(condition[item], own, weights, t % hop, 0, from_input[item])
-            weigh(inputs, start_weight, from_input[item])
-            copy(state_bias, from_state[item])
-            copy(first_bias, middle[item])
-            copy(last_bias, parameters[item])
-        multiply_add(hidden, state_weight, from_state, 0, batch)
-        for item in range(batch):
-            recur(from_input[item], from_state[item], hidden[item])
-        multiply_add(hidden, first_weight, middle, 0, batch)
         for item in range(batch):
             rectify(middle[item])
         multiply_add(middle, last_weight, parameters, 0, batch)

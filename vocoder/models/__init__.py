@@ -16,10 +16,9 @@ from .published import load_published_waveglow
 from .saved import SavedModel
 from .waveglow import WaveGlow
 from .wavenet import WaveNet
-from .wavernn import WaveRNN
 
 FAMILIES: dict[str, type[Vocoder]] = {
-    model.family: model for model in (MdctFlow, WaveGlow, WaveNet, WaveRNN)
+    model.family: model for model in (MdctFlow, WaveGlow, WaveNet)
 }
 """Every family by the name that checkpoints give it."""
 
@@ -62,7 +61,6 @@ __all__ = [
     "Vocoder",
     "WaveGlow",
     "WaveNet",
-    "WaveRNN",
     "build",
     "load_checkpoint",
     "load_published_waveglow",

@@ -53,6 +53,13 @@ class Vocoder(SavedModel, ABC):
     likelihood: ClassVar[Literal["exact", "lower bound"] | None] = None
     """What `log_prob` gives; None if the family defines no likelihood."""
 
+    sequential: ClassVar[bool] = False
+    """Whether samples are drawn one by one, which takes many times as long."""
+
+    engines: ClassVar[tuple[str, ...]] = ()
+    """Ways to generate that ``model.engine`` chooses from, the fastest first, the reference last;
+    none where there is one way alone."""
+
     default_refine: Refine
     """Sweeps of mel consistency that `synthesize` and `stream` do by default: the constructor's
     ``refine``."""

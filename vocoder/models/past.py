@@ -1,4 +1,4 @@
-"""What an autoregressive model draws a sample from: the past, and what the mel says of it.
+"""What WaveNet draws a sample from: the past, and what the mel says of it.
 
 For audio that is there already in one pass (`look_back`), and sample by sample (`Past`).
 """
@@ -6,15 +6,25 @@ For audio that is there already in one pass (`look_back`), and sample by sample 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from .autoregressive import AutoregressiveVocoder
+from vocoder.audio import MelSpec
+from vocoder.nn import DiscretisedMixture
+
+
+class Predictive(Protocol):
+    """What a model says of its inputs: see `WaveNet`."""
+
+    mel_spec: MelSpec
+    output: DiscretisedMixture
+    order: int
+    pitch_taps: int
+    longest_lag: int
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ class Conditions:
 
 
 def look_back(
-    model: AutoregressiveVocoder, audio: Tensor, conditions: Conditions
+    model: Predictive, audio: Tensor, conditions: Conditions
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Inputs of the network (batch, `n_inputs`, samples), and prediction and gain, (batch,
     samples), of rounded audio (batch, samples).
@@ -87,7 +97,7 @@ class Past:
         like: of the device and dtype to compute in.
     """
 
-    def __init__(self, model: AutoregressiveVocoder, batch: int, like: Tensor) -> None:
+    def __init__(self, model: Predictive, batch: int, like: Tensor) -> None:
         self.model = model
         self.reach = max(model.order, 1)
         self.depth = model.longest_lag + model.pitch_taps // 2 if model.pitch_taps else 1

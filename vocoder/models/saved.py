@@ -18,7 +18,6 @@ from vocoder.atomic import write_atomic
 from vocoder.audio import MelSpec, check_temperature
 from vocoder.checkpoints import CheckpointError, write_checkpoint
 from vocoder.flows import Bijection, InvertibleConv1x1
-from vocoder.forks import survive_forks
 from vocoder.nn.weight_norm import fuse_weight_norm
 
 from .card import CARD_NAME, Card, model_card
@@ -69,7 +68,7 @@ class SavedModel(nn.Module):
 
     def __init__(self, mel_spec: MelSpec | str) -> None:
         super().__init__()
-        survive_forks()
+        _survive_forks()
         self.mel_spec = MelSpec.preset(mel_spec) if isinstance(mel_spec, str) else mel_spec
 
     @property
@@ -221,3 +220,15 @@ def _keep_inverses(piece: nn.Module) -> None:
             setattr(piece, name, child.fused())
         elif isinstance(child, Bijection | nn.ModuleList):
             _keep_inverses(child)
+
+
+@functools.cache
+def _survive_forks() -> None:
+    """From now on, forked children run PyTorch on a single thread.
+
+    A fork copies the memory of PyTorch's thread pool but not its threads. A child whose parent had
+    computed on several threads would wait for them for ever; on a single thread it needs no pool.
+    Servers with a worker for each core lose nothing.
+    """
+    if hasattr(os, "register_at_fork"):  # Windows does not fork
+        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))

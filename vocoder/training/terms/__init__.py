@@ -15,17 +15,14 @@ No training framework here: a term sees a `vocoder.training.step.Step` and retur
 from .base import Term, TrainedTerm, total_loss
 from .likelihood import Likelihood
 from .mel import Mel
-from .repetition import Repetition, phase_repetition
 from .stft import Stft, multi_resolution_stft
 
 __all__ = [
     "Likelihood",
     "Mel",
-    "Repetition",
     "Stft",
     "Term",
     "TrainedTerm",
     "multi_resolution_stft",
-    "phase_repetition",
     "total_loss",
 ]

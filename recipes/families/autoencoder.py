@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .gated import GatedConvStack
+from vocoder.nn import GatedConvStack
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -51,9 +51,9 @@ class Gaussian(NamedTuple):
 class Autoencoder(nn.Module):
     r"""A convolutional auto-encoder of sequences with a Gaussian output.
 
-    With a condition c, the encoder gives :math:`q(z \mid x) = \mathcal N(\mu_q(x, c),
-    \sigma_q^2(x, c))` and the decoder :math:`p(x \mid z) = \mathcal N(\mu_p(z, c),
-    \sigma_p^2(z, c))`, each a `GatedConvStack`. How it is used makes the variant:
+    The encoder gives :math:`q(z \mid x) = \mathcal N(\mu_q(x), \sigma_q^2(x))` and the decoder
+    :math:`p(x \mid z) = \mathcal N(\mu_p(z), \sigma_p^2(z))`, each a `GatedConvStack`. How it is
+    used makes the variant:
 
     - plain: z is the encoder's mean (no noise), and `reconstruction` is maximised without the KL
       term;
@@ -63,83 +63,55 @@ class Autoencoder(nn.Module):
       encoder's mean over time is all that the decoder learns about them. Papers: AutoVC (Qian et
       al., 2019), AdaIN-VC (Chou et al., 2019).
 
-    Shapes: x (batch, in_channels, time), condition (batch, condition_channels, time), z
-    (batch, latent_channels, time), style (batch, style_channels, 1).
+    Shapes: x (batch, in_channels, time), z (batch, latent_channels, time), style (batch,
+    style_channels, 1).
 
     Args:
-        in_channels, condition_channels: widths of x and of the condition, which may be 0.
+        in_channels: width of x.
         latent_channels: width of z, the bottleneck.
-        channels, n_layers, kernel_size, weight_norm: of each `GatedConvStack`.
-        look_ahead: of the decoder, see `GatedConvStack`.
+        channels, n_layers: of each `GatedConvStack`.
         style_channels: width of the style; 0 for none.
-
-    Raises:
-        ValueError: sizes out of range; the message names them.
     """
 
     def __init__(
         self,
         in_channels: int,
         latent_channels: int,
-        condition_channels: int = 0,
-        channels: int = 128,
+        channels: int = 64,
         n_layers: int = 3,
-        kernel_size: int = 3,
-        weight_norm: bool = True,
-        look_ahead: int | None = None,
         style_channels: int = 0,
     ) -> None:
         super().__init__()
-        if latent_channels < 1:
-            raise ValueError(f"latent_channels is {latent_channels}: it must be 1 or more")
-        if style_channels < 0:
-            raise ValueError(f"style_channels is {style_channels}: it must be 0 or more")
-        self.latent_channels = latent_channels
-        self.style_channels = style_channels
 
-        def stack(n_in: int, n_out: int, ahead: int | None = None) -> GatedConvStack:
-            return GatedConvStack(
-                n_in, n_out, condition_channels, channels, n_layers, kernel_size, weight_norm, ahead
-            )
+        def stack(n_in: int, n_out: int) -> GatedConvStack:
+            return GatedConvStack(n_in, n_out, 0, channels, n_layers, weight_norm=False)
 
         self.encoder = stack(in_channels, 2 * latent_channels)
         # Latents that start at zero would give the decoder nothing to learn from.
         self.encoder.end.reset_parameters()
         self.style_encoder = stack(in_channels, style_channels) if style_channels else None
-        self.decoder = stack(latent_channels + style_channels, 2 * in_channels, look_ahead)
+        self.decoder = stack(latent_channels + style_channels, 2 * in_channels)
 
-    def encode(self, x: Tensor, condition: Tensor | None = None) -> Gaussian:
+    def encode(self, x: Tensor) -> Gaussian:
         """q(z | x): each part (batch, latent_channels, time)."""
-        found = Gaussian.of(self.encoder(x, condition))
+        found = Gaussian.of(self.encoder(x))
         if self.style_encoder is None:
             return found
         mean = torch.nn.functional.instance_norm(found.mean)
         return Gaussian(mean, found.log_scale)
 
-    def style(self, x: Tensor, condition: Tensor | None = None) -> Tensor | None:
+    def style(self, x: Tensor) -> Tensor | None:
         """What stays the same over time, (batch, style_channels, 1); None without a style."""
         if self.style_encoder is None:
             return None
-        return self.style_encoder(x, condition).mean(dim=2, keepdim=True)
+        return self.style_encoder(x).mean(dim=2, keepdim=True)
 
-    def decode(
-        self, z: Tensor, condition: Tensor | None = None, style: Tensor | None = None
-    ) -> Gaussian:
-        """p(x | z): each part (batch, in_channels, time).
-
-        Raises:
-            ValueError: a style is given to a decoder without one, or missing.
-        """
-        if (style is None) != (self.style_channels == 0):
-            raise ValueError(
-                f"the decoder has {self.style_channels} style channels: "
-                + ("leave the style out" if style is not None else "give the style of a sequence")
-            )
+    def decode(self, z: Tensor, style: Tensor | None = None) -> Gaussian:
+        """p(x | z): each part (batch, in_channels, time)."""
         if style is not None:
             z = torch.cat([z, style.expand(-1, -1, z.shape[2])], dim=1)
-        return Gaussian.of(self.decoder(z, condition))
+        return Gaussian.of(self.decoder(z))
 
-    def reconstruction(self, x: Tensor, condition: Tensor | None = None) -> Gaussian:
+    def reconstruction(self, x: Tensor) -> Gaussian:
         """The output without noise on the latents: p(x | z) at the mean of q(z | x)."""
-        z = self.encode(x, condition).mean
-        return self.decode(z, condition, self.style(x, condition))
+        return self.decode(self.encode(x).mean, self.style(x))
