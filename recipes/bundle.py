@@ -4,8 +4,8 @@ A vocoder:
 
     python recipes/bundle.py vocoder runs/source default \\
         --statement recipes/synthetic-english/statement.md \\
-        --evaluate voices-heard=data/synthetic-english \\
-        --evaluate voice-unheard=data/synthetic-english-unseen/wavs
+        --evaluate seen-speakers=data/synthetic-english \\
+        --evaluate unseen-speakers=data/synthetic-english-unseen/wavs
 
 writes `vocoder/weights/default`, the scores to `docs/results/scores/default.LABEL.json` and their
 totals to `docs/results/scores.json`. In a corpus the test utterances are scored, in a folder
