@@ -1,12 +1,4 @@
-r"""The optimal discriminator of two known densities.
-
-.. math:: D^*(x) = \frac{p(x)}{p(x) + q(x)}, \qquad
-    \mathbb E_p \log D^* + \mathbb E_q \log (1 - D^*) = 2\, \mathrm{JS}(p, q) - 2 \log 2
-
-With the logistic loss (Goodfellow et al., 2014) it is the share of p in what it sees. With the
-hinge loss, which the vocoders here use, it is the sign of p-q, and the loss is 2 less twice their
-total variation distance.
-"""
+"""The optimal discriminator of two known densities."""
 
 from __future__ import annotations
 
@@ -22,8 +14,6 @@ from torch.nn import functional as F
 
 from vocoder.evaluation.plots import new_figure
 
-TITLE = "The optimal discriminator"
-EQUATIONS = (hinge_loss,)
 STEPS = 2500
 BATCH = 512
 Q_SIGMA = 2.0
@@ -93,15 +83,3 @@ def measure(seed: int) -> tuple[dict[str, Any], Any]:
     sign.set_ylim(-1.6, 1.6)
     sign.legend(fontsize="small")
     return figures, picture
-
-
-def say(figures: dict[str, Any]) -> str:
-    """Two sentences from the figures."""
-    return (
-        f"A trained discriminator is within {figures['mean_error']:.3f} of p/(p+q) on average, and "
-        f"its value {figures['value']:.3f} is close to the optimum {figures['optimal_value']:.3f}, "
-        f"so it measures a Jensen-Shannon divergence of {figures['jensen_shannon']:.3f} nats. With "
-        f"the hinge loss its score has the sign of p-q on "
-        f"{100 * figures['hinge_signs_agree']:.0f} % of the samples, with a loss of "
-        f"{figures['hinge_loss']:.3f} where {figures['optimal_hinge_loss']:.3f} is the least."
-    )

@@ -1,11 +1,4 @@
-r"""The two directions of the KL divergence: covering and collapsing.
-
-.. math:: \mathrm{KL}(p \,\|\, q) = \int p \log \frac{p}{q} \quad \text{(covers)}, \qquad
-    \mathrm{KL}(q \,\|\, p) = \int q \log \frac{q}{p} \quad \text{(collapses)}
-
-Maximum likelihood minimises the first over q. The second asks only that what q makes is likely
-under p.
-"""
+"""The two directions of the KL divergence: covering and collapsing."""
 
 from __future__ import annotations
 
@@ -19,8 +12,6 @@ from torch import Tensor
 from vocoder.evaluation.plots import new_figure
 from vocoder.flows import AffineCoupling, Bijection, Chain, ChannelHalves
 
-TITLE = "Forward and reverse KL divergence"
-EQUATIONS = ()
 STEPS = 400
 LINE_STEPS = 600
 STARTS = 8
@@ -112,16 +103,3 @@ def measure(seed: int) -> tuple[dict[str, Any], Any]:
         title = f"flow, {name}: {figures[name]['modes']} of {toys.MODES} modes"
         toys.scatter(axes, points, title)
     return figures, picture
-
-
-def say(figures: dict[str, Any]) -> str:
-    """Two sentences from the figures."""
-    forward, reverse = figures["forward"], figures["reverse"]
-    return (
-        f"One Gaussian fitted to two covers both by the forward KL (sigma {forward['sigma']:.2f}, "
-        f"centre in between) and sits on one of them by the reverse ({reverse['left']} of "
-        f"{figures['starts']} starts on the left, {reverse['right']} on the right, sigma "
-        f"{reverse['sigma']:.2f}). A flow on the ring finds {forward['modes']} of {toys.MODES} "
-        f"modes forwards, with {100 * forward['share_near_modes']:.0f} % of its samples near one, "
-        f"and {reverse['modes']} backwards, with {100 * reverse['share_near_modes']:.0f} %."
-    )

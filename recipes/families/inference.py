@@ -1,13 +1,4 @@
-r"""Adversarial auto-encoders and adversarially learned inference: generators that also encode.
-
-.. math::
-    \text{AAE:} \quad \min \mathbb E\, |x - G(E(x))|^2, \quad q(z) = p(z)
-    \qquad \text{ALI:} \quad q(x)\, q(z \mid x) = p(z)\, p(x \mid z)
-
-An adversarial auto-encoder (AAE; Makhzani et al., 2015) reconstructs, and a discriminator makes its
-codes normal. Adversarially learned inference (ALI; Dumoulin et al., 2017) shows pairs of sample and
-code to one discriminator. Either way, the joint distributions of both directions should match.
-"""
+"""Adversarial auto-encoders and adversarially learned inference: generators that also encode."""
 
 from __future__ import annotations
 
@@ -21,8 +12,6 @@ from torch import Tensor
 
 from vocoder.evaluation.plots import new_figure
 
-TITLE = "Auto-encoders with discriminators"
-EQUATIONS = ()
 SEEDS = 4
 STEPS = 2000
 KINDS = ("AAE", "ALI")
@@ -117,25 +106,3 @@ def measure(seed: int) -> tuple[dict[str, Any], Any]:
             place.set_xticks([])
             place.set_yticks([])
     return figures, picture
-
-
-def say(figures: dict[str, Any]) -> str:
-    """Two sentences from the figures."""
-
-    def mean(kind: str, name: str) -> float:
-        return sum(figures[kind][name]) / len(figures[kind][name])
-
-    def modes(kind: str) -> str:
-        return ", ".join(map(str, sorted(figures[kind]["modes"])))
-
-    return (
-        f"Over {len(figures['AAE']['modes'])} seeds the AAE finds {modes('AAE')} modes and "
-        f"reconstructs to {mean('AAE', 'reconstruction'):.2f}, ALI, "
-        f"whose loss does not ask for that, finds {modes('ALI')} and reconstructs to "
-        f"{mean('ALI', 'reconstruction'):.2f} (root mean square; unrelated points of the ring are "
-        f"{2**0.5 * toys.RING_RADIUS:.1f} apart). The energy distance of the joint "
-        f"distributions is {mean('AAE', 'joint_distance'):.3f} and "
-        f"{mean('ALI', 'joint_distance'):.3f}, against "
-        f"{mean('AAE', 'joint_distance_unmatched'):.3f} and "
-        f"{mean('ALI', 'joint_distance_unmatched'):.3f} for codes drawn without seeing x."
-    )
