@@ -99,7 +99,7 @@ def bundle_vocoder(
             save_result(result, file)
             return result
 
-        # Without the sweeps of mel consistency, and with those that the model ships with.
+        # Without refinement, and with the iterations that the model ships with.
         sweeps = [0, halved.default_refine] if halved.default_refine else None
         results = {
             label: scores(label, {name: halved}, corpus, limit=limit, refine=sweeps)

@@ -78,9 +78,7 @@ def measure(seed: int) -> tuple[dict[str, Any], Any]:
         }
         axes = picture.add_subplot(grid[0, 3 * column : 3 * column + 3])
         axes.imshow(depends, cmap="Greys", vmin=0, vmax=1)
-        axes.set_title(kind, fontsize="small")
-        axes.set_xticks([])
-        axes.set_yticks([])
+        toys.bare(axes, kind)
         if not column:
             axes.set_ylabel("z depends on x", fontsize="small")
     held_out = toys.ring(10_000, torch.Generator().manual_seed(seed + 1))

@@ -11,7 +11,6 @@ from vocoder.evaluation.plots import new_figure
 from vocoder.flows import (
     ActNorm,
     AdditiveCoupling,
-    AffineCoupling,
     Bijection,
     Chain,
     ChannelHalves,
@@ -28,13 +27,12 @@ KINDS = ("additive", "additive and scale", "affine")
 
 def build(kind: str) -> Chain:
     """A stack of couplings that alternate between the two variables."""
-    pieces: list[Bijection] = []
-    for index in range(COUPLINGS):
-        partition = ChannelHalves(swap=index % 2 == 1)
-        if kind == "affine":
-            pieces.append(AffineCoupling(toys.PointNetwork(1, 2), partition, 3.0))
-        else:
-            pieces.append(AdditiveCoupling(toys.PointNetwork(1, 1), partition))
+    if kind == "affine":
+        return Chain(toys.couplings(COUPLINGS))
+    pieces: list[Bijection] = [
+        AdditiveCoupling(toys.PointNetwork(1, 1), ChannelHalves(swap=index % 2 == 1))
+        for index in range(COUPLINGS)
+    ]
     if kind == "additive and scale":
         pieces.append(ActNorm(2))
     return Chain(pieces)

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import toys
 from divergences import log_normal, log_two
-from hinge import hinge_loss
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -30,19 +29,15 @@ def train(loss: str, seed: int) -> toys.Networks:
     """A discriminator of p and q."""
     network = toys.Networks([seed], 1, 1)
     generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
-    for _ in range(STEPS):
+
+    def value() -> Tensor:
         p, q = draw(generator)
         real, fake = network(p), network(q)
-        if loss == "logistic":
-            value = F.softplus(-real).mean() + F.softplus(fake).mean()
-        else:
-            value = hinge_loss([[real]], [[fake]])
-        optimiser.zero_grad()
-        value.backward()
-        optimiser.step()
-        schedule.step()
+        if loss == "hinge":
+            return toys.hinge_loss([[real]], [[fake]])
+        return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+    toys.minimise(network.parameters(), value, STEPS, 3e-3)
     return network
 
 

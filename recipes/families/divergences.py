@@ -10,7 +10,7 @@ import toys
 from torch import Tensor
 
 from vocoder.evaluation.plots import new_figure
-from vocoder.flows import AffineCoupling, Bijection, Chain, ChannelHalves
+from vocoder.flows import Bijection, Chain
 
 STEPS = 400
 LINE_STEPS = 600
@@ -36,25 +36,19 @@ def fit_line(forward: bool, starts: Tensor) -> tuple[Tensor, Tensor]:
     x = torch.linspace(-16, 16, 1601)[:, None]
     mean = starts.clone().requires_grad_()
     log_sigma = torch.zeros_like(starts).requires_grad_()
-    optimiser = torch.optim.Adam([mean, log_sigma], 0.05)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, LINE_STEPS)
-    for _ in range(LINE_STEPS):
+
+    def divergence() -> Tensor:
         p, q = log_two(x), log_normal(x, mean, log_sigma.exp())
         one, other = (p, q) if forward else (q, p)
-        divergence = (one.exp() * (one - other)).sum(dim=0) * 0.02
-        optimiser.zero_grad()
-        divergence.sum().backward()
-        optimiser.step()
-        schedule.step()
+        return (one.exp() * (one - other)).sum() * 0.02
+
+    toys.minimise([mean, log_sigma], divergence, LINE_STEPS, 0.05)
     return mean.detach(), log_sigma.detach().exp()
 
 
 def build() -> Chain:
     """A flow on the plane."""
-    return Chain(
-        AffineCoupling(toys.PointNetwork(1, 2), ChannelHalves(swap=index % 2 == 1), 3.0)
-        for index in range(6)
-    )
+    return Chain(toys.couplings(6))
 
 
 def reverse(flow: Bijection, z: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 import toys
-from hinge import hinge_loss
 from ring_gan import BATCH, LATENTS, recorded
 from torch import Tensor
 
@@ -39,7 +38,7 @@ def train(kind: str, seed: int) -> tuple[toys.Networks, toys.Networks]:
             loss = torch.zeros(())
         first, second = discriminators(one.detach()), discriminators(other.detach())
         critic.zero_grad()
-        (SEEDS * hinge_loss([[first]], [[second]])).backward()
+        (SEEDS * toys.hinge_loss([[first]], [[second]])).backward()
         critic.step()
         # Both sides of the pair learn to look like the other.
         sides = discriminators(other).mean() - discriminators(one).mean()
@@ -102,7 +101,5 @@ def measure(seed: int) -> tuple[dict[str, Any], Any]:
             place.set_xlim(-3.5, 3.5)
             place.set_ylim(-3.5, 3.5)
             place.set_aspect("equal")
-            place.set_title(f"{kind}: {title}", fontsize="small")
-            place.set_xticks([])
-            place.set_yticks([])
+            toys.bare(place, f"{kind}: {title}")
     return figures, picture

@@ -184,7 +184,5 @@ def measure(seed: int, steps: int = STEPS) -> tuple[dict[str, Any], Any]:
     picture = new_figure(9, 2.2)
     for place, (title, patch) in zip(picture.subplots(1, len(panels)), panels.items(), strict=True):
         place.imshow(patch.reshape(SIDE, SIDE).numpy(), origin="lower", vmin=-2.5, vmax=2.5)
-        place.set_title(title, fontsize="small")
-        place.set_xticks([])
-        place.set_yticks([])
+        toys.bare(place, title)
     return figures, picture

@@ -8,7 +8,7 @@ import torch
 import toys
 
 from vocoder.evaluation.plots import new_figure
-from vocoder.flows import ActNorm, AffineCoupling, BatchNorm, Bijection, Chain, ChannelHalves
+from vocoder.flows import ActNorm, BatchNorm, Bijection, Chain
 
 STEPS = 250
 COUPLINGS = 6
@@ -22,13 +22,10 @@ KINDS: dict[str, type[ActNorm] | type[BatchNorm] | None] = {
 
 def build(kind: str) -> Chain:
     """Affine couplings, with a normalisation after each."""
-    pieces: list[Bijection] = []
     norm = KINDS[kind]
-    for index in range(COUPLINGS):
-        partition = ChannelHalves(swap=index % 2 == 1)
-        pieces.append(AffineCoupling(toys.PointNetwork(1, 2), partition, 3.0))
-        if norm is not None:
-            pieces.append(norm(2))
+    pieces: list[Bijection] = []
+    for coupling in toys.couplings(COUPLINGS):
+        pieces += [coupling] if norm is None else [coupling, norm(2)]
     return Chain(pieces)
 
 

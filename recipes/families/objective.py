@@ -9,7 +9,7 @@ import toys
 from torch import Tensor
 
 from vocoder.evaluation.plots import new_figure
-from vocoder.flows import AffineCoupling, Bijection, Chain, ChannelHalves
+from vocoder.flows import Bijection, Chain
 
 STEPS = 150
 BOUND = 3.0
@@ -18,10 +18,7 @@ KINDS = ("both", "log π(z) alone", "log-determinant alone")
 
 def build() -> Chain:
     """Affine couplings that alternate, their log-scales bounded: one term alone has no optimum."""
-    return Chain(
-        AffineCoupling(toys.PointNetwork(1, 2), ChannelHalves(swap=index % 2 == 1), BOUND)
-        for index in range(4)
-    )
+    return Chain(toys.couplings(4, BOUND))
 
 
 def measure(seed: int) -> tuple[dict[str, Any], Any]:

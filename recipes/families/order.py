@@ -67,14 +67,7 @@ class Autoregressive(nn.Module):
 def fit(model: Autoregressive, seed: int) -> None:
     """Maximum likelihood."""
     generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(model.parameters(), 5e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
-    for _ in range(STEPS):
-        loss = -model(parabola(512, generator)).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
+    toys.minimise(model.parameters(), lambda: -model(parabola(512, generator)).mean(), STEPS, 5e-3)
 
 
 def measure(seed: int) -> tuple[dict[str, Any], Any]:

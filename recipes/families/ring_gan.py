@@ -7,7 +7,6 @@ from typing import Any
 import torch
 import toys
 from divergences import build
-from hinge import hinge_loss
 from torch import Tensor
 
 from vocoder.evaluation.plots import new_figure
@@ -38,7 +37,7 @@ def train(seed: int, rate: float) -> toys.Networks:
         noise = torch.randn(SEEDS, BATCH, LATENTS, generator=own)
         generated = generators(noise)
         scores = discriminators(recorded(SEEDS, own)), discriminators(generated.detach())
-        loss = SEEDS * hinge_loss([[scores[0]]], [[scores[1]]])
+        loss = SEEDS * toys.hinge_loss([[scores[0]]], [[scores[1]]])
         of_discriminators.zero_grad()
         loss.backward()
         of_discriminators.step()

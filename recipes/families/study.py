@@ -1,4 +1,4 @@
-"""Runs the claims about families of generative models, and writes docs/families.md.
+"""Runs the claims about architectures of generative models, and writes docs/families.md.
 
     python recipes/families/study.py                    all of them, some minutes on one core
     python recipes/families/study.py coupling order     some of them

@@ -49,15 +49,12 @@ def train(seed: int, steps: int) -> Vae:
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = Vae()
-    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    for _ in range(steps):
+
+    def loss() -> Tensor:
         x = toys.ring(BATCH, generator)[..., 0]
-        loss = -model.elbo(x, torch.randn(BATCH, 1, generator=generator)).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
+        return -model.elbo(x, torch.randn(BATCH, 1, generator=generator)).mean()
+
+    toys.minimise(model.parameters(), loss, steps, 3e-3)
     return model
 
 
