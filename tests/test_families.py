@@ -1,4 +1,4 @@
-"""The study of architectures: its densities, its counting, its document; and one claim measured anew."""
+"""The study of architectures: its densities, counting and document; and a claim measured anew."""
 
 from __future__ import annotations
 
