@@ -4,8 +4,8 @@ A vocoder:
 
     python recipes/bundle.py vocoder runs/source default \\
         --statement recipes/synthetic-english/statement.md \\
-        --evaluate voices-heard=data/synthetic-english \\
-        --evaluate voice-unheard=data/synthetic-english-unseen/wavs
+        --evaluate seen-speakers=data/synthetic-english \\
+        --evaluate unseen-speakers=data/synthetic-english-unseen/wavs
 
 writes `vocoder/weights/default`, the scores to `docs/results/scores/default.LABEL.json` and their
 totals to `docs/results/scores.json`. In a corpus the test utterances are scored, in a folder
@@ -99,7 +99,7 @@ def bundle_vocoder(
             save_result(result, file)
             return result
 
-        # Without the sweeps of mel consistency, and with those that the model ships with.
+        # Without refinement, and with the iterations that the model ships with.
         sweeps = [0, halved.default_refine] if halved.default_refine else None
         results = {
             label: scores(label, {name: halved}, corpus, limit=limit, refine=sweeps)

@@ -1,4 +1,4 @@
-"""The study of families: its densities, its counting, its document; and one claim measured anew."""
+"""The study of architectures: its densities, counting and document; and a claim measured anew."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from tests.conftest import scripts
-from vocoder.flows import AffineCoupling
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "recipes" / "families"
@@ -42,13 +41,13 @@ def test_the_document_is_that_of_the_figures(study: Any) -> None:
     assert text == study.document(), "run python recipes/families/study.py --document"
 
 
-def test_equations_are_those_of_the_docstrings(study: Any) -> None:
-    (found,) = study.equations(AffineCoupling)
-    assert found.startswith(r"z_b = e^{s} \odot x_b + t, \quad z_a = x_a")
-    assert found.endswith(r"\textstyle\sum s")
-    block = study.shown(r"\operatorname{mean} " + "x + " * 60)
-    assert "operatorname" not in block
-    assert all(len(line) <= study.WIDTH for line in block.splitlines())
+def test_a_figure_is_shown_by_its_path_and_format(study: Any) -> None:
+    figures = {"ring": {"nats": -1.256, "modes": [7, 8]}, "share": 0.5}
+    text = "On the ring {{ring/nats:.2f}}, {{ring/modes:each}} or {{ring/modes/0}} modes,\n"
+    text += "{{ring/modes:.1f}} on average, {{share:.0%}}."
+    expected = "On the ring -1.26, 7, 8 or 7 modes, 7.5 on average, 50 %."
+    assert study.filled(text, figures) == expected
+    assert study.filled("$$\nx\n$$", figures) == "$$\nx\n$$"
 
 
 def test_a_claim_measured_anew_gives_its_recorded_figures(study: Any, tmp_path: Path) -> None:
@@ -122,7 +121,6 @@ def test_each_variable_of_the_masked_network_depends_on_those_before_it(study: A
         assert (part.tril(-1) != 0).sum() == 15
     figures, _ = claim.measure(0, (4, 8), 1e-3)
     assert all(len(times) == 2 for times in figures["milliseconds"].values())
-    assert claim.say(figures).endswith(".")
 
 
 def test_an_unknown_claim_is_refused(

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 import vocoder
-from vocoder.audio import read_audio, write_audio
-from vocoder.corpus import CorpusError, read_corpus
+from vocoder.audio import read_audio
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "recipes/families"
@@ -53,13 +52,20 @@ def finite(values: Any) -> bool:
     return math.isfinite(values)
 
 
+def assert_shown(name: str, figures: dict[str, Any]) -> None:
+    """The text of a claim takes all of its figures."""
+    study: Any = import_module("study")
+    (text,) = (part for part in study.sections() if f"families/{name}.png" in part)
+    assert "{{" not in study.section(text, figures)
+
+
 def claim(name: str, steps: int, seed: int = 0) -> tuple[dict[str, Any], ModuleType]:
-    """The figures of a claim; the picture must be one and the sentences two."""
+    """The figures of a claim; the picture must be one and the text complete."""
     module: Any = import_module(name)
     figures, picture = module.measure(seed, steps)
     assert finite(figures)
     assert picture.axes
-    assert module.say(figures).endswith(".")
+    assert_shown(name, figures)
     return figures, module
 
 
@@ -125,7 +131,7 @@ def test_latents_of_speech_go_back_and_get_louder() -> None:
     assert figures["round_trip"] < 1e-3
     assert figures["gain"]["found"] == pytest.approx(module.GAIN, rel=0.3)
     assert figures["temperature"][0]["spread"] == 0
-    assert module.say(figures).endswith(".")
+    assert_shown("latents", figures)
 
 
 def test_noise_has_the_ratio_it_says() -> None:
@@ -145,11 +151,8 @@ def test_all_voices_of_a_sentence_share_their_frames() -> None:
     torch.testing.assert_close(made[module.SPEEDS.index(1.0)], log_mel(audio))
 
 
-# -- voice conversion --------------------------------------------------------------------------
-
-
 def test_latents_of_another_voice_are_exact() -> None:
-    module: Any = import_module("voice_conversion")
+    module: Any = import_module("latents")
     latents, mel = (
         module.Latents(vocoder.load_acoustic()),
         vocoder.load().mel(excerpts()[0])[:, :81],
@@ -159,32 +162,3 @@ def test_latents_of_another_voice_are_exact() -> None:
         assert z.shape == (80, 41, 2)
         back = latents.decode(z)
     assert (back[:, :81] - mel).abs().max() < 1e-3
-
-
-def test_a_voice_is_converted_and_measured(tmp_path: Path) -> None:
-    module: Any = import_module("voice_conversion")
-    (tmp_path / "wavs").mkdir()
-    lines = []
-    for index, sound in enumerate(excerpts()):
-        name = f"{'ab'[index % 2]}-{index}"
-        # The second voice is the first one played slowly.
-        rate = 16000 if index % 2 == 0 else 12000
-        write_audio(tmp_path / f"wavs/{name}.wav", sound[:24000], rate)
-        lines.append(f"{name}|words|words")
-    (tmp_path / "metadata.csv").write_text("\n".join(lines) + "\n")
-    corpus = list(read_corpus(tmp_path).utterances)
-    result = module.convert(corpus, "a", "b", 20, [1.0], recognised=False)
-    rows = result["rows"]
-    assert rows["source, recorded"]["f0_median_hz"]["n"] == 3
-    ratio = rows["target, recorded"]["f0_median_hz"]["mean"]
-    assert ratio / rows["source, recorded"]["f0_median_hz"]["mean"] == pytest.approx(0.75, abs=0.15)
-
-    def to(voice: str, row: str) -> float:
-        return rows[row][f"mfcc_distance_to_{voice}"]["mean"]
-
-    for way in ("latents, 1 of the difference", "log-mels, 1 of the difference"):
-        assert to("target", way) < to("target", "source, copy synthesis")
-    assert rows["source, recorded"]["word_error_rate"] is None
-    assert "| a to b |" in module.shown(result)
-    with pytest.raises(CorpusError, match="0 utterances of the voice 'c'"):
-        module.voice(corpus, "c", 20)

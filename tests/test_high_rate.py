@@ -1,8 +1,7 @@
-"""The recipe for 24 and 44.1 kHz: its corpus, its configurations in two steps, and its table."""
+"""The recipe for 24 and 44.1 kHz: its corpus, and its configurations in two steps."""
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 import vocoder
 from tests.conftest import scripts
@@ -26,9 +24,7 @@ CONFIGS = {"24k": ["24k"], "44k": ["44k"], "vocos": ["24k", "vocos"]}
 
 
 with scripts("recipes/high-rate") as script:
-    build, measure = script("build"), script("measure")
-with scripts("docs/scripts") as script:
-    tables = script("tables")
+    build = script("build")
 
 
 def speak(path: Path, seconds: float, rate: int, seed: int) -> None:
@@ -107,41 +103,3 @@ def test_a_configuration_trains_and_speaks(name: str, corpus: Path, tmp_path: Pa
     made = model.synthesize(model.mel(audio))
     assert rate == model.sample_rate == (44100 if name == "44k" else 24000)
     assert made.std() > 0.1 * audio.std()
-
-
-# -- measuring -------------------------------------------------------------------------------------
-
-
-def test_the_distance_above_8_khz_sees_nothing_below() -> None:
-    spec = MelSpec.preset("speech-24k")
-    distance = measure.high_distance(spec)
-    time = torch.arange(24000) / 24000
-    hiss = 0.01 * torch.randn(24000, generator=torch.Generator().manual_seed(0))
-    low, high = (0.3 * torch.sin(2 * torch.pi * hertz * time) for hertz in (1000, 10000))
-    # The jumps at the ends of the audio reach all bands.
-    assert distance(hiss, hiss + low) < 0.05
-    assert distance(hiss, hiss + high) > 0.3
-    assert distance(hiss, hiss) == 0
-
-
-def test_levels_are_those_of_the_bands() -> None:
-    rate = 44100
-    time = torch.arange(rate) / rate
-    audio = torch.sin(2 * torch.pi * 2000 * time)
-    audio[rate // 2 :] += 0.1 * torch.sin(2 * torch.pi * 14000 * time)[rate // 2 :]
-    found = measure.levels(audio, rate)
-    assert list(found) == ["8–12 kHz", "12–16 kHz", "16–20 kHz"]
-    loud, quiet = found["12–16 kHz"]
-    # 20 dB below, in a band 4/3 as wide.
-    assert loud == pytest.approx(-20 + 10 * np.log10(3 / 4), abs=0.3)
-    assert quiet < -60
-    assert list(measure.levels(audio[::2], rate // 2)) == []
-    assert list(measure.levels(audio, 24000)) == ["8–12 kHz"]
-
-
-def test_the_readme_has_the_measured_figures() -> None:
-    results = json.loads(measure.RESULTS.read_text(encoding="utf-8"))
-    assert set(results) == set(measure.RATES)
-    page = (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert "**24k**" in page
-    assert page == tables.filled(page)

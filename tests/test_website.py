@@ -65,7 +65,7 @@ def test_links_to_code_and_folders_are_resolved(site: Path) -> None:
     usage = (site / "docs/engines.html").read_text(encoding="utf-8")
     assert "<code>vocoder/engines/frame</code>" in usage
     results = (site / "docs/results.html").read_text(encoding="utf-8")
-    assert 'href="../recipes/unheard-speech/index.html"' in results
+    assert 'href="../recipes/unseen-speakers/index.html"' in results
 
 
 def test_equations_are_mathml(site: Path) -> None:

@@ -3,7 +3,7 @@
     python docs/scripts/determinism.py  the bundled default; writes docs/results/determinism.json
 
 ROWS are the ways, each with the difference that is promised; tests/test_determinism.py checks them,
-ONNX for a small flow without sweeps only.
+ONNX for a small flow without refinement only.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Case:
 
     Args:
         checkpoint: directory of the model.
-        refine: sweeps of mel consistency.
+        refine: iterations of refinement.
     """
 
     def __init__(self, checkpoint: Path, refine: int) -> None:
@@ -127,9 +127,9 @@ class Row:
 
     title: str
     tolerance: float
-    """Largest difference of a sample, of audio in [-1, 1], without sweeps."""
+    """Largest difference of a sample, of audio in [-1, 1], without refinement."""
     refined: float
-    """The same with the bundled models' sweeps of mel consistency."""
+    """The same with the bundled models' refinement."""
     other: Callable[[Case], Tensor]
 
     def difference(self, case: Case) -> float:

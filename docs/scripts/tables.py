@@ -18,11 +18,8 @@ from typing import Any
 
 from paths import ROOT
 from report import (
-    ablation,
     acoustic_models,
     engines,
-    frontier,
-    high_rate,
     install,
     markdown,
     readme,
@@ -33,7 +30,7 @@ from report import (
 from vocoder.atomic import write_atomic
 
 PAGES = (
-    readme, ablation, acoustic_models, engines, frontier, high_rate,
+    readme, acoustic_models, engines,
     install, results, scale, text,
 )  # fmt: skip
 TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {

@@ -1,7 +1,4 @@
-r"""Couplings that never change sides leave half of the variables as they are.
-
-.. math:: z_a = x_a \quad \text{after any number of couplings of the same partition}
-"""
+"""Couplings that never change sides leave half of the variables as they are."""
 
 from __future__ import annotations
 
@@ -23,8 +20,6 @@ from vocoder.flows import (
     Swap,
 )
 
-TITLE = "Stacking without alternation"
-EQUATIONS = ()
 CHANNELS, TIME = 4, 4
 COUPLINGS = 4
 KINDS = ("none", "swap", "channel mask", "checkerboard", "1x1 convolution")
@@ -83,9 +78,7 @@ def measure(seed: int) -> tuple[dict[str, Any], Any]:
         }
         axes = picture.add_subplot(grid[0, 3 * column : 3 * column + 3])
         axes.imshow(depends, cmap="Greys", vmin=0, vmax=1)
-        axes.set_title(kind, fontsize="small")
-        axes.set_xticks([])
-        axes.set_yticks([])
+        toys.bare(axes, kind)
         if not column:
             axes.set_ylabel("z depends on x", fontsize="small")
     held_out = toys.ring(10_000, torch.Generator().manual_seed(seed + 1))
@@ -101,18 +94,3 @@ def measure(seed: int) -> tuple[dict[str, Any], Any]:
         toys.show(axes, values, -4, 4, f"{kind}: {nats:.2f} nats")
     figures["exact"] = float(toys.ring_log_density(held_out).mean())
     return figures, picture
-
-
-def say(figures: dict[str, Any]) -> str:
-    """Two sentences from the figures."""
-    cured = [figures[kind] for kind in KINDS[1:]]
-    nats = ", ".join(f"{figures[kind]['log_likelihood']:.2f}" for kind in TRAINED)
-    return (
-        f"After {COUPLINGS} couplings without alternation {figures['none']['unchanged']} of "
-        f"{figures['variables']} variables are what they were, to the last bit; with swaps, masks "
-        f"or 1x1 convolutions {max(own['unchanged'] for own in cured)} are, and each output "
-        f"depends on {100 * min(own['dependencies'] for own in cured):.0f} % or more of the inputs "
-        f"instead of {100 * figures['none']['dependencies']:.0f} %. On the ring, no alternation, "
-        f"swaps and 1x1 convolutions reach {nats} nats where the truth has "
-        f"{figures['exact']:.2f}: the variable that never changes keeps its normal distribution."
-    )

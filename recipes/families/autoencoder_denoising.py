@@ -1,11 +1,4 @@
-r"""A denoising auto-encoder: a noisy recording in, the clean one out.
-
-.. math:: \max_{E, G} \; \mathbb E \log p\bigl(x \mid z = E(x + n)\bigr)
-
-Trained on mels of speech with white noise at 0 to 20 dB below it (Vincent et al., 2008): what the
-bottleneck need not carry to rebuild clean speech, it drops. Griffin-Lim turns the mel into
-sound, then eight sweeps of mel consistency.
-"""
+"""A denoising auto-encoder: a noisy recording in, the clean one out."""
 
 from __future__ import annotations
 
@@ -20,8 +13,6 @@ from vocoder.evaluation.griffin_lim import griffin_lim
 from vocoder.evaluation.metrics import stoi
 from vocoder.evaluation.plots import new_figure
 
-TITLE = "Denoising auto-encoder"
-EQUATIONS = ()
 STEPS = 500
 LATENTS = 32
 RATIOS_DB = (0, 5, 10, 20)
@@ -100,15 +91,3 @@ def measure(seed: int, steps: int = STEPS) -> tuple[dict[str, Any], Any]:
     axes[0].legend(fontsize="small")
     speech.show(axes[1:], panels)
     return figures, picture
-
-
-def say(figures: dict[str, Any]) -> str:
-    """Two sentences from the figures."""
-    at = figures["ratios_db"].index(5)
-    return (
-        f"At 5 dB the mel distance to clean speech falls from {figures['noisy_distance'][at]:.2f} "
-        f"to {figures['denoised_distance'][at]:.2f} nats. Intelligibility (STOI) goes from "
-        f"{figures['noisy_stoi'][at]:.2f} in the noisy recording to "
-        f"{figures['denoised_stoi'][at]:.2f} after denoising and the vocoder, which reaches "
-        f"{figures['clean_stoi']:.2f} from clean mels."
-    )

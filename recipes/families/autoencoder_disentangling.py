@@ -1,16 +1,4 @@
-r"""A disentangling auto-encoder: what is said and who says it, in separate latents.
-
-.. math:: x \approx G\bigl(c(x), s(x)\bigr), \qquad
-    c(x) = \frac{E(x) - \operatorname{mean}_t E(x)}{\operatorname{std}_t E(x)}, \qquad
-    s(x) = \operatorname{mean}_t S(x)
-
-Instance normalisation takes from the content c all that stays the same over time, and an average is
-all that the style s keeps (Chou et al., 2019). Training only reconstructs. To convert a voice,
-decode the content of one utterance with the style of another.
-
-The voices are one recorded voice played at several speeds, brought back to the same timing: each
-sentence then exists in every voice, and a conversion has a true answer.
-"""
+"""A disentangling auto-encoder: what is said and who says it, in separate latents."""
 
 from __future__ import annotations
 
@@ -25,8 +13,6 @@ from torch import Tensor
 
 from vocoder.evaluation.plots import new_figure
 
-TITLE = "Disentangling auto-encoder"
-EQUATIONS = ()
 STEPS = 400
 CONTENT, STYLE = 8, 8
 SPEEDS = (0.8, 0.9, 1.0, 1.12, 1.25)
@@ -106,15 +92,3 @@ def measure(seed: int, steps: int = STEPS) -> tuple[dict[str, Any], Any]:
     axes[0].tick_params(labelsize="small")
     speech.show(axes[1:], panels)
     return figures, picture
-
-
-def say(figures: dict[str, Any]) -> str:
-    """Two sentences from the figures."""
-    found = figures["distance_to_truth"]
-    return (
-        f"From the voice at {figures['from_speed']:g} times the speed to that at "
-        f"{figures['to_speed']:g}, with the style of another sentence, the mel distance to the "
-        f"true answer is {found['converted']:.2f} nats; the source itself is "
-        f"{found['source']:.2f} away, and its reconstruction {found['own_style']:.2f}. With the "
-        f"content of the true answer it would be {found['content_of_target']:.2f}."
-    )

@@ -1,12 +1,4 @@
-r"""An auto-encoder squeezes a mel through one or two numbers a frame better than a linear map does.
-
-.. math:: \max_{E, G} \; \mathbb E \log p\bigl(x \mid z = E(x)\bigr), \qquad
-    p(x \mid z) = \mathcal N\bigl(\mu_G(z), \sigma_G^2(z)\bigr)
-
-An `Autoencoder` whose latents have neither noise nor a KL term: only the width
-of the bottleneck limits what z carries. Principal components are the best linear map of frames; the
-network also sees their neighbours.
-"""
+"""An auto-encoder squeezes a mel through few numbers a frame better than a linear map does."""
 
 from __future__ import annotations
 
@@ -19,8 +11,6 @@ from torch import Tensor
 
 from vocoder.evaluation.plots import new_figure
 
-TITLE = "Auto-encoder: the bottleneck"
-EQUATIONS = ()
 WIDTHS = (1, 2, 4)
 STEPS = 1000
 
@@ -80,13 +70,3 @@ def measure(seed: int, steps: int = STEPS) -> tuple[dict[str, Any], Any]:
     panels = {"recorded": held_out[0], "1 number a frame": shown[1], "4 numbers": shown[4]}
     speech.show(axes[1:], panels)
     return figures, picture
-
-
-def say(figures: dict[str, Any]) -> str:
-    """Two sentences from the figures."""
-    ours, linear = figures["autoencoder"], figures["principal"]
-    return (
-        f"With {figures['widths'][0]} number a frame in place of {speech.SPEC.n_mels}, held-out "
-        f"mels come back to {ours[0]:.2f} nats, by principal components to {linear[0]:.2f}. With "
-        f"{figures['widths'][-1]} it is {ours[-1]:.2f} against {linear[-1]:.2f}."
-    )

@@ -1,8 +1,4 @@
-r"""Change of variables: a density is divided by how much a map stretches.
-
-.. math:: x = 2 z + 1, \quad z \sim \mathcal U(0, 1) \quad \Rightarrow \quad
-    p(x) = \Bigl| \frac{dz}{dx} \Bigr| = \frac12 \quad \text{on } [1, 3]
-"""
+"""Change of variables: a density is divided by how much a map stretches."""
 
 from __future__ import annotations
 
@@ -14,10 +10,8 @@ import toys
 from torch import Tensor
 
 from vocoder.evaluation.plots import new_figure
-from vocoder.flows import ActNorm, AffineCoupling, Bijection, Chain, ChannelHalves
+from vocoder.flows import ActNorm, AffineCoupling, Chain, ChannelHalves
 
-TITLE = "Change of variables"
-EQUATIONS = (Bijection,)
 LINES = 25
 
 
@@ -95,15 +89,3 @@ def measure(seed: int) -> tuple[dict[str, Any], Any]:
         axes.set_aspect("equal")
         axes.set_title(title, fontsize="small")
     return figures, picture
-
-
-def say(figures: dict[str, Any]) -> str:
-    """Two sentences from the figures."""
-    return (
-        f"Samples of x have the density {figures['density']:.2f} that the log-determinant gives: "
-        f"the bars of a histogram lie between {figures['smallest_bar']:.3f} and "
-        f"{figures['largest_bar']:.3f}. In the plane, cells of a grid grow and shrink "
-        f"{figures['smallest_stretch']:.2f} to {figures['largest_stretch']:.2f} times as large, as "
-        f"the determinant says to within {100 * figures['largest_error_of_area']:.2f} %, and the "
-        f"density still integrates to {figures['integral']:.4f}."
-    )

@@ -1,8 +1,4 @@
-r"""Additive couplings keep volumes, affine ones do not.
-
-An additive stack can only move probability, so at every point its density is a value that the
-normal distribution has; a scale per variable (`ActNorm`) stretches all of it alike.
-"""
+"""Additive couplings keep volumes, affine ones do not."""
 
 from __future__ import annotations
 
@@ -15,14 +11,11 @@ from vocoder.evaluation.plots import new_figure
 from vocoder.flows import (
     ActNorm,
     AdditiveCoupling,
-    AffineCoupling,
     Bijection,
     Chain,
     ChannelHalves,
 )
 
-TITLE = "Additive against affine coupling"
-EQUATIONS = (AffineCoupling,)
 STEPS = 300
 COUPLINGS = 6
 DATA = {
@@ -34,13 +27,12 @@ KINDS = ("additive", "additive and scale", "affine")
 
 def build(kind: str) -> Chain:
     """A stack of couplings that alternate between the two variables."""
-    pieces: list[Bijection] = []
-    for index in range(COUPLINGS):
-        partition = ChannelHalves(swap=index % 2 == 1)
-        if kind == "affine":
-            pieces.append(AffineCoupling(toys.PointNetwork(1, 2), partition, 3.0))
-        else:
-            pieces.append(AdditiveCoupling(toys.PointNetwork(1, 1), partition))
+    if kind == "affine":
+        return Chain(toys.couplings(COUPLINGS))
+    pieces: list[Bijection] = [
+        AdditiveCoupling(toys.PointNetwork(1, 1), ChannelHalves(swap=index % 2 == 1))
+        for index in range(COUPLINGS)
+    ]
     if kind == "additive and scale":
         pieces.append(ActNorm(2))
     return Chain(pieces)
@@ -73,20 +65,3 @@ def measure(seed: int) -> tuple[dict[str, Any], Any]:
             }
             toys.show(place, values, -size, size, f"{kind}: {nats:.2f} nats")
     return figures, picture
-
-
-def say(figures: dict[str, Any]) -> str:
-    """Two sentences from the figures."""
-    error = max(abs(figures[name][kind]["integral"] - 1) for name in DATA for kind in KINDS)
-
-    def nats(name: str) -> str:
-        own = figures[name]
-        parts = ", ".join(f"{own[kind]['log_likelihood']:.2f}" for kind in KINDS)
-        return f"{parts} nats where the truth has {own['exact']:.2f} ({name})"
-
-    return (
-        f"Additive couplings alone, with a scale per variable, and affine couplings reach "
-        f"{nats('ring')} and {nats('funnel')}: without a change of volume no density is higher "
-        f"than the normal's {figures['ring']['additive']['highest_density']:.2f}. All of them are "
-        f"densities: on a grid, each integrates to 1 within {error:.1g}."
-    )

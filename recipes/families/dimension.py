@@ -1,12 +1,4 @@
-r"""Sampling time against dimension: what is sampled in one pass, and what variable by variable.
-
-.. math:: \text{flow, VAE, GAN: } 1 \text{ pass} \qquad
-    \text{autoregressive model: } x_d \sim p(x_d \mid x_1 \dots x_{d-1}), \; D \text{ passes}
-
-Every family has untrained networks of two hidden layers of the same width; the flow is four
-couplings. The autoregressive model is a masked network (MADE; Germain et al., 2015). The times
-differ with the machine: medians of processor time, on one thread.
-"""
+"""Sampling time against dimension: what is sampled in one pass, and what variable by variable."""
 
 from __future__ import annotations
 
@@ -21,8 +13,6 @@ from torch.utils.benchmark import Timer
 from vocoder.evaluation.plots import new_figure
 from vocoder.flows import AffineCoupling, Bijection, Chain, ChannelHalves
 
-TITLE = "Sampling time against dimension"
-EQUATIONS = ()
 DIMENSIONS = (4, 16, 64, 256, 1024)
 BATCH = 16
 HIDDEN = 256
@@ -129,16 +119,3 @@ def measure(
     axes.set_ylabel(f"ms for {BATCH} samples")
     axes.legend(fontsize="small")
     return figures, picture
-
-
-def say(figures: dict[str, Any]) -> str:
-    """Two sentences from the figures."""
-    first, last = figures["dimensions"][0], figures["dimensions"][-1]
-    times = figures["milliseconds"]
-    shown = ", ".join(f"{name} {own[0]:.2f} and {own[-1]:.2f} ms" for name, own in times.items())
-    ratio = times["autoregressive"][-1] / times["flow"][-1]
-    return (
-        f"A batch of {BATCH} samples takes, in {first} and in {last} dimensions: {shown}. The "
-        f"autoregressive model needs a pass for every variable, and is {ratio:.0f} times slower "
-        f"than the flow in {last} dimensions; a second of speech has some 20,000."
-    )

@@ -1,12 +1,4 @@
-r"""The optimal discriminator of two known densities.
-
-.. math:: D^*(x) = \frac{p(x)}{p(x) + q(x)}, \qquad
-    \mathbb E_p \log D^* + \mathbb E_q \log (1 - D^*) = 2\, \mathrm{JS}(p, q) - 2 \log 2
-
-With the logistic loss (Goodfellow et al., 2014) it is the share of p in what it sees. With the
-hinge loss, which the vocoders here use, it is the sign of p-q, and the loss is 2 less twice their
-total variation distance.
-"""
+"""The optimal discriminator of two known densities."""
 
 from __future__ import annotations
 
@@ -16,14 +8,11 @@ from typing import Any
 import torch
 import toys
 from divergences import log_normal, log_two
-from hinge import hinge_loss
 from torch import Tensor
 from torch.nn import functional as F
 
 from vocoder.evaluation.plots import new_figure
 
-TITLE = "The optimal discriminator"
-EQUATIONS = (hinge_loss,)
 STEPS = 2500
 BATCH = 512
 Q_SIGMA = 2.0
@@ -40,19 +29,15 @@ def train(loss: str, seed: int) -> toys.Networks:
     """A discriminator of p and q."""
     network = toys.Networks([seed], 1, 1)
     generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(network.parameters(), 3e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
-    for _ in range(STEPS):
+
+    def value() -> Tensor:
         p, q = draw(generator)
         real, fake = network(p), network(q)
-        if loss == "logistic":
-            value = F.softplus(-real).mean() + F.softplus(fake).mean()
-        else:
-            value = hinge_loss([[real]], [[fake]])
-        optimiser.zero_grad()
-        value.backward()
-        optimiser.step()
-        schedule.step()
+        if loss == "hinge":
+            return toys.hinge_loss([[real]], [[fake]])
+        return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+    toys.minimise(network.parameters(), value, STEPS, 3e-3)
     return network
 
 
@@ -93,15 +78,3 @@ def measure(seed: int) -> tuple[dict[str, Any], Any]:
     sign.set_ylim(-1.6, 1.6)
     sign.legend(fontsize="small")
     return figures, picture
-
-
-def say(figures: dict[str, Any]) -> str:
-    """Two sentences from the figures."""
-    return (
-        f"A trained discriminator is within {figures['mean_error']:.3f} of p/(p+q) on average, and "
-        f"its value {figures['value']:.3f} is close to the optimum {figures['optimal_value']:.3f}, "
-        f"so it measures a Jensen-Shannon divergence of {figures['jensen_shannon']:.3f} nats. With "
-        f"the hinge loss its score has the sign of p-q on "
-        f"{100 * figures['hinge_signs_agree']:.0f} % of the samples, with a loss of "
-        f"{figures['hinge_loss']:.3f} where {figures['optimal_hinge_loss']:.3f} is the least."
-    )

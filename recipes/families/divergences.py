@@ -1,11 +1,4 @@
-r"""The two directions of the KL divergence: covering and collapsing.
-
-.. math:: \mathrm{KL}(p \,\|\, q) = \int p \log \frac{p}{q} \quad \text{(covers)}, \qquad
-    \mathrm{KL}(q \,\|\, p) = \int q \log \frac{q}{p} \quad \text{(collapses)}
-
-Maximum likelihood minimises the first over q. The second asks only that what q makes is likely
-under p.
-"""
+"""The two directions of the KL divergence: covering and collapsing."""
 
 from __future__ import annotations
 
@@ -17,10 +10,8 @@ import toys
 from torch import Tensor
 
 from vocoder.evaluation.plots import new_figure
-from vocoder.flows import AffineCoupling, Bijection, Chain, ChannelHalves
+from vocoder.flows import Bijection, Chain
 
-TITLE = "Forward and reverse KL divergence"
-EQUATIONS = ()
 STEPS = 400
 LINE_STEPS = 600
 STARTS = 8
@@ -45,25 +36,19 @@ def fit_line(forward: bool, starts: Tensor) -> tuple[Tensor, Tensor]:
     x = torch.linspace(-16, 16, 1601)[:, None]
     mean = starts.clone().requires_grad_()
     log_sigma = torch.zeros_like(starts).requires_grad_()
-    optimiser = torch.optim.Adam([mean, log_sigma], 0.05)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, LINE_STEPS)
-    for _ in range(LINE_STEPS):
+
+    def divergence() -> Tensor:
         p, q = log_two(x), log_normal(x, mean, log_sigma.exp())
         one, other = (p, q) if forward else (q, p)
-        divergence = (one.exp() * (one - other)).sum(dim=0) * 0.02
-        optimiser.zero_grad()
-        divergence.sum().backward()
-        optimiser.step()
-        schedule.step()
+        return (one.exp() * (one - other)).sum() * 0.02
+
+    toys.minimise([mean, log_sigma], divergence, LINE_STEPS, 0.05)
     return mean.detach(), log_sigma.detach().exp()
 
 
 def build() -> Chain:
     """A flow on the plane."""
-    return Chain(
-        AffineCoupling(toys.PointNetwork(1, 2), ChannelHalves(swap=index % 2 == 1), 3.0)
-        for index in range(6)
-    )
+    return Chain(toys.couplings(6))
 
 
 def reverse(flow: Bijection, z: Tensor) -> Tensor:
@@ -112,16 +97,3 @@ def measure(seed: int) -> tuple[dict[str, Any], Any]:
         title = f"flow, {name}: {figures[name]['modes']} of {toys.MODES} modes"
         toys.scatter(axes, points, title)
     return figures, picture
-
-
-def say(figures: dict[str, Any]) -> str:
-    """Two sentences from the figures."""
-    forward, reverse = figures["forward"], figures["reverse"]
-    return (
-        f"One Gaussian fitted to two covers both by the forward KL (sigma {forward['sigma']:.2f}, "
-        f"centre in between) and sits on one of them by the reverse ({reverse['left']} of "
-        f"{figures['starts']} starts on the left, {reverse['right']} on the right, sigma "
-        f"{reverse['sigma']:.2f}). A flow on the ring finds {forward['modes']} of {toys.MODES} "
-        f"modes forwards, with {100 * forward['share_near_modes']:.0f} % of its samples near one, "
-        f"and {reverse['modes']} backwards, with {100 * reverse['share_near_modes']:.0f} %."
-    )

@@ -1,13 +1,4 @@
-r"""Adversarial auto-encoders and adversarially learned inference: generators that also encode.
-
-.. math::
-    \text{AAE:} \quad \min \mathbb E\, |x - G(E(x))|^2, \quad q(z) = p(z)
-    \qquad \text{ALI:} \quad q(x)\, q(z \mid x) = p(z)\, p(x \mid z)
-
-An adversarial auto-encoder (AAE; Makhzani et al., 2015) reconstructs, and a discriminator makes its
-codes normal. Adversarially learned inference (ALI; Dumoulin et al., 2017) shows pairs of sample and
-code to one discriminator. Either way, the joint distributions of both directions should match.
-"""
+"""Adversarial auto-encoders and adversarially learned inference: generators that also encode."""
 
 from __future__ import annotations
 
@@ -15,14 +6,11 @@ from typing import Any
 
 import torch
 import toys
-from hinge import hinge_loss
 from ring_gan import BATCH, LATENTS, recorded
 from torch import Tensor
 
 from vocoder.evaluation.plots import new_figure
 
-TITLE = "Auto-encoders with discriminators"
-EQUATIONS = ()
 SEEDS = 4
 STEPS = 2000
 KINDS = ("AAE", "ALI")
@@ -50,7 +38,7 @@ def train(kind: str, seed: int) -> tuple[toys.Networks, toys.Networks]:
             loss = torch.zeros(())
         first, second = discriminators(one.detach()), discriminators(other.detach())
         critic.zero_grad()
-        (SEEDS * hinge_loss([[first]], [[second]])).backward()
+        (SEEDS * toys.hinge_loss([[first]], [[second]])).backward()
         critic.step()
         # Both sides of the pair learn to look like the other.
         sides = discriminators(other).mean() - discriminators(one).mean()
@@ -113,29 +101,5 @@ def measure(seed: int) -> tuple[dict[str, Any], Any]:
             place.set_xlim(-3.5, 3.5)
             place.set_ylim(-3.5, 3.5)
             place.set_aspect("equal")
-            place.set_title(f"{kind}: {title}", fontsize="small")
-            place.set_xticks([])
-            place.set_yticks([])
+            toys.bare(place, f"{kind}: {title}")
     return figures, picture
-
-
-def say(figures: dict[str, Any]) -> str:
-    """Two sentences from the figures."""
-
-    def mean(kind: str, name: str) -> float:
-        return sum(figures[kind][name]) / len(figures[kind][name])
-
-    def modes(kind: str) -> str:
-        return ", ".join(map(str, sorted(figures[kind]["modes"])))
-
-    return (
-        f"Over {len(figures['AAE']['modes'])} seeds the AAE finds {modes('AAE')} modes and "
-        f"reconstructs to {mean('AAE', 'reconstruction'):.2f}, ALI, "
-        f"whose loss does not ask for that, finds {modes('ALI')} and reconstructs to "
-        f"{mean('ALI', 'reconstruction'):.2f} (root mean square; unrelated points of the ring are "
-        f"{2**0.5 * toys.RING_RADIUS:.1f} apart). The energy distance of the joint "
-        f"distributions is {mean('AAE', 'joint_distance'):.3f} and "
-        f"{mean('ALI', 'joint_distance'):.3f}, against "
-        f"{mean('AAE', 'joint_distance_unmatched'):.3f} and "
-        f"{mean('ALI', 'joint_distance_unmatched'):.3f} for codes drawn without seeing x."
-    )

@@ -1,13 +1,4 @@
-r"""Latents of speech: what the flow from mels to latents makes of them, and directions in it.
-
-.. math:: z = f(x), \qquad x' = f^{-1}\bigl(z + \alpha\, (\bar z_{\text{B}} - \bar z_{\text{A}})
-    \bigr)
-
-The flow is that of the bundled acoustic model (Glow-TTS); it was not trained on the two recordings,
-of two synthetic voices. A direction is the difference of two mean latents (Kingma and Dhariwal,
-2018): of a recording played loud and soft, or of two speakers, from the first half of each
-recording and used in the second. voice_conversion.py does the last on a corpus, with sound.
-"""
+"""Latents of speech: what the flow from mels to latents makes of them, and directions in it."""
 
 from __future__ import annotations
 
@@ -17,16 +8,15 @@ from typing import Any
 import speech
 import torch
 from torch import Tensor
-from voice_conversion import Latents, frames_mean
 
 import vocoder
 from vocoder.audio import read_audio
 from vocoder.evaluation.plots import new_figure
 from vocoder.nn.pitch import load_pitch
+from vocoder.text.acoustic import AcousticModel
 from vocoder.text.frontend import phonemes
+from vocoder.text.mel_flow import FRAMES_PER_STEP
 
-TITLE = "Latents of speech"
-EQUATIONS = ()
 EXAMPLES = Path(vocoder.__file__).parent / "demo" / "examples"
 FEMALE, MALE = "english-female.flac", "english-male.flac"
 TEXT = "The north wind and the sun were disputing."
@@ -36,6 +26,30 @@ GAIN = 9.0
 """dB, between the loud and the soft recording."""
 DB = 8.686
 """Decibels in a neper: a log-mel of magnitudes is in nepers."""
+
+
+class Latents:
+    """Log-mels to the latents of the acoustic model's flow, and back."""
+
+    def __init__(self, model: AcousticModel) -> None:
+        self.model = model
+
+    def encode(self, mel: Tensor) -> Tensor:
+        """(n_mels, frames) to latents (n_mels, frames / 2, 2): even and odd frames apart."""
+        if mel.shape[1] % FRAMES_PER_STEP:
+            mel = torch.cat([mel, mel[:, -1:]], dim=1)
+        z, _ = self.model(mel.unsqueeze(0), torch.tensor([mel.shape[1]]))
+        return z[0].unflatten(1, (-1, FRAMES_PER_STEP))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latents to a mel, (n_mels, frames)."""
+        mel = self.model.inverse(z.flatten(1).unsqueeze(0))[0]
+        return mel.clamp_min(self.model.mel_spec.log_floor)
+
+
+def frames_mean(items: list[Tensor]) -> Tensor:
+    """Mean over all frames of several utterances; frames are in dimension 1."""
+    return torch.cat(items, dim=1).mean(dim=1, keepdim=True)
 
 
 def contrast(mel: Tensor) -> float:
@@ -115,21 +129,3 @@ def measure(seed: int) -> tuple[dict[str, Any], Any]:
     }
     speech.show(picture.subplots(2, 4).flat, panels)
     return figures, picture
-
-
-def say(figures: dict[str, Any]) -> str:
-    """A few sentences from the figures."""
-    middle, own = figures["contrast_of_middle"], figures["contrast"]
-    spread = ", ".join(f"{row['spread']:.2f}" for row in figures["temperature"])
-    temperatures = ", ".join(f"{t:g}" for t in figures["temperatures"])
-    gain, f0 = figures["gain"], figures["f0"]
-    return (
-        f"There and back, mels differ by {figures['round_trip']:.1g} nats at most. Half-way "
-        f"between two voices, neighbouring bands differ by {middle['latents']:.2f} nats through "
-        f"the latents and by {middle['mels']:.2f} in the mean of the mels, where the voices have "
-        f"{own[0]:.2f} and {own[1]:.2f}. At temperatures of {temperatures} the mels of one "
-        f"sentence vary over seeds by {spread} nats. The direction from soft to loud, found in one "
-        f"voice, makes the other louder by {gain['found']:.1f} of {gain['wanted']:.0f} dB; that "
-        f"between the speakers brings a median F0 of {f0['source']:.0f} Hz to "
-        f"{f0['converted']:.0f} Hz, where the other speaks at {f0['target']:.0f} Hz."
-    )

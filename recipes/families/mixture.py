@@ -1,12 +1,4 @@
-r"""One Gaussian against a mixture on samples of speech, alone and as an autoregressive output.
-
-.. math:: p(x_t \mid x_{<t}) = \sum_{i=1}^{M} \pi_i\, \mathcal N(x_t;\, \mu_i, \sigma_i^2)
-
-Samples of speech are mostly near zero and sometimes far from it, and so are the errors of a
-predictor: silence and speech, consonants and vowels take turns. Without a past the mixture only
-describes the histogram; with one, a small causal network reads weights, means and scales off the
-last samples, as WaveNet does.
-"""
+"""One Gaussian against a mixture on samples of speech, alone and as an autoregressive output."""
 
 from __future__ import annotations
 
@@ -20,8 +12,6 @@ from torch import Tensor, nn
 from vocoder.evaluation.plots import new_figure
 from vocoder.nn.mixture import STEP, DiscretisedMixture
 
-TITLE = "Mixtures for samples of speech"
-EQUATIONS = (DiscretisedMixture,)
 SIZES = (1, 2, 8)
 PASTS = (0, 32)
 """Samples that the prediction sees."""
@@ -109,17 +99,3 @@ def measure(seed: int, steps: int = STEPS) -> tuple[dict[str, Any], Any]:
     curve.set_ylabel("held-out nats per sample")
     curve.legend(fontsize="small")
     return figures, picture
-
-
-def say(figures: dict[str, Any]) -> str:
-    """Two sentences from the figures."""
-
-    def shown(past: int) -> str:
-        return ", ".join(f"{value:.2f}" for value in figures[f"past {past}"])
-
-    sizes = ", ".join(map(str, figures["sizes"]))
-    return (
-        f"With mixtures of {sizes} the samples of held-out speech by themselves come to "
-        f"{shown(PASTS[0])} nats. Given the last {PASTS[1]} samples it is {shown(PASTS[1])}: the "
-        f"past is worth most, and a mixture still gains on top of it."
-    )

@@ -1,10 +1,4 @@
-r"""Multi-scale architecture: half of the variables leave early, and the rest sees further.
-
-Real NVP (Dinh et al., 2017) and Glow on small images, here patches of a mel, 16 bands by 16 frames.
-Blocks of 2 x 2 become four channels, three differences and a mean; couplings follow, half of the
-channels are finished, and the same begins anew at half the size. Later steps are cheaper and see
-twice as far; what leaves early is the fine grain.
-"""
+"""Multi-scale architecture: half of the variables leave early, and the rest sees further."""
 
 from __future__ import annotations
 
@@ -28,8 +22,6 @@ from vocoder.flows import (
 )
 from vocoder.flows.bijection import zero_log_det
 
-TITLE = "Multi-scale architecture"
-EQUATIONS = (FactorOut,)
 SIDE = 16
 LEVELS = 3
 FLOWS = 2
@@ -192,23 +184,5 @@ def measure(seed: int, steps: int = STEPS) -> tuple[dict[str, Any], Any]:
     picture = new_figure(9, 2.2)
     for place, (title, patch) in zip(picture.subplots(1, len(panels)), panels.items(), strict=True):
         place.imshow(patch.reshape(SIDE, SIDE).numpy(), origin="lower", vmin=-2.5, vmax=2.5)
-        place.set_title(title, fontsize="small")
-        place.set_xticks([])
-        place.set_yticks([])
+        toys.bare(place, title)
     return figures, picture
-
-
-def say(figures: dict[str, Any]) -> str:
-    """Two sentences from the figures."""
-    one, several = figures["single-scale"], figures["multi-scale"]
-    _, *kept = figures["kept"]
-    _, *distance = figures["distance"]
-    return (
-        f"With {figures['steps']} steps of flow each, one scale reaches "
-        f"{one['log_likelihood']:.3f} nats per variable of held-out patches with "
-        f"{one['macs'] / 1e6:.1f} million multiply-accumulates, and {figures['levels']} scales "
-        f"reach {several['log_likelihood']:.3f} with {several['macs'] / 1e6:.1f} million. The "
-        f"{' and '.join(f'{100 * share:.0f} %' for share in kept)} of the latents that stay "
-        f"longest, the others being zero, keep a patch to "
-        f"{' and '.join(f'{value:.2f}' for value in distance)} standard deviations of its values."
-    )

@@ -1,10 +1,4 @@
-r"""Batch normalisation of Real NVP against the ActNorm of Glow, at large and at small batches.
-
-Batch normalisation takes its statistics from each batch: the density of a point in training depends
-on the points next to it, and with few of them it is not the density that is used afterwards, with
-running averages. ActNorm takes them from the first batch alone and is a plain parameter from then
-on.
-"""
+"""Batch normalisation of Real NVP against the ActNorm of Glow, at large and at small batches."""
 
 from __future__ import annotations
 
@@ -14,10 +8,8 @@ import torch
 import toys
 
 from vocoder.evaluation.plots import new_figure
-from vocoder.flows import ActNorm, AffineCoupling, BatchNorm, Bijection, Chain, ChannelHalves
+from vocoder.flows import ActNorm, BatchNorm, Bijection, Chain
 
-TITLE = "Batch normalisation against ActNorm"
-EQUATIONS = (BatchNorm, ActNorm)
 STEPS = 250
 COUPLINGS = 6
 BATCHES = (256, 4)
@@ -30,13 +22,10 @@ KINDS: dict[str, type[ActNorm] | type[BatchNorm] | None] = {
 
 def build(kind: str) -> Chain:
     """Affine couplings, with a normalisation after each."""
-    pieces: list[Bijection] = []
     norm = KINDS[kind]
-    for index in range(COUPLINGS):
-        partition = ChannelHalves(swap=index % 2 == 1)
-        pieces.append(AffineCoupling(toys.PointNetwork(1, 2), partition, 3.0))
-        if norm is not None:
-            pieces.append(norm(2))
+    pieces: list[Bijection] = []
+    for coupling in toys.couplings(COUPLINGS):
+        pieces += [coupling] if norm is None else [coupling, norm(2)]
     return Chain(pieces)
 
 
@@ -71,21 +60,3 @@ def measure(seed: int, steps: int = STEPS) -> tuple[dict[str, Any], Any]:
             values = toys.on_grid(lambda x, f=flow: toys.log_density(f, x), -4, 4, 120)
             toys.show(place, values, -4, 4, f"{kind}, batches of {batch}: {nats:.2f} nats")
     return figures, picture
-
-
-def say(figures: dict[str, Any]) -> str:
-    """Two sentences from the figures."""
-
-    def held_out(batch: int) -> str:
-        own = figures[str(batch)]
-        return ", ".join(f"{own[kind]['log_likelihood']:.2f}" for kind in KINDS)
-
-    small = figures[str(BATCHES[1])]["BatchNorm"]
-    return (
-        f"Without a normalisation, with BatchNorm and with ActNorm the ring is held out at "
-        f"{held_out(BATCHES[0])} nats after batches of {BATCHES[0]} and at {held_out(BATCHES[1])} "
-        f"after batches of {BATCHES[1]}, where the truth has {figures['exact']:.2f}. In batches of "
-        f"{BATCHES[1]} BatchNorm believes in {small['in_training']:.2f} nats during the last fifth "
-        f"of the training, {small['in_training'] - small['log_likelihood']:+.2f} from what is left "
-        f"with its running averages."
-    )

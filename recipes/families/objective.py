@@ -1,8 +1,4 @@
-r"""What the two terms of the objective do alone.
-
-.. math:: \log p(x) = \underbrace{\log \pi(f(x))}_{\text{pulls } z \text{ to } 0}
-    + \underbrace{\log |\det \partial f / \partial x|}_{\text{pushes } z \text{ apart}}
-"""
+"""What the two terms of the objective do alone."""
 
 from __future__ import annotations
 
@@ -13,10 +9,8 @@ import toys
 from torch import Tensor
 
 from vocoder.evaluation.plots import new_figure
-from vocoder.flows import AffineCoupling, Bijection, Chain, ChannelHalves
+from vocoder.flows import Bijection, Chain
 
-TITLE = "The two terms of the objective"
-EQUATIONS = ()
 STEPS = 150
 BOUND = 3.0
 KINDS = ("both", "log π(z) alone", "log-determinant alone")
@@ -24,10 +18,7 @@ KINDS = ("both", "log π(z) alone", "log-determinant alone")
 
 def build() -> Chain:
     """Affine couplings that alternate, their log-scales bounded: one term alone has no optimum."""
-    return Chain(
-        AffineCoupling(toys.PointNetwork(1, 2), ChannelHalves(swap=index % 2 == 1), BOUND)
-        for index in range(4)
-    )
+    return Chain(toys.couplings(4, BOUND))
 
 
 def measure(seed: int) -> tuple[dict[str, Any], Any]:
@@ -67,15 +58,3 @@ def measure(seed: int) -> tuple[dict[str, Any], Any]:
     axes[0].set_xlabel("step", fontsize="small")
     axes[0].legend(fontsize="x-small")
     return figures, picture
-
-
-def say(figures: dict[str, Any]) -> str:
-    """Two sentences from the figures."""
-    both, prior, volume = (figures[kind] for kind in KINDS)
-    return (
-        f"With log π(z) alone z shrinks to {prior['size']:.1g} at a log-determinant of "
-        f"{prior['log_determinant']:.0f} nats, and with the log-determinant alone z grows to "
-        f"{volume['size']:.0f}; only the bound on the log-scales stops either. Together they "
-        f"balance: z has a root mean square of {both['size']:.2f} (a standard normal's is 1) at "
-        f"{both['log_determinant']:.1f} nats."
-    )

@@ -1,7 +1,4 @@
-r"""Autoregressive models: the chain rule holds in every order, limited conditionals do not.
-
-.. math:: p(x_1, x_2) = p(x_1)\, p(x_2 \mid x_1) = p(x_2)\, p(x_1 \mid x_2)
-"""
+"""Autoregressive models: the chain rule holds in every order, limited conditionals do not."""
 
 from __future__ import annotations
 
@@ -14,8 +11,6 @@ from torch import Tensor, nn
 
 from vocoder.evaluation.plots import new_figure
 
-TITLE = "Autoregressive order"
-EQUATIONS = ()
 STEPS = 700
 NOISE = 0.3
 ORDERS = ((0, 1), (1, 0))
@@ -72,14 +67,7 @@ class Autoregressive(nn.Module):
 def fit(model: Autoregressive, seed: int) -> None:
     """Maximum likelihood."""
     generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(model.parameters(), 5e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
-    for _ in range(STEPS):
-        loss = -model(parabola(512, generator)).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
+    toys.minimise(model.parameters(), lambda: -model(parabola(512, generator)).mean(), STEPS, 5e-3)
 
 
 def measure(seed: int) -> tuple[dict[str, Any], Any]:
@@ -104,14 +92,3 @@ def measure(seed: int) -> tuple[dict[str, Any], Any]:
             title = f"{name}\n{nats:.2f} nats"
             toys.show(next(axes), toys.on_grid(model, -3, 3, 150), -3, 3, title)
     return figures, picture
-
-
-def say(figures: dict[str, Any]) -> str:
-    """Two sentences from the figures."""
-    nats = [own["log_likelihood"] for own in figures.values() if isinstance(own, dict)]
-    return (
-        f"Where every conditional is one Gaussian, the order decides: {nats[0]:.2f} nats with x1 "
-        f"first and {nats[1]:.2f} with x2 first, since x1 given x2 has two sides. With mixtures of "
-        f"{SIZES[1]} both orders come near the truth, {nats[2]:.2f} and {nats[3]:.2f} of "
-        f"{figures['exact']:.2f}, which is why WaveNet here ends in a mixture."
-    )

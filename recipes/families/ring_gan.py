@@ -1,8 +1,4 @@
-r"""A GAN on a ring of eight Gaussians: sharp, but nothing in the loss asks for every mode.
-
-.. math:: \min_G \; -\mathbb E\, D(G(\epsilon)), \qquad
-    \min_D \; \mathbb E \max(0, 1 - D(x)) + \mathbb E \max(0, 1 + D(G(\epsilon)))
-"""
+"""A GAN on a ring of eight Gaussians: sharp, but nothing in the loss asks for every mode."""
 
 from __future__ import annotations
 
@@ -11,13 +7,10 @@ from typing import Any
 import torch
 import toys
 from divergences import build
-from hinge import hinge_loss
 from torch import Tensor
 
 from vocoder.evaluation.plots import new_figure
 
-TITLE = "A GAN on a ring of Gaussians"
-EQUATIONS = ()
 SEEDS = 8
 STEPS = 1200
 RATES = {"equal rates": 1e-3, "slow discriminator": 1e-4}
@@ -44,7 +37,7 @@ def train(seed: int, rate: float) -> toys.Networks:
         noise = torch.randn(SEEDS, BATCH, LATENTS, generator=own)
         generated = generators(noise)
         scores = discriminators(recorded(SEEDS, own)), discriminators(generated.detach())
-        loss = SEEDS * hinge_loss([[scores[0]]], [[scores[1]]])
+        loss = SEEDS * toys.hinge_loss([[scores[0]]], [[scores[1]]])
         of_discriminators.zero_grad()
         loss.backward()
         of_discriminators.step()
@@ -82,23 +75,3 @@ def measure(seed: int) -> tuple[dict[str, Any], Any]:
     toys.scatter(rows[0, 0], toys.ring(2000, own)[..., 0], "ring")
     toys.scatter(rows[1, 0], points, f"flow: {figures['flow']['modes']} modes")
     return figures, picture
-
-
-def say(figures: dict[str, Any]) -> str:
-    """Two sentences from the figures."""
-
-    def found(name: str) -> str:
-        own = figures[name]
-        share = 100 * sum(own["share_near_modes"]) / len(own["share_near_modes"])
-        modes = ", ".join(map(str, sorted(own["modes"])))
-        return f"{modes} of {toys.MODES} modes, with {share:.0f} % of the samples near one"
-
-    flow = figures["flow"]
-    return (
-        f"Over {SEEDS} seeds, generators find {found('equal rates')} (within three standard "
-        f"deviations), where the discriminator learns as fast as they do, and "
-        f"{found('slow discriminator')}, where it learns at a tenth of the rate. A flow trained by "
-        f"likelihood finds {flow['modes']}, with {100 * flow['share_near_modes']:.0f} % near one: "
-        f"it stretches one Gaussian over all modes, and pays with what lies in "
-        f"between."
-    )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import toys
 from torch import Tensor, nn
 
 from vocoder.audio import LogMel, MelSpec, read_audio
@@ -51,9 +52,7 @@ def show(places: Iterable[Any], panels: Mapping[str, Tensor]) -> None:
     """Draw the beginnings of mels, 3.2 s at most, one on each of the axes."""
     for axes, (title, mel) in zip(places, panels.items(), strict=True):
         axes.imshow(mel[:, :200].numpy(), origin="lower", aspect="auto", vmin=-10, vmax=2)
-        axes.set_title(title, fontsize="small")
-        axes.set_xticks([])
-        axes.set_yticks([])
+        toys.bare(axes, title)
 
 
 def crops(
@@ -78,14 +77,7 @@ def fit(
 ) -> None:
     """Minimise a loss that draws its own batch, with Adam and cosine decay."""
     generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(model.parameters(), learning_rate, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     model.train()
-    for _ in range(steps):
-        value = loss(generator)
-        optimiser.zero_grad()
-        value.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
+    betas = (0.9, 0.99)
+    toys.minimise(model.parameters(), lambda: loss(generator), steps, learning_rate, 1.0, betas)
     model.eval()

@@ -1,19 +1,17 @@
-"""Runs the claims about families of generative models, and writes docs/families.md.
+"""Runs the claims about architectures of generative models, and writes docs/families.md.
 
     python recipes/families/study.py                    all of them, some minutes on one core
     python recipes/families/study.py coupling order     some of them
     python recipes/families/study.py --document         the document alone, from the figures
 
-A claim is one file next to this one, with TITLE, EQUATIONS (objects whose docstrings hold its
-equations; its own docstring comes after them), `measure(seed)`, which gives figures and a picture,
-and `say(figures)`, two sentences. The figures are kept in docs/results/families/NAME.json, the
-picture in docs/pictures/families/NAME.png.
+A claim is one file next to this one, with `measure(seed)`, which gives figures and a picture. The
+figures are kept in docs/results/families/NAME.json, the picture in docs/pictures/families/NAME.png.
+document.md holds the text: `{{path:format}}` in a section is a figure of its claim.
 """
 
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import re
 import sys
@@ -21,7 +19,6 @@ import textwrap
 import time
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -32,6 +29,7 @@ from vocoder.evaluation.plots import save_figure
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results" / "families"
 PICTURES = ROOT / "docs" / "pictures" / "families"
+TEXT = Path(__file__).with_name("document.md")
 DOCUMENT = ROOT / "docs" / "families.md"
 CLAIMS = (
     "change_of_variables",
@@ -54,61 +52,48 @@ CLAIMS = (
     "autoencoder_disentangling",
     "latents",
 )
-INTRODUCTION = """
-What sets families of generative models apart, shown on densities small enough to check. Every
-picture and figure here comes from `python recipes/families/study.py`, which takes some minutes on
-one core and gives the same figures each time, but for times; each claim is one file in
-[recipes/families](../recipes/families). Flows are those of `vocoder.flows`, and the equations those
-of the docstrings. Log-likelihoods are means over held-out samples, in nats.
-[flows.ipynb](flows.ipynb) leads from the first of these claims to a vocoder. One family is left
-out: a restricted Boltzmann machine knows its density only up to a partition function that has to
-be estimated (Salakhutdinov and Murray, 2008), so its nats would not compare with those below.
-"""
 WIDTH = 120
 
 
-def equations(documented: Any) -> list[str]:
-    """The `.. math::` blocks in the docstring of a module, class or function, each on one line."""
-    text = inspect.cleandoc(inspect.getdoc(documented) or "")
-    blocks = re.findall(r"^\.\. math::(.*(?:\n(?:[ ]+.*)?)*)", text, re.MULTILINE)
-    return [" ".join(block.split()) for block in blocks]
+def shown(figures: Any, place: str) -> str:
+    """A figure by its path and format: `ring/exact:.2f`.
+
+    A list is shown by its mean, or item by item with a format that begins with `each`.
+    """
+    path, _, form = place.partition(":")
+    for key in path.split("/"):
+        figures = figures[int(key) if isinstance(figures, list) else key]
+    if form.startswith("each"):
+        return ", ".join(format(value, form[4:]) for value in figures)
+    value = sum(figures) / len(figures) if isinstance(figures, list) else figures
+    return format(value, form).replace("%", " %")
 
 
-def prose(module: ModuleType) -> list[str]:
-    """The paragraphs of a claim's docstring, without its equations."""
-    paragraphs = inspect.cleandoc(module.__doc__ or "").split("\n\n")
-    return [" ".join(p.split()) for p in paragraphs if not p.startswith(".. math::")]
+def filled(paragraph: str, figures: Any) -> str:
+    """A paragraph of document.md with its figures, wrapped."""
+    if "{{" not in paragraph:
+        return paragraph
+    text = " ".join(paragraph.split())
+    text = re.sub(r"{{(.+?)}}", lambda found: shown(figures, found[1]), text)
+    return textwrap.fill(text, WIDTH, break_on_hyphens=False, break_long_words=False)
 
 
-def shown(equation: str) -> str:
-    """An equation as a block of Markdown, with the macros that GitHub knows."""
-    lines = textwrap.wrap(
-        equation.replace(r"\operatorname", r"\mathrm"), WIDTH, break_long_words=False,
-        break_on_hyphens=False,
-    )  # fmt: skip
-    return "\n".join(["$$", *lines, "$$"])
+def section(text: str, figures: Any = None) -> str:
+    """A section of document.md, with the recorded figures of its claim or others."""
+    claim = re.search(r"families/(\w+)\.png", text)
+    if claim and figures is None:
+        figures = json.loads((RESULTS / f"{claim[1]}.json").read_text(encoding="utf-8"))["figures"]
+    return "\n\n".join(filled(paragraph, figures) for paragraph in text.split("\n\n"))
 
 
-def section(name: str) -> str:
-    """One claim as Markdown, from its recorded figures."""
-    claim: Any = import_module(name)
-    figures = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    found = [e for item in claim.EQUATIONS for e in equations(item)] + equations(claim)
-    wrapped = (
-        textwrap.fill(text, WIDTH, break_on_hyphens=False, break_long_words=False)
-        for text in [*prose(claim), claim.say(figures["figures"])]
-    )
-    *lead, result = wrapped
-    link = f"[{name}.py](../recipes/families/{name}.py),\n[figures](results/families/{name}.json)"
-    parts = [f"## {claim.TITLE}", *lead, *(shown(e) for e in found), result]
-    return "\n\n".join([*parts, f"![{claim.TITLE}](pictures/families/{name}.png)", link])
+def sections() -> list[str]:
+    """document.md in its parts: the introduction, then a section for each claim."""
+    return re.split(r"(?m)^(?=## )", TEXT.read_text(encoding="utf-8"))
 
 
 def document() -> str:
     """docs/families.md, from the recorded figures."""
-    opening = textwrap.fill(" ".join(INTRODUCTION.split()), WIDTH, break_on_hyphens=False)
-    parts = ["# Families of generative models", opening, *(section(name) for name in CLAIMS)]
-    return "\n\n".join(parts) + "\n"
+    return "".join(map(section, sections()))
 
 
 def run(name: str, seed: int, results: Path = RESULTS, pictures: Path = PICTURES) -> dict[str, Any]:

@@ -6,14 +6,15 @@ Points are (batch, 2, 1): two channels at one time step, as the flows of `vocode
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from vocoder.flows import Bijection
+from vocoder.flows import AffineCoupling, Bijection, ChannelHalves
 
 MODES = 8
 RING_RADIUS = 2.0
@@ -135,6 +136,39 @@ def log_density(flow: Bijection, x: Tensor) -> Tensor:
     return normal_log_density(z) + log_det
 
 
+def couplings(count: int, bound: float = 3.0) -> list[AffineCoupling]:
+    """Affine couplings of the two variables, which change sides."""
+    return [
+        AffineCoupling(PointNetwork(1, 2), ChannelHalves(swap=index % 2 == 1), bound)
+        for index in range(count)
+    ]
+
+
+# -- training ----------------------------------------------------------------------------------
+
+
+def minimise(
+    parameters: Iterable[Tensor],
+    loss: Callable[[], Tensor],
+    steps: int,
+    learning_rate: float,
+    clip: float | None = None,
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> None:
+    """Minimise a loss that draws its own batch, with Adam and cosine decay."""
+    parameters = list(parameters)
+    optimiser = torch.optim.Adam(parameters, learning_rate, betas)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(steps):
+        value = loss()
+        optimiser.zero_grad()
+        value.backward()
+        if clip is not None:
+            nn.utils.clip_grad_norm_(parameters, clip)
+        optimiser.step()
+        schedule.step()
+
+
 def fit(
     flow: Bijection,
     draw: Callable[[int, torch.Generator], Tensor],
@@ -146,18 +180,33 @@ def fit(
 ) -> None:
     """Maximise the likelihood of fresh samples, or minimise another loss of them."""
     generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(flow.parameters(), learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    flow.train()
-    for _ in range(steps):
+
+    def value() -> Tensor:
         x = draw(batch, generator)
-        value = -log_density(flow, x).mean() if loss is None else loss(flow, x)
-        optimiser.zero_grad()
-        value.backward()
-        nn.utils.clip_grad_norm_(flow.parameters(), 5.0)
-        optimiser.step()
-        schedule.step()
+        return -log_density(flow, x).mean() if loss is None else loss(flow, x)
+
+    flow.train()
+    minimise(flow.parameters(), value, steps, learning_rate, 5.0)
     flow.eval()
+
+
+def hinge_loss(
+    recorded: Sequence[Sequence[Tensor]], generated: Sequence[Sequence[Tensor]]
+) -> Tensor:
+    r"""The discriminators' loss on their features of recordings and of samples.
+
+    .. math:: O = \frac1K \sum_k \operatorname{mean} \max(0, 1 - D_k(x))
+        + \operatorname{mean} \max(0, 1 + D_k(\hat x))
+
+    Returns:
+        A scalar, 0 or more: 0 where all scores of recordings are above 1 and all those of samples
+        below -1, 2 where all scores are 0.
+    """
+    losses = [
+        F.relu(1 - real[-1]).mean() + F.relu(1 + fake[-1]).mean()
+        for real, fake in zip(recorded, generated, strict=True)
+    ]
+    return torch.stack(losses).mean()
 
 
 # -- grids -------------------------------------------------------------------------------------
@@ -185,12 +234,17 @@ def integral(density: Density, low: float, high: float, count: int) -> float:
     return float(on_grid(density, low, high, count).double().sum() * area)
 
 
-def show(axes: Any, values: Tensor, low: float, high: float, title: str) -> None:
-    """Draw a density on a grid."""
-    axes.imshow(values.sqrt(), origin="lower", extent=(low, high, low, high), cmap="viridis")
+def bare(axes: Any, title: str) -> None:
+    """A title and no ticks."""
     axes.set_title(title, fontsize="small")
     axes.set_xticks([])
     axes.set_yticks([])
+
+
+def show(axes: Any, values: Tensor, low: float, high: float, title: str) -> None:
+    """Draw a density on a grid."""
+    axes.imshow(values.sqrt(), origin="lower", extent=(low, high, low, high), cmap="viridis")
+    bare(axes, title)
 
 
 def scatter(axes: Any, points: Tensor, title: str, size: float = 3.0) -> None:
@@ -201,6 +255,4 @@ def scatter(axes: Any, points: Tensor, title: str, size: float = 3.0) -> None:
     axes.set_xlim(-3.2, 3.2)
     axes.set_ylim(-3.2, 3.2)
     axes.set_aspect("equal")
-    axes.set_title(title, fontsize="small")
-    axes.set_xticks([])
-    axes.set_yticks([])
+    bare(axes, title)

@@ -1,14 +1,4 @@
-r"""Blur, the price of a Gaussian decoder trained by forward KL: a VAE on a ring of eight Gaussians.
-
-.. math:: \min \mathrm{KL}\bigl(p_{\text{data}} \,\|\, p\bigr) \le
-    \min \; -\mathbb E_{p_{\text{data}}}\, \mathrm{ELBO}(x) + \text{const}, \qquad
-    p(x) = \int \mathcal N\bigl(x;\, \mu(z), \sigma^2 I\bigr)\, \mathcal N(z; 0, I)\, dz
-
-A missed sample costs without limit, one in between little: so what the decoder cannot place exactly
-is smeared out. The samples between modes are what blurs an image or makes speech breathy. At worst
-the latent is not used at all (posterior collapse), and one Gaussian as wide as the data is left.
-The decoder is a small network of one latent variable; sigma is learnt.
-"""
+"""Blur, the price of a Gaussian decoder trained by forward KL: a VAE on a ring."""
 
 from __future__ import annotations
 
@@ -21,8 +11,6 @@ from torch import Tensor, nn
 
 from vocoder.evaluation.plots import new_figure
 
-TITLE = "VAE: blur as the price of covering"
-EQUATIONS = ()
 STEPS = 2000
 BATCH = 256
 SEEDS = 3
@@ -61,15 +49,12 @@ def train(seed: int, steps: int) -> Vae:
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = Vae()
-    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    for _ in range(steps):
+
+    def loss() -> Tensor:
         x = toys.ring(BATCH, generator)[..., 0]
-        loss = -model.elbo(x, torch.randn(BATCH, 1, generator=generator)).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
+        return -model.elbo(x, torch.randn(BATCH, 1, generator=generator)).mean()
+
+    toys.minimise(model.parameters(), loss, steps, 3e-3)
     return model
 
 
@@ -101,16 +86,3 @@ def measure(seed: int, steps: int = STEPS) -> tuple[dict[str, Any], Any]:
     for place, (title, points) in zip(picture.subplots(1, 3), panels.items(), strict=True):
         toys.scatter(place, points, title)
     return figures, picture
-
-
-def say(figures: dict[str, Any]) -> str:
-    """Two sentences from the figures."""
-    shares = figures["share_near_modes"]
-    near = 100 * sum(shares) / len(shares)
-    return (
-        f"Over {len(shares)} seeds the VAE covers {', '.join(map(str, figures['modes']))} of "
-        f"{toys.MODES} modes. But {near:.0f} % of its samples lie near a "
-        f"mode, of the data's {100 * figures['share_near_modes_of_data']:.0f} %, and it learns a "
-        f"sigma of {sum(figures['sigma']) / len(shares):.2f} where a mode has "
-        f"{figures['sigma_of_data']:.2f} and the whole ring {figures['spread_of_data']:.2f}."
-    )

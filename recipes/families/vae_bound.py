@@ -1,12 +1,4 @@
-r"""The bounds of a VAE where the exact likelihood is known: a linear Gaussian model.
-
-.. math:: x = W z + b + \sigma \epsilon, \qquad p(x) = \mathcal N(b,\, W W^\top + \sigma^2 I),
-    \qquad \mathrm{ELBO} = \log p(x) - D\bigl(q(z \mid x) \,\|\, p(z \mid x)\bigr)
-
-A VAE with linear encoder and decoder is trained by its lower bound alone. The most likely model of
-this kind, probabilistic principal components (Tipping and Bishop, 1999), has a closed form. At the
-end its encoder is spoilt, and importance-weighted bounds (Burda et al., 2016) have to make up.
-"""
+"""The bounds of a VAE where the exact likelihood is known: a linear Gaussian model."""
 
 from __future__ import annotations
 
@@ -19,7 +11,6 @@ from torch import Tensor, nn
 
 from vocoder.evaluation.plots import new_figure
 
-TITLE = "VAE: the bound against the exact likelihood"
 SIZE, LATENTS = 8, 2
 STEPS = 3000
 DRAWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -70,9 +61,6 @@ class LinearVae(nn.Module):
         weight, noise = self.decoder.weight, (2 * self.output_scale).exp()
         covariance = weight @ weight.T + noise * torch.eye(SIZE)
         return torch.distributions.MultivariateNormal(self.decoder.bias, covariance).log_prob(x)
-
-
-EQUATIONS = (LinearVae.weighted,)
 
 
 def most_likely(x: Tensor) -> float:
@@ -139,16 +127,3 @@ def measure(seed: int, steps: int = STEPS) -> tuple[dict[str, Any], Any]:
     right.set_xlabel("draws k, spoilt encoder")
     right.legend(fontsize="small")
     return figures, picture
-
-
-def say(figures: dict[str, Any]) -> str:
-    """Two sentences from the figures."""
-    last = figures["draws"][-1]
-    return (
-        f"The bound rises from {figures['elbo_start']:.2f} to {figures['elbo']:.3f} nats, the "
-        f"exact likelihood from {figures['exact_start']:.2f} to {figures['exact']:.3f}; no such "
-        f"model reaches more than {figures['most_likely']:.3f}. With the spoilt encoder the bound "
-        f"is {figures['importance_weighted'][0]:.2f} by one draw and "
-        f"{figures['importance_weighted'][-1]:.3f} by {last}, against "
-        f"{figures['exact_of_spoilt']:.3f}."
-    )

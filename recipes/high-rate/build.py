@@ -4,7 +4,7 @@
     python recipes/high-rate/build.py       data/high-rate and data/high-rate-unseen, half a minute
 
 The recordings name the pictures of a paint program. Of the voices of `TRAINING` the corpus gets all
-that pass `usable` of recipes/unheard-speech; of the voice `UNSEEN` the other folder gets the first
+that pass `usable` of recipes/unseen-speakers; of the voice `UNSEEN` the other folder gets the first
 `N_UNSEEN`, ordered by a hash of their names. README.md describes the voices.
 """
 
@@ -35,10 +35,10 @@ SAMPLE_RATE = 44100
 SECONDS = (1.0, 10.0)
 
 
-def unheard_speech() -> Any:
+def unseen_speakers() -> Any:
     """The script that chooses recordings from the same package, to judge by."""
-    path = HERE.parent / "unheard-speech" / "build.py"
-    spec = importlib.util.spec_from_file_location("unheard_speech", path)
+    path = HERE.parent / "unseen-speakers" / "build.py"
+    spec = importlib.util.spec_from_file_location("unseen_speakers", path)
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
@@ -46,13 +46,13 @@ def unheard_speech() -> Any:
     return module
 
 
-unheard = unheard_speech()
+speakers = unseen_speakers()
 
 
 def write(path: Path, audio: np.ndarray) -> None:
     """A FLAC file of 16 bits."""
     # Vorbis overshoots full scale where the original touched it.
-    audio = audio * min(1.0, unheard.PEAK / np.abs(audio).max())
+    audio = audio * min(1.0, speakers.PEAK / np.abs(audio).max())
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as partial:
         soundfile.write(partial, to_pcm16(audio), SAMPLE_RATE, format="FLAC")
@@ -61,11 +61,11 @@ def write(path: Path, audio: np.ndarray) -> None:
 def copy(stamps: Path, language: str, folder: Path, limit: int | None = None) -> dict[str, str]:
     """Copy the usable recordings of a language; returns their texts by id."""
     texts: dict[str, str] = {}
-    for recording in sorted(unheard.tuxpaint(stamps, language), key=unheard.rank):
+    for recording in sorted(speakers.tuxpaint(stamps, language), key=speakers.rank):
         if len(texts) == limit:
             break
-        audio, sample_rate = unheard.read(recording.path)
-        if sample_rate == SAMPLE_RATE and unheard.usable(audio, sample_rate, SECONDS):
+        audio, sample_rate = speakers.read(recording.path)
+        if sample_rate == SAMPLE_RATE and speakers.usable(audio, sample_rate, SECONDS):
             write(folder / f"{recording.id}.flac", audio)
             texts[recording.id] = recording.text.replace("|", " ")
     if not texts:
@@ -95,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--tuxpaint", type=Path, default=unheard.TUXPAINT, help="the stamps")
+    parser.add_argument("--tuxpaint", type=Path, default=speakers.TUXPAINT, help="the stamps")
     parser.add_argument("--output", type=Path, default=Path("data/high-rate"))
     arguments = parser.parse_args()
     try:

@@ -73,7 +73,7 @@ def streaming_table(result: Mapping[str, Any]) -> str:
 def determinism_table(result: Mapping[str, Any]) -> str:
     """Same seed, same audio: the differences promised and measured."""
     sweeps = result["sweeps"]
-    headings = ["the same seed", "promised", "measured", f"with {sweeps} sweeps", "measured"]
+    headings = ["the same seed", "promised", "measured", f"with {sweeps} iterations", "measured"]
 
     def number(value: float) -> str:
         return "equal" if value == 0 else f"{value:.0e}".replace("e-0", "e-")

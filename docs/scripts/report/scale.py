@@ -28,7 +28,10 @@ def hours_table(result: Mapping[str, Any]) -> str:
             f"{2 * spec['sample_rate'] * seconds / 1e9:,.0f} GB",
         ],
         ["their mels, float32", f"{4 * spec['n_mels'] * frames / 1e9:,.0f} GB"],
-        [f"synthesis, {SWEEPS} sweeps", f"{HOURS / speed:,.0f} hours of {about['threads']} thread"],
+        [
+            f"synthesis, {SWEEPS} iterations",
+            f"{HOURS / speed:,.0f} hours of {about['threads']} thread",
+        ],
         ["the same on 64 cores", f"{60 * HOURS / speed / 64:,.0f} minutes"],
     ]
     note = (
@@ -119,7 +122,7 @@ def memory_table(result: Mapping[str, Any]) -> str:
 
 
 TABLES: Tables = {
-    "hours": ("scores/default.unheard-speech.json", hours_table),
+    "hours": ("scores/default.unseen-speakers.json", hours_table),
     "node": ("benchmark.json", node_sentence),
     "load": ("load.json", load_table),
     "memory": ("memory.json", memory_table),

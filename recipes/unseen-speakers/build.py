@@ -1,9 +1,9 @@
-"""Builds unheard-speech, recorded human voices that no bundled model was trained on, to judge by.
+"""Builds unseen-speakers, recorded human voices that no bundled model was trained on, to judge by.
 
     apt-get install fillets-ng-data fillets-ng-data-cs tuxpaint-stamps-default
-    python recipes/unheard-speech/build.py                      data/unheard-speech, a few seconds
-    vocoder evaluate data/unheard-speech/development/22k        while choosing
-    vocoder evaluate data/unheard-speech/test/22k               for reporting only
+    python recipes/unseen-speakers/build.py                      data/unseen-speakers, a few seconds
+    vocoder evaluate data/unseen-speakers/development/22k        while choosing
+    vocoder evaluate data/unseen-speakers/test/22k               for reporting only
 
 `VOICES` says how many recordings of which voice go into each half. The recordings of a voice that
 pass `usable` are ordered by a hash of their names; the first go into development, the next into
@@ -186,7 +186,7 @@ def main() -> None:
     )
     parser.add_argument("--fillets", type=Path, default=FILLETS, help="holds script/ and sound/")
     parser.add_argument("--tuxpaint", type=Path, default=TUXPAINT, help="holds the stamps")
-    parser.add_argument("--output", type=Path, default=Path("data/unheard-speech"))
+    parser.add_argument("--output", type=Path, default=Path("data/unseen-speakers"))
     arguments = parser.parse_args()
     try:
         print(build(arguments.fillets, arguments.tuxpaint, arguments.output))

@@ -1,4 +1,4 @@
-"""The script that chooses recordings of unheard voices from two Debian packages."""
+"""The script that chooses recordings of unseen speakers from two Debian packages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.conftest import scripts
 
 @pytest.fixture(scope="module")
 def build() -> Iterator[Any]:
-    with scripts("recipes/unheard-speech") as script:
+    with scripts("recipes/unseen-speakers") as script:
         yield script("build")
 
 
@@ -64,7 +64,7 @@ def built(
     tmp_path_factory: pytest.TempPathFactory, build: Any, packages: tuple[Path, Path]
 ) -> tuple[Path, str]:
     """The folder built from the packages, and the line about it."""
-    folder = tmp_path_factory.mktemp("unheard-speech")
+    folder = tmp_path_factory.mktemp("unseen-speakers")
     return folder, build.build(*packages, folder)
 
 
