@@ -123,7 +123,7 @@ def compare(
     if not 0 < seconds <= LONGEST_EXCERPT:
         raise ValueError(f"the excerpt lasts {seconds} s: choose at most {LONGEST_EXCERPT:g} s")
     path = check_recording(path)
-    slow = models.autoregressive(notify)
+    slow: Any = models.autoregressive(notify)
     flow = models.vocoder(notify)
     slow.engine = engine
     whole = read_recording(path, flow.sample_rate)
