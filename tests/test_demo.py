@@ -178,7 +178,7 @@ def test_bad_input_is_explained_in_one_sentence(models: Models, tmp_path: Path) 
 
 def test_the_comparison_shows_its_progress_and_judges_all(models: Models) -> None:
     progress, statuses = [], []
-    for state in comparison.compare(models, SENTENCE, 0.5, 0.667, 1, "compiled"):
+    for state in comparison.compare(models, SENTENCE, 0.5, 0.667, 1):
         progress.append(state.rows[comparison.AUTOREGRESSIVE].progress)
         statuses.append(state.status)
     assert progress == sorted(progress)
@@ -211,7 +211,7 @@ def test_sweeps_bring_all_of_the_comparison_closer_to_the_mel(models: Models) ->
     keys = set(comparison.WHY) - {comparison.RECORDING}
     states = []
     for sweeps in (0, 1, 8):
-        *_, state = comparison.compare(models, SENTENCE, 0.5, 0.667, 1, "compiled", sweeps)
+        *_, state = comparison.compare(models, SENTENCE, 0.5, 0.667, 1, sweeps)
         states.append(state)
     for key in keys:
         none, one, eight = (state.rows[key].distance for state in states)
@@ -240,7 +240,7 @@ def test_a_mel_without_pitch_is_compared_without_a_source(
             "autoregressive": str(wavenet.save(tmp_path / "wavenet")),
         }
     )
-    *_, state = comparison.compare(models, SENTENCE, 0.25, 0.667, 0, "compiled")
+    *_, state = comparison.compare(models, SENTENCE, 0.25, 0.667, 0)
     assert set(state.rows) == set(comparison.WHY) - {comparison.SOURCE}
 
 
@@ -250,7 +250,7 @@ def test_models_of_two_conventions_get_a_mel_each(
     spec = replace(MelSpec.preset("ljspeech"), n_mels=40)
     wavenet = WaveNet(spec, channels=8, n_layers=2, cycle=2, condition_channels=8)
     named = {**checkpoints, "autoregressive": str(wavenet.save(tmp_path / "other"))}
-    *_, state = comparison.compare(Models(**named), SENTENCE, 0.5, 0.667, 0, "compiled")
+    *_, state = comparison.compare(Models(**named), SENTENCE, 0.5, 0.667, 0)
     assert any("22,050 Hz, 40 bands" in note for note in state.notes)
     row = state.rows[comparison.AUTOREGRESSIVE]
     assert row.sound.sample_rate == 22050

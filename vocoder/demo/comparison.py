@@ -94,7 +94,6 @@ def compare(
     seconds: float,
     temperature: float | None,
     seed: int | None,
-    engine: str | None = None,
     refine: float | None = None,
     notify: Notify = silent,
 ) -> Iterator[Comparison]:
@@ -107,7 +106,6 @@ def compare(
 
     Args:
         seconds: duration of the excerpt.
-        engine: one of the autoregressive model's engines; None for the fastest.
         refine: sweeps of mel consistency for all; None for each model's own number, for the source
             that of the flow, and none for Griffin-Lim.
 
@@ -125,7 +123,6 @@ def compare(
     path = check_recording(path)
     slow: Any = models.autoregressive(notify)
     flow = models.vocoder(notify)
-    slow.engine = engine
     whole = read_recording(path, flow.sample_rate)
     first, length = _loudest(whole, seconds, flow.mel_spec.hop_length)
     start = first / flow.sample_rate
@@ -148,7 +145,7 @@ def compare(
         RECORDING: Row("Recording", ""),
         FLOW: Row(flow.title, _how("all samples in one pass", own_sweeps(flow))),
         SOURCE: Row("Source alone", _how("nothing learnt but pitch", own_sweeps(flow))),
-        AUTOREGRESSIVE: Row(slow.title, _how(f"sample by sample, {slow.engine}", own_sweeps(slow))),
+        AUTOREGRESSIVE: Row(slow.title, _how("sample by sample", own_sweeps(slow))),
         GRIFFIN_LIM: Row("Griffin-Lim", _how("32 iterations, no model", sweeps or 0)),
     }
     source = _source(flow)
@@ -326,14 +323,7 @@ def layout(models: Models) -> None:
             with gr.Row():
                 seconds = gr.Slider(0.25, LONGEST_EXCERPT, 1.0, step=0.25, label="Seconds")
                 temperature = widgets.temperature(models)
-            with gr.Row():
-                engine = gr.Radio(
-                    # A naive engine takes minutes for what this tab compares.
-                    [name for name in family.engines if name != "naive"] if family else [],
-                    value=family.engines[0] if family else None,
-                    label=f"{slow_title}'s engine",
-                )
-                seed = widgets.seed()
+            seed = widgets.seed()
             refine = widgets.sweeps(models, "compare-sweeps")
             with gr.Row():
                 button = gr.Button(
@@ -363,14 +353,13 @@ def layout(models: Models) -> None:
         path: str | None,
         seconds: float,
         temperature: float,
-        engine: str | None,
         seed: int | None,
         refine: float | None,
         progress: Any = gr.Progress(),
     ) -> Iterator[tuple[Any, ...]]:
         notify = widgets.notifying(progress)
         shown: set[str] = set()
-        for state in compare(models, path, seconds, temperature, seed, engine, refine, notify):
+        for state in compare(models, path, seconds, temperature, seed, refine, notify):
             audio: list[Any] = []
             for key in titles:
                 row = state.rows.get(key)
@@ -383,7 +372,7 @@ def layout(models: Models) -> None:
 
     started = button.click(
         answer,
-        [recording, seconds, temperature, engine, seed, refine],
+        [recording, seconds, temperature, seed, refine],
         [figures, *players, picture],
         api_name="compare",
         show_progress_on=[figures],

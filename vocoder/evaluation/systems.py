@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vocoder.audio import LogMel, MelSpec
 from vocoder.extras import require
-from vocoder.models import FAMILIES, MdctFlow, Vocoder, WaveGlow
+from vocoder.models import FAMILIES, Vocoder, WaveGlow
 
 from .griffin_lim import griffin_lim
 
@@ -288,7 +288,7 @@ def standard_systems(
             # WaveGlow's defaults are those of the paper.
             name = f"{family.title}, published" if family is WaveGlow else family.title
             systems.append(PackageModel(name, family))
-        if family is MdctFlow:
+        if torch.bfloat16 in family.dtypes:
             half = PackageModel(f"{family.title}, bfloat16", family, dtype=torch.bfloat16)
             systems += [half, *([] if quick else [OnnxModel(f"{family.title}, ONNX", family)])]
     return [*systems, GriffinLim(), Vocos()]

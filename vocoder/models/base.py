@@ -56,6 +56,9 @@ class Vocoder(SavedModel, ABC):
     sequential: ClassVar[bool] = False
     """Whether samples are drawn one by one, which takes many times as long."""
 
+    dtypes: ClassVar[tuple[torch.dtype, ...]] = (torch.float32,)
+    """Types that `fused` can compute in."""
+
     engines: ClassVar[tuple[str, ...]] = ()
     """Ways to generate that ``model.engine`` chooses from, the fastest first, the reference last;
     none where there is one way alone."""
@@ -410,8 +413,12 @@ class Vocoder(SavedModel, ABC):
 
     def _check_dtype(self, dtype: torch.dtype) -> None:
         """Raise ValueError for a type that `fused` cannot compute in."""
-        if dtype != torch.float32:
+        if dtype in self.dtypes:
+            return
+        if self.dtypes == (torch.float32,):
             raise ValueError(f"{type(self).__name__} computes in float32 only, not in {dtype}")
+        types = " or ".join(map(str, self.dtypes))
+        raise ValueError(f"the {self.title} computes in {types}, and dtype is {dtype!r}")
 
     def _check_weights(self) -> None:
         """Raise ValueError for weights that synthesis cannot compute with."""

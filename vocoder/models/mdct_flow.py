@@ -80,6 +80,7 @@ class MdctFlow(FlowVocoder):
 
     family = "mdct-flow"
     title = "MDCT flow"
+    dtypes = (torch.float32, torch.bfloat16)
 
     def __init__(
         self,
@@ -261,12 +262,6 @@ class MdctFlow(FlowVocoder):
         if model.dtype == torch.float32 and self.config["n_flows"]:
             model._plan = FramePlan(model.flow, self.mel_spec.n_mels, dtype)
         return model
-
-    def _check_dtype(self, dtype: torch.dtype) -> None:
-        if dtype not in (torch.float32, torch.bfloat16):
-            raise ValueError(
-                f"flows compute in torch.float32 or torch.bfloat16, and dtype is {dtype!r}"
-            )
 
     def _engine(self) -> FramePlan | None:
         """The folded form, where it can run: on the CPU, in float32, without autocast."""
