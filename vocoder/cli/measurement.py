@@ -99,7 +99,7 @@ def evaluate(
         raise ValueError(f"{name} cannot be compared with itself: give --against another model")
     sweeps = None
     if refine is not None:
-        sweeps = [int(value) if value.isdecimal() else value for value in refine.split(",")]
+        sweeps = [options.refinement(value) for value in refine.split(",")]
     from vocoder.evaluation import copy_synthesis, plots, tables
     from vocoder.evaluation.results import save_result
 

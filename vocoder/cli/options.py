@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,10 +41,19 @@ AcousticTemperature = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the latent noise.")]
+
+
+def refinement(text: str) -> int | str:
+    """A number of iterations as a number; names and levels as they are."""
+    return int(text) if text.strip().isdecimal() else text.strip()
+
+
 Refine = Annotated[
-    str | None,
+    Any,  # int | str | None, which Typer does not read
     typer.Option(
         "--refine",
+        parser=refinement,
+        metavar="LEVELS",
         help="Iterations that match the output's mel to the input: fast, default, best, a number, "
         "or levels such as 8:32+1:2; 0 for none. \\[default: the model's own]",
     ),
