@@ -538,7 +538,7 @@ def test_the_command_takes_numbers_of_sweeps(wavs: Path, checkpoints: list[Path]
     numbers = {"0 sweeps": 0, "2 sweeps": 2}
     expected = {f"{name}, {n}": k for name in (model, "Griffin-Lim") for n, k in numbers.items()}
     assert result["about"]["refine"] == expected
-    for wrong, words in (("two", "refine must be a whole number of iterations"), ("-1", "0 to 1,000")):
+    for wrong, words in (("two", "refine must be a whole number"), ("-1", "0 to 1,000")):
         code, printed, err = run(wavs, "-c", model, "--refine", wrong)
         assert code == 2
         assert words in err

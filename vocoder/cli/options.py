@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,7 +46,7 @@ Seed = Annotated[int, typer.Option("--seed", help="Seed of the latent noise.")]
 
 def refinement(text: str) -> int | str:
     """A number of iterations as a number; names and levels as they are."""
-    return int(text) if text.strip().isdecimal() else text.strip()
+    return int(text) if re.fullmatch(r"\s*-?\d+\s*", text) else text.strip()
 
 
 Refine = Annotated[

@@ -129,6 +129,8 @@ class _InBlocks:
                 Text(self.table.headings[index]),
                 justify="left" if words else "right",
                 min_width=max(map(len, parts), default=0),
+                # rich narrows what may wrap first, below its min_width too.
+                no_wrap=not words and " " not in self.table.headings[index],
             )
         for line in self.table.cells:
             rendered.add_row(*(Text(line[index]) for index in columns))
