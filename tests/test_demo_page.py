@@ -288,13 +288,20 @@ class Browser:
 
     def open_tab(self, title: str) -> None:
         """Open a tab, which on a narrow page may be in the menu of those that do not fit."""
-        tabs = {b.text: b for b in self.all("button[role=tab]") if b.is_displayed()}
-        if title in tabs:
-            tabs[title].click()
-            return
-        self.press(".overflow-menu > button")
-        menu = self.until(lambda: {b.text: b for b in self.all(".overflow-dropdown button")})
-        menu[title].click()
+
+        def opened() -> bool:
+            tabs = {b.text: b for b in self.all("button[role=tab]") if b.is_displayed()}
+            if title in tabs:
+                tabs[title].click()
+            else:
+                self.press(".overflow-menu > button")
+                menu = self.until(
+                    lambda: {b.text: b for b in self.all(".overflow-dropdown button")}
+                )
+                menu[title].click()
+            return True
+
+        self.until(opened)  # once more if the tabs are laid out anew meanwhile
 
     def resize(self, width: int, height: int) -> None:
         """Make the page as large as the screen of another device."""
