@@ -114,15 +114,14 @@ def tiny_acoustic() -> Callable[..., AcousticModel]:
         **arguments: Any,
     ) -> AcousticModel:
         sizes: dict[str, Any] = {
-            "encoder_channels": 8, "encoder_layers": 1, "n_convolutions": 1, "n_flows": 1,
-            "channels": 8, "n_layers": 1,
+            "channels": 8, "encoder_blocks": 1, "prosody_blocks": 1, "decoder_blocks": 1
         }  # fmt: skip
         with torch.random.fork_rng():
             torch.manual_seed(0)
             model = AcousticModel(symbols, mel_spec, **(sizes | arguments))
         perturb(model, perturbed)
         bands = torch.ones(model.mel_spec.n_mels)
-        model.normalise_by(-5 * bands, 2 * bands)
+        model.normalise_by(-5 * bands, 2 * bands, torch.zeros_like(model.prosody_mean))
         return model.eval()
 
     return build

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import numpy as np
 import pytest
@@ -11,10 +10,8 @@ import torch
 from torch import Tensor
 
 from vocoder.text.alignment import (
-    alignment_posterior,
-    flat_start,
+    align,
     monotonic_alignment_search,
-    state_of_frame,
     whole_durations,
 )
 
@@ -73,23 +70,8 @@ def test_search_refuses_more_states_than_frames() -> None:
         monotonic_alignment_search(torch.zeros(2, 6, 5), torch.tensor([5, 5]), torch.tensor([6, 4]))
 
 
-@pytest.mark.parametrize("states, frames", SIZES)
-def test_posterior_counts_every_alignment(states: int, frames: int) -> None:
-    scores = torch.randn(frames, states, generator=torch.Generator().manual_seed(frames)).double()
-    expected = torch.zeros(frames, states, dtype=torch.float64)
-    for durations in every_alignment(states, frames):
-        at = torch.arange(frames), path(durations)
-        expected[at] += math.exp(float(scores[at].sum()))
-    expected /= expected[0].sum()
-    torch.testing.assert_close(alignment_posterior(scores), expected, rtol=0, atol=1e-9)
-
-
-def test_state_of_frame_undoes_durations() -> None:
-    durations = torch.tensor([[2, 0, 3, 1], [1, 1, 1, 0]])
-    assert state_of_frame(durations, 6).tolist() == [[0, 0, 2, 2, 2, 3], [0, 1, 2, 4, 4, 4]]
-
-
-def test_flat_start_finds_hidden_durations() -> None:
+@pytest.mark.parametrize("fit_on", [1000, 20])
+def test_hidden_durations_are_found(fit_on: int) -> None:
     """Symbols of different spectra, in random order and of random length, in noise."""
     rng = np.random.default_rng(0)
     spectra = rng.normal(0, 2, (8, 20))
@@ -103,7 +85,7 @@ def test_flat_start_finds_hidden_durations() -> None:
         mel = torch.from_numpy(clean + rng.normal(0, 0.5, clean.shape)).T.float()
         utterances.append((torch.from_numpy(symbols), mel))
         hidden.append(durations)
-    found = flat_start(utterances, states=1)
+    found = align(utterances, states=1, fit_on=fit_on)
     errors = []
     for own, expected, (_, mel) in zip(found, hidden, utterances, strict=True):
         assert int(own.sum()) == mel.shape[1]
@@ -115,10 +97,10 @@ def test_flat_start_finds_hidden_durations() -> None:
     assert np.mean(np.concatenate(even) <= 1) < 0.5
 
 
-def test_flat_start_gives_every_symbol_its_states() -> None:
+def test_every_symbol_has_its_states() -> None:
     symbols = torch.tensor([2, 0, 1])
     mel = torch.randn(5, 9, generator=torch.Generator().manual_seed(0))
-    (durations,) = flat_start([(symbols, mel)], states=3)
+    (durations,) = align([(symbols, mel)], states=3)
     assert durations.tolist() == [1] * 9
 
 

@@ -34,6 +34,13 @@ ACOUSTIC = Card(
     "An acoustic model: English text to the log-mel spectrograms that a vocoder takes",
     'acoustic = vocoder.load_acoustic(NAME)\naudio = vocoder.say("Some text.", acoustic=acoustic)',
 )
+RESTORATION = Card(
+    "audio-to-audio",
+    "mel-restoration",
+    "A restoring flow: the mels of acoustic models become mels of speech before a vocoder",
+    "from vocoder.models.restoration import load_checkpoint\n\n"
+    "mel = load_checkpoint(NAME).restore(mel)",
+)
 
 
 def metadata(card: Card, licence: str) -> str:

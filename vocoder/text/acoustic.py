@@ -1,4 +1,4 @@
-"""The acoustic model: from phonemes to a log-mel spectrogram, by a normalizing flow."""
+"""The acoustic model: phonemes to a log-mel, by way of durations, pitch and loudness."""
 
 from __future__ import annotations
 
@@ -10,76 +10,90 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vocoder.audio import MelSpec, Noise
+from vocoder.audio import MelSpec
 from vocoder.checkpoints import CheckpointError, no_larger_than, read_checkpoint
 from vocoder.models.card import ACOUSTIC
 from vocoder.models.saved import SavedModel
-from vocoder.nn import SequenceEncoder
-from vocoder.text.alignment import monotonic_alignment_search
-from vocoder.text.durations import DurationPredictor, duration_loss, spoken_durations
-from vocoder.text.mel_flow import FRAMES_PER_STEP, MelFlow
-from vocoder.text.prior import Prior, length_mask
-from vocoder.text.settings import ACOUSTIC_TEMPERATURE, LONGEST_TEXT, check_speaking_rate
+from vocoder.nn.convnext import ConvNeXtBlock
+from vocoder.text.alignment import whole_durations
+from vocoder.text.settings import LONGEST_TEXT, check_pitch, check_speaking_rate
 
 KIND = "acoustic model"
 """Marks checkpoints of acoustic models in ``config.json``, as ``family`` marks vocoders."""
 
+REFERENCE_HZ = 150.0
+"""Pitch is the logarithm of F0 over this frequency."""
+
+_HARMONICS = 8
+
 
 class Batch(NamedTuple):
-    """Utterances to train on or to score, padded with zeros.
+    """Excerpts of utterances, padded with zeros; B excerpts, S symbols, T frames.
 
-    symbols: (batch, symbols) int64, as `AcousticModel.indices` gives them.
-    symbol_counts: symbols of each item, (batch,).
-    mel: (batch, n_mels, frames), log-mels in the convention of the model's `MelSpec`.
-    frames: frames of each item, (batch,), even.
+    symbols: (B, S) int64, of the whole texts, as `AcousticModel.indices` gives them.
+    symbol_counts: symbols of each text, (B,).
+    voice: index of the voice, (B,).
+    durations: frames of every state of the whole text, (B, S * states).
+    place: state, frame within the state and frames of the state for every frame of the excerpt,
+        (B, T, 3) int64; see `places`.
+    mel: log-mel, (B, T, n_mels).
+    pitch, voicing: log(F0 / 150 Hz) and the probability that the frame is voiced, (B, T).
+    mask: 1 where there are frames and 0 in the padding, (B, T, 1).
     """
 
     symbols: Tensor
     symbol_counts: Tensor
+    voice: Tensor
+    durations: Tensor
+    place: Tensor
     mel: Tensor
-    frames: Tensor
+    pitch: Tensor
+    voicing: Tensor
+    mask: Tensor
 
 
-class Scored(NamedTuple):
-    """A batch along one alignment of text and mel.
+class Predicted(NamedTuple):
+    """What `AcousticModel.forward` predicts of a `Batch`.
 
-    prior: of the texts, over the latents.
-    z: latents, (batch, n_mels, frames).
-    durations: frames of every state, (batch, states).
-    log_likelihood: log p(mel | text, durations) in nats, (batch,).
+    log_duration: log of the mean duration of every state in frames, (B, S * states).
+    symbol_mask: 1 where that is no padding, (B, S * states).
+    pitch: log(F0 / 150 Hz), (B, T).
+    voicing: logits, (B, T).
+    loudness: mean over the bands of the normalised mel, (B, T).
+    mel: the log-mel given the true pitch, voicing and loudness, (B, T, n_mels).
     """
 
-    prior: Prior
-    z: Tensor
-    durations: Tensor
-    log_likelihood: Tensor
+    log_duration: Tensor
+    symbol_mask: Tensor
+    pitch: Tensor
+    voicing: Tensor
+    loudness: Tensor
+    mel: Tensor
 
 
 class AcousticModel(SavedModel):
-    r"""Glow-TTS: phonemes to log-mel frames by a flow whose prior is set by the aligned text.
+    r"""Phonemes to log-mel frames, in one parallel pass.
 
-    .. math:: \log p(x \mid c, d) = \sum_{t=1}^{T} \log
-        \mathcal N\bigl(z_t;\ \mu_{s(t)},\ \sigma_{s(t)}^2\bigr)
-        + \log |\det \partial f / \partial x|, \qquad z = f(x)
+    .. math:: h = E(c, u), \qquad d_s = e^{l_s(h)}, \qquad
+        (p, v, e)_t = P(h_{s(t)}, k_t), \qquad x_t = D(h_{s(t)}, k_t, p, v, e)
 
-    x are the T frames of a mel, z the latents (`MelFlow`), and s(t) is the state of frame t. Every
-    symbol of the text c (and a mark at either end, for the silence there) has ``states`` states in
-    a row, as in a hidden Markov model; an encoder that sees the whole text gives each its means,
-    scales and expected duration. In training the durations d are found by monotonic alignment
-    search; in synthesis they are predicted. Paper: Glow-TTS (Kim et al., 2020); new here are the
-    states, the learnt scales, and separate means for even and odd frames (the flow works on pairs
-    of frames).
+    c are the symbols of the text and u the voice; every symbol (and a mark at either end, for the
+    silence there) has ``states`` states in a row, and s(t) is the state of frame t under the
+    durations d, k_t its place in that state. E works on symbols; P predicts pitch (log F0), voicing
+    and loudness of every frame; D makes the log-mel x of them, so that speaking rate and pitch can
+    be changed. E, P and D are stacks of `ConvNeXtBlock`. The prediction is a mean: the vocoder's
+    restoring flow (`vocoder.models.restoration`) adds the detail that a mean lacks.
+
+    Durations and the idea of predicting pitch and energy: FastSpeech 2 (Ren et al., 2021); pitch as
+    an input of the decoder: FastPitch (Łańcucki, 2021).
 
     Args:
         symbols: the phonemes and marks that texts are made of, in a fixed order.
         mel_spec: the mel convention, as a `MelSpec` or the name of a preset.
-        encoder_channels, encoder_layers, n_heads, n_convolutions, dropout: of the text's
-            `SequenceEncoder`.
-        n_flows, channels, n_layers, kernel_size: steps of the `MelFlow`, and width, depth and
-            taps of the stack in each.
+        voices: names of the voices; the first is the default.
+        channels: width of all blocks.
+        encoder_blocks, prosody_blocks, decoder_blocks: of E, P and D.
         states: states per symbol, 1 or more.
-        log_scale_bound: bound of the couplings' and the prior's log-scales.
-        weight_norm: weight normalisation in the couplings.
 
     Raises:
         ValueError: sizes that do not fit together; the message names them.
@@ -87,69 +101,76 @@ class AcousticModel(SavedModel):
 
     title = "acoustic model"
     card = ACOUSTIC
-    default_temperature = ACOUSTIC_TEMPERATURE
+    default_temperature = 0.0
 
-    normal_mean: Tensor
-    normal_scale: Tensor
+    mel_mean: Tensor
+    mel_scale: Tensor
+    prosody_mean: Tensor
 
     def __init__(
         self,
         symbols: Sequence[str],
         mel_spec: MelSpec | str = "ljspeech",
-        encoder_channels: int = 160,
-        encoder_layers: int = 4,
-        n_heads: int = 2,
-        n_convolutions: int = 2,
-        dropout: float = 0.1,
-        n_flows: int = 8,
-        channels: int = 128,
-        n_layers: int = 3,
-        kernel_size: int = 3,
+        voices: Sequence[str] = ("speaker",),
+        channels: int = 256,
+        encoder_blocks: int = 6,
+        prosody_blocks: int = 4,
+        decoder_blocks: int = 8,
         states: int = 2,
-        log_scale_bound: float = 3.0,
-        weight_norm: bool = True,
     ) -> None:
         super().__init__(mel_spec)
         if not symbols or len(set(symbols)) < len(symbols):
             raise ValueError("symbols must be a list of different strings, at least one")
-        if n_flows < 1 or states < 1:
-            raise ValueError(f"n_flows is {n_flows} and states {states}: both must be at least 1")
+        if isinstance(voices, str) or not voices or len(set(voices)) < len(voices):
+            raise ValueError("voices must be a list of different names, at least one")
+        if states < 1:
+            raise ValueError(f"states is {states}: it must be at least 1")
         self.symbols = tuple(symbols)
+        self.voices = tuple(voices)
         self.states = states
-        self.log_scale_bound = log_scale_bound
-        n_mels = self.mel_spec.n_mels
         self._index = {symbol: index for index, symbol in enumerate(self.symbols, 1)}
-        self.embedding = nn.Embedding(len(self.symbols) + 1, encoder_channels)
-        self.encoder = SequenceEncoder(
-            encoder_channels, encoder_layers, n_heads, n_convolutions, dropout=dropout
+        n_mels = self.mel_spec.n_mels
+        self.embedding = nn.Embedding(len(self.symbols) + 1, channels)
+        self.voice = nn.Embedding(len(self.voices), channels)
+        self.symbol_place = nn.Linear(4, channels)
+        self.encoder = _blocks(encoder_blocks, channels, 9, 2)
+        self.duration = nn.Sequential(
+            nn.LayerNorm(channels),
+            nn.Linear(channels, channels),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(channels, states),
         )
-        # Mean and log-scale of each band, for even and odd frames, in each state.
-        self.prior_of = nn.Linear(encoder_channels, states * FRAMES_PER_STEP * 2 * n_mels)
-        nn.init.normal_(self.prior_of.weight, std=0.02)
-        nn.init.zeros_(self.prior_of.bias)
-        self.duration_of = DurationPredictor(encoder_channels, states, dropout)
-        nn.init.constant_(self.duration_of.out.bias, 1.0)
-        self.flow = MelFlow(
-            n_mels, n_flows, channels, n_layers, kernel_size, log_scale_bound, weight_norm
-        )
-        # Set from the corpus by `normalise_by`; not trained.
-        self.register_buffer("normal_mean", torch.zeros(n_mels, 1))
-        self.register_buffer("normal_scale", torch.ones(n_mels, 1))
+        self.state = nn.Parameter(torch.randn(states, channels) * 0.1)
+        self.frame_place = nn.Linear(5, channels)
+        self.prosody = _blocks(prosody_blocks, channels, 9, 2)
+        self.prosody_out = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, 3))
+        self.prosody_in = nn.Linear(3 + 2 * _HARMONICS, channels)
+        self.decoder = _blocks(decoder_blocks, channels, 7, 3)
+        self.mel_out = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, n_mels))
+        # Statistics of the corpus, set by `normalise_by`; not trained.
+        self.register_buffer("mel_mean", torch.zeros(n_mels))
+        self.register_buffer("mel_scale", torch.ones(n_mels))
+        self.register_buffer("prosody_mean", torch.zeros(len(self.voices), 2))
 
     @classmethod
     def header(cls) -> dict[str, str]:
         return {"kind": KIND}
 
     def fused(self) -> AcousticModel:
-        """The same function in the form that is fastest to run.
+        """The model in evaluation mode, its weights without gradients."""
+        return self.eval().requires_grad_(False)
 
-        Weight normalisation is taken out, and the 1x1 convolutions are inverted once.
-
-        Returns:
-            A new model, on the same device, in evaluation mode and frozen: its weights take no
-            gradient, and it refuses to go back to training. It can be pickled.
-        """
-        return self._frozen_copy()
+    def with_voices(self, voices: Sequence[str]) -> AcousticModel:
+        """A copy for other voices, to train further: a new voice starts as the mean of all."""
+        model = AcousticModel.from_config({**self.config, "voices": list(voices)})
+        state = self.state_dict()
+        for name in ("voice.weight", "prosody_mean"):
+            old = state[name]
+            state[name] = torch.stack(
+                [old[self.voices.index(v)] if v in self.voices else old.mean(0) for v in voices]
+            )
+        model.load_state_dict(state)
+        return model
 
     # -- synthesis -----------------------------------------------------------------------------
 
@@ -157,58 +178,74 @@ class AcousticModel(SavedModel):
     def synthesize(
         self,
         phonemes: Sequence[str],
-        temperature: float | None = None,
+        voice: str | None = None,
         speaking_rate: float = 1.0,
-        seed: int = 0,
+        pitch: float = 0.0,
         durations: Tensor | None = None,
     ) -> Tensor:
         """A log-mel spectrogram (n_mels, frames), float32, in the convention of `mel_spec`.
 
         Args:
             phonemes: what to say, of `symbols`.
-            temperature: scale of the latent noise, 0 or more; 0 is deterministic and flat, 1
-                samples the model's density. None takes `default_temperature`.
+            voice: one of `voices`; None takes the first.
             speaking_rate: 2 is twice as fast, 0.5 half as fast; 0.25 to 4.
-            seed: of the noise; the same frames get the same noise.
-            durations: frames of every state, (states * (phonemes + 2),) whole numbers with an even
-                sum; None predicts them.
+            pitch: semitones higher (or lower, if negative) than predicted; -12 to 12.
+            durations: frames of every state, (states * (phonemes + 2),) whole numbers; None
+                predicts them.
 
         Raises:
-            ValueError: no phonemes, too many, unknown ones, or an argument out of range.
+            ValueError: no phonemes, too many, unknown ones, an unknown voice, or an argument out of
+                range.
         """
-        temperature = self._temperature(temperature)
         check_speaking_rate(speaking_rate)
-        prior = self.read(phonemes)
+        check_pitch(pitch)
+        symbols = self.indices(phonemes).to(self.device)[None]
+        counts = torch.tensor([symbols.shape[1]], device=self.device)
+        speaker = torch.tensor([self.voice_index(voice)], device=self.device)
+        encoded, _, log_duration = self.encode(symbols, counts, speaker)
         if durations is None:
-            durations = spoken_durations(prior.log_duration[0], speaking_rate)
-        else:
-            states, frames = prior.log_duration.shape[1], int(durations.sum())
-            if durations.shape != (states,) or frames % FRAMES_PER_STEP or not frames:
-                raise ValueError(
-                    f"durations of shape {tuple(durations.shape)} and sum {frames} do not fit: "
-                    f"{states} numbers with an even sum are needed"
-                )
-        durations = durations.unsqueeze(0).to(self.device)
-        return self.render(prior, durations, temperature, seed)[0].float()
+            durations = whole_durations(log_duration[0].double().exp().cpu() / speaking_rate)
+            durations[-1] += int(durations.sum() == 0)
+        elif durations.shape != log_duration[0].shape or int(durations.sum()) < 1:
+            raise ValueError(
+                f"durations of shape {tuple(durations.shape)} and sum {int(durations.sum())} do "
+                f"not fit: {log_duration.shape[1]} whole numbers are needed, not all 0"
+            )
+        place = places(durations).to(self.device)[None]
+        mask = encoded.new_ones(1, place.shape[1], 1)
+        hidden = self.spread(encoded, place, mask)
+        log_f0, voicing, loudness = self.predict_prosody(hidden, speaker, mask)
+        log_f0 = log_f0 + pitch * math.log(2) / 12
+        mel = self.decode(hidden, log_f0, torch.sigmoid(voicing), loudness, mask)
+        return mel[0].T.float()
 
     @torch.no_grad()
-    def durations(self, phonemes: Sequence[str], speaking_rate: float = 1.0) -> Tensor:
+    def durations(
+        self, phonemes: Sequence[str], voice: str | None = None, speaking_rate: float = 1.0
+    ) -> Tensor:
         """The durations that `synthesize` predicts: (states * (phonemes + 2),) int64, in frames.
 
         Raises:
             ValueError: as `synthesize`.
         """
-        return spoken_durations(self.read(phonemes).log_duration[0], speaking_rate)
+        check_speaking_rate(speaking_rate)
+        symbols = self.indices(phonemes).to(self.device)[None]
+        counts = torch.tensor([symbols.shape[1]], device=self.device)
+        speaker = torch.tensor([self.voice_index(voice)], device=self.device)
+        log_duration = self.encode(symbols, counts, speaker)[2][0]
+        return whole_durations(log_duration.double().exp().cpu() / speaking_rate)
 
-    @torch.no_grad()
-    def render(self, prior: Prior, durations: Tensor, temperature: float, seed: int) -> Tensor:
-        """A mel (1, n_mels, frames) from the prior of one text and its durations, (1, states)."""
-        frames = int(durations.sum())
-        mean, log_scale = prior.frames(durations, frames)
-        noise = Noise(seed).normal(0, frames, self.mel_spec.n_mels).T.to(mean.device)
-        return self.inverse(mean + temperature * log_scale.exp() * noise)
+    def voice_index(self, voice: str | None) -> int:
+        """The place of a voice in `voices`, 0 for None.
 
-    # -- text ----------------------------------------------------------------------------------
+        Raises:
+            ValueError: the model has no voice of this name.
+        """
+        if voice is None:
+            return 0
+        if voice not in self.voices:
+            raise ValueError(f"there is no voice {voice!r}: choose {' or '.join(self.voices)}")
+        return self.voices.index(voice)
 
     def indices(self, phonemes: Sequence[str]) -> Tensor:
         """Indices of the symbols for the network: (symbols + 2,) int64, with a mark at either end.
@@ -233,146 +270,107 @@ class AcousticModel(SavedModel):
             )
         return torch.tensor([0, *(self._index[p] for p in phonemes), 0])
 
-    def read(self, phonemes: Sequence[str]) -> Prior:
-        """The `prior` of one text.
+    # -- training ------------------------------------------------------------------------------
 
-        Raises:
-            ValueError: as `indices`.
-        """
-        symbols = self.indices(phonemes).to(self.device)
-        return self.prior(symbols.unsqueeze(0), torch.tensor([len(symbols)], device=self.device))
+    def forward(self, batch: Batch) -> Predicted:
+        """Everything that the model predicts of a batch, given its durations."""
+        encoded, mask, log_duration = self.encode(batch.symbols, batch.symbol_counts, batch.voice)
+        hidden = self.spread(encoded, batch.place, batch.mask)
+        pitch, voicing, loudness = self.predict_prosody(hidden, batch.voice, batch.mask)
+        true_loudness = self.loudness(batch.mel) * batch.mask[..., 0]
+        mel = self.decode(hidden, batch.pitch, batch.voicing, true_loudness, batch.mask)
+        symbol_mask = mask.expand(-1, -1, self.states).flatten(1)
+        return Predicted(log_duration, symbol_mask, pitch, voicing, loudness, mel)
 
-    def prior(self, symbols: Tensor, counts: Tensor) -> Prior:
-        """What the texts say about the latents.
-
-        Args:
-            symbols: (batch, symbols), from `indices`, padded.
-            counts: symbols of each item, (batch,).
-        """
-        mask = length_mask(counts, symbols.shape[1])
-        encoded = self.encoder(self.embedding(symbols), mask)
-        # The durations follow the alignment and must not shape what is aligned.
-        log_duration = self.duration_of(encoded.detach(), mask).float().flatten(1)
-        wide = torch.promote_types(encoded.dtype, torch.float32)
-        with torch.autocast(encoded.device.type, enabled=False):
-            parameters = self.prior_of(encoded.to(wide))
-        # (batch, symbols, states * ...) -> (batch, symbols * states, mean and scale, 2, n_mels)
-        parameters = parameters.reshape(
-            symbols.shape[0], symbols.shape[1] * self.states, 2, FRAMES_PER_STEP, -1
-        )
-        mean, log_scale = parameters.unbind(dim=2)
-        bound = self.log_scale_bound
-        log_scale = bound * torch.tanh(log_scale / bound)
-        return Prior(mean, log_scale, log_duration, counts * self.states)
-
-    # -- mels ----------------------------------------------------------------------------------
+    def loudness(self, mel: Tensor) -> Tensor:
+        """Mean over the bands of the normalised mel: (..., n_mels) to (...)."""
+        return ((mel - self.mel_mean) / self.mel_scale).mean(dim=-1)
 
     @torch.no_grad()
-    def normalise_by(self, mean: Tensor, scale: Tensor) -> None:
-        """Set the fixed normalisation: mean and standard deviation of each band, (n_mels,)."""
-        self.normal_mean.copy_(mean.reshape(-1, 1))
-        self.normal_scale.copy_(scale.reshape(-1, 1))
+    def normalise_by(self, mean: Tensor, scale: Tensor, prosody: Tensor) -> None:
+        """Set the fixed statistics: mean and standard deviation of each band, (n_mels,), and mean
+        pitch and loudness of each voice, (voices, 2)."""
+        self.mel_mean.copy_(mean)
+        self.mel_scale.copy_(scale)
+        self.prosody_mean.copy_(prosody)
 
-    def forward(self, mel: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents (batch, n_mels, frames) of mels of that shape, and log-determinants (batch,).
+    def encode(
+        self, symbols: Tensor, counts: Tensor, voice: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Encoded symbols (B, S, channels), their mask (B, S, 1) and log-durations of the states
+        (B, S * states)."""
+        first = torch.arange(symbols.shape[1], device=symbols.device).expand(symbols.shape).float()
+        total = counts.unsqueeze(1).float()
+        mask = (first < total).float().unsqueeze(2)
+        last = (total - 1 - first).clamp_min(0)
+        place = [
+            torch.log1p(first) / 4,
+            torch.log1p(last) / 4,
+            (first / total).clamp(max=1),
+            total.log().expand_as(first) / 5,
+        ]
+        x = self.embedding(symbols) + self.voice(voice).unsqueeze(1)
+        x = (x + self.symbol_place(torch.stack(place, dim=-1))) * mask
+        for block in self.encoder:
+            x = block(x, mask)
+        return x, mask, self.duration(x).float().flatten(1)
 
-        Args:
-            mel: (batch, n_mels, frames); the values in the padding do not matter.
-            frames: frames of each item, (batch,), even.
-        """
-        if mel.shape[2] % FRAMES_PER_STEP or bool((frames % FRAMES_PER_STEP).any()):
-            raise ValueError("the flow works on pairs of frames: cut the mel to an even number")
-        keep = length_mask(frames, mel.shape[2]).unsqueeze(1)
-        x = ((mel - self.normal_mean) / self.normal_scale).masked_fill(~keep, 0.0)
-        mask = keep[:, :, ::FRAMES_PER_STEP].to(x.dtype)
-        z, log_det = self.flow(x, mask)
-        return z, log_det - frames * self.normal_scale.log().sum()
+    def spread(self, encoded: Tensor, place: Tensor, mask: Tensor) -> Tensor:
+        """The encoded symbols at every frame, (B, T, channels), with the place in the state."""
+        states = (encoded.unsqueeze(2) + self.state).flatten(1, 2)
+        state, frame, length = place.unbind(dim=-1)
+        batch = torch.arange(len(state), device=state.device).unsqueeze(1)
+        frame, length = frame.float(), length.float()
+        fraction = (frame + 0.5) / length
+        features = [
+            fraction,
+            1 - fraction,
+            length.log(),
+            frame.clamp(max=20) / 10,
+            (length - frame).clamp(max=20) / 10,
+        ]
+        return (states[batch, state] + self.frame_place(torch.stack(features, dim=-1))) * mask
 
-    def inverse(self, z: Tensor) -> Tensor:
-        """Mels of latents (batch, n_mels, frames) without padding."""
-        return self.flow.inverse(z) * self.normal_scale + self.normal_mean
+    def predict_prosody(
+        self, hidden: Tensor, voice: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Pitch, logits of voicing, and loudness, (B, T) each."""
+        for block in self.prosody:
+            hidden = block(hidden, mask)
+        pitch, voicing, loudness = self.prosody_out(hidden).float().unbind(dim=-1)
+        mean_pitch, mean_loudness = self.prosody_mean[voice].unbind(dim=-1)
+        return pitch + mean_pitch.unsqueeze(1), voicing, loudness + mean_loudness.unsqueeze(1)
 
-    # -- likelihood ----------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def align(self, z: Tensor, frames: Tensor, prior: Prior) -> Tensor:
-        """Durations (batch, states) of the most likely alignment.
-
-        Args:
-            z: latents, from `forward`.
-            frames: frames of each item, (batch,).
-            prior: from `prior`.
-        """
-        return monotonic_alignment_search(self.alignment_scores(z, prior), prior.states, frames)
-
-    @torch.no_grad()
-    def alignment_scores(self, z: Tensor, prior: Prior) -> Tensor:
-        """Log-density of every latent frame under every state: (batch, frames, states), nats."""
-        # (batch, n_mels, frames) -> (batch, frames / 2, 2, n_mels)
-        pairs = z.float().transpose(1, 2).unflatten(1, (-1, FRAMES_PER_STEP))
-        precision = (-2 * prior.log_scale.float()).exp()
-        mean = prior.mean.float()
-        # (z - mu)^2 multiplied out, so that all pairs of frame and state are matrix products. Large
-        # numbers cancel in it, which half precision would not survive.
-        with torch.autocast(z.device.type, enabled=False):
-            scores = torch.einsum("btpc,bspc->btps", pairs, mean * precision)
-            scores -= 0.5 * torch.einsum("btpc,bspc->btps", pairs.square(), precision)
-        rest = (0.5 * mean.square() * precision + prior.log_scale).sum(-1)
-        scores -= rest.transpose(1, 2).unsqueeze(1)
-        constant = 0.5 * self.mel_spec.n_mels * math.log(2 * math.pi)
-        return scores.flatten(1, 2) - constant  # (batch, frames / 2, 2, states) before
-
-    def log_likelihood(
-        self, z: Tensor, log_det: Tensor, frames: Tensor, prior: Prior, durations: Tensor
+    def decode(
+        self, hidden: Tensor, pitch: Tensor, voicing: Tensor, loudness: Tensor, mask: Tensor
     ) -> Tensor:
-        """log p(mel | text, durations) in nats, (batch,), from what `forward` and `prior` gave."""
-        mean, log_scale = prior.frames(durations, z.shape[2])
-        each = -0.5 * ((z - mean) * (-log_scale).exp()).square() - log_scale
-        each = each - 0.5 * math.log(2 * math.pi)
-        keep = length_mask(frames, z.shape[2]).unsqueeze(1)
-        return each.masked_fill(~keep, 0.0).sum(dim=(1, 2)) + log_det
+        """The log-mel (B, T, n_mels) of spread symbols with pitch, voicing (0 to 1), loudness."""
+        v, p = voicing.unsqueeze(2), pitch.unsqueeze(2)
+        # One number cannot place resolved harmonics in 80 bands; these waves of it can.
+        waves = 3.0 * torch.arange(1, _HARMONICS + 1, device=p.device) * p
+        features = [v, v * p, v * waves.sin(), v * waves.cos(), loudness.unsqueeze(2)]
+        x = (hidden + self.prosody_in(torch.cat(features, dim=-1))) * mask
+        for block in self.decoder:
+            x = block(x, mask)
+        mel: Tensor = self.mel_out(x).float() * self.mel_scale + self.mel_mean
+        return mel
 
-    def score(self, batch: Batch, durations: Tensor | None = None) -> Scored:
-        """Prior and latents of a batch, and its likelihood along an alignment.
 
-        Args:
-            batch: what to score.
-            durations: (batch, states), where they are known; None for the best alignment.
-        """
-        prior = self.prior(batch.symbols, batch.symbol_counts)
-        z, log_det = self(batch.mel, batch.frames)
-        if durations is None:
-            durations = self.align(z, batch.frames, prior)
-        likelihood = self.log_likelihood(z, log_det, batch.frames, prior, durations)
-        return Scored(prior, z, durations, likelihood)
+def _blocks(count: int, channels: int, kernel_size: int, expansion: int) -> nn.ModuleList:
+    return nn.ModuleList(ConvNeXtBlock(channels, kernel_size, expansion) for _ in range(count))
 
-    def training_terms(self, batch: Batch, durations: Tensor | None = None) -> dict[str, Tensor]:
-        """What a training step needs: ``loss`` and its parts, scalars, and ``durations``.
 
-        nll: mean negative log-likelihood in nats per mel element, given the durations.
-        duration: see `duration_loss`.
-        loss: their sum.
+def places(durations: Tensor) -> Tensor:
+    """State, frame within the state, and frames of the state, for every frame: (frames, 3) int64.
 
-        Args:
-            batch, durations: as in `score`.
-        """
-        prior, _, durations, log_likelihood = self.score(batch, durations)
-        nll = -log_likelihood.sum() / (batch.frames.sum() * self.mel_spec.n_mels)
-        duration = duration_loss(prior.log_duration, durations, prior.mask())
-        return {"loss": nll + duration, "nll": nll, "duration": duration, "durations": durations}
-
-    @torch.no_grad()
-    def log_prob(self, mel: Tensor, phonemes: Sequence[str]) -> Tensor:
-        """log p(mel | phonemes, best alignment) in nats, a scalar.
-
-        Args:
-            mel: (n_mels, frames) with an even number of frames.
-            phonemes: of its text.
-        """
-        symbols = self.indices(phonemes).unsqueeze(0)
-        counts, frames = torch.tensor([symbols.shape[1]]), torch.tensor([mel.shape[1]])
-        parts = (symbols, counts, mel.unsqueeze(0), frames)
-        return self.score(Batch(*(part.to(self.device) for part in parts))).log_likelihood[0]
+    Args:
+        durations: frames of every state, (states,) int64.
+    """
+    durations = durations.cpu()
+    state = torch.repeat_interleave(torch.arange(len(durations)), durations)
+    start = durations.cumsum(dim=0) - durations
+    frame = torch.arange(len(state)) - start[state]
+    return torch.stack([state, frame, durations[state]], dim=1)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> AcousticModel:
@@ -390,9 +388,14 @@ def load_checkpoint(path: str | os.PathLike[str]) -> AcousticModel:
             f"{path} holds {what} and no acoustic model: give a "
             "checkpoint of recipes/ljspeech/train_acoustic.py"
         )
+    if "n_flows" in config:
+        raise CheckpointError(
+            f"{path} holds an acoustic model of version 0.2, which this version does not read: "
+            "train it anew, or install flow-vocoder 0.2"
+        )
     with no_larger_than(config, tensors, path):
         model = AcousticModel.from_config(config)
     return model.load_weights(tensors, path)
 
 
-__all__ = ["LONGEST_TEXT", "AcousticModel", "Batch", "Prior", "Scored", "load_checkpoint"]
+__all__ = ["LONGEST_TEXT", "AcousticModel", "Batch", "Predicted", "load_checkpoint", "places"]

@@ -8,8 +8,21 @@ LONGEST_TEXT = 2000
 SLOWEST, FASTEST = 0.25, 4.0
 """Range of the speaking rate."""
 
-ACOUSTIC_TEMPERATURE = 0.333
-"""Default temperature of the acoustic model, the one Glow-TTS (Kim et al., 2020) was rated at."""
+LARGEST_PITCH = 12.0
+"""Semitones that a voice can be raised or lowered by."""
+
+
+def check_pitch(pitch: float) -> None:
+    """Check a change of pitch.
+
+    Raises:
+        ValueError: it is not from -`LARGEST_PITCH` to `LARGEST_PITCH` semitones.
+    """
+    if not -LARGEST_PITCH <= pitch <= LARGEST_PITCH:
+        raise ValueError(
+            f"pitch is {pitch}: it must be from {-LARGEST_PITCH:g} (lower) to {LARGEST_PITCH:g} "
+            "(higher) semitones; 0 leaves the voice as it is"
+        )
 
 
 def check_speaking_rate(speaking_rate: float) -> None:

@@ -7,6 +7,7 @@ longest sentence.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from vocoder.text.frontend import (
     split_paragraphs,
     split_sentences,
 )
-from vocoder.text.settings import ACOUSTIC_TEMPERATURE, LONGEST_TEXT, check_speaking_rate
+from vocoder.text.settings import LONGEST_TEXT, check_pitch, check_speaking_rate
 
 if TYPE_CHECKING:
     from vocoder.audio import Refine
@@ -40,6 +41,11 @@ PARAGRAPH_PAUSE = 0.7
 _SILENCE_DB = 50.0
 _BLOCK_SECONDS = 0.01
 _FADE_SECONDS = 0.005
+
+LEVEL_DB = -20.0
+"""Root mean square of every sentence in dB of full scale, as other text to speech has it."""
+
+_HIGHEST_PEAK = 0.95
 
 
 @dataclass(frozen=True)
@@ -102,26 +108,28 @@ def speak(
     acoustic: AcousticModel,
     vocoder: Vocoder,
     *,
-    temperature: float | None = None,
-    acoustic_temperature: float | None = None,
+    voice: str | None = None,
     speaking_rate: float = 1.0,
+    pitch: float = 0.0,
+    temperature: float | None = None,
     seed: int = 0,
     refine: Refine | None = None,
 ) -> Iterator[npt.NDArray[np.float32]]:
     """The audio of each sentence in turn, followed by its pause.
 
-    Silence at the ends of the generated audio is cut off. A sentence sounds the same wherever it
+    Silence at the ends of the generated audio is cut off, and every sentence has the level
+    `LEVEL_DB`, or less where its peaks would exceed 0.95. A sentence sounds the same wherever it
     stands: its audio is a function of its phonemes, the seed and the other arguments.
 
     Args:
         script: from `sentences`.
         acoustic: phonemes to log-mel.
         vocoder: log-mel to audio; of the same `MelSpec`.
-        temperature: scale of the vocoder's latent noise, as in `Vocoder.synthesize`.
-        acoustic_temperature: scale of the acoustic model's latent noise; 0 gives the flattest
-            intonation, None takes its default.
+        voice: one of `AcousticModel.voices`; None takes the first.
         speaking_rate: 2 is twice as fast, 0.5 half as fast, pauses included; 0.25 to 4.
-        seed: of both models' noise.
+        pitch: semitones higher, or lower if negative; -12 to 12.
+        temperature: scale of the vocoder's latent noise, as in `Vocoder.synthesize`.
+        seed: of the noise.
         refine: sweeps of mel consistency, as in `Vocoder.synthesize`.
 
     Yields:
@@ -137,13 +145,11 @@ def speak(
     )
     from vocoder.audio.clamp import limited
 
-    for name, value in (
-        ("temperature", temperature),
-        ("acoustic_temperature", acoustic_temperature),
-    ):
-        if value is not None:
-            check_temperature(value, name)
+    if temperature is not None:
+        check_temperature(temperature)
     check_speaking_rate(speaking_rate)
+    check_pitch(pitch)
+    acoustic.voice_index(voice)
     if refine is not None:
         check_refine(refine)
     if seed < 0:
@@ -157,12 +163,12 @@ def speak(
 
     def pieces() -> Iterator[npt.NDArray[np.float32]]:
         for sentence in script:
-            mel = acoustic.synthesize(sentence.phonemes, acoustic_temperature, speaking_rate, seed)
-            # At high temperatures the mel leaves the range of recordings, which vocoders refuse.
+            mel = acoustic.synthesize(sentence.phonemes, voice, speaking_rate, pitch)
+            # An untrained model's mels leave the range of recordings, which vocoders refuse.
             mel = limited(mel.clamp(spec.log_floor, spec.log_ceiling), spec)
             audio = vocoder.synthesize(mel, temperature, seed, refine=refine).cpu().numpy()
             pause = round(sentence.pause / speaking_rate * sample_rate)
-            yield np.pad(_trimmed(audio, sample_rate), (0, pause))
+            yield np.pad(_levelled(_trimmed(audio, sample_rate)), (0, pause))
 
     return pieces()
 
@@ -185,8 +191,16 @@ def _trimmed(audio: npt.NDArray[np.float32], sample_rate: int) -> npt.NDArray[np
     return kept
 
 
+def _levelled(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Audio at `LEVEL_DB`; silence stays silence."""
+    rms = math.sqrt(float(np.square(audio, dtype=np.float64).mean())) if len(audio) else 0.0
+    if rms < 1e-4:
+        return audio
+    peak = float(np.abs(audio).max())
+    return audio * np.float32(min(10 ** (LEVEL_DB / 20) / rms, _HIGHEST_PEAK / peak))
+
+
 __all__ = [
-    "ACOUSTIC_TEMPERATURE",
     "Sentence",
     "TextError",
     "normalise",

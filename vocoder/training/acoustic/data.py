@@ -1,13 +1,10 @@
-"""What the acoustic model is trained and validated on: phonemes and mels of whole utterances, in
-batches of similar length.
-"""
+"""What the acoustic model is trained and validated on: phonemes, alignments, pitch and mels."""
 
 from __future__ import annotations
 
 import itertools
 import logging
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,14 +13,16 @@ import lightning
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.progress import track
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vocoder.audio import LogMel, MelSpec, from_pcm16
 from vocoder.corpus import Corpus, CorpusError, check_texts, read_corpus, split
-from vocoder.text.acoustic import AcousticModel, Batch
-from vocoder.text.alignment import flat_start, whole_durations
+from vocoder.nn.pitch import load_pitch
+from vocoder.text.acoustic import REFERENCE_HZ, AcousticModel, Batch, places
+from vocoder.text.alignment import align
 from vocoder.text.frontend import TextError, phonemes
 from vocoder.training.prepared import PreparedCorpus, manifest, prepare
 
@@ -31,115 +30,114 @@ log = logging.getLogger("vocoder.training")
 
 
 class Item(NamedTuple):
-    """Symbols (symbols,), mel (n_mels, frames) and durations (states,) of an utterance."""
+    """An utterance, or an excerpt of T frames; see `Batch` for its fields."""
 
     symbols: Tensor
+    voice: int
+    durations: Tensor
+    place: Tensor
     mel: Tensor
-    durations: Tensor
+    pitch: Tensor
+    voicing: Tensor
+
+    def excerpt(self, first: int, frames: int) -> Item:
+        """At most ``frames`` frames from ``first`` on; symbols and durations stay whole."""
+        kept = slice(first, first + frames)
+        return self._replace(
+            place=self.place[kept],
+            mel=self.mel[kept],
+            pitch=self.pitch[kept],
+            voicing=self.voicing[kept],
+        )
 
 
-class Drawn(NamedTuple):
-    """A batch, and the durations (batch, states) of its items."""
+def collate(items: Sequence[Item]) -> Batch:
+    """Items padded to the longest."""
 
-    batch: Batch
-    durations: Tensor
+    def padded(name: str) -> Tensor:
+        return pad_sequence([getattr(item, name) for item in items], batch_first=True)
+
+    frames = torch.tensor([len(item.mel) for item in items])
+    place = padded("place")
+    mask = (torch.arange(place.shape[1]) < frames.unsqueeze(1)).float().unsqueeze(2)
+    place[..., 2] = place[..., 2].clamp_min(1)  # the length of a state, whose logarithm is taken
+    return Batch(
+        padded("symbols"),
+        torch.tensor([len(item.symbols) for item in items]),
+        torch.tensor([item.voice for item in items]),
+        padded("durations"),
+        place,
+        padded("mel").float(),
+        padded("pitch"),
+        padded("voicing"),
+        mask,
+    )
 
 
-class Utterances(Dataset[Item]):
-    """Utterances with new noise on the mel at every draw.
+class Excerpts(Dataset[Item]):
+    """Excerpts at random places: item (n, i) is the n-th draw, from utterance i."""
 
-    Item (n, i) is the i-th utterance as the n-th draw, and depends on nothing else.
-
-    Args:
-        items: the utterances.
-        noise: standard deviation of the noise, in nats of the log-mel.
-        seed: of the noise.
-    """
-
-    def __init__(self, items: Sequence[Item], noise: float, seed: int) -> None:
+    def __init__(self, items: Sequence[Item], frames: int, seed: int) -> None:
         self.items = items
-        self.noise = noise
+        self.frames = frames
         self.seed = seed
 
     def __getitem__(self, index: tuple[int, int]) -> Item:
         n, i = index
         item = self.items[i]
-        return item._replace(mel=noisy(item.mel, self.noise, self.seed * 1_000_003 + n))
+        spare = max(0, len(item.mel) - self.frames)
+        first = np.random.default_rng((self.seed, n)).integers(spare + 1)
+        return item.excerpt(int(first), self.frames)
 
 
-class LikeLengths(Sampler[list[tuple[int, int]]]):
-    """Endless batches of utterances of similar length, starting with the draw number `start`.
+class Shuffled(Sampler[list[tuple[int, int]]]):
+    """Endless batches of draws (n, i), beginning with draw number `start`.
 
-    An epoch sorts the utterances by length, with jitter so that epochs have different batches,
-    cuts the list into batches (a random remainder is left out) and shuffles these. Epoch e depends
-    on (seed, e) alone, so a resumed run repeats and skips none. Several devices take batches in
-    turn.
-
-    Args:
-        frames: length of each utterance.
-        batch_size: utterances per batch and device.
-        start: utterances drawn so far by all devices together.
-        seed: of the order.
+    Every epoch is a new order of all utterances that depends on (seed, epoch) alone, so a resumed
+    run repeats and skips none. Several devices take batches in turn.
     """
 
     def __init__(
-        self,
-        frames: Sequence[int],
-        batch_size: int,
-        start: int = 0,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
+        self, count: int, batch_size: int, start: int, seed: int, rank: int = 0, world: int = 1
     ) -> None:
-        self.frames = np.asarray(frames)
-        self.batch_size = min(batch_size, len(frames))
-        self.start = start
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
+        self.count, self.batch_size, self.start, self.seed = count, batch_size, start, seed
+        self.rank, self.world = rank, world
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        per_epoch = len(self.frames) // self.batch_size
-        first = self.start // self.batch_size + self.rank
-        epoch, batches = -1, []
-        for batch in itertools.count(first, self.world_size):
-            if batch // per_epoch != epoch:
-                epoch = batch // per_epoch
-                batches = self._epoch(epoch)
-            drawn = batch * self.batch_size
-            yield [(drawn + k, int(i)) for k, i in enumerate(batches[batch % per_epoch])]
-
-    def _epoch(self, epoch: int) -> list[Any]:
-        rng = np.random.default_rng((self.seed, epoch))
-        jittered = self.frames * rng.uniform(0.9, 1.1, len(self.frames))
-        order = np.argsort(jittered)
-        spare = len(order) % self.batch_size
-        order = np.delete(order, rng.choice(len(order), spare, replace=False))
-        batches = order.reshape(-1, self.batch_size)
-        return list(batches[rng.permutation(len(batches))])
+        epoch, order = -1, np.empty(0, np.int64)
+        for batch in itertools.count(self.start // self.batch_size + self.rank, self.world):
+            draws = range(batch * self.batch_size, (batch + 1) * self.batch_size)
+            chosen = []
+            for n in draws:
+                if n // self.count != epoch:
+                    epoch = n // self.count
+                    order = np.random.default_rng((self.seed, epoch)).permutation(self.count)
+                chosen.append((n, int(order[n % self.count])))
+            yield chosen
 
 
 class TextAndSpeech(lightning.LightningDataModule):
-    """Phonemes and mels of a corpus in LJSpeech's layout, held in memory.
+    """Text and speech of a corpus in LJSpeech's layout, aligned, in memory (about 60 MB an hour).
 
-    Mels get a little noise, always the same in validation: in digital silence all bands are at the
-    floor of the logarithm, where a density would be unbounded.
+    Durations come from `vocoder.text.alignment.align`, pitch and voicing from the network that
+    reads them off mels (`vocoder.nn.pitch`).
 
     Args:
         mel_spec: of the model.
         folder: the corpus.
         cache: where prepared corpora are kept.
-        prefix: only utterances whose id begins with this are used: one voice of several.
-        batch_size: utterances per step and device.
-        noise: standard deviation of the noise on the mels, in nats.
+        voices: name of each voice and what the ids of its utterances begin with; one voice named
+            "speaker", of all utterances, by default.
+        batch_size: excerpts per step and device.
+        frames: of an excerpt.
         longest_seconds: longer utterances are left out.
         validation_fraction: share of the utterances held out for validation; see `corpus.split`.
         test_fraction: share held out for testing.
         validation_utterances: at most this many are used at each validation.
-        seed: of order and noise.
+        seed: of order and excerpts.
 
     Raises:
-        ValueError: batch_size is below 1.
+        ValueError: batch_size or frames is below 1.
     """
 
     def __init__(
@@ -147,24 +145,24 @@ class TextAndSpeech(lightning.LightningDataModule):
         mel_spec: MelSpec,
         folder: Path,
         cache: Path,
-        prefix: str = "",
+        voices: Mapping[str, str] | None = None,
         batch_size: int = 16,
-        noise: float = 0.05,
-        longest_seconds: float = 12.0,
+        frames: int = 160,
+        longest_seconds: float = 15.0,
         validation_fraction: float = 0.02,
         test_fraction: float = 0.02,
         validation_utterances: int = 20,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}: it must be at least 1")
+        if batch_size < 1 or frames < 1:
+            raise ValueError(f"batch_size is {batch_size} and frames {frames}: at least 1 each")
         self.mel_spec = mel_spec
         self.folder = folder
         self.cache = cache
-        self.prefix = prefix
+        self.voices = dict(voices or {"speaker": ""})
         self.batch_size = batch_size
-        self.noise = noise
+        self.frames = frames
         self.longest_seconds = longest_seconds
         self.validation_fraction = validation_fraction
         self.test_fraction = test_fraction
@@ -179,13 +177,17 @@ class TextAndSpeech(lightning.LightningDataModule):
     def _read(self) -> Corpus:
         corpus = read_corpus(self.folder)
         check_texts(corpus)
-        chosen = tuple(u for u in corpus.utterances if u.id.startswith(self.prefix))
-        if not chosen:
-            raise CorpusError(
-                f"no utterance of {self.folder} has an id that begins with {self.prefix!r}: the "
-                f"first is {corpus.utterances[0].id}"
-            )
-        return replace(corpus, utterances=chosen)
+        for voice, prefix in self.voices.items():
+            if not any(u.id.startswith(prefix) for u in corpus.utterances):
+                raise CorpusError(
+                    f"no utterance of {self.folder} has an id that begins with {prefix!r} (voice "
+                    f"{voice}): the first is {corpus.utterances[0].id}"
+                )
+        kept = tuple(u for u in corpus.utterances if self._voice(u.id) is not None)
+        return replace(corpus, utterances=kept)
+
+    def _voice(self, id: str) -> str | None:
+        return next((v for v, prefix in self.voices.items() if id.startswith(prefix)), None)
 
     def setup(self, stage: str | None = None) -> None:
         if self._prepared is not None:
@@ -195,25 +197,30 @@ class TextAndSpeech(lightning.LightningDataModule):
         whole = split(
             [u.id for u in corpus.utterances], self.validation_fraction, self.test_fraction
         )
-        log_mel = LogMel(self.mel_spec)
+        log_mel, read_pitch = LogMel(self.mel_spec), load_pitch(self.mel_spec)
+        longest = self.longest_seconds * self.mel_spec.sample_rate
         unreadable: list[str] = []
         self.phonemes: dict[str, list[str]] = {}
         self.mels: dict[str, Tensor] = {}
-        for utterance in corpus.utterances:
-            if utterance.id not in self._prepared.entries:
+        self._pitch: dict[str, tuple[Tensor, Tensor]] = {}
+        for utterance in track(corpus.utterances, "mels and pitch", transient=True):
+            entry = self._prepared.entries.get(utterance.id)
+            if entry is None or entry.samples > longest:
                 continue
             try:
                 self.phonemes[utterance.id] = phonemes(utterance.normalised)
             except TextError as error:
                 unreadable.append(f"{utterance.id} ({error})")
                 continue
-            self.mels[utterance.id] = even(log_mel(torch.from_numpy(self.audio(utterance.id))))
+            with torch.inference_mode():
+                mel = log_mel(torch.from_numpy(self.audio(utterance.id)))
+                f0, voicing = read_pitch(mel.unsqueeze(0))
+            self.mels[utterance.id] = mel.half()  # an error of 0.004 nats at most
+            self._pitch[utterance.id] = (f0[0] / REFERENCE_HZ).log(), voicing[0]
         if unreadable:
             log.warning("%s: %d utterances left out, text unreadable (first: %s)", corpus.name,
                         len(unreadable), unreadable[0])  # fmt: skip
-        longest = self.longest_seconds * self.mel_spec.sample_rate / self.mel_spec.hop_length
-        usable = {id for id, mel in self.mels.items() if mel.shape[1] <= longest}
-        self.split = whole.only(usable, self.folder, self._prepared.missing)
+        self.split = whole.only(set(self.mels), self.folder, self._prepared.missing)
 
     @property
     def prepared(self) -> PreparedCorpus:
@@ -230,80 +237,64 @@ class TextAndSpeech(lightning.LightningDataModule):
         """The recording of an utterance, (samples,), in [-1, 1)."""
         return from_pcm16(self.prepared.audio(id))
 
-    def statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of every band over the training set, (n_mels,) each."""
-        frames = torch.cat([self.mels[id] for id in self.split.train], dim=1).double()
-        variance = frames.var(dim=1, correction=0) + self.noise**2
-        return frames.mean(dim=1).float(), variance.sqrt().float()
-
     def items(self, ids: Sequence[str], model: AcousticModel) -> dict[str, Item]:
-        """Symbols, clean mels, and durations as equal as whole numbers allow.
-
-        An utterance with fewer frames than states is left out.
-        """
-        items = {}
-        for id in ids:
-            symbols = model.indices(self.phonemes[id])
-            states, frames = len(symbols) * model.states, self.mels[id].shape[1]
-            if states > frames:
-                log.warning("%s is left out: its text is too long for its audio", id)
+        """Aligned utterances; one with fewer frames than states is left out."""
+        items: dict[str, Item] = {}
+        for voice, name in enumerate(self.voices):
+            symbols: dict[str, Tensor] = {}
+            for id in ids:
+                if self._voice(id) != name:
+                    continue
+                found = model.indices(self.phonemes[id])
+                if len(found) * model.states > self.mels[id].shape[1]:
+                    log.warning("%s is left out: its text is too long for its audio", id)
+                    continue
+                symbols[id] = found
+            if not symbols:
                 continue
-            durations = whole_durations(torch.full((states,), frames / states))
-            items[id] = Item(symbols, self.mels[id], durations)
+            durations = align(
+                [(found, self.mels[id].float()) for id, found in symbols.items()],
+                model.states,
+                [self._pitch[id][1] for id in symbols],
+            )
+            for (id, found), duration in zip(symbols.items(), durations, strict=True):
+                mel = self.mels[id].T
+                items[id] = Item(found, voice, duration, places(duration), mel, *self._pitch[id])
         return items
 
-    def held_out(self, ids: Sequence[str], model: AcousticModel) -> dict[str, Item]:
-        """Items with noise that depends on the id alone."""
-        return {
-            id: item._replace(mel=noisy(item.mel, self.noise, zlib.crc32(id.encode())))
-            for id, item in self.items(ids, model).items()
-        }
+    def bands(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of every band over the training set, (n_mels,) each."""
+        frames = torch.cat([self.mels[id].float() for id in self.split.train], dim=1).double()
+        return frames.mean(dim=1).float(), frames.std(dim=1).float().clamp_min(1e-3)
+
+    def prosody(self, voices: Sequence[str], mean: Tensor, scale: Tensor) -> Tensor:
+        """Mean pitch and loudness of every voice, (voices, 2); see `AcousticModel.normalise_by`."""
+        result = torch.zeros(len(voices), 2)
+        for row, voice in enumerate(voices):
+            own = [id for id in self.split.train if self._voice(id) == voice]
+            pitch = torch.cat([p[v > 0.5] for p, v in (self._pitch[id] for id in own)])
+            mels = torch.cat([self.mels[id].T.float() for id in own])
+            result[row, 0] = pitch.mean() if len(pitch) else 0.0
+            result[row, 1] = ((mels - mean) / scale).mean()
+        return result
 
     def train_dataloader(self) -> DataLoader[Item]:
         trainer: Any = self.trainer
         module = trainer.lightning_module
         items = list(self.items(self.split.train, module.model).values())
-        if trainer.global_step < module.flat_start_steps:
-            found = flat_start([(item.symbols, item.mel) for item in items], module.model.states)
-            items = [
-                item._replace(durations=durations)
-                for item, durations in zip(items, found, strict=True)
-            ]
-        sampler = LikeLengths(
-            [item.mel.shape[1] for item in items],
+        sampler = Shuffled(
+            len(items),
             self.batch_size,
             module.items_seen,  # kept in its checkpoints
             self.seed,
             trainer.global_rank,
             trainer.world_size,
         )
-        data = Utterances(items, self.noise, self.seed)
+        data = Excerpts(items, self.frames, self.seed)
         return DataLoader(data, batch_sampler=sampler, collate_fn=collate)
 
     def val_dataloader(self) -> DataLoader[Item]:
         trainer: Any = self.trainer
         ids = self.split.validation[: self.validation_utterances]
-        items: Any = list(self.held_out(ids, trainer.lightning_module.model).values())
+        items: Any = list(self.items(ids, trainer.lightning_module.model).values())
         return DataLoader(items, batch_size=1, collate_fn=collate)
-
-
-def collate(items: Sequence[Item]) -> Drawn:
-    """Items padded with zeros to the longest."""
-    batch = Batch(
-        pad_sequence([item.symbols for item in items], batch_first=True),
-        torch.tensor([len(item.symbols) for item in items]),
-        pad_sequence([item.mel.T for item in items], batch_first=True).transpose(1, 2),
-        torch.tensor([item.mel.shape[1] for item in items]),
-    )
-    return Drawn(batch, pad_sequence([item.durations for item in items], batch_first=True))
-
-
-def even(mel: Tensor) -> Tensor:
-    """The mel without its last frame if the number of frames is odd."""
-    return mel[:, : mel.shape[1] // 2 * 2]
-
-
-def noisy(mel: Tensor, noise: float, seed: int) -> Tensor:
-    """The mel with normal noise of the given standard deviation."""
-    generator = torch.Generator().manual_seed(seed)
-    return mel + noise * torch.randn(mel.shape, generator=generator)

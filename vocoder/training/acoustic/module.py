@@ -7,102 +7,104 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from vocoder.text.acoustic import AcousticModel, Batch
-from vocoder.text.alignment import alignment_posterior
-from vocoder.text.settings import ACOUSTIC_TEMPERATURE
-from vocoder.training.acoustic.data import Drawn
 from vocoder.training.module import Training
+
+_WEIGHTS = {"mel": 1.0, "slope": 0.3, "duration": 0.1, "pitch": 1.0, "bend": 2.0,
+            "voicing": 0.3, "loudness": 0.3}  # fmt: skip
 
 
 class AcousticTraining(Training):
-    r"""Trains an `AcousticModel` by maximum likelihood.
-
-    .. math:: -\frac{1}{T M} \log p(x \mid c, \hat d) + \lambda\, \mathrm{duration}
-
-    For `flat_start_steps` steps the durations are those of `flat_start`, then those of the best
-    alignment, found anew in every step.
+    r"""Trains an `AcousticModel` by regression on aligned speech; see `losses`.
 
     Args:
         model: what to train.
-        flat_start_steps: steps with the alignment that does not depend on the flow.
-        duration_weight: lambda, of the duration predictor, which shares nothing with the rest.
-        temperature: of the mels generated at validation.
         optimisation: see `Training`.
     """
 
     model: AcousticModel
     unit = "mel element"
 
-    def __init__(
-        self,
-        model: AcousticModel,
-        flat_start_steps: int = 500,
-        duration_weight: float = 0.1,
-        temperature: float = ACOUSTIC_TEMPERATURE,
-        **optimisation: Any,
-    ) -> None:
+    def __init__(self, model: AcousticModel, **optimisation: Any) -> None:
         super().__init__(model, **optimisation)
-        self.flat_start_steps = flat_start_steps
-        self.duration_weight = duration_weight
-        self.temperature = temperature
 
-    def training_step(self, drawn: Drawn, batch_idx: int) -> Tensor:
-        batch = drawn.batch
-        durations = drawn.durations if self.global_step < self.flat_start_steps else None
-        terms = self.model.training_terms(batch, durations)
-        loss = terms["nll"] + self.duration_weight * terms["duration"]
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        parts = losses(self.model, batch)
         world = self.trainer.world_size
-        self.items_seen += len(batch.frames) * world
-        self.samples_seen += int(batch.frames.sum()) * self.model.mel_spec.hop_length * world
-        return self.logged({"loss": loss, "nll": terms["nll"], "duration": terms["duration"]})
+        self.items_seen += len(batch.mel) * world
+        self.samples_seen += int(batch.mask.sum()) * self.model.mel_spec.hop_length * world
+        loss = sum((_WEIGHTS[name] * value for name, value in parts.items()), torch.zeros(()))
+        return self.logged({"loss": loss, **parts})
 
     def on_validation_epoch_start(self) -> None:
         self._scores: list[dict[str, float]] = []
         self._frames: list[int] = []
-        # In a list, so that Lightning does not register it as a part of the module.
-        self._fused = [self.model.fused()]
 
-    def validation_step(self, drawn: Drawn, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score one held-out utterance."""
         # In float32 whatever the precision of the training, so that runs can be compared.
-        with torch.autocast(drawn.batch.mel.device.type, enabled=False):
-            self._scores.append(held_out_scores(self._fused[0], drawn.batch, self.temperature))
-        self._frames.append(drawn.batch.mel.shape[2])
+        with torch.autocast(batch.mel.device.type, enabled=False):
+            self._scores.append(held_out_scores(self.model, batch))
+        self._frames.append(batch.mel.shape[1])
 
     def on_validation_epoch_end(self) -> None:
-        self._fused.clear()
         # Every device validates on everything: the means are complete and the same on each.
         for name in self._scores[0]:
             mean = np.average([scores[name] for scores in self._scores], weights=self._frames)
             self.log(f"val/{name}", float(mean), sync_dist=True)
 
 
-@torch.no_grad()
-def held_out_scores(model: AcousticModel, batch: Batch, temperature: float) -> dict[str, float]:
-    """Scores of one utterance.
+def losses(model: AcousticModel, batch: Batch) -> dict[str, Tensor]:
+    r"""The parts of the loss, scalars; means over the frames or states that are no padding.
 
-    log_likelihood: in nats per mel element, given the best alignment.
-    mel_distance: mean absolute difference in nats from the mel generated with its durations.
-    duration_error: mean absolute difference in frames between a symbol's aligned and predicted
-    duration.
-    length_error: absolute difference between its length and the predicted one, over its length.
-    certainty: mean over frames of the probability of the likeliest state, see
-    `alignment_posterior`.
+    mel: absolute error of the mel, in standard deviations of its band. slope: that of its
+    differences in time and frequency. duration: :math:`l + d e^{-l}` of states of d frames with
+    predicted log-mean l, the negative log-likelihood of an exponential distribution, so that the
+    mean is learnt. pitch, bend: absolute error of log F0 in voiced frames, and of its differences
+    in time. voicing: cross-entropy. loudness: absolute error.
     """
-    prior = model.prior(batch.symbols, batch.symbol_counts)
-    z, log_det = model(batch.mel, batch.frames)
-    durations = model.align(z, batch.frames, prior)
-    likelihood = model.log_likelihood(z, log_det, batch.frames, prior, durations)
-    generated = model.render(prior, durations, temperature, seed=0)
-    predicted = prior.log_duration[0].exp().reshape(-1, model.states).sum(1)
-    aligned = durations[0].reshape(-1, model.states).sum(1)
-    frames = batch.mel.shape[2]
-    posterior = alignment_posterior(model.alignment_scores(z, prior)[0].cpu())
+    predicted = model(batch)
+    mask, frames = batch.mask, batch.mask.sum()
+    error = (predicted.mel - batch.mel) / model.mel_scale * mask
+    slopes = torch.diff(error, dim=1).abs().sum() + torch.diff(error, dim=2).abs().sum()
+    expected = predicted.log_duration
+    duration = (expected + batch.durations * (-expected).exp()) * predicted.symbol_mask
+    mask = mask[..., 0]
+    voiced = batch.voicing * mask
+    off = (predicted.pitch - batch.pitch) * mask
+    voicing = F.binary_cross_entropy_with_logits(predicted.voicing, batch.voicing, reduction="none")
+    loudness = predicted.loudness - model.loudness(batch.mel)
+    some = voiced.sum().clamp_min(1.0)
     return {
-        "log_likelihood": float(likelihood) / batch.mel.numel(),
-        "mel_distance": float(model.mel_spec.distance(generated, batch.mel)),
-        "duration_error": float((predicted - aligned).abs().mean()),
-        "length_error": float((predicted.sum() - frames).abs()) / frames,
-        "certainty": float(posterior.amax(dim=1).mean()),
+        "mel": error.abs().sum() / (frames * error.shape[2]),
+        "slope": slopes / (frames * error.shape[2]),
+        "duration": duration.sum() / predicted.symbol_mask.sum(),
+        "pitch": (off.abs() * voiced).sum() / some,
+        "bend": (torch.diff(off, dim=1).abs() * voiced[:, 1:]).sum() / some,
+        "voicing": (voicing * mask).sum() / frames,
+        "loudness": (loudness.abs() * mask).sum() / frames,
+    }
+
+
+@torch.no_grad()
+def held_out_scores(model: AcousticModel, batch: Batch) -> dict[str, float]:
+    """Scores of one utterance, given its true durations, pitch, voicing and loudness.
+
+    mel_distance: mean absolute error in nats. pitch_error: mean absolute error in semitones of
+    voiced frames. duration_error: mean absolute error of the symbols' durations, in frames.
+    length_error: absolute difference between its length and the predicted one, over its length.
+    """
+    predicted = model(batch)
+    expected = predicted.log_duration.exp().reshape(-1, model.states).sum(dim=1)
+    aligned = batch.durations.reshape(-1, model.states).sum(dim=1)
+    voiced = batch.voicing > 0.5
+    semitones = 12 / np.log(2) * (predicted.pitch - batch.pitch)[voiced].abs()
+    frames = batch.mel.shape[1]
+    return {
+        "mel_distance": float(model.mel_spec.distance(predicted.mel, batch.mel)),
+        "pitch_error": float(semitones.mean()) if len(semitones) else 0.0,
+        "duration_error": float((expected - aligned).abs().mean()),
+        "length_error": float((expected.sum() - frames).abs()) / frames,
     }

@@ -24,7 +24,8 @@ class AcousticRecipe(Recipe):
     mel_spec_option = "--model.mel_spec"
 
     def add_arguments(self, options: ArgumentParser) -> None:
-        options.add_class_arguments(AcousticModel, "model", skip={"symbols"}, instantiate=False)
+        skip = {"symbols", "voices"}
+        options.add_class_arguments(AcousticModel, "model", skip=skip, instantiate=False)
         options.add_class_arguments(
             AcousticTraining, "training", skip={"model", "seed"}, instantiate=False
         )
@@ -32,7 +33,8 @@ class AcousticRecipe(Recipe):
         options.add_class_arguments(TextAndSpeech, "speech", skip=skip, instantiate=False)
 
     def build(self, objects: Namespace, config: Namespace) -> tuple[Any, Any]:
-        model = AcousticModel(SYMBOLS, **objects.model.as_dict())
+        self._voices, self._started = list(objects.speech.voices or ["speaker"]), False
+        model = AcousticModel(SYMBOLS, voices=self._voices, **objects.model.as_dict())
         module = AcousticTraining(model, **objects.training.as_dict(), seed=config.seed)
         data = TextAndSpeech(
             model.mel_spec,
@@ -44,13 +46,16 @@ class AcousticRecipe(Recipe):
         return module, data
 
     def begin(self, module: Any, data: Any) -> None:
-        module.model.normalise_by(*data.statistics())
+        model = module.model
+        bands = (model.mel_mean, model.mel_scale) if self._started else data.bands()
+        model.normalise_by(*bands, data.prosody(model.voices, *bands))
 
     def callbacks(self) -> list[lightning.Callback]:
         return []
 
     def load(self, path: str) -> Any:
-        return load_checkpoint(path)
+        self._started = True  # so the statistics of the bands stay what the weights know
+        return load_checkpoint(path).with_voices(self._voices)
 
     def report(
         self,

@@ -16,7 +16,6 @@ from vocoder.atomic import file_name
 from vocoder.audio import write_audio
 from vocoder.evaluation.griffin_lim import griffin_lim
 from vocoder.text.acoustic import AcousticModel, Batch
-from vocoder.text.alignment import alignment_posterior
 from vocoder.training.acoustic.data import collate
 from vocoder.training.acoustic.module import held_out_scores
 from vocoder.training.module import DivergedError
@@ -33,11 +32,10 @@ from vocoder.training.report import (
 from vocoder.training.run_folder import Record
 
 COLUMNS = {
-    "log_likelihood": "log-likelihood, nats per mel element",
     "mel_distance": "mel distance, nats",
+    "pitch_error": "pitch error, semitones",
     "duration_error": "duration error, frames per symbol",
     "length_error": "length error, fraction",
-    "certainty": "certainty of the alignment",
 }
 
 
@@ -65,7 +63,6 @@ def write_acoustic_report(
         DivergedError: mels that the model predicts are not finite; all that could be written is.
     """
     model: AcousticModel = module.model.fused()
-    device = model.normal_mean.device
     folder = run / "held-out"
     try:
         audible = griffin_lim(model.mel_spec, seed=0)
@@ -78,26 +75,24 @@ def write_acoustic_report(
     pictures: list[list[Picture]] = []
     mels: dict[str, torch.Tensor] = {}
     problems: list[str] = []
-    for id, item in data.held_out(data.split.test, model).items():
-        batch = Batch(*(part.to(device) for part in collate([item]).batch))
-        scores.append({"utterance": id, **held_out_scores(model, batch, module.temperature)})
-        halved_scores.append(held_out_scores(halved, batch, module.temperature))
+    for id, item in data.items(data.split.test, model).items():
+        batch = Batch(*(part.to(model.device) for part in collate([item])))
+        scores.append({"utterance": id, **held_out_scores(model, batch)})
+        halved_scores.append(held_out_scores(halved, batch))
         if len(pictures) + len(problems) == HELD_OUT:
             continue
-        prior = model.prior(batch.symbols, batch.symbol_counts)
-        z, _ = model(batch.mel, batch.frames)
-        posterior = alignment_posterior(model.alignment_scores(z, prior)[0].cpu())
-        predicted = model.synthesize(data.phonemes[id], module.temperature).cpu()
+        voice = model.voices[item.voice]
+        predicted = model.synthesize(data.phonemes[id], voice).cpu()
         if not predicted.isfinite().all():
             problems.append(id)
             continue
         mels[id] = predicted
-        recorded = data.mels[id]
+        recorded = data.mels[id].float()
         limits = recorded.min().item(), recorded.max().item()
         pictures.append(
             [
                 Picture(f"{id}, recorded", recorded, *limits),
-                Picture("alignment: states over frames", posterior.T, 0, 1),
+                Picture("with its durations and pitch", model(batch).mel[0].T.cpu(), *limits),
                 Picture("from the text alone", predicted, *limits),
             ]
         )
@@ -121,7 +116,7 @@ def write_acoustic_report(
         if audible is not None:
             write_audio(folder / f"{name}.griffin-lim.wav", audible(predicted), rate)
         np.save(folder / f"{name}.npy", predicted.numpy())
-    curves = ("log_likelihood", "mel_distance", "duration_error")
+    curves = ("mel_distance", "pitch_error", "duration_error")
     draw(run / "report.png", rows, {f"val/{key}": COLUMNS[key] for key in curves}, pictures)
     if problems:
         raise DivergedError(f"training has diverged: {words}")
@@ -152,18 +147,15 @@ def _sections(module: Any, summary: dict[str, Any]) -> list[str]:
         "",
         *table(tested),
         "",
-        "![learning curve, alignments and mels](report.png)",
+        "![learning curve and mels](report.png)",
         "",
         "Validation:",
         "",
         *validation_table(rows, {f"val/{key}": label for key, label in COLUMNS.items()}),
         "",
-        "Log-likelihood is that of the log-mel in nats per element (frame and band) with noise of "
-        f"{module.trainer.datamodule.noise:g} nats, given the best alignment. Mel distance is the "
-        "mean absolute difference between the mel and one generated from the text at temperature "
-        f"{module.temperature:g} with the durations of the best alignment. Duration error compares "
-        "predicted and aligned durations, length error the length of the utterance. Certainty is "
-        "the mean over frames of the probability of the likeliest state. Held-out mels, predicted "
-        "from the text alone, are in `held-out`, made audible by Griffin-Lim, which needs no "
-        "trained vocoder and sounds accordingly.",
+        "Mel distance is the mean absolute error of the mel predicted with the durations, pitch, "
+        "voicing and loudness of the recording; pitch error that of the predicted F0 in voiced "
+        "frames. Duration error compares predicted and aligned durations, length error the length "
+        "of the utterance. Held-out mels, predicted from the text alone, are in `held-out`, made "
+        "audible by Griffin-Lim, which needs no trained vocoder and sounds accordingly.",
     ]

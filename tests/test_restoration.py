@@ -1,0 +1,108 @@
+"""The restoring flow: exact density, what it leaves alone, checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.conftest import perturb
+from vocoder.audio import MelSpec
+from vocoder.checkpoints import CheckpointError
+from vocoder.models.restoration import Restoration, load_checkpoint
+
+SPEC = replace(MelSpec.preset("ljspeech"), n_mels=6)
+SMALL = {"channels": 8, "n_blocks": 2, "kernel_size": 3, "n_flows": 2, "coupling_channels": 8}
+
+
+@pytest.fixture
+def model() -> Restoration:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Restoration(SPEC, **SMALL)  # type: ignore[arg-type]
+    perturb(model, 0.1)
+    return model.eval()
+
+
+def mels(frames: int, seed: int = 1, batch: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return 1.2 * torch.randn(batch, 6, frames, generator=generator) - 5
+
+
+def test_density_is_that_of_the_jacobian(model: Restoration) -> None:
+    x, y = mels(6), mels(6, seed=2)
+    h, mean = model.read(y)
+
+    def latents(flat: Tensor) -> Tensor:
+        z, _ = model.flow(model.squeeze(flat.reshape(1, 6, 6))[0] - mean, h)
+        return z.flatten()
+
+    jacobian = torch.autograd.functional.jacobian(latents, x.flatten())
+    standard = torch.distributions.Normal(0.0, 1.0).log_prob(latents(x.flatten())).sum()
+    expected = standard + torch.linalg.slogdet(jacobian)[1]
+    torch.testing.assert_close(model.log_prob(x, y)[0], expected, rtol=1e-4, atol=1e-3)
+
+
+@torch.no_grad()
+def test_the_inverse_undoes_and_items_do_not_mix(model: Restoration) -> None:
+    x, y = mels(20, batch=3), mels(20, seed=2, batch=3)
+    h, mean = model.read(y)
+    residual = model.squeeze(x)[0] - mean
+    z, _ = model.flow(residual, h)
+    torch.testing.assert_close(model.flow.inverse(z, h), residual, rtol=0, atol=1e-3)
+    alone = torch.cat([model.log_prob(x[i : i + 1], y[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(model.log_prob(x, y), alone, rtol=1e-5, atol=1e-2)
+
+
+def test_a_new_flow_leaves_mels_as_they_are() -> None:
+    model = Restoration(SPEC, **SMALL).eval()  # type: ignore[arg-type]
+    y = mels(21)
+    torch.testing.assert_close(model.restore(y), y)
+    assert model.restore(y[0]).shape == (6, 21)
+    assert torch.equal(model.restore(y, 1.0, seed=3), y)  # the gate: the mean changed nothing
+
+
+def test_small_changes_are_left_out_and_large_ones_made(model: Restoration) -> None:
+    y = mels(40)
+    full = model.squeeze.inverse(model.read(y)[1]).detach()
+    assert float((full - y).abs().mean()) > 0.12
+    torch.testing.assert_close(model.restore(y), full.clamp_min(SPEC.log_floor), rtol=0, atol=1e-5)
+    with torch.no_grad():
+        model.change.weight *= 1e-3
+        model.change.bias *= 1e-3
+    assert torch.equal(model.restore(y), y)
+
+
+def test_noise_is_seeded_and_scaled(model: Restoration) -> None:
+    y = mels(30)
+    one, again, other = (model.restore(y, 0.8, seed) for seed in (1, 1, 2))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    little = [model.restore(y, 1e-3, seed) for seed in (1, 2)]
+    assert (little[0] - little[1]).abs().max() < 0.01 * (one - other).abs().max()
+    with pytest.raises(ValueError, match="temperature"):
+        model.restore(y, -1.0)
+
+
+def test_a_frame_depends_on_its_context_alone(model: Restoration) -> None:
+    y = mels(160)
+    changed = y.clone()
+    changed[..., 120:] = 0
+    reach = 120 - model.context_frames
+    before, after = model.restore(y), model.restore(changed)
+    assert torch.equal(before[..., :reach], after[..., :reach])
+    assert not torch.equal(before[..., reach:120], after[..., reach:120])
+
+
+def test_checkpoint_round_trip(model: Restoration, tmp_path: Path) -> None:
+    y = mels(20)
+    model.save(tmp_path / "m")
+    loaded = load_checkpoint(tmp_path / "m")
+    assert torch.equal(loaded.restore(y, 0.5), model.restore(y, 0.5))
+    torch.testing.assert_close(loaded.fused().restore(y, 0.5), model.restore(y, 0.5))
+    (tmp_path / "none").mkdir()
+    with pytest.raises(CheckpointError):
+        load_checkpoint(tmp_path / "none")

@@ -1,0 +1,220 @@
+"""The restoring flow: from mels that no audio has to mels of speech, before the vocoder."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vocoder.audio import MelSpec, Noise
+from vocoder.checkpoints import CheckpointError, no_larger_than, read_checkpoint
+from vocoder.flows import (
+    AffineCoupling,
+    Bijection,
+    Chain,
+    ConditionalScale,
+    InvertibleConv1x1,
+    Squeeze,
+)
+from vocoder.models.card import RESTORATION
+from vocoder.models.saved import SavedModel
+from vocoder.nn.convnext import ConvNeXtBlock
+
+KIND = "restoration"
+"""Marks checkpoints of restoring flows in ``config.json``, as ``family`` marks vocoders."""
+
+PAIR = 2
+"""Frames that the flow handles as one step."""
+
+GATE_NATS = (0.06, 0.12)
+"""Mean changes below the first are left out, those above the second made in full."""
+
+GATE_STEPS = 10
+"""Steps on either side over which the change is averaged."""
+
+
+class Restoration(SavedModel):
+    r"""A normalizing flow over log-mels x, given a degraded mel y of the same speech.
+
+    .. math:: h = H(y), \qquad \mu = y + W h, \qquad
+        \log p(x \mid y) = \log \mathcal N\bigl(f(x - \mu; h);\ 0, I\bigr)
+        + \log |\det \partial f / \partial x|
+
+    x and y are squeezed: pairs of frames become one step of 2 n_mels channels. H is a stack of
+    `ConvNeXtBlock`, and its mean :math:`\mu` alone is a regression. f is a scale set by h, then
+    ``n_flows`` times an invertible 1x1 convolution and an affine coupling conditioned on h.
+    Acoustic models predict means, whose mels are smoother than those of speech, or make errors
+    that no audio has; the flow draws what fits.
+
+    In `restore`, a gate leaves mels alone that are those of recordings already: the change is
+    scaled by 0 where its mean over `GATE_STEPS` steps on either side is below the first of
+    `GATE_NATS`, by 1 above the second, and linearly between.
+
+    Args:
+        mel_spec: the mel convention, as a `MelSpec` or the name of a preset.
+        channels, n_blocks, kernel_size, expansion: of H.
+        n_flows: couplings, 1 or more.
+        coupling_channels: width of the network in each.
+        log_scale_bound: of the couplings, see `AffineCoupling`.
+    """
+
+    title = "restoring flow"
+    card = RESTORATION
+    default_temperature = 0.0
+
+    def __init__(
+        self,
+        mel_spec: MelSpec | str = "ljspeech",
+        channels: int = 224,
+        n_blocks: int = 5,
+        kernel_size: int = 5,
+        expansion: int = 2,
+        n_flows: int = 4,
+        coupling_channels: int = 96,
+        log_scale_bound: float = 2.0,
+    ) -> None:
+        super().__init__(mel_spec)
+        width = PAIR * self.mel_spec.n_mels
+        self.squeeze = Squeeze(PAIR)
+        self.first = nn.Linear(width, channels)
+        self.blocks = nn.ModuleList(
+            ConvNeXtBlock(channels, kernel_size, expansion) for _ in range(n_blocks)
+        )
+        self.norm = nn.LayerNorm(channels)
+        self.change = nn.Linear(channels, width)
+        nn.init.zeros_(self.change.weight)
+        nn.init.zeros_(self.change.bias)
+        scale = _Pointwise(channels, width)
+        nn.init.constant_(scale.layer.bias, 1.5)
+        pieces: list[Bijection] = [ConditionalScale(scale)]
+        undo = torch.eye(width)
+        for k in range(n_flows):
+            mixing = InvertibleConv1x1(width, "even-odd" if k % 2 else "half-swap")
+            undo = undo @ mixing.weight.detach().T
+            conditioner = _Conditioner(width // 2, channels, coupling_channels)
+            pieces += [mixing, AffineCoupling(conditioner, log_scale_bound=log_scale_bound)]
+        last = InvertibleConv1x1(width, "identity")
+        last.weight.data.copy_(undo)  # so that the flow starts as the scale alone
+        self.flow = Chain([*pieces, last])
+        self.context_frames = PAIR * (n_blocks * (kernel_size // 2) + GATE_STEPS) + PAIR
+        """Frames before and after a frame on which its restoration depends, at temperature 0."""
+
+    @classmethod
+    def header(cls) -> dict[str, str]:
+        return {"kind": KIND}
+
+    def fused(self) -> Restoration:
+        """The same function with the 1x1 convolutions inverted once; frozen, for inference."""
+        model = self._frozen_copy()
+        del model.config["weight_norm"]
+        return model
+
+    def read(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """What H sees in a degraded mel (batch, n_mels, frames), frames even.
+
+        Returns:
+            h, (batch, channels, frames / 2), and the mean, (batch, 2 n_mels, frames / 2).
+        """
+        y, _ = self.squeeze(mel)
+        steps = y.transpose(1, 2)
+        h = self.first((steps - self.mel_spec.log_floor) * (self.mel_spec.nats / 4) - 1.6)
+        for block in self.blocks:
+            h = block(h)
+        h = self.norm(h)
+        return h.transpose(1, 2), y + self.change(h).transpose(1, 2).float()
+
+    def log_prob(self, mel: Tensor, degraded: Tensor) -> Tensor:
+        """log p(mel | degraded) in nats, (batch,); both (batch, n_mels, frames), frames even."""
+        h, mean = self.read(degraded)
+        x, _ = self.squeeze(mel)
+        z, log_det = self.flow(x - mean, h)
+        prior = -0.5 * z.square().sum(dim=(1, 2)) - 0.5 * math.log(2 * math.pi) * z[0].numel()
+        return prior + log_det
+
+    @torch.no_grad()
+    def restore(self, mel: Tensor, temperature: float | None = None, seed: int = 0) -> Tensor:
+        """The restored mel, of the same shape: (n_mels, frames) or (batch, n_mels, frames).
+
+        Args:
+            mel: log-mel in the convention of `mel_spec`.
+            temperature: scale of the latent noise, 0 or more; 0 gives the mean. None takes
+                `default_temperature`.
+            seed: of the noise; another seed gives another natural detail.
+        """
+        temperature = self._temperature(temperature)
+        batch = mel if mel.ndim == 3 else mel[None]
+        frames = batch.shape[2]
+        even = F.pad(batch, (0, frames % PAIR), mode="replicate")
+        h, mean = self.read(even)
+        change = mean - self.squeeze(even)[0]
+        strength = self._gate(change)
+        if temperature:
+            noise = Noise(seed).normal(0, even.shape[2], self.mel_spec.n_mels).T[None]
+            z, _ = self.squeeze(noise.to(mean).expand_as(even))
+            change = change + self.flow.inverse(temperature * z, h)
+        restored = even + self.squeeze.inverse(strength * change)
+        restored = restored[:, :, :frames].clamp(self.mel_spec.log_floor, None)
+        return restored if mel.ndim == 3 else restored[0]
+
+    def _gate(self, change: Tensor) -> Tensor:
+        """How much of the change to make, (batch, 1, steps), from 0 to 1."""
+        size = change.abs().mean(dim=1, keepdim=True) * self.mel_spec.nats
+        size = F.avg_pool1d(size, 2 * GATE_STEPS + 1, 1, GATE_STEPS, count_include_pad=False)
+        low, high = GATE_NATS
+        return ((size - low) / (high - low)).clamp(0, 1)
+
+
+class _Pointwise(nn.Module):
+    """A linear map of the channels of every step, zero at first."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(inputs, outputs)
+        nn.init.zeros_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.layer(x.transpose(1, 2))
+        return result.transpose(1, 2)
+
+
+class _Conditioner(nn.Module):
+    """Shift and log-scale of a coupling from its other half and the condition; zero at first."""
+
+    def __init__(self, half: int, condition: int, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(half, channels)
+        self.condition = nn.Linear(condition, channels)
+        self.block = ConvNeXtBlock(channels, 5, 2)
+        self.norm = nn.LayerNorm(channels)
+        self.last = _Pointwise(channels, 2 * half)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        y = self.first(x.transpose(1, 2)) + self.condition(condition.transpose(1, 2))
+        y = self.norm(self.block(F.gelu(y, approximate="tanh")))
+        result: Tensor = self.last(y.transpose(1, 2))
+        return result
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> Restoration:
+    """The restoring flow of a checkpoint directory, in evaluation mode, on the CPU, in float32.
+
+    Raises:
+        CheckpointError: no checkpoint there, or not one of a restoring flow.
+    """
+    header, tensors = read_checkpoint(path)
+    config = header.get("config")
+    if header.get("kind") != KIND or not isinstance(config, Mapping):
+        raise CheckpointError(
+            f"{path} holds no restoring flow: give a checkpoint of recipes/restoration/train.py"
+        )
+    with no_larger_than(config, tensors, path):
+        model = Restoration.from_config(config)
+    return model.load_weights(tensors, path)
+
+
+__all__ = ["Restoration", "load_checkpoint"]
