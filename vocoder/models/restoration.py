@@ -131,7 +131,12 @@ class Restoration(SavedModel):
         """log p(mel | degraded) in nats, (batch,); both (batch, n_mels, frames), frames even."""
         h, mean = self.read(degraded)
         x, _ = self.squeeze(mel)
-        z, log_det = self.flow(x - mean, h)
+        return self.log_density(x - mean, h)
+
+    def log_density(self, residual: Tensor, h: Tensor) -> Tensor:
+        """Log-density in nats, (batch,), of what is left of a mel (batch, 2 n_mels, frames / 2)
+        after the mean, given h; both from `read`."""
+        z, log_det = self.flow(residual, h)
         prior = -0.5 * z.square().sum(dim=(1, 2)) - 0.5 * math.log(2 * math.pi) * z[0].numel()
         return prior + log_det
 

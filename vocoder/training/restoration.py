@@ -1,0 +1,195 @@
+"""Training of the restoring flow: degraded mels, the Lightning module and the recipe."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from jsonargparse import ArgumentParser, Namespace
+from torch import Tensor
+from torch.nn import functional as F
+
+from vocoder.audio import LogMel, MelSpec
+from vocoder.models.restoration import PAIR, Restoration, load_checkpoint
+from vocoder.training.crops import SpeechData
+from vocoder.training.module import Training
+from vocoder.training.recipe import Recipe, corpus_folder
+from vocoder.training.report import announce_report, run_facts, save_report, table
+from vocoder.training.run_folder import Record
+
+CLEAN = 1 / 3
+"""Share of the examples that are not degraded, so that mels of recordings pass unchanged."""
+
+
+def degrade(mel: Tensor, generator: torch.Generator) -> Tensor:
+    """Log-mels (batch, n_mels, frames) in nats with the faults that acoustic models' mels have.
+
+    A share `CLEAN` stays as it is. The others are, each by chance and to a random degree, smoothed
+    over 3 to 7 frames and over 3 bands, jittered by up to 0.4 nats (white noise, or smooth in time
+    or frequency), and shifted in level and tilt.
+    """
+    return torch.cat([_degraded(one, generator) for one in mel.split(1)])
+
+
+def _degraded(mel: Tensor, generator: torch.Generator) -> Tensor:
+    def chance() -> float:
+        return float(torch.rand((), generator=generator))
+
+    if chance() < CLEAN:
+        return mel
+    if chance() < 0.5:
+        mel = _smooth(mel, 3 if chance() < 0.5 else 5 if chance() < 0.6 else 7)
+    if chance() < 0.3:
+        mel = _smooth(mel.mT, 3).mT
+    if chance() < 0.65:
+        noise, kind = torch.randn(mel.shape, generator=generator), chance()
+        if kind < 0.45:  # smoothing over 3 divides the deviation by 1.7
+            noise = 1.7 * (_smooth(noise, 3) if kind < 0.3 else _smooth(noise.mT, 3).mT)
+        mel = mel + 0.4 * chance() * noise.to(mel)
+    if chance() < 0.2:
+        tilt = torch.linspace(-1, 1, mel.shape[1], device=mel.device).unsqueeze(1)
+        level, slope = torch.randn(2, generator=generator).tolist()
+        mel = mel + 0.25 * level + (0.3 * slope * tilt if chance() < 0.5 else 0.0)
+    return mel
+
+
+def _smooth(x: Tensor, width: int) -> Tensor:
+    """A running mean over the last dimension; the ends repeat."""
+    return F.avg_pool1d(F.pad(x, (width // 2, width // 2), mode="replicate"), width, 1)
+
+
+class RestorationTraining(Training):
+    r"""Trains a `Restoration`: its mean by regression, its density by exact likelihood.
+
+    .. math:: \rho(\mu - x) + 0.3\, [\rho(\Delta_t (\mu - x)) + \rho(\Delta_f (\mu - x))]
+        - \frac{\lambda}{T M} \log p(x + \epsilon \mid y), \qquad \rho(d) = \sqrt{d^2 + 0.04}
+
+    x are the mels of crops, y the same after `degrade`, and :math:`\epsilon` noise of 0.05 nats, since
+    the density of an undegraded mel would be unbounded. :math:`\rho` is smooth at zero: with an
+    absolute error and many undegraded examples the network stays the identity. The likelihood
+    shapes the flow and what the mean's network sees, but does not move the mean.
+
+    Args:
+        model: what to train.
+        likelihood_weight: lambda.
+        noise: standard deviation of epsilon, in nats.
+        optimisation: see `Training`.
+    """
+
+    model: Restoration
+    unit = "mel element"
+
+    def __init__(
+        self,
+        model: Restoration,
+        likelihood_weight: float = 0.1,
+        noise: float = 0.05,
+        **optimisation: Any,
+    ) -> None:
+        super().__init__(model, **optimisation)
+        self.log_mel = LogMel(model.mel_spec)
+        self.likelihood_weight = likelihood_weight
+        self.noise = noise
+
+    def _mel(self, audio: Tensor) -> Tensor:
+        mel = self.log_mel(audio)
+        return mel[..., : mel.shape[-1] // PAIR * PAIR]
+
+    def _scores(self, mel: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        floor = self.model.mel_spec.log_floor
+        degraded = degrade(mel, generator).clamp_min(floor)
+        h, mean = self.model.read(degraded)
+        x, _ = self.model.squeeze(mel)
+        noise = self.noise * torch.randn(x.shape, generator=generator).to(x)
+        likelihood = self.model.log_density(x + noise - mean.detach(), h).sum() / x.numel()
+        error = self.model.squeeze.inverse(mean) - mel
+        return {
+            "error": _rho(error),
+            "slopes": _rho(torch.diff(error, dim=1)) + _rho(torch.diff(error, dim=2)),
+            "log_likelihood": likelihood,
+            "distance": error.abs().mean(),
+            "degraded": (degraded - mel).abs().mean(),
+        }
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        world = self.trainer.world_size
+        # Stateless, like the crops, so that a resumed run draws what an unbroken one would.
+        draw = (self.seed * 1_000_003 + self.items_seen) * world + self.global_rank
+        generator = torch.Generator().manual_seed(draw % 2**63)
+        scores = self._scores(self._mel(batch["clean"]), generator)
+        loss = scores["error"] + 0.3 * scores["slopes"]
+        loss = loss - self.likelihood_weight * scores["log_likelihood"]
+        self.items_seen += len(batch["clean"]) * world
+        self.samples_seen += batch["clean"].numel() * world
+        return self.logged({"loss": loss, **scores})
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Score a held-out excerpt, degraded in four ways that depend on its index alone."""
+        with torch.autocast(batch["clean"].device.type, enabled=False):
+            mel = self._mel(batch["clean"]).expand(4, -1, -1)
+            scores = self._scores(mel, torch.Generator().manual_seed(batch_idx))
+        for name in ("log_likelihood", "distance", "degraded"):
+            self.log(f"val/{name}", scores[name], batch_size=1, sync_dist=True)
+
+
+def _rho(d: Tensor) -> Tensor:
+    return ((d.square() + 0.04).sqrt() - 0.2).mean()
+
+
+class RestorationRecipe(Recipe):
+    """Trains the restoring flow on a folder of speech; no text is needed."""
+
+    program = "train.py"
+    mel_spec_option = "--model.mel_spec"
+
+    def add_arguments(self, options: ArgumentParser) -> None:
+        options.add_class_arguments(Restoration, "model", instantiate=False)
+        options.add_class_arguments(
+            RestorationTraining, "training", skip={"model", "seed"}, instantiate=False
+        )
+        skip = {"mel_spec", "folder", "cache", "seed"}
+        options.add_class_arguments(SpeechData, "speech", skip=skip, instantiate=False)
+
+    def build(self, objects: Namespace, config: Namespace) -> tuple[Any, Any]:
+        model = Restoration(**objects.model.as_dict())
+        module = RestorationTraining(model, **objects.training.as_dict(), seed=config.seed)
+        data = SpeechData(
+            model.mel_spec,
+            corpus_folder(config.data, self.sample),
+            Path(config.cache),
+            **objects.speech.as_dict(),
+            seed=config.seed,
+        )
+        return module, data
+
+    def load(self, path: str) -> Any:
+        return load_checkpoint(path)
+
+    def report(
+        self,
+        run: Path,
+        trainer: lightning.Trainer,
+        module: Any,
+        data: Any,
+        rows: list[dict[str, Any]],
+        record: Record,
+    ) -> None:
+        facts = run_facts(trainer, module, data, rows, record)
+        columns = {
+            "step": "step",
+            "val/log_likelihood": "log-likelihood, nats per mel element",
+            "val/distance": "error of the mean, nats",
+            "val/degraded": "error of the degraded mel, nats",
+        }
+        shown = [{label: row[key] for key, label in columns.items()} for row in rows]
+        summary = {"facts": facts, "validation": rows}
+        command = (
+            'python -c "from vocoder.models.restoration import load_checkpoint as l; '
+            f'print(l({json.dumps(str(run / "model"))}[1:-1]))"'
+        )
+        save_report(run, summary, ["Validation:", "", *table(shown)], command)
+        announce_report(run, command)
