@@ -18,7 +18,7 @@ if __name__ == "__main__":
     except ModuleNotFoundError as error:
         sys.exit(f"train.py: {error.name} is not installed: run `pip install .` in the repository")
     recipe = RestorationRecipe(
-        description="Train the restoring flow, which turns acoustic models' mels into natural ones.",
+        description="Train the restoring flow: acoustic models' mels to mels of speech.",
         default_config=HERE / "config" / "restoration.yaml",
         sample=HERE.parent / "ljspeech" / "sample",
     )

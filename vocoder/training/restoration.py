@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import Tensor
 from torch.nn import functional as F
 
-from vocoder.audio import LogMel, MelSpec
+from vocoder.audio import LogMel
 from vocoder.models.restoration import PAIR, Restoration, load_checkpoint
 from vocoder.training.crops import SpeechData
 from vocoder.training.module import Training
@@ -68,9 +67,9 @@ class RestorationTraining(Training):
     .. math:: \rho(\mu - x) + 0.3\, [\rho(\Delta_t (\mu - x)) + \rho(\Delta_f (\mu - x))]
         - \frac{\lambda}{T M} \log p(x + \epsilon \mid y), \qquad \rho(d) = \sqrt{d^2 + 0.04}
 
-    x are the mels of crops, y the same after `degrade`, and :math:`\epsilon` noise of 0.05 nats, since
-    the density of an undegraded mel would be unbounded. :math:`\rho` is smooth at zero: with an
-    absolute error and many undegraded examples the network stays the identity. The likelihood
+    x are the mels of crops, y the same after `degrade`, and :math:`\epsilon` noise of 0.05 nats,
+    since the density of an undegraded mel would be unbounded. :math:`\rho` is smooth at zero: with
+    an absolute error and many undegraded examples the network stays the identity. The likelihood
     shapes the flow and what the mean's network sees, but does not move the mean.
 
     Args:
