@@ -18,8 +18,8 @@ STEPS = 4
 # At temperature 0 and on the whole batch, the sample does not depend on the number of processes.
 DIFFERENCE = """
 terms:
-  - class_path: vocoder.training.terms.Likelihood
-  - class_path: vocoder.training.terms.Mel
+  - class_path: vocoder.training.losses.Likelihood
+  - class_path: vocoder.training.losses.Mel
     init_args: {start: 0.0}
 training: {sample_temperature: 0.0, sample_fraction: 1.0, final_learning_rate: 1.0}
 """

@@ -159,7 +159,7 @@ def test_other_users_can_read_a_prepared_corpus(tmp_path: Path) -> None:
     assert stat.S_IMODE((prepared.folder / "index.json").stat().st_mode) == 0o644
 
 
-def test_a_cache_that_cannot_be_used_says_which_and_what_to_do(
+def test_a_cache_that_cannot_be_written_leaves_nothing_half_prepared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus = read_corpus(write_corpus(tmp_path / "c", {"a": noise(4000)}))
@@ -167,37 +167,12 @@ def test_a_cache_that_cannot_be_used_says_which_and_what_to_do(
     with pytest.raises(CorpusError, match=r"cannot be kept in .*file .*--cache"):
         prepare(corpus, 8000, tmp_path / "file")
 
-    def refused(path: Path, *_: object, **__: object) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "mkdir", refused)
-        with pytest.raises(CorpusError, match=r"other \(Permission denied\): .*--cache"):
-            prepare(corpus, 8000, tmp_path / "other")
-    prepared = prepare(corpus, 8000, tmp_path / "cache")
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_text", refused)
-        with pytest.raises(CorpusError, match="may be another user's; give a folder of your own"):
-            prepare(corpus, 8000, tmp_path / "cache")
-    (prepared.folder / "audio.int16").write_bytes(b"half")
-    with pytest.raises(CorpusError, match=r"is damaged .*: remove it"):
-        prepare(corpus, 8000, tmp_path / "cache")
-    (prepared.folder / "index.json").write_text("{")
-    with pytest.raises(CorpusError, match=r"is damaged .*: remove it"):
-        prepare(corpus, 8000, tmp_path / "cache")
-
-
-def test_a_full_disk_leaves_nothing_half_prepared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    corpus = read_corpus(write_corpus(tmp_path / "c", {"a": noise(4000)}))
-
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", full)
-        with pytest.raises(CorpusError, match=r"the disk is full: .*cache; make room"):
+        with pytest.raises(CorpusError, match=r"\(No space left on device\): make room"):
             prepare(corpus, 8000, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
     assert len(prepare(corpus, 8000, tmp_path / "cache").entries) == 1

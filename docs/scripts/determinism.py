@@ -8,7 +8,6 @@ ONNX for a small flow without refinement only.
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -54,10 +53,6 @@ class Case:
         )
 
 
-def _again(case: Case) -> Tensor:
-    return case.synthesize()
-
-
 def _batch(case: Case) -> Tensor:
     others = torch.stack([case.mel.flip(1), case.mel, case.mel.roll(9, 1)])
     return case.synthesize(others, seed=[7, SEED, 8])[1]
@@ -65,10 +60,8 @@ def _batch(case: Case) -> Tensor:
 
 def _padding(case: Case) -> Tensor:
     longer = torch.cat([case.mel, case.mel[:, :33]], dim=1)
-    padded = torch.nn.functional.pad(case.mel, (0, 33))
-    return case.synthesize(torch.stack([longer, padded]), lengths=[FRAMES + 33, FRAMES])[1][
-        : len(case.audio)
-    ]
+    batch = torch.stack([longer, torch.nn.functional.pad(case.mel, (0, 33))])
+    return case.synthesize(batch, lengths=[FRAMES + 33, FRAMES])[1][: len(case.audio)]
 
 
 def _stream(case: Case) -> Tensor:
@@ -100,8 +93,8 @@ def _process(case: Case) -> Tensor:
         mel, output = Path(folder) / "mel.npy", Path(folder) / "audio.npy"
         np.save(mel, case.mel.numpy())
         facts = [case.checkpoint, mel, output, torch.get_num_threads(), SEED, case.refine]
-        command = [sys.executable, "-c", _CHILD, *map(str, facts)]
         path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        command = [sys.executable, "-c", _CHILD, *map(str, facts)]
         subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": path})
         return torch.from_numpy(np.load(output))
 
@@ -116,9 +109,8 @@ def _onnx(case: Case) -> Tensor:
 
     with tempfile.TemporaryDirectory() as folder:
         path = export_onnx(case.model, Path(folder) / "model.onnx", case.refine)  # type: ignore[arg-type]
-        return torch.from_numpy(
-            OnnxVocoder(path, threads=1).synthesize(case.mel.numpy(), seed=SEED)
-        )
+        graph = OnnxVocoder(path, threads=1)
+        return torch.from_numpy(graph.synthesize(case.mel.numpy(), seed=SEED))
 
 
 @dataclass(frozen=True)
@@ -138,22 +130,19 @@ class Row:
 
 
 ROWS = {
-    "again": Row("the same call again", 0.0, 0.0, _again),
+    "again": Row("the same call again", 0.0, 0.0, Case.synthesize),
     "process": Row("another process, as many threads", 0.0, 0.0, _process),
     "threads": Row("another number of threads", 1e-5, 1e-4, _threads),
     "batch": Row("in a batch, among other seeds", 1e-5, 1e-4, _batch),
     "padding": Row("in a batch, padded (`lengths`)", 1e-5, 1e-4, _padding),
     "stream": Row("in chunks (`stream`)", 1e-5, 1e-4, _stream),
-    "layers": Row("the flow's layers for the frame engine", 1e-5, 1e-4, _layers),
+    "layers": Row("the flow's layers in place of its backend", 1e-5, 1e-4, _layers),
     "onnx": Row("ONNX", 1e-4, 1e-3, _onnx),
 }
 
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description="Measure what the audio of a seed depends on.")
-    parser.add_argument("--output", type=Path, default=RESULTS / "determinism.json")
-    arguments = parser.parse_args()
     checkpoint = find_model()
     sweeps = vocoder.load(checkpoint).default_refine
     cases = [Case(checkpoint, refine) for refine in (0, sweeps)]
@@ -166,7 +155,7 @@ def main() -> None:
         for row in ROWS.values()
     ]
     result = {"sweeps": sweeps, "rows": rows, "machine": machine_facts(torch.device("cpu"))}
-    save_result(result, arguments.output)
+    save_result(result, RESULTS / "determinism.json")
 
 
 if __name__ == "__main__":

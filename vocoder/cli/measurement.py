@@ -10,7 +10,6 @@ import typer
 
 import vocoder
 from vocoder.cli import options
-from vocoder.cli.loading import load, load_acoustic
 from vocoder.cli.output import print_result, progress_bar, refuse_overwriting, warn
 
 
@@ -159,8 +158,8 @@ def evaluate_speech(
 
     with progress_bar("evaluate") as progress:
         result = recognition.evaluate_speech(
-            load_acoustic(acoustic, device),
-            load(checkpoint, device),
+            vocoder.load_acoustic(acoustic, device),
+            vocoder.load(checkpoint, device=device),
             directory,
             limit=limit,
             prefix=prefix,

@@ -61,6 +61,7 @@ Refine = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
+AudioInput = Annotated[Path, typer.Argument(help="Audio file of any format and sample rate, or -.")]
 AudioOutput = Annotated[
     Path,
     typer.Option(

@@ -313,7 +313,7 @@ def layout(models: Models) -> None:
     if family is None:
         gr.Markdown(
             "No autoregressive model is bundled with this version. To compare with one, start the "
-            "demo with `--wavenet runs/NAME/model`.",
+            "demo with `--autoregressive runs/NAME/model`.",
             elem_id="compare-lacking",
         )
     with gr.Row():

@@ -119,7 +119,7 @@ class Models:
         if self._autoregressive is None:
             raise CheckpointError(
                 "no autoregressive model is bundled: train one (recipes/ljspeech/config/"
-                "wavenet.yaml) and start the demo with --wavenet runs/NAME/model"
+                "wavenet.yaml) and start the demo with --autoregressive runs/NAME/model"
             )
         return self._load(self._autoregressive, notify)
 
@@ -191,6 +191,6 @@ def _autoregressive_family(path: Path | None) -> type[Vocoder] | None:
     if not family.sequential:
         raise CheckpointError(
             f"{path} is a {family.title} model, which makes all samples at once: give a WaveNet "
-            "with --wavenet"
+            "with --autoregressive"
         )
     return family

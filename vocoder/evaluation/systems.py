@@ -114,7 +114,6 @@ class PackageModel(System):
     Args:
         name, weights: see `System`.
         model: the model, which stays as it is, or a class whose defaults are built.
-        engine: of an autoregressive model; None for its own.
         dtype: what the model computes in; other than float32, on the CPU only.
     """
 
@@ -123,7 +122,6 @@ class PackageModel(System):
         name: str,
         model: Vocoder | Callable[[], Vocoder],
         weights: Weights = "random",
-        engine: str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.name = name
@@ -132,7 +130,6 @@ class PackageModel(System):
         # The caller's model stays as it is, and a fused one can travel to another process.
         own = copy.deepcopy(model).fused(dtype) if isinstance(model, Vocoder) else model
         self._source = own
-        self._engine = engine
         if dtype != torch.float32:
             self.devices = ("cpu",)
 
@@ -151,11 +148,8 @@ class PackageModel(System):
         self.module = model.to(device)
         self.family, self.mel_spec = model.family, model.mel_spec
         self.sequential = model.sequential
-        if model.engines:
-            setattr(model, "engine", self._engine)  # noqa: B010
-            self.engine = getattr(model, "engine")  # noqa: B009
-            if self.engine == "compiled":
-                self.devices = ("cpu",)
+        if model.sequential:  # a loop in machine code, on one core
+            self.engine, self.devices = "numba", ("cpu",)
 
     def mel(self, frames: int) -> Tensor:
         return super().mel(frames).to(self.model.device)
@@ -171,7 +165,7 @@ class PackageModel(System):
 
     @property
     def threads(self) -> int:
-        return 1 if self.engine == "compiled" else super().threads
+        return 1 if self.sequential else super().threads
 
     def multiply_accumulates(self) -> float:
         model = self.model
@@ -182,7 +176,8 @@ class PackageModel(System):
         frames = 8
         hop, mel = self.mel_spec.hop_length, self.mel(frames)
         audio = mel.new_zeros(1, frames * hop)
-        return count_macs(lambda: model(audio, mel)) * self.mel_spec.sample_rate / (frames * hop)
+        macs = count_macs(lambda: model.log_likelihood(audio, mel))
+        return macs * self.mel_spec.sample_rate / (frames * hop)
 
 
 class OnnxModel(PackageModel):
@@ -270,7 +265,7 @@ class Vocos(System):
 def standard_systems(
     models: Mapping[str, Vocoder] | None = None, quick: bool = False
 ) -> list[System]:
-    """Every family of the package on each of its engines, and its rivals.
+    """Every family of the package, and its rivals.
 
     Args:
         models: trained models by the name of their row, which come first.
@@ -278,16 +273,9 @@ def standard_systems(
     """
     systems: list[System] = [PackageModel(n, m, "trained") for n, m in (models or {}).items()]
     for family in FAMILIES.values():
-        if family.engines:
-            # The last engine is the plain one, which the tests compare the others with.
-            systems += [
-                PackageModel(f"{family.title}, {engine}", family, engine=engine)
-                for engine in family.engines[:-1]
-            ]
-        else:
-            # WaveGlow's defaults are those of the paper.
-            name = f"{family.title}, published" if family is WaveGlow else family.title
-            systems.append(PackageModel(name, family))
+        # WaveGlow's defaults are those of the paper.
+        name = f"{family.title}, published" if family is WaveGlow else family.title
+        systems.append(PackageModel(name, family))
         if torch.bfloat16 in family.dtypes:
             half = PackageModel(f"{family.title}, bfloat16", family, dtype=torch.bfloat16)
             systems += [half, *([] if quick else [OnnxModel(f"{family.title}, ONNX", family)])]

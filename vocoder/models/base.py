@@ -59,10 +59,6 @@ class Vocoder(SavedModel, ABC):
     dtypes: ClassVar[tuple[torch.dtype, ...]] = (torch.float32,)
     """Types that `fused` can compute in."""
 
-    engines: ClassVar[tuple[str, ...]] = ()
-    """Ways to generate that ``model.engine`` chooses from, the fastest first, the reference last;
-    none where there is one way alone."""
-
     default_refine: Refine
     """Sweeps of mel consistency that `synthesize` and `stream` do by default: the constructor's
     ``refine``."""

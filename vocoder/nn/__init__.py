@@ -3,7 +3,7 @@
 from .band_scale import BandScale
 from .causal import CausalGatedStack
 from .gated import GatedConvStack
-from .mixture import DiscretisedMixture, Distribution
+from .mixture import LogisticMixture
 from .source import MelSource
 from .transformer import SequenceEncoder
 from .upsampling import LinearUpsampling, TransposedUpsampling
@@ -11,10 +11,9 @@ from .upsampling import LinearUpsampling, TransposedUpsampling
 __all__ = [
     "BandScale",
     "CausalGatedStack",
-    "DiscretisedMixture",
-    "Distribution",
     "GatedConvStack",
     "LinearUpsampling",
+    "LogisticMixture",
     "MelSource",
     "SequenceEncoder",
     "TransposedUpsampling",
