@@ -19,9 +19,9 @@ from tests.conftest import scripts
 from vocoder.audio import MelSpec, read_audio
 from vocoder.corpus import CorpusError
 from vocoder.pretrained import load_acoustic
-from vocoder.text.acoustic import load_checkpoint
+from vocoder.text.acoustic import AcousticModel, load_checkpoint
 from vocoder.text.frontend import SYMBOLS
-from vocoder.training.acoustic.data import LikeLengths, TextAndSpeech, collate
+from vocoder.training.acoustic.data import Shuffled, TextAndSpeech
 from vocoder.training.acoustic.recipe import AcousticRecipe
 from vocoder.training.recipe import check_rate, duration, main, parser
 
@@ -29,10 +29,10 @@ RECIPE = Path(__file__).parents[1] / "recipes" / "ljspeech"
 CONFIG = RECIPE / "config" / "acoustic.yaml"
 OF_ACOUSTIC = AcousticRecipe("", CONFIG, RECIPE / "sample")
 SMALL = [
-    "--model.mel_spec", "speech-16k", "--model.encoder_channels", "16", "--model.channels", "8",
-    "--model.encoder_layers", "1", "--model.n_flows", "2", "--model.n_layers", "1",
-    "--speech.batch_size", "2", "--training.flat_start_steps", "3", "--training.warmup_steps", "2",
-    "--trainer.val_check_interval", "4", "--trainer.accelerator", "cpu", "--max_time", "1d",
+    "--model.mel_spec", "speech-16k", "--model.channels", "8", "--model.encoder_blocks", "1",
+    "--model.prosody_blocks", "1", "--model.decoder_blocks", "1", "--speech.batch_size", "2",
+    "--training.warmup_steps", "2", "--trainer.val_check_interval", "4",
+    "--trainer.accelerator", "cpu", "--max_time", "1d",
 ]  # fmt: skip
 SENTENCES = (
     "One sentence.", "Another one, please.", "And a third.", "Here is the fourth!", "Five?",
@@ -83,7 +83,15 @@ def train(
     with contextlib.chdir(folder), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            options = ["--data", str(corpus), "--speech.prefix", "ann-", "--run", run, *SMALL]
+            options = [
+                "--data",
+                str(corpus),
+                "--speech.voices",
+                '{"ann": "ann-"}',
+                "--run",
+                run,
+                *SMALL,
+            ]
             return main(recipe, [*options, *arguments])
         finally:
             for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
@@ -136,15 +144,17 @@ def test_run_leaves_a_model_that_speaks_and_a_report(trained: Path) -> None:
         torch.testing.assert_close(value, saved["state_dict"][f"model.{name}"])
     points = rows(run)
     assert points[-1]["step"] == 8
-    assert points[-1]["val/log_likelihood"] > points[0]["val/log_likelihood"]
-    assert {f"val/{n}" for n in ("mel_distance", "duration_error", "certainty")} <= points[0].keys()
+    assert points[-1]["val/mel_distance"] < points[0]["val/mel_distance"]
+    assert {f"val/{n}" for n in ("pitch_error", "duration_error", "length_error")} <= points[
+        0
+    ].keys()
     report = json.loads((run / "report.json").read_text())
     assert report["facts"]["steps"].startswith("8, of which 0 skipped")
     page = (run / "report.md").read_text()
-    likelihood = [score["log_likelihood"] for score in report["test"]]
-    assert report["test_mean"]["log_likelihood"] == pytest.approx(np.mean(likelihood))
+    distances = [score["mel_distance"] for score in report["test"]]
+    assert report["test_mean"]["mel_distance"] == pytest.approx(np.mean(distances))
     # Not nothing, but next to it.
-    assert 0 < abs(report["half_precision"]["log_likelihood"]) < 0.01
+    assert 0 < abs(report["half_precision"]["mel_distance"]) < 0.01
     for score in report["test"]:
         assert score["utterance"] in page
         mel = np.load(run / "held-out" / f"{score['utterance']}.npy")
@@ -158,28 +168,39 @@ def test_run_leaves_a_model_that_speaks_and_a_report(trained: Path) -> None:
 
 def test_normalisation_is_that_of_the_training_set(trained: Path, corpus: Path) -> None:
     model = load_acoustic(trained / "whole" / "model")
-    data = TextAndSpeech(model.mel_spec, corpus, trained / "data/prepared", prefix="ann-")
+    data = speech(model, corpus, trained / "data/prepared")
+    frames = torch.cat([data.mels[id].T.float() for id in data.split.train])
+    normal = (frames - model.mel_mean) / model.mel_scale
+    torch.testing.assert_close(normal.mean(0), torch.zeros(80), rtol=0, atol=1e-3)
+    torch.testing.assert_close(normal.std(0), torch.ones(80), rtol=0, atol=1e-3)
+    assert float(model.prosody_mean[0, 1]) == pytest.approx(float(normal.mean()), abs=1e-3)
+
+
+def speech(
+    model: AcousticModel, corpus: Path, cache: Path, voices: dict[str, str] | None = None
+) -> TextAndSpeech:
+    data = TextAndSpeech(model.mel_spec, corpus, cache, voices or {"ann": "ann-"})
     data.setup()
-    frames = torch.cat([data.mels[id] for id in data.split.train], dim=1)
-    noisy = frames + 0.05 * torch.randn(frames.shape, generator=torch.Generator().manual_seed(0))
-    normal = (noisy - model.normal_mean) / model.normal_scale
-    torch.testing.assert_close(normal.mean(1), torch.zeros(80), rtol=0, atol=0.02)
-    torch.testing.assert_close(normal.std(1), torch.ones(80), rtol=0, atol=0.02)
+    return data
 
 
-def test_one_voice_is_chosen_and_the_unusable_left_out(
+def test_voices_are_chosen_and_the_unusable_left_out(
     corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = load_small()
-    data = TextAndSpeech(model.mel_spec, corpus, tmp_path, prefix="ann-")
-    data.setup()
+    data = speech(model, corpus, tmp_path)
     ids = [*data.split.train, *data.split.validation, *data.split.test]
     assert set(ids) == {f"ann-{index}" for index in range(8)} | {"ann-y"}
     assert "ann-x" in caplog.text
-    assert set(data.items(ids, model)) == {f"ann-{index}" for index in range(8)}
+    items = data.items(ids, model)
+    assert set(items) == {f"ann-{index}" for index in range(8)}
     assert "ann-y is left out" in caplog.text
-    with pytest.raises(CorpusError, match=r"no utterance .* begins with 'eve-'"):
-        TextAndSpeech(model.mel_spec, corpus, tmp_path, prefix="eve-").setup()
+    for id, item in items.items():
+        assert int(item.durations.sum()) == data.mels[id].shape[1] == len(item.place)
+    both = speech(model, corpus, tmp_path, {"ann": "ann-", "bob": "bob-"})
+    assert both.items(["ann-1", "bob-8"], model)["bob-8"].voice == 1
+    with pytest.raises(CorpusError, match=r"no utterance .* begins with 'eve-' \(voice eve\)"):
+        speech(model, corpus, tmp_path, {"eve": "eve-"})
 
 
 def load_small() -> Any:
@@ -188,38 +209,33 @@ def load_small() -> Any:
     return OF_ACOUSTIC.build(options.instantiate(config), config)[0].model
 
 
-def test_batches_are_of_like_length_and_go_on_where_they_stopped() -> None:
-    frames = list(np.random.default_rng(0).integers(100, 800, 50))
-
-    def batches(count: int, **options: Any) -> list[list[tuple[int, int]]]:
-        sampler = iter(LikeLengths(frames, 8, seed=3, **options))
+def test_batches_see_every_utterance_and_go_on_where_they_stopped() -> None:
+    def batches(count: int, start: int = 0, **devices: int) -> list[list[tuple[int, int]]]:
+        sampler = iter(Shuffled(50, 8, start, 3, **devices))
         return [next(sampler) for _ in range(count)]
 
     whole = batches(20)
     assert batches(13, start=7 * 8) == whole[7:]
-    assert [n for batch in whole for n, _ in batch] == list(range(160))
-    for epoch in range(3):  # of six batches; two utterances wait
-        seen = [i for batch in whole[6 * epoch : 6 * epoch + 6] for _, i in batch]
-        assert len(set(seen)) == 48
-    spreads = [np.ptp([frames[i] for _, i in batch]) for batch in whole]
-    assert np.mean(spreads) < 0.4 * np.ptp(frames)
-    assert whole[:6] != whole[6:12]
+    draws = [draw for batch in whole for draw in batch]
+    assert [n for n, _ in draws] == list(range(160))
+    for epoch in range(3):
+        assert {i for _, i in draws[50 * epoch : 50 * epoch + 50]} == set(range(50))
     # Two devices share what one would see.
-    halves = [batches(10, rank=rank, world_size=2) for rank in range(2)]
+    halves = [batches(10, rank=rank, world=2) for rank in range(2)]
     assert [batch for pair in zip(*halves, strict=True) for batch in pair] == whole
 
 
-def test_noise_depends_on_the_draw_alone(corpus: Path, tmp_path: Path) -> None:
-    model = load_small()
-    data = TextAndSpeech(model.mel_spec, corpus, tmp_path, prefix="ann-", noise=0.1)
-    data.setup()
-    held_out = data.held_out(data.split.test, model)
-    again = data.held_out(data.split.test, model)
-    batch = collate(list(held_out.values())).batch
-    assert torch.equal(batch.mel, collate(list(again.values())).batch.mel)
-    for id, item in held_out.items():
-        noise = item.mel - data.mels[id]
-        assert float(noise.std()) == pytest.approx(0.1, rel=0.05)
+def test_a_finetuned_voice_starts_from_the_bands_of_its_start(
+    trained: Path, corpus: Path, tmp_path: Path
+) -> None:
+    start = trained / "whole" / "model"
+    quick = WithoutReport("", CONFIG, RECIPE / "sample")
+    words = ["--start_from", str(start), "--max_steps", "1", "--speech.voices", '{"bob": "ann-"}']
+    assert train(tmp_path, corpus, "tuned", *words, recipe=quick) == 0
+    tuned, before = load_checkpoint(tmp_path / "tuned" / "model"), load_checkpoint(start)
+    assert tuned.voices == ("bob",)
+    assert torch.equal(tuned.mel_mean, before.mel_mean)
+    assert (tuned.embedding.weight - before.embedding.weight).abs().max() < 0.01
 
 
 def test_a_resumed_run_sees_what_an_unbroken_one_would(trained: Path) -> None:

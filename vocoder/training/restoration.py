@@ -17,7 +17,7 @@ from vocoder.models.restoration import PAIR, Restoration, load_checkpoint
 from vocoder.training.crops import SpeechData
 from vocoder.training.module import Training
 from vocoder.training.recipe import Recipe, corpus_folder
-from vocoder.training.report import announce_report, run_facts, save_report, table
+from vocoder.training.report import announce_report, run_facts, save_report, validation_table
 from vocoder.training.run_folder import Record
 
 CLEAN = 1 / 3
@@ -179,16 +179,14 @@ class RestorationRecipe(Recipe):
     ) -> None:
         facts = run_facts(trainer, module, data, rows, record)
         columns = {
-            "step": "step",
             "val/log_likelihood": "log-likelihood, nats per mel element",
             "val/distance": "error of the mean, nats",
             "val/degraded": "error of the degraded mel, nats",
         }
-        shown = [{label: row[key] for key, label in columns.items()} for row in rows]
         summary = {"facts": facts, "validation": rows}
         command = (
             'python -c "from vocoder.models.restoration import load_checkpoint as l; '
             f'print(l({json.dumps(str(run / "model"))}[1:-1]))"'
         )
-        save_report(run, summary, ["Validation:", "", *table(shown)], command)
+        save_report(run, summary, ["Validation:", "", *validation_table(rows, columns)], command)
         announce_report(run, command)

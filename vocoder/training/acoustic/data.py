@@ -131,8 +131,6 @@ class TextAndSpeech(lightning.LightningDataModule):
         batch_size: excerpts per step and device.
         frames: of an excerpt.
         longest_seconds: longer utterances are left out.
-        validation_fraction: share of the utterances held out for validation; see `corpus.split`.
-        test_fraction: share held out for testing.
         validation_utterances: at most this many are used at each validation.
         seed: of order and excerpts.
 
@@ -149,8 +147,6 @@ class TextAndSpeech(lightning.LightningDataModule):
         batch_size: int = 16,
         frames: int = 160,
         longest_seconds: float = 15.0,
-        validation_fraction: float = 0.02,
-        test_fraction: float = 0.02,
         validation_utterances: int = 20,
         seed: int = 0,
     ) -> None:
@@ -164,8 +160,6 @@ class TextAndSpeech(lightning.LightningDataModule):
         self.batch_size = batch_size
         self.frames = frames
         self.longest_seconds = longest_seconds
-        self.validation_fraction = validation_fraction
-        self.test_fraction = test_fraction
         self.validation_utterances = validation_utterances
         self.seed = seed
         self._corpus: Corpus | None = None
@@ -194,9 +188,7 @@ class TextAndSpeech(lightning.LightningDataModule):
             return
         corpus = self._corpus = self._read()
         self._prepared = prepare(corpus, self.mel_spec.sample_rate, self.cache)
-        whole = split(
-            [u.id for u in corpus.utterances], self.validation_fraction, self.test_fraction
-        )
+        whole = split([u.id for u in corpus.utterances])
         log_mel, read_pitch = LogMel(self.mel_spec), load_pitch(self.mel_spec)
         longest = self.longest_seconds * self.mel_spec.sample_rate
         unreadable: list[str] = []
