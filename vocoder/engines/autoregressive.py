@@ -70,7 +70,7 @@ class Weights(NamedTuple):
             out[layer, :, -weight.shape[1] :], out_bias[layer, -len(bias) :] = weight, bias
         for skips in (out[:, :, channels:], out_bias[:, channels:]):
             skips /= np.float32(math.sqrt(layers))
-        taps = [array(layer.weight.permute(2, 1, 0).flatten(0, 1)) for layer in stack.dilated]  # type: ignore[union-attr,operator]
+        taps = [array(layer.weight.permute(2, 1, 0).flatten(0, 1)) for layer in stack.dilated]
         return cls(
             *_matrix(stack.start),
             np.stack(taps),

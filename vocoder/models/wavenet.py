@@ -187,7 +187,8 @@ class WaveNet(Vocoder):
                 lags = lags.clamp(self.pitch_taps // 2 + 1, self.longest_lag)
         # At the ends a frame is its own neighbour.
         features = F.pad(self.conditioner(seen), (1, 1), mode="replicate")
-        return Conditions(features, *self.predictor(mel), lags)
+        coefficients, gain, level = self.predictor(mel)
+        return Conditions(features, coefficients, gain, level, lags)
 
     def forward(self, audio: Tensor, conditions: Conditions) -> LogisticMixture:
         """The distribution of each sample given those before it (teacher forcing).
