@@ -14,8 +14,8 @@ against the weights as trained.
 
 The acoustic model:
 
-    vocoder evaluate-speech data/heart --acoustic runs/acoustic/model \\
-        -o docs/results/scores/acoustic.speech.json
+    vocoder evaluate data/heart --acoustic runs/acoustic/model --limit 50 \\
+        --measures word_error_rate -o docs/results/scores/acoustic.speech.json
     python recipes/bundle.py acoustic runs/acoustic docs/results/scores/acoustic.speech.json \\
         --statement recipes/synthetic-english/acoustic.md
 
@@ -208,7 +208,7 @@ def acoustic_card(statement: str, report: dict[str, Any], recognised: dict[str, 
         "is in float32). The report that the recipe writes defines the scores."
     )
     lines = [*table(headings, cells), "", paragraph(explained), "", "### Word error rate", ""]
-    words = tables.recognition(recognised)
+    words = tables.copy_synthesis(recognised)
     lines += [words.tables[0].markdown(), "", paragraph(words.caption), ""]
     return card(ACOUSTIC_NAME, statement, report["facts"], lines)
 
@@ -287,7 +287,7 @@ def options() -> argparse.ArgumentParser:
     )
     speech = kinds.add_parser("acoustic", help="the acoustic model")
     speech.add_argument("run", type=Path, help="folder of the run")
-    speech.add_argument("speech", type=Path, help="JSON of `vocoder evaluate-speech`")
+    speech.add_argument("speech", type=Path, help="JSON of `vocoder evaluate --acoustic`")
     for kind in (vocoder, speech):
         kind.add_argument("--statement", type=Path, required=True, help="Markdown about the data")
     return parser

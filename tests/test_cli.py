@@ -231,22 +231,21 @@ def test_errors_are_one_sentence_and_write_nothing(checkpoint: Path, tmp_path: P
     assert soundfile.info(tmp_path / "taken.wav").frames > 0
 
 
-def test_benchmark_prints_json_and_writes_files(
+def test_benchmark_prints_json_and_writes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from vocoder.evaluation import benchmark, systems
 
-    only = [systems.GriffinLim(MelSpec.preset("speech-16k"))]
+    only = [systems.System("Griffin-Lim", lambda: systems.GriffinLim("speech-16k"))]
     monkeypatch.setattr(systems, "standard_systems", lambda *_, **__: only)
     monkeypatch.setattr(benchmark, "QUICK", benchmark.Effort(1, 0.05, 0.05))
-    files = (tmp_path / "speed.json", tmp_path / "speed.png")
-    result = run("benchmark", "--quick", "--json", "-o", files[0], "--plot", files[1])
+    out = tmp_path / "speed.json"
+    result = run("benchmark", "--quick", "--json", "-o", out)
     assert result.exit_code == 0, result.stderr
     printed = json.loads(result.stdout)
-    assert printed == json.loads(files[0].read_text())
+    assert printed == json.loads(out.read_text())
     assert [row["batch"] for row in printed["rows"]] == [1, 1, 1, 16]
-    assert files[1].stat().st_size > 1000
-    assert run("benchmark", "--quick", "-o", files[0]).exit_code == 2
+    assert run("benchmark", "--quick", "-o", out).exit_code == 2
 
 
 def test_audio_goes_to_standard_output_as_a_stream(checkpoint: Path, tmp_path: Path) -> None:

@@ -411,7 +411,7 @@ def test_typed_text_becomes_speech(page: Browser, models: Models) -> None:
 
 
 def test_the_bundled_voice_is_understood(page: Browser) -> None:
-    pytest.importorskip("pocketsphinx", reason="pocketsphinx is not installed (extra metrics)")
+    pytest.importorskip("faster_whisper", reason="faster-whisper is not installed (extra metrics)")
     from vocoder.evaluation.recognition import recognise, word_error_rate
 
     text = "The people of the city want to know what the government will do this year."
