@@ -270,7 +270,7 @@ def test_multiply_accumulates_of_fourier_transforms_and_products_in_place() -> N
 
 
 def test_a_flow_counts_as_its_layers_do(tiny_flow: Callable[..., MdctFlow]) -> None:
-    flow = tiny_flow(n_flows=2, channels=16, n_layers=2, split="channels", scale_channels=16)
+    flow = tiny_flow(n_flows=2, channels=16, n_layers=2, scale_channels=16)
     system = PackageModel("flow", flow)
     system.load(CPU)
     # Per frame: two steps of a 1x1 convolution of 256 channels and a coupling on 128 of them.

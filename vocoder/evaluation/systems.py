@@ -192,7 +192,7 @@ class OnnxModel(PackageModel):
     devices = ("cpu",)
 
     def load(self, device: torch.device) -> None:
-        from vocoder.engines.onnx import OnnxVocoder, export_onnx
+        from vocoder.export import OnnxVocoder, export_onnx
 
         require("onnxruntime", "a flow as an ONNX graph", "export")
         super().load(device)
