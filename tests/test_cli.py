@@ -145,7 +145,7 @@ def test_info_as_text_and_json(checkpoint: Path) -> None:
     facts = json.loads(run("info", checkpoint, "--json").stdout)
     assert facts["architecture"] == "mdct-flow"
     assert facts["sample_rate"] == 16000
-    assert facts["config"]["split"] == "frames"
+    assert facts["config"]["kernel_size"] == 3
     text = run("info", checkpoint).stdout
     assert "sample_rate" in text
     assert "frames" in text
@@ -159,15 +159,15 @@ def test_export_writes_a_graph(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the exporter replaced, which takes ten seconds and has its own tests."""
-    from vocoder.engines import onnx
+    from vocoder import export
 
     graphs = []
 
     def export_onnx(model: MdctFlow, path: Path, refine: int | None) -> None:
-        graphs.append(onnx.InferenceGraph(model, refine or 0))
+        graphs.append(export.InferenceGraph(model, refine or 0))
         path.write_bytes(bytes(1_200_000))
 
-    monkeypatch.setattr(onnx, "export_onnx", export_onnx)
+    monkeypatch.setattr(export, "export_onnx", export_onnx)
     out = tmp_path / "model.onnx"
     result = run("export", "--onnx", out, "-c", checkpoint, "--refine", 2)
     assert result.exit_code == 0, result.stderr
@@ -176,7 +176,7 @@ def test_export_writes_a_graph(
         audio = graphs[0](torch.full((1, 80, 5), -4.0), torch.randn(1, 5, 256))
     assert audio.shape == (1, 5 * 256)
     assert audio.isfinite().all()
-    assert graphs[0].sweeps == 2
+    assert graphs[0].refine == 2
     assert run("export", "--onnx", out, "-c", checkpoint).exit_code == 2
     assert len(graphs) == 1
 

@@ -30,9 +30,8 @@ from torch.nn import functional as F
 
 from vocoder.atomic import write_atomic
 from vocoder.audio import PRESETS, LogMel, read_audio
-from vocoder.audio.pitch import BINS_PER_OCTAVE, candidates
 from vocoder.corpus import SUFFIXES
-from vocoder.nn.pitch import MelPitch
+from vocoder.nn.pitch import BINS_PER_OCTAVE, MelPitch, candidates
 
 Floats = NDArray[np.float32]
 

@@ -10,7 +10,6 @@ import typer
 
 import vocoder
 from vocoder.cli import options
-from vocoder.cli.loading import load_acoustic
 from vocoder.cli.output import print_result, progress_bar, refuse_overwriting, warn
 
 
@@ -120,7 +119,7 @@ def evaluate(
         result = copy_synthesis.evaluate(
             models,
             directory,
-            acoustic=None if acoustic is None else load_acoustic(acoustic, device),
+            acoustic=None if acoustic is None else vocoder.load_acoustic(acoustic, device),
             limit=limit,
             measures=None if measures is None else measures.replace(" ", "").split(","),
             temperature=temperature,

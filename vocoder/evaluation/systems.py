@@ -49,7 +49,7 @@ class System:
         """The model in the form that is fastest to run, and what synthesizes with it."""
         model = self.build().fused(self.dtype).to(device)
         if self.backend == "onnxruntime":
-            from vocoder.engines.onnx import OnnxVocoder, export_onnx
+            from vocoder.export import OnnxVocoder, export_onnx
 
             require("onnxruntime", "a flow as an ONNX graph", "export")
             with tempfile.TemporaryDirectory() as folder:

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vocoder.audio import MelSpec, Noise, Refine
-from vocoder.audio.pitch import LOWEST_HZ
 from vocoder.nn import CausalGatedStack, LinearUpsampling, LogisticMixture
 from vocoder.nn.linear_prediction import MelLinearPrediction
 from vocoder.nn.mixture import STEP, levels_of, logistic_noise, start_mixture
-from vocoder.nn.pitch import load_pitch
+from vocoder.nn.pitch import LOWEST_HZ, load_pitch
 from vocoder.nn.source import CENTRE_HZ
 
 from .base import Renderer, Vocoder
