@@ -87,8 +87,8 @@ def refine(
     """Push audio onto a mel, whatever made it: mel consistency, without a model."""
     refuse_audio_output(force, output)
     from vocoder.audio import AudioReader, MelSpec, check_refine
-    from vocoder.audio.consistency import check_frames
     from vocoder.audio.mel_files import read_mel
+    from vocoder.audio.refinement import check_frames
     from vocoder.models.pieces import Counted, mel_pieces, unwarned
 
     check_refine(sweeps)
@@ -162,12 +162,12 @@ def _refined(
     """Audio in pieces pushed onto a mel in pieces."""
     import numpy as np
 
-    from vocoder.engines.consistency import ConsistencyStream
+    from vocoder.engines.refinement import RefineStream
 
     if sweeps == 0:
         yield from audio
         return
-    stream = ConsistencyStream(spec, sweeps)
+    stream = RefineStream(spec, sweeps)
     nothing = np.empty((spec.n_mels, 0), np.float32)
     samples = frames = 0
     for piece in audio:

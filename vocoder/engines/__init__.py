@@ -1,1 +1,1 @@
-"""Ways to run a model faster or elsewhere: frame engine, mel consistency, numba, ONNX."""
+"""Ways to run a model faster or elsewhere: frame engine, refinement, numba, ONNX."""
