@@ -269,7 +269,7 @@ def test_refine_in_pieces_is_refine_mel(tmp_path: Path) -> None:
     result = run("refine", *files, "--mel-spec", "speech-16k", "-n", 2)
     assert result.exit_code == 0, result.stderr
     halved, _ = vocoder.read_audio(tmp_path / "in.wav")
-    expected = vocoder.refine_mel(halved, torch.from_numpy(mel), spec, 2)
+    expected = vocoder.refine_audio(halved, torch.from_numpy(mel), spec, 2)
     refined, _ = vocoder.read_audio(tmp_path / "out.wav")
     assert len(refined) == len(audio)
     assert (refined - expected).abs().max() < 1e-3

@@ -287,11 +287,11 @@ def _refined(model: Vocoder, samples: Tensor, mel: Tensor, sweeps: int) -> tuple
     """What `Vocoder.synthesize` makes of the model's own samples, and the seconds it takes."""
     if not sweeps:
         return samples, 0.0
-    from vocoder.engines.consistency import refine  # numba takes a second to import
+    from vocoder.engines.refinement import refine_audio  # numba takes a second to import
 
     target = model.consistency_target(mel)
     start = time.perf_counter()
-    refined = refine(samples, target, model.mel_spec, sweeps).clamp(-1, 1)
+    refined = refine_audio(samples, target, model.mel_spec, sweeps).clamp(-1, 1)
     return refined, time.perf_counter() - start
 
 

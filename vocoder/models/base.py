@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from vocoder.audio import LogMel, MelConsistency, MelSpec, Noise, Refine, check_mel, check_refine
+from vocoder.audio import LogMel, MelGriffinLim, MelSpec, Noise, Refine, check_mel, check_refine
 from vocoder.audio.clamp import Clamp
 from vocoder.audio.levels import schedule
 from vocoder.audio.log_mel import check_amplitude
@@ -63,7 +63,7 @@ class Vocoder(SavedModel, ABC):
         super().__init__(mel_spec)
         check_refine(refine)
         self.default_refine = refine
-        self.mel_consistency = MelConsistency(self.mel_spec)
+        self.mel_consistency = MelGriffinLim(self.mel_spec)
         self._log_mel = LogMel(self.mel_spec)
 
     @classmethod
@@ -160,7 +160,7 @@ class Vocoder(SavedModel, ABC):
             lengths: number of valid frames of each item of a padded batch; audio beyond them
                 is zero.
             refine: iterations that match the mel of the audio to ``mel``, after the model's own
-                pass (`vocoder.refine_mel`): their number, or a schedule, "fast", "default" or
+                pass (`vocoder.refine_audio`): their number, or a schedule, "fast", "default" or
                 "best"; 0 gives the model's audio unchanged. None takes the model's
                 `default_refine`.
 
@@ -308,17 +308,17 @@ class Vocoder(SavedModel, ABC):
             return audio
         if audio.device.type != "cpu":
             return self.consistent(audio, mel, refine)
-        from vocoder.engines import consistency  # numba takes a second to import
+        from vocoder.engines.refinement import refine_audio  # numba takes a second to import
 
-        return consistency.refine(audio, self.consistency_target(mel), self.mel_spec, refine)
+        return refine_audio(audio, self.consistency_target(mel), self.mel_spec, refine)
 
     def _refiner(self, refine: Refine) -> Any:
-        """A `ConsistencyStream`; None if nothing is to be refined."""
+        """A `RefineStream`; None if nothing is to be refined."""
         if not refine:
             return None
-        from vocoder.engines.consistency import ConsistencyStream
+        from vocoder.engines.refinement import RefineStream
 
-        return ConsistencyStream(self.mel_spec, refine)
+        return RefineStream(self.mel_spec, refine)
 
     def _refine(self, refine: Refine | None) -> Refine:
         """The levels to refine on; none of them if nothing is to be refined."""
