@@ -360,7 +360,8 @@ def test_arrays_of_another_byte_order_are_those_of_this_one(tiny_flow):
     )
     spec = model.mel_spec
     np.testing.assert_array_equal(
-        vocoder.refine_audio(swapped, mel_swapped, spec, 1), vocoder.refine_audio(audio, mel, spec, 1)
+        vocoder.refine_audio(swapped, mel_swapped, spec, 1),
+        vocoder.refine_audio(audio, mel, spec, 1),
     )
     np.testing.assert_array_equal(
         vocoder.convert_mel(mel_swapped, spec, spec), vocoder.convert_mel(mel, spec, spec)

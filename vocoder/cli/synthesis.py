@@ -162,10 +162,10 @@ def _refined(
         samples += len(piece)
         while frames < spec.frames(samples) and (part := next(mel, None)) is not None:
             frames += part.shape[1]
-            yield stream.push(silence, part)
+            yield stream.push(np.empty(0, np.float32), part)
         yield stream.push(piece.numpy(), nothing)
     for part in mel:
-        yield stream.push(silence, part)
+        yield stream.push(np.empty(0, np.float32), part)
     yield stream.finish()
 
 

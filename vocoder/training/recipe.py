@@ -165,8 +165,8 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
         train(recipe, options, config)
     except (Interrupted, SIGTERMException) as stop:  # the latter is before the first step
         number = getattr(stop, "number", signal.SIGTERM)
-        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        log.info("stopped by %s; run the same command again to resume", name)
+        which = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        log.info("stopped by %s; run the same command again to resume", which)
         return 128 + number
     except Exception as error:
         message = sentence(error)
