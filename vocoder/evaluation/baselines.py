@@ -80,7 +80,7 @@ class HifiGan(Vocoder):
             warnings.simplefilter("ignore", FutureWarning)
             self.generator: nn.Module = models.Generator(types.SimpleNamespace(**settings))
             self.generator.load_state_dict(found["generator"])
-            self.generator.remove_weight_norm()  # type: ignore[operator]
+            self.generator.remove_weight_norm()
         self.eval()
 
     def generate(

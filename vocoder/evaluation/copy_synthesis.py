@@ -174,7 +174,8 @@ def evaluate(
             continue
         files.append({"file": name, "seconds": len(own) / first.sample_rate, "values": of_rows})
     if progress is not None:
-        progress(*[len(recordings) * (len(rows) - 1)] * 2, "done")
+        total = len(recordings) * (len(rows) - 1)
+        progress(total, total, "done")
     if not files:
         raise EvaluationError(
             f"none of the {len(recordings)} recordings in {folder} could be evaluated; the first: "

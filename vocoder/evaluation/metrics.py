@@ -444,7 +444,7 @@ def measure(
         if name == "log_mel_distance":
             return log_mel_distance(first, second, sample_rate, mel_spec)
         if name == "word_error_rate":
-            return text and word_error_rate([text], [recognise(second, sample_rate)])
+            return word_error_rate([text], [recognise(second, sample_rate)]) if text else None
         assert metric.function is not None
         signals = (first, second) if metric.reference else (second,)
         return metric.function(*signals, sample_rate)

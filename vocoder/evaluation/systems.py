@@ -31,8 +31,7 @@ class System:
     Attributes:
         name: unique label of the row.
         build: the model; what it raises where it cannot run is shown.
-        backend: of an autoregressive model, or "onnxruntime", which runs a flow as an ONNX graph;
-            None for PyTorch. Other backends than PyTorch run on the CPU only.
+        backend: "onnxruntime" runs a flow as an ONNX graph, on the CPU only; None for PyTorch.
         dtype: what it computes in; other than float32 on the CPU only.
         refine: as in `Vocoder.synthesize`.
         trained: whether its weights are.
@@ -56,8 +55,6 @@ class System:
                 path = export_onnx(model, Path(folder) / "flow.onnx", refine=0)  # type: ignore[arg-type]
                 graph = OnnxVocoder(path, threads=torch.get_num_threads())
             return model, lambda mel: graph.synthesize(mel.numpy())
-        if self.backend is not None:
-            setattr(model, "engine", self.backend)  # noqa: B010
         return model, lambda mel: model.synthesize(mel, refine=self.refine)
 
     @property
@@ -69,7 +66,7 @@ class System:
 def standard_systems(
     models: Mapping[str, Vocoder] | None = None, quick: bool = False
 ) -> list[System]:
-    """Every architecture of the package on each of its backends, and others' vocoders.
+    """Every architecture of the package, and others' vocoders.
 
     Args:
         models: trained models by the name of their row, which come first.
@@ -88,11 +85,7 @@ def standard_systems(
                 )
             )
     for model in FAMILIES.values():
-        # The last backend is the reference of the tests, which is not meant to be used.
-        for backend in model.engines[:-1]:
-            found.append(System(f"{model.title}, {backend}", model, backend))
-        if not model.engines:
-            found.append(System(model.title, model))
+        found.append(System(model.title, model))
         if torch.bfloat16 in model.dtypes:
             found.append(System(f"{model.title}, bfloat16", model, dtype=torch.bfloat16))
             if not quick:
