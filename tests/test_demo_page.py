@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 import urllib.parse
 import urllib.request
@@ -26,7 +27,7 @@ import soundfile
 import vocoder
 from tests.conftest import perturb
 from vocoder import cli
-from vocoder.demo.copy_synthesis import copy_synthesis
+from vocoder.demo.copy_synthesis import compare
 from vocoder.demo.models import Models
 from vocoder.extras import MissingExtraError
 from vocoder.models import MdctFlow, WaveNet
@@ -162,11 +163,9 @@ def test_only_the_page_and_its_widgets_import_gradio(server: Server) -> None:
     assert server.wait("gradio imported:") == "False"
 
 
-def test_missing_models_are_named_in_the_page(server: Server) -> None:
+def test_a_missing_acoustic_model_is_named_in_the_page(server: Server) -> None:
     need_gradio()
-    page = server.wait("bare page:")
-    assert "No acoustic model is bundled" in page
-    assert "No autoregressive model is bundled" in page
+    assert "No acoustic model fits this vocoder" in server.wait("bare page:")
 
 
 def test_without_gradio_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,34 +273,11 @@ class Browser:
         """Click the visible element of this selector."""
         self.until(lambda: [b for b in self.all(selector) if b.is_displayed()])[0].click()
 
-    def pressed_until(self, selector: str, condition: Callable[[], Any]) -> Any:
-        """Click until a condition holds: a click is lost if the page moves under it."""
-        from selenium.common.exceptions import TimeoutException
-
-        for _ in range(3):
-            self.press(selector)
-            try:
-                return self.until(condition, 45)
-            except TimeoutException:
-                continue
-        return None
-
-    def open_tab(self, title: str) -> None:
-        """Open a tab, which on a narrow page may be in the menu of those that do not fit."""
-
-        def opened() -> bool:
-            tabs = {b.text: b for b in self.all("button[role=tab]") if b.is_displayed()}
-            if title in tabs:
-                tabs[title].click()
-            else:
-                self.press(".overflow-menu > button")
-                menu = self.until(
-                    lambda: {b.text: b for b in self.all(".overflow-dropdown button")}
-                )
-                menu[title].click()
-            return True
-
-        self.until(opened)  # once more if the tabs are laid out anew meanwhile
+    def choose(self, name: str, option: str) -> None:
+        """Choose in a drop-down list."""
+        self.press(f"#{name} input")
+        options = self.until(lambda: {o.text.strip(" ✓\n"): o for o in self.all("ul.options li")})
+        options[option].click()
 
     def resize(self, width: int, height: int) -> None:
         """Make the page as large as the screen of another device."""
@@ -323,26 +299,24 @@ class Browser:
         if text:
             box.send_keys(text)
 
-    def slide(self, name: str, steps: int) -> None:
-        """Move a slider up by steps."""
-        from selenium.webdriver.common.keys import Keys
-
-        handle = self.until(lambda: self.all(f"#{name} input[type=range]"))[0]
-        for _ in range(steps):
-            handle.send_keys(Keys.ARROW_RIGHT)
-
     def upload(self, name: str, path: Path) -> None:
         self.until(lambda: self.all(f"#{name} input[type=file]"))[0].send_keys(str(path))
         self.audio(name)
 
-    def audio(self, name: str) -> str:
-        """The address of the audio in a player, when there is some."""
+    def audio(self, name: str, before: str | None = None) -> str:
+        """The address of the audio in a player, when there is some other than before."""
 
         def address() -> str | None:
             links = [link.get_attribute("href") for link in self.all(f"#{name} a[download]")]
-            return next((link for link in links if link), None)
+            return next((link for link in links if link and link != before), None)
 
         return str(self.until(address))
+
+    def results(self, prefix: str) -> dict[str, tuple[np.ndarray, int]]:
+        """The audio of each version by its name, when all are there."""
+        self.until(lambda: self.all(f"#{prefix}-picture img"))
+        rows = self.all(f"#{prefix}-versions audio")
+        return {r.get_attribute("aria-label"): fetch(r.get_attribute("src")) for r in rows}
 
     def toast(self, text: str) -> str:
         """The message in the page that has this text."""
@@ -394,70 +368,91 @@ def fetch(address: str) -> tuple[np.ndarray, int]:
         return soundfile.read(io.BytesIO(answer.read()))
 
 
-def test_typed_text_becomes_speech(page: Browser, models: Models) -> None:
-    text = "Seven words that nobody has heard before."
-    page.type("say-text", text)
-    page.press("#say-button")
-    samples, rate = fetch(page.audio("say-audio"))
-    expected = vocoder.say(text, acoustic=models.acoustic(), vocoder=models.vocoder())
-    assert rate == models.vocoder().sample_rate
+def test_the_page_opens_with_a_sentence_and_speaks_what_is_typed(
+    page: Browser, models: Models
+) -> None:
+    pair = {"acoustic": models.voices[ACOUSTIC_NAME], "vocoder": models.page}
+    first = page.audio("say-audio")
+    expected = vocoder.say("The birch canoe slid on the smooth planks.", **pair)
+    samples, rate = fetch(first)
+    assert rate == models.page.sample_rate
     # Not raised to full scale either, as gradio does with floating point.
     np.testing.assert_allclose(samples, expected, atol=1.1 / 32768)
-    page.until(lambda: "times real time" in page.text("#say-figures"))
+    text = "Seven words that nobody has heard before."
+    page.type("say-text", text)
+    page.choose("say-refine", "2")
+    page.press("#say-button")
+    samples, _ = fetch(page.audio("say-audio", first))
+    np.testing.assert_allclose(samples, vocoder.say(text, refine=2, **pair), atol=1.1 / 32768)
+    page.until(lambda: "times real time" in page.text("#say-note"))
     page.until(lambda: page.all("#say-picture img"))
     page.type("say-text", "")
     page.press("#say-button")
     assert "There is no text to read: give at least one word" in page.toast("text")
 
 
-def test_the_bundled_voice_is_understood(page: Browser) -> None:
-    pytest.importorskip("pocketsphinx", reason="pocketsphinx is not installed (extra metrics)")
-    from vocoder.evaluation.recognition import recognise, word_error_rate
-
-    text = "The people of the city want to know what the government will do this year."
-    page.type("say-text", text)
-    page.press("#say-button")
-    samples, rate = fetch(page.audio("say-audio"))
-    assert 2 < len(samples) / rate < 10
-    assert word_error_rate([text], [recognise(samples, rate)]) <= 0.5
-
-
-def test_an_uploaded_recording_is_resynthesised(page: Browser, models: Models) -> None:
+def test_an_uploaded_recording_is_compared_and_switched_in_place(
+    page: Browser, models: Models
+) -> None:
     page.click("Copy synthesis")
     page.press("#copy-button")
     assert "There is no recording: choose, record or upload one" in page.toast("recording")
+    for label in page.all("#copy-vocoders label"):
+        if "HiFi-GAN" in label.text:  # takes long
+            label.click()
     page.upload("copy-recording", RECORDING)
     page.press("#copy-button")
-    samples, rate = fetch(page.audio("copy-audio"))
-    result = copy_synthesis(models, str(RECORDING), None, 0)
-    assert rate == models.vocoder().sample_rate
-    np.testing.assert_allclose(samples, result.copy.samples, atol=1.1 / 32768)
-    page.until(lambda: "STOI" in page.text("#copy-figures"))
-    assert f"{result.likelihoods[0]:.2f}" in page.text("#copy-figures")
+    made = page.results("copy")
+    *_, state = compare(models, str(RECORDING), None, list(models.vocoders)[:1])
+    titles = ("Recording", "MDCT flow", "MDCT flow", "WaveNet", "Griffin-Lim")
+    assert all(name.startswith(title) for name, title in zip(made, titles, strict=True))
+    samples, rate = made["MDCT flow (default)"]
+    assert rate == models.page.sample_rate
+    np.testing.assert_allclose(samples, state[1].samples, atol=1.1 / 32768)
+    table = page.text("#copy-versions table")
+    assert "STOI" in table
+    assert f"{state[1].figures['likelihood, nats']:.2f}" in table
+    # Another row goes on at the same position.
+    first, second, *_ = page.all("#copy-versions audio")
+    page.driver.execute_script("arguments[0].currentTime = 0.5; arguments[0].play()", first)
+    page.until(lambda: first.get_property("currentTime") > 0.5)
+    page.all("#copy-versions input")[1].click()
+    assert page.until(lambda: second.get_property("currentTime")) > 0.5
+    assert first.get_property("paused")
+    assert (first.is_displayed(), second.is_displayed()) == (False, True)
 
 
-def test_the_slider_of_mel_consistency_is_obeyed(page: Browser, models: Models) -> None:
+def test_a_mel_is_uploaded(page: Browser, models: Models, tmp_path: Path) -> None:
+    mel = models.page.mel(vocoder.read_audio(RECORDING, models.page.sample_rate)[0])
+    np.save(tmp_path / "mel.npy", mel.numpy())
     page.click("Copy synthesis")
-    page.upload("copy-recording", RECORDING)
-    page.slide("copy-sweeps", 4)
+    page.press("#copy-mel button")
+    page.until(lambda: page.all("#copy-mel input[type=file]"))[0].send_keys(
+        str(tmp_path / "mel.npy")
+    )
+    page.until(lambda: "mel.npy" in page.text("#copy-mel"))
+    for label in page.all("#copy-vocoders label"):
+        if "default)" not in label.text:
+            label.click()
     page.press("#copy-button")
-    samples, _ = fetch(page.audio("copy-audio"))
-    result = copy_synthesis(models, str(RECORDING), None, 0, models.default_refine + 4)
-    np.testing.assert_allclose(samples, result.copy.samples, atol=1.1 / 32768)
+    (samples, _), *more = page.results("copy").values()
+    assert not more
+    np.testing.assert_allclose(samples, models.page.synthesize(mel), atol=1.1 / 32768)
 
 
-def test_the_microphone_is_heard(page: Browser, models: Models) -> None:
-    page.click("Copy synthesis")
-    page.press("#copy-recording [aria-label='Record audio']")
-    page.press("#copy-recording .record-button")
+def test_the_microphone_is_heard(page: Browser) -> None:
+    page.click("Latent space")
+    page.press("#latent-first [aria-label='Record audio']")
+    page.press("#latent-first .record-button")
     time.sleep(2.5)
-    page.press("#copy-recording .stop-button")
-    page.audio("copy-recording")
-    page.press("#copy-button")
-    samples, rate = fetch(page.audio("copy-audio"))
-    assert rate == models.vocoder().sample_rate
-    assert len(samples) > rate
-    assert samples.std() > 1e-3
+    page.press("#latent-first .stop-button")
+    page.audio("latent-first")
+    page.press("#latent-temperatures")
+    made = page.results("latent")
+    assert len(made) == 6
+    for samples, rate in made.values():
+        assert len(samples) > rate
+        assert samples.std() > 1e-3
 
 
 def test_a_file_that_is_not_audio_is_refused_in_the_page(page: Browser, tmp_path: Path) -> None:
@@ -472,67 +467,66 @@ def test_a_file_that_is_not_audio_is_refused_in_the_page(page: Browser, tmp_path
     assert "/" not in message  # no folder of the server
 
 
-def test_ways_of_making_audio_are_compared(page: Browser) -> None:
-    page.click("Comparison")
-    page.click("recorded speech, Russian")
-    page.audio("compare-recording")
-    compared = page.pressed_until(
-        "#compare-button",
-        lambda: page.all("#compare-figures .bar") and "WaveNet: " in page.text("#compare-figures"),
-    )
-    assert compared
-    page.until(lambda: page.all("#compare-picture img"))
-    lengths = set()
-    for name in ("recording", "flow", "source", "autoregressive", "griffin-lim"):
-        samples, rate = fetch(page.audio(f"compare-audio-{name}"))
-        assert samples.std() > 1e-4
-        lengths.add((len(samples), rate))
-    assert lengths == {(86 * 256, 22050)}  # whole frames
-    rows = [row.text for row in page.all("#compare-figures tr")]
-    names = ("Recording", "MDCT flow", "Source alone", "WaveNet", "Griffin-Lim")
-    for row, name in zip(rows[1:], names, strict=True):
-        assert row.startswith(name)
-    assert "–" not in " ".join(rows)  # every likelihood is there
-
-
-def test_a_recording_is_played_at_several_temperatures(page: Browser) -> None:
-    page.click("Latent space")
-    page.click("recorded speech, Russian")
-    page.audio("sweep-recording")
-    page.press("#sweep-button")
-    sounds = [fetch(page.audio(f"sweep-audio-{index}"))[0] for index in range(6)]
-    assert len({len(samples) for samples in sounds}) == 1
-    assert not np.allclose(sounds[0], sounds[5], atol=1e-3)
-
-
 def test_two_recordings_are_interpolated(page: Browser) -> None:
     page.click("Latent space")
-    page.click("Interpolation")
     page.click("English to Russian")
-    page.audio("interpolate-first")
-    page.audio("interpolate-second")
-    page.press("#interpolate-button")
-    samples, rate = fetch(page.audio("interpolate-audio-0"))
-    first = ROOT / "vocoder/demo/examples/english-female.flac"
-    recording, _ = vocoder.read_audio(first, rate)
+    page.audio("latent-first")
+    page.audio("latent-second")
+    page.choose("latent-refine", "0, network output only")
+    page.press("#latent-interpolate")
+    samples, rate = page.results("latent")["0% of the way"]
+    recording, _ = vocoder.read_audio(ROOT / "vocoder/demo/examples/english-female.flac", rate)
     # The first and last frames are faded.
     expected = recording[256 : len(samples) - 256]
     np.testing.assert_allclose(samples[256:-256], expected, atol=1e-3)
-    page.until(lambda: "apart" in page.text("#interpolate-figures"))
+    assert "apart" in page.text("#latent-versions")
 
 
-def test_the_page_fits_a_phone(page: Browser) -> None:
+def test_the_page_fits_a_phone(page: Browser, server: Server) -> None:
     page.resize(390, 844)
     try:
-        for title in ("Text to speech", "Copy synthesis", "Comparison", "Latent space"):
-            page.open_tab(title)
+        page.open(server.wait("The demo is at ").split()[0])
+        page.audio("say-audio")
+        for selector in ("#say-button", "#say-audio"):
+            box = page.all(selector)[0].rect
+            assert box["y"] + box["height"] <= 844  # on the first screen
+        for title in ("Copy synthesis", "Latent space", "Text to speech"):
+            page.click(title)
             assert page.width() == (390, 390), title
-        page.open_tab("Copy synthesis")
+        page.click("Copy synthesis")
         page.upload("copy-recording", RECORDING)
         page.press("#copy-button")
-        page.until(lambda: "STOI" in page.text("#copy-figures"))
+        page.results("copy")
         assert page.width() == (390, 390)
-        held, shown = page.width("#copy-figures .prose, #copy-figures")
+        held, shown = page.width("#copy-versions")
         assert held <= shown  # no column is cut off
     finally:
         page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """axe-core, the checker of accessibility, from the registry of npm."""
+    folder = tmp_path_factory.mktemp("axe")
+    if not shutil.which("npm"):
+        pytest.skip("npm is not installed")
+    command = ["npm", "pack", "--silent", "axe-core@4"]
+    if subprocess.run(command, cwd=folder, capture_output=True).returncode:
+        pytest.skip("axe-core cannot be had from the registry of npm")
+    with tarfile.open(next(folder.glob("*.tgz"))) as archive:
+        member = archive.extractfile("package/axe.min.js")
+        assert member is not None
+        return member.read().decode()
+
+
+def test_labels_and_contrast_are_accessible(page: Browser, axe: str) -> None:
+    page.audio("say-audio")
+    page.driver.execute_script(axe)
+    for title in ("Text to speech", "Copy synthesis", "Latent space"):
+        page.click(title)
+        time.sleep(1)  # colours fade in
+        found = page.driver.execute_async_script(
+            "axe.run({runOnly: ['wcag2a', 'wcag2aa']}).then(({violations}) => arguments[0]("
+            "violations.flatMap(v => v.nodes.map(n => v.id + ': ' + n.html))))"
+        )
+        assert found == [], title

@@ -68,7 +68,7 @@ def test_a_run_that_gets_worse_ends_with_its_best_weights(tmp_path: Path) -> Non
     assert rows(tmp_path / "again")[0]["val/log_likelihood"] == pytest.approx(scores[10])
     page = (run / "report.md").read_text()
     assert f"the best by val/log_likelihood, {scores[10]:.3f}, of step 10 after " in page
-    assert f"the start ({scores[0]:.3f}) was " in page
+    assert f"(start {scores[0]:.3f}, end {scores[25]:.3f})" in page
     # A start that is better than all that follows is what the run ends with.
     assert best(tmp_path / "again")["step"] == 0
     assert_same_model(tmp_path / "again" / "model", run / "model")

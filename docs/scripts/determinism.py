@@ -8,6 +8,7 @@ ONNX for a small flow without refinement only.
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -53,6 +54,10 @@ class Case:
         )
 
 
+def _again(case: Case) -> Tensor:
+    return case.synthesize()
+
+
 def _batch(case: Case) -> Tensor:
     others = torch.stack([case.mel.flip(1), case.mel, case.mel.roll(9, 1)])
     return case.synthesize(others, seed=[7, SEED, 8])[1]
@@ -60,8 +65,10 @@ def _batch(case: Case) -> Tensor:
 
 def _padding(case: Case) -> Tensor:
     longer = torch.cat([case.mel, case.mel[:, :33]], dim=1)
-    batch = torch.stack([longer, torch.nn.functional.pad(case.mel, (0, 33))])
-    return case.synthesize(batch, lengths=[FRAMES + 33, FRAMES])[1][: len(case.audio)]
+    padded = torch.nn.functional.pad(case.mel, (0, 33))
+    return case.synthesize(torch.stack([longer, padded]), lengths=[FRAMES + 33, FRAMES])[1][
+        : len(case.audio)
+    ]
 
 
 def _stream(case: Case) -> Tensor:
@@ -93,8 +100,8 @@ def _process(case: Case) -> Tensor:
         mel, output = Path(folder) / "mel.npy", Path(folder) / "audio.npy"
         np.save(mel, case.mel.numpy())
         facts = [case.checkpoint, mel, output, torch.get_num_threads(), SEED, case.refine]
-        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         command = [sys.executable, "-c", _CHILD, *map(str, facts)]
+        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": path})
         return torch.from_numpy(np.load(output))
 
@@ -105,12 +112,13 @@ def _layers(case: Case) -> Tensor:
 
 
 def _onnx(case: Case) -> Tensor:
-    from vocoder.engines.onnx import OnnxVocoder, export_onnx
+    from vocoder.export import OnnxVocoder, export_onnx
 
     with tempfile.TemporaryDirectory() as folder:
         path = export_onnx(case.model, Path(folder) / "model.onnx", case.refine)  # type: ignore[arg-type]
-        graph = OnnxVocoder(path, threads=1)
-        return torch.from_numpy(graph.synthesize(case.mel.numpy(), seed=SEED))
+        return torch.from_numpy(
+            OnnxVocoder(path, threads=1).synthesize(case.mel.numpy(), seed=SEED)
+        )
 
 
 @dataclass(frozen=True)
@@ -130,19 +138,22 @@ class Row:
 
 
 ROWS = {
-    "again": Row("the same call again", 0.0, 0.0, Case.synthesize),
+    "again": Row("the same call again", 0.0, 0.0, _again),
     "process": Row("another process, as many threads", 0.0, 0.0, _process),
     "threads": Row("another number of threads", 1e-5, 1e-4, _threads),
     "batch": Row("in a batch, among other seeds", 1e-5, 1e-4, _batch),
     "padding": Row("in a batch, padded (`lengths`)", 1e-5, 1e-4, _padding),
     "stream": Row("in chunks (`stream`)", 1e-5, 1e-4, _stream),
-    "layers": Row("the flow's layers in place of its backend", 1e-5, 1e-4, _layers),
+    "layers": Row("as trained (`load_checkpoint`), not fused", 1e-5, 1e-4, _layers),
     "onnx": Row("ONNX", 1e-4, 1e-3, _onnx),
 }
 
 
 def main() -> None:
     """The command."""
+    parser = argparse.ArgumentParser(description="Measure what the audio of a seed depends on.")
+    parser.add_argument("--output", type=Path, default=RESULTS / "determinism.json")
+    arguments = parser.parse_args()
     checkpoint = find_model()
     sweeps = vocoder.load(checkpoint).default_refine
     cases = [Case(checkpoint, refine) for refine in (0, sweeps)]
@@ -155,7 +166,7 @@ def main() -> None:
         for row in ROWS.values()
     ]
     result = {"sweeps": sweeps, "rows": rows, "machine": machine_facts(torch.device("cpu"))}
-    save_result(result, RESULTS / "determinism.json")
+    save_result(result, arguments.output)
 
 
 if __name__ == "__main__":

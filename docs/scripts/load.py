@@ -93,7 +93,7 @@ def say(client: httpx.Client, address: str, text: str) -> np.ndarray[Any, Any]:
         RuntimeError: another answer than audio.
     """
     call = f"{address}/gradio_api/call/say"
-    asked = client.post(call, json={"data": [text, 0.667, 1.0, 0, 8]})
+    asked = client.post(call, json={"data": [text, "acoustic", "default", 8, 1.0, 0.667, 0]})
     if asked.status_code == 503 and "queue is full" in asked.text.lower():
         raise RefusedError(asked.json()["detail"])
     if asked.status_code != 200:
@@ -102,7 +102,7 @@ def say(client: httpx.Client, address: str, text: str) -> np.ndarray[Any, Any]:
     event, data = re.findall(r"^event: (\w+)\ndata: (.*)$", answer, re.MULTILINE)[-1]
     if event != "complete":
         raise RuntimeError(f"{event}: {data}")
-    path = json.loads(data)[0]["path"]
+    path = json.loads(data)[-1]["path"]
     audio = client.get(f"{address}/gradio_api/file={path}").raise_for_status().content
     samples: np.ndarray[Any, Any] = soundfile.read(io.BytesIO(audio), dtype="int16")[0]
     return samples

@@ -11,11 +11,12 @@ import speech
 import torch
 import toys
 from torch import Generator, Tensor, nn
+from torch.special import log_ndtr
 from torch.utils.benchmark import Timer
 
 from vocoder.evaluation.plots import new_figure
 from vocoder.flows import AffineCoupling, Chain, ChannelHalves
-from vocoder.nn.mixture import STEP, DiscretisedMixture
+from vocoder.nn.mixture import SMALLEST_SCALE, STEP, levels_of
 
 # -- order -------------------------------------------------------------------------------------
 
@@ -96,10 +97,10 @@ PAST = 32
 class Predictor(nn.Module):
     """The parameters of a mixture, from the last samples (or from none)."""
 
-    def __init__(self, past: int, output: DiscretisedMixture) -> None:
+    def __init__(self, past: int, size: int) -> None:
         super().__init__()
-        self.size = size = output.n_mixtures
-        self.network = toys.mlp(max(past, 1), output.n_parameters)
+        self.size = size
+        self.network = toys.mlp(max(past, 1), 3 * size if size > 1 else 2)
         self.linear = nn.Linear(max(past, 1), 1, bias=False)
         nn.init.zeros_(self.linear.weight)
         with torch.no_grad():  # components of several widths
@@ -108,12 +109,12 @@ class Predictor(nn.Module):
             self.network[-1].bias[-size:] = torch.linspace(-6, -2, size) if size > 1 else -3.0
 
     def forward(self, past: Tensor) -> Tensor:
-        """(batch, past) to (batch, parameters, 1); a linear prediction moves all means."""
+        """(batch, past) to (batch, parameters); a linear prediction moves all means."""
         # Quiet and loud stretches differ by powers of ten.
         found = self.network(torch.asinh(300 * past) / 3)
         before, means, scales = found.tensor_split([found.shape[1] - 2 * self.size, -self.size], 1)
         means = 0.1 * means + self.linear(past)
-        return torch.cat([before, means, scales], dim=1).unsqueeze(2)
+        return torch.cat([before, means, scales], dim=1)
 
 
 def windows(audio: Tensor, count: int, past: int, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -123,9 +124,21 @@ def windows(audio: Tensor, count: int, past: int, generator: Generator) -> tuple
     return before, audio[place].unsqueeze(1)
 
 
-def nats(model: Predictor, output: DiscretisedMixture, past: Tensor, x: Tensor) -> Tensor:
-    """Log density of each sample of audio in [-1, 1], dequantised from 16 bits, (batch, 1)."""
-    return output.log_prob(model(past), output.levels(x)) - math.log(STEP)
+def nats(model: Predictor, past: Tensor, x: Tensor) -> Tensor:
+    """Log density of each sample of audio in [-1, 1], dequantised from 16 bits, (batch, 1).
+
+    Each Gaussian is integrated over the quantisation step of the sample.
+    """
+    found, size = model(past).double(), model.size
+    logits, means, scales = found.tensor_split([found.shape[1] - 2 * size, -size], 1)
+    scales = SMALLEST_SCALE + scales.exp()
+    # On the side below the mean, where the difference does not cancel.
+    z, half = -(levels_of(x) * STEP - means).abs() / scales, STEP / 2 / scales
+    below, above = log_ndtr(z - half), log_ndtr(z + half)
+    each = above + torch.log1p(-torch.exp(below - above))
+    if size > 1:
+        each = each + logits.log_softmax(dim=1)
+    return each.logsumexp(dim=1, keepdim=True) - math.log(STEP)
 
 
 @torch.no_grad()
@@ -143,18 +156,15 @@ def mixture(seed: int, steps: int = 500) -> tuple[dict[str, Any], Any]:
         figures[f"past {past}"] = own = []
         for size in SIZES:
             torch.manual_seed(seed)
-            output = DiscretisedMixture("gaussian", size)
-            model = Predictor(past, output)
+            model = Predictor(past, size)
 
-            def loss(
-                generator: Generator, past: int = past, m: Any = model, o: Any = output
-            ) -> Tensor:
-                return -nats(m, o, *windows(seen, 2048, past, generator)).mean()
+            def loss(generator: Generator, past: int = past, m: Any = model) -> Tensor:
+                return -nats(m, *windows(seen, 2048, past, generator)).mean()
 
             speech.fit(model, loss, steps, seed)
-            own.append(float(nats(model, output, *test).mean()))
+            own.append(float(nats(model, *test).mean()))
             if not past:
-                density = nats(model, output, torch.ones(len(grid), 1), grid.unsqueeze(1)).exp()
+                density = nats(model, torch.ones(len(grid), 1), grid.unsqueeze(1)).exp()
                 histogram.plot(grid, density[:, 0], label=f"{size} Gaussian{'s' * (size > 1)}")
     histogram.set_yscale("log")
     histogram.set_ylim(1e-2, None)

@@ -17,7 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 
 import vocoder
 from vocoder.cli.corpora import synthesize_corpus
-from vocoder.cli.measurement import benchmark, evaluate, evaluate_speech
+from vocoder.cli.measurement import benchmark, evaluate
 from vocoder.cli.models import demo, export, info
 from vocoder.cli.output import warn, warnings_in_a_line
 from vocoder.cli.synthesis import refine, resynthesize, say, synthesize
@@ -87,7 +87,6 @@ for _command in (
     export,
     benchmark,
     evaluate,
-    evaluate_speech,
     demo,
     info,
 ):

@@ -91,7 +91,7 @@ def _graph_facts(path: Path) -> dict[str, Any]:
     """Of an ONNX graph."""
     if not path.is_file():
         raise ValueError(f"there is no file {path}: write one with vocoder export --onnx")
-    from vocoder.engines.onnx import OnnxVocoder
+    from vocoder.export import OnnxVocoder
 
     graph = OnnxVocoder(path, threads=1)
     return {
@@ -115,7 +115,7 @@ def export(
     """Write a flow as an ONNX graph (mel, noise) -> audio, of any batch and length."""
     refuse_overwriting(force, onnx)
     model = vocoder.load(checkpoint)
-    from vocoder.engines.onnx import export_onnx
+    from vocoder.export import export_onnx
 
     with progress_bar("export, up to some minutes"):
         export_onnx(model, onnx, refine)  # type: ignore[arg-type]  # it refuses what is no flow

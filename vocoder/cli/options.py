@@ -77,4 +77,3 @@ JsonOutput = Annotated[
 MarkdownOutput = Annotated[
     Path | None, typer.Option("--table", help="Markdown file to write the tables to.")
 ]
-PlotOutput = Annotated[Path | None, typer.Option("--plot", help="PNG to draw the result in.")]

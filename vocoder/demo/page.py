@@ -13,23 +13,8 @@ import gradio as gr
 
 from vocoder.atomic import exit_on_termination
 
-from . import comparison, copy_synthesis, latent_space, text_to_speech, widgets, without_proxies
+from . import copy_synthesis, latent_space, text_to_speech, without_proxies
 from .models import Models
-
-TABS = (text_to_speech, copy_synthesis, comparison, latent_space)
-
-LARGEST_UPLOAD = "20mb"
-"""The largest file that may be uploaded."""
-
-_WAITING = 20
-"""Events that may wait, besides the one that computes."""
-
-_SESSIONS = 100
-"""Visitors whose page gradio remembers, at about 1 MB each: its own 10,000 would fill the memory.
-No tab keeps anything in a session, so that a visitor who is forgotten notices nothing."""
-
-_M_ARENA_MAX = -8  # of glibc's malloc.h
-_ARENAS = 2
 
 _LOOK = gr.themes.Default(
     primary_hue="indigo",
@@ -37,13 +22,39 @@ _LOOK = gr.themes.Default(
     # Fonts of the visitor's own system: nothing to fetch.
     font=["system-ui", "sans-serif"],
     font_mono=["ui-monospace", "monospace"],
+).set(  # enough contrast
+    body_text_color_subdued="*neutral_600",
+    button_primary_background_fill="*primary_600",
+    button_primary_background_fill_hover="*primary_700",
 )
 
-_INTRODUCTION = """# flow-vocoder
+_CSS = """
+.versions .audios { min-height: 54px; }
+.versions audio { width: 100%; }
+.versions audio[hidden] { display: none; }
+.versions table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
+.versions th, .versions td { padding: 0.4rem; text-align: right; }
+.versions th:first-child, .versions td:first-child { text-align: left; }
+.versions td { border-top: 1px solid var(--border-color-primary); }
+.versions input { appearance: auto; accent-color: var(--primary-600); }
+.versions tr:has(:checked) { background: var(--background-fill-secondary); }
+.versions label { display: flex; gap: 0.5rem; align-items: baseline; cursor: pointer; }
+.versions small { display: block; }
+.versions a { text-decoration: underline; }
+.versions p, .versions small, .versions th { color: var(--body-text-color-subdued); }
+.component-wrapper time, .component-wrapper .playback { color: var(--neutral-600) !important; }
+@media (max-width: 640px) {
+  .gradio-container .app, .gradio-container > main { padding: 0.5rem !important; }
+  .tab-container button { padding: 0 0.5rem; }
+  .versions td:last-child, .versions th:last-child { display: none; }  /* the player saves, too */
+  .versions { font-size: var(--text-xs); }
+  .versions th, .versions td { padding: 0.3rem 0.15rem; }
+  .picture .image-frame { padding-top: 2.2rem; }  /* below its buttons */
+}
+"""
 
-A vocoder that is a normalizing flow: it turns mel spectrograms into speech in one parallel pass,
-and gives the exact likelihood of any recording. Everything is computed on the machine that serves
-this page: nothing leaves it, and uploads are deleted when the server stops.
+_INTRODUCTION = """# flow-vocoder
+A vocoder that is a normalizing flow. Everything is computed on the machine that serves this page.
 """
 
 
@@ -53,7 +64,7 @@ def build(models: Models) -> gr.Blocks:
     with gr.Blocks(title="flow-vocoder", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown(_INTRODUCTION)
         with gr.Tabs():
-            for tab in TABS:
+            for tab in (text_to_speech, copy_synthesis, latent_space):
                 with gr.Tab(tab.TITLE):
                     tab.layout(models)
     return page
@@ -76,36 +87,25 @@ def serve(models: Models, host: str, port: int | None, share: bool) -> None:
         tempfile.TemporaryDirectory(prefix="vocoder-demo-") as folder,
     ):
         os.environ["GRADIO_TEMP_DIR"] = folder
-        _limit_arenas()
+        if platform.libc_ver()[0] == "glibc":
+            # Let threads share two arenas of memory (M_ARENA_MAX): each event runs in any of 40
+            # threads, and with an arena for each, hundreds of MB stay allocated for nothing.
+            ctypes.CDLL(None).mallopt(-8, 2)
         page = build(models)
-        page.queue(max_size=_WAITING)
+        page.queue(max_size=20)  # events that wait; the next is refused
         _, address, public = page.launch(
             server_name=host,
             server_port=port,
             share=share,
             theme=_LOOK,
-            css=widgets.CSS,
-            max_file_size=LARGEST_UPLOAD,
-            state_session_capacity=_SESSIONS,
+            css=_CSS,
+            max_file_size="20mb",
+            # Visitors whose page gradio remembers, at about 1 MB each.
+            state_session_capacity=100,
             footer_links=[],
-            run_history=False,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            enable_monitoring=False,
             quiet=True,
             prevent_thread_lock=True,
         )
         sys.stdout.write(f"The demo is at {public or address} (Ctrl-C stops it)\n")
         sys.stdout.flush()
         page.block_thread()
-
-
-def _limit_arenas() -> None:
-    """Let threads share arenas of memory, where the C library is glibc.
-
-    Each event runs in any of 40 threads. With an arena for each, memory that one has freed is of no
-    use to the others, and hundreds of MB stay allocated for nothing.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)

@@ -1,97 +1,63 @@
-"""What the tabs share: sound, its timing and likelihood, and recordings as visitors give them.
-
-Limits are checked here and in the tabs' functions, so that they hold whoever calls. What a visitor
-can correct is raised as a ValueError of one sentence.
-"""
+"""What the tabs share: audio as the page shows it, and recordings as visitors give them."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import soundfile
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vocoder.audio import MelSpec, dequantise, fade, read_audio, to_pcm16
-from vocoder.audio.containers import duration
-from vocoder.models import Vocoder
+from vocoder.audio import LogMel, MelSpec, fade, read_audio
 
-LONGEST_SECONDS = 60.0
-"""The longest recording that is accepted."""
+Notify = Callable[[float, str], object]
+"""Called with the share that is done, 0 to 1, and what comes next."""
 
-SHORTEST_SECONDS = 0.2
-"""The shortest recording that is accepted."""
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 60.0
+"""Of recordings that are accepted."""
 
-LARGEST_SEED = 2**31 - 1
+LONGEST_EXCERPT = 15.0
+"""Seconds from the beginning of a recording that become latents."""
 
-MOST_SWEEPS = 32
-"""The largest number of sweeps of mel consistency."""
 
-Result = TypeVar("Result")
+def silent(share: float, message: str) -> None:
+    """A `Notify` that does nothing."""
 
 
 @dataclass(frozen=True)
-class Sound:
-    """Mono audio: samples (samples,), float32 in [-1, 1], and its rate in Hz."""
+class Version:
+    """Audio on the page: (samples,), float32 in [-1, 1], with its mel convention.
 
-    samples: Tensor
-    sample_rate: int
-    quantised: bool = False
-    """Whether it is 16-bit audio, as recordings and the output of autoregressive models are; a
-    flow's output is not. A density needs 16-bit audio dequantised."""
-
-    @property
-    def seconds(self) -> float:
-        """Its duration."""
-        return len(self.samples) / self.sample_rate
-
-    def pcm(self) -> NDArray[np.int16]:
-        """The samples in 16 bits."""
-        return to_pcm16(self.samples.numpy())
-
-    def excerpt(self, first: int, length: int) -> Sound:
-        """``length`` samples of it, from sample ``first`` on."""
-        return replace(self, samples=self.samples[first : first + length])
-
-    def faded(self, length: int) -> Sound:
-        """The same with the ends faded over ``length`` samples, as in training (`fade`)."""
-        length = min(length, len(self.samples))
-        return replace(self, samples=torch.from_numpy(fade(self.samples.numpy(), length)))
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How long it took to compute ``audio`` seconds of audio, in seconds."""
-
-    taken: float
-    audio: float
-
-    @property
-    def times_real_time(self) -> float:
-        """Seconds of audio per second of computation."""
-        return self.audio / self.taken
-
-
-def timed(make: Callable[[], Result], seconds: float) -> tuple[Result, Timing]:
-    """The result of a function that makes ``seconds`` of audio, and the time of its second call.
-
-    The first call prepares for these sizes.
+    The page shows its name, a remark below it, and figures by the headings of their columns.
     """
-    make()
-    start = time.perf_counter()
-    result = make()
-    return result, Timing(time.perf_counter() - start, seconds)
+
+    name: str
+    samples: Tensor
+    mel_spec: MelSpec
+    remark: str = ""
+    figures: dict[str, float | None] = field(default_factory=dict)
+
+    @cached_property
+    def mel(self) -> Tensor:
+        """(n_mels, frames)."""
+        return LogMel(self.mel_spec)(self.samples)
+
+    def compare(self, mel: Tensor) -> Version:
+        """The same, with the distance of its mel from another among its figures."""
+        frames = min(self.mel.shape[1], mel.shape[1])
+        distance = self.mel_spec.distance(self.mel[:, :frames], mel[:, :frames].cpu())
+        self.figures["log-mel distance, nats"] = float(distance)
+        return self
 
 
-def check_recording(path: str | None, which: str = "") -> str:
-    """The path of a recording that can be used; cheap, so it comes before any model is loaded.
+def read_recording(path: str | None, sample_rate: int, which: str = "") -> Tensor:
+    """A recording, (samples,), as mono audio in [-1, 1], resampled.
 
     Args:
         which: such as "first ", if there are several recordings.
@@ -102,63 +68,54 @@ def check_recording(path: str | None, which: str = "") -> str:
     if not path:
         raise ValueError(f"there is no {which}recording: choose, record or upload one")
     try:
-        # The header only: a small file can hold hours.
-        seconds = duration(path)
-    except (ValueError, soundfile.LibsndfileError):
-        read_recording(path, None)  # raises, and says what is wrong
-        raise
+        # The header first: a small file can hold hours.
+        seconds = soundfile.info(path).duration
+    except soundfile.LibsndfileError:
+        seconds = SHORTEST_SECONDS  # read_audio says what is wrong
     if not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS:
         raise ValueError(
             f"the {which}recording lasts {seconds:.2f} s: choose one of {SHORTEST_SECONDS:g} to "
             f"{LONGEST_SECONDS:g} s, or cut it with the scissors below it"
         )
-    return path
+    return read_audio(path, sample_rate)[0].clamp(-1, 1)
 
 
-def read_recording(path: str, sample_rate: int | None) -> Sound:
-    """A recording as mono sound, resampled to a rate; None keeps its own."""
-    try:
-        samples, rate = read_audio(path, sample_rate)
-    except (ValueError, OSError) as error:
-        # The folder of an upload means nothing to the visitor.
-        raise ValueError(str(error).replace(path, Path(path).name)) from error
-    return Sound(samples.clamp(-1, 1), rate, quantised=True)
+def beginning(samples: Tensor, spec: MelSpec) -> Tensor:
+    """A recording, or the beginning of a long one, in whole frames.
 
-
-def check_seed(seed: int | None) -> int:
-    """The seed, if there is one in the range."""
-    if seed is None or not 0 <= seed <= LARGEST_SEED:
-        raise ValueError(f"the seed is {seed}: give a whole number from 0 to {LARGEST_SEED}")
-    return int(seed)
-
-
-def check_sweeps(sweeps: float | None) -> int | None:
-    """The number of sweeps of mel consistency, if it is in the range; None for the model's own."""
-    if sweeps is None:
-        return None
-    if not 0 <= sweeps <= MOST_SWEEPS or sweeps != int(sweeps):
-        raise ValueError(
-            f"the number of sweeps is {sweeps}: give a whole number from 0 to {MOST_SWEEPS}"
-        )
-    return int(sweeps)
-
-
-def log_likelihood(model: Vocoder, sound: Sound, mel: Tensor) -> float | None:
-    """Nats per sample given a mel; None if the family has no likelihood, or it is not finite.
-
-    Quantised sound is dequantised with uniform noise.
+    The ends are faded, as in training: to a density, sound that is cut off is most unlikely.
     """
-    if model.likelihood is None:
-        return None
-    audio = sound.samples
-    if sound.quantised:
-        audio = torch.from_numpy(dequantise(sound.pcm(), np.random.default_rng(0)))
-    frames = -(-len(audio) // model.mel_spec.hop_length)
-    with torch.no_grad():
-        value = float(model.log_prob(audio, mel[:, :frames])) / len(audio)
-    return value if math.isfinite(value) else None
+    hop = spec.hop_length
+    frames = min(len(samples), round(LONGEST_EXCERPT * spec.sample_rate)) // hop
+    return torch.from_numpy(fade(samples[: frames * hop].numpy(), hop))
 
 
-def convention(spec: MelSpec) -> str:
-    """A mel convention in short, for messages."""
-    return f"{spec.sample_rate:,} Hz, {spec.n_mels} bands"
+def picture_of(versions: Sequence[Version]) -> NDArray[np.uint8]:
+    """Mel spectrograms in the colours of the first, as pixels (height, width, 3)."""
+    columns = min(len(versions), 2)
+    rows = -(-len(versions) // columns)
+    figure = Figure(figsize=(9, 0.4 + 1.7 * rows), dpi=130, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    low, high = np.percentile(versions[0].mel.numpy(), [1, 99.8]).tolist()
+    for axis in axes[len(versions) :]:
+        axis.set_axis_off()
+    for axis, version in zip(axes, versions, strict=False):
+        spec, seconds = version.mel_spec, len(version.samples) / version.mel_spec.sample_rate
+        axis.imshow(
+            version.mel.numpy(),
+            origin="lower",
+            aspect="auto",
+            cmap="magma",
+            extent=(0, seconds, 0, spec.n_mels),
+            vmin=low,
+            vmax=max(high, low + 1e-3),  # the range of silence is 0
+        )
+        hertz = spec.filters().argmax(dim=1) * spec.sample_rate / spec.n_fft  # of the bands
+        places = np.interp([500, 1000, 2000, 4000], hertz, np.arange(spec.n_mels) + 0.5)
+        axis.set_yticks(places, ["0.5", "1", "2", "4"])
+        axis.set(xlabel="seconds", ylabel="kHz")
+        axis.set_title(version.name, loc="left", fontsize=10)
+        axis.label_outer()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

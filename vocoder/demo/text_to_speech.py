@@ -3,166 +3,112 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from vocoder.audio import MelSpec
-
-from . import pictures
-from .models import Models, Notify, silent
-from .sound import Sound, Timing, check_seed, check_sweeps, convention
+from .models import Models
+from .sound import Notify, Version, picture_of, silent
 
 TITLE = "Text to speech"
 
-LONGEST_TEXT = 500
-"""Characters of text that are spoken at once."""
+LONGEST_TEXT = 500  # characters
 
+# At most 60 characters: longer ones are cut short on their buttons.
 _EXAMPLES = [
     "The birch canoe slid on the smooth planks.",
     "All samples of this sentence were computed at once.",
     "A flow is an invertible network from sound to noise.",
 ]
-"""At most 60 characters: longer ones are cut short on their buttons."""
-
-
-@dataclass(frozen=True)
-class Speech:
-    """Text as speech."""
-
-    sound: Sound
-    mel: Tensor
-    mel_spec: MelSpec
-    timing: Timing
-    """Of both models together, from phonemes to audio."""
-    phonemes: list[str]
-    """What was read, one string a sentence."""
 
 
 def speak(
-    models: Models,
-    text: str,
-    temperature: float | None,
-    speaking_rate: float,
-    seed: int | None,
-    refine: float | None = None,
-    notify: Notify = silent,
-) -> Speech:
+    models: Models, text: str, voice: str, name: str, notify: Notify = silent, **settings: Any
+) -> Version:
     """Text to speech, sentence by sentence.
 
     Args:
-        refine: sweeps of mel consistency; None for the vocoder's own number.
+        voice, name: of the acoustic model and of the vocoder.
+        settings: speaking_rate, temperature, seed and refine, as in `vocoder.say`.
 
     Raises:
-        ValueError: no text, too much of it or none that can be read; a seed, temperature, rate or
-            number of sweeps out of range; two models of different mel conventions.
-        CheckpointError: there is no acoustic model.
+        ValueError: no text, too much of it or none that can be read; another argument out of range;
+            two models of different mel conventions.
     """
     if len(text) > LONGEST_TEXT:
         raise ValueError(f"the text has {len(text)} characters: type at most {LONGEST_TEXT}")
-    seed, sweeps = check_seed(seed), check_sweeps(refine)
     from vocoder.text import speech
 
-    sentences = speech.sentences(text)
-    acoustic = models.acoustic(notify)
-    vocoder = models.vocoder_for(acoustic.mel_spec, notify)
-    if vocoder.mel_spec != acoustic.mel_spec:
-        raise ValueError(
-            f"the acoustic model makes mels of {convention(acoustic.mel_spec)} and the vocoder "
-            f"takes {convention(vocoder.mel_spec)}: start the demo with two of the same convention"
-        )
-    if temperature is None:
-        temperature = vocoder.default_temperature
+    sentences, pieces = speech.sentences(text), []
+    pair = models.voices[voice], models.vocoders[name]
+    list(speech.speak(speech.sentences("A."), *pair, **settings))  # the first call compiles
     start = time.perf_counter()
-    pieces = []
-    for index, piece in enumerate(
-        speech.speak(
-            sentences,
-            acoustic,
-            vocoder,
-            temperature=temperature,
-            speaking_rate=speaking_rate,
-            seed=seed,
-            refine=sweeps,
-        ),
-        start=1,
-    ):
+    for piece in speech.speak(sentences, *pair, **settings):
         pieces.append(torch.from_numpy(piece))
-        notify(index / len(sentences), f"sentence {index} of {len(sentences)}")
+        notify(len(pieces) / len(sentences), f"sentence {len(pieces)} of {len(sentences)}")
     taken = time.perf_counter() - start
-    sound = Sound(torch.cat(pieces), vocoder.sample_rate)
-    return Speech(
-        sound,
-        vocoder.mel(sound.samples),
-        vocoder.mel_spec,
-        Timing(taken, sound.seconds),
-        ["".join(sentence.phonemes) for sentence in sentences],
-    )
+    phonemes = "  ".join("".join(sentence.phonemes) for sentence in sentences)
+    return Version("Speech", torch.cat(pieces), pair[1].mel_spec, phonemes, {"time, s": taken})
 
 
 def layout(models: Models) -> None:
     """The tab."""
     import gradio as gr
+    from gradio.context import Context
 
     from . import widgets
 
-    if not models.has_acoustic:
+    specs = [voice.mel_spec for voice in models.voices.values()]
+    readers = [name for name, model in models.vocoders.items() if model.mel_spec in specs]
+    if not readers:
         gr.Markdown(
-            "No acoustic model is bundled with this version. To have text read aloud, start the "
-            "demo with `--acoustic runs/NAME/model`.",
-            elem_id="say-lacking",
+            "No acoustic model fits this vocoder. To have text read aloud, start the demo with "
+            "`--acoustic runs/NAME/model`."
         )
+        return
     with gr.Row():
-        with gr.Column(scale=2):
+        with gr.Column(scale=3):
             text = gr.Textbox(
-                value=_EXAMPLES[0],
-                label="Text",
-                info=f"English, at most {LONGEST_TEXT} characters",
-                lines=3,
+                _EXAMPLES[0],
+                label=f"Text (English, at most {LONGEST_TEXT} characters)",
+                lines=2,
                 max_length=LONGEST_TEXT,
                 elem_id="say-text",
             )
-            gr.Examples([[example] for example in _EXAMPLES], [text], label="Examples")
-            with gr.Row():
-                temperature = widgets.temperature(models)
-                rate = gr.Slider(0.5, 2.0, 1.0, step=0.05, label="Speaking rate")
-            refine = widgets.sweeps(models, "say-sweeps")
-            seed = widgets.seed()
-            button = gr.Button(
-                "Speak", variant="primary", elem_id="say-button", interactive=models.has_acoustic
+            button = gr.Button("Speak", variant="primary", elem_id="say-button")
+            audio = gr.Audio(
+                label="Speech", interactive=False, buttons=["download"], elem_id="say-audio"
             )
-        with gr.Column(scale=3):
-            audio = widgets.player("Speech", "say-audio")
-            picture = widgets.picture("Waveform and mel spectrogram", "say-picture")
-            figures = widgets.figures("say-figures")
+            gr.Examples([[example] for example in _EXAMPLES], [text], label="Examples")
+        with gr.Column(scale=2), gr.Group():
+            voices = [(f"English ({name})", name) for name in models.voices]
+            voice = gr.Dropdown(voices, label="Voice", elem_id="say-voice")
+            name = widgets.vocoder(models, readers, "say-model")
+            refine = widgets.refinement("say-refine")
+            rate = gr.Slider(0.5, 2.0, 1.0, step=0.05, label="Speaking rate")
+            temperature, seed = widgets.temperature(models), widgets.seed()
+    note = gr.Markdown(elem_id="say-note")
+    picture = widgets.picture("say-picture")
 
-    @widgets.answering
-    def answer(
-        text: str,
-        temperature: float,
-        rate: float,
-        seed: int | None,
-        refine: float | None,
-        progress: Any = gr.Progress(),
-    ) -> tuple[Any, ...]:
-        notify = widgets.notifying(progress)
-        speech = speak(models, text, temperature, rate, seed, refine, notify)
-        rows = [["Speech", f"{speech.sound.seconds:.2f} s", *widgets.pace(speech.timing)]]
-        notes = [f"Phonemes: {'  '.join(speech.phonemes)}", widgets.machine_note()]
-        return (
-            widgets.playable(speech.sound),
-            pictures.waveform_and_mel(speech.sound, speech.mel, speech.mel_spec),
-            widgets.table(["", "duration", *widgets.PACE], rows, notes),
+    def answer(text: str, voice: str, name: str, *settings: Any) -> Iterator[list[Any]]:
+        refine, rate, temperature, seed, notify = settings
+        options = {"speaking_rate": rate, "temperature": temperature, "seed": seed or 0}
+        speech = speak(models, text, voice, name, notify, refine=refine, **options)
+        taken = speech.figures["time, s"] or 0.0
+        seconds = len(speech.samples) / speech.mel_spec.sample_rate
+        said = (
+            f"{seconds:.2f} s of speech in {taken:.2g} s, {seconds / taken:.2g} times real time. "
+            f"{widgets.MACHINE}\n\nPhonemes: {speech.remark}"
         )
+        yield [said, picture_of([speech]), widgets.playable(speech)]
 
-    gr.on(
-        [button.click, text.submit],
+    assert Context.root_block is not None
+    widgets.compute(
+        # On load, so that a sentence is there to play when the page opens.
+        [Context.root_block.load, button.click, text.submit],
         answer,
-        [text, temperature, rate, seed, refine],
-        [audio, picture, figures],
+        [text, voice, name, refine, rate, temperature, seed],
+        [note, picture, audio],
         api_name="say",
-        show_progress_on=[picture],
-        **widgets.COMPUTING,
     )

@@ -1,250 +1,163 @@
-"""Pieces of the page that the tabs share: controls, players, tables of figures, error messages."""
+"""Pieces of the page that the tabs share: controls, results and events."""
 
 from __future__ import annotations
 
-import functools
 import html
-import inspect
-from collections.abc import Callable, Iterable, Sequence
-from importlib import resources
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import torch
+from gradio.data_classes import FileData
+from gradio.processing_utils import save_audio_to_cache
 
-from vocoder.models import Vocoder
+from vocoder.audio import to_pcm16
 
-from .models import Models, Notify
-from .sound import LARGEST_SEED, LONGEST_SECONDS, MOST_SWEEPS, Sound, Timing
+from .models import Models
+from .sound import LONGEST_SECONDS, Version, picture_of
 
-COMPUTING: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "compute"}
-"""Options of every event that computes: one at a time, since all share the processor and the times
-shown should be true."""
-
-CSS = """
-.figures { overflow-x: auto; }
-.figures table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-.figures table, .figures tr, .figures th, .figures td { border: 0; }
-.figures th, .figures td { padding: 0.4rem 0.5rem; text-align: right; vertical-align: bottom; }
-.figures td { border-top: 1px solid var(--border-color-primary); white-space: nowrap; }
-.figures th { font-weight: 600; color: var(--body-text-color-subdued); }
-.figures tr th:first-child, .figures tr td:first-child { text-align: left !important; }
-.figures small { color: var(--body-text-color-subdued); }
-.figures .bar { height: 0.4rem; background: var(--border-color-primary); }
-.figures .bar div { height: 100%; background: var(--color-accent); }
-.figures strong { color: var(--color-accent); }
-.why { color: var(--body-text-color-subdued); font-size: var(--text-sm); }
-.figures p { margin: 0.6rem 0 0; color: var(--body-text-color-subdued); }
-@media (max-width: 640px) {
-  .figures table { font-size: var(--text-xs); }
-  .figures th, .figures td { padding: 0.3rem 0.2rem; overflow-wrap: break-word; }
-  .figures td:first-child { white-space: normal; }
-  .picture .image-frame { padding-top: 2.2rem; }  /* below its buttons */
-}
-"""
-
-PACE = ("computed in", "times real time")
-"""Headings of `pace`."""
-
-LIKELIHOOD_NOTE = (
-    "Log-likelihood: nats per sample of audio in [-1, 1], given the mel of the recording; 16-bit "
-    "audio is dequantised with uniform noise. It measures how well a model predicts recordings, "
-    "not how good its own audio sounds."
-)
-
-_EXAMPLES = Path(str(resources.files("vocoder.demo"))) / "examples"
+_FOLDER = Path(__file__).parent
 
 # Where they come from: NOTICE in their folder.
-RECORDINGS = {
-    str(_EXAMPLES / "russian.flac"): "recorded speech, Russian",
-    str(_EXAMPLES / "english-female.flac"): "synthetic English, female",
-    str(_EXAMPLES / "english-male.flac"): "synthetic English, a voice never trained on",
-}
-"""The example recordings: path -> what the page calls it."""
+RECORDINGS = [
+    str(_FOLDER / f"examples/{name}.flac") for name in ("russian", "english-female", "english-male")
+]
+"""The example recordings."""
 
-# -- controls and players ------------------------------------------------------------------------
+MACHINE = f"Computed on this machine by {torch.get_num_threads()} CPU thread(s)."
+
+
+def vocoder(models: Models, names: Sequence[str], elem_id: str) -> gr.Dropdown:
+    """A choice among vocoders."""
+    choices = [(models.title(name), name) for name in names]
+    return gr.Dropdown(choices, value=names[0], label="Model", elem_id=elem_id)
+
+
+def refinement(elem_id: str) -> gr.Dropdown:
+    """A choice for `refine`; "own" stands for None."""
+    schedules: list[Any] = [2, 4, 8, 16, 32, "fast", "default", "best"]
+    return gr.Dropdown(
+        [("the model's own", "own"), ("0, network output only", 0), *schedules],
+        label="Refinement",
+        info="Iterations that match the output's mel to the input",
+        elem_id=elem_id,
+    )
 
 
 def temperature(models: Models) -> gr.Slider:
-    """The temperature, at first the family's default."""
-    default = models.family.default_temperature
-    return gr.Slider(0.0, 1.0, default, step=0.001, label="Temperature")
-
-
-def sweeps(models: Models, name: str) -> gr.Slider:
-    """The sweeps of mel consistency, at first the model's own number."""
-    return gr.Slider(
-        0,
-        MOST_SWEEPS,
-        min(models.default_refine, MOST_SWEEPS),
-        step=1,
-        label="Sweeps of mel consistency",
-        info="Each brings the mel of the audio closer to the one it is made from; 0 for none",
-        elem_id=name,
-    )
+    """The temperature, at first the default of the page's vocoder."""
+    return gr.Slider(0.0, 1.0, models.page.default_temperature, step=0.001, label="Temperature")
 
 
 def seed() -> gr.Number:
     """The seed."""
-    return gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED)
+    return gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1)
 
 
-def recorder(label: str, name: str) -> gr.Audio:
+def recorder(label: str, elem_id: str) -> gr.Audio:
     """A place for a recording: uploaded, recorded or an example."""
     return gr.Audio(
         label=f"{label}, at most {LONGEST_SECONDS:g} s",
         sources=["upload", "microphone"],
         type="filepath",
         buttons=["download"],
-        elem_id=name,
+        elem_id=elem_id,
     )
 
 
-def example_recordings(target: gr.Audio) -> None:
-    """Buttons that put an example into a `recorder`."""
-    gr.Examples(
-        [[path] for path in RECORDINGS],
-        [target],
-        label="Examples",
-        example_labels=list(RECORDINGS.values()),
-    )
-
-
-def player(label: str, name: str) -> gr.Audio:
-    """A player of what was computed; see `playable`."""
-    return gr.Audio(label=label, interactive=False, buttons=["download"], elem_id=name)
-
-
-def players(
-    labels_and_names: Sequence[tuple[str, str]], notes: Sequence[str] = ()
-) -> list[gr.Audio]:
-    """Players, two in a row, with a note under each if there are any."""
-    placed = []
-    for first in range(0, len(labels_and_names), 2):
-        with gr.Row():
-            for index, pair in enumerate(labels_and_names[first : first + 2], first):
-                with gr.Column(min_width=260):
-                    placed.append(player(*pair))
-                    if notes:
-                        gr.Markdown(notes[index], elem_classes="why")
-    return placed
-
-
-def picture(label: str, name: str) -> gr.Image:
-    """A place for a picture."""
+def picture(elem_id: str) -> gr.Image:
+    """A place for a picture of mels."""
     return gr.Image(
-        label=label,
+        label="Mel spectrograms",
         show_label=False,
-        alt_text=label,
+        alt_text="Mel spectrograms",
         interactive=False,
         format="png",
         buttons=["download", "fullscreen"],
-        elem_id=name,
+        elem_id=elem_id,
         elem_classes="picture",
     )
 
 
-def figures(name: str) -> gr.HTML:
-    """A place for a `table`."""
-    return gr.HTML(elem_id=name, elem_classes="figures")
+def playable(version: Version) -> tuple[int, Any]:
+    """Rate and samples, in 16 bits, which gradio does not raise to full scale."""
+    return version.mel_spec.sample_rate, to_pcm16(version.samples.numpy())
 
 
-# -- values as the page shows them ---------------------------------------------------------------
+class Results:
+    """Versions of the same audio: a player that switches between them, figures and a picture."""
+
+    def __init__(self, prefix: str) -> None:
+        self.player = gr.HTML(
+            html_template=(_FOLDER / "versions.html").read_text(encoding="utf-8"),
+            js_on_load=(_FOLDER / "versions.js").read_text(encoding="utf-8"),
+            apply_default_css=False,
+            elem_id=f"{prefix}-versions",
+            elem_classes="versions",
+        )
+        self.outputs = [self.player, picture(f"{prefix}-picture")]
+
+    def show(self, versions: Sequence[Version], notes: str = "", done: bool = True) -> list[Any]:
+        """Values of the player and, if all is done, the picture."""
+        headings = list(dict.fromkeys(key for version in versions for key in version.figures))
+        rows = []
+        for version in versions:
+            rate, samples = playable(version)
+            path = save_audio_to_cache(samples, rate, "wav", cache_dir=self.player.GRADIO_CACHE)
+            file = FileData(path=path).model_dump()
+            figures = [_figure(version.figures.get(heading, "")) for heading in headings]
+            row = {"name": version.name, "remark": version.remark, "file": file}
+            rows.append({**row, "figures": figures})
+        value = {"group": self.player.elem_id, "headings": headings, "rows": rows, "notes": notes}
+        return [value, picture_of(versions) if done else gr.skip()]
 
 
-def playable(sound: Sound | None) -> tuple[int, Any] | None:
-    """A sound for a `player`."""
-    # In 16 bits, since gradio raises floating point to full scale.
-    return None if sound is None else (sound.sample_rate, sound.pcm())
+def _figure(value: float | str | None) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{round(value, 4):#.3g}"
+    return "–" if value is None else value
 
 
-def table(
-    head: Iterable[str],
-    rows: Iterable[Sequence[str]],
-    notes: Iterable[str] = (),
-    escaped: bool = False,
-) -> str:
-    """An HTML table with notes below it; ``escaped``: the cells of the rows are HTML already."""
+def compute(
+    triggers: Sequence[Any],
+    function: Callable[..., Iterator[list[Any]]],
+    inputs: Sequence[Any],
+    outputs: Sequence[Any],
+    api_name: str,
+) -> Any:
+    """Call a function on events, and show in the page what it yields, its progress and its errors.
 
-    def cells(tag: str, row: Iterable[str], plain: bool) -> str:
-        return "".join(f"<{tag}>{html.escape(cell) if plain else cell}</{tag}>" for cell in row)
+    Args:
+        function: takes the inputs and a `Notify`; "own" becomes None, and an empty number 0.
 
-    body = "".join(f"<tr>{cells('td', row, not escaped)}</tr>" for row in rows)
-    below = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
-    return f"<table><tr>{cells('th', head, True)}</tr>{body}</table>{below}"
+    Returns:
+        The event, which can be cancelled.
+    """
 
+    def answer(progress: Any = gr.Progress(), *values: Any) -> Iterator[list[Any]]:
+        try:
+            yield from function(
+                *(None if value == "own" else value for value in values),
+                lambda share, message: progress(share, desc=message),
+            )
+        # What a visitor can do something about.
+        except (ValueError, OSError, ImportError, NotImplementedError) as error:
+            # The folder of an upload means nothing to a visitor.
+            message = re.sub(r"(?<!\w)/\S+/", "", str(error))
+            if message.split(" ")[0].isalpha():  # not the name of a file
+                message = message[:1].upper() + message[1:]
+            raise gr.Error(html.escape(message), duration=None, print_exception=False) from error
 
-def pace(timing: Timing | None) -> list[str]:
-    """The cells below `PACE`."""
-    if timing is None:
-        return ["", ""]
-    times = timing.times_real_time
-    return [f"{timing.taken:.3g} s", f"{times:.0f}" if times >= 10 else f"{times:#.2g}"]
-
-
-def likelihood_heading(family: type[Vocoder]) -> str:
-    """Heading of log-likelihoods by models of this family."""
-    bound = " (lower bound)" if family.likelihood == "lower bound" else ""
-    return f"log-likelihood{bound}, nats per sample"
-
-
-def nats(value: float | None) -> str:
-    """A log-likelihood."""
-    if value is None:
-        return "–"
-    if abs(value) < 100:
-        text = f"{value:.2f}"
-    else:
-        text = f"{value:,.0f}" if abs(value) < 1e6 else f"{value:.0e}".replace("e+", "e")
-    return text.replace("-", "−")
-
-
-def number(value: float | None) -> str:
-    """A score."""
-    return "–" if value is None else f"{value:.3f}"
-
-
-def machine_note() -> str:
-    """Where times were measured."""
-    threads = torch.get_num_threads()
-    return f"Measured on this machine's CPU, {threads} thread{'s' if threads > 1 else ''}."
-
-
-# -- handlers ------------------------------------------------------------------------------------
-
-_CORRECTABLE = (ValueError, OSError, ImportError, NotImplementedError)
-
-
-def answering(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """A handler whose errors, where a visitor can do something about them, appear in the page."""
-    if inspect.isgeneratorfunction(handler):
-
-        @functools.wraps(handler)
-        def answer(*arguments: Any) -> Any:
-            try:
-                yield from handler(*arguments)
-            except _CORRECTABLE as error:
-                raise _in_the_page(error) from error
-    else:
-
-        @functools.wraps(handler)
-        def answer(*arguments: Any) -> Any:
-            try:
-                return handler(*arguments)
-            except _CORRECTABLE as error:
-                raise _in_the_page(error) from error
-
-    return answer
-
-
-def _in_the_page(error: Exception) -> gr.Error:
-    message = str(error)
-    if message.split(" ")[0].isalpha():  # not the name of a file
-        message = message[:1].upper() + message[1:]
-    return gr.Error(html.escape(message), duration=None, print_exception=False)
-
-
-def notifying(progress: gr.Progress) -> Notify:
-    """A `Notify` that shows in the page how far things are."""
-    return lambda share, message: progress(share, desc=message)
+    return gr.on(
+        triggers,
+        answer,
+        inputs,
+        outputs,
+        api_name=api_name,
+        show_progress_on=outputs[-1],
+        # One at a time: all share the processor, and the times shown should be true.
+        concurrency_limit=1,
+        concurrency_id="compute",
+    )

@@ -70,7 +70,7 @@ class Weights(NamedTuple):
             out[layer, :, -weight.shape[1] :], out_bias[layer, -len(bias) :] = weight, bias
         for skips in (out[:, :, channels:], out_bias[:, channels:]):
             skips /= np.float32(math.sqrt(layers))
-        taps = [array(layer.weight.permute(2, 1, 0).flatten(0, 1)) for layer in stack.dilated]  # type: ignore[union-attr,operator]
+        taps = [_matrix(layer)[0] for layer in stack.dilated]
         return cls(
             *_matrix(stack.start),
             np.stack(taps),
@@ -158,10 +158,10 @@ def array(tensor: Tensor) -> Any:
 
 
 def _matrix(convolution: nn.Module) -> tuple[Floats, Floats]:
-    """Weight (in, out) and bias of a 1x1 convolution."""
+    """Weight (taps * in, out), the oldest tap first, and bias of a convolution."""
     assert isinstance(convolution, nn.Conv1d)
-    assert convolution.bias is not None
-    return array(convolution.weight.squeeze(2).T), array(convolution.bias)
+    weight, bias = convolution.weight, convolution.bias
+    return array(weight.permute(2, 1, 0).flatten(0, 1)), array(weight[:0] if bias is None else bias)
 
 
 @_inner

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vocoder.audio import MelSpec, Noise, Refine
-from vocoder.audio.pitch import LOWEST_HZ
 from vocoder.nn import CausalGatedStack, LinearUpsampling, LogisticMixture
 from vocoder.nn.linear_prediction import MelLinearPrediction
 from vocoder.nn.mixture import STEP, levels_of, logistic_noise, start_mixture
-from vocoder.nn.pitch import load_pitch
+from vocoder.nn.pitch import LOWEST_HZ, load_pitch
 from vocoder.nn.source import CENTRE_HZ
 
 from .base import Renderer, Vocoder
@@ -187,7 +186,8 @@ class WaveNet(Vocoder):
                 lags = lags.clamp(self.pitch_taps // 2 + 1, self.longest_lag)
         # At the ends a frame is its own neighbour.
         features = F.pad(self.conditioner(seen), (1, 1), mode="replicate")
-        return Conditions(features, *self.predictor(mel), lags)
+        coefficients, gain, level = self.predictor(mel)
+        return Conditions(features, coefficients, gain, level, lags)
 
     def forward(self, audio: Tensor, conditions: Conditions) -> LogisticMixture:
         """The distribution of each sample given those before it (teacher forcing).

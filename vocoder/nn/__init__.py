@@ -1,10 +1,10 @@
-"""Plain networks: nothing here knows about flows or training."""
+"""Networks, and what they read off a mel: the level of bands, pitch, the harmonic source."""
 
 from .band_scale import BandScale
 from .causal import CausalGatedStack
 from .gated import GatedConvStack
 from .mixture import LogisticMixture
-from .source import MelSource
+from .source import MelSource, WhiteSource
 from .transformer import SequenceEncoder
 from .upsampling import LinearUpsampling, TransposedUpsampling
 
@@ -17,4 +17,5 @@ __all__ = [
     "MelSource",
     "SequenceEncoder",
     "TransposedUpsampling",
+    "WhiteSource",
 ]

@@ -130,7 +130,7 @@ class Best(Callback):
         score = float(scores[self.monitor])
         if module.budget_used < module.settled if training else not (step or self.from_start):
             return
-        if self.better(score, self.found and self.found["score"]):
+        if self._is_better(score):
             self.found = {
                 "step": step,
                 "minutes": round(training_seconds(trainer) / 60, 2),
@@ -149,12 +149,11 @@ class Best(Callback):
             self.waited += 1
             self._stop_if_waited(trainer)
 
-    def better(self, score: float, than: float | None) -> bool:
-        """Whether a score is better than another one; None is worse than all."""
-        if than is None:
+    def _is_better(self, score: float) -> bool:
+        if self.found is None:
             return math.isfinite(score)
         higher = self.monitor.endswith(("log_likelihood", "certainty"))
-        return score > than if higher else score < than
+        return score > self.found["score"] if higher else score < self.found["score"]
 
     def restore(self, model: Any, load: Callable[[str], Any]) -> None:
         """Give `model` the best weights, if there are any, read by `load`."""
@@ -170,12 +169,11 @@ class Best(Callback):
             f"the best by {self.monitor}, {best['score']:.3f}, of step {best['step']:,} after "
             f"{best['minutes']:.1f} min"
         )
+        scores = [f"{row[self.monitor]:.3f}" for row in rows if self.monitor in row]
+        if scores:
+            words += f" (start {scores[0]}, end {scores[-1]})"
         if self._has_waited():
-            words += f", stopped after {self.waited} validations without a better one"
-        scores = [row[self.monitor] for row in rows if self.monitor in row]
-        if len(scores) > 1:
-            verdict = "better" if self.better(scores[0], scores[-1]) else "not better"
-            words += f"; the start ({scores[0]:.3f}) was {verdict} than the end ({scores[-1]:.3f})"
+            words += f"; stopped after {self.waited} validations without a better one"
         return words
 
     def _has_waited(self) -> bool:

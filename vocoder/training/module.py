@@ -83,16 +83,14 @@ class Training(lightning.LightningModule):
         self.gradient_clip = gradient_clip
         self.max_skipped = max_skipped
         self.seed = seed
+        # By all devices together so far: crops (or utterances) drawn, where sampling resumes, and
+        # samples of audio trained on.
         self.items_seen = 0
-        """Crops (or utterances) drawn so far by all devices together: where sampling resumes."""
         self.samples_seen = 0
-        """Samples of audio trained on so far by all devices together."""
+        # Steps skipped so far, and those less the others, counted from where that was last 0.
         self.skipped = 0
-        """Steps skipped so far because of a non-finite loss or gradient."""
         self.surplus_skipped = 0
-        """Skipped steps less the others, counted from where that was last 0."""
-        self.budget_used = 0.0
-        """Fraction of the training budget that is used up, in [0, 1]."""
+        self.budget_used = 0.0  # fraction of the training budget, in [0, 1]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(

@@ -154,8 +154,8 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
     # starts (the pitch network) is meant to be.
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in ("does not have many workers", "LeafSpec", "in eval mode at the start of train"):
-        warnings.filterwarnings("ignore", f".*{message}")
+    for ignored in ("does not have many workers", "LeafSpec", "in eval mode at the start of train"):
+        warnings.filterwarnings("ignore", f".*{ignored}")
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not any(word == "--config" or word.startswith("--config=") for word in words):
         words = ["--config", str(recipe.default_config), *words]
@@ -165,8 +165,8 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
         train(recipe, options, config)
     except (Interrupted, SIGTERMException) as stop:  # the latter is before the first step
         number = getattr(stop, "number", signal.SIGTERM)
-        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        log.info("stopped by %s; run the same command again to resume", name)
+        which = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        log.info("stopped by %s; run the same command again to resume", which)
         return 128 + number
     except Exception as error:
         message = sentence(error)

@@ -1,9 +1,11 @@
-"""Sweeps push audio onto its mel: what stays, what gets nearer, and what is refused."""
+"""Iterations push audio onto its mel: what stays, what gets nearer, and what is refused."""
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 from functools import cache
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,12 +16,12 @@ from torch import Tensor, nn
 
 import vocoder
 from vocoder.audio import LogMel, MelError, MelSpec, read_audio
-from vocoder.audio.consistency import (
+from vocoder.audio.refinement import (
     Level,
-    MelConsistency,
+    MelGriffinLim,
     mel_distance,
     phases_of,
-    refine_mel,
+    refine_audio,
     spread,
 )
 
@@ -67,29 +69,30 @@ def test_audio_that_has_the_mel_stays(spec: MelSpec) -> None:
         audio = speech(spec, samples)
         assert audio[:100].abs().max() > 1e-3
         assert audio[-100:].abs().max() > 1e-3
-        refined = refine_mel(audio, LogMel(spec)(audio), spec, 8)
+        refined = refine_audio(audio, LogMel(spec)(audio), spec, 8)
         assert (refined - audio).abs().max() < 1e-5
 
 
 @every_spec
-def test_every_sweep_from_noise_comes_nearer(spec: MelSpec) -> None:
+def test_every_iteration_from_noise_comes_nearer(spec: MelSpec) -> None:
     audio = speech(spec)
     mel = LogMel(spec)(audio)
     start = noise(len(audio))
     distances = [
-        mel_distance(refine_mel(start, mel, spec, sweeps), mel, spec) for sweeps in range(7)
+        mel_distance(refine_audio(start, mel, spec, iterations), mel, spec)
+        for iterations in range(7)
     ]
     assert all(after < before for before, after in pairwise(distances))
     assert distances[-1] < 0.35 * distances[0]
 
 
-def test_every_sweep_of_what_a_flow_made_comes_nearer() -> None:
+def test_every_iteration_of_what_a_flow_made_comes_nearer() -> None:
     model = vocoder.load("default")
     mel = model.mel(speech(model.mel_spec))
     start = model.synthesize(mel, seed=0, refine=0)
     distances = [
-        mel_distance(refine_mel(start, mel, model.mel_spec, sweeps), mel, model.mel_spec)
-        for sweeps in range(9)
+        mel_distance(refine_audio(start, mel, model.mel_spec, iterations), mel, model.mel_spec)
+        for iterations in range(9)
     ]
     assert all(after < before for before, after in pairwise(distances))
     assert distances[0] > 0.15
@@ -98,12 +101,12 @@ def test_every_sweep_of_what_a_flow_made_comes_nearer() -> None:
 
 
 @pytest.mark.parametrize("spec", [SPECS["ljspeech"], SPECS["two hops, centred"]], ids=str)
-def test_many_sweeps_settle(spec: MelSpec) -> None:
+def test_many_iterations_settle(spec: MelSpec) -> None:
     # A gain that jumps at fmax, or a least-squares step at the ends, would grow from some thirty
-    # sweeps on.
+    # iterations on.
     audio = speech(spec, spec.sample_rate // 2)
     mel = LogMel(spec)(audio)
-    few, many = (refine_mel(noise(len(audio)), mel, spec, sweeps) for sweeps in (30, 150))
+    few, many = (refine_audio(noise(len(audio)), mel, spec, iterations) for iterations in (30, 150))
     assert many.abs().max() < 2 * audio.abs().max()
     assert mel_distance(many, mel, spec) <= mel_distance(few, mel, spec)
     assert (LogMel(spec)(many) - mel).abs().mean(dim=0).max() < 1.0
@@ -118,7 +121,7 @@ def test_mels_that_no_audio_has_settle_at_a_distance(kind: str) -> None:
     else:
         generator = torch.Generator().manual_seed(1)
         mel = mel + 0.3 * torch.randn(mel.shape, generator=generator)
-    results = [refine_mel(audio, mel, SPEECH, sweeps) for sweeps in (0, 8, 32, 64)]
+    results = [refine_audio(audio, mel, SPEECH, iterations) for iterations in (0, 8, 32, 64)]
     start, few, more, most = (mel_distance(result, mel, SPEECH) for result in results)
     assert few < 0.8 * start
     assert most <= more <= few
@@ -132,20 +135,20 @@ def test_mels_that_no_audio_has_settle_at_a_distance(kind: str) -> None:
 def test_silence_stays_silent() -> None:
     silence = torch.full((SPEECH.n_mels, 63), SPEECH.log_floor)
     start = noise(16000)
-    refined = refine_mel(start, silence, SPEECH, 24)
+    refined = refine_audio(start, silence, SPEECH, 24)
     assert LogMel(SPEECH)(refined).max() < SPEECH.log_floor + 0.05
     assert refined.abs().max() < 1e-4
     quiet = 1e-7 * start  # below the floor already, so the mel asks for nothing
-    assert torch.equal(refine_mel(quiet, silence, SPEECH, 8), quiet)
+    assert torch.equal(refine_audio(quiet, silence, SPEECH, 8), quiet)
     loud = LogMel(SPEECH)(speech(SPEECH))
-    assert torch.equal(refine_mel(torch.zeros(16000), loud, SPEECH, 8), torch.zeros(16000))
+    assert torch.equal(refine_audio(torch.zeros(16000), loud, SPEECH, 8), torch.zeros(16000))
 
 
 @pytest.mark.parametrize("amplitude", [1e-3, 1.0, 100.0])
 def test_no_louder_than_the_mel(amplitude: float) -> None:
     audio = speech(SPEECH)
     mel = LogMel(SPEECH)(audio)
-    refined = refine_mel(noise(len(audio), scale=amplitude), mel, SPEECH, 8)
+    refined = refine_audio(noise(len(audio), scale=amplitude), mel, SPEECH, 8)
     assert refined.square().mean() < 1.05 * audio.square().mean()
     assert refined.abs().max() < 1.5 * audio.abs().max()
     assert (LogMel(SPEECH)(refined) - mel).clamp(min=0).mean() < 0.15
@@ -161,7 +164,7 @@ def test_any_mel_gives_finite_audio(spec: MelSpec) -> None:
     samples = frames * spec.hop_length - (1 if spec.center else 0)
     for mel in (drawn, extreme, torch.full_like(drawn, high), torch.full_like(drawn, -1e4)):
         for start in (noise(samples, 2), noise(samples, 2, scale=1e-30), torch.ones(2, samples)):
-            refined = MelConsistency(spec)(start, mel[..., : spec.frames(samples)], 10)
+            refined = MelGriffinLim(spec)(start, mel[..., : spec.frames(samples)], 10)
             assert refined.isfinite().all()
 
 
@@ -174,12 +177,12 @@ def test_any_length(spec: MelSpec) -> None:
         if mel.shape[1] != spec.frames(samples):
             assert spec.n_fft % 2  # an odd transform has one centred frame fewer
             continue
-        refined = refine_mel(audio, mel, spec, 3)
+        refined = refine_audio(audio, mel, spec, 3)
         assert refined.shape == audio.shape
         assert (refined - audio).abs().max() < 1e-5
         start = noise(samples, scale=0.02)
         before, after = (
-            mel_distance(x, mel, spec) for x in (start, refine_mel(start, mel, spec, 12))
+            mel_distance(x, mel, spec) for x in (start, refine_audio(start, mel, spec, 12))
         )
         assert after <= before
 
@@ -217,7 +220,7 @@ def test_frames_are_those_of_the_mel(spec: MelSpec) -> None:
 def test_samples_that_the_mel_pads_stay_zero() -> None:
     audio = speech(SPEECH, 3 * 256 + 40)
     mel = LogMel(SPEECH)(audio)
-    refined = refine_mel(noise(len(audio), scale=0.05), mel, SPEECH, 40)
+    refined = refine_audio(noise(len(audio), scale=0.05), mel, SPEECH, 40)
     assert refined.shape == audio.shape
     assert mel_distance(refined, mel, SPEECH) < 0.15
 
@@ -226,30 +229,30 @@ def test_a_batch_equals_its_items() -> None:
     audio = torch.stack([speech(SPEECH), speech(SPEECH).flip(0), torch.zeros(16000)])
     mel = LogMel(SPEECH)(audio.roll(100))
     start = audio + noise(16000, 3, scale=0.01)
-    together = refine_mel(start, mel, SPEECH, 3)
+    together = refine_audio(start, mel, SPEECH, 3)
     for item in range(3):
-        alone = refine_mel(start[item], mel[item], SPEECH, 3)
+        alone = refine_audio(start[item], mel[item], SPEECH, 3)
         assert (together[item] - alone).abs().max() < 1e-6
 
 
 def test_kinds_and_dtypes() -> None:
     audio = speech(SPEECH, 4000)
     start, mel = noise(4000), LogMel(SPEECH)(audio)
-    expected = refine_mel(start, mel, SPEECH, 2)
+    expected = refine_audio(start, mel, SPEECH, 2)
     assert expected.dtype == torch.float32
     kept = start.clone()
     for dtype in (np.float32, np.float64):
-        refined = refine_mel(start.numpy().astype(dtype), mel.numpy(), SPEECH, 2)
+        refined = refine_audio(start.numpy().astype(dtype), mel.numpy(), SPEECH, 2)
         assert isinstance(refined, np.ndarray)
         assert refined.dtype == dtype
         assert np.abs(refined - expected.numpy()).max() < 1e-5
-    half = refine_mel(start.half(), mel, SPEECH, 2)
+    half = refine_audio(start.half(), mel, SPEECH, 2)
     assert half.dtype == torch.float16
     assert (half.float() - expected).abs().max() < 1e-2
-    untouched = refine_mel(start, mel, SPEECH, 0)
+    untouched = refine_audio(start, mel, SPEECH, 0)
     assert torch.equal(untouched, start)
     assert untouched.data_ptr() != start.data_ptr()
-    mixed = refine_mel(start.numpy(), mel.requires_grad_(), SPEECH, 2)
+    mixed = refine_audio(start.numpy(), mel.requires_grad_(), SPEECH, 2)
     assert np.abs(mixed - expected.numpy()).max() < 1e-6
     assert torch.equal(start, kept)
 
@@ -257,11 +260,11 @@ def test_kinds_and_dtypes() -> None:
 def test_dtype_of_the_module_does_not_matter() -> None:
     audio = speech(SPEECH, 4000)[None]
     start, mel = noise(4000, 1), LogMel(SPEECH)(audio)
-    expected = MelConsistency(SPEECH)(start, mel, 2)
-    assert torch.equal(MelConsistency(SPEECH).half()(start, mel, 2), expected)
+    expected = MelGriffinLim(SPEECH)(start, mel, 2)
+    assert torch.equal(MelGriffinLim(SPEECH).half()(start, mel, 2), expected)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(MelConsistency(SPEECH)(start, mel, 2), expected)
-    assert not MelConsistency(SPEECH).state_dict()
+        assert torch.equal(MelGriffinLim(SPEECH)(start, mel, 2), expected)
+    assert not MelGriffinLim(SPEECH).state_dict()
 
 
 def test_mels_below_the_floor_count_as_the_floor() -> None:
@@ -270,7 +273,7 @@ def test_mels_below_the_floor_count_as_the_floor() -> None:
     lower = torch.where(mel == SPEECH.log_floor, mel - 1, mel)
     assert (lower < mel).any()
     start = noise(4000, scale=1e-3)
-    assert torch.equal(refine_mel(start, lower, SPEECH, 3), refine_mel(start, mel, SPEECH, 3))
+    assert torch.equal(refine_audio(start, lower, SPEECH, 3), refine_audio(start, mel, SPEECH, 3))
 
 
 SMALL = MelSpec(
@@ -282,7 +285,7 @@ def test_gradients() -> None:
     start = noise(50, 1).double().requires_grad_()
     mel = LogMel(SMALL)(noise(50, 1, seed=2)).double().requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda audio, mel: MelConsistency(SMALL)(audio, mel, 2), (start, mel), atol=1e-4
+        lambda audio, mel: MelGriffinLim(SMALL)(audio, mel, 2), (start, mel), atol=1e-4
     )
 
 
@@ -292,7 +295,7 @@ def test_gradients_are_finite_in_silence(power: float) -> None:
     for start in (torch.zeros(1, 100), 1e-25 * noise(100, 1)):
         audio = start.requires_grad_()
         mel = torch.zeros(1, spec.n_mels, spec.frames(100), requires_grad=True)
-        MelConsistency(spec)(audio, mel, 3).square().sum().backward()
+        MelGriffinLim(spec)(audio, mel, 3).square().sum().backward()
         assert audio.grad is not None
         assert mel.grad is not None
         assert audio.grad.isfinite().all()
@@ -325,11 +328,11 @@ MEL = torch.zeros(80, 2)
 
 
 @pytest.mark.parametrize(
-    "sweeps", [-1, 1001, 1.5, "two", "3:2", True, float("nan"), ((3, 1),), (1, 2)]
+    "iterations", [-1, 1001, 1.5, "two", "3:2", True, float("nan"), ((3, 1),), (1, 2)]
 )
-def test_absurd_numbers_of_sweeps_are_refused(sweeps: int) -> None:
+def test_absurd_numbers_of_iterations_are_refused(iterations: int) -> None:
     with pytest.raises(ValueError, match=r"^refine must .*\.$"):
-        refine_mel(AUDIO, MEL, SPEECH, sweeps)
+        refine_audio(AUDIO, MEL, SPEECH, iterations)
 
 
 @pytest.mark.parametrize(
@@ -354,6 +357,18 @@ def test_absurd_numbers_of_sweeps_are_refused(sweeps: int) -> None:
 def test_audio_and_mel_that_do_not_fit_are_refused(
     audio: Tensor, mel: Tensor, error: type[Exception], message: str
 ) -> None:
-    for function in (lambda *pair: refine_mel(*pair, 1), mel_distance):
+    for function in (lambda *pair: refine_audio(*pair, 1), mel_distance):
         with pytest.raises(error, match=message):
             function(audio, mel, SPEECH)
+
+
+@pytest.mark.parametrize("name", ["refine", "sweeps"])
+def test_former_names_work_with_a_warning(name: str) -> None:
+    with pytest.warns(DeprecationWarning, match="refine_mel is now refine_audio"):
+        made = vocoder.refine_mel(AUDIO, MEL, SPEECH, **{name: 2})
+    assert torch.equal(made, refine_audio(AUDIO, MEL, SPEECH, 2))
+    with pytest.warns(DeprecationWarning, match="MelGriffinLim"):
+        assert vocoder.audio.MelConsistency is MelGriffinLim
+    with pytest.warns(DeprecationWarning, match="vocoder.engines.refinement"):
+        import_module("vocoder.engines.consistency")
+    sys.modules.pop("vocoder.engines.consistency")

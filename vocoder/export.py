@@ -8,7 +8,6 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,33 +19,28 @@ from vocoder.audio import MelSpec, Refine, check_mel, check_refine, check_temper
 from vocoder.audio.clamp import Clamp
 from vocoder.audio.noise import batch_noise
 from vocoder.audio.pcm import as_tensor
-from vocoder.flows import Bijection
-
-if TYPE_CHECKING:
-    from vocoder.models import FlowVocoder
+from vocoder.models import FlowVocoder
 
 OPSET = 18
 """The ONNX operator set of exported graphs."""
 
 
 class InferenceGraph(nn.Module):
-    r"""What is exported: :math:`(m, \epsilon) \mapsto f^{-1}(\epsilon; m)`, clipped to [-1, 1].
-
-    Sweeps of mel consistency, if any, come before the clipping.
+    r"""What is exported: :math:`(m, \epsilon) \mapsto f^{-1}(\epsilon; m)`, refined and clipped.
 
     Shapes: mel (batch, n_mels, frames), noise (batch, frames, `Vocoder.noise_per_frame`), already
-    scaled by the temperature; audio (batch, frames * hop).
+    scaled by the temperature; audio (batch, frames * hop) in [-1, 1].
     """
 
-    def __init__(self, model: FlowVocoder, sweeps: Refine) -> None:
+    def __init__(self, model: FlowVocoder, refine: Refine) -> None:
         super().__init__()
         self.model = model.fused()
-        self.sweeps = sweeps
+        self.refine = refine
 
     def forward(self, mel: Tensor, noise: Tensor) -> Tensor:
         audio = self.model.sample(mel, noise, 1.0)
-        if self.sweeps:
-            audio = self.model.consistent(audio, mel, self.sweeps)
+        if self.refine:
+            audio = self.model.consistent(audio, mel, self.refine)
         return audio.clamp(-1, 1)
 
 
@@ -61,13 +55,12 @@ def export_onnx(
     Args:
         model: a trained flow.
         path: file to write, ``.onnx``; replaced whole or not at all.
-        refine: sweeps of mel consistency in the graph, as in `Vocoder.synthesize`; None takes the
-            model's ``default_refine``.
+        refine: iterations in the graph, as in `Vocoder.synthesize`; None takes the model's
+            ``default_refine``. They take some ten times as long as outside of it.
 
     Raises:
         ImportError: the extra ``export`` is not installed.
-        ValueError: the model is not a flow (only flows run in one pass), or the number of sweeps is
-            out of range.
+        ValueError: the model is not a flow (only flows run in one pass), or refine is out of range.
     """
     try:
         import onnx
@@ -76,12 +69,11 @@ def export_onnx(
         raise ImportError(
             f'ONNX export needs {error.name}: pip install "flow-vocoder[export]"'
         ) from error
-    if not isinstance(getattr(model, "flow", None), Bijection):
+    if not isinstance(model, FlowVocoder):
         raise ValueError(f"{type(model).__name__} is not a flow: only flows export as one graph")
-    sweeps = model.default_refine if refine is None else refine
-    check_refine(sweeps)
-    path = Path(path)
-    graph = InferenceGraph(model, sweeps).float().cpu().eval()
+    refine = model.default_refine if refine is None else refine
+    check_refine(refine)
+    graph = InferenceGraph(model, refine).float().cpu().eval()
     spec = model.mel_spec
     # Any sizes but 0 and 1, which the exporter would take for constants, as it would frames - 1.
     # The graph runs on any number of frames.
@@ -111,13 +103,13 @@ def export_onnx(
         "mel_spec": spec.to_dict(),
         "default_temperature": model.default_temperature,
         "noise_per_frame": model.noise_per_frame,
-        "refine": sweeps,
+        "refine": refine,
     }
     for name, value in facts.items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = name, json.dumps(value)
     onnx.checker.check_model(proto)
-    return write_atomic(path, proto.SerializeToString())
+    return write_atomic(Path(path), proto.SerializeToString())
 
 
 class OnnxVocoder:
@@ -150,15 +142,15 @@ class OnnxVocoder:
                 f"{path} is not an ONNX graph that can be run: write it again with vocoder export "
                 "--onnx"
             ) from error
-        metadata = self.session.get_modelmeta().custom_metadata_map
-        if "mel_spec" not in metadata:
+        facts = self.session.get_modelmeta().custom_metadata_map
+        if "mel_spec" not in facts:
             raise ValueError(f"{path} carries no mel_spec: export it with vocoder export --onnx")
-        self.mel_spec = MelSpec.from_dict(json.loads(metadata["mel_spec"]))
-        self.default_temperature: float = json.loads(metadata["default_temperature"])
-        self.noise_per_frame: int = json.loads(metadata["noise_per_frame"])
+        self.mel_spec = MelSpec.from_dict(json.loads(facts["mel_spec"]))
+        self.default_temperature: float = json.loads(facts["default_temperature"])
+        self.noise_per_frame: int = json.loads(facts["noise_per_frame"])
         """Standard normal numbers that the graph takes for each frame."""
-        self.refine: Refine = json.loads(metadata["refine"])
-        """Sweeps of mel consistency in the graph."""
+        self.refine: Refine = json.loads(facts["refine"])
+        """Iterations in the graph."""
 
     def synthesize(
         self,
@@ -166,8 +158,8 @@ class OnnxVocoder:
         temperature: float | None = None,
         seed: int | Sequence[int] | None = 0,
     ) -> NDArray[np.float32]:
-        """Audio from a mel, equal to `Vocoder.synthesize` with the same seed and as many sweeps (to
-        1e-4).
+        """Audio from a mel, equal to `Vocoder.synthesize` with the same seed and as many iterations
+        (to 1e-4).
 
         Args:
             mel: (n_mels, frames) or (batch, n_mels, frames), float32.
@@ -191,10 +183,8 @@ class OnnxVocoder:
         for clamp, item in zip(clamps, batch, strict=True):
             clamp.expect(as_tensor(item))
         drawn = batch_noise(seed, len(batch)).normal(0, batch.shape[2], self.noise_per_frame)
-        noise = np.broadcast_to(
-            drawn.numpy() * np.float32(temperature), (len(batch), *drawn.shape[-2:])
-        )
-        inputs = {"mel": batch.astype(np.float32), "noise": np.ascontiguousarray(noise)}
+        noise = (temperature * drawn).expand(len(batch), *drawn.shape[-2:]).contiguous().numpy()
+        inputs = {"mel": batch.astype(np.float32), "noise": noise}
         audio: NDArray[np.float32] = self.session.run(["audio"], inputs)[0]
         for clamp, row, item in zip(clamps, audio, batch, strict=True):  # the graph has clamped
             clamp(torch.from_numpy(row), as_tensor(item))

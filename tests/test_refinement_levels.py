@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 import vocoder
-from vocoder.audio import LogMel, MelSpec, mel_distance, read_audio, refine_mel
-from vocoder.audio.consistency import Level
+from vocoder.audio import LogMel, MelSpec, mel_distance, read_audio, refine_audio
 from vocoder.audio.levels import SCHEDULES, decimations, down, low_pass, schedule, up
-from vocoder.engines.consistency import ConsistencyStream, refine
+from vocoder.audio.refinement import Level
+from vocoder.engines.refinement import RefineStream
+from vocoder.engines.refinement import refine_audio as refine
 
 WAV = sorted((Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs").glob("*.flac"))[3]
 SPEC = MelSpec.preset("ljspeech")
@@ -60,13 +61,13 @@ def test_whole_audio_and_streams_equal_the_reference(preset: str, refinement: in
     spec = MelSpec.preset(preset)
     audio = speech(spec, 0.7)
     mel, start = LogMel(spec)(audio), noise(len(audio))
-    expected = refine_mel(start, mel, spec, refinement)
+    expected = refine_audio(start, mel, spec, refinement)
     made = refine(start, mel, spec, refinement)
     # Many iterations amplify what rounding leaves: by as much as they do a change of 1e-7.
-    other = refine_mel(start + 1e-7 * noise(len(start), 1).sign(), mel, spec, refinement)
+    other = refine_audio(start + 1e-7 * noise(len(start), 1).sign(), mel, spec, refinement)
     bound = 1e-5 + 10 * (other - expected).abs().max().item()
     assert (made - expected).abs().max() < bound
-    stream = ConsistencyStream(spec, refinement)
+    stream = RefineStream(spec, refinement)
     rng, at, frame, pieces = np.random.default_rng(0), 0, 0, []
     while at < len(start) or frame < mel.shape[1]:
         samples, frames = int(rng.integers(4000)), int(rng.integers(16))
@@ -88,7 +89,7 @@ def test_audio_of_any_length(preset: str, samples: int) -> None:
         made = refine(noise(samples), mel, spec, refinement)
         assert made.shape == (samples,)
         assert made.isfinite().all()
-        stream = ConsistencyStream(spec, refinement)
+        stream = RefineStream(spec, refinement)
         first = stream.push(noise(samples), mel)
         assert len(torch.cat([first, stream.finish()])) == samples
 
@@ -119,7 +120,7 @@ def test_coarse_levels_pay() -> None:
 def test_gradients_pass_the_levels() -> None:
     start = noise(4096).requires_grad_()
     mel = LogMel(SPEC)(speech(SPEC)[:4096])
-    vocoder.audio.MelConsistency(SPEC)(
+    vocoder.audio.MelGriffinLim(SPEC)(
         start[None], mel[None], "8:2+4:1+1:1"
     ).square().sum().backward()
     assert start.grad is not None

@@ -1,9 +1,9 @@
-"""Mel consistency: push audio onto the mel it was generated from, in plain PyTorch.
+"""`refine`: mel-domain Griffin-Lim, iterations that match the mel of audio to a given one.
 
-The audio of a vocoder does not have exactly the mel that went in. A few sweeps over its short-time
-Fourier transform correct that, for any model and without training. This is the reference:
-differentiable, batched, on any device, and exportable to ONNX. `vocoder.engines.consistency` does
-the same faster on a CPU, and in pieces.
+The audio of a vocoder does not have exactly the mel that went in. A few iterations over its
+short-time Fourier transform correct that, for any model and without training. This is the
+reference, in plain PyTorch; `vocoder.engines.refinement` does the same faster on a CPU, and in
+pieces.
 """
 
 from __future__ import annotations
@@ -36,22 +36,17 @@ MIN_COVER = 0.6
 """Corrections are divided by the sum of the squared windows, but never by less than this.
 
 The bound damps steps at the ends of the audio, where few frames reach, and between the centres of
-alternate frames. With half of it, two sweeps from noise come closer to the mel, but eight from the
-audio of a vocoder end further away.
+alternate frames. With half of it, two iterations from noise come closer to the mel, but eight from
+the audio of a vocoder end further away.
 """
 
 
-def refine_mel(
-    audio: Array,
-    mel: Array,
-    mel_spec: MelSpec,
-    refine: Refine | None = None,
-    *,
-    sweeps: int | None = None,
+def refine_audio(
+    audio: Array, mel: Array, mel_spec: MelSpec, iterations: Refine = "default"
 ) -> Array:
-    """Audio pushed onto a log-mel by the iterations of `MelConsistency`.
+    """Audio after iterations that match its mel to a given one: see `MelGriffinLim`.
 
-    Audio that has the mel already does not change, and silence stays silent. Sweeps only scale
+    Audio that has the mel already does not change, and silence stays silent. Iterations only scale
     magnitudes, so they need something to start from: the output of a vocoder, or noise.
 
     Args:
@@ -60,10 +55,8 @@ def refine_mel(
         mel: (n_mels, frames) or (batch, n_mels, frames), where frames =
             `mel_spec.frames(samples)`. It need not be the mel of any audio.
         mel_spec: the definition of the mel.
-        refine: a number of iterations; the name of a schedule, "fast", "default" or "best"; or
-            levels, such as ((8, 32), (1, 2)): see `vocoder.audio.levels.schedule`. 0 changes
-            nothing. None takes "default".
-        sweeps: the former name of a number of iterations.
+        iterations: their number, 0 to change nothing; the name of a schedule, "fast", "default" or
+            "best"; or levels, such as ((8, 32), (1, 2)): see `vocoder.audio.levels.schedule`.
 
     Returns:
         Audio of the shape, kind, dtype and device of `audio`; not clipped to [-1, 1]. Use
@@ -71,24 +64,36 @@ def refine_mel(
 
     Raises:
         MelError: the mel cannot come from the MelSpec, or does not belong to the audio.
-        ValueError: the audio has a wrong shape or type or is not finite, or refine is out of range.
+        ValueError: the audio has a wrong shape or type or is not finite, or iterations is out of
+            range.
     """
-    if sweeps is not None:
-        warnings.warn(
-            "refine_mel(sweeps=) is now refine=, and goes in the next version",
-            DeprecationWarning,
-            stacklevel=2,
-        )
-        refine = sweeps
-    levels = schedule("default" if refine is None else refine, mel_spec)
+    levels = schedule(iterations, mel_spec)
     samples, target = pair(audio, mel, mel_spec)
     batch, targets = (samples, target) if samples.ndim == 2 else (samples[None], target[None])
     if not levels:
         refined = samples.clone()
     else:
-        refined = MelConsistency(mel_spec).to(samples.device)(batch, targets, levels)
+        refined = MelGriffinLim(mel_spec).to(samples.device)(batch, targets, levels)
         refined = refined.reshape(samples.shape).to(samples.dtype)
     return refined if isinstance(audio, Tensor) else refined.detach().numpy()
+
+
+def refine_mel(
+    audio: Array,
+    mel: Array,
+    mel_spec: MelSpec,
+    refine: Refine = "default",
+    *,
+    sweeps: int | None = None,
+) -> Array:
+    """The former name of `refine_audio`, which goes in the next version."""
+    warnings.warn(
+        "refine_mel is now refine_audio(audio, mel, mel_spec, iterations), and goes in the next "
+        "version",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return refine_audio(audio, mel, mel_spec, refine if sweeps is None else sweeps)
 
 
 def mel_distance(audio: Array, mel: Array, mel_spec: MelSpec) -> float:
@@ -96,13 +101,13 @@ def mel_distance(audio: Array, mel: Array, mel_spec: MelSpec) -> float:
 
     That is `mel_spec.distance(LogMel(mel_spec)(audio), mel)`, the mel clamped to the floor. The
     audio of a vocoder is some 0.2 off. For mels that no audio has, such as those of an acoustic
-    model, part of the distance remains after any number of sweeps.
+    model, part of the distance remains after any number of iterations.
 
     Args:
-        audio, mel, mel_spec: as for `refine_mel`.
+        audio, mel, mel_spec: as for `refine_audio`.
 
     Raises:
-        MelError, ValueError: as for `refine_mel`.
+        MelError, ValueError: as for `refine_audio`.
     """
     samples, target = pair(audio, mel, mel_spec)
     with torch.no_grad():
@@ -111,10 +116,10 @@ def mel_distance(audio: Array, mel: Array, mel_spec: MelSpec) -> float:
 
 
 def check_audio(audio: Tensor) -> None:
-    """Check audio (samples,) or (batch, samples).
+    """Check that audio is (samples,) or (batch, samples), floating point and finite.
 
     Raises:
-        ValueError: it has another shape, no samples, is not floating point, or not finite.
+        ValueError: it is not.
     """
     check_layout(audio)
     if not bool(audio.isfinite().all()):
@@ -146,13 +151,12 @@ def tensors(audio: Array, mel: Array) -> tuple[Tensor, Tensor]:
             raise ValueError(
                 f"{name} must be a torch tensor or a numpy array, got {type(value).__name__}."
             )
-    samples = audio if isinstance(audio, Tensor) else as_tensor(audio)
-    target = mel if isinstance(mel, Tensor) else as_tensor(mel)
+    samples, target = (v if isinstance(v, Tensor) else as_tensor(v) for v in (audio, mel))
     return samples, target.to(samples.device)
 
 
 def pair(audio: Array, mel: Array, mel_spec: MelSpec) -> tuple[Tensor, Tensor]:
-    """Audio and its mel as tensors on the device of the audio, checked as `refine_mel` says."""
+    """Audio and its mel as tensors on the device of the audio, checked as for `refine_audio`."""
     samples, target = tensors(audio, mel)
     check_audio(samples)
     check_mel(target, mel_spec)
@@ -165,11 +169,11 @@ def pair(audio: Array, mel: Array, mel_spec: MelSpec) -> tuple[Tensor, Tensor]:
     return samples, target
 
 
-class MelConsistency(nn.Module):
-    """Iterations that push audio onto a log-mel, on several levels: see `Level` and `levels`.
+class MelGriffinLim(nn.Module):
+    """Iterations that match the mel of audio to a log-mel, on several levels: see `Level`.
 
     In plain PyTorch: batched, differentiable, on any device. With a fixed schedule it exports to
-    ONNX with dynamic batch and length. Nothing is checked here: see `refine_mel`.
+    ONNX with dynamic batch and length. Nothing is checked here: see `refine_audio`.
 
     Args:
         mel_spec: the definition of the mel.
@@ -181,29 +185,29 @@ class MelConsistency(nn.Module):
         levels = (1, *decimations(mel_spec))
         self.levels = nn.ModuleDict({str(d): Level(mel_spec, d) for d in levels})
 
-    def forward(self, audio: Tensor, mel: Tensor, refine: Refine) -> Tensor:
-        """Audio after the iterations of `refine`.
+    def forward(self, audio: Tensor, mel: Tensor, iterations: Refine) -> Tensor:
+        """Audio after the iterations of a schedule.
 
         Args:
             audio: (batch, samples).
             mel: (batch, n_mels, frames), with `mel_spec.frames(samples)` frames.
-            refine: see `vocoder.audio.levels.schedule`.
+            iterations: see `vocoder.audio.levels.schedule`.
 
         Returns:
             (batch, samples), float64 if `audio` is, else float32.
 
         Raises:
-            ValueError: refine is out of range.
+            ValueError: iterations is out of range.
         """
         dtype = torch.float64 if audio.dtype == torch.float64 else torch.float32
         audio, mel = audio.to(dtype), mel.to(dtype)
-        for decimation, iterations in schedule(refine, self.mel_spec):
+        for decimation, count in schedule(iterations, self.mel_spec):
             level = self.levels[str(decimation)]
             if decimation == 1:
-                audio = level(audio, mel, iterations)
+                audio = level(audio, mel, count)
             elif audio.shape[1] >= decimation:
                 low = down(audio, decimation)
-                change = level(low, mel, iterations) - low
+                change = level(low, mel, count) - low
                 audio = audio + up(change, decimation, audio.shape[1])
         return audio
 
@@ -212,7 +216,7 @@ class MelConsistency(nn.Module):
 
 
 class Level(ExactBuffers):
-    r"""Iterations that push audio x onto a log-mel m: projections in the Fourier domain.
+    r"""Iterations that match the mel of audio x to m: projections in the Fourier domain.
 
     One step, with X the short-time Fourier transform of `LogMel`, B its filters, p its power, ε
     its floor and w its window:
@@ -226,10 +230,10 @@ class Level(ExactBuffers):
     interpolates the gains of bands to bins (see `spread`). Phases stay. The sums run over the
     frames k of the padded audio; what falls into the reflected ends is folded back.
 
-    Where a window is at least four hops long, a sweep is two half steps, the first on the even
+    Where a window is at least four hops long, an iteration is two half steps, the first on the even
     frames, the second on the odd ones (Gauss-Seidel): each costs half of a step, yet both together
-    do the work of two. With shorter windows, half of the frames would not cover the audio, and a
-    sweep is one step on all of them (Jacobi).
+    do the work of two. With shorter windows, half of the frames would not cover the audio, and an
+    iteration is one step on all of them (Jacobi).
 
     Each (half) step starts ahead of the last result z, from z + 0.9 a (z - z_before), where a =
     min(sum of w² / 0.6, 1): samples that the step hardly reaches are not carried on by momentum.
@@ -240,8 +244,6 @@ class Level(ExactBuffers):
 
     Computed in float32, or float64 if the audio is; autocast does not apply. The gradient is
     finite, in silence too. Memory grows with the length of the audio: some 20 kB for each frame.
-    Nothing is checked here: see `refine_mel`. With a fixed number of sweeps it exports to ONNX
-    with dynamic batch and length.
 
     Papers: Griffin and Lim, 1984 (projection of a modified STFT); Perraudin, Balazs and
     Søndergaard, 2013 (momentum); Masuyama et al., 2023 (arXiv 2307.12232) and 2025 (arXiv
@@ -397,7 +399,7 @@ class Level(ExactBuffers):
 
 
 def phases_of(mel_spec: MelSpec) -> int:
-    """How many steps make a sweep: 2 on alternate frames, or 1 on all of them."""
+    """How many steps make an iteration: 2 on alternate frames, or 1 on all of them."""
     return 2 if mel_spec.win_length >= 4 * mel_spec.hop_length else 1
 
 
@@ -417,10 +419,10 @@ def window(mel_spec: MelSpec) -> Tensor:
 
 
 def spread(mel_spec: MelSpec) -> Tensor:
-    """W of `MelConsistency`, transposed, (n_mels, bins): band gains in nats to those of bins.
+    """W of `Level`, transposed, (n_mels, bins): band gains in nats to those of bins.
 
     Linear interpolation between the centres of the bands. Outside of the outermost centres it
-    fades to 0 at fmin and fmax, since sweeps diverge where the gain jumps from one bin to the
+    fades to 0 at fmin and fmax, since iterations diverge where the gain jumps from one bin to the
     next; at 0 Hz and at half the sample rate, where nothing follows, it stays.
     """
     hats = dataclasses.replace(mel_spec, mel_norm=None).filters().double()
