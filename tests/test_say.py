@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import subprocess
@@ -69,9 +70,9 @@ def test_a_sentence_of_many_numbers_is_split(acoustic: AcousticModel, flow: Mdct
     assert all(len(sentence.phonemes) <= LONGEST_TEXT for sentence in parts)
     numbers = " ".join(sentence.text for sentence in parts[1:])
     assert numbers == " ".join(["1234567890"] * 36)
-    for temperature in (3.0, 30.0):  # of mels far from speech
-        pieces = speak(parts[:1], acoustic, flow, acoustic_temperature=temperature)
-        assert all(np.isfinite(audio).all() for audio in pieces)
+    far = copy.deepcopy(acoustic)
+    far.mel_scale *= 30  # mels far from speech
+    assert all(np.isfinite(audio).all() for audio in speak(parts[:1], far, flow))
 
 
 def test_a_sentence_sounds_the_same_wherever_it_stands(
@@ -139,8 +140,9 @@ def test_arguments_are_checked_before_any_audio_is_generated(
     parts = sentences("One.")
     for arguments, words in (
         ({"temperature": -1}, "temperature"),
-        ({"acoustic_temperature": float("nan")}, "acoustic_temperature"),
         ({"speaking_rate": 0.1}, "speaking_rate is 0.1"),
+        ({"pitch": 20}, "pitch is 20"),
+        ({"voice": "eve"}, "there is no voice 'eve'"),
         ({"seed": -1}, "seed is -1"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -261,7 +261,7 @@ def test_bundling_writes_half_the_weights_and_a_card(
     heard = {
         "about": {
             "recogniser": {"name": "ears", "version": "1", "model": "m", "settings": {"lw": 2}},
-            "corpus": "toy", "prefix": "", "temperature": 0.667, "acoustic_temperature": 0.333,
+            "corpus": "toy", "prefix": "", "temperature": 0.667,
             "seed": 0, "confidence": 0.95, "interval": "bootstrap", "machine": {"date": "today"},
         },
         "rows": {"recording": {"word_error_rate": rate, **counts}},

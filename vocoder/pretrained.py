@@ -138,8 +138,9 @@ def say(
     text: str,
     temperature: float | None = None,
     *,
-    acoustic_temperature: float | None = None,
+    voice: str | None = None,
     speaking_rate: float = 1.0,
+    pitch: float = 0.0,
     seed: int = 0,
     acoustic: AcousticModel | None = None,
     vocoder: Vocoder | None = None,
@@ -153,9 +154,10 @@ def say(
     Args:
         text: English; empty lines separate paragraphs.
         temperature: scale of the vocoder's latent noise, usually 0 to 1; None for its default.
-        acoustic_temperature: scale of the acoustic model's noise; None for its default.
+        voice: of the acoustic model's; None for its first.
         speaking_rate: 2 is twice as fast, 0.5 half as fast; 0.25 to 4.
-        seed: of both models' noise.
+        pitch: semitones higher, or lower if negative; -12 to 12.
+        seed: of the noise.
         acoustic, vocoder: models with the same `MelSpec`; None for the bundled defaults.
         refine: sweeps of mel consistency, as in `Vocoder.synthesize`.
 
@@ -176,8 +178,9 @@ def say(
         _default_acoustic() if acoustic is None else acoustic,
         _default() if vocoder is None else vocoder,
         temperature=temperature,
-        acoustic_temperature=acoustic_temperature,
+        voice=voice,
         speaking_rate=speaking_rate,
+        pitch=pitch,
         seed=seed,
         refine=refine,
     )

@@ -37,8 +37,7 @@ AcousticTemperature = Annotated[
     float | None,
     typer.Option(
         "--acoustic-temperature",
-        help="Scale of the acoustic model's noise; 0 is the most even voice. "
-        "\\[default: the model's own]",
+        hidden=True,  # of version 0.2
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the latent noise.")]

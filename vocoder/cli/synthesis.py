@@ -14,7 +14,7 @@ import typer
 
 import vocoder
 from vocoder.cli import options
-from vocoder.cli.output import audio_input, progress_bar, refuse_audio_output, write_pieces
+from vocoder.cli.output import audio_input, progress_bar, refuse_audio_output, warn, write_pieces
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -179,9 +179,16 @@ def say(
     ] = None,
     checkpoint: options.Checkpoint = None,
     acoustic: options.Acoustic = None,
+    voice: Annotated[
+        str | None, typer.Option("--voice", help="Of the acoustic model. \\[default: its first]")
+    ] = None,
     speaking_rate: Annotated[
-        float, typer.Option("--speaking-rate", "-r", help="2 is twice as fast, 0.5 half as fast.")
+        float,
+        typer.Option("--rate", "--speaking-rate", "-r", help="2 is twice as fast, 0.5 half."),
     ] = 1.0,
+    pitch: Annotated[
+        float, typer.Option("--pitch", "-p", help="Semitones higher, or lower if negative.")
+    ] = 0.0,
     temperature: options.Temperature = None,
     acoustic_temperature: options.AcousticTemperature = None,
     seed: options.Seed = 0,
@@ -191,6 +198,8 @@ def say(
 ) -> None:
     """Read English text aloud into a file or a pipe, sentence by sentence."""
     refuse_audio_output(force, output)
+    if acoustic_temperature is not None:
+        warn("--acoustic-temperature has no effect: the acoustic model draws no noise any more")
     to_read = _read_text(text, file)
     from vocoder.text.speech import sentences, speak
 
@@ -200,9 +209,10 @@ def say(
         parts,
         vocoder.load_acoustic(acoustic, device),
         model,
-        temperature=temperature,
-        acoustic_temperature=acoustic_temperature,
+        voice=voice,
         speaking_rate=speaking_rate,
+        pitch=pitch,
+        temperature=temperature,
         seed=seed,
         refine=refine,
     )

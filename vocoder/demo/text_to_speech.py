@@ -29,8 +29,9 @@ def speak(
     """Text to speech, sentence by sentence.
 
     Args:
-        voice, name: of the acoustic model and of the vocoder.
-        settings: speaking_rate, temperature, seed and refine, as in `vocoder.say`.
+        voice: name of the acoustic model and, after a slash, of its voice.
+        name: of the vocoder.
+        settings: speaking_rate, pitch, temperature, seed and refine, as in `vocoder.say`.
 
     Raises:
         ValueError: no text, too much of it or none that can be read; another argument out of range;
@@ -41,7 +42,8 @@ def speak(
     from vocoder.text import speech
 
     sentences, pieces = speech.sentences(text), []
-    pair = models.voices[voice], models.vocoders[name]
+    acoustic, _, settings["voice"] = voice.rpartition("/")
+    pair = models.voices[acoustic], models.vocoders[name]
     list(speech.speak(speech.sentences("A."), *pair, **settings))  # the first call compiles
     start = time.perf_counter()
     for piece in speech.speak(sentences, *pair, **settings):
@@ -82,18 +84,24 @@ def layout(models: Models) -> None:
             )
             gr.Examples([[example] for example in _EXAMPLES], [text], label="Examples")
         with gr.Column(scale=2), gr.Group():
-            voices = [(f"English ({name})", name) for name in models.voices]
+            voices = [
+                (voice, f"{name}/{voice}")
+                for name, model in models.voices.items()
+                for voice in model.voices
+            ]
             voice = gr.Dropdown(voices, label="Voice", elem_id="say-voice")
             name = widgets.vocoder(models, readers, "say-model")
             refine = widgets.refinement("say-refine")
             rate = gr.Slider(0.5, 2.0, 1.0, step=0.05, label="Speaking rate")
+            pitch = gr.Slider(-6, 6, 0, step=0.5, label="Pitch, semitones")
             temperature, seed = widgets.temperature(models), widgets.seed()
     note = gr.Markdown(elem_id="say-note")
     picture = widgets.picture("say-picture")
 
     def answer(text: str, voice: str, name: str, *settings: Any) -> Iterator[list[Any]]:
-        refine, rate, temperature, seed, notify = settings
-        options = {"speaking_rate": rate, "temperature": temperature, "seed": seed or 0}
+        refine, rate, pitch, temperature, seed, notify = settings
+        options = {"speaking_rate": rate, "pitch": pitch, "temperature": temperature}
+        options["seed"] = seed or 0
         speech = speak(models, text, voice, name, notify, refine=refine, **options)
         taken = speech.figures["time, s"] or 0.0
         seconds = len(speech.samples) / speech.mel_spec.sample_rate
@@ -108,7 +116,7 @@ def layout(models: Models) -> None:
         # On load, so that a sentence is there to play when the page opens.
         [Context.root_block.load, button.click, text.submit],
         answer,
-        [text, voice, name, refine, rate, temperature, seed],
+        [text, voice, name, refine, rate, pitch, temperature, seed],
         [note, picture, audio],
         api_name="say",
     )

@@ -5,7 +5,6 @@ from .causal import CausalGatedStack
 from .gated import GatedConvStack
 from .mixture import LogisticMixture
 from .source import MelSource, WhiteSource
-from .transformer import SequenceEncoder
 from .upsampling import LinearUpsampling, TransposedUpsampling
 
 __all__ = [
@@ -15,7 +14,6 @@ __all__ = [
     "LinearUpsampling",
     "LogisticMixture",
     "MelSource",
-    "SequenceEncoder",
     "TransposedUpsampling",
     "WhiteSource",
 ]
