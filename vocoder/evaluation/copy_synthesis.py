@@ -124,6 +124,7 @@ def evaluate(
     rows = [RECORDING, *systems, *([SAY] if acoustic else [])]
     files: list[dict[str, Any]] = []
     skipped: dict[str, str] = {}
+    total = len(recordings) * len(systems)
     for index, (path, text) in enumerate(recordings.items()):
         name = path.relative_to(folder).as_posix()
         text = text if text and is_english(text) else None
@@ -145,8 +146,7 @@ def evaluate(
             of_rows = {RECORDING: values(first, own, own, WITHOUT_RECORDING)}
             for turn, (row, (model, iterations)) in enumerate(systems.items()):
                 if progress is not None:
-                    step = index * (len(rows) - 1) + turn
-                    progress(step, len(recordings) * (len(rows) - 1), f"{name}: {row}")
+                    progress(index * len(systems) + turn, total, f"{name}: {row}")
                 recording = read_recording(path, model.mel_spec)
                 mel = model.mel(recording).to(target)
                 synthesize = functools.partial(
@@ -173,7 +173,7 @@ def evaluate(
             continue
         files.append({"file": name, "seconds": len(own) / first.sample_rate, "values": of_rows})
     if progress is not None:
-        progress(*[len(recordings) * (len(rows) - 1)] * 2, "done")
+        progress(total, total, "done")
     if not files:
         raise EvaluationError(
             f"none of the {len(recordings)} recordings in {folder} could be evaluated; the first: "
