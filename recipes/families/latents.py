@@ -52,7 +52,6 @@ def contrast(mel: Tensor) -> float:
     return float(mel.diff(dim=0).abs().mean())
 
 
-@torch.no_grad()
 def latents(seed: int) -> tuple[dict[str, Any], Any]:
     """Round trip, interpolation, temperature, and directions of loudness and of voice."""
     acoustic = vocoder.load_acoustic()
