@@ -40,7 +40,7 @@ def synthesize(
 ) -> None:
     """Audio from a log-mel spectrogram in a .npy file."""
     refuse_audio_output(force, output)
-    from vocoder.audio.mel_files import read_mel
+    from vocoder.audio.reading import read_mel
     from vocoder.models.pieces import mel_pieces
 
     spectrogram = read_mel(mel)
@@ -87,7 +87,7 @@ def refine(
     """Push audio onto a mel, whatever made it: mel consistency, without a model."""
     refuse_audio_output(force, output)
     from vocoder.audio import AudioReader, MelSpec, check_refine
-    from vocoder.audio.mel_files import read_mel
+    from vocoder.audio.reading import read_mel
     from vocoder.audio.refinement import check_frames
     from vocoder.models.pieces import Counted, mel_pieces, unwarned
 

@@ -72,7 +72,7 @@ _REPEATED_SECONDS = 0.1
 @contextlib.contextmanager
 def _random_weights() -> Iterator[None]:
     """No warnings that samples are clamped: random weights are too loud by nature."""
-    clamping = logging.getLogger("vocoder.audio.clamp")
+    clamping = logging.getLogger("vocoder.audio.validation")
     level = clamping.level
     clamping.setLevel(logging.ERROR)
     try:
