@@ -192,7 +192,7 @@ def _frame(data: Bytes, at: int) -> _Frame | None:
 
 
 def _mp3(data: Bytes, at: int) -> tuple[list[Pieces], list[str]]:
-    """The frames from each tag, which counts them, to the next; nothing if the only one is right."""
+    """The frames from each tag, which counts them, to the next; nothing if the only one fits."""
     parts: list[Pieces] = []
     counts: list[int] = []
     kinds: list[tuple[int, int]] = []
