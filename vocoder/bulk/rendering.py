@@ -29,7 +29,7 @@ from vocoder.audio import (
     read_audio,
     write_audio,
 )
-from vocoder.audio.mel_files import read_mel
+from vocoder.audio.reading import read_mel
 from vocoder.bulk.items import Item, Outcome, item_seed
 from vocoder.checkpoints import checkpoint_hash
 from vocoder.devices import device_named

@@ -135,7 +135,7 @@ def speak(
         check_refine,
         check_temperature,
     )
-    from vocoder.audio.clamp import limited
+    from vocoder.audio.validation import limited
 
     for name, value in (
         ("temperature", temperature),
