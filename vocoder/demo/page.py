@@ -44,7 +44,7 @@ _CSS = """
 .versions p, .versions small, .versions th { color: var(--body-text-color-subdued); }
 .component-wrapper time, .component-wrapper .playback { color: var(--neutral-600) !important; }
 @media (max-width: 640px) {
-  .gradio-container .app, .gradio-container > main { padding: 0.5rem !important; }
+  .tabs { margin: 0 -1.5rem; }  /* into the padding of the page */
   .tab-container button { padding: 0 0.5rem; }
   .versions td:last-child, .versions th:last-child { display: none; }  /* the player saves, too */
   .versions { font-size: var(--text-xs); }
