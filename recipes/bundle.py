@@ -14,8 +14,8 @@ against the weights as trained.
 
 The acoustic model:
 
-    vocoder evaluate-speech data/heart --acoustic runs/acoustic/model \\
-        -o docs/results/scores/acoustic.speech.json
+    vocoder evaluate data/heart --acoustic runs/acoustic/model --limit 50 \\
+        --measures word_error_rate -o docs/results/scores/acoustic.speech.json
     python recipes/bundle.py acoustic runs/acoustic docs/results/scores/acoustic.speech.json \\
         --statement recipes/synthetic-english/acoustic.md
 
@@ -61,8 +61,6 @@ TOTALS = ROOT / "docs" / "results" / "scores.json"
 PRECISION_MEASURES = ("log_likelihood", "log_mel_distance", "stoi", "pesq")
 PRECISION_RECORDINGS = 8
 
-CARD_WIDTH = 120
-
 # -- a vocoder ---------------------------------------------------------------------------------
 
 
@@ -85,7 +83,6 @@ def bundle_vocoder(
     """
     report = read_report(run)
     trained = load_checkpoint(run / "model").fused()
-    settings: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
     SCORES.mkdir(exist_ok=True)
     with replacing(WEIGHTS / name) as folder:
         trained.save(folder, torch.float16)
@@ -95,14 +92,26 @@ def bundle_vocoder(
             file = SCORES / f"{name}.{label}.json"
             if reuse and file.is_file():
                 return json.loads(file.read_text(encoding="utf-8"))
-            result = measured(label, models, corpus, **settings, **options)
+            with Progress(console=Console(stderr=True)) as bar:
+                task = bar.add_task(label, total=None)
+                result = evaluate(
+                    models,
+                    corpus,
+                    progress=lambda done, total, _: bar.update(task, completed=done, total=total),
+                    device="cpu",
+                    **({} if temperature is None else {"temperature": temperature}),
+                    **options,
+                )
+            # `wavs` is all of a corpus, not its test utterances alone.
+            inside = corpus.parent if corpus.name == "wavs" else corpus
+            result["about"]["corpus"] = inside.name
             save_result(result, file)
             return result
 
         # Without refinement, and with the iterations that the model ships with.
-        sweeps = [0, halved.default_refine] if halved.default_refine else None
+        refine = [0, halved.default_refine] if halved.default_refine else None
         results = {
-            label: scores(label, {name: halved}, corpus, limit=limit, refine=sweeps)
+            label: scores(label, {name: halved}, corpus, limit=limit, refine=refine)
             for label, corpus in corpora.items()
         }
         precision = scores(
@@ -124,20 +133,6 @@ def bundle_vocoder(
         if notice is not None:
             shutil.copy(notice, folder / "NOTICE")
     return WEIGHTS / name
-
-
-def measured(label: str, models: dict[str, Any], folder: Path, **options: Any) -> Any:
-    """`evaluate` with a progress bar, the corpus named by its folder alone."""
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=None)
-
-        def progress(done: int, total: int, what: str) -> None:
-            bar.update(task, completed=done, total=total)
-
-        result = evaluate(models, folder, progress=progress, device="cpu", **options)
-    inside = folder.name == "wavs"  # all of a corpus, not its test utterances alone
-    result["about"]["corpus"] = folder.parent.name if inside else folder.name
-    return result
 
 
 def vocoder_card(
@@ -207,8 +202,10 @@ def acoustic_card(statement: str, report: dict[str, Any], recognised: dict[str, 
         "precision: the change of the test scores when weights are stored in float16 (computation "
         "is in float32). The report that the recipe writes defines the scores."
     )
-    lines = [*table(headings, cells), "", paragraph(explained), "", "### Word error rate", ""]
-    words = tables.recognition(recognised)
+    words = tables.copy_synthesis(recognised)
+    lines = ["| " + " | ".join(row) + " |" for row in (headings, *cells)]
+    lines.insert(1, "| --- |" + " ---: |" * (len(headings) - 1))
+    lines += ["", paragraph(explained), "", "### Word error rate", ""]
     lines += [words.tables[0].markdown(), "", paragraph(words.caption), ""]
     return card(ACOUSTIC_NAME, statement, report["facts"], lines)
 
@@ -225,10 +222,7 @@ def read_report(run: Path) -> Any:
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """A path to write to, whose folder replaces `folder` at the end.
-
-    All of it or nothing: a half-replaced model would load and be wrong.
-    """
+    """A path to write to, whose folder replaces `folder` at the end: all of it or nothing."""
     folder.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".part-", dir=folder.parents[1]) as scratch:
         yield Path(scratch) / folder.name
@@ -252,67 +246,49 @@ def card(name: str, statement: str, facts: dict[str, str], scored: Sequence[str]
 
 
 def paragraph(text: str, indent: str = "") -> str:
-    """Text in lines of `CARD_WIDTH`; `indent` begins every line but the first."""
+    """Text in lines of 120 characters; `indent` begins every line but the first."""
     return textwrap.fill(
-        text,
-        CARD_WIDTH,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
+        text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
 
 
-def table(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table, its first column of text and the others of numbers."""
-    rows = ["| " + " | ".join(row) + " |" for row in (headings, *cells)]
-    return [rows[0], "| --- |" + " ---: |" * (len(headings) - 1), *rows[1:]]
+def corpus(pair: str) -> tuple[str, Path]:
+    """LABEL=FOLDER."""
+    label, separator, folder = pair.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"{pair!r}: write LABEL=FOLDER")
+    return label, Path(folder)
 
 
-def options() -> argparse.ArgumentParser:
+def main() -> None:
     parser = argparse.ArgumentParser(description="Put a finished training run into the package.")
     kinds = parser.add_subparsers(dest="kind", required=True)
     vocoder = kinds.add_parser("vocoder", help="a vocoder, with its scores")
     vocoder.add_argument("run", type=Path, help="folder of the run")
     vocoder.add_argument("name", help="of the bundled model: vocoder.load(NAME)")
+    vocoder.add_argument("--notice", type=Path, help="terms of the data, copied to the weights")
     vocoder.add_argument(
-        "--notice", type=Path, help="terms of the data, copied next to the weights"
-    )
-    vocoder.add_argument(
-        "--evaluate", action="append", required=True, metavar="LABEL=FOLDER", help="repeatable"
-    )
+        "--evaluate", dest="corpora", action="append", required=True, type=corpus,
+        metavar="LABEL=FOLDER", help="repeatable",
+    )  # fmt: skip
     vocoder.add_argument("--temperature", type=float, help="of the scores (default: the model's)")
     vocoder.add_argument("--limit", type=int, help="recordings per corpus, for slow models")
-    vocoder.add_argument(
-        "--reuse", action="store_true", help="keep the scores in docs/results; measure the others"
-    )
+    vocoder.add_argument("--reuse", action="store_true", help="measure missing scores only")
     speech = kinds.add_parser("acoustic", help="the acoustic model")
     speech.add_argument("run", type=Path, help="folder of the run")
-    speech.add_argument("speech", type=Path, help="JSON of `vocoder evaluate-speech`")
+    speech.add_argument("speech", type=Path, help="JSON of `vocoder evaluate --acoustic`")
     for kind in (vocoder, speech):
         kind.add_argument("--statement", type=Path, required=True, help="Markdown about the data")
-    return parser
-
-
-def main() -> int:
-    parser = options()
     arguments = vars(parser.parse_args())
-    kind = arguments.pop("kind")
-    if kind == "vocoder":
-        corpora = {}
-        for pair in arguments.pop("evaluate"):
-            label, separator, folder = pair.partition("=")
-            if not separator:
-                parser.error(f"--evaluate {pair}: write LABEL=FOLDER")
-            corpora[label] = Path(folder)
-        arguments["corpora"] = corpora
     try:
-        folder = (bundle_vocoder if kind == "vocoder" else bundle_acoustic)(**arguments)
+        if arguments.pop("kind") == "vocoder":
+            folder = bundle_vocoder(**arguments | {"corpora": dict(arguments["corpora"])})
+        else:
+            folder = bundle_acoustic(**arguments)
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"bundle.py: {error}\n")
-        return 2
+        sys.exit(f"bundle.py: {error}")
     print(f"{folder}: {(folder / 'model.safetensors').stat().st_size / 1e6:.1f} MB")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

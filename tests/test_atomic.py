@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vocoder.atomic import atomic_path, partial_file, write_atomic
+from vocoder.atomic import atomic_path, exit_on_termination, partial_file, write_atomic
 from vocoder.audio.writing import AudioWriter
 
 ROOT = Path(__file__).parents[1]
@@ -68,21 +69,13 @@ def test_two_writers_of_one_file_do_not_share_what_is_not_yet_whole(tmp_path: Pa
 def test_many_writers_of_one_file_leave_one_whole_file(tmp_path: Path) -> None:
     path = tmp_path / "a"
     contents = [bytes([n]) * 50_000 for n in range(4)]
-    errors: list[BaseException] = []
 
     def write(content: bytes) -> None:
-        try:
-            for _ in range(100):
-                write_atomic(path, content)
-        except BaseException as error:
-            errors.append(error)
+        for _ in range(100):
+            write_atomic(path, content)
 
-    threads = [threading.Thread(target=write, args=(content,)) for content in contents]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, contents))
     assert path.read_bytes() in contents
     assert list(tmp_path.iterdir()) == [path]
 
@@ -113,3 +106,20 @@ def test_a_link_planted_under_the_hidden_name_is_not_written_through(tmp_path: P
         write_atomic(tmp_path / "a", b"new")
         assert victim.read_bytes() == b"precious"
         hidden.unlink()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signals")
+def test_a_signal_that_ends_the_process_cleans_up_and_one_that_is_ignored_does_not() -> None:
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGHUP, 15)}
+    try:
+        with exit_on_termination():
+            os.kill(os.getpid(), signal.SIGHUP)
+        for number, status, code in ((signal.SIGTERM, None, 143), (signal.SIGHUP, 0, 0)):
+            signal.signal(number, signal.SIG_DFL)
+            with pytest.raises(SystemExit) as exit_, exit_on_termination(status):
+                os.kill(os.getpid(), number)
+            assert exit_.value.code == code
+            assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -18,8 +18,8 @@ STEPS = 4
 # At temperature 0 and on the whole batch, the sample does not depend on the number of processes.
 DIFFERENCE = """
 terms:
-  - class_path: vocoder.training.terms.Likelihood
-  - class_path: vocoder.training.terms.Mel
+  - class_path: vocoder.training.losses.Likelihood
+  - class_path: vocoder.training.losses.Mel
     init_args: {start: 0.0}
 training: {sample_temperature: 0.0, sample_fraction: 1.0, final_learning_rate: 1.0}
 """
@@ -110,15 +110,3 @@ def test_the_slurm_script_trains_like_one_process(folder: Path) -> None:
         SLURM_NODELIST="127.0.0.1",
     )
     same_training(folder, "slurm")
-
-
-def test_the_slurm_script_asks_for_what_it_tells_the_trainer() -> None:
-    lines = (RECIPE / "slurm.sh").read_text().splitlines()
-    asked = dict(
-        line.removeprefix("#SBATCH --").split("=") for line in lines if line.startswith("#SBATCH")
-    )
-    assert asked["ntasks-per-node"] == asked["gpus-per-node"]  # a process for each GPU
-    assert asked["signal"].startswith("TERM@")
-    first = next(i for i, line in enumerate(lines) if line and not line.startswith("#"))
-    # SLURM reads no options after the first command.
-    assert all(i < first for i, line in enumerate(lines) if line.startswith("#SBATCH"))

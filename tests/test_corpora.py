@@ -42,17 +42,12 @@ def test_festvox_is_the_recordings_in_ljspeech_layout(tmp_path):
 
 def test_festvox_split_is_the_one_its_readme_lists():
     readme = (RECIPES / "festvox-ru" / "README.md").read_text()
-    listed = {"test": set(), "validation": set()}
-    for line in readme.splitlines():
-        if line.startswith(("    test ", "    validation ")):
-            part, *ids = line.split()
-            listed[part] |= set(ids)
-    ids = [f"ru_{i:04}" for i in range(1, 900)]
-    chosen = split(ids)
-    assert listed["test"] <= set(chosen.test)
-    assert listed["validation"] <= set(chosen.validation)
-    assert len(listed["test"]) == 15
-    assert len(listed["validation"]) == 11
+    chosen = split([f"ru_{i:04}" for i in range(1, 900)])
+    for part, count in (("test", 15), ("validation", 11)):
+        lines = [line.split() for line in readme.splitlines() if line.startswith(f"    {part} ")]
+        listed = {id for line in lines for id in line[1:]}
+        assert listed <= set(getattr(chosen, part))
+        assert len(listed) == count
 
 
 @needs_festvox
@@ -70,37 +65,25 @@ def test_festvox_without_recordings_writes_nothing_and_says_what_to_install(tmp_
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    "paragraph, expected",
-    [
-        ("He came. He saw! Did he? Yes.", ["He came.", "He saw!", "Did he?", "Yes."]),
-        ("Mr. Smith met J. K. Lee. They spoke.", ["Mr. Smith met J. K. Lee.", "They spoke."]),
-        ('Say "no." Then go.', ['Say "no."', "Then go."]),
-        ("It costs 3.50 to some, e.g. Bob.", ["It costs 3.50 to some, e.g. Bob."]),
-        ("No end here", ["No end here"]),
-    ],
-)
-def test_split_sentences(paragraph, expected):
-    assert sentences.split_sentences(paragraph) == expected
+def test_split_sentences():
+    for whole in (
+        ["He came.", "He saw!", "Did he?", "Yes."],
+        ["Mr. Smith met J. K. Lee.", "They spoke."],
+        ['Say "no."', "Then go."],
+        ["It costs 3.50 to some, e.g. Bob.", "No end here"],
+    ):
+        assert sentences.split_sentences(" ".join(whole)) == whole
 
 
 @pytest.mark.parametrize(
     "text, expected",
     [
-        (
-            "And the LORD said unto me, Go up the hill and look around.",
-            "And the Lord said unto me, Go up the hill and look around.",
-        ),
-        (
-            "A kludge (as Mr. Bell said) isn’t ‘clean’ — but it works.",
-            "A kludge, as Mister Bell said, isn't clean, but it works.",
-        ),
-        (
-            "Words, signs, etc. make up the longer text of today.",
-            "Words, signs, et cetera make up the longer text of today.",
-        ),
-        ("He washed the disciples' feet, e.g. with water.",
-         "He washed the disciples' feet, for example with water."),
+        ("And the LORD said unto me, Go up the hill and look around.",
+         "And the Lord said unto me, Go up the hill and look around."),
+        ("A kludge (as Mr. Bell said) isn’t ‘clean’ — but it works.",
+         "A kludge, as Mister Bell said, isn't clean, but it works."),
+        ("He washed the disciples' feet, e.g. with water, soap etc. and oil.",
+         "He washed the disciples' feet, for example with water, soap et cetera and oil."),
         ("The year was 1984 and nobody had noticed it until then.", None),
         ("Every NASA engineer knows the answer to that by heart.", None),
         ("Call the function do_it twice, then go on with the rest.", None),
@@ -116,11 +99,9 @@ def test_normalise(text, expected):
 
 def some_sentences(n):
     words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-    spoken = [
-        f"Here are the numbers {words[i // 100]} and {words[i // 10 % 10]} and {words[i % 10]}."
-        for i in range(n)
-    ]
-    return [sentences.Sentence(text, text) for text in spoken]
+    numbers = [(words[i // 100], words[i // 10 % 10], words[i % 10]) for i in range(n)]
+    texts = [f"Here are the numbers {' and '.join(three)}." for three in numbers]
+    return [sentences.Sentence(text, text) for text in texts]
 
 
 def test_sentences_are_read_once_each_whatever_their_capitals_and_points():
@@ -137,9 +118,8 @@ def test_dealing_gives_every_sentence_to_one_voice_by_share_and_seed_changes_onl
     texts = [some_sentences(800), some_sentences(1000)[800:]]
     shares = {"a": 3.0, "b": 1.0}
     dealt = sentences.deal(texts, shares, seed=0)
-    assert sorted(s.key for d in dealt.values() for s in d) == sorted(
-        s.key for text in texts for s in text
-    )
+    assert {s.key for d in dealt.values() for s in d} == {s.key for text in texts for s in text}
+    assert sum(map(len, dealt.values())) == 1000
     assert 2.2 < len(dealt["a"]) / len(dealt["b"]) < 4
     assert all(s in texts[i % 2] for i, s in enumerate(dealt["a"][:20]))
 
@@ -150,19 +130,6 @@ def test_dealing_gives_every_sentence_to_one_voice_by_share_and_seed_changes_onl
     wider = sentences.deal(texts, {**shares, "c": 1.0}, seed=0)
     assert set(wider["a"]) < set(dealt["a"])
     assert set(wider["b"]) < set(dealt["b"])
-
-
-def test_voices_speak_in_turn_by_share():
-    spoken = some_sentences(60)
-    dealt = {"a": spoken[:40], "b": spoken[40:55], "c": spoken[55:]}
-    shares = {"a": 2.0, "b": 1.0, "c": 0.5}
-    order = voices.in_turn(dealt, shares)
-    assert sorted(s.key for _, s in order) == sorted(s.key for s in spoken)
-    for voice in shares:
-        assert [s for v, s in order if v == voice] == dealt[voice]
-    for beginning in range(7, 36, 7):
-        counts = [[v for v, _ in order[:beginning]].count(voice) for voice in shares]
-        np.testing.assert_allclose(counts, [beginning * s / 3.5 for s in shares.values()], atol=1)
 
 
 def test_voices_are_parsed_into_styles_and_shift():

@@ -1,12 +1,13 @@
 """Reading a corpus in LJSpeech's layout, splitting it, and getting LJSpeech."""
 
+import functools
 import hashlib
 import http.server
 import importlib
-import io
+import shutil
 import socket
-import tarfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def test_bad_lines_are_left_out_and_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     lines = ['a|He said "well|He said "well', "b|two columns", "no bars", "|x|x", "a|again|again",
-             "gone|x|x", "also gone|x|x", "c|x|x|x|x"]  # fmt: skip
+             "gone|x|x", "z" * 300 + "|x", "c|x|x|x|x"]  # fmt: skip
     corpus = read_corpus(write_corpus(tmp_path / "c", lines, ["a.wav", "b.flac", "c.wav"]))
     assert [u.id for u in corpus.utterances] == ["a", "b"]
     # A quotation mark does not swallow the lines after it.
@@ -67,25 +68,17 @@ NFC, NFD = "caf\u00e9", "cafe\u0301"
     "line, file, id",
     [
         ("a|t|n", "wavs/a.WAV", "a"),
-        ("a|t|n", "wavs/a.Flac", "a"),
         ("a.wav|t|n", "wavs/a.wav", "a"),
-        ("a.WAV|t|n", "wavs/a.wav", "a"),
         ("a.wav|t|n", "wavs/a.wav.wav", "a.wav"),
         ("wavs/a.wav|t|n", "wavs/a.wav", "a"),
-        ("wavs/a|t|n", "wavs/a.wav", "a"),
-        ("./wavs/a.wav|t|n", "wavs/a.wav", "a"),
         (r"wavs\a.wav|t|n", "wavs/a.wav", "a"),
         ("a.mp3.wav|t|n", "wavs/a.mp3.wav", "a.mp3"),
-        ("1.5|t|n", "wavs/1.5.wav", "1.5"),
         ("joe/a|t|n", "wavs/joe/a.wav", "joe/a"),
-        ("wavs/joe/a.wav|t|n", "wavs/joe/a.wav", "joe/a"),
         ("a.wav|t|n", "a.wav", "a"),
         ("clips/a.wav|t|n", "clips/a.wav", "clips/a"),
         (f"{NFC}|t|n", f"wavs/{NFD}.wav", NFC),
         (f"{NFD}|t|n", f"wavs/{NFC}.wav", NFC),
-        (f"{NFD}/a|t|n", f"wavs/{NFC}/a.wav", f"{NFC}/a"),
         ('"a"|"t"|"n"', "wavs/a.wav", "a"),
-        ("a|joe|t|n", "wavs/a.wav", "a"),
         ('"a"|"joe"|"t"|"n"', "wavs/a.wav", "a"),
         ("a|t|n\r", "wavs/a.wav", "a"),
     ],
@@ -117,10 +110,8 @@ def test_quotation_marks_belong_to_the_text_unless_they_enclose_it(
     first, second = read_corpus(folder).utterances
     assert (first.text, first.normalised) == (text, normalised)
     assert second.id == "b"
-
-
-def test_a_file_spelt_like_the_id_comes_before_one_that_only_resembles_it(tmp_path: Path) -> None:
-    folder = write_corpus(tmp_path / "c", ["a|t"], ["a.WAV", "a.wav"])
+    # A file spelt like the id comes before one that only resembles it.
+    soundfile.write(folder / "wavs" / "a.WAV", np.zeros(8), 8000)
     assert read_corpus(folder).utterances[0].path.name == "a.wav"
 
 
@@ -157,26 +148,17 @@ def test_links_that_lead_out_of_the_corpus_are_refused(tmp_path: Path) -> None:
     assert [u.id for u in read_corpus(whole).utterances] == ["b"]
 
 
-def test_an_id_longer_than_a_file_name_can_be_is_missing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = write_corpus(tmp_path / "c", ["a|t", "x" * 300 + "|t"], ["a.wav"])
-    assert len(read_corpus(folder).utterances) == 1
-    assert "1 lines left out, audio file missing (first: line 2: wavs/xxx" in caplog.text
-
-
-@pytest.mark.parametrize("lines", [[], ["gone|x|x"]])
-def test_a_corpus_without_utterances_is_refused(tmp_path: Path, lines: list[str]) -> None:
-    with pytest.raises(CorpusError, match="no usable line"):
-        read_corpus(write_corpus(tmp_path / "c", lines, []))
-
-
 def test_other_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"has no metadata\.csv"):
         read_corpus(tmp_path)
     (tmp_path / "metadata.csv").write_bytes("a|Grüße|Grüße".encode("latin-1"))
     with pytest.raises(CorpusError, match="must be UTF-8"):
         read_corpus(tmp_path)
+    (tmp_path / "metadata.csv").write_text("")
+    with pytest.raises(CorpusError, match="no usable line: it is empty"):
+        read_corpus(tmp_path)
+    with pytest.raises(CorpusError, match="no usable line: 1 lines left out, audio file missing"):
+        read_corpus(write_corpus(tmp_path / "c", ["gone|x|x"], []))
 
 
 def test_split_is_disjoint_and_stays_when_files_are_added() -> None:
@@ -195,9 +177,6 @@ def test_small_corpora_hold_something_out(count: int, held: int) -> None:
     parts = split([f"u{i}" for i in range(count)])
     assert (len(parts.validation), len(parts.test)) == (held, held)
     assert len(parts.train) == count - 2 * held
-
-
-def test_too_small_corpora_cannot_be_split() -> None:
     with pytest.raises(CorpusError, match="at least 3"):
         split(["a", "b"])
 
@@ -223,97 +202,47 @@ def test_finds_ljspeech(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         find_ljspeech()
 
 
-# -- download, from a server on this machine --------------------------------------------------
-
-
-class Archive(http.server.BaseHTTPRequestHandler):
-    """Serves a small LJSpeech; `cut` sends half of it, `wrong` another file."""
-
-    content = b""
-    requests = 0
-
-    def do_GET(self) -> None:
-        type(self).requests += 1
-        body = self.content if "wrong" not in self.path else self.content[::-1]
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if "cut" in self.path else body)
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    folder = write_corpus(
-        tmp_path / "source" / "LJSpeech-1.1", ["a|x|x", "b|y|y"], ["a.wav", "b.wav"]
-    )
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:bz2") as tar:
-        tar.add(folder, "LJSpeech-1.1")
-    Archive.content = packed.getvalue()
-    Archive.requests = 0
-    checksum = hashlib.sha256(Archive.content).hexdigest()
-    monkeypatch.setattr(vocoder.corpus, "LJSPEECH_SHA256", checksum)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Archive) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
-        thread.start()
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Serves a small LJSpeech, and half of its archive below `cut`."""
+    folder, served = tmp_path / "source" / "LJSpeech-1.1", tmp_path / "served"
+    write_corpus(folder, ["a|x|x", "b|y|y"], ["a.wav", "b.wav"])
+    archive = shutil.make_archive(str(served / folder.name), "bztar", folder.parent, folder.name)
+    packed = Path(archive).read_bytes()
+    (served / "cut").mkdir()
+    (served / "cut" / Path(archive).name).write_bytes(packed[: len(packed) // 2])
+    monkeypatch.setattr(vocoder.corpus, "LJSPEECH_SHA256", hashlib.sha256(packed).hexdigest())
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(served))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, args=(0.01,)).start()
         yield f"http://127.0.0.1:{httpd.server_port}"
         httpd.shutdown()
-        thread.join()
 
 
-def test_downloads_and_unpacks(server: str, tmp_path: Path) -> None:
-    folder = download_ljspeech(tmp_path / "data", f"{server}/LJSpeech-1.1.tar.bz2")
-    assert folder == tmp_path / "data" / "LJSpeech-1.1"
-    assert [u.id for u in read_corpus(folder).utterances] == ["a", "b"]
-    assert [p.name for p in (tmp_path / "data").iterdir()] == ["LJSpeech-1.1"]
-
-
-@pytest.mark.parametrize("fault", ["cut", "wrong"])
-def test_a_broken_transfer_leaves_nothing_that_passes_for_the_corpus(
-    server: str, tmp_path: Path, fault: str
+def test_a_broken_download_leaves_no_corpus_and_the_next_one_succeeds(
+    server: str, tmp_path: Path
 ) -> None:
     data = tmp_path / "data"
     with pytest.raises(CorpusError, match="--data sample"):
-        download_ljspeech(data, f"{server}/{fault}/LJSpeech-1.1.tar.bz2")
+        download_ljspeech(data, f"{server}/cut/LJSpeech-1.1.tar.bz2")
     assert find_ljspeech(data) is None
-    # The next attempt starts over and succeeds.
-    download_ljspeech(data, f"{server}/LJSpeech-1.1.tar.bz2")
-    assert find_ljspeech(data) == data / "LJSpeech-1.1"
-
-
-def test_an_interrupted_unpacking_starts_over_without_a_new_download(
-    server: str, tmp_path: Path
-) -> None:
-    staging = tmp_path / "data" / ".LJSpeech-1.1.download"
-    staging.mkdir(parents=True)
-    (staging / "LJSpeech-1.1.tar.bz2").write_bytes(Archive.content)
-    write_corpus(staging / "LJSpeech-1.1", ["a|x|x"], [])
-    folder = download_ljspeech(tmp_path / "data", f"{server}/LJSpeech-1.1.tar.bz2")
+    # What a run that was killed left is no obstacle.
+    write_corpus(data / ".LJSpeech-1.1.download" / "LJSpeech-1.1", ["a|x|x"], [])
+    folder = download_ljspeech(data, f"{server}/LJSpeech-1.1.tar.bz2")
+    assert folder == find_ljspeech(data) == data / "LJSpeech-1.1"
     assert [u.id for u in read_corpus(folder).utterances] == ["a", "b"]
-    assert Archive.requests == 0
+    assert [path.name for path in data.iterdir()] == ["LJSpeech-1.1"]
 
 
-def test_no_connection_says_what_to_do(tmp_path: Path) -> None:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Archive) as httpd:
-        port = httpd.server_port
-    url = f"http://127.0.0.1:{port}/LJSpeech-1.1.tar.bz2"
-    with pytest.raises(CorpusError) as caught:
-        download_ljspeech(tmp_path / "data", url)
-    message = str(caught.value)
-    assert url in message
-    assert "Connection refused" in message
-    assert str(tmp_path / "data" / "LJSpeech-1.1") in message
-    assert "--data DIR" in message
-
-
-def test_a_silent_network_does_not_hang(tmp_path: Path) -> None:
+def test_without_a_network_it_says_what_to_do_and_does_not_hang(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:  # accepts, and never answers
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/LJSpeech-1.1.tar.bz2"
         with pytest.raises(CorpusError, match="timed out"):
             download_ljspeech(tmp_path / "data", url, timeout=0.5)
+    with pytest.raises(CorpusError, match="Connection refused") as caught:
+        download_ljspeech(tmp_path / "data", url)
+    for words in (url, str(tmp_path / "data" / "LJSpeech-1.1"), "--data DIR"):
+        assert words in str(caught.value)
 
 
 def test_the_archive_is_the_one_that_torchaudio_knows() -> None:
@@ -325,13 +254,10 @@ def test_the_archive_is_the_one_that_torchaudio_knows() -> None:
 @pytest.mark.parametrize(
     "last, words",
     [
-        (["coqui"] * 6, "same in every line"),
         (["coqui"] * 2, "same in every line"),
         (["ann", "bob", "ann", "bob", "bob", "ann"], "does not repeat the words"),
-        (["p0", "p1", "p2"], "does not repeat the words"),
         (["wavs/x0.wav", "wavs/x1.wav"], "does not repeat the words"),
         (["0.5s", "1.25s", "2s"], "does not repeat the words"),
-        (["3.21", "4.5", "2.0", "1.75", "3.3", "9.1"], "hardly any letters"),
         (["17", "18", "19", "20", "21", "x"], "hardly any letters"),
     ],
 )

@@ -31,7 +31,7 @@ def checkpoint(
     if request.param == "bundled":
         return find_model()
     arguments = {"source": True} if "source" in request.param else {}
-    model = tiny_flow("ljspeech", split="frames", n_flows=2, **arguments)
+    model = tiny_flow("ljspeech", n_flows=2, **arguments)
     return model.save(tmp_path_factory.mktemp("tiny") / "model")
 
 

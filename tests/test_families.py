@@ -1,59 +1,90 @@
-"""The study of architectures: its densities, counting and document; and a claim measured anew."""
+"""The study of architectures: its toys, its document, and claims measured anew, small."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+import vocoder
 from tests.conftest import scripts
+from vocoder.audio import read_audio
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "recipes" / "families"
+MODULES = sorted(path.stem for path in FOLDER.glob("*.py"))
 
 
 @pytest.fixture(scope="module")
-def study() -> Iterator[Any]:
+def families() -> Iterator[Any]:
     with scripts("recipes/families") as script:
-        yield script("study")
+        yield SimpleNamespace(**{name: script(name) for name in MODULES})
 
 
 @pytest.fixture
-def toys(study: Any) -> Any:
-    return study.import_module("toys")
+def excerpts() -> list[Tensor]:
+    """Six stretches of speech of two seconds, at 16 kHz."""
+    wavs = ROOT / "recipes/ljspeech/sample/wavs"
+    sounds = [read_audio(wavs / f"ru_{name}.flac", 16000)[0] for name in ("0209", "0502", "0813")]
+    return [sound[start : start + 32000] for sound in sounds for start in (8000, 40000)]
 
 
-def test_every_file_is_a_claim_and_in_the_document(study: Any) -> None:
-    files = FOLDER.glob("*.py")
-    assert {f.stem for f in files if "\ndef measure(" in f.read_text()} == set(study.CLAIMS)
+def finite(values: Any) -> bool:
+    if isinstance(values, dict | list):
+        return all(map(finite, values.values() if isinstance(values, dict) else values))
+    return math.isfinite(values)
+
+
+def measured(families: Any, claim: str, *arguments: int) -> dict[str, Any]:
+    """The figures of a claim; the picture must be one, and the text find all its figures."""
+    with torch.random.fork_rng():
+        module = getattr(families, families.study.CLAIMS[claim])
+        figures, picture = getattr(module, claim)(0, *arguments)
+    assert finite(figures)
+    assert picture.axes
+    (text,) = (part for part in families.study.sections() if f"families/{claim}.png" in part)
+    assert families.study.updated(text, figures).count("<!--") == text.count("<!--")
+    return dict(figures)
+
+
+def test_every_claim_has_its_figures_and_its_picture(families: Any) -> None:
+    study = families.study
+    assert len(study.CLAIMS) == len(study.sections()) - 1
     assert {path.stem for path in study.RESULTS.iterdir()} == set(study.CLAIMS)
     assert {path.stem for path in study.PICTURES.iterdir()} == set(study.CLAIMS)
 
 
-def test_the_document_is_that_of_the_figures(study: Any) -> None:
-    text = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
-    assert text == study.document(), "run python recipes/families/study.py --document"
+def test_the_document_is_that_of_the_figures(families: Any) -> None:
+    text = families.study.DOCUMENT.read_text(encoding="utf-8")
+    assert text == families.study.document(), "run python recipes/families/study.py --document"
 
 
-def test_a_figure_is_shown_by_its_path_and_format(study: Any) -> None:
-    figures = {"ring": {"nats": -1.256, "modes": [7, 8]}, "share": 0.5}
-    text = "On the ring {{ring/nats:.2f}}, {{ring/modes:each}} or {{ring/modes/0}} modes,\n"
-    text += "{{ring/modes:.1f}} on average, {{share:.0%}}."
-    expected = "On the ring -1.26, 7, 8 or 7 modes, 7.5 on average, 50 %."
-    assert study.filled(text, figures) == expected
-    assert study.filled("$$\nx\n$$", figures) == "$$\nx\n$$"
+def test_a_figure_is_shown_by_its_path_and_format(families: Any) -> None:
+    figures = {"ring": {"nats": -1.256, "modes": [7, 8]}, "share": 0.5, "tiny": 4e-7}
+    text = "On 3, -1<!--ring/nats:.2f-->, 0<!--ring/modes:each--> or 1<!--ring/modes/0--> modes,\n"
+    text += "2<!--ring/modes:.1f--> on average, 3\n%<!--share:.0%-->, 1e-2<!--tiny:.0g-->."
+    found = families.study.updated(text, figures)
+    for path in ("ring/nats:.2f", "ring/modes:each", "ring/modes/0", "ring/modes:.1f", "share:.0%"):
+        found = found.replace(f"<!--{path}-->", "")
+    shown = "On 3, -1.26, 7, 8 or 7 modes, 7.5 on average, 50 %, 4e-07<!--tiny:.0g-->."
+    assert " ".join(found.split()) == shown
+    assert families.study.updated("$$\nx\n$$", figures) == "$$\nx\n$$"
 
 
-def test_a_claim_measured_anew_gives_its_recorded_figures(study: Any, tmp_path: Path) -> None:
+def test_a_claim_measured_anew_gives_its_recorded_figures(families: Any, tmp_path: Path) -> None:
     name = "change_of_variables"
-    figures = study.run(name, 0, tmp_path, tmp_path)["figures"]
-    recorded = json.loads((study.RESULTS / f"{name}.json").read_text())["figures"]
+    with torch.random.fork_rng():
+        figures = families.study.run(name, 0, tmp_path, tmp_path)
+    recorded = json.loads((families.study.RESULTS / f"{name}.json").read_text())["figures"]
     assert figures == pytest.approx(recorded, rel=1e-3)
     assert figures["density"] == pytest.approx(0.5)
     assert figures["integral"] == pytest.approx(1, abs=1e-3)
@@ -61,72 +92,155 @@ def test_a_claim_measured_anew_gives_its_recorded_figures(study: Any, tmp_path: 
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_only_alternation_reaches_every_variable(study: Any) -> None:
-    claim = study.import_module("alternation")
-    x = torch.randn(3, claim.CHANNELS, claim.TIME, dtype=torch.float64)
-    for kind in claim.KINDS:
+def test_an_unknown_claim_is_refused(
+    families: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["study.py", "nothing"])
+    with pytest.raises(SystemExit):
+        families.study.main()
+    assert "there is no claim nothing" in capsys.readouterr().err
+
+
+def test_only_alternation_reaches_every_variable(families: Any) -> None:
+    flows = families.flows
+    x = torch.randn(3, flows.CHANNELS, flows.TIME, dtype=torch.float64)
+    for kind in flows.ALTERNATIONS:
         torch.manual_seed(0)
-        z, _ = claim.stack(kind, claim.Neighbours, claim.CHANNELS).double()(x)
+        z, _ = flows.alternating(kind, flows.Neighbours, flows.CHANNELS).double()(x)
         same = (z == x).all(dim=0)
         assert int(same.sum()) == (x[0].numel() // 2 if kind == "none" else 0), kind
 
 
-def test_every_model_that_has_a_density_integrates_to_one(study: Any) -> None:
+def test_every_model_that_has_a_density_integrates_to_one(families: Any) -> None:
     found = []
     for name in ("coupling", "order"):
-        figures = json.loads((study.RESULTS / f"{name}.json").read_text())["figures"]
+        figures = json.loads((families.study.RESULTS / f"{name}.json").read_text())["figures"]
         for own in figures.values():
             kinds = own.values() if name == "coupling" else [own]
             found += [kind["integral"] for kind in kinds if isinstance(kind, dict)]
-    assert len(found) == 10
     assert found == pytest.approx([1] * 10, abs=0.02)
 
 
-def test_the_toy_densities_are_those_of_their_samples(toys: Any) -> None:
-    generator = torch.Generator().manual_seed(0)
-    for draw, log_density in (
-        (toys.ring, toys.ring_log_density),
-        (toys.funnel, toys.funnel_log_density),
-    ):
-        assert toys.integral(log_density, -20, 20, 800) == pytest.approx(1, abs=0.005)
+def test_the_toy_densities_are_those_of_their_samples(families: Any) -> None:
+    toys, generator = families.toys, torch.Generator().manual_seed(0)
+    for name in ("ring", "funnel"):
+        draw, log_density = getattr(toys, name), getattr(toys, f"{name}_log_density")
+        assert toys.integral(log_density, 20, 800) == pytest.approx(1, abs=0.005)
         points = draw(50_000, generator)
         inside = ((points > 0) & (points < 2)).all(dim=1).float().mean()
         mass = toys.on_grid(log_density, 0, 2, 200).sum() * (2 / 200) ** 2
         assert float(inside) == pytest.approx(float(mass), abs=0.01)
 
 
-def test_modes_are_counted(toys: Any) -> None:
+def test_modes_are_counted(families: Any) -> None:
+    toys = families.toys
     points = toys.ring(4000, torch.Generator().manual_seed(0))[..., 0]
-    assert toys.modes_found(points) == toys.MODES
-    assert toys.share_near_modes(points) == pytest.approx(1 - math.exp(-4.5), abs=0.005)
-    assert toys.modes_found(points[points[:, 0] > 1.8]) == 1
-    assert toys.modes_found(torch.zeros(10, 2)) == 0
-    assert toys.share_near_modes(torch.zeros(10, 2)) == 0
+    share = pytest.approx(1 - math.exp(-4.5), abs=0.005)
+    assert toys.covered(points) == {"modes": toys.MODES, "share_near_modes": share}
+    assert toys.covered(points[points[:, 0] > 1.8])["modes"] == 1
+    assert toys.covered(torch.zeros(10, 2)) == {"modes": 0, "share_near_modes": 0}
 
 
-def test_networks_side_by_side_are_those_of_each_seed_alone(toys: Any) -> None:
-    together = toys.Networks([3, 5], 2, 1, channels=7)
-    alone = toys.Networks([5], 2, 1, channels=7)
+def test_networks_side_by_side_are_those_of_each_seed_alone(families: Any) -> None:
+    networks = families.toys.Networks
     x = torch.randn(2, 11, 2)
+    together, alone = networks([3, 5], 2, 1, channels=7), networks([5], 2, 1, channels=7)
     torch.testing.assert_close(together(x)[1:], alone(x[1:]))
 
 
-def test_each_variable_of_the_masked_network_depends_on_those_before_it(study: Any) -> None:
-    claim = study.import_module("dimension")
+def test_each_variable_of_the_masked_network_depends_on_those_before_it(families: Any) -> None:
+    claim = families.autoregressive
     torch.manual_seed(0)
-    masked = claim.Masked(6)
-    jacobian = torch.autograd.functional.jacobian(masked.network, torch.randn(6))
+    jacobian = torch.autograd.functional.jacobian(claim.Masked(6).network, torch.randn(6))
     for part in jacobian.split(6):
         assert (part.triu() == 0).all()
         assert (part.tril(-1) != 0).sum() == 15
-    figures, _ = claim.measure(0, (4, 8), 1e-3)
+    figures, _ = claim.dimension(0, (4, 8), 1e-3)
     assert all(len(times) == 2 for times in figures["milliseconds"].values())
 
 
-def test_an_unknown_claim_is_refused(
-    study: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_bound_meets_the_exact_likelihood_of_a_linear_model(families: Any) -> None:
+    figures = measured(families, "vae_bound", 1000)
+    assert figures["elbo_start"] < figures["elbo"]
+    # The bound is estimated by 20 draws for each of 2,000 points.
+    assert figures["elbo"] < figures["exact"] + 0.02
+    assert figures["exact"] < figures["most_likely"] + 1e-4
+    assert figures["most_likely"] - figures["elbo"] < 0.2
+    weighted = figures["importance_weighted"]
+    assert all(low < high for low, high in itertools.pairwise(weighted))
+    assert weighted[-1] < figures["exact_of_spoilt"] < weighted[-1] + 0.3
+
+
+def test_the_ring_is_covered_and_blurred(families: Any) -> None:
+    figures = measured(families, "vae_blur", 20)
+    assert figures == measured(families, "vae_blur", 20)
+    assert figures["share_near_modes_of_data"] == pytest.approx(0.989, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "autoencoder_plain",
+        "autoencoder_denoising",
+        "autoencoder_disentangling",
+        "mixture",
+        "multi_scale",
+    ],
+)
+def test_claims_about_speech_run(
+    claim: str, families: Any, excerpts: list[Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["study.py", "nothing"])
-    with pytest.raises(SystemExit):
-        study.main()
-    assert "there is no claim nothing" in capsys.readouterr().err
+    monkeypatch.setattr(families.speech, "recordings", lambda: (excerpts[:4], excerpts[4:]))
+    measured(families, claim, 2)
+
+
+def test_the_flow_of_several_scales_is_one(families: Any) -> None:
+    claim = families.multi_scale
+    torch.manual_seed(0)
+    flow = claim.Level(1, 8, 2, further=1)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    flow.eval()
+    x = torch.randn(1, 1, 64)
+    z, log_det = flow(x)
+    torch.testing.assert_close(flow.inverse(z), x, atol=1e-5, rtol=0)
+    jacobian = torch.autograd.functional.jacobian(lambda x: flow(x)[0].flatten(), x)
+    expected = torch.linalg.slogdet(jacobian.reshape(64, 64))[1]
+    torch.testing.assert_close(log_det[0], expected, atol=1e-3, rtol=0)
+    levels = claim.levels_of(side=8, levels=2).flatten()
+    assert levels.int().bincount().tolist() == [32, 32]
+    # What is finished first no longer changes: later steps see none of it.
+    first = z.flatten()[levels == 0]
+    with torch.no_grad():
+        for parameter in flow.inner.pieces[-1].parameters():
+            parameter.add_(0.1)
+    again = flow(x)[0].flatten()
+    assert torch.equal(again[levels == 0], first)
+    assert (again[levels == 1] != z.flatten()[levels == 1]).all()
+
+
+def test_latents_of_speech_go_back_and_get_louder(families: Any, excerpts: list[Tensor]) -> None:
+    claim = families.latents
+    figures = measured(families, "latents")
+    assert figures["round_trip"] < 1e-3
+    assert figures["gain"]["found"] == pytest.approx(claim.GAIN, rel=0.3)
+    assert figures["temperature"][0]["spread"] == 0
+    flow, mel = claim.Latents(vocoder.load_acoustic()), vocoder.load().mel(excerpts[0])[:, :81]
+    with torch.no_grad():
+        z = flow.encode(mel)
+        assert z.shape == (80, 41, 2)
+        assert (flow.decode(z)[:, :81] - mel).abs().max() < 1e-3
+
+
+def test_noise_has_the_ratio_it_says(families: Any, excerpts: list[Tensor]) -> None:
+    audio = excerpts[0]
+    added = families.autoencoders.noisy(audio, 5.0, torch.Generator().manual_seed(0)) - audio
+    ratio = 10 * (audio.square().mean() / added.square().mean()).log10()
+    assert float(ratio) == pytest.approx(5, abs=0.1)
+
+
+def test_all_voices_of_a_sentence_share_their_frames(families: Any, excerpts: list[Tensor]) -> None:
+    made = families.autoencoders.voices(excerpts[0])
+    assert len({mel.shape for mel in made}) == 1
+    torch.testing.assert_close(made[2], families.speech.log_mel(excerpts[0]))

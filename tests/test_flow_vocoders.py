@@ -131,7 +131,6 @@ def test_bfloat16_autocast_keeps_the_sensitive_parts(model: FlowVocoder) -> None
         (WaveGlow, {"kernel_size": 2}, "odd"),
         (WaveGlow, {"mel_spec": "nope"}, "presets"),
         (MdctFlow, {"n_flows": -1}, "0 or more steps"),
-        (MdctFlow, {"split": "time"}, "choose 'channels' or 'frames'"),
         (MdctFlow, {"conv1x1_init": "rotation"}, "give a list"),
         (MdctFlow, {"conv1x1_init": []}, "give a list"),
         (MdctFlow, {"conv1x1_init": ["spin"]}, "unknown start 'spin'"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -84,15 +83,9 @@ def test_a_configuration_trains_and_speaks(name: str, corpus: Path, tmp_path: Pa
     options += ["--run", str(tmp_path / "run"), "--max_steps", "2", "--max_time", "null"]
     options += ["--speech.batch_size", "2", "--speech.crop_frames", "16"]
     options += ["--training.validation_syntheses", "1", "--trainer.accelerator", "cpu"]
-    loggers = [logging.getLogger(n) for n in ("lightning", "lightning.pytorch", "lightning.fabric")]
-    before = [logger.level for logger in loggers]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        try:
-            assert main(WithoutReport("", SOURCE, corpus), options) == 0
-        finally:
-            for logger, level in zip(loggers, before, strict=True):
-                logger.setLevel(level)
+        assert main(WithoutReport("", SOURCE, corpus), options) == 0
     # The pitch network is in evaluation mode on purpose.
     assert not [w for w in caught if "eval mode" in str(w.message)]
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import vocoder
-from vocoder.audio import LogMel, MelSpec, refine_mel
+from vocoder.audio import LogMel, MelSpec, refine_audio
 from vocoder.models import MdctFlow
 from vocoder.text.frontend import PUNCTUATION, SYMBOLS, phonemes
 
@@ -82,13 +82,13 @@ def test_audio_of_any_kind_has_a_mel_or_is_refused(model: MdctFlow, data: st.Dat
     frames=st.integers(0, 6),
     level=st.sampled_from([0.0, 1e-30, 0.1, 1.0]),
 )
-def test_log_prob_and_refine_mel_pair_audio_with_its_mel(
+def test_log_prob_and_refine_audio_pair_audio_with_its_mel(
     model: MdctFlow, samples: int, frames: int, level: float
 ) -> None:
     audio = level * torch.sin(torch.arange(samples).float())
     mel = torch.full((80, frames), -5.0)
     fits = samples > 0 and frames == SPEC.frames(samples)
-    for use in (model.log_prob, lambda a, m: refine_mel(a, m, SPEC, 1)):
+    for use in (model.log_prob, lambda a, m: refine_audio(a, m, SPEC, 1)):
         try:
             result = use(audio, mel)
         except ValueError:

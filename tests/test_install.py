@@ -46,7 +46,7 @@ def test_a_torchaudio_that_does_not_fit_is_named_with_the_one_that_does(
     (tmp_path / "torchaudio.py").write_text(f"raise {error}('undefined symbol: _ZN3c10')\n")
     ran = run(GRIFFIN_LIM, tmp_path)
     last = ran.stderr.splitlines()[-1]
-    assert last.startswith("ImportError: torchaudio does not load beside torch 2.")
+    assert last.startswith("ImportError: torchaudio does not load with torch 2.")
     assert 'pip install "torchaudio==2.' in last
 
 

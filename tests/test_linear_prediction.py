@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 import vocoder
 from vocoder.audio import PRESETS, LogMel, MelSpec
@@ -16,25 +15,6 @@ from vocoder.nn.linear_prediction import MelLinearPrediction, levinson
 
 SPEC = PRESETS["speech-16k"]
 SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs/ru_0024.flac"
-
-
-@pytest.fixture(scope="module")
-def speech() -> Tensor:
-    audio, _ = vocoder.read_audio(SAMPLE)
-    return audio[16000 : 16000 + 64 * 256]
-
-
-def residual(audio: Tensor, coefficients: Tensor, hop: int) -> Tensor:
-    """e, (samples,), by the equation."""
-    order = coefficients.shape[0]
-    padded = np.pad(audio.numpy(), (order, 0))
-    a = coefficients.double().numpy()
-    return torch.tensor(
-        [
-            padded[t + order] - a[:, t // hop] @ padded[t : t + order][::-1]
-            for t in range(len(audio))
-        ]
-    )
 
 
 def test_levinson_solves_the_normal_equations() -> None:
@@ -64,19 +44,21 @@ def test_the_synthesis_filter_is_stable(order: int) -> None:
     assert (found.gain <= found.level).all()
 
 
-def test_what_is_left_of_speech_is_small_white_and_of_the_gain_that_the_mel_says(
-    speech: Tensor,
-) -> None:
+def test_what_is_left_of_speech_is_small_white_and_of_the_gain_that_the_mel_says() -> None:
+    audio, _ = vocoder.read_audio(SAMPLE)
+    speech, hop = audio[16000 : 16000 + 64 * 256], SPEC.hop_length
     found = MelLinearPrediction(SPEC, 16)(LogMel(SPEC)(speech)[None])
-    e = residual(speech, found.coefficients[0], SPEC.hop_length)
+    before = torch.nn.functional.pad(speech, (16, 0))
+    coefficients = found.coefficients[0].repeat_interleave(hop, dim=1)
+    e = speech - sum(coefficients[k] * before[15 - k : -1 - k] for k in range(16))
     assert speech.square().sum() / e.square().sum() > 30
-    normalised = e / found.gain[0].repeat_interleave(SPEC.hop_length)
+    normalised = e / found.gain[0].repeat_interleave(hop)
     assert 0.6 < normalised.square().mean().sqrt() < 1.2
-    level = speech.unflatten(0, (-1, SPEC.hop_length)).square().mean(1).sqrt()
+    level = speech.unflatten(0, (-1, hop)).square().mean(1).sqrt()
     assert 0.7 < (found.level[0] / level).median() < 1.3
-    steps = [float((x[1:] * x[:-1]).sum() / x.square().sum()) for x in (speech, e)]
-    assert steps[0] > 0.7
-    assert abs(steps[1]) < 0.2
+    correlation = [float((x[1:] * x[:-1]).sum() / x.square().sum()) for x in (speech, e)]
+    assert correlation[0] > 0.7
+    assert abs(correlation[1]) < 0.2
 
 
 @pytest.mark.parametrize(
@@ -97,20 +79,3 @@ def test_white_noise_cannot_be_predicted_in_any_convention(spec: MelSpec) -> Non
     found = MelLinearPrediction(spec, 16)(flat)
     assert found.gain > 0.9 * found.level
     assert 0.08 < found.level < 0.12
-
-
-@pytest.mark.parametrize("order", [0, 512])
-def test_an_order_that_the_spectrum_does_not_hold_is_refused(order: int) -> None:
-    with pytest.raises(ValueError, match="from 1 to 511"):
-        MelLinearPrediction(SPEC, order)
-
-
-def test_the_type_of_the_mel_is_that_of_the_result_whatever_the_autocast() -> None:
-    mel = torch.randn(1, 80, 3) - 5
-    predictor = MelLinearPrediction(SPEC, 8)
-    plain = predictor(mel)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        rough = predictor(mel)
-    for a, b in zip(plain, rough, strict=True):
-        assert a.dtype == torch.float32
-        assert torch.equal(a, b)

@@ -16,14 +16,14 @@ from vocoder.models import FlowVocoder, MdctFlow, WaveGlow
 pytest.importorskip("onnxscript", reason="extra export is not installed")
 pytest.importorskip("onnxruntime", reason="extra export is not installed")
 
-from vocoder.engines.onnx import OnnxVocoder, export_onnx
+from vocoder.export import OnnxVocoder, export_onnx
 
 SPEC = MelSpec(
-    sample_rate=8000, n_fft=64, hop_length=16, win_length=64, n_mels=6, fmin=0, fmax=4000
+    sample_rate=8000, n_fft=256, hop_length=16, win_length=64, n_mels=40, fmin=0, fmax=4000
 )
 VARIANTS: dict[str, tuple[type[FlowVocoder], dict[str, Any]]] = {
-    "channels": (MdctFlow, {"split": "channels", "scale_channels": 5}),
-    "frames": (MdctFlow, {"split": "frames", "scale_channels": 5}),
+    "mdct": (MdctFlow, {"scale_channels": 5}),
+    "source": (MdctFlow, {"n_flows": 1, "scale_channels": 5, "source": True, "source_channels": 5}),
     "published": (WaveGlow, {"n_group": 8, "n_early_every": 2, "n_early_size": 2}),
 }
 
@@ -34,7 +34,7 @@ def pair(
 ) -> tuple[FlowVocoder, OnnxVocoder]:
     torch.manual_seed(0)
     family, sizes = VARIANTS[request.param]
-    model = family(mel_spec=SPEC, **({"n_flows": 3, "channels": 8, "n_layers": 2} | sizes))
+    model = family(SPEC, **({"n_flows": 3, "channels": 8, "n_layers": 2} | sizes))
     for parameter in model.parameters():
         parameter.data.add_(0.05 * torch.randn_like(parameter))
     path = export_onnx(model.fused(), tmp_path_factory.mktemp("onnx") / "model.onnx")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import sys
 from pathlib import Path
 
@@ -14,15 +13,16 @@ from torch import Tensor
 
 from tests.conftest import scripts
 from vocoder.audio import PRESETS, LogMel, MelSpec, read_audio
-from vocoder.audio.pitch import (
+from vocoder.nn.pitch import (
     BINS_PER_OCTAVE,
     N_CANDIDATES,
     HarmonicSalience,
+    MelPitch,
     candidates,
     expected_pitch,
+    load_pitch,
 )
-from vocoder.audio.source import HarmonicSource
-from vocoder.nn.pitch import MelPitch, load_pitch
+from vocoder.nn.source import HarmonicSource
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 SAMPLE = RECIPES / "ljspeech" / "sample" / "wavs"
@@ -175,49 +175,6 @@ def test_batch_and_gradients() -> None:
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_exports_with_the_source_as_one_onnx_graph(recwarn: pytest.WarningsRecorder) -> None:
-    pytest.importorskip("onnxscript")
-    onnxruntime = pytest.importorskip("onnxruntime")
-    import warnings
-
-    spec = PRESETS["speech-16k"]
-
-    class Graph(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.pitch = load_pitch(spec)
-            self.source = HarmonicSource(spec.sample_rate, spec.hop_length)
-
-        def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-            f0, voicing = self.pitch(mel)
-            e, _ = self.source(f0, voicing)
-            return f0, e
-
-    graph = Graph().eval()
-    frames = torch.export.Dim("frames", min=2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            graph,
-            (torch.zeros(1, spec.n_mels, 7),),
-            dynamo=True,
-            input_names=["mel"],
-            output_names=["f0", "e"],
-            dynamic_shapes=({2: frames},),
-            verbose=False,
-        )
-    assert program is not None
-    buffer = io.BytesIO(program.model_proto.SerializeToString())
-    session = onnxruntime.InferenceSession(buffer.getvalue(), providers=["CPUExecutionProvider"])
-    mel = tone(spec, torch.linspace(100, 150, 40))
-    f0, e = session.run(None, {"mel": mel.numpy()})
-    expected_f0, expected_e = graph(mel)
-    torch.testing.assert_close(torch.from_numpy(f0), expected_f0, rtol=1e-4, atol=0)
-    # Where F0 differs by a rounding, the phase drifts apart; the waveform is the same.
-    correlation = np.corrcoef(e[0], expected_e[0].numpy())[0, 1]
-    assert correlation > 0.99
-
-
 def test_the_recipe_learns_from_recordings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -226,18 +183,7 @@ def test_the_recipe_learns_from_recordings(
     monkeypatch.setattr(train, "LONGEST", 1.5)
     files = [str(path) for path in sorted(SAMPLE.glob("*.flac"))[:2]]
     output = tmp_path / "pitch.safetensors"
-    options = [
-        "--steps",
-        "3",
-        "--copies",
-        "2",
-        "--without-pitch",
-        "1",
-        "--worse",
-        "1",
-        "--output",
-        str(output),
-    ]
+    options = ["--steps=3", "--copies=2", "--without-pitch=1", "--worse=1", f"--output={output}"]
     monkeypatch.setattr(sys, "argv", ["train.py", *files, *options])
     train.main()
     import safetensors.torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vocoder.audio.source import HarmonicSource, SourceState
+from vocoder.nn.source import HarmonicSource
 
 RATES = [(16000, 256), (22050, 256), (24000, 300), (44100, 512), (8000, 5)]
 
@@ -124,23 +125,24 @@ def test_f0_of_unvoiced_frames_is_not_heard() -> None:
         torch.testing.assert_close(signal, signals[0], atol=0.01, rtol=0)
 
 
-@pytest.mark.parametrize("pieces", [[1] * 29, [7, 0, 1, 13, 8], [29]])
-def test_streaming_equals_one_pass(pieces: list[int]) -> None:
+@pytest.mark.parametrize("cuts", [[10, 11, 20], [28]])
+def test_windows_that_carry_the_phase_equal_one_pass(cuts: list[int]) -> None:
     f0, voicing = (x.float() for x in track(30))
     source = HarmonicSource(22050, 256)
     whole = source(f0, voicing, 0.2)
-    state = source.start(f0[:, 0], voicing[:, 0], 0.2)
-    parts: list[tuple[Tensor, Tensor]] = []
-    at = 1
-    for number, size in enumerate(pieces):
-        last = number == len(pieces) - 1
-        e, q, state = source.push(f0[:, at : at + size], voicing[:, at : at + size], state, last)
-        assert e.shape == (2, (size + last) * 256)
-        parts.append((e, q))
-        at += size
-    for index in range(2):
-        streamed = torch.cat([part[index] for part in parts], dim=1)
-        torch.testing.assert_close(streamed, whole[index], atol=1e-5, rtol=0)
+    phase = torch.tensor(0.2, dtype=torch.float64)
+    for first, last in itertools.pairwise([0, *cuts, 30]):
+        window = slice(max(first - 1, 0), last + 1)  # the tone runs to the F0 of its neighbours
+        cycles = source.cycles(f0[:, window], voicing[:, window])
+        begin = phase - cycles[:, first - window.start]
+        phase = begin + cycles[:, last - window.start]
+        own = slice((first - window.start) * 256, (last - window.start) * 256)
+        for part, expected in zip(
+            source(f0[:, window], voicing[:, window], begin), whole, strict=True
+        ):
+            torch.testing.assert_close(
+                part[:, own], expected[:, first * 256 : last * 256], atol=1e-5, rtol=0
+            )
 
 
 def test_one_frame() -> None:
@@ -152,22 +154,14 @@ def test_one_frame() -> None:
 def test_phase_is_exact_after_hours() -> None:
     rate, hop, frames = 44100, 512, 40
     source = HarmonicSource(rate, hop)
-    f0 = torch.full((1, frames), 220.5)  # 200 samples a period
-    voicing = torch.ones(1, frames)
-    # Three hours before, whole periods: 512 * 25 samples are 64 periods.
-    state = source.start(f0[:, 0], voicing[:, 0])
-    first = source.push(f0[:, 1:], voicing[:, 1:], state, last=True)[0]
-    hours = 3 * 3600 * rate // (hop * 25) * 25
-    within = torch.full((hours,), hop * 220.5 / rate, dtype=torch.float64)
-    phase = within.cumsum(0)
-    assert phase[-1] > 2e6
-    for chunk in torch.full((1, hours), 220.5).split(100_000, dim=1):
-        # The state alone, as `push` carries it: audio of three hours would not fit.
-        cycles = (chunk.double() * hop / rate).sum(1)
-        state = SourceState((state.phase + cycles) % 1, state.f0, state.voicing)
-    later = source.push(f0[:, 1:], voicing[:, 1:], state, last=True)[0]
-    assert math.isclose(float(state.phase.sub(state.phase.round()).abs()), 0, abs_tol=1e-7)
-    torch.testing.assert_close(later, first, atol=1e-3, rtol=0)
+    f0, voicing = torch.full((1, frames), 220.5), torch.ones(1, frames)  # 200 samples a period
+    first, phase = source(f0, voicing)[0], torch.zeros(1, dtype=torch.float64)
+    # Three hours, whole periods: 512 * 25 samples are 64 periods.
+    cycles = source.cycles(torch.full((1, 25), 220.5), torch.ones(1, 25))[:, -1]
+    for _ in range(3 * 3600 * rate // (hop * 25)):
+        phase = (phase + cycles) % 1
+    assert math.isclose(float((phase - phase.round()).abs()), 0, abs_tol=1e-7)
+    torch.testing.assert_close(source(f0, voicing, phase)[0], first, atol=1e-3, rtol=0)
 
 
 def test_gradients_are_finite() -> None:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vocoder.audio.source import HarmonicSource
 from vocoder.flows import Mdct, SourceFilter
+from vocoder.nn.source import HarmonicSource
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 

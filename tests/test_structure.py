@@ -16,7 +16,7 @@ FLOORS = [
     ["nn", "corpus", "hub"],
     ["engines"],
     ["models"],
-    ["text"],
+    ["text", "export"],
     ["evaluation", "pretrained"],
     ["training", "demo", "bulk"],
     ["cli"],

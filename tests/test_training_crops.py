@@ -5,7 +5,6 @@ import itertools
 import os
 import pickle
 import shutil
-import stat
 import subprocess
 import sys
 import time
@@ -14,10 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
-from torch.utils.data import DataLoader
 
-from vocoder.audio import LogMel, MelSpec
+from vocoder.audio import MelSpec
 from vocoder.corpus import CorpusError, read_corpus
 from vocoder.training.crops import Crops, CropSampler, HeldOut, SpeechData
 from vocoder.training.prepared import PreparedCorpus, manifest, prepare
@@ -148,18 +145,7 @@ def test_the_manifest_is_of_the_recordings_and_not_of_their_place(tmp_path: Path
     assert found(copy) != first
 
 
-def test_other_users_can_read_a_prepared_corpus(tmp_path: Path) -> None:
-    folder = write_corpus(tmp_path / "c", {"a": noise(4000)})
-    before = os.umask(0o022)
-    try:
-        prepared = prepare(read_corpus(folder), 8000, tmp_path / "cache")
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE(prepared.folder.stat().st_mode) == 0o755
-    assert stat.S_IMODE((prepared.folder / "index.json").stat().st_mode) == 0o644
-
-
-def test_a_cache_that_cannot_be_used_says_which_and_what_to_do(
+def test_a_cache_that_cannot_be_written_leaves_nothing_half_prepared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus = read_corpus(write_corpus(tmp_path / "c", {"a": noise(4000)}))
@@ -167,56 +153,22 @@ def test_a_cache_that_cannot_be_used_says_which_and_what_to_do(
     with pytest.raises(CorpusError, match=r"cannot be kept in .*file .*--cache"):
         prepare(corpus, 8000, tmp_path / "file")
 
-    def refused(path: Path, *_: object, **__: object) -> None:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "mkdir", refused)
-        with pytest.raises(CorpusError, match=r"other \(Permission denied\): .*--cache"):
-            prepare(corpus, 8000, tmp_path / "other")
-    prepared = prepare(corpus, 8000, tmp_path / "cache")
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_text", refused)
-        with pytest.raises(CorpusError, match="may be another user's; give a folder of your own"):
-            prepare(corpus, 8000, tmp_path / "cache")
-    (prepared.folder / "audio.int16").write_bytes(b"half")
-    with pytest.raises(CorpusError, match=r"is damaged .*: remove it"):
-        prepare(corpus, 8000, tmp_path / "cache")
-    (prepared.folder / "index.json").write_text("{")
-    with pytest.raises(CorpusError, match=r"is damaged .*: remove it"):
-        prepare(corpus, 8000, tmp_path / "cache")
-
-
-def test_a_full_disk_leaves_nothing_half_prepared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    corpus = read_corpus(write_corpus(tmp_path / "c", {"a": noise(4000)}))
-
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", full)
-        with pytest.raises(CorpusError, match=r"the disk is full: .*cache; make room"):
+        with pytest.raises(CorpusError, match=r"\(No space left on device\): make room"):
             prepare(corpus, 8000, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
     assert len(prepare(corpus, 8000, tmp_path / "cache").entries) == 1
 
 
-def test_a_worker_is_sent_the_path_of_the_corpus(sample: PreparedCorpus) -> None:
+def test_a_spawned_worker_maps_the_same_corpus(sample: PreparedCorpus) -> None:
     crops = Crops(sample, tuple(sample.entries), 256, 16, (-9, 3))
-    sent = pickle.dumps(crops)
-    audio = sum(entry.samples for entry in sample.entries.values()) * 2
-    assert len(sent) < audio / 500
-    received = pickle.loads(sent)
+    received = pickle.loads(pickle.dumps(crops))
     assert isinstance(received.corpus._audio, np.memmap)
     np.testing.assert_array_equal(received[7]["audio"], crops[7]["audio"])
-    loader = DataLoader(
-        crops, batch_sampler=[[(3, 16), (4, 16)]], num_workers=1, multiprocessing_context="spawn"
-    )
-    (batch,) = loader
-    expected = np.stack([crops[3]["audio"], crops[4]["audio"]])
-    np.testing.assert_array_equal(batch["audio"].numpy(), expected)
 
 
 # -- crops -------------------------------------------------------------------------------------
@@ -294,8 +246,6 @@ def test_a_share_of_the_crops_gets_noise_of_many_levels(tmp_path: Path) -> None:
         if name == "loud":
             assert min(ratios) < 5
             assert max(ratios) > 30
-    with pytest.raises(ValueError, match=r"noisy is 1\.5"):
-        SpeechData(MelSpec.preset("speech-16k"), tmp_path, tmp_path, noisy=1.5)
 
 
 def test_utterances_are_drawn_in_proportion_to_their_length(tmp_path: Path) -> None:
@@ -317,23 +267,6 @@ def test_utterances_shorter_than_a_crop_are_completed_with_zeros(tmp_path: Path)
     assert crop["audio"][1000:].any()
 
 
-def test_the_mel_of_a_crop_away_from_its_ends_is_that_of_the_utterance(
-    sample: PreparedCorpus,
-) -> None:
-    spec = MelSpec.preset("speech-16k")
-    log_mel = LogMel(spec)
-    ids = ["ru_0024"]
-    recorded = torch.from_numpy(np.array(sample.audio("ru_0024"))) / 32768
-    clean = torch.from_numpy(Crops(sample, ids, spec.hop_length, 16)[3]["clean"])
-    windows = recorded.unfold(0, 512, 1)
-    start = int((windows == clean[1024:1536]).all(1).nonzero()[0, 0]) - 1024
-    whole = log_mel(recorded[start % spec.hop_length :])
-    frame = start // spec.hop_length
-    # A fade of one hop reaches the three frames whose windows overlap it.
-    expected = whole[:, frame + 3 : frame + 13]
-    torch.testing.assert_close(log_mel(clean)[:, 3:13], expected, atol=1e-4, rtol=0)
-
-
 def test_devices_share_batches_and_resume_where_they_stopped() -> None:
     def batches(count: int, **sampler: int) -> list[list[tuple[int, int]]]:
         return list(itertools.islice(CropSampler(crop_frames=16, **sampler), count))
@@ -345,13 +278,6 @@ def test_devices_share_batches_and_resume_where_they_stopped() -> None:
     shares = [batches(6, batch_size=2, rank=r, world_size=2) for r in (0, 1)]
     assert [a + b for a, b in zip(*shares, strict=True)] == alone
     assert batches(3, batch_size=4) + batches(3, batch_size=4, start=12) == alone
-
-
-def test_a_crop_of_another_length_is_of_that_length(sample: PreparedCorpus) -> None:
-    crops = Crops(sample, tuple(sample.entries), 256, 16)
-    assert crops[5, 15]["audio"].shape == (15 * 256,)
-    np.testing.assert_array_equal(crops[5]["audio"], crops[5, 16]["audio"])
-    assert not crops[5, 15]["clean"][-1]  # faded, not cut
 
 
 def test_held_out_items_never_change(sample: PreparedCorpus) -> None:

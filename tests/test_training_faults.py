@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import logging
 import os
 import pickle
 import shutil
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,55 +20,26 @@ from filelock import FileLock
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import vocoder
+from tests.test_recipe_ljspeech import RECIPE, ROOT, Tiny, train_here
 from vocoder.atomic import file_name
 from vocoder.checkpoints import CheckpointError
 from vocoder.models import MdctFlow
 from vocoder.training import report as report_module
-from vocoder.training.faults import sentence
 from vocoder.training.module import TrainingError
-from vocoder.training.options import in_utf8
-from vocoder.training.recipe import Recipe, corpus_folder, main
+from vocoder.training.options import sentence
+from vocoder.training.recipe import corpus_folder
 from vocoder.training.resume import ResumeFiles, newest_resume_file, read_resume_file
 from vocoder.training.run_folder import locked
 
-ROOT = Path(__file__).parents[1]
-RECIPE = ROOT / "recipes" / "ljspeech"
 SAMPLE = RECIPE / "sample"
 QUICK = (
     "--max_steps", "1", "--run", "run", "--speech.validation_utterances", "1",
     "--speech.validation_seconds", "0.2", "--speech.crop_frames", "8",
-    "--trainer.accelerator", "cpu",
 )  # fmt: skip
 
 
-class Quick(Recipe):
-    """Without a report, which takes longest."""
-
-    def __init__(self) -> None:
-        super().__init__("", RECIPE / "config" / "tiny.yaml", SAMPLE)
-
-    def report(self, *args: Any) -> None:
-        pass
-
-
-class WithReport(Recipe):
-    """The recipe of the tiny configuration."""
-
-    def __init__(self) -> None:
-        super().__init__("", RECIPE / "config" / "tiny.yaml", SAMPLE)
-
-
-def train(folder: Path, *words: str, recipe: Recipe | None = None) -> int:
-    before = logging.getLogger("lightning").level
-    with contextlib.chdir(folder), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return main(recipe or Quick(), [*QUICK, *words])
-        except SystemExit as left:
-            return left.code if isinstance(left.code, int) else 1
-        finally:
-            for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-                logging.getLogger(name).setLevel(before)
+def train(folder: Path, *words: str, report: bool = False) -> int:
+    return train_here(folder, *QUICK, *words, recipe=Tiny(report=report))
 
 
 @pytest.fixture(scope="module")
@@ -108,13 +77,12 @@ def test_a_run_folder_knows_what_made_its_run(trained: Path) -> None:
     "words, named",
     [
         (("--seed", "1"), "seed was 0, is now 1"),
-        (("--training.learning_rate", "0.1"), "training.learning_rate was 0.001, is now 0.1"),
+        (("--model.init_args.n_flows", "4"), "model.init_args.n_flows was 2, is now 4"),
         (("--speech.gain_db", "[-1, 1]"), "speech.gain_db was [-9.0, 3.0], is now [-1.0, 1.0]"),
         (("--speech.batch_size", "3"), "items per step"),
         (("--trainer.precision", "bf16-mixed"), "trainer.precision was none, is now bf16-mixed"),
-        (("--average.decay", "0.5"), "average.decay was 0.999, is now 0.5"),
-        (("--start_from", "run/model"), "start_from was none, is now run/model (hash"),
-        (("--terms", "[{class_path: Likelihood}]"), "terms was Likelihood, Stft, Mel, is now"),
+        (("--start_from", "run/model"), "start_from was none, is now hash"),
+        (("--losses", "[{class_path: Likelihood}]"), "losses was Likelihood, Stft, Mel, is now"),
     ],
 )
 def test_resuming_with_other_values_says_which(
@@ -139,11 +107,11 @@ def test_resuming_with_another_corpus_or_version_says_so(
     one, two, *_ = sorted((other / "wavs").iterdir())
     shutil.copyfile(two, one)
     assert train(trained, "--data", str(other), "--max_steps", "2") == 2
-    assert "data was sample (hash " in last_line(capsys)
+    assert "data was hash " in last_line(capsys)
+    version = vocoder.__version__
     monkeypatch.setattr(vocoder, "__version__", "99.0")
     assert train(trained, "--max_steps", "2") == 2
-    version = "the version of flow-vocoder was "
-    assert f"{version}{json.loads((trained / 'run/run.json').read_text())['flow_vocoder']}, is now 99.0" in last_line(capsys)  # fmt: skip  # noqa: E501
+    assert f"the version of flow-vocoder was {version}, is now 99.0" in last_line(capsys)
 
 
 def test_what_does_not_matter_may_change(copied: Path, tmp_path: Path) -> None:
@@ -151,7 +119,7 @@ def test_what_does_not_matter_may_change(copied: Path, tmp_path: Path) -> None:
     words = (
         "--data", str(moved), "--max_steps", "2", "--max_time", "1h", "--cache", "elsewhere",
         "--save_every", "7", "--trainer.val_check_interval", "3", "--speech.workers", "1",
-        "--snapshot_minutes", "[1]",
+        "--trainer.enable_progress_bar", "false",
     )  # fmt: skip
     record = (copied / "run" / "run.json").read_text(encoding="utf-8")
     assert train(copied, *words) == 0
@@ -164,11 +132,8 @@ def test_a_fine_tuning_run_names_its_parent(copied: Path) -> None:
     child = ("--run", "child", "--start_from", "run/model")
     assert train(copied, *child) == 0
     record = json.loads((copied / "child" / "run.json").read_text(encoding="utf-8"))
-    start = record["start_from"]
-    assert start["path"] == "run/model"
-    assert len(start["sha256"]) == 64
-    assert start["run"]["folder"] == "run"
-    assert start["run"]["corpus"] == record["corpus"]
+    assert record["start_from"]["path"] == "run/model"
+    assert len(record["start_from"]["sha256"]) == 64
     # A parent that is gone does not keep its child from going on.
     shutil.rmtree(copied / "run")
     assert train(copied, *child, "--max_steps", "2") == 0
@@ -177,7 +142,6 @@ def test_a_fine_tuning_run_names_its_parent(copied: Path) -> None:
 def test_two_processes_do_not_train_in_one_folder(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert (trained / "run" / ".lock").exists()  # of a process that has ended: it does not block
     with FileLock(trained / "run" / ".lock"):
         assert train(trained, "--max_steps", "2") == 2
     assert "another process is training in run: wait until it ends, or choose" in last_line(capsys)
@@ -193,15 +157,9 @@ def test_the_lock_of_a_killed_process_does_not_block(tmp_path: Path) -> None:
     assert done.returncode == -9
     with contextlib.chdir(tmp_path), locked(Path("run")):
         Path("run/file").touch()
-
-
-@pytest.mark.parametrize("run", ["file", "file/run"])
-def test_a_run_that_names_a_file_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], run: str
-) -> None:
-    (tmp_path / "file").write_text("")
-    assert train(tmp_path, "--run", run) == 2
-    assert "file is a file: --run names the folder of a run" in last_line(capsys)
+    for path in ("run/file", "run/file/run"):
+        with pytest.raises(TrainingError, match="is a file, or in one"), locked(tmp_path / path):
+            pass
 
 
 # -- resume files ------------------------------------------------------------------------------
@@ -218,10 +176,6 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-5000])
 
 
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
 def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -236,7 +190,7 @@ def replace(path: Path) -> None:
     path.write_bytes(pickle.dumps(Malicious()))
 
 
-@pytest.mark.parametrize("damage", [truncate, empty, flip, infect, replace])
+@pytest.mark.parametrize("damage", [truncate, flip, infect, replace])
 def test_a_damaged_resume_file_runs_nothing_and_the_one_before_it_serves(
     trained: Path,
     tmp_path: Path,
@@ -249,7 +203,6 @@ def test_a_damaged_resume_file_runs_nothing_and_the_one_before_it_serves(
         damage(tmp_path / "last.ckpt")
         assert newest_resume_file(tmp_path) == tmp_path / "previous.ckpt"
         assert f"{tmp_path}/last.ckpt is damaged" in caplog.text
-        assert f"resuming from the one before it, {tmp_path}/previous.ckpt" in caplog.text
         damage(tmp_path / "previous.ckpt")
         with pytest.raises(CheckpointError, match=r"last\.ckpt is .*previous\.ckpt is .*remove"):
             newest_resume_file(tmp_path)
@@ -261,41 +214,24 @@ def test_the_run_goes_on_from_the_file_before_a_damaged_one(
 ) -> None:
     run = copied / "run"
     shutil.copyfile(run / "last.ckpt", run / "previous.ckpt")
-    empty(run / "last.ckpt")
+    truncate(run / "last.ckpt")
     assert train(copied, "--max_steps", "2") == 0
     assert read_resume_file(run / "last.ckpt")["global_step"] == 2
-    for path in (run / "last.ckpt", run / "previous.ckpt"):
-        truncate(path)
+    (run / "run.json").unlink()
     assert train(copied, "--max_steps", "3") == 2
-    assert "remove run to start again" in last_line(capsys)
-    (run / "config.yaml").unlink()
-    assert train(copied, "--max_steps", "3") == 2
-    assert "run/config.yaml is missing, so what made the run" in last_line(capsys)
-
-
-def test_a_resume_file_of_a_gpu_is_read_on_a_cpu(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    content = read_resume_file(trained / "run" / "last.ckpt")
-    monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
-    torch.save(content, tmp_path / "last.ckpt")
-    assert b"cuda:0" in (tmp_path / "last.ckpt").read_bytes()
-    read = read_resume_file(tmp_path / "last.ckpt")
-    for name, value in content["state_dict"].items():
-        assert torch.equal(read["state_dict"][name], value)
+    assert "run/run.json is missing or damaged, so what made the run" in last_line(capsys)
 
 
 def test_two_resume_files_are_kept_and_a_full_disk_costs_neither(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files, path = ResumeFiles(), tmp_path / "last.ckpt"
-    needed = dict.fromkeys(("state_dict", "optimizer_states", "loops", "vocoder_training"), 0)
 
     def steps() -> dict[str, int]:
         return {p.name: read_resume_file(p)["global_step"] for p in sorted(tmp_path.iterdir())}
 
     for step in (1, 2, 3):
-        files.save_checkpoint(needed | {"global_step": step}, path)
+        files.save_checkpoint({"global_step": step}, path)
     assert steps() == {"last.ckpt": 3, "previous.ckpt": 2}
 
     def full(*_: object) -> None:
@@ -304,13 +240,9 @@ def test_two_resume_files_are_kept_and_a_full_disk_costs_neither(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space left") as caught:
-            files.save_checkpoint(needed | {"global_step": 4}, path)
+            files.save_checkpoint({"global_step": 4}, path)
     assert str(path) in str(sentence(caught.value))
     assert steps() == {"last.ckpt": 3, "previous.ckpt": 2}  # and no partial file
-    # A process that did not read the last file does not let it replace the one before.
-    path.write_bytes(b"damaged")
-    ResumeFiles().save_checkpoint(needed | {"global_step": 5}, path)
-    assert steps() == {"last.ckpt": 5, "previous.ckpt": 2}
 
 
 # -- after training ----------------------------------------------------------------------------
@@ -325,7 +257,7 @@ def test_what_fails_after_training_costs_neither_model_nor_report(
     shutil.rmtree(copied / "run" / "model")
     with monkeypatch.context() as patch:
         patch.setattr(report_module, "write_audio", full)
-        assert train(copied, "--max_steps", "2", recipe=WithReport()) == 2
+        assert train(copied, "--max_steps", "2", report=True) == 2
     message = last_line(capsys)
     assert "the model is trained and in run/model, but its report is not complete" in message
     assert "No space left on device" in message
@@ -337,7 +269,7 @@ def test_what_fails_after_training_costs_neither_model_nor_report(
         return torch.full((*mel.shape[:-2], samples), torch.nan)
 
     monkeypatch.setattr(MdctFlow, "synthesize", silent)
-    assert train(copied, "--max_steps", "3", recipe=WithReport()) == 2
+    assert train(copied, "--max_steps", "3", report=True) == 2
     message = last_line(capsys)
     assert "training has diverged: generated audio that is not finite: ru_0209" in message
     assert "lower training.learning_rate" in message
@@ -355,7 +287,6 @@ def test_slurm_variables_of_a_shell_get_a_sentence(
     message = last_line(capsys)
     assert "--ntasks=2" in message
     assert "`export SLURM_JOB_NAME=interactive`" in message
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -363,75 +294,44 @@ def test_slurm_variables_of_a_shell_get_a_sentence(
     [
         (TrainingError("two\n lines"), "two lines"),
         (MisconfigurationException("no GPU"), "no GPU"),
-        (OSError(errno.ENOSPC, "No space left", "x/last.ckpt"), "x/last.ckpt could not be written"),
-        (PermissionError(errno.EACCES, "Permission denied", "x"), "x: Permission denied; give a"),
-        (FileNotFoundError(errno.ENOENT, "No such file", "x"), "x: No such file"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), "x: Permission denied"),
         (MemoryError(), "not enough memory: lower --speech.batch_size"),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "(CUDA out of memory)"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "(CUDA out of memory"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "not enough"),
-        (
-            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
-            "a process that loads crops is killed by signal: Killed; often the memory",
-        ),
-        (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), "loads crops exited"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "fewer --speech"),
+        (RuntimeError("shape"), None),
+        (KeyError("x"), None),
     ],
 )
-def test_errors_that_users_can_mend_have_a_sentence(error: BaseException, words: str) -> None:
+def test_errors_that_users_can_mend_have_a_sentence(
+    error: BaseException, words: str | None
+) -> None:
     found = sentence(error)
-    assert found is not None
-    assert words in found
-    assert "\n" not in found
-
-
-@pytest.mark.parametrize("error", [RuntimeError("shape"), ValueError("x"), KeyError("x")])
-def test_faults_of_the_program_have_none(error: BaseException) -> None:
-    assert sentence(error) is None
+    assert (found is None) == (words is None)
+    assert (words or "") in (found or "")
+    assert "\n" not in (found or "")
 
 
 def test_a_long_id_becomes_a_name_that_fits(tmp_path: Path) -> None:
     for id in ("x" * 243, "д" * 200, "a/b", "ru_0209"):
         (tmp_path / f"{file_name(id)}.original.wav").touch()
     assert file_name("a/b") == "a_b"
-    assert file_name("ru_0209") == "ru_0209"
     assert file_name("x" * 243) != file_name("x" * 242)
-
-
-# -- kills -------------------------------------------------------------------------------------
 
 
 def test_kills_at_random_moments_change_neither_weights_nor_curve() -> None:
     """The script kills oftener on demand."""
-    script = [sys.executable, str(ROOT / "tests" / "train_and_kill.py"), "2"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=900)
+    script = [sys.executable, "-m", "tests.train_and_kill", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        script, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["differing"] == []
     assert found["same_curve"]
     assert found["rows"] > 10
     assert found["left_over"] == []
-
-
-@pytest.mark.parametrize(
-    "option, value, words",
-    [
-        ("--seed", "-1", "--seed is -1: it must be from 0 to 4294967295"),
-        ("--seed", "5000000000", "--seed is 5000000000"),
-        ("--trainer.precision", "64-true", "--trainer.precision 64-true is not supported"),
-        ("--trainer.precision", "bf16-true", "is not supported: give one of 32-true, "),
-        ("--trainer.precision", "16-true", "--trainer.precision 16-true"),
-    ],
-)
-def test_values_that_would_fail_are_refused_at_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str, words: str
-) -> None:
-    assert train(tmp_path, f"{option}={value}") == 2
-    assert words in last_line(capsys)
-    assert not (tmp_path / "run").exists()
-
-
-def test_training_without_a_progress_bar(tmp_path: Path) -> None:
-    assert train(tmp_path, "--trainer.enable_progress_bar", "false") == 0
 
 
 def test_a_folder_called_sample_comes_before_the_bundled_one(
@@ -441,16 +341,3 @@ def test_a_folder_called_sample_comes_before_the_bundled_one(
     assert corpus_folder("sample", SAMPLE) == SAMPLE
     (tmp_path / "sample").mkdir()
     assert corpus_folder("sample", SAMPLE) == Path("sample")
-
-
-def test_a_restart_in_utf8_on_windows_keeps_arguments_whole_and_waits(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    code = "import sys; sys.exit(7 if sys.argv[1:] == ['a folder'] and sys.flags.utf8_mode else 1)"
-    monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.setattr(sys, "orig_argv", ["python", "-c", code, "a folder"])
-    monkeypatch.setattr("locale.getencoding", lambda: "cp1252")
-    monkeypatch.setenv("PYTHONUTF8", "0")
-    with pytest.raises(SystemExit) as stopped:
-        in_utf8()
-    assert stopped.value.code == 7

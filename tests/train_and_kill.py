@@ -1,6 +1,6 @@
 """Kills a tiny training run at random moments and compares it with an undisturbed one.
 
-    python tests/train_and_kill.py KILLS [SEED]
+    python -m tests.train_and_kill KILLS [SEED]
 
 Prints a line of JSON: kills, the steps that were trained in vain, and whether weights, optimiser
 and curve are those of the undisturbed run. The processes are forked from one that has imported
@@ -22,31 +22,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import Callback
 
-from vocoder.training.recipe import Recipe, main
+from tests.test_recipe_ljspeech import TINY, Tiny, rows
+from vocoder.training.recipe import main
 from vocoder.training.resume import read_resume_file
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "ljspeech"
 STEPS_PER_LIFE = 40
 
 
-class Counted(Recipe):
-    """Writes a byte for every step, whether or not it is ever saved; no report."""
-
-    def __init__(self) -> None:
-        super().__init__("", RECIPE / "config" / "tiny.yaml", RECIPE / "sample")
-
-    def callbacks(self) -> list[Any]:
-        class Count(Callback):
-            def on_train_batch_end(self, *args: Any) -> None:
-                with open("steps", "ab", buffering=0) as file:
-                    file.write(b".")
-
-        return [Count()]
-
-    def report(self, *args: Any) -> None:
-        pass
+def count(*_: Any) -> None:
+    """Write a byte for every step, whether or not it is ever saved."""
+    with open("steps", "ab", buffering=0) as file:
+        file.write(b".")
 
 
 def life(folder: Path, steps: int, seconds: float | None) -> int:
@@ -59,7 +46,7 @@ def life(folder: Path, steps: int, seconds: float | None) -> int:
         os.chdir(folder)
         warnings.simplefilter("ignore")
         words = [
-            "--config", str(RECIPE / "config" / "tiny.yaml"), "--max_steps", str(steps),
+            "--config", str(TINY), "--max_steps", str(steps),
             "--run", "run", "--cache", "../cache", "--save_every", "0.1",
             "--trainer.accelerator", "cpu", "--trainer.val_check_interval", "7",
             "--speech.validation_utterances", "1", "--speech.validation_seconds", "0.2",
@@ -67,7 +54,7 @@ def life(folder: Path, steps: int, seconds: float | None) -> int:
         ]  # fmt: skip
         code = 1
         try:
-            code = main(Counted(), words)
+            code = main(Tiny(count), words)
         finally:
             os._exit(code)
     if seconds is not None:
@@ -88,9 +75,7 @@ def same(a: Any, b: Any) -> bool:
 
 def curve(run: Path) -> list[dict[str, Any]]:
     """The validations without their times."""
-    lines = (run / "history.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
-    return [{k: v for k, v in row.items() if k != "train_seconds"} for row in rows]
+    return [{k: v for k, v in row.items() if k != "train_seconds"} for row in rows(run)]
 
 
 def compare(folder: Path, kills: int, seed: int) -> dict[str, Any]:

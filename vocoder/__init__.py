@@ -26,7 +26,8 @@ _HOMES = {
     "load_published_waveglow": "vocoder.models",
     "mel_from_linear": "vocoder.audio",
     "read_audio": "vocoder.audio",
-    "refine_mel": "vocoder.audio",
+    "refine_audio": "vocoder.audio",
+    "refine_mel": "vocoder.audio",  # the former name
     "say": "vocoder.pretrained",
     "synthesize": "vocoder.pretrained",
     "write_audio": "vocoder.audio",
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
         convert_mel,
         mel_from_linear,
         read_audio,
-        refine_mel,
+        refine_audio,
         write_audio,
     )
     from vocoder.checkpoints import CheckpointError
@@ -60,7 +61,7 @@ __all__ = [
     "load_published_waveglow",
     "mel_from_linear",
     "read_audio",
-    "refine_mel",
+    "refine_audio",
     "say",
     "synthesize",
     "write_audio",

@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-import stat
 import sys
 import threading
 import uuid
@@ -63,7 +62,12 @@ def partial_file(path: Path) -> Iterator[Path]:
     locked while it is written: a second writer of the same `path` at the same time gets a name of
     its own. Where files cannot be locked, all do.
     """
-    temporary, lock = _locked_partial(path)
+    # The name of `path` may be as long as names can be: this one has a fixed length.
+    key = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]
+    temporary = path.with_name(f".{key}.part")
+    lock = _lock(temporary)
+    if lock is None:
+        temporary = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
         yield temporary
     finally:
@@ -72,16 +76,6 @@ def partial_file(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
         if lock is not None:
             os.close(lock)
-
-
-def _locked_partial(path: Path) -> tuple[Path, int | None]:
-    # The name of `path` may be as long as names can be: this one has a fixed length.
-    key = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]
-    temporary = path.with_name(f".{key}.part")
-    lock = _lock(temporary)
-    if lock is None:
-        temporary = path.with_name(f".{uuid.uuid4().hex}.part")
-    return temporary, lock
 
 
 def _lock(path: Path) -> int | None:
@@ -94,11 +88,8 @@ def _lock(path: Path) -> int | None:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        found = os.fstat(descriptor)
-        # Nobody may plant a file here that is also another one.
-        own = stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == os.geteuid()
-        # Another writer may have renamed it between the two calls.
-        if own and _is_at(descriptor, path):
+        # Neither renamed by another writer between the two calls, nor a hard link to a file.
+        if _is_at(descriptor, path) and os.fstat(descriptor).st_nlink == 1:
             os.ftruncate(descriptor, 0)
             return descriptor
     except OSError:
@@ -145,11 +136,12 @@ def exit_on_termination(status: int | None = None) -> Iterator[None]:
     def leave(number: int, _: object) -> None:
         sys.exit(128 + number if status is None else status)
 
-    previous = {}
-    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            previous[number] = signal.signal(number, leave)
+    numbers = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]  # Windows has one
+    previous = {
+        number: signal.signal(number, leave)
+        for number in numbers
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield
     finally:

@@ -13,11 +13,13 @@ import logging
 import os
 import re
 import shutil
+import sys
 import tarfile
 import unicodedata
+from collections import defaultdict
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -70,16 +72,11 @@ class Split:
         Raises:
             CorpusError: nothing is left of one of the three.
         """
-        left = {
-            name: tuple(id for id in getattr(self, name) if id in usable)
-            for name in ("train", "validation", "test")
-        }
+        left = {name: tuple(id for id in ids if id in usable) for name, ids in vars(self).items()}
         for name, ids in left.items():
             if not ids:
-                raise CorpusError(
-                    f"{folder}: every utterance for {name} had to be left out"
-                    + f" ({why})" * bool(why)
-                )
+                reason = f" ({why})" if why else ""
+                raise CorpusError(f"{folder}: every utterance for {name} was left out{reason}")
         return Split(**left)
 
 
@@ -112,17 +109,16 @@ def read_corpus(folder: str | Path) -> Corpus:
         raise CorpusError(f"{metadata} cannot be read ({error}): it must be UTF-8 text") from error
     files = AudioFiles(folder)
     utterances: dict[str, Utterance] = {}
-    left_out: dict[str, list[str]] = {"malformed": [], "repeated id": [], "audio file missing": []}
+    left_out: dict[str, list[str]] = defaultdict(list)
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        row = columns(line)
-        name = row[0].strip()
-        if not 2 <= len(row) <= 4 or not name:
+        name, *texts = columns(line)
+        if not 1 <= len(texts) <= 3 or not name.strip():
             left_out["malformed"].append(f"line {number}: {line[:60]!r}")
             continue
         try:
-            id, path = files.find(name)
+            id, path = files.find(name.strip())
         except CorpusError as error:
             raise CorpusError(f"{metadata}, line {number}: {error}") from None
         if id in utterances:
@@ -130,18 +126,13 @@ def read_corpus(folder: str | Path) -> Corpus:
         elif path is None:
             left_out["audio file missing"].append(f"line {number}: wavs/{id}.wav")
         else:
-            text = row[-2] if len(row) > 2 else row[-1]
-            normalised = row[-1] if row[-1].strip() else text
-            utterances[id] = Utterance(id, path, text, normalised)
-    for reason, examples in left_out.items():
-        if examples:
-            log.warning("%s: %d lines left out, %s (first: %s)", metadata, len(examples), reason,
-                        examples[0])  # fmt: skip
+            text = texts[-2] if len(texts) > 1 else texts[0]
+            utterances[id] = Utterance(id, path, text, texts[-1] if texts[-1].strip() else text)
+    reasons = [f"{len(e)} lines left out, {why} (first: {e[0]})" for why, e in left_out.items()]
+    for reason in reasons:
+        log.warning("%s: %s", metadata, reason)
     if not utterances:
-        reasons = ", ".join(
-            f"{len(e)} {reason}, first {e[0]}" for reason, e in left_out.items() if e
-        )
-        raise CorpusError(f"{metadata} has no usable line ({reasons or 'it is empty'})")
+        raise CorpusError(f"{metadata} has no usable line: {'; '.join(reasons) or 'it is empty'}")
     return Corpus(folder, tuple(utterances.values()))
 
 
@@ -153,7 +144,7 @@ def check_texts(corpus: Corpus) -> None:
             before them, whose words they do not repeat.
     """
     spoken = [u.normalised.strip() for u in corpus.utterances]
-    labels = [u for u in corpus.utterances if u.normalised != u.text and not _alike(u)]
+    labels = [u for u in corpus.utterances if not _words(u.text, u.normalised)]
     shorter = sum(len(u.normalised) - len(u.text) for u in labels) < 0
     if 2 * sum(any(map(str.isalpha, text)) for text in spoken) < len(spoken):
         problem = "has hardly any letters"
@@ -169,13 +160,10 @@ def check_texts(corpus: Corpus) -> None:
     )
 
 
-def _alike(utterance: Utterance) -> bool:
-    """Whether the normalised text has a word of the text, or the text has no words."""
-    words, normalised = (
-        set(re.findall(r"[^\W\d_]+", text.casefold()))
-        for text in (utterance.text, utterance.normalised)
-    )
-    return not words or not words.isdisjoint(normalised)
+def _words(text: str, normalised: str) -> bool:
+    """Whether the normalised text repeats a word of the text, or the text has no words."""
+    words, others = (set(re.findall(r"[^\W\d_]+", t.casefold())) for t in (text, normalised))
+    return not words or not words.isdisjoint(others)
 
 
 def columns(line: str) -> list[str]:
@@ -190,8 +178,7 @@ def columns(line: str) -> list[str]:
 class AudioFiles:
     """The audio files of a corpus, found by the names that its list gives them.
 
-    Folders are listed once: looking for each file by each suffix would take several calls for
-    every utterance, and find only names spelt exactly alike.
+    Each folder is listed once, so that names match in any Unicode normalisation.
 
     Args:
         folder: the corpus, with the files in `wavs` or below, or where the list says.
@@ -211,33 +198,27 @@ class AudioFiles:
             CorpusError: the name leads out of the corpus.
         """
         plain = unicodedata.normalize("NFC", name.replace("\\", "/"))
-        windows = PureWindowsPath(name)
-        if plain.startswith("/") or windows.drive or windows.root or ".." in plain.split("/"):
+        parts = [part for part in plain.split("/") if part not in ("", ".")]
+        if re.match("/|[A-Za-z]:", plain) or ".." in parts:
             raise CorpusError(
                 f"the id {name!r} leads out of the corpus folder: write names relative to wavs"
             )
-        parts = tuple(part for part in plain.split("/") if part not in ("", "."))
-        if not parts:
-            return plain, None
-        *above, last = parts
-        stem, suffix = PurePosixPath(last).stem, PurePosixPath(last).suffix.lower()
-        for start in (("wavs", *above), tuple(above)):
-            at = "/".join((*(start[1:] if start[:1] == ("wavs",) else start), ""))
+        inner = "/".join(parts).removeprefix("wavs/")
+        stem, suffix = os.path.splitext(inner)
+        for start in ("wavs/", ""):
             for ending in self.suffixes:
-                if path := self._file((*start, last + ending)):
-                    return at + last, path
-            if suffix in self.suffixes and (path := self._file((*start, last))):
-                return at + stem, path
-        return "/".join(parts), None
+                if path := self._file(start + inner + ending):
+                    return inner, path
+            if suffix.lower() in self.suffixes and (path := self._file(start + inner)):
+                return stem, path
+        return inner, None
 
-    def _file(self, parts: tuple[str, ...]) -> Path | None:
-        folder = self.folder
-        for part in parts[:-1]:
-            found = self._listing(folder).get(part)
+    def _file(self, name: str) -> Path | None:
+        found: Path | None = self.folder
+        for part in name.split("/"):
             if found is None:
                 return None
-            folder = found
-        found = self._listing(folder).get(_by_suffix(parts[-1]))
+            found = self._listing(found).get(_key(part))
         if found is None or not found.is_file():
             return None
         self._check_inside(found)
@@ -247,18 +228,11 @@ class AudioFiles:
         if folder not in self._listings:
             self._check_inside(folder)
             listing: dict[str, Path] = {}
-            try:
-                names = sorted(os.listdir(folder))
-            except NotADirectoryError:
-                names = []
-            for name in names:
+            for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
                 # UTF-8, whatever the locale says.
-                plain = os.fsencode(name).decode("utf-8", errors="surrogateescape")
-                plain = unicodedata.normalize("NFC", plain)
-                for key in (plain, _by_suffix(plain)):
-                    # Where names differ in nothing else, the one spelt as the key.
-                    if key == name or key not in listing:
-                        listing[key] = folder / name
+                key = _key(os.fsencode(name).decode("utf-8", errors="surrogateescape"))
+                if key == name or key not in listing:  # the one spelt exactly so comes first
+                    listing[key] = folder / name
             self._listings[folder] = listing
         return self._listings[folder]
 
@@ -271,9 +245,10 @@ class AudioFiles:
             )
 
 
-def _by_suffix(name: str) -> str:
-    stem, dot, suffix = name.rpartition(".")
-    return stem + dot + suffix.lower() if dot else name
+def _key(name: str) -> str:
+    """A file name in Unicode's form C, its suffix in lower case."""
+    stem, suffix = os.path.splitext(unicodedata.normalize("NFC", name))
+    return stem + suffix.lower()
 
 
 def split(
@@ -308,11 +283,10 @@ def split(
     train = tuple(id for id in ids if id not in test and id not in validation)
     if not train:
         raise CorpusError("nothing is left to train on: lower the validation and test fractions")
-    return Split(
-        train,
-        tuple(id for id in ids if id in validation),
-        tuple(id for id in ids if id in test),
+    validation_ids, test_ids = (
+        tuple(id for id in ids if id in part) for part in (validation, test)
     )
+    return Split(train, validation_ids, test_ids)
 
 
 def _unit_hash(id: str) -> float:
@@ -356,21 +330,13 @@ def download_ljspeech(
     name = archive.removesuffix(".tar.bz2")
     final = Path(data_dir) / name
     staging = Path(data_dir) / f".{name}.download"
-    staging.mkdir(parents=True, exist_ok=True)
-    # Of what a killed run left, only a complete archive can be used.
-    for leftover in staging.iterdir():
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        elif leftover.name != archive:
-            leftover.unlink()
+    shutil.rmtree(staging / name, ignore_errors=True)  # half unpacked by a killed run
     log.warning("downloading %s to %s", url, final)
     pooch.get_logger().setLevel(logging.WARNING)
+    bar = sys.stderr is not None and sys.stderr.isatty()
+    downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16, timeout=timeout)
     try:
-        with _DownloadBar(name) as bar:
-            downloader = pooch.HTTPDownloader(bar, chunk_size=1 << 16, timeout=timeout)
-            pooch.retrieve(
-                url, f"sha256:{LJSPEECH_SHA256}", archive, staging, downloader=downloader
-            )
+        pooch.retrieve(url, f"sha256:{LJSPEECH_SHA256}", archive, staging, downloader=downloader)
         # pooch would decompress the archive twice to unpack it.
         shutil.unpack_archive(staging / archive, staging, filter="data")
     except (OSError, ValueError, tarfile.TarError, EOFError) as error:
@@ -382,40 +348,3 @@ def download_ljspeech(
     os.replace(staging / name, final)
     shutil.rmtree(staging)
     return final
-
-
-class _DownloadBar:
-    """A progress bar in the form that pooch takes; shown in terminals only."""
-
-    total = 0
-
-    def __init__(self, name: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        self._bar = Progress(
-            "{task.description}",
-            BarColumn(),
-            DownloadColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task(name, total=None)
-
-    def __enter__(self) -> _DownloadBar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-    def update(self, size: int) -> None:
-        self._bar.update(self._task, total=self.total or None, advance=size)
-
-    def reset(self) -> None:
-        self._bar.reset(self._task)
-
-    def close(self) -> None:
-        self._bar.stop()

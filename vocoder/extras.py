@@ -32,7 +32,7 @@ def require(module: str, purpose: str, extra: str) -> Any:
 
 
 def torchaudio() -> Any:
-    """The module torchaudio, imported now: its compiled library loads only beside a fitting torch.
+    """The module torchaudio, imported now: its library loads only with a torch that fits it.
 
     Raises:
         ImportError: it does not load; the message names the version that fits the installed torch.
@@ -43,20 +43,14 @@ def torchaudio() -> Any:
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         torch = metadata.version("torch")
         raise ImportError(
-            f"torchaudio does not load beside torch {torch}: "
+            f"torchaudio does not load with torch {torch}: "
             f'pip install "torchaudio=={fitting_torchaudio(torch)}", from the index that torch is '
-            f"from."
+            "from."
         ) from error
 
 
 def fitting_torchaudio(torch: str) -> str:
-    """The release of torchaudio that loads beside a release of torch.
-
-    Until 2.11 each torch has a torchaudio of its own number; 2.11.1 is for all later ones.
-
-    Args:
-        torch: version of torch, such as 2.14.1 or 2.11.0+cpu.
-    """
+    """The torchaudio for a torch: up to 2.11 of the same number, 2.11.1 for all later ones."""
     release = torch.partition("+")[0]
     major, minor = (int(number) for number in release.split(".")[:2])
     return release if (major, minor) <= (2, 11) else "2.11.1"

@@ -47,26 +47,12 @@ def download(name: str) -> Path:
             "hf:owner/name@revision with a branch, a tag or a commit"
         )
     repository, revision = parts["repository"], parts["revision"]
-    folder = _downloaded(repository, revision)
-    for needed in (CONFIG_NAME, WEIGHTS_NAME):
-        if not (folder / needed).is_file():
-            raise HubError(
-                f"the repository {repository} on the Hub has no {needed}, so it is not a model of "
-                "flow-vocoder: name one that holds what `model.save` writes"
-            )
-    return folder
-
-
-def _downloaded(repository: str, revision: str | None) -> Path:
-    hub = require("huggingface_hub", f"the model {PREFIX}{repository}", "hub")
+    hub = require("huggingface_hub", f"the model {name}", "hub")
     from huggingface_hub import constants, errors
 
+    files = [CONFIG_NAME, WEIGHTS_NAME]
     try:
-        return Path(
-            hub.snapshot_download(
-                repository, revision=revision, allow_patterns=[CONFIG_NAME, WEIGHTS_NAME]
-            )
-        )
+        folder = Path(hub.snapshot_download(repository, revision=revision, allow_patterns=files))
     except errors.HFValidationError as error:
         raise HubError(f"{repository} cannot be the name of a repository: {error}") from error
     except errors.RevisionNotFoundError as error:
@@ -80,10 +66,9 @@ def _downloaded(repository: str, revision: str | None) -> Path:
             "`hf auth login`"
         ) from error
     except errors.LocalEntryNotFoundError as error:
+        problem, remedy = "the Hub cannot be reached", "check the network and try again"
         if constants.is_offline_mode():
             problem, remedy = "HF_HUB_OFFLINE is set", "unset it to download the model"
-        else:
-            problem, remedy = "the Hub cannot be reached", "check the network and try again"
         at = f" at {revision}" if revision else ""
         raise HubError(f"{problem} and {repository}{at} is not in the cache: {remedy}") from error
     except errors.HTTPError as error:  # type: ignore[attr-defined]  # of the client it uses
@@ -93,7 +78,12 @@ def _downloaded(repository: str, revision: str | None) -> Path:
                 f"there is no repository {repository} on the Hub that you may read: check the "
                 "name, or log in with `hf auth login` if it is private"
             ) from error
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise HubError(
-            f"the model {PREFIX}{repository} could not be downloaded ({reason}): try again"
-        ) from error
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise HubError(f"the model {name} could not be downloaded ({reason}): try again") from error
+    for needed in files:
+        if not (folder / needed).is_file():
+            raise HubError(
+                f"the repository {repository} on the Hub has no {needed}, so it is not a model of "
+                "flow-vocoder: name one that holds what `model.save` writes"
+            )
+    return folder

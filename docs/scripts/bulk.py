@@ -8,7 +8,6 @@ what remains is the start. Every worker has one thread.
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -47,9 +46,6 @@ def seconds(mels: Path, output: Path, options: tuple[str, ...]) -> float:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description="Measure synthesis of a corpus.")
-    parser.add_argument("--output", type=Path, default=RESULTS / "bulk.json")
-    arguments = parser.parse_args()
     model = vocoder.load()
     audio, _ = vocoder.read_audio(RECORDING, model.sample_rate)
     mel = model.mel(audio[: round(SECONDS * model.sample_rate)]).numpy()
@@ -73,7 +69,7 @@ def main() -> None:
             rate = (LONG - SHORT) / (taken[LONG] - taken[SHORT])
             start = taken[SHORT] - SHORT / rate
             result["ways"][name] = {"files_per_second": rate, "start_seconds": start}
-    save_result(result, arguments.output)
+    save_result(result, RESULTS / "bulk.json")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
     python docs/scripts/cold_start.py --tree DIR --row NAME  of a checkout of another version
 
 of docs/results/cold_start.json.
-Seconds are medians of several runs after one that fills the caches of numba and of the disk:
-`processor` of user and system together, `wall` by the clock, which other programs lengthen.
+Seconds are medians of several runs by the clock, after one that fills the caches of numba and of
+the disk; other programs lengthen them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -26,17 +25,14 @@ from vocoder.evaluation.results import cpu_name, save_result
 
 TEXT = "The quick brown fox jumps over the lazy dog."
 
-# What `say` does, in its order. Each line of output is a part with its two times.
+# What `say` does, in its order, and the seconds of each part.
 PARTS = """
-import json, os, time
-def now():
-    used = os.times()
-    return time.perf_counter(), used.user + used.system
-last, found = now(), {"interpreter": (0.0, now()[1])}
+import json, time
+last, found = time.perf_counter(), {}
 def mark(part):
     global last
-    here = now()
-    found[part], last = (here[0] - last[0], here[1] - last[1]), here
+    now = time.perf_counter()
+    found[part], last = now - last, now
 import vocoder.cli; mark("command line")
 import torch; mark("PyTorch")
 import scipy.fft; mark("scipy.fft")
@@ -52,49 +48,34 @@ print(json.dumps(found))
 """
 
 
-def run(tree: Path, *arguments: str) -> tuple[float, float, str]:
-    """Wall and processor seconds of a Python process, and what it printed."""
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=tree,
-        env=os.environ | {"PYTHONPATH": str(tree)},
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    wall = time.perf_counter() - began
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return wall, used, done.stdout
+def run(tree: Path, *arguments: str) -> tuple[float, str]:
+    """Seconds of a Python process, and what it printed."""
+    environment = os.environ | {"PYTHONPATH": str(tree)}
+    command = [sys.executable, *arguments]
+    began = time.perf_counter()
+    printed = subprocess.check_output(command, cwd=tree, env=environment, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - began, printed.decode()
 
 
-def median(times: list[tuple[float, float]]) -> dict[str, float]:
-    """Of wall and processor seconds, each."""
-    wall, processor = (round(statistics.median(column), 2) for column in zip(*times, strict=True))
-    return {"processor": processor, "wall": wall}
+def median(times: list[float]) -> dict[str, float]:
+    """The median, in the form of the file."""
+    return {"wall": round(statistics.median(times), 2)}
 
 
 def measured(tree: Path, runs: int) -> dict[str, object]:
     """The whole command, and its parts."""
-    whole: list[tuple[float, float]] = []
-    parts: dict[str, list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         say = ("-m", "vocoder", "say", TEXT, "-f", "-o", f"{folder}/said.wav")
         run(tree, *say)
-        for _ in range(runs):
-            whole.append(run(tree, *say)[:2])
-            printed = run(tree, "-c", PARTS.replace("TEXT", repr(TEXT)))[2]
-            for part, times in json.loads(printed).items():
-                parts.setdefault(part, []).append(times)
+        whole = [run(tree, *say)[0] for _ in range(runs)]
+    code = PARTS.replace("TEXT", repr(TEXT))
+    parts = [json.loads(run(tree, "-c", code)[1]) for _ in range(runs)]
     return {
         "say": median(whole),
-        "parts": {part: median(times) for part, times in parts.items()},
+        "parts": {part: median([own[part] for own in parts]) for part in parts[0]},
         "runs": runs,
-        "threads": os.environ.get("OMP_NUM_THREADS", "all"),
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
-        "load_before": round(os.getloadavg()[0], 1),
     }
 
 

@@ -112,7 +112,7 @@ def _layers(case: Case) -> Tensor:
 
 
 def _onnx(case: Case) -> Tensor:
-    from vocoder.engines.onnx import OnnxVocoder, export_onnx
+    from vocoder.export import OnnxVocoder, export_onnx
 
     with tempfile.TemporaryDirectory() as folder:
         path = export_onnx(case.model, Path(folder) / "model.onnx", case.refine)  # type: ignore[arg-type]
@@ -144,7 +144,7 @@ ROWS = {
     "batch": Row("in a batch, among other seeds", 1e-5, 1e-4, _batch),
     "padding": Row("in a batch, padded (`lengths`)", 1e-5, 1e-4, _padding),
     "stream": Row("in chunks (`stream`)", 1e-5, 1e-4, _stream),
-    "layers": Row("the flow's layers for the frame engine", 1e-5, 1e-4, _layers),
+    "layers": Row("as trained (`load_checkpoint`), not fused", 1e-5, 1e-4, _layers),
     "onnx": Row("ONNX", 1e-4, 1e-3, _onnx),
 }
 

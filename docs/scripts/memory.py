@@ -9,12 +9,11 @@ text repeats a few sentences.
 
 from __future__ import annotations
 
-import argparse
+import itertools
 import subprocess
 import sys
 import tempfile
 import time
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import torch
 
 import vocoder
 from paths import RESULTS, ROOT
-from vocoder.audio import AudioReader, AudioWriter, LogMel
+from vocoder.audio import LogMel
 from vocoder.evaluation.results import machine_facts, save_result
 
 RECORDINGS = ROOT / "recipes/ljspeech/sample/wavs"
@@ -47,18 +46,14 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 def prepare(folder: Path, minutes: int) -> None:
     """speech.wav, speech.npy and text.txt of about so many minutes."""
     spec = vocoder.load().mel_spec
-    left = minutes * 60 * spec.sample_rate
-    with AudioWriter(folder / "speech.wav", spec.sample_rate) as writer:
-        for path in cycle(sorted(RECORDINGS.iterdir())):
-            audio = vocoder.read_audio(path, spec.sample_rate)[0][:left].numpy()
-            writer.write(audio)
-            left -= len(audio)
-            if not left:
-                break
-    with AudioReader(folder / "speech.wav", spec.sample_rate) as reader:
-        mel = torch.cat(list(LogMel(spec).stream(reader)), dim=1)
+    paths = sorted(RECORDINGS.iterdir())
+    once = torch.cat([vocoder.read_audio(path, spec.sample_rate)[0] for path in paths])
+    audio = once.repeat(1 + minutes * 60 * spec.sample_rate // len(once))
+    audio = audio[: minutes * 60 * spec.sample_rate]
+    vocoder.write_audio(folder / "speech.wav", audio, spec.sample_rate)
+    mel = torch.cat(list(LogMel(spec).stream(audio.split(2**20))), dim=1)
     np.save(folder / "speech.npy", mel.numpy())
-    sentences = [SENTENCES[i % len(SENTENCES)] for i in range(minutes * SENTENCES_A_MINUTE)]
+    sentences = itertools.islice(itertools.cycle(SENTENCES), minutes * SENTENCES_A_MINUTE)
     (folder / "text.txt").write_text(" ".join(sentences), encoding="utf-8")
 
 
@@ -89,15 +84,12 @@ def measure(folder: Path) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description="Measure the memory of long input.")
-    parser.add_argument("--output", type=Path, default=RESULTS / "memory.json")
-    arguments = parser.parse_args()
     result: dict[str, Any] = {"minutes": {}, "machine": machine_facts(torch.device("cpu"))}
     for minutes in MINUTES:
         with tempfile.TemporaryDirectory() as folder:
             prepare(Path(folder), minutes)
             result["minutes"][str(minutes)] = measure(Path(folder))
-    save_result(result, arguments.output)
+    save_result(result, RESULTS / "memory.json")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Makes the samples that the README shows: sound, spectrograms, and scores.
 
-    python docs/scripts/samples.py english-heard af_heart-0123456789.wav default
-    python docs/scripts/samples.py russian-recorded ru_0141.wav autoregressive
-    python docs/scripts/samples.py --remove english-heard
+    python docs/scripts/samples.py english af_heart-0123456789.wav default
+    python docs/scripts/samples.py russian ru_0141.wav autoregressive
 
 Each call makes one group: a recording that no model was trained on, and its copy synthesis by
 bundled models or checkpoints and by Griffin-Lim, as FLAC files in docs/samples, with one picture of
@@ -94,19 +93,14 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Make the samples of the documents.")
     parser.add_argument("group", help="name of the group")
-    parser.add_argument("recording", nargs="?", type=Path)
-    parser.add_argument("models", nargs="*", help="bundled names or checkpoints")
-    parser.add_argument("--remove", action="store_true", help="remove the group and its files")
+    parser.add_argument("recording", type=Path)
+    parser.add_argument("models", nargs="+", help="bundled names or checkpoints")
     arguments = parser.parse_args()
     groups = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
     for old in SAMPLES.glob(f"{arguments.group}.*"):
         old.unlink()
-    groups.pop(arguments.group, None)
-    if not arguments.remove:
-        if arguments.recording is None or not arguments.models:
-            parser.error("give a recording and a model, or --remove")
-        with torch.no_grad():
-            groups[arguments.group] = make(arguments.group, arguments.recording, arguments.models)
+    with torch.no_grad():
+        groups[arguments.group] = make(**vars(arguments))
     save_result(finite(groups), FILE)
 
 

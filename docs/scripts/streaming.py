@@ -101,9 +101,7 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Measure streaming.")
     parser.add_argument("--minutes", type=float, default=60, help="of speech to stream")
-    parser.add_argument(
-        "--model", choices=MODELS, help=argparse.SUPPRESS
-    )  # measured in this process
+    parser.add_argument("--model", choices=MODELS, help="measure this alone, in this process")
     given = parser.parse_args()
     if given.model:
         sys.stdout.write(json.dumps(measure(given.model, given.minutes)))

@@ -7,7 +7,8 @@ from typing import Any
 import speech
 import torch
 import toys
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
 
 from vocoder.evaluation.plots import new_figure
 from vocoder.evaluation.systems import count_macs
@@ -26,24 +27,16 @@ SIDE = 16
 LEVELS = 3
 FLOWS = 2
 CHANNELS = 24
-BATCH = 32
-STEPS = 500
 
 
-class SqueezeGrid(Bijection):
+def squeeze(x: Tensor, side: int) -> Tensor:
     """Blocks of 2 x 2 become channels: (batch, C, side * side) to (batch, 4 C, side * side / 4)."""
+    return F.pixel_unshuffle(x.unflatten(2, (side, side)), 2).flatten(2)
 
-    def __init__(self, side: int) -> None:
-        super().__init__()
-        self.side = side
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        grid = x.unflatten(2, (self.side, self.side))
-        return nn.functional.pixel_unshuffle(grid, 2).flatten(2), zero_log_det(x)
-
-    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        grid = z.unflatten(2, (self.side // 2, self.side // 2))
-        return nn.functional.pixel_shuffle(grid, 2).flatten(2)
+def unsqueeze(z: Tensor, side: int) -> Tensor:
+    """The inverse of `squeeze`."""
+    return F.pixel_shuffle(z.unflatten(2, (side // 2, side // 2)), 2).flatten(2)
 
 
 class Haar(Bijection):
@@ -65,22 +58,6 @@ class Haar(Bijection):
         return torch.einsum("kj,bkcn->bcjn", self.MATRIX, kinds).flatten(1, 2)
 
 
-class Unsqueezed(Bijection):
-    """A bijection of the squeezed grid; its latents go back to the places of the grid."""
-
-    def __init__(self, side: int, pieces: list[Bijection]) -> None:
-        super().__init__()
-        self.squeeze = SqueezeGrid(side)
-        self.inner = Chain(pieces)
-
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        z, log_det = self.inner(self.squeeze(x)[0])
-        return self.squeeze.inverse(z), log_det
-
-    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        return self.squeeze.inverse(self.inner.inverse(self.squeeze(z)[0]))
-
-
 class GridNetwork(nn.Module):
     """A conditioner on a square grid: three convolutions, the last zero at first."""
 
@@ -96,78 +73,80 @@ class GridNetwork(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, context: Tensor, condition: Tensor | None = None) -> Tensor:
-        grid = context.unflatten(2, (self.side, self.side))
-        result: Tensor = self.layers(grid).flatten(2)
+        result: Tensor = self.layers(context.unflatten(2, (self.side, self.side))).flatten(2)
         return result
 
 
-def steps_of_flow(channels: int, side: int, count: int) -> list[Bijection]:
-    """Steps of Glow after a Haar transform: ActNorm, 1x1 convolution, affine coupling."""
-    pieces: list[Bijection] = [Haar()]
-    for index in range(count):
-        pieces += [
-            ActNorm(channels),
-            InvertibleConv1x1(channels, "identity"),
-            AffineCoupling(
-                GridNetwork(channels // 2, channels, side),
-                ChannelHalves(swap=index % 2 == 0),  # differences given means first
-                log_scale_bound=2.0,
-            ),
-        ]
-    return pieces
+class Level(Bijection):
+    """Glow's steps (ActNorm, 1x1 convolution, affine coupling) on a squeezed grid.
 
+    With `further` levels, half of the channels are finished then and the rest goes on to them. The
+    latents return to the places of the grid, (batch, channels, side * side).
+    """
 
-def multi_scale(channels: int = 1, side: int = SIDE, levels: int = LEVELS) -> Bijection:
-    """A level of steps; half of the channels are finished then, the rest goes to the next level."""
-    pieces = steps_of_flow(4 * channels, side // 2, FLOWS)
-    if levels > 1:
-        pieces.append(FactorOut(2 * channels, multi_scale(2 * channels, side // 2, levels - 1)))
-    return Unsqueezed(side, pieces)
+    def __init__(self, channels: int, side: int, flows: int, further: int = 0) -> None:
+        super().__init__()
+        self.side = side
+        pieces: list[Bijection] = [Haar()]
+        for index in range(flows):
+            network = GridNetwork(2 * channels, 4 * channels, side // 2)
+            halves = ChannelHalves(swap=index % 2 == 0)  # differences given means first
+            pieces += [
+                ActNorm(4 * channels),
+                InvertibleConv1x1(4 * channels, "identity"),
+                AffineCoupling(network, halves, log_scale_bound=2.0),
+            ]
+        if further:
+            inner = Level(2 * channels, side // 2, flows, further - 1)
+            pieces.append(FactorOut(2 * channels, inner))
+        self.inner = Chain(pieces)
 
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z, log_det = self.inner(squeeze(x, self.side))
+        return unsqueeze(z, self.side), log_det
 
-def single_scale() -> Bijection:
-    """As many steps, all of them at the first level."""
-    return Unsqueezed(SIDE, steps_of_flow(4, SIDE // 2, FLOWS * LEVELS))
+    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        return unsqueeze(self.inner.inverse(squeeze(z, self.side)), self.side)
 
 
 def levels_of(channels: int = 1, side: int = SIDE, levels: int = LEVELS) -> Tensor:
-    """At which level each latent of `multi_scale` is finished, (channels, side, side)."""
+    """The level at which each latent is finished, (channels, side, side)."""
     squeezed = torch.zeros(4 * channels, side // 2, side // 2)
     if levels > 1:
         squeezed[2 * channels :] = 1 + levels_of(2 * channels, side // 2, levels - 1)
-    return nn.functional.pixel_shuffle(squeezed, 2)
+    return F.pixel_shuffle(squeezed, 2)
 
 
-def patches(mels: list[Tensor], count: int, generator: torch.Generator) -> Tensor:
+def patches(mels: list[Tensor], count: int, generator: Generator) -> Tensor:
     """Random stretches of SIDE frames, flattened, (count, 1, SIDE * SIDE)."""
     (found,) = speech.crops([(mel,) for mel in mels], generator, count, SIDE)
     return found.flatten(1).unsqueeze(1)
 
 
-def coarse(mel: Tensor) -> Tensor:
-    """Means over neighbouring bands, (SIDE, frames)."""
-    return mel.unflatten(0, (SIDE, -1)).mean(dim=1)
+def coarse(audio: Tensor) -> Tensor:
+    """The mel of audio, its bands averaged to SIDE, (SIDE, frames)."""
+    return speech.log_mel(audio).unflatten(0, (SIDE, -1)).mean(dim=1)
 
 
 @torch.no_grad()
-def measure(seed: int, steps: int = STEPS) -> tuple[dict[str, Any], Any]:
-    """The figures, and the picture."""
-    log_mel = speech.log_mel()
-    seen, unseen = ([coarse(log_mel(a)) for a in part] for part in speech.recordings())
+def multi_scale(seed: int, steps: int = 500) -> tuple[dict[str, Any], Any]:
+    """One scale against several, with as many steps of flow."""
+    seen, held = ([coarse(audio) for audio in part] for part in speech.recordings())
     normal = speech.Normal.of(seen)
-    seen, unseen = ([normal.apply(mel) for mel in part] for part in (seen, unseen))
-    held_out = patches(unseen, 512, torch.Generator().manual_seed(seed + 1))
+    seen, held = ([normal.apply(mel) for mel in part] for part in (seen, held))
+    held_out = patches(held, 512, Generator().manual_seed(seed + 1))
     figures: dict[str, Any] = {"levels": LEVELS, "steps": FLOWS * LEVELS}
-    flows: dict[str, Bijection] = {"single-scale": single_scale(), "multi-scale": multi_scale()}
-    noise = 0.7 * torch.randn(2, 1, SIDE * SIDE, generator=torch.Generator().manual_seed(seed))
+    flows = {
+        "single-scale": Level(1, SIDE, FLOWS * LEVELS),
+        "multi-scale": Level(1, SIDE, FLOWS, LEVELS - 1),
+    }
+    noise = 0.7 * torch.randn(2, 1, SIDE * SIDE, generator=Generator().manual_seed(seed))
     panels: dict[str, Tensor] = {}
     for name, flow in flows.items():
-        with torch.enable_grad():
-            toys.fit(flow, lambda n, g: patches(seen, n, g), steps, seed, None, BATCH, 3e-3)
+        toys.fit(flow, lambda n, g: patches(seen, n, g), steps, seed, None, 32, 3e-3)
         figures[name] = {
             "log_likelihood": float(toys.log_density(flow, held_out).mean()) / SIDE**2,
             "macs": count_macs(lambda f=flow: f(held_out[:1])),
-            "parameters": sum(p.numel() for p in flow.parameters()),
         }
         panels[f"{name}, sample"] = flow.inverse(noise)[0]
     flow, levels = flows["multi-scale"], levels_of().flatten()

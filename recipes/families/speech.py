@@ -1,4 +1,4 @@
-"""What the claims about speech share: mels of the sample corpus, crops of them, a training loop."""
+"""What the claims about speech share: mels of the sample corpus, crops of them, training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 import toys
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from vocoder.audio import LogMel, MelSpec, read_audio
 from vocoder.corpus import read_corpus
@@ -17,6 +17,7 @@ SAMPLE = Path(__file__).parents[1] / "ljspeech" / "sample"
 SPEC = MelSpec.preset("speech-16k")
 HELD_OUT = 4
 """The last utterances of the corpus, never trained on."""
+log_mel = LogMel(SPEC)
 
 
 def recordings() -> tuple[list[Tensor], list[Tensor]]:
@@ -43,11 +44,6 @@ class Normal(NamedTuple):
         return mel * self.scale + self.mean
 
 
-def log_mel() -> LogMel:
-    """From audio (samples,) to its log-mel (n_mels, frames)."""
-    return LogMel(SPEC)
-
-
 def show(places: Iterable[Any], panels: Mapping[str, Tensor]) -> None:
     """Draw the beginnings of mels, 3.2 s at most, one on each of the axes."""
     for axes, (title, mel) in zip(places, panels.items(), strict=True):
@@ -56,7 +52,7 @@ def show(places: Iterable[Any], panels: Mapping[str, Tensor]) -> None:
 
 
 def crops(
-    items: list[tuple[Tensor, ...]], generator: torch.Generator, batch: int = 8, frames: int = 32
+    items: list[tuple[Tensor, ...]], generator: Generator, batch: int = 8, frames: int = 32
 ) -> tuple[Tensor, ...]:
     """Random crops, (batch, channels, frames) each, at the same places of sequences that belong
     together, (channels, time)."""
@@ -68,16 +64,6 @@ def crops(
     return tuple(torch.stack(column) for column in zip(*chosen, strict=True))
 
 
-def fit(
-    model: nn.Module,
-    loss: Callable[[torch.Generator], Tensor],
-    steps: int,
-    seed: int,
-    learning_rate: float = 5e-3,
-) -> None:
-    """Minimise a loss that draws its own batch, with Adam and cosine decay."""
-    generator = torch.Generator().manual_seed(seed)
-    model.train()
-    betas = (0.9, 0.99)
-    toys.minimise(model.parameters(), lambda: loss(generator), steps, learning_rate, 1.0, betas)
-    model.eval()
+def fit(model: nn.Module, loss: Callable[[Generator], Tensor], steps: int, seed: int) -> None:
+    """Minimise a loss that draws its own batch."""
+    toys.minimise(model, loss, steps, seed, 5e-3, clip=1.0, betas=(0.9, 0.99))

@@ -1,12 +1,12 @@
-"""Runs the claims about architectures of generative models, and writes docs/families.md.
+"""Runs the claims about architectures of generative models, and updates docs/families.md.
 
     python recipes/families/study.py                    all of them, some minutes on one core
     python recipes/families/study.py coupling order     some of them
     python recipes/families/study.py --document         the document alone, from the figures
 
-A claim is one file next to this one, with `measure(seed)`, which gives figures and a picture. The
-figures are kept in docs/results/families/NAME.json, the picture in docs/pictures/families/NAME.png.
-document.md holds the text: `{{path:format}}` in a section is a figure of its claim.
+A claim is a function `NAME(seed)` of a module next to this one, which returns its figures and a
+picture; they are kept in docs/results/families/NAME.json and docs/pictures/families/NAME.png. In
+the document, every figure precedes its path and format: `-1.26<!--ring/exact:.2f-->`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import torch
 
 from vocoder.atomic import write_atomic
@@ -29,30 +30,17 @@ from vocoder.evaluation.plots import save_figure
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results" / "families"
 PICTURES = ROOT / "docs" / "pictures" / "families"
-TEXT = Path(__file__).with_name("document.md")
 DOCUMENT = ROOT / "docs" / "families.md"
-CLAIMS = (
-    "change_of_variables",
-    "coupling",
-    "normalization",
-    "alternation",
-    "multi_scale",
-    "objective",
-    "order",
-    "mixture",
-    "dimension",
-    "divergences",
-    "discriminator",
-    "ring_gan",
-    "inference",
-    "vae_bound",
-    "vae_blur",
-    "autoencoder_plain",
-    "autoencoder_denoising",
-    "autoencoder_disentangling",
-    "latents",
+CLAIMS = dict(
+    re.findall(
+        r"pictures/families/(\w+)\.png.*?recipes/families/(\w+)\.py",
+        DOCUMENT.read_text(encoding="utf-8"),
+        re.DOTALL,
+    )
 )
-WIDTH = 120
+"""The claims in the document's order, and the module of each."""
+_NUMBER = r"-?\d(?:[\d.,]*\d)?(?:e-?\d+)?(?: %)?"
+FIGURE = re.compile(rf"{_NUMBER}(?:(?:, {_NUMBER})*(?=<!--[^>]*:each))?<!--(.+?)-->")
 
 
 def shown(figures: Any, place: str) -> str:
@@ -69,62 +57,59 @@ def shown(figures: Any, place: str) -> str:
     return format(value, form).replace("%", " %")
 
 
-def filled(paragraph: str, figures: Any) -> str:
-    """A paragraph of document.md with its figures, wrapped."""
-    if "{{" not in paragraph:
-        return paragraph
-    text = " ".join(paragraph.split())
-    text = re.sub(r"{{(.+?)}}", lambda found: shown(figures, found[1]), text)
-    return textwrap.fill(text, WIDTH, break_on_hyphens=False, break_long_words=False)
-
-
-def section(text: str, figures: Any = None) -> str:
-    """A section of document.md, with the recorded figures of its claim or others."""
-    claim = re.search(r"families/(\w+)\.png", text)
-    if claim and figures is None:
-        figures = json.loads((RESULTS / f"{claim[1]}.json").read_text(encoding="utf-8"))["figures"]
-    return "\n\n".join(filled(paragraph, figures) for paragraph in text.split("\n\n"))
+def updated(section: str, figures: Any) -> str:
+    """A section of the document with these figures; paragraphs with figures are wrapped anew."""
+    paragraphs = section.split("\n\n")
+    for index, paragraph in enumerate(paragraphs):
+        if "<!--" in paragraph:
+            text = " ".join(paragraph.split())
+            text = FIGURE.sub(lambda m: f"{shown(figures, m[1])}<!--{m[1]}-->", text)
+            wrapped = textwrap.fill(text, 120, break_on_hyphens=False, break_long_words=False)
+            paragraphs[index] = wrapped
+    return "\n\n".join(paragraphs)
 
 
 def sections() -> list[str]:
-    """document.md in its parts: the introduction, then a section for each claim."""
-    return re.split(r"(?m)^(?=## )", TEXT.read_text(encoding="utf-8"))
+    """The document in its parts: the introduction, then a section for each claim."""
+    return re.split(r"(?m)^(?=## )", DOCUMENT.read_text(encoding="utf-8"))
 
 
 def document() -> str:
-    """docs/families.md, from the recorded figures."""
-    return "".join(map(section, sections()))
+    """docs/families.md with the recorded figures."""
+    introduction, *parts = sections()
+    for index, part in enumerate(parts):
+        claim = re.findall(r"families/(\w+)\.png", part)[0]
+        recorded = json.loads((RESULTS / f"{claim}.json").read_text(encoding="utf-8"))
+        parts[index] = updated(part, recorded["figures"])
+    return introduction + "".join(parts)
 
 
-def run(name: str, seed: int, results: Path = RESULTS, pictures: Path = PICTURES) -> dict[str, Any]:
-    """Measure one claim, and write its figures and its picture."""
+def run(claim: str, seed: int, results: Path = RESULTS, pictures: Path = PICTURES) -> Any:
+    """Measure one claim, write its figures and its picture; returns the figures."""
     torch.manual_seed(seed)
-    figures, picture = import_module(name).measure(seed)
-    for folder in (results, pictures):
-        folder.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context({"axes.titlesize": "small", "legend.fontsize": "small"}):
+        figures, picture = getattr(import_module(CLAIMS[claim]), claim)(seed)
+        save_figure(picture, pictures / f"{claim}.png", dpi=80)
     content = json.dumps({"seed": seed, "figures": figures}, indent=2, ensure_ascii=False)
-    write_atomic(results / f"{name}.json", f"{content}\n".encode())
-    save_figure(picture, pictures / f"{name}.png", dpi=80)
-    return {"seed": seed, "figures": figures}
+    write_atomic(results / f"{claim}.json", f"{content}\n".encode())
+    return figures
 
 
-def main() -> int:
+def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("claims", nargs="*", metavar="CLAIM", help=f"of {', '.join(CLAIMS)}")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers")
     parser.add_argument("--document", action="store_true", help="measure nothing")
     options = parser.parse_args()
-    unknown = sorted(set(options.claims) - set(CLAIMS))
-    if unknown:
-        parser.error(f"there is no claim {unknown[0]}; the claims are {', '.join(CLAIMS)}")
+    if unknown := set(options.claims) - set(CLAIMS):
+        parser.error(f"there is no claim {min(unknown)}; the claims are {', '.join(CLAIMS)}")
     torch.set_num_threads(1)  # sums are then rounded alike everywhere
-    for name in [] if options.document else options.claims or CLAIMS:
+    for claim in [] if options.document else options.claims or CLAIMS:
         start = time.process_time()
-        run(name, options.seed)
-        print(f"{name}: {time.process_time() - start:.0f} s", flush=True)
+        run(claim, options.seed)
+        print(f"{claim}: {time.process_time() - start:.0f} s", flush=True)
     write_atomic(DOCUMENT, document().encode())
-    return 0
 
 
 if __name__ == "__main__":

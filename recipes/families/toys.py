@@ -1,4 +1,4 @@
-"""What the claims share: densities in two dimensions, small networks and flows, grids.
+"""What the claims share: densities in two dimensions, networks, training, and pictures.
 
 Points are (batch, 2, 1): two channels at one time step, as the flows of `vocoder.flows` take them.
 """
@@ -6,15 +6,15 @@ Points are (batch, 2, 1): two channels at one time step, as the flows of `vocode
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from vocoder.flows import AffineCoupling, Bijection, ChannelHalves
+from vocoder.flows import AffineCoupling, Bijection, Chain, ChannelHalves
 
 MODES = 8
 RING_RADIUS = 2.0
@@ -33,7 +33,7 @@ def ring_centres() -> Tensor:
     return RING_RADIUS * torch.stack([angle.cos(), angle.sin()], dim=1)
 
 
-def ring(count: int, generator: torch.Generator) -> Tensor:
+def ring(count: int, generator: Generator) -> Tensor:
     """Samples of the ring: eight Gaussians of equal weight, (count, 2, 1)."""
     which = torch.randint(MODES, (count,), generator=generator)
     noise = torch.randn(count, 2, generator=generator)
@@ -52,31 +52,37 @@ def near(points: Tensor) -> Tensor:
     return torch.cdist(points, ring_centres()) < 3 * RING_SIGMA
 
 
-def modes_found(points: Tensor, least: float = 0.02) -> int:
-    """Modes of the ring that hold at least a share of the points (count, 2) within 3 sigma."""
-    return int((near(points).float().mean(dim=0) >= least).sum())
+def covered(points: Tensor) -> dict[str, Any]:
+    """Modes with at least 2 % of the points (count, 2), and the share of points near any mode."""
+    hits = near(points).float()
+    return {
+        "modes": int((hits.mean(dim=0) >= 0.02).sum()),
+        "share_near_modes": float(hits.amax(dim=1).mean()),
+    }
 
 
-def share_near_modes(points: Tensor) -> float:
-    """Share of the points (count, 2) within 3 sigma of a mode; 0.989 for the ring itself."""
-    return float(near(points).any(dim=1).float().mean())
-
-
-def funnel(count: int, generator: torch.Generator) -> Tensor:
-    """Samples whose second variable is as wide as the first one says, (count, 2, 1)."""
+def funnel(count: int, generator: Generator) -> Tensor:
+    """Samples whose first variable sets the width of the second, (count, 2, 1)."""
     a, b = torch.randn(2, count, generator=generator)
     return torch.stack([a, b * torch.exp(0.7 * a)], dim=1).unsqueeze(-1)
 
 
 def funnel_log_density(x: Tensor) -> Tensor:
     """Log density of the funnel."""
-    a, b = x[:, 0, 0], x[:, 1, 0]
-    return (
-        -0.5 * (a.square() + (b * torch.exp(-0.7 * a)).square()) - 0.7 * a - math.log(2 * math.pi)
-    )
+    a, b = x[:, 0, 0], x[:, 1, 0] * torch.exp(-0.7 * x[:, 0, 0])
+    return -0.5 * (a.square() + b.square()) - 0.7 * a - math.log(2 * math.pi)
 
 
-# -- networks ----------------------------------------------------------------------------------
+# -- networks and flows ------------------------------------------------------------------------
+
+
+def mlp(inputs: int, outputs: int, channels: int = 48) -> nn.Sequential:
+    """A network of two hidden layers."""
+    return nn.Sequential(
+        nn.Linear(inputs, channels), nn.SiLU(),
+        nn.Linear(channels, channels), nn.SiLU(),
+        nn.Linear(channels, outputs),
+    )  # fmt: skip
 
 
 class PointNetwork(nn.Module):
@@ -84,11 +90,7 @@ class PointNetwork(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, channels: int = 48) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(inputs, channels), nn.SiLU(),
-            nn.Linear(channels, channels), nn.SiLU(),
-            nn.Linear(channels, outputs),
-        )  # fmt: skip
+        self.layers = mlp(inputs, outputs, channels)
         for parameter in self.layers[-1].parameters():
             nn.init.zeros_(parameter)
 
@@ -100,29 +102,20 @@ class PointNetwork(nn.Module):
 class Networks(nn.Module):
     """Networks of one size, one for each seed, trained side by side: (seeds, batch, inputs)."""
 
-    def __init__(
-        self, seeds: Iterable[int], inputs: int, outputs: int, channels: int = 64, hidden: int = 2
-    ) -> None:
+    def __init__(self, seeds: Iterable[int], inputs: int, outputs: int, channels: int = 64) -> None:
         super().__init__()
-        sizes = [inputs, *[channels] * hidden, outputs]
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self.weights = nn.ParameterList()
-        self.biases = nn.ParameterList()
-        for before, after in pairwise(sizes):
+        generators = [Generator().manual_seed(seed) for seed in seeds]
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for before, after in pairwise([inputs, channels, channels, outputs]):
             drawn = [torch.randn(before, after, generator=g) for g in generators]
             self.weights.append(torch.stack(drawn) * math.sqrt(1.5 / before))
             self.biases.append(torch.zeros(len(generators), 1, after))
 
     def forward(self, x: Tensor) -> Tensor:
-        last = len(self.weights) - 1
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(bias, x, weight)
-            if layer < last:
-                x = nn.functional.leaky_relu(x, 0.1)
-        return x
-
-
-# -- flows -------------------------------------------------------------------------------------
+        *hidden, last = zip(self.biases, self.weights, strict=True)
+        for bias, weight in hidden:
+            x = F.leaky_relu(torch.baddbmm(bias, x, weight), 0.1)
+        return torch.baddbmm(last[0], x, last[1])
 
 
 def normal_log_density(z: Tensor) -> Tensor:
@@ -136,123 +129,145 @@ def log_density(flow: Bijection, x: Tensor) -> Tensor:
     return normal_log_density(z) + log_det
 
 
-def couplings(count: int, bound: float = 3.0) -> list[AffineCoupling]:
+def couplings(count: int = 6) -> Chain:
     """Affine couplings of the two variables, which change sides."""
-    return [
-        AffineCoupling(PointNetwork(1, 2), ChannelHalves(swap=index % 2 == 1), bound)
+    return Chain(
+        AffineCoupling(PointNetwork(1, 2), ChannelHalves(swap=index % 2 == 1), 3.0)
         for index in range(count)
-    ]
+    )
 
 
 # -- training ----------------------------------------------------------------------------------
 
 
+@torch.enable_grad()
 def minimise(
-    parameters: Iterable[Tensor],
-    loss: Callable[[], Tensor],
+    model: nn.Module,
+    loss: Callable[[Generator], Tensor],
     steps: int,
+    seed: int,
     learning_rate: float,
-    clip: float | None = None,
+    clip: float = math.inf,
     betas: tuple[float, float] = (0.9, 0.999),
 ) -> None:
     """Minimise a loss that draws its own batch, with Adam and cosine decay."""
-    parameters = list(parameters)
-    optimiser = torch.optim.Adam(parameters, learning_rate, betas)
+    generator = Generator().manual_seed(seed)
+    optimiser = torch.optim.Adam(model.parameters(), learning_rate, betas)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    model.train()
     for _ in range(steps):
-        value = loss()
+        value = loss(generator)
         optimiser.zero_grad()
         value.backward()
-        if clip is not None:
-            nn.utils.clip_grad_norm_(parameters, clip)
+        if clip < math.inf:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimiser.step()
         schedule.step()
+    model.eval()
 
 
 def fit(
     flow: Bijection,
-    draw: Callable[[int, torch.Generator], Tensor],
+    draw: Callable[[int, Generator], Tensor],
     steps: int,
     seed: int,
-    loss: Callable[[Bijection, Tensor], Tensor] | None = None,
+    loss: Callable[[Tensor], Tensor] | None = None,
     batch: int = 256,
     learning_rate: float = 1e-2,
 ) -> None:
     """Maximise the likelihood of fresh samples, or minimise another loss of them."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def value() -> Tensor:
-        x = draw(batch, generator)
-        return -log_density(flow, x).mean() if loss is None else loss(flow, x)
-
-    flow.train()
-    minimise(flow.parameters(), value, steps, learning_rate, 5.0)
-    flow.eval()
+    own = loss or (lambda x: -log_density(flow, x).mean())
+    minimise(flow, lambda g: own(draw(batch, g)), steps, seed, learning_rate, 5.0)
 
 
-def hinge_loss(
-    recorded: Sequence[Sequence[Tensor]], generated: Sequence[Sequence[Tensor]]
-) -> Tensor:
-    r"""The discriminators' loss on their features of recordings and of samples.
-
-    .. math:: O = \frac1K \sum_k \operatorname{mean} \max(0, 1 - D_k(x))
-        + \operatorname{mean} \max(0, 1 + D_k(\hat x))
-
-    Returns:
-        A scalar, 0 or more: 0 where all scores of recordings are above 1 and all those of samples
-        below -1, 2 where all scores are 0.
-    """
-    losses = [
-        F.relu(1 - real[-1]).mean() + F.relu(1 + fake[-1]).mean()
-        for real, fake in zip(recorded, generated, strict=True)
+@torch.enable_grad()
+def duel(
+    critic: nn.Module,
+    model: nn.Module,
+    losses: Callable[[], Iterator[Tensor]],
+    steps: int,
+    rates: tuple[float, float],
+) -> None:
+    """Train a critic and a model in turns; `losses` yields the loss of each, on one batch."""
+    optimisers = [
+        torch.optim.Adam(network.parameters(), rate, (0.5, 0.9))
+        for network, rate in zip((critic, model), rates, strict=True)
     ]
-    return torch.stack(losses).mean()
+    for _ in range(steps):
+        for optimiser, loss in zip(optimisers, losses(), strict=True):
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
 
 
-# -- grids -------------------------------------------------------------------------------------
+def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
+    r"""The hinge loss of a discriminator's scores, :math:`D(x)` and :math:`D(\hat x)`.
+
+    .. math:: O = \operatorname{mean} \max(0, 1 - D(x)) + \operatorname{mean} \max(0, 1 + D(\hat x))
+    """
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
-def grid(low: float, high: float, count: int) -> tuple[Tensor, float]:
-    """The centres of count x count cells, (count * count, 2, 1), and the area of a cell."""
-    size = (high - low) / count
-    line = low + size * (torch.arange(count) + 0.5)
+# -- grids and pictures ------------------------------------------------------------------------
+
+
+def grid(low: float, high: float, count: int) -> Tensor:
+    """The centres of count x count cells, (count * count, 2, 1)."""
+    line = low + (high - low) / count * (torch.arange(count) + 0.5)
     first, second = torch.meshgrid(line, line, indexing="xy")
-    return torch.stack([first.flatten(), second.flatten()], dim=1).unsqueeze(-1), size * size
+    return torch.stack([first.flatten(), second.flatten()], dim=1).unsqueeze(-1)
 
 
 @torch.no_grad()
 def on_grid(density: Density, low: float, high: float, count: int) -> Tensor:
     """A density at the centres of a grid, (count, count), rows along the second variable."""
-    points, _ = grid(low, high, count)
-    values = torch.cat([density(part) for part in points.split(16384)])
-    return values.exp().reshape(count, count)
+    parts = grid(low, high, count).split(16384)
+    return torch.cat([density(part) for part in parts]).exp().reshape(count, count)
 
 
-def integral(density: Density, low: float, high: float, count: int) -> float:
-    """The integral of a density over a square, by midpoints."""
-    _, area = grid(low, high, count)
-    return float(on_grid(density, low, high, count).double().sum() * area)
+def integral(density: Density, limit: float, count: int) -> float:
+    """The integral of a density over the square [-limit, limit]^2, by midpoints."""
+    values = on_grid(density, -limit, limit, count)
+    return float(values.double().sum() * (2 * limit / count) ** 2)
 
 
 def bare(axes: Any, title: str) -> None:
     """A title and no ticks."""
-    axes.set_title(title, fontsize="small")
+    axes.set_title(title)
     axes.set_xticks([])
     axes.set_yticks([])
 
 
-def show(axes: Any, values: Tensor, low: float, high: float, title: str) -> None:
-    """Draw a density on a grid."""
-    axes.imshow(values.sqrt(), origin="lower", extent=(low, high, low, high), cmap="viridis")
+def show(axes: Any, density: Density, limit: float, title: str) -> None:
+    """Draw a density on the square [-limit, limit]^2."""
+    values = on_grid(density, -limit, limit, 150).sqrt()
+    axes.imshow(values, origin="lower", extent=(-limit, limit) * 2, cmap="viridis")
     bare(axes, title)
 
 
-def scatter(axes: Any, points: Tensor, title: str, size: float = 3.0) -> None:
-    """Draw samples (count, 2) of something near the ring, and the ring's modes."""
-    centres = ring_centres()
-    axes.plot(centres[:, 0], centres[:, 1], "o", color="0.8", markersize=11, zorder=0)
-    axes.plot(points[:, 0], points[:, 1], ".", markersize=size, alpha=0.4)
-    axes.set_xlim(-3.2, 3.2)
-    axes.set_ylim(-3.2, 3.2)
+def cloud(axes: Any, points: Tensor, title: str, limit: float = 3.5, **style: Any) -> None:
+    """Draw samples (count, 2)."""
+    axes.scatter(*points.T, s=2, alpha=0.4, **style)
+    axes.set_xlim(-limit, limit)
+    axes.set_ylim(-limit, limit)
     axes.set_aspect("equal")
     bare(axes, title)
+
+
+def scatter(axes: Any, points: Tensor, title: str) -> None:
+    """Draw samples (count, 2) of something near the ring, and the ring's modes."""
+    axes.plot(*ring_centres().T, "o", color="0.8", markersize=11, zorder=0)
+    cloud(axes, points, title)
+
+
+def curves(
+    axes: Any, x: Any, lines: dict[str, Any], xlabel: str, ylabel: str = "", base: int = 0
+) -> None:
+    """Draw one line for each label; base: of a logarithmic x axis."""
+    for label, y in lines.items():
+        axes.plot(x, y, "o-", label=label)
+    if base:
+        axes.set_xscale("log", base=base)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.legend()

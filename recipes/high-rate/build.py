@@ -11,10 +11,10 @@ that pass `usable` of recipes/unseen-speakers; of the voice `UNSEEN` the other f
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import runpy
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import numpy as np
 import soundfile
@@ -35,18 +35,8 @@ SAMPLE_RATE = 44100
 SECONDS = (1.0, 10.0)
 
 
-def unseen_speakers() -> Any:
-    """The script that chooses recordings from the same package, to judge by."""
-    path = HERE.parent / "unseen-speakers" / "build.py"
-    spec = importlib.util.spec_from_file_location("unseen_speakers", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-speakers = unseen_speakers()
+# The script that chooses recordings from the same package, to judge by.
+speakers = SimpleNamespace(**runpy.run_path(str(HERE.parent / "unseen-speakers" / "build.py")))
 
 
 def write(path: Path, audio: np.ndarray) -> None:

@@ -15,10 +15,11 @@ import argparse
 import dataclasses
 import datetime
 import importlib.metadata
-import importlib.util
 import json
+import runpy
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import librosa
@@ -26,8 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vocoder.atomic import write_atomic
 from vocoder.audio import LogMel, MelSpec, convert_mel, mel_from_linear, read_audio
+from vocoder.evaluation.results import save_result
 
 ROOT = Path(__file__).parents[2]
 RECORDINGS = sorted((ROOT / "recipes/ljspeech/sample/wavs").glob("*.flac"))[:6]
@@ -35,34 +36,15 @@ HISS = 1e-3
 """Level of added noise, -60 dB of full scale, that hides what toolkits add before a square root."""
 PROMISE = 1e-4
 RATE, N_FFT, HOP = 22050, 1024, 256
-LJSPEECH = MelSpec.preset("ljspeech")
+LJSPEECH, TACOTRON2 = MelSpec.preset("ljspeech"), MelSpec.preset("tacotron2")
 
 Function = Callable[[Tensor], Tensor]
 
 
-@dataclasses.dataclass
-class Case:
-    """A mel function of a toolkit, and what it should equal here."""
-
-    model: str
-    checked: str
-    package: str | None  # None: written anew
-    reference: Callable[[], Function]  # audio (samples,) -> (n_mels, frames)
-    expected: Function
-    remark: str = ""
-
-
 def module(package: str, file: str) -> Any:
     """A module of an installed package, without the packages around it."""
-    found = [path for path in importlib.metadata.files(package) or [] if str(path) == file]
-    if not found:
-        raise ImportError(f"{package} has no file {file}")
-    spec = importlib.util.spec_from_file_location(Path(file).stem, found[0].locate())
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
+    path = importlib.metadata.distribution(package).locate_file(file)
+    return SimpleNamespace(**runpy.run_path(str(path)))
 
 
 def tacotron2() -> Function:
@@ -85,16 +67,9 @@ def fastpitch() -> Function:
 
     def mel(audio: Tensor) -> Tensor:
         summed = librosa.feature.melspectrogram(
-            y=audio.double().numpy(),
-            sr=RATE,
-            n_fft=N_FFT,
-            hop_length=HOP,
-            n_mels=80,
-            fmin=0,
-            fmax=8000,
-            power=1.0,
-            pad_mode="reflect",
-        )
+            y=audio.double().numpy(), sr=RATE, n_fft=N_FFT, hop_length=HOP, n_mels=80, fmin=0,
+            fmax=8000, power=1.0, pad_mode="reflect",
+        )  # fmt: skip
         return torch.from_numpy(np.log(np.maximum(summed, 1e-5))).float()
 
     return mel
@@ -156,100 +131,35 @@ def vits_mel() -> Function:
     )[0]
 
 
-CASES = [
-    Case(
-        "Tacotron 2",
-        "`tacotron2.layers.TacotronSTFT`",
-        "tacotron2",
-        tacotron2,
-        LogMel(MelSpec.preset("tacotron2")),
-    ),
-    Case(
-        "FastPitch (NVIDIA)",
-        "`common.layers.TacotronSTFT`, written anew",
-        None,
-        fastpitch,
-        LogMel(MelSpec.preset("tacotron2")),
-        "not on PyPI",
-    ),
-    Case(
-        "FastPitch (NeMo)",
-        "`FilterbankFeatures`, written anew",
-        None,
-        nemo_fastpitch,
-        LogMel(MelSpec.preset("tacotron2")),
-        "needs most of NeMo to import; symmetric window, so never exact",
-    ),
-    Case(
-        "Matcha-TTS, HiFi-GAN",
-        "`matcha.utils.audio.mel_spectrogram`",
-        "matcha-tts",
-        matcha,
-        LogMel(LJSPEECH),
-        "adds 1e-9 to powers",
-    ),
-    Case(
-        "ESPnet",
-        "`LogMelFbank`",
-        "espnet",
-        espnet,
-        LogMel(MelSpec.preset("espnet")),
-        "raises powers to 1e-10",
-    ),
-    Case(
-        "VITS, Piper: linear",
-        "`wav_to_spec` of Coqui, then `mel_from_linear`",
-        "coqui-tts",
-        vits_linear,
-        LogMel(LJSPEECH),
-        "adds 1e-6 to powers, which is undone",
-    ),
-    Case(
-        "VITS, Piper: mel",
-        "`wav_to_mel` of Coqui",
-        "coqui-tts",
-        vits_mel,
-        LogMel(dataclasses.replace(LJSPEECH, fmax=RATE / 2)),
-        "adds 1e-6 to powers, which a mel cannot undo",
-    ),
-]
+# Model, what is checked, package (None: written anew), its mel, the spec that it follows, remark.
+CASES: list[tuple[str, str, str | None, Callable[[], Function], MelSpec, str]] = [
+    ("Tacotron 2", "`tacotron2.layers.TacotronSTFT`", "tacotron2", tacotron2, TACOTRON2, ""),
+    ("FastPitch (NVIDIA)", "`common.layers.TacotronSTFT`, written anew", None, fastpitch,
+     TACOTRON2, "not on PyPI"),
+    ("FastPitch (NeMo)", "`FilterbankFeatures`, written anew", None, nemo_fastpitch,
+     TACOTRON2, "needs most of NeMo to import; symmetric window, so never exact"),
+    ("Matcha-TTS, HiFi-GAN", "`matcha.utils.audio.mel_spectrogram`", "matcha-tts", matcha,
+     LJSPEECH, "adds 1e-9 to powers"),
+    ("ESPnet", "`LogMelFbank`", "espnet", espnet,
+     MelSpec.preset("espnet"), "raises powers to 1e-10"),
+    ("VITS, Piper: linear", "`wav_to_spec` of Coqui, then `mel_from_linear`", "coqui-tts",
+     vits_linear, LJSPEECH, "adds 1e-6 to powers, which is undone"),
+    ("VITS, Piper: mel", "`wav_to_mel` of Coqui", "coqui-tts", vits_mel,
+     dataclasses.replace(LJSPEECH, fmax=RATE / 2), "adds 1e-6 to powers, which a mel cannot undo"),
+]  # fmt: skip
 
 
-def differences(case: Case, hiss: float) -> Tensor:
+def differences(theirs: Function, spec: MelSpec, hiss: float) -> Tensor:
     """|theirs - ours| in nats of all values but those of frames that the ends reach."""
-    theirs = case.reference()
-    spec = case.expected.mel_spec  # type: ignore[attr-defined]
+    ours = LogMel(spec)
     generator = torch.Generator().manual_seed(0)
     found = []
     for path in RECORDINGS:
         audio = read_audio(path, RATE)[0]
         audio = audio[: len(audio) // HOP * HOP]  # what is left over is padded in several ways
         audio = (audio + hiss * torch.randn(len(audio), generator=generator)).clamp(-1, 1)
-        a, b = theirs(audio), case.expected(audio)
-        if a.shape != b.shape:
-            raise ValueError(f"{case.model}: {tuple(a.shape)} there, {tuple(b.shape)} here")
-        found.append(spec.nats * (a - b)[:, 2:-2].abs().flatten())
+        found.append(spec.nats * (theirs(audio) - ours(audio))[:, 2:-2].abs().flatten())
     return torch.cat(found)
-
-
-def row(case: Case) -> dict[str, Any]:
-    """One line of the table."""
-    result: dict[str, Any] = {"model": case.model, "checked": case.checked, "remark": case.remark}
-    if case.package:
-        try:
-            result["version"] = importlib.metadata.version(case.package)
-            case.reference()
-        except ImportError as error:
-            return result | {"package": case.package, "missing": str(error)}
-    plain, noisy = differences(case, 0.0), differences(case, HISS)
-    return result | {
-        "package": case.package,
-        "mean": plain.mean().item(),
-        "largest": plain.max().item(),
-        "share": (plain > PROMISE).float().mean().item(),
-        "largest_with_hiss": noisy.max().item(),
-        "share_with_hiss": (noisy > PROMISE).float().mean().item(),
-    }
 
 
 def main() -> None:
@@ -257,9 +167,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare the mels of toolkits with ours.")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "docs/results/mel_parity.json")
     output = parser.parse_args().output
-    rows = []
-    for case in CASES:
-        rows.append(row(case))
+    rows: list[dict[str, Any]] = []
+    for model, checked, package, function, spec, remark in CASES:
+        row = {"model": model, "checked": checked, "remark": remark, "package": package}
+        rows.append(row)
+        try:
+            if package:
+                row["version"] = importlib.metadata.version(package)
+            theirs = function()
+        except (ImportError, OSError) as error:
+            row["missing"] = str(error)
+            continue
+        plain, noisy = differences(theirs, spec, 0.0), differences(theirs, spec, HISS)
+        rows[-1] |= {
+            "mean": plain.mean().item(),
+            "largest": plain.max().item(),
+            "share": (plain > PROMISE).float().mean().item(),
+            "largest_with_hiss": noisy.max().item(),
+            "share_with_hiss": (noisy > PROMISE).float().mean().item(),
+        }
         print(json.dumps(rows[-1]))
     about = {
         "date": datetime.date.today().isoformat(),
@@ -269,7 +195,7 @@ def main() -> None:
         "librosa": librosa.__version__,
         "torch": torch.__version__,
     }
-    write_atomic(output, (json.dumps({"about": about, "rows": rows}, indent=1) + "\n").encode())
+    save_result({"about": about, "rows": rows}, output)
 
 
 if __name__ == "__main__":

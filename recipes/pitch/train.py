@@ -16,8 +16,8 @@ import argparse
 import math
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import safetensors.torch
@@ -30,9 +30,8 @@ from torch.nn import functional as F
 
 from vocoder.atomic import write_atomic
 from vocoder.audio import PRESETS, LogMel, read_audio
-from vocoder.audio.pitch import BINS_PER_OCTAVE, candidates
 from vocoder.corpus import SUFFIXES
-from vocoder.nn.pitch import MelPitch
+from vocoder.nn.pitch import BINS_PER_OCTAVE, MelPitch, candidates
 
 Floats = NDArray[np.float32]
 
@@ -43,8 +42,7 @@ SHARES = {"ljspeech": 0.35, "speech-16k": 0.3, "speech-24k": 0.2, "speech-44k": 
 SILENCE = math.log(1e-5)
 
 
-@dataclass(frozen=True)
-class Recording:
+class Recording(NamedTuple):
     """Audio with F0 every 10 ms, 0 where unvoiced."""
 
     audio: Floats
@@ -52,8 +50,7 @@ class Recording:
     f0: Floats
 
 
-@dataclass(frozen=True)
-class Example:
+class Example(NamedTuple):
     """A mel (n_mels, frames) with its labels (frames,): F0, and voicing from 0 to 1."""
 
     preset: str
@@ -68,12 +65,8 @@ def yin(audio: Floats, rate: int) -> Floats:
 
     f0, voiced, _ = librosa.pyin(
         soxr.resample(audio, rate, LABEL_RATE),
-        fmin=60.0,
-        fmax=600.0,
-        sr=LABEL_RATE,
-        frame_length=1024,
-        hop_length=LABEL_STEP,
-    )
+        fmin=60.0, fmax=600.0, sr=LABEL_RATE, frame_length=1024, hop_length=LABEL_STEP,
+    )  # fmt: skip
     return np.where(voiced, f0, 0).astype(np.float32)
 
 
@@ -81,12 +74,6 @@ def read(path: Path) -> tuple[Floats, int]:
     """The beginning of a recording and its sample rate."""
     audio, rate = read_audio(path)
     return np.asarray(audio, dtype=np.float32)[: round(LONGEST * rate)], rate
-
-
-def label(path: Path) -> Recording:
-    """A recording with its labels."""
-    audio, rate = read(path)
-    return Recording(audio, rate, yin(audio, rate))
 
 
 def worsen(audio: Floats, rate: int, rng: np.random.Generator, speed: float) -> Floats:
@@ -143,12 +130,6 @@ def labelled(paths: list[Path], worse: int, store: Path) -> list[Recording]:
     return [r for r in recordings if np.mean(r.f0 > 0) > 0.2]
 
 
-def at_speed(recording: Recording, target_rate: int, speed: float) -> Floats:
-    """The audio played ``speed`` times as fast, at the target rate."""
-    played: Floats = soxr.resample(recording.audio, recording.sample_rate * speed, target_rate)
-    return played
-
-
 def frame_labels(f0: Floats, times: NDArray[np.float64]) -> tuple[Floats, Floats]:
     """F0 and voicing at times in seconds, between labels 10 ms apart."""
     place = times * LABEL_RATE / LABEL_STEP
@@ -185,7 +166,7 @@ class Examples:
         median = float(np.median(recording.f0[recording.f0 > 0]))
         target = 75 * (420 / 75) ** self.rng.uniform()
         speed = 1.0 if first else float(np.clip(target / median, 0.5, 2.0))
-        audio = at_speed(recording, spec.sample_rate, speed)
+        audio = soxr.resample(recording.audio, recording.sample_rate * speed, spec.sample_rate)
         centres = (np.arange(spec.frames(len(audio))) + 0.5) * spec.hop_length / spec.sample_rate
         f0, voicing = frame_labels(recording.f0, centres * speed)
         return self.example(preset, audio, f0 * np.float32(speed), voicing)
@@ -202,7 +183,8 @@ class Examples:
         rate = PRESETS[preset].sample_rate
         mixed = np.zeros(4 * rate)
         for index in self.rng.choice(len(self.recordings), self.rng.integers(4, 8)):
-            voice = at_speed(self.recordings[index], rate, float(self.rng.uniform(0.7, 1.4)))
+            recording, speed = self.recordings[index], float(self.rng.uniform(0.7, 1.4))
+            voice = soxr.resample(recording.audio, recording.sample_rate * speed, rate)
             voice = np.resize(voice, len(mixed))
             loudness = 10 ** self.rng.uniform(-0.15, 0.15) / np.sqrt(np.mean(voice**2))
             mixed += loudness * voice
@@ -289,13 +271,9 @@ def train(examples: list[Example], steps: int, batch: int = 12, frames: int = 12
     network = networks["ljspeech"]
     for other in networks.values():  # one set of weights behind every front end
         other.first, other.blocks, other.last = network.first, network.blocks, network.last
-    groups = {name: [e for e in examples if e.preset == name] for name in SHARES}
-    groups = {name: group for name, group in groups.items() if group}
-    lengths = {
-        name: np.array([e.mel.shape[1] for e in group], dtype=np.float64)
-        for name, group in groups.items()
-    }
-    share = np.array([sizes.sum() for sizes in lengths.values()])
+    lengths = np.array([example.mel.shape[1] for example in examples], dtype=np.float64)
+    members = {name: np.array([e.preset == name for e in examples]) * lengths for name in SHARES}
+    share = np.array([sizes.sum() for sizes in members.values()])
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3, betas=(0.9, 0.98), weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, 3e-3, total_steps=steps, pct_start=0.1
@@ -303,10 +281,10 @@ def train(examples: list[Example], steps: int, batch: int = 12, frames: int = 12
     average = {name: value.clone() for name, value in network.state_dict().items()}
     started = time.perf_counter()
     for step in range(steps):
-        preset = list(groups)[rng.choice(len(groups), p=share / share.sum())]
-        sizes = lengths[preset]
+        preset = list(SHARES)[rng.choice(len(SHARES), p=share / share.sum())]
+        sizes = members[preset]
         chosen = rng.choice(len(sizes), batch, p=sizes / sizes.sum())
-        crops = [crop(groups[preset][i], frames, rng) for i in chosen]
+        crops = [crop(examples[i], frames, rng) for i in chosen]
         mel, f0, voicing = (torch.stack(parts) for parts in zip(*crops, strict=True))
         loss = loss_of(networks[preset], distort(mel, rng), f0, voicing)
         optimizer.zero_grad()
@@ -325,16 +303,10 @@ def train(examples: list[Example], steps: int, batch: int = 12, frames: int = 12
 
 def find(paths: list[Path]) -> list[Path]:
     """Audio files, those in folders included."""
-    found = []
-    for path in paths:
-        if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise FileNotFoundError(f"there is no {path}: name audio files or folders of them")
+    found = [f for path in paths for f in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    found = [path for path in found if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not found:
-        raise FileNotFoundError("there is no audio in the folders named")
+        raise FileNotFoundError("there is no audio: name audio files or folders of them")
     return found
 
 
@@ -352,12 +324,12 @@ def main() -> None:
     try:
         store = arguments.output.with_suffix(".labels.npz")
         recordings = labelled(find(arguments.recordings), arguments.worse, store)
-        examples = Examples(recordings).all(arguments.copies, arguments.without_pitch)
-        network = train(examples, arguments.steps)
-        weights = {name: w.half().contiguous() for name, w in network.state_dict().items()}
-        write_atomic(arguments.output, safetensors.torch.save(weights))
     except (OSError, ValueError) as error:
         sys.exit(f"train.py: {error}")
+    examples = Examples(recordings).all(arguments.copies, arguments.without_pitch)
+    network = train(examples, arguments.steps)
+    weights = {name: w.half().contiguous() for name, w in network.state_dict().items()}
+    write_atomic(arguments.output, safetensors.torch.save(weights))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Sound without models: audio files, 16-bit samples, `MelSpec`, log-mels, checks, noise."""
 
-from vocoder.audio.consistency import MelConsistency, mel_distance, refine_mel
+import warnings
+from typing import Any
+
 from vocoder.audio.conversion import convert_mel, mel_from_linear
 from vocoder.audio.levels import Refine, check_refine
 from vocoder.audio.log_mel import LogMel
@@ -8,6 +10,7 @@ from vocoder.audio.mel_spec import PRESETS, MelSpec
 from vocoder.audio.noise import BatchNoise, Noise, check_temperature
 from vocoder.audio.pcm import dequantise, fade, from_pcm16, to_pcm16
 from vocoder.audio.reading import AudioReader, read_audio
+from vocoder.audio.refinement import MelGriffinLim, mel_distance, refine_audio, refine_mel
 from vocoder.audio.validation import MelError, check_mel
 from vocoder.audio.writing import AudioWriter, WavStream, write_audio
 
@@ -17,8 +20,8 @@ __all__ = [
     "AudioWriter",
     "BatchNoise",
     "LogMel",
-    "MelConsistency",
     "MelError",
+    "MelGriffinLim",
     "MelSpec",
     "Noise",
     "Refine",
@@ -33,7 +36,19 @@ __all__ = [
     "mel_distance",
     "mel_from_linear",
     "read_audio",
+    "refine_audio",
     "refine_mel",
     "to_pcm16",
     "write_audio",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "MelConsistency":
+        warnings.warn(
+            "MelConsistency is now MelGriffinLim, and goes in the next version",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return MelGriffinLim
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

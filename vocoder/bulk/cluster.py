@@ -1,4 +1,4 @@
-"""Batches rendered by workers on a Ray cluster: the glue between Ray Data and `rendering`."""
+"""Items rendered by workers on a Ray cluster: the glue between Ray Data and `rendering`."""
 
 from __future__ import annotations
 
@@ -16,98 +16,84 @@ from vocoder.bulk.items import Item, Outcome
 from vocoder.bulk.rendering import Renderer, Settings
 from vocoder.extras import require
 
-# A worker that dies takes its block of batches along, to be done again but for finished files.
+# A worker that dies takes its block of items along, which are done again.
 _BLOCKS_PER_WORKER = 50
-
-_QUIET = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 
 
 def render_on_ray(
-    batches: list[list[Item]],
+    items: list[Item],
     settings: Settings,
     output: Path,
     model_hash: str | None,
     workers: int,
     address: str | None = None,
-) -> Iterator[list[Outcome]]:
-    """Render batches by workers, each a process with one thread and, on CUDA, one GPU.
+) -> Iterator[Outcome]:
+    """Render items by workers, each a process with one thread and, on CUDA, one GPU.
 
-    A worker that dies is replaced, and its batches are done again. ``output``, the sources and the
+    A worker that dies is replaced, and its items are done again. ``output``, the sources and the
     checkpoint must have the same paths on all machines.
 
     Args:
-        batches, settings, output, model_hash: as in `render`.
+        items: the longest first.
+        settings, output, model_hash: as in `Renderer`.
         workers: how many.
         address: of a running Ray cluster ("auto" for the one this machine is part of); None starts
             one on this machine and stops it at the end.
 
     Yields:
-        The outcomes of batches as they are done, in any order.
+        The outcomes as they come, in any order.
 
     Raises:
         MissingExtraError: Ray is not installed.
         ValueError: the cluster has too few processors or GPUs for so many workers.
         OSError: the cluster cannot be reached, or its workers cannot start.
     """
-    if not batches:
+    if not items:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it prints what concerns its authors
     ray = require("ray", "synthesis by several workers", "ray")
     require("ray.data", "synthesis by several workers", "ray")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    own = {"num_cpus": workers, "include_dashboard": False} if address is None else {}
     try:
         ray.init(
             address=address or "local",
             log_to_driver=False,
             logging_level=logging.ERROR,
-            runtime_env={"env_vars": _QUIET},
-            **own,
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}},
+            **({} if address else {"num_cpus": workers, "include_dashboard": False}),
         )
-    except (ConnectionError, RuntimeError) as error:
-        what = f"the Ray cluster {address} cannot be reached" if address else "Ray does not start"
-        raise OSError(f"{what} ({_last_line(error)})") from error
-    try:
-        yield from _rendered(ray, batches, settings, output, model_hash, workers)
-    except ray.exceptions.RayError as error:
-        raise OSError(f"the workers stopped: {_last_line(error)}") from error
+        cuda = settings.device == "cuda" or (
+            settings.device == "auto" and torch.cuda.is_available()
+        )
+        have = ray.cluster_resources()
+        for kind, needed in (("CPU", workers), ("GPU", workers * cuda)):
+            if have.get(kind, 0) < needed:
+                raise ValueError(
+                    f"the cluster has {have.get(kind, 0):g} {kind}s, too few for {workers} "
+                    "workers: give fewer workers, or add machines"
+                )
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        # JSON, as names of files need not be Unicode.
+        rows = [{"item": json.dumps(asdict(item))} for item in items]
+        blocks = min(len(rows), _BLOCKS_PER_WORKER * workers)
+        done = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
+            _Worker,
+            fn_constructor_args=(asdict(settings), str(output), model_hash),
+            batch_size=1,
+            num_cpus=1,
+            num_gpus=1 if cuda else None,
+            compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
+        )
+        for row in done.iter_rows():
+            yield Outcome(**json.loads(row["outcome"]))
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise OSError(f"Ray, or its cluster {address or 'here'}, fails: {reason[0]}") from error
     finally:
         ray.shutdown()
-
-
-def _rendered(
-    ray: Any,
-    batches: list[list[Item]],
-    settings: Settings,
-    output: Path,
-    model_hash: str | None,
-    workers: int,
-) -> Iterator[list[Outcome]]:
-    cuda = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
-    have = ray.cluster_resources()
-    for kind, needed in (("CPU", workers), ("GPU", workers * cuda)):
-        if have.get(kind, 0) < needed:
-            raise ValueError(
-                f"the cluster has {have.get(kind, 0):g} {kind}s, too few for {workers} workers: "
-                "give fewer workers, or add machines"
-            )
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    # JSON, as names of files need not be Unicode.
-    rows = [{"batch": json.dumps([asdict(item) for item in batch])} for batch in batches]
-    blocks = min(len(rows), _BLOCKS_PER_WORKER * workers)
-    done = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
-        _Worker,
-        fn_constructor_args=(asdict(settings), str(output), model_hash),
-        batch_size=1,
-        num_cpus=1,
-        num_gpus=1 if cuda else None,
-        compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
-    )
-    for row in done.iter_rows():
-        yield [Outcome(**outcome) for outcome in json.loads(row["outcomes"])]
 
 
 class _Worker:
@@ -118,11 +104,5 @@ class _Worker:
         self.renderer = Renderer(Settings(**settings), Path(output), model_hash)
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, list[str]]:
-        batches = [[Item(**item) for item in json.loads(text)] for text in rows["batch"]]
-        outcomes = [[asdict(outcome) for outcome in self.renderer(batch)] for batch in batches]
-        return {"outcomes": [json.dumps(each) for each in outcomes]}
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+        items = [Item(**json.loads(text)) for text in rows["item"]]
+        return {"outcome": [json.dumps(asdict(self.renderer(item))) for item in items]}

@@ -1,12 +1,12 @@
-"""What there is to synthesise: a folder or a list of mels and recordings, in batches by length."""
+"""What there is to synthesise: a folder or a list of mels and recordings, the longest first."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import soundfile
@@ -17,10 +17,6 @@ from vocoder.audio.mel_files import read_mel
 from vocoder.corpus import SUFFIXES, AudioFiles, CorpusError, columns
 
 MEL_SUFFIX = ".npy"
-
-BATCH_FRAMES = 8192
-"""Frames of mel in a batch, and in the longest item that is rendered at once; longer ones go in
-pieces. 95 s at 22,050 Hz and a hop of 256."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +62,12 @@ def find(source: Path, output: Path) -> tuple[list[Item], list[Outcome]]:
     Raises:
         ValueError: there is no such folder or list, or nothing in it; the list is not UTF-8.
     """
+    failed: list[Outcome] = []
     if source.is_dir():
-        found, failed = _in_folder(source, output)
+        found = _in_folder(source, output)
         nothing = f"{source} holds no mels ({MEL_SUFFIX}) and no audio ({', '.join(SUFFIXES)})"
     elif source.is_file():
-        found, failed = _in_list(source)
+        found = _in_list(source, failed)
         nothing = f"{source} lists nothing: write the path of a mel or a recording on each line"
     else:
         raise ValueError(
@@ -83,76 +80,60 @@ def find(source: Path, output: Path) -> tuple[list[Item], list[Outcome]]:
         # Where names differ in case alone, some file systems would keep one of the two.
         other = unique.setdefault(item.name.casefold(), item)
         if other is not item:
-            failed.append(
-                Outcome(item.source, failure=f"its audio would have the name of {other.source}'s")
-            )
+            words = f"its audio would have the name of {other.source}'s"
+            failed.append(Outcome(item.source, failure=words))
     return list(unique.values()), failed
 
 
-def _in_folder(folder: Path, output: Path) -> tuple[list[Item], list[Outcome]]:
-    skipped = output.resolve()
+def _in_folder(folder: Path, output: Path) -> list[Item]:
     found = []
-    above = {str(folder): frozenset([folder.resolve()])}
-    """The real folders that the walk is in: a link to one of them leads round in circles."""
+    entered = {output.resolve()} - {
+        folder.resolve()
+    }  # each once, since links may lead round in circles
     for at, folders, files in os.walk(folder, followlinks=True):
-        here, entered = Path(at), above.pop(at)
-        for name in list(folders):
-            real = (here / name).resolve()
-            if name.startswith(".") or real == skipped or real in entered:
-                folders.remove(name)
-            else:
-                above[os.path.join(at, name)] = entered | {real}
+        here = Path(at)
+        if here.resolve() in entered:
+            folders.clear()
+            continue
+        entered.add(here.resolve())
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         for path in (here / name for name in files if not name.startswith(".")):
             if path.suffix.lower() in (MEL_SUFFIX, *SUFFIXES) and path.is_file():
-                below = path.relative_to(folder).with_suffix("")
-                found.append(Item(below.as_posix(), str(path)))
-    return sorted(found, key=lambda item: item.source), []
+                name = path.relative_to(folder).with_suffix("").as_posix()
+                found.append(Item(name, str(path)))
+    return sorted(found, key=lambda item: item.source)
 
 
-def _in_list(path: Path) -> tuple[list[Item], list[Outcome]]:
+def _in_list(path: Path, failed: list[Outcome]) -> list[Item]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} cannot be read ({error}): it must be UTF-8 text") from error
     files = AudioFiles(path.parent, (*SUFFIXES, MEL_SUFFIX))
     found: dict[str, Item] = {}
-    failed = []
     for line in lines:
-        written = columns(line)[0].strip() if line.strip() else ""
-        if not written:
+        if not line.strip() or not (written := columns(line)[0].strip()):
             continue
         try:
             name, file = files.find(written)
-        except (CorpusError, OSError, ValueError) as error:
+            if file is None:
+                raise CorpusError(f"there is no such file in {path.parent}")
+        except (OSError, ValueError) as error:
             failed.append(Outcome(written, failure=str(error)))
-            continue
-        if file is None:
-            failed.append(Outcome(written, failure=f"there is no such file in {path.parent}"))
         else:
             found.setdefault(str(file), Item(name, str(file)))  # once, however often it is listed
-    return list(found.values()), failed
+    return list(found.values())
 
 
-def batches(items: Iterable[Item], spec: MelSpec) -> Iterator[list[Item]]:
-    """The items in batches of similar lengths, longest first.
-
-    Longest first, so that no worker is left alone with a long one at the end. A batch has at most
-    `BATCH_FRAMES` frames, padded to its longest item; an item that is longer is one by itself.
+def longest_first(items: Iterable[Item], spec: MelSpec) -> list[Item]:
+    """The items with their frames, so sorted that no worker is left alone with a long one.
 
     Args:
         items: their frames are read here, from the headers of the files.
         spec: the mel convention, by which recordings have frames.
     """
-    measured = [Item(item.name, item.source, _frames(item, spec)) for item in items]
-    batch: list[Item] = []
-    for item in sorted(measured, key=lambda item: (-item.frames, item.name)):
-        longest = batch[0].frames if batch else item.frames
-        if batch and longest * (len(batch) + 1) > BATCH_FRAMES:
-            yield batch
-            batch = []
-        batch.append(item)
-    if batch:
-        yield batch
+    measured = [replace(item, frames=_frames(item, spec)) for item in items]
+    return sorted(measured, key=lambda item: (-item.frames, item.name))
 
 
 def _frames(item: Item, spec: MelSpec) -> int:
@@ -172,6 +153,3 @@ def item_seed(seed: int, name: str) -> int:
     plain = unicodedata.normalize("NFC", name)
     digest = hashlib.sha256(f"{seed}: {plain}".encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:6], "big")
-
-
-__all__ = ["BATCH_FRAMES", "Item", "Outcome", "batches", "find", "item_seed"]

@@ -1,7 +1,7 @@
 """The command `vocoder`: one module for each group of subcommands.
 
-A subcommand reads its arguments, calls the package and prints. Options that several share are in
-`options`, what they do before and after the work in `output`. Heavy imports happen inside the
+A subcommand reads its arguments, calls the package and prints. `options` holds the options that
+several share, `output` what they do before and after the work. Heavy imports happen inside the
 commands, so that `vocoder --help` answers at once.
 """
 
@@ -17,11 +17,13 @@ from typer.core import TyperCommand, TyperGroup
 
 import vocoder
 from vocoder.cli.corpora import synthesize_corpus
-from vocoder.cli.measurement import benchmark, evaluate, evaluate_speech
+from vocoder.cli.measurement import benchmark, evaluate
 from vocoder.cli.models import demo, export, info
-from vocoder.cli.output import warnings_in_a_line
-from vocoder.cli.speech import say
-from vocoder.cli.synthesis import refine, resynthesize, synthesize
+from vocoder.cli.output import warn, warnings_in_a_line
+from vocoder.cli.synthesis import refine, resynthesize, say, synthesize
+
+RENAMED = {"--sweeps": "--iterations", "--wavenet": "--autoregressive"}
+"""Options of version 0.2 by their new names; the old ones go with version 0.4."""
 
 
 class _Commands(TyperGroup):
@@ -35,21 +37,25 @@ class _Commands(TyperGroup):
                 return super().invoke(ctx)
         except BrokenPipeError:
             raise  # the reader of the output is gone: Typer exits quietly
-        except (ValueError, OSError, ImportError, NotImplementedError) as error:
+        except (ValueError, OSError, ImportError, NotImplementedError, MemoryError) as error:
             # MelError, CheckpointError and AudioError are ValueErrors.
-            typer.secho(f"vocoder: {error}", fg=typer.colors.RED, err=True)
-            sys.exit(2)
-        except MemoryError:
-            typer.secho("vocoder: out of memory: give less at once", fg=typer.colors.RED, err=True)
+            reason = "out of memory: give less at once" if isinstance(error, MemoryError) else error
+            typer.secho(f"vocoder: {reason}", fg=typer.colors.RED, err=True)
             sys.exit(2)
 
 
-class _Reading(TyperCommand):
-    """A command whose text may begin with a dash: `vocoder say "-5 degrees"`."""
+class _Command(TyperCommand):
+    """Takes renamed options, with a warning; `say` takes text that begins with a dash, too."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        dashed = re.compile(r"-+[^A-Za-z-]")  # no option begins so
-        return super().parse_args(ctx, [f" {a}" if dashed.match(a) else a for a in args])
+        for index, argument in enumerate(args):
+            name = argument.partition("=")[0]
+            if name in RENAMED:
+                warn(f"vocoder: warning: {name} is now {RENAMED[name]}")
+                args[index] = argument.replace(name, RENAMED[name], 1)
+            elif self.name == "say" and re.match(r"-+[^A-Za-z-]", argument):  # no option begins so
+                args[index] = f" {argument}"
+        return super().parse_args(ctx, args)
 
 
 app = typer.Typer(
@@ -81,11 +87,10 @@ for _command in (
     export,
     benchmark,
     evaluate,
-    evaluate_speech,
     demo,
     info,
 ):
-    app.command(cls=_Reading if _command is say else None)(_command)
+    app.command(cls=_Command)(_command)
 
 
 def main() -> None:

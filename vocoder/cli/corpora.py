@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,7 +48,16 @@ def synthesize_corpus(
     Run the same command again to go on after an interruption. Exits with status 1 if some files
     failed: failed.csv says which and why.
     """
-    from vocoder.bulk import Outcome, Settings, batches, begin, find, is_there, render, write_lists
+    from vocoder.bulk import (
+        Outcome,
+        Renderer,
+        Settings,
+        begin,
+        find,
+        is_there,
+        longest_first,
+        write_lists,
+    )
     from vocoder.bulk.cluster import render_on_ray
 
     settings = Settings(checkpoint, temperature, seed, refine, device)
@@ -60,14 +70,14 @@ def synthesize_corpus(
         there = [item for item in items if is_there(item, output)]
         outcomes += [Outcome(item.name) for item in there]
         missing = set(items) - set(there)
-        work = list(batches(missing, spec))
+        work = longest_first(missing, spec)
         progress(len(there), len(items), "rendering")
         if workers == 1 and address is None:
-            results = render(work, settings, output, record["model"])
+            results: Iterator[Outcome] = map(Renderer(settings, output, record["model"]), work)
         else:
             results = render_on_ray(work, settings, output, record["model"], workers, address)
-        for done in results:
-            outcomes += done
+        for outcome in results:
+            outcomes.append(outcome)
             progress(len(outcomes) - len(failed), len(items), "rendering")
     write_lists(output, outcomes)
     _summarise(output, outcomes, time.perf_counter() - started)

@@ -1,4 +1,4 @@
-"""Speed, quality and intelligibility, measured: benchmark, evaluate, evaluate-speech."""
+"""Speed and quality, measured: benchmark, evaluate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import typer
 
 import vocoder
 from vocoder.cli import options
-from vocoder.cli.loading import load, load_acoustic
 from vocoder.cli.output import print_result, progress_bar, refuse_overwriting, warn
 
 
@@ -18,7 +17,6 @@ def benchmark(
     quick: Annotated[bool, typer.Option("--quick", help="Under two minutes on two cores.")] = False,
     json_output: options.Json = False,
     output: options.JsonOutput = None,
-    plot: options.PlotOutput = None,
     checkpoint: Annotated[
         list[str] | None,
         typer.Option(
@@ -31,13 +29,13 @@ def benchmark(
     ] = None,
     force: options.Force = False,
 ) -> None:
-    """Speed of every family and engine, measured side by side on this machine."""
-    refuse_overwriting(force, output, plot)
+    """Speed of every architecture and backend, and of others, on this machine."""
+    refuse_overwriting(force, output)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load > 0.5:
         warn(f"Other programs use {load:.1f} processors, which will distort the figures.")
     from vocoder.evaluation import benchmark as speed
-    from vocoder.evaluation import plots, tables
+    from vocoder.evaluation import tables
     from vocoder.evaluation.results import save_result
     from vocoder.evaluation.systems import standard_systems
 
@@ -52,9 +50,7 @@ def benchmark(
         )
     if output is not None:
         save_result(result, output)
-    if plot is not None:
-        plots.benchmark(result, plot)
-    print_result(result, json_output, lambda r: tables.benchmark(r).render())
+    print_result(result, json_output, tables.benchmark)
 
 
 def evaluate(
@@ -66,7 +62,20 @@ def evaluate(
     ],
     checkpoint: options.Checkpoint = None,
     against: Annotated[
-        str | None, typer.Option("--against", help="Another model: adds paired differences.")
+        list[str] | None,
+        typer.Option(
+            "--against",
+            help="Another model to compare with, or hifi-gan or hifi-gan-ljspeech (extra bench); "
+            "may be repeated.",
+        ),
+    ] = None,
+    acoustic: Annotated[
+        str | None,
+        typer.Option(
+            "--acoustic",
+            help="Acoustic model (default: the bundled one): adds a row of text to speech from "
+            "the English texts of a corpus.",
+        ),
     ] = None,
     temperature: options.Temperature = None,
     seed: options.Seed = 0,
@@ -74,12 +83,12 @@ def evaluate(
         str | None,
         typer.Option(
             "--refine",
-            help="Numbers of sweeps of mel consistency, such as 0,4: a row for each. "
+            help="Numbers of iterations or schedules, such as 0,4,default: a row for each. "
             "\\[default: the models' own]",
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Take only the first so many recordings.")
+        int | None, typer.Option("--limit", min=1, help="Evaluate at most N recordings.")
     ] = None,
     measures: Annotated[
         str | None,
@@ -88,33 +97,34 @@ def evaluate(
     json_output: options.Json = False,
     output: options.JsonOutput = None,
     table: options.MarkdownOutput = None,
-    plot: options.PlotOutput = None,
     device: options.Device = "auto",
     force: options.Force = False,
 ) -> None:
     """Quality of copy synthesis: recordings to mels and back, measured against the recordings."""
-    refuse_overwriting(force, output, table, plot)
+    refuse_overwriting(force, output, table)
     name = checkpoint or "default"
-    if against == name:
+    if name in (against or []):
         raise ValueError(f"{name} cannot be compared with itself: give --against another model")
-    sweeps = None
+    iterations = None
     if refine is not None:
-        sweeps = [options.refinement(value) for value in refine.split(",")]
-    from vocoder.evaluation import copy_synthesis, plots, tables
+        iterations = [options.refinement(value) for value in refine.split(",")]
+    from vocoder.evaluation import copy_synthesis, tables
+    from vocoder.evaluation.baselines import BASELINES
     from vocoder.evaluation.results import save_result
 
     models = {name: vocoder.load(checkpoint)}
-    if against is not None:
-        models[against] = vocoder.load(against)
+    for other in against or []:
+        models[other] = BASELINES[other]() if other in BASELINES else vocoder.load(other)
     with progress_bar("evaluate") as progress:
         result = copy_synthesis.evaluate(
             models,
             directory,
+            acoustic=None if acoustic is None else vocoder.load_acoustic(acoustic, device),
             limit=limit,
             measures=None if measures is None else measures.replace(" ", "").split(","),
             temperature=temperature,
             seed=seed,
-            refine=sweeps,
+            refine=iterations,
             device=device,
             progress=progress,
         )
@@ -126,51 +136,4 @@ def evaluate(
         save_result(result, output)
     if table is not None:
         tables.copy_synthesis(result).write(table)
-    if plot is not None:
-        plots.copy_synthesis(result, plot)
-    print_result(result, json_output, lambda r: tables.copy_synthesis(r).render())
-
-
-def evaluate_speech(
-    directory: Annotated[
-        Path, typer.Argument(help="English corpus with metadata.csv, in LJSpeech's layout.")
-    ],
-    checkpoint: options.Checkpoint = None,
-    acoustic: options.Acoustic = None,
-    prefix: Annotated[
-        str, typer.Option(help="Only ids that begin so: one voice of a corpus of several.")
-    ] = "",
-    limit: Annotated[
-        int, typer.Option("--limit", min=1, help="Take at most so many held-out sentences.")
-    ] = 50,
-    temperature: options.Temperature = None,
-    acoustic_temperature: options.AcousticTemperature = None,
-    seed: options.Seed = 0,
-    device: options.Device = "auto",
-    json_output: options.Json = False,
-    output: options.JsonOutput = None,
-    table: options.MarkdownOutput = None,
-    force: options.Force = False,
-) -> None:
-    """Word error rate of text to speech, and of recordings of the same sentences."""
-    refuse_overwriting(force, output, table)
-    from vocoder.evaluation import recognition, tables
-    from vocoder.evaluation.results import save_result
-
-    with progress_bar("evaluate") as progress:
-        result = recognition.evaluate_speech(
-            load_acoustic(acoustic, device),
-            load(checkpoint, device),
-            directory,
-            limit=limit,
-            prefix=prefix,
-            temperature=temperature,
-            acoustic_temperature=acoustic_temperature,
-            seed=seed,
-            progress=progress,
-        )
-    if output is not None:
-        save_result(result, output)
-    if table is not None:
-        tables.recognition(result).write(table)
-    print_result(result, json_output, lambda r: tables.recognition(r).render())
+    print_result(result, json_output, tables.copy_synthesis)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 
 import vocoder
 from vocoder.cli import options
-from vocoder.cli.output import refuse_overwriting, waiting
+from vocoder.cli.output import progress_bar, refuse_overwriting
 
 if TYPE_CHECKING:
     from vocoder.models import Vocoder
@@ -27,14 +28,12 @@ def info(
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """What a checkpoint is: its family, size, mel convention and arguments.
+    """What a checkpoint is: its architecture, size, mel convention and arguments.
 
     Takes acoustic models too.
     """
-    if checkpoint is not None and checkpoint.lower().endswith(".onnx"):
-        facts = _graph_facts(Path(checkpoint))
-    else:
-        facts = _facts(_load_either(checkpoint))
+    graph = checkpoint is not None and checkpoint.lower().endswith(".onnx")
+    facts = _graph_facts(Path(str(checkpoint))) if graph else _facts(checkpoint)
     if json_output:
         typer.echo(json.dumps(facts, indent=2))
         return
@@ -53,37 +52,33 @@ def info(
     Console().print(table)
 
 
-def _load_either(name: str | None) -> Vocoder | AcousticModel:
-    """The vocoder of that name, or else the acoustic model."""
+def _facts(name: str | None) -> dict[str, Any]:
+    """Of the vocoder of that name, or else of the acoustic model."""
     from vocoder.hub import HubError
+    from vocoder.models import Vocoder
 
+    model: Vocoder | AcousticModel
     try:
-        return vocoder.load(name)
+        model = vocoder.load(name)
     except vocoder.CheckpointError as error:
         if name is None or isinstance(error, HubError):
             raise
         try:
-            return vocoder.load_acoustic(name)
+            model = vocoder.load_acoustic(name)
         except vocoder.CheckpointError:
             raise error from None
-
-
-def _facts(model: Vocoder | AcousticModel) -> dict[str, Any]:
-    from vocoder.models import Vocoder
-
     facts: dict[str, Any] = {
-        "family": model.family if isinstance(model, Vocoder) else "acoustic model",
+        "architecture": model.family if isinstance(model, Vocoder) else "acoustic model",
         "parameters": sum(p.numel() for p in model.parameters()),
         "sample_rate": model.sample_rate,
     }
     if isinstance(model, Vocoder):
-        past, _ = model.context_frames
         ahead = model.look_ahead()
-        frame_ms = 1000 * model.mel_spec.hop_length / model.sample_rate
+        seconds = ahead * model.mel_spec.hop_length / model.sample_rate
         facts |= {
-            "context_frames": past,
+            "context_frames": model.context_frames[0],
             "look_ahead_frames": ahead,
-            "look_ahead_ms": round(ahead * frame_ms, 1),
+            "look_ahead_ms": round(1000 * seconds, 1),
             "refine": model.default_refine,
         }
     return facts | {
@@ -93,13 +88,14 @@ def _facts(model: Vocoder | AcousticModel) -> dict[str, Any]:
 
 
 def _graph_facts(path: Path) -> dict[str, Any]:
+    """Of an ONNX graph."""
     if not path.is_file():
         raise ValueError(f"there is no file {path}: write one with vocoder export --onnx")
-    from vocoder.engines.onnx import OnnxVocoder
+    from vocoder.export import OnnxVocoder
 
     graph = OnnxVocoder(path, threads=1)
     return {
-        "family": "ONNX graph",
+        "architecture": "ONNX graph",
         "megabytes": round(path.stat().st_size / 1e6, 1),
         "sample_rate": graph.mel_spec.sample_rate,
         "refine": graph.refine,
@@ -119,16 +115,16 @@ def export(
     """Write a flow as an ONNX graph (mel, noise) -> audio, of any batch and length."""
     refuse_overwriting(force, onnx)
     model = vocoder.load(checkpoint)
-    from vocoder.engines.onnx import export_onnx
+    from vocoder.export import export_onnx
 
-    with waiting("export, up to some minutes"):
+    with progress_bar("export, up to some minutes"):
         export_onnx(model, onnx, refine)  # type: ignore[arg-type]  # it refuses what is no flow
     typer.echo(f"{onnx}: {onnx.stat().st_size / 1e6:.1f} MB, mel and noise in, audio out")
 
 
 def demo(
     checkpoint: options.Checkpoint = None,
-    wavenet: Annotated[
+    autoregressive: Annotated[
         str | None,
         typer.Option(help="Autoregressive model to compare with. \\[default: the bundled one]"),
     ] = None,
@@ -144,8 +140,13 @@ def demo(
     ] = False,
 ) -> None:
     """A page to type, record and listen in, served on this machine."""
-    if port is not None:
-        _refuse_taken_port(host, port)
+    if port is not None:  # before the models are loaded, which takes longer
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            socket.create_server((host, port), family=family).close()
+        except OSError as error:
+            reason = f"cannot listen on {host}, port {port} ({error.strerror or error})"
+            raise OSError(f"{reason}: choose another") from error
     from vocoder.demo import without_proxies
     from vocoder.demo.models import Models
     from vocoder.extras import require
@@ -154,18 +155,4 @@ def demo(
         require("gradio", "the demo", "demo")
         from vocoder.demo.page import serve
 
-    models = Models(checkpoint, wavenet, acoustic, device)
-
-    serve(models, host, port, share)
-
-
-def _refuse_taken_port(host: str, port: int) -> None:
-    # Before the models are loaded, which takes longer.
-    import socket
-
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        socket.create_server((host, port), family=family).close()
-    except OSError as error:
-        reason = error.strerror or error
-        raise OSError(f"cannot listen on {host}, port {port} ({reason}): choose another") from error
+    serve(Models(checkpoint, autoregressive, acoustic, device), host, port, share)

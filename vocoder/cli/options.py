@@ -61,6 +61,7 @@ Refine = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
+AudioInput = Annotated[Path, typer.Argument(help="Audio file of any format and sample rate, or -.")]
 AudioOutput = Annotated[
     Path,
     typer.Option(
@@ -76,4 +77,3 @@ JsonOutput = Annotated[
 MarkdownOutput = Annotated[
     Path | None, typer.Option("--table", help="Markdown file to write the tables to.")
 ]
-PlotOutput = Annotated[Path | None, typer.Option("--plot", help="PNG to draw the result in.")]

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,7 +17,6 @@ import typer
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from vocoder.audio import AudioWriter, WavStream
     from vocoder.models.base import Array
 
 
@@ -79,48 +79,39 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
         yield progress
 
 
-def audio_output(output: Path, sample_rate: int) -> AudioWriter | WavStream:
-    """What to write audio to piece by piece, in a with block."""
-    from vocoder.audio import AudioWriter, WavStream
-
-    if _is_standard_output(output):
-        return WavStream(sys.stdout.buffer, sample_rate)
-    return AudioWriter(output, sample_rate)
-
-
 def write_pieces(output: Path, pieces: Iterable[Array], sample_rate: int) -> None:
-    """Write audio as it is generated, then print its length and the speed it was generated at.
+    """Write audio as it is generated, then print its length and speed.
 
-    The first piece is told apart from the others: it waits for what a process sets up once, such as
-    loading compiled loops. The models are there before, and are not in the figures.
+    The first piece is timed apart from the others: it waits for what a process sets up once.
 
     Args:
-        output: the file, or - for standard output.
+        output: the file, or - for a WAV stream to standard output.
         pieces: (samples,) each, generated as they are asked for.
         sample_rate: in Hz.
     """
-    import time
-
     from vocoder.atomic import exit_on_termination
+    from vocoder.audio import AudioWriter, WavStream
 
-    first_seconds = first_length = 0.0
+    to_stream = _is_standard_output(output)
+    first = (0.0, 0.0)
     started = time.perf_counter()
-    with exit_on_termination(), audio_output(output, sample_rate) as audio:
+    with (
+        exit_on_termination(),
+        WavStream(sys.stdout.buffer, sample_rate)
+        if to_stream
+        else AudioWriter(output, sample_rate) as audio,
+    ):
         for piece in pieces:
             if len(piece):
                 audio.write(piece)
-                first_length = first_length or len(piece) / sample_rate
-                first_seconds = first_seconds or time.perf_counter() - started
+                if not first[0]:
+                    first = len(piece) / sample_rate, time.perf_counter() - started
     seconds = time.perf_counter() - started
     length = audio.samples / sample_rate
-    further = length - first_length
-    speed = f"{length / seconds:.1f} times real time, a first call with its set-up"
-    if further > 0:
-        speed = (
-            f"{first_seconds:.2f} s of them for the first {first_length:.2f} s of audio, with a "
-            f"first call's set-up; then {further / (seconds - first_seconds):.1f} times real time"
-        )
-    to_stream = _is_standard_output(output)
+    speed = f"{length / seconds:.1f} times real time, set-up included"
+    if length > first[0]:
+        rest = (length - first[0]) / (seconds - first[1])
+        speed = f"{first[1]:.2f} s until the first audio, then {rest:.1f} times real time"
     typer.echo(
         f"{'standard output' if to_stream else output}: {length:.2f} s at {sample_rate:,} Hz, "
         f"generated in {seconds:.2f} s ({speed})",
@@ -160,18 +151,6 @@ def print_result(
 def warn(message: str) -> None:
     """Print a warning to standard error, in yellow."""
     typer.secho(message, fg=typer.colors.YELLOW, err=True)
-
-
-@contextlib.contextmanager
-def waiting(title: str) -> Iterator[None]:
-    """Show on standard error that work goes on whose steps cannot be counted, and for how long."""
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        bar.add_task(title, total=None)
-        yield
 
 
 @contextlib.contextmanager

@@ -1,26 +1,25 @@
-"""Mels and recordings to audio: synthesize, resynthesize, refine.
+"""Mels, recordings and text to audio: synthesize, resynthesize, refine, say.
 
-All work goes in pieces from the input file to the output, so that memory does not grow with the
-length of the audio.
+Audio passes from input to output in pieces, so that memory does not grow with its length.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import vocoder
 from vocoder.cli import options
-from vocoder.cli.loading import load
-from vocoder.cli.output import audio_input, refuse_audio_output, write_pieces
+from vocoder.cli.output import audio_input, progress_bar, refuse_audio_output, write_pieces
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vocoder.audio import MelSpec, Refine
-    from vocoder.models import Vocoder
+    from vocoder.audio import MelSpec
 
 
 def synthesize(
@@ -41,17 +40,17 @@ def synthesize(
     """Audio from a log-mel spectrogram in a .npy file."""
     refuse_audio_output(force, output)
     from vocoder.audio.mel_files import read_mel
-    from vocoder.models.pieces import mel_pieces
+    from vocoder.models.pieces import mel_pieces, unwarned
 
     spectrogram = read_mel(mel)
-    model = load(checkpoint, device)
+    model = vocoder.load(checkpoint, device=device)
     pieces = mel_pieces(spectrogram, model.mel_spec)
-    audio = _synthesized(model, pieces, temperature, seed, refine)
+    audio = unwarned(model.stream(pieces, temperature, seed, refine))
     write_pieces(output, audio, model.sample_rate)
 
 
 def resynthesize(
-    audio: Annotated[Path, typer.Argument(help="Audio file of any format and sample rate, or -.")],
+    audio: options.AudioInput,
     output: options.AudioOutput,
     checkpoint: options.Checkpoint = None,
     temperature: options.Temperature = None,
@@ -63,64 +62,53 @@ def resynthesize(
     """Copy synthesis: the mel spectrogram of a recording, turned back into audio."""
     refuse_audio_output(force, output)
     from vocoder.audio import AudioReader, LogMel
-    from vocoder.models.pieces import Counted
+    from vocoder.models.pieces import Counted, unwarned
 
-    model = load(checkpoint, device)
+    model = vocoder.load(checkpoint, device=device)
     with AudioReader(audio_input(audio), model.sample_rate) as reader:
         recording = Counted(reader)
         mel = LogMel(model.mel_spec).stream(recording)
-        pieces = _synthesized(model, mel, temperature, seed, refine)
+        pieces = unwarned(model.stream(mel, temperature, seed, refine))
         # The mel covers whole hops; the user expects the length of the recording.
         write_pieces(output, recording.cut(pieces), model.sample_rate)
 
 
 def refine(
-    audio: Annotated[Path, typer.Argument(help="Audio file of any format and sample rate, or -.")],
+    audio: options.AudioInput,
     mel: Annotated[Path, typer.Argument(help="The log-mel spectrogram that it should have, .npy.")],
     output: options.AudioOutput,
-    sweeps: Annotated[int, typer.Option("--sweeps", "-n", help="Number of sweeps.")] = 16,
+    iterations: Annotated[
+        int, typer.Option("--iterations", "-n", help="Number of iterations.")
+    ] = 16,
     preset: Annotated[
         str, typer.Option("--mel-spec", help="Preset that the mel follows.")
     ] = "ljspeech",
     force: options.Force = False,
 ) -> None:
-    """Push audio onto a mel, whatever made it: mel consistency, without a model."""
+    """Match any audio to a mel by Griffin-Lim-style iterations, without a model."""
     refuse_audio_output(force, output)
     from vocoder.audio import AudioReader, MelSpec, check_refine
-    from vocoder.audio.consistency import check_frames
     from vocoder.audio.mel_files import read_mel
+    from vocoder.audio.refinement import check_frames
     from vocoder.models.pieces import Counted, mel_pieces, unwarned
 
-    check_refine(sweeps)
+    check_refine(iterations)
     spec = MelSpec.preset(preset)
     target = read_mel(mel)
     frames = mel_pieces(target, spec)
     with AudioReader(audio_input(audio), spec.sample_rate) as reader:
         recording = Counted(reader)
-        before = _Distance(target, spec)
+        before, after = _Distance(target, spec), _Distance(target, spec)
         for _ in before.measured(recording):
             pass
         check_frames(recording.samples, target.shape[1], spec)
-        after = _Distance(target, spec)
-        pieces = after.measured(unwarned(_refined(reader, frames, spec, sweeps)))
-        write_pieces(output, pieces, spec.sample_rate)
+        refined = unwarned(_refined(reader, frames, spec, iterations))
+        write_pieces(output, after.measured(refined), spec.sample_rate)
     typer.echo(
-        f"log-mel distance {before.mean:.3f} nats before, {after.mean:.3f} after {sweeps} sweeps",
+        f"log-mel distance {before.mean:.3f} nats before, {after.mean:.3f} after {iterations} "
+        "iterations",
         err=str(output) == "-",
     )
-
-
-def _synthesized(
-    model: Vocoder,
-    mel: Iterable[Any],
-    temperature: float | None,
-    seed: int,
-    refine: Refine | None,
-) -> Iterator[Any]:
-    """Audio of pieces of a mel that is known to be right."""
-    from vocoder.models.pieces import unwarned
-
-    return unwarned(model.stream(mel, temperature, seed, refine))
 
 
 class _Distance:
@@ -157,17 +145,17 @@ class _Distance:
 
 
 def _refined(
-    audio: Iterable[Tensor], mel: Iterator[Any], spec: MelSpec, sweeps: int
+    audio: Iterable[Tensor], mel: Iterator[Any], spec: MelSpec, iterations: int
 ) -> Iterator[Any]:
-    """Audio in pieces pushed onto a mel in pieces."""
+    """Audio in pieces matched to a mel in pieces."""
     import numpy as np
 
-    from vocoder.engines.consistency import ConsistencyStream
+    from vocoder.engines.refinement import RefineStream
 
-    if sweeps == 0:
+    if iterations == 0:
         yield from audio
         return
-    stream = ConsistencyStream(spec, sweeps)
+    stream = RefineStream(spec, iterations)
     nothing = np.empty((spec.n_mels, 0), np.float32)
     samples = frames = 0
     for piece in audio:
@@ -179,3 +167,72 @@ def _refined(
     for part in mel:
         yield stream.push(np.empty(0, np.float32), part)
     yield stream.finish()
+
+
+def say(
+    output: options.AudioOutput,
+    text: Annotated[
+        str | None, typer.Argument(help="English text to read, or - for standard input.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="Text file to read (UTF-8), of any length.")
+    ] = None,
+    checkpoint: options.Checkpoint = None,
+    acoustic: options.Acoustic = None,
+    speaking_rate: Annotated[
+        float, typer.Option("--speaking-rate", "-r", help="2 is twice as fast, 0.5 half as fast.")
+    ] = 1.0,
+    temperature: options.Temperature = None,
+    acoustic_temperature: options.AcousticTemperature = None,
+    seed: options.Seed = 0,
+    refine: options.Refine = None,
+    device: options.Device = "auto",
+    force: options.Force = False,
+) -> None:
+    """Read English text aloud into a file or a pipe, sentence by sentence."""
+    refuse_audio_output(force, output)
+    to_read = _read_text(text, file)
+    from vocoder.text.speech import sentences, speak
+
+    parts = sentences(to_read)
+    model = vocoder.load(checkpoint, device=device)
+    pieces = speak(
+        parts,
+        vocoder.load_acoustic(acoustic, device),
+        model,
+        temperature=temperature,
+        acoustic_temperature=acoustic_temperature,
+        speaking_rate=speaking_rate,
+        seed=seed,
+        refine=refine,
+    )
+
+    def spoken() -> Iterator[Any]:
+        with progress_bar("say") as progress:
+            progress(0, len(parts), "say")
+            for done, piece in enumerate(pieces, 1):
+                yield piece
+                progress(done, len(parts), "say")
+
+    write_pieces(output, spoken(), model.sample_rate)
+
+
+def _read_text(text: str | None, file: Path | None) -> str:
+    """The text to say: from the argument, standard input (-) or the file."""
+    if (text is None) == (file is None):
+        raise ValueError('give what to say, once: "some text", - for standard input, or --file')
+    if text is not None and text != "-":
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise ValueError("the text is not UTF-8: give it in a file, saved as UTF-8")
+        return text
+    try:
+        if file is not None:
+            return file.read_text(encoding="utf-8-sig")
+        if sys.stdin is None:
+            raise ValueError("standard input is closed: give the text, or --file")
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{file or 'standard input'} is not UTF-8 text ({error.reason} at byte {error.start}): "
+            "save it as UTF-8"
+        ) from error

@@ -54,7 +54,7 @@ class Models:
             if not model.sequential:
                 raise CheckpointError(
                     f"{autoregressive} is a {model.title} model, which makes all samples at once: "
-                    "give an autoregressive one with --wavenet"
+                    "give an autoregressive one with --autoregressive"
                 )
             self.vocoders[autoregressive] = model
         if acoustic is not None:

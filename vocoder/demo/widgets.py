@@ -37,7 +37,7 @@ def vocoder(models: Models, names: Sequence[str], elem_id: str) -> gr.Dropdown:
 
 def refinement(elem_id: str) -> gr.Dropdown:
     """A choice for `refine`; "own" stands for None."""
-    schedules = [2, 4, 8, 16, 32, "fast", "default", "best"]
+    schedules: list[Any] = [2, 4, 8, 16, 32, "fast", "default", "best"]
     return gr.Dropdown(
         [("the model's own", "own"), ("0, network output only", 0), *schedules],
         label="Refinement",

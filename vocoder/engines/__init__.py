@@ -1,1 +1,1 @@
-"""Ways to run a model faster or elsewhere: frame engine, mel consistency, numba, ONNX."""
+"""Faster ways to compute on a CPU, compiled by numba."""

@@ -7,46 +7,164 @@ otherwise keep the written order.
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from vocoder.nn.mixture import COLDEST, LARGEST_LOG_SCALE, SMALLEST_SCALE, STEP
+from vocoder.nn.causal import CausalGatedStack
+from vocoder.nn.mixture import COLDEST, LOG_SCALES, SMALLEST_SCALE, STEP
 
 from .jit import jit
 
 Floats = NDArray[np.float32]
 
 _compile = jit({"contract", "nsz"})
+_inner = jit({"contract", "nsz"}, inner=True)
 
 # A Python float among float32 values would make numba compute in float64.
-_ZERO = np.float32(0)
-_HALF = np.float32(0.5)
-_ONE = np.float32(1)
-_TWO = np.float32(2)
-_QUARTER = np.float32(0.25)
+_ZERO, _QUARTER, _HALF, _ONE, _TWO = (np.float32(x) for x in (0, 0.25, 0.5, 1, 2))
 _SATURATED = np.float32(9)
 # Numerator and denominator of the [5/6] Pade approximant of tanh, from Lambert's fraction.
 _P2, _P4 = np.float32(1260 / 10395), np.float32(21 / 10395)
 _Q2, _Q4, _Q6 = np.float32(4725 / 10395), np.float32(210 / 10395), np.float32(1 / 10395)
-_STEP = np.float32(STEP)
-_LEVELS = np.float32(1 / STEP)
-_SMALLEST_SCALE = np.float32(SMALLEST_SCALE)
-_COLDEST = np.float32(COLDEST)
-_LARGEST_LOG_SCALE = np.float32(LARGEST_LOG_SCALE)
-
-# Samples for which the past taps of a layer are computed at once.
-_BLOCK = 16
+_STEP, _LEVELS = np.float32(STEP), np.float32(1 / STEP)
+_SMALLEST_SCALE, _COLDEST = np.float32(SMALLEST_SCALE), np.float32(COLDEST)
+_LOWEST, _HIGHEST = (np.float32(x) for x in LOG_SCALES)
 
 
-def array(tensor: Tensor) -> Floats:
-    """A tensor's values as a contiguous float32 array on the CPU."""
-    return np.ascontiguousarray(tensor.detach().float().cpu().numpy())
+class Weights(NamedTuple):
+    """A `CausalGatedStack` of L layers of C channels and K taps.
+
+    Attributes:
+        start, start_bias: (inputs, C) and (C,).
+        dilated: (L, K * C, 2 C), the oldest tap first.
+        out, out_bias: residual and skip, (L, C, 2 C) and (L, 2 C).
+        first, first_bias, last, last_bias: the two convolutions of the head.
+        dilations: (L,).
+        interpolation: weights of `LinearUpsampling`, (3, hop).
+    """
+
+    start: Floats
+    start_bias: Floats
+    dilated: Floats
+    out: Floats
+    out_bias: Floats
+    first: Floats
+    first_bias: Floats
+    last: Floats
+    last_bias: Floats
+    dilations: NDArray[np.int64]
+    interpolation: Floats
+
+    @classmethod
+    def of(cls, stack: CausalGatedStack) -> Self:
+        channels, layers = stack.channels, stack.n_layers
+        # The last layer has no residual; the scale of the sum of skips goes into the weights.
+        out = np.zeros((layers, channels, 2 * channels), np.float32)
+        out_bias = np.zeros((layers, 2 * channels), np.float32)
+        for layer, convolution in enumerate(stack.residual_skip):
+            weight, bias = _matrix(convolution)
+            out[layer, :, -weight.shape[1] :], out_bias[layer, -len(bias) :] = weight, bias
+        for skips in (out[:, :, channels:], out_bias[:, channels:]):
+            skips /= np.float32(math.sqrt(layers))
+        taps = [_matrix(layer)[0] for layer in stack.dilated]
+        return cls(
+            *_matrix(stack.start),
+            np.stack(taps),
+            out,
+            out_bias,
+            *_matrix(stack.head[1]),
+            *_matrix(stack.head[3]),
+            np.array(stack.dilations),
+            array(stack.upsampling.weights),
+        )
 
 
-@_compile
+class Frames(NamedTuple):
+    """What the mel says of some frames, and the noise of their samples.
+
+    Attributes:
+        conditions: of all layers, (frames + 2, L * 2 C): one frame more on each side.
+        coefficients: of linear prediction, the newest sample's last, (frames, order).
+        gain, level: (frames,).
+        lags: (samples,).
+        choice, value: noise of `LogisticMixture.sample`, (samples,).
+    """
+
+    conditions: Floats
+    coefficients: Floats
+    gain: Floats
+    level: Floats
+    lags: NDArray[np.int64]
+    choice: Floats
+    value: Floats
+
+
+class Utterance:
+    """An utterance in progress; keeps what the next frames need of those before.
+
+    Args:
+        weights: of the network.
+        order: of linear prediction.
+        pitch_taps: residuals around one pitch period back among the network's inputs.
+        longest_lag: the longest pitch period, in samples.
+        temperature: of the noise.
+    """
+
+    def __init__(
+        self, weights: Weights, order: int, pitch_taps: int, longest_lag: int, temperature: float
+    ) -> None:
+        _, inputs, width = weights.dilated.shape
+        past = inputs // (width // 2) - 1
+        self._weights, self._pitch_taps = weights, pitch_taps
+        self._temperature = np.float32(temperature)
+        # Inputs of each layer, in its first (K - 1) * dilation rows; the rest is never touched.
+        rows = past * int(weights.dilations.max())
+        self._rings = np.zeros((len(weights.dilations), rows, width // 2), np.float32)
+        self._audio = np.zeros(order, np.float32)
+        self._residual = np.zeros(longest_lag + pitch_taps // 2, np.float32)
+        self._clock = 0
+
+    def push(self, frames: Frames) -> Floats:
+        """The samples of the next frames."""
+        samples, order, depth = len(frames.value), len(self._audio), len(self._residual)
+        audio, residual = (
+            np.concatenate([before, np.zeros(samples, np.float32)])
+            for before in (self._audio, self._residual)
+        )
+        run(
+            self._weights,
+            frames,
+            self._pitch_taps,
+            self._temperature,
+            self._rings,
+            audio,
+            residual,
+            self._clock,
+        )
+        self._audio, self._residual = audio[-order:], residual[-depth:]
+        self._clock += samples
+        return audio[order:]
+
+
+def array(tensor: Tensor) -> Any:
+    """A tensor's values as a contiguous array on the CPU, float32 if they are floats."""
+    tensor = tensor.detach().cpu()
+    # numba compiles for the memory layout it is given; gaps would cost vector code.
+    return (tensor.float() if tensor.is_floating_point() else tensor).contiguous().numpy()
+
+
+def _matrix(convolution: nn.Module) -> tuple[Floats, Floats]:
+    """Weight (taps * in, out), the oldest tap first, and bias of a convolution."""
+    assert isinstance(convolution, nn.Conv1d)
+    weight, bias = convolution.weight, convolution.bias
+    return array(weight.permute(2, 1, 0).flatten(0, 1)), array(weight[:0] if bias is None else bias)
+
+
+@_inner
 def tanh(x: Any) -> Any:
     """tanh to 3e-7, without a branch or a call, so that loops over it become vector code.
 
@@ -62,31 +180,25 @@ def tanh(x: Any) -> Any:
     return _TWO * s * c / (s * s + c * c)
 
 
-@_compile
-def sigmoid(x: Any) -> Any:
-    """1 / (1 + exp(-x)), by way of `tanh`."""
-    return _HALF + _HALF * tanh(_HALF * x)
-
-
 # Loops run over whole vectors: with an offset in the index, numba tests each index for being
 # negative, and does not vectorise.
 
 
-@_compile
+@_inner
 def copy(x: Any, y: Any) -> None:
     """y = x."""
     for c in range(x.shape[0]):
         y[c] = x[c]
 
 
-@_compile
+@_inner
 def add(x: Any, y: Any) -> None:
     """y += x."""
     for c in range(x.shape[0]):
         y[c] += x[c]
 
 
-@_compile
+@_inner
 def rectify(x: Any) -> None:
     """x = max(x, 0)."""
     for c in range(x.shape[0]):
@@ -97,293 +209,130 @@ def rectify(x: Any) -> None:
 def gate(a: Any, b: Any, y: Any) -> None:
     """y = tanh(a) * sigmoid(b)."""
     for c in range(y.shape[0]):
-        y[c] = tanh(a[c]) * sigmoid(b[c])
+        y[c] = tanh(a[c]) * (_HALF + _HALF * tanh(_HALF * b[c]))
 
 
-@_compile
-def multiply_add(x: Any, w: Any, y: Any, first: int, rows: int) -> None:
-    """y[first + r] += x[r] @ w for r < rows; x (.., in), w (in, out), y (.., out).
-
-    Four rows and four inputs at a time: w is the largest operand, so it is read once for as many
-    rows as fit in registers.
-    """
+@_inner
+def multiply_add(x: Any, w: Any, y: Any) -> None:
+    """y += x @ w; four inputs at a time, to load and store y less often."""
     n, m = w.shape
     fours = n - n % 4
-    r = 0
-    while r + 4 <= rows:
-        a, b, c, d = y[first + r], y[first + r + 1], y[first + r + 2], y[first + r + 3]
-        for i in range(0, fours, 4):
-            a0, a1, a2, a3 = x[r, i], x[r, i + 1], x[r, i + 2], x[r, i + 3]
-            b0, b1, b2, b3 = x[r + 1, i], x[r + 1, i + 1], x[r + 1, i + 2], x[r + 1, i + 3]
-            c0, c1, c2, c3 = x[r + 2, i], x[r + 2, i + 1], x[r + 2, i + 2], x[r + 2, i + 3]
-            d0, d1, d2, d3 = x[r + 3, i], x[r + 3, i + 1], x[r + 3, i + 2], x[r + 3, i + 3]
-            for o in range(m):
-                w0, w1, w2, w3 = w[i, o], w[i + 1, o], w[i + 2, o], w[i + 3, o]
-                a[o] += a0 * w0 + a1 * w1 + a2 * w2 + a3 * w3
-                b[o] += b0 * w0 + b1 * w1 + b2 * w2 + b3 * w3
-                c[o] += c0 * w0 + c1 * w1 + c2 * w2 + c3 * w3
-                d[o] += d0 * w0 + d1 * w1 + d2 * w2 + d3 * w3
-        r += 4
-    while r < rows:
-        a = y[first + r]
-        for i in range(0, fours, 4):
-            a0, a1, a2, a3 = x[r, i], x[r, i + 1], x[r, i + 2], x[r, i + 3]
-            for o in range(m):
-                a[o] += a0 * w[i, o] + a1 * w[i + 1, o] + a2 * w[i + 2, o] + a3 * w[i + 3, o]
-        r += 1
+    for i in range(0, fours, 4):
+        x0, x1, x2, x3 = x[i], x[i + 1], x[i + 2], x[i + 3]
+        w0, w1, w2, w3 = w[i], w[i + 1], w[i + 2], w[i + 3]
+        for o in range(m):
+            y[o] += x0 * w0[o] + x1 * w1[o] + x2 * w2[o] + x3 * w3[o]
     for i in range(fours, n):
-        for r in range(rows):
-            for o in range(m):
-                y[first + r, o] += x[r, i] * w[i, o]
+        xi, wi = x[i], w[i]
+        for o in range(m):
+            y[o] += xi * wi[o]
 
 
-@_compile
-def interpolate(frames: Any, frame: int, weights: Any, j: int, begin: int, out: Any) -> None:
-    """out = channels from ``begin`` on of sample j of a frame, as in `LinearUpsampling`.
-
-    ``frames`` (frames + 2, channels) begin one frame earlier.
-    """
-    # One of the two neighbours has weight 0.
-    own = frames[frame + 1][begin:]
-    other = frames[frame if weights[0, j] > 0 else frame + 2][begin:]
-    weight, share = weights[1, j], max(weights[0, j], weights[2, j])
+@_inner
+def interpolate(own: Any, weight: Any, other: Any, share: Any, out: Any) -> None:
+    """out = weight * own + share * other."""
     for o in range(out.shape[0]):
         out[o] = weight * own[o] + share * other[o]
 
 
-@_compile
-def draw(
-    parameters: Any,
-    m: int,
-    choice: Any,
-    value: Any,
-    temperature: Any,
-    centre: Any,
-    gain: Any,
-) -> Any:
-    """`DiscretisedMixture.moved` and `sample` for one item: audio on the 16-bit grid."""
+@_inner
+def draw(output: Any, choice: Any, value: Any, temperature: Any, centre: Any, gain: Any) -> Any:
+    """A sample of `LogisticMixture.of` the output of the network."""
+    m = output.shape[0] // 3
     index = 0
     for i in range(1, m):
-        if parameters[i] > parameters[index]:
+        if output[i] > output[index]:
             index = i
     if m > 1 and temperature >= _COLDEST:
-        highest = parameters[index]
-        total = _ZERO
+        highest = output[index]
+        total = cumulative = _ZERO
         for i in range(m):
-            total += np.exp((parameters[i] - highest) / temperature)
-        cumulative = _ZERO
+            total += np.exp((output[i] - highest) / temperature)
         for index in range(m):
-            cumulative += np.exp((parameters[index] - highest) / temperature) / total
+            cumulative += np.exp((output[index] - highest) / temperature) / total
             if cumulative > choice:
                 break
-    size = parameters.shape[0]
-    log_scale = parameters[size - m + index] + np.log(gain)
-    scale = _SMALLEST_SCALE + np.exp(min(log_scale, _LARGEST_LOG_SCALE))
-    x = centre + gain * parameters[size - 2 * m + index] + temperature * scale * value
+    log_scale = min(max(output[2 * m + index], _LOWEST), _HIGHEST)
+    scale = _SMALLEST_SCALE + gain * np.exp(log_scale)
+    x = centre + gain * output[m + index] + temperature * scale * value
     level = np.floor(x * _LEVELS + _HALF)
     return _STEP * min(max(level, -_LEVELS), _LEVELS - _ONE)
 
 
 @_compile
-def look_back(
-    audio: Any,
-    residual: Any,
-    coefficients: Any,
-    gain: Any,
-    level: Any,
-    lag: int,
-    pitch_taps: int,
-    inputs: Any,
-) -> Any:
-    """`Past.inputs` of one item: writes ``inputs``, returns the prediction.
-
-    ``audio`` and ``residual`` end before the sample that is predicted.
-    """
-    newest, order = audio.shape[0] - 1, coefficients.shape[0]
-    inputs[0] = audio[newest] / level
-    prediction = _ZERO
-    first = 1
-    if order > 0:
-        oldest = newest - order + 1
-        for k in range(order):
-            prediction += coefficients[k] * audio[oldest + k]
-        inputs[1] = prediction / level
-        inputs[2] = residual[residual.shape[0] - 1] / gain
-        first = 3
-    begin = residual.shape[0] - lag - pitch_taps // 2
-    for tap in range(pitch_taps):
-        inputs[first + tap] = residual[begin + tap] / gain
-    return prediction
-
-
-@_compile
-def weigh(inputs: Any, weight: Any, y: Any) -> None:
-    """y += inputs @ weight, for few inputs."""
-    for i in range(inputs.shape[0]):
-        w, x = weight[i], inputs[i]
-        for c in range(y.shape[0]):
-            y[c] += x * w[c]
-
-
-@_compile
-def draw_all(
-    parameters: Any,
-    n_mixtures: int,
-    choice: Any,
-    value: Any,
-    temperature: Any,
-    prediction: Any,
-    gain: Any,
-    audio: Any,
-    residual: Any,
-) -> None:
-    """The next sample of each item into ``audio``, its residual into ``residual``; (batch,)."""
-    for item in range(prediction.shape[0]):
-        centre = prediction[item]
-        sample = draw(
-            parameters[item],
-            n_mixtures,
-            choice[item],
-            value[item],
-            temperature,
-            centre,
-            gain[item],
-        )
-        audio[item] = sample
-        residual[item] = sample - centre
-
-
-@_compile
-def wavenet(
-    start_weight: Any,
-    start_bias: Any,
-    past_weight: Any,
-    now_weight: Any,
-    out_weight: Any,
-    out_bias: Any,
-    first_weight: Any,
-    first_bias: Any,
-    last_weight: Any,
-    last_bias: Any,
-    dilations: Any,
-    ring_start: Any,
-    rings: Any,
-    condition: Any,
+def run(
     weights: Any,
-    choice: Any,
-    value: Any,
-    temperature: Any,
-    n_mixtures: int,
+    frames: Any,
     pitch_taps: int,
-    coefficients: Any,
-    gain: Any,
-    level: Any,
-    lags: Any,
+    temperature: Any,
+    rings: Any,
     audio: Any,
     residual: Any,
     clock: int,
 ) -> None:
-    """The samples of WaveNet; changes ``rings``, ``audio`` and ``residual`` in place.
+    """The samples of some frames: fills ``audio`` and ``residual`` behind those before them.
 
-    Args, with L layers of C channels and K taps:
-        start_weight, start_bias: (inputs, C) and (C,).
-        past_weight: (L, (K - 1) * C, 2 C), taps from the oldest to the last before now.
-        now_weight: (L, C, 2 C), the tap on the present.
-        out_weight, out_bias: (L, C, 2 C) and (L, 2 C), residual and skip.
-        first_weight, first_bias, last_weight, last_bias: the two convolutions of the head.
-        dilations: (L,).
-        ring_start: (L + 1,); rows [ring_start[l], ring_start[l + 1]) of ``rings`` are the ring
-            of layer l, (K - 1) * dilation samples long.
-        rings: (rows, batch, C).
-        condition: (batch, frames + 2, L * 2 C).
-        weights: (3, hop), of `LinearUpsampling`.
-        choice, value: (batch, samples), the noise.
-        pitch_taps: residuals around one pitch period back among the inputs.
-        coefficients, gain, level: of each frame, (batch, frames, order), (batch, frames) and
-            (batch, frames); the coefficient of the newest sample comes last.
-        lags: (batch, samples).
-        audio, residual: as in `vocoder.models.past.Past`.
-        clock: number of samples generated before.
+    Args:
+        weights, frames: `Weights` and `Frames`.
+        pitch_taps, temperature: as in `Utterance`.
+        rings: (L, rows, C).
+        audio: (order + samples,).
+        residual: audio without its linear prediction, (longest lag + pitch_taps // 2 + samples,).
+        clock: number of samples before.
     """
-    n_layers, channels = now_weight.shape[0], now_weight.shape[1]
-    taps = past_weight.shape[1] // channels
-    batch, hop, samples = audio.shape[0], weights.shape[1], choice.shape[1]
-    reach, depth = audio.shape[1] - samples, residual.shape[1] - samples
-    width = 2 * channels
-    inputs = np.empty(start_weight.shape[0], np.float32)
-    prediction = np.empty(batch, np.float32)
-    gates = np.empty((n_layers, _BLOCK * batch, width), np.float32)
-    past = np.empty((_BLOCK * batch, taps * channels), np.float32)
-    hidden = np.empty((batch, channels), np.float32)
-    gated = np.empty((batch, channels), np.float32)
-    out = np.empty((batch, width), np.float32)
-    skip = np.empty((batch, channels), np.float32)
-    middle = np.empty((batch, channels), np.float32)
-    parameters = np.empty((batch, last_bias.shape[0]), np.float32)
+    samples, hop = frames.value.shape[0], weights.interpolation.shape[1]
+    order, depth = frames.coefficients.shape[1], residual.shape[0] - samples
+    n_layers, taps = rings.shape[0], weights.dilated.shape[1] // rings.shape[2]
+    channels, width = rings.shape[2], 2 * rings.shape[2]
+    inputs = np.empty(weights.start.shape[0], np.float32)
+    hidden = np.empty(channels, np.float32)
+    seen = np.empty(taps * channels, np.float32)
+    gates = np.empty(width, np.float32)
+    gated = np.empty(channels, np.float32)
+    out = np.empty(width, np.float32)
+    skips = np.empty(channels, np.float32)
+    output = np.empty(weights.last_bias.shape[0], np.float32)
     for t in range(samples):
-        own = t // hop
-        for item in range(batch):
-            prediction[item] = look_back(
-                audio[item, : reach + t],
-                residual[item, : depth + t],
-                coefficients[item, own],
-                gain[item, own],
-                level[item, own],
-                lags[item, t],
-                pitch_taps,
-                inputs,
-            )
-            copy(start_bias, hidden[item])
-            weigh(inputs, start_weight, hidden[item])
-            for c in range(channels):
-                skip[item, c] = _ZERO
+        frame, j = t // hop, t % hop
+        gain, level = frames.gain[frame], frames.level[frame]
+        prediction = _ZERO
+        for k in range(order):
+            prediction += frames.coefficients[frame, k] * audio[t + k]
+        inputs[0] = audio[t + order - 1] / level
+        inputs[1] = prediction / level
+        inputs[2] = residual[depth + t - 1] / gain
+        oldest = depth + t - frames.lags[t] - pitch_taps // 2
+        for tap in range(pitch_taps):
+            inputs[3 + tap] = residual[oldest + tap] / gain
+        copy(weights.start_bias, hidden)
+        multiply_add(inputs, weights.start, hidden)
+        skips[:] = _ZERO
+        # One of the two neighbours of a frame has weight 0.
+        back, weight, ahead = weights.interpolation[:, j]
+        own = frames.conditions[frame + 1]
+        other = frames.conditions[frame if back > 0 else frame + 2]
         for layer in range(n_layers):
-            dilation = dilations[layer]
-            begin = ring_start[layer]
-            length = ring_start[layer + 1] - begin
-            block = min(dilation, _BLOCK)
-            row = t % block
-            if row == 0:
-                # The past that samples t to t + block - 1 need in this layer is complete.
-                size = min(block, samples - t)
-                for ahead in range(size):
-                    frame = (t + ahead) // hop
-                    j = (t + ahead) % hop
-                    for item in range(batch):
-                        target = ahead * batch + item
-                        into = gates[layer, target]
-                        interpolate(condition[item], frame, weights, j, layer * width, into)
-                        for tap in range(taps):
-                            slot = begin + (clock + t + ahead + tap * dilation) % length
-                            copy(rings[slot, item], past[target][tap * channels :])
-                multiply_add(past, past_weight[layer], gates[layer], 0, size * batch)
-            slot = begin + (clock + t) % length
-            multiply_add(hidden, now_weight[layer], gates[layer], row * batch, batch)
-            for item in range(batch):
-                copy(hidden[item], rings[slot, item])
-                now = gates[layer, row * batch + item]
-                gate(now[:channels], now[channels:], gated[item])
-                copy(out_bias[layer], out[item])
-            multiply_add(gated, out_weight[layer], out, 0, batch)
-            for item in range(batch):
-                add(out[item][:channels], hidden[item])
-                add(out[item][channels:], skip[item])
-        for item in range(batch):
-            rectify(skip[item])
-            copy(first_bias, middle[item])
-            copy(last_bias, parameters[item])
-        multiply_add(skip, first_weight, middle, 0, batch)
-        for item in range(batch):
-            rectify(middle[item])
-        multiply_add(middle, last_weight, parameters, 0, batch)
-        draw_all(
-            parameters,
-            n_mixtures,
-            choice[:, t],
-            value[:, t],
-            temperature,
-            prediction,
-            gain[:, own],
-            audio[:, reach + t],
-            residual[:, depth + t],
-        )
+            dilation, ring = weights.dilations[layer], rings[layer]
+            for tap in range(taps - 1):
+                slot = (clock + t + tap * dilation) % ((taps - 1) * dilation)
+                copy(ring[slot], seen[tap * channels :])
+            copy(hidden, seen[(taps - 1) * channels :])
+            copy(hidden, ring[(clock + t) % ((taps - 1) * dilation)])
+            begin = layer * width
+            interpolate(own[begin:], weight, other[begin:], max(back, ahead), gates)
+            multiply_add(seen, weights.dilated[layer], gates)
+            gate(gates[:channels], gates[channels:], gated)
+            copy(weights.out_bias[layer], out)
+            multiply_add(gated, weights.out[layer], out)
+            add(out[:channels], hidden)
+            add(out[channels:], skips)
+        rectify(skips)
+        copy(weights.first_bias, hidden)
+        multiply_add(skips, weights.first, hidden)
+        rectify(hidden)
+        copy(weights.last_bias, output)
+        multiply_add(hidden, weights.last, output)
+        noise = frames.choice[t], frames.value[t]
+        sample = draw(output, noise[0], noise[1], temperature, prediction, gain)
+        audio[order + t] = sample
+        residual[depth + t] = sample - prediction

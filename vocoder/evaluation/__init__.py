@@ -1,11 +1,12 @@
 """What models are judged by: quality against recordings, speed, word error rates.
 
-Measuring (`copy_synthesis`, `recognition`, `benchmark`) is kept apart from showing (`tables`,
-`plots`).
+Measuring (`copy_synthesis`, `benchmark`) is kept apart from showing (`tables`).
 """
 
-from vocoder.evaluation.metrics import METRICS, Metric, MetricError, installed_metrics, measure
 from vocoder.extras import MissingExtraError
+
+from .metrics import METRICS, Metric, installed_metrics, measure
+from .signals import MetricError
 
 __all__ = [
     "METRICS",

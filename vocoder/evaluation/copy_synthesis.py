@@ -1,57 +1,62 @@
 """Copy synthesis: recordings to mels and back by a vocoder, and how close to them it comes.
 
-`evaluate` measures and returns plain JSON values, which `.tables` and `.plots` show. The measures
-themselves are in `.metrics` and `.dnsmos`, the recordings in `.recordings`.
+`evaluate` measures and returns plain JSON values, which `.tables` shows.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
 import math
 import os
+import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from vocoder.audio import LogMel, MelSpec, Refine, check_refine
+from vocoder.audio import Refine, check_refine, dequantise, fade, from_pcm16, to_pcm16
 from vocoder.devices import device_named
-from vocoder.extras import MissingExtraError, require
 from vocoder.models import Vocoder
+from vocoder.text.speech import sentences, speak
 
-from .dnsmos import dnsmos
-from .estimates import CONFIDENCE, estimate
-from .griffin_lim import griffin_lim
-from .metrics import METRICS, Metric, MetricError, measure, missing_metrics, tone_excess_db
-from .recordings import EvaluationError, faded_and_dequantised, find_recordings, read_recording
-from .results import Progress, Result, machine_facts, timed
+from .baselines import GriffinLim
+from .metrics import METRICS, Metric, measure, missing_metrics, tone_excess_db
+from .recognition import RECOGNISER, is_english
+from .recordings import EvaluationError, find_recordings, read_recording
+from .results import CONFIDENCE, Progress, Result, estimate, machine_facts, timed
+from .signals import MetricError
+
+if TYPE_CHECKING:
+    from vocoder.text.acoustic import AcousticModel
 
 RECORDING = "recording"
 """Name of the row of the recordings themselves."""
 
-GRIFFIN_LIM = "Griffin-Lim"
-"""Name of the row of Griffin-Lim."""
+SAY = "text to speech"
+"""Name of the row of an acoustic model with the first vocoder."""
 
 MEASURES: dict[str, Metric] = {
     **METRICS,
-    "dnsmos": Metric("dnsmos", "DNSMOS", "MOS", "higher", None),
-    "tone_excess": Metric("tone_excess", "tone excess", "dB", "lower", None),
+    "tone_excess": Metric("tone_excess", "tonal artifacts", "dB", "lower", None),
     "log_likelihood": Metric("log_likelihood", "log-likelihood", "nats/sample", "higher", None),
     "times_real_time": Metric("times_real_time", "times real time", "", "higher", None),
 }
-"""What is measured, by name: `METRICS`, and what needs a model or no reference."""
+"""What is measured, by name: `METRICS`, and what needs a model."""
+
+WITHOUT_RECORDING = ["envelope_depth", *(m.name for m in METRICS.values() if not m.reference)]
+"""The `METRICS` that recordings and text to speech have, too."""
 
 _WARM_UP_SECONDS = 0.25
-_LONGEST_WARM_UP = 10.0  # seconds; slower systems warm up on less
 
 
 def evaluate(
     models: Mapping[str, Vocoder],
     directory: str | os.PathLike[str],
     *,
+    acoustic: AcousticModel | None = None,
     limit: int | None = None,
     measures: Sequence[str] | None = None,
     temperature: float | None = None,
@@ -66,7 +71,8 @@ def evaluate(
     whole mel frames. Its mel is turned back into audio, which is compared with it. Two points of
     reference join the models: the recordings themselves, for what needs no reference, and
     Griffin-Lim from the mel of the first model. The log-likelihood is that of the recording with
-    its ends faded over one hop and dequantised with noise drawn by its name, as in training.
+    its ends faded over one hop and dequantised with noise drawn by its name, as in training. The
+    word error rate is that of recordings whose text is known and English, see `find_recordings`.
 
     Measures whose package is missing are left out and named. Files that cannot be read, or that a
     system fails on, are skipped for all systems and named.
@@ -74,14 +80,14 @@ def evaluate(
     Args:
         models: name -> model. The first is judged; the others are compared with it, in pairs.
         directory: see `find_recordings`.
-        limit: take only the first so many recordings.
+        acoustic: adds a row of text to speech by it and the first model, from the texts.
+        limit: evaluate at most N recordings.
         measures: names of `MEASURES` to take; all by default. Those of pitch take the longest.
-        temperature: as in `Vocoder.synthesize`; None for the default of each model's family.
+        temperature: as in `Vocoder.synthesize`; None for the default of each model.
         seed: as in `Vocoder.synthesize`.
         refine: numbers of iterations or schedules, as in `Vocoder.synthesize`. Every model and
-            Griffin-Lim are measured with each of them, in rows named "NAME, 4 sweeps", and "first
-            model" below is the first model with the first number. None: a row for each model, with
-            the model's own number, and Griffin-Lim without any.
+            Griffin-Lim are measured with each of them, in rows named by `row_name`. None: each
+            model with its own, and those that have none also with that of the first.
         device: "auto" (a CUDA device if there is one), "cpu" or "cuda": where the models are moved.
         progress: called with (steps done, steps in all, what is next) before every step and once
             at the end.
@@ -89,17 +95,15 @@ def evaluate(
     Returns:
         JSON values:
 
-        - about: the settings (temperature: of the first model; refine: of every row but the
-          recordings'), the facts of each row that has a model (likelihood: "exact", "lower bound"
-          or None), the machine;
+        - about: the settings (refine: of every model's row), the facts of each model's row
+          (likelihood: "exact", "lower bound" or None), the machine;
         - measures: name -> title, unit, and which is better;
         - left_out: measure -> why it could not be taken;
         - skipped: file -> why;
         - rows: name -> measure -> mean, lower, upper, n (see `estimate`), over the files where the
           measure has a value;
-        - differences: name of another model -> measure -> the same of its paired differences,
-          first model less the other. Log-likelihoods have none at different sample rates, nor
-          for one model with different refinement, which do not enter the likelihood;
+        - differences: name of another row -> measure -> the same of its paired differences,
+          first model less the other. Log-likelihoods only at the same sample rate;
         - files: file, seconds, and values: name -> measure -> value, or None.
 
     Raises:
@@ -110,48 +114,93 @@ def evaluate(
     if unknown:
         raise ValueError(f"there is no measure {unknown[0]!r}: choose from {', '.join(MEASURES)}")
     if limit is not None and limit < 1:
-        raise ValueError(f"the limit is {limit}: take at least 1 recording")
+        raise ValueError(f"the limit is {limit}: evaluate at least 1 recording")
     target = device_named(device)
     folder = Path(directory)
-    paths = find_recordings(folder)[:limit]
-    wanted, left_out = available(MEASURES if measures is None else measures)
-    variants, references = _variants(models, refine)
-    systems = _systems(variants, references, temperature, seed, target)
+    recordings = dict(itertools.islice(find_recordings(folder).items(), limit))
+    missing = missing_metrics()
+    asked = [name for name in MEASURES if measures is None or name in measures]
+    wanted = [name for name in asked if name not in missing]
     first = next(iter(models.values()))
+    systems = _systems({**models, GriffinLim.title: GriffinLim(first.mel_spec)}, refine)
+    for model, _ in systems.values():
+        model.to(target)
+    rows = [RECORDING, *systems, *([SAY] if acoustic else [])]
     files: list[dict[str, Any]] = []
     skipped: dict[str, str] = {}
-    total = len(paths) * len(systems)
-    for index, path in enumerate(paths):
+    for index, (path, text) in enumerate(recordings.items()):
         name = path.relative_to(folder).as_posix()
-        values: dict[str, dict[str, float | None]] = {}
-        seconds = 0.0
+        text = text if text and is_english(text) else None
+
+        def values(
+            model: Vocoder, reference: Tensor, audio: Tensor, among: Collection[str]
+        ) -> dict[str, float | None]:
+            if not audio.isfinite().all():
+                raise ValueError(f"the {model.title} made NaN or infinity of it")
+            taken = [name for name in wanted if name in among]
+            found: dict[str, float | None] = dict.fromkeys(wanted)
+            found |= measure(reference, audio, model.sample_rate, first.mel_spec, taken, text)  # noqa: B023
+            if "tone_excess" in wanted:
+                found["tone_excess"] = _tone_excess(audio, model)
+            return found
+
         try:
-            for turn, system in enumerate(systems):
+            own = read_recording(path, first.mel_spec)
+            of_rows = {RECORDING: values(first, own, own, WITHOUT_RECORDING)}
+            for turn, (row, (model, iterations)) in enumerate(systems.items()):
                 if progress is not None:
-                    progress(index * len(systems) + turn, total, f"{name}: {system.name}")
-                recording = read_recording(path, system.mel_spec)
-                seconds = len(recording) / system.mel_spec.sample_rate
-                if system.synthesize is not None and not files:
-                    _warm_up(system, recording)
-                values[system.name] = _judge(system, recording, name, wanted, first.mel_spec)
+                    step = index * (len(rows) - 1) + turn
+                    progress(step, len(recordings) * (len(rows) - 1), f"{name}: {row}")
+                recording = read_recording(path, model.mel_spec)
+                copy = _synthesizer(model, temperature, seed, iterations)
+                if not files:
+                    # The first call compiles, which is not to be timed.
+                    copy(recording[: round(_WARM_UP_SECONDS * model.sample_rate)])
+                audio, seconds = copy(recording)
+                found = values(model, recording, audio, METRICS)
+                if "times_real_time" in wanted:
+                    found["times_real_time"] = len(audio) / model.sample_rate / seconds
+                if "log_likelihood" in wanted and model.likelihood:
+                    found["log_likelihood"] = _log_likelihood(model, recording, name)
+                of_rows[row] = found
+            if acoustic is not None:
+                if text is None:
+                    raise ValueError(f"{name} has no English text to say")
+                pieces = speak(sentences(text), acoustic, first, temperature=temperature, seed=seed)
+                said = torch.from_numpy(np.concatenate(list(pieces)))
+                of_rows[SAY] = values(first, said, said, WITHOUT_RECORDING)
         except (ValueError, OSError) as error:
             skipped[name] = str(error)
             continue
-        files.append({"file": name, "seconds": seconds, "values": values})
+        files.append({"file": name, "seconds": len(own) / first.sample_rate, "values": of_rows})
     if progress is not None:
+        total = len(recordings) * (len(rows) - 1)
         progress(total, total, "done")
     if not files:
         raise EvaluationError(
-            f"none of the {len(paths)} recordings in {folder} could be evaluated; the first: "
+            f"none of the {len(recordings)} recordings in {folder} could be evaluated; the first: "
             f"{next(iter(skipped.values()))}"
         )
-    facts = {name: _facts(variant.model, temperature) for name, variant in variants.items()}
+
+    def values_of(row: str, name: str) -> list[float | None]:
+        return [file["values"][row][name] for file in files]
+
+    judged, *others = rows[1:]
+
+    def differences(other: str, name: str) -> list[float]:
+        model, _ = systems.get(other, systems[judged])
+        if name == "log_likelihood" and model.sample_rate != first.sample_rate:
+            return []  # nats per sample, of other samples
+        pairs = zip(values_of(judged, name), values_of(other, name), strict=True)
+        return [a - b for a, b in pairs if a is not None and b is not None]
+
     return {
         "about": {
-            "models": facts,
-            "temperature": next(iter(facts.values()))["temperature"],
+            "models": {row: _facts(model, temperature) for row, (model, _) in systems.items()},
+            "corpus": folder.resolve().name,
+            "recogniser": RECOGNISER,
             "seed": seed,
-            "refine": {s.name: s.refine for s in systems if s.synthesize is not None},
+            "refine": {row: iterations for row, (_, iterations) in systems.items()},
             "confidence": CONFIDENCE,
             "interval": "Student's t over recordings",
             "device": target.type,
@@ -160,27 +209,66 @@ def evaluate(
         },
         "measures": {
             name: {"title": m.title, "unit": m.unit, "better": m.better}
-            for name, m in ((name, MEASURES[name]) for name in wanted)
+            for name, m in MEASURES.items()
+            if name in wanted
         },
-        "left_out": left_out,
+        "left_out": {name: missing[name] for name in asked if name in missing},
         "skipped": skipped,
-        "rows": _rows(files, [system.name for system in systems], wanted),
-        "differences": _differences(files, variants, wanted),
+        "rows": {
+            row: {
+                name: estimate([value for value in values_of(row, name) if value is not None])
+                for name in wanted
+            }
+            for row in rows
+        },
+        "differences": {
+            other: {name: estimate(differences(other, name)) for name in wanted} for other in others
+        },
         "files": files,
     }
 
 
-def available(asked: Collection[str]) -> tuple[list[str], dict[str, str]]:
-    """Of some names of `MEASURES`: those whose packages are installed, in the order of `MEASURES`,
-    and why the others cannot be taken.
-    """
-    missing = missing_metrics()
-    try:
-        require("speechmos.dnsmos", "DNSMOS", "metrics")
-    except MissingExtraError as error:
-        missing["dnsmos"] = str(error)
-    left_out = {name: why for name, why in missing.items() if name in asked}
-    return [name for name in MEASURES if name in asked and name not in left_out], left_out
+def row_name(name: str, refine: Refine) -> str:
+    """Name of the row of a model that is refined so, such as "default, 4 iterations"."""
+    if isinstance(refine, int):
+        return f"{name}, {refine} iteration{'' if refine == 1 else 's'}"
+    if not isinstance(refine, str):
+        refine = "+".join(f"{decimation}:{count}" for decimation, count in refine)
+    return f"{name}, refine {refine}"
+
+
+def _systems(
+    models: Mapping[str, Vocoder], refine: Sequence[Refine] | None
+) -> dict[str, tuple[Vocoder, Refine]]:
+    """The models with their refinement, by the name of their row."""
+    if refine is not None:
+        if not refine:
+            raise ValueError("refine is empty: give at least one number or schedule, or None")
+        for value in refine:
+            check_refine(value)
+        return {row_name(n, value): (m, value) for n, m in models.items() for value in refine}
+    found = {}
+    shared = next(iter(models.values())).default_refine
+    for name, model in models.items():
+        found[name] = model, model.default_refine
+        if shared and not model.default_refine:
+            found[row_name(name, shared)] = model, shared
+    return found
+
+
+def _synthesizer(
+    model: Vocoder, temperature: float | None, seed: int, refine: Refine
+) -> Callable[[Tensor], tuple[Tensor, float]]:
+    """Makes a copy of a recording, and says how many seconds the synthesis took."""
+
+    def copy(recording: Tensor) -> tuple[Tensor, float]:
+        mel = model.mel(recording).to(model.device)
+        made, seconds = timed(
+            lambda: model.synthesize(mel, temperature, seed, refine=refine), model.device
+        )
+        return made[: len(recording)].cpu(), seconds
+
+    return copy
 
 
 def _facts(model: Vocoder, temperature: float | None) -> dict[str, Any]:
@@ -188,196 +276,29 @@ def _facts(model: Vocoder, temperature: float | None) -> dict[str, Any]:
         "family": model.family,
         "likelihood": model.likelihood,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "mel_spec": dataclasses.asdict(model.mel_spec),
+        "mel_spec": model.mel_spec.to_dict(),
         "temperature": model.default_temperature if temperature is None else temperature,
     }
 
 
-# -- what turns mels into audio --------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Variant:
-    """A model with its refinement."""
-
-    model: Vocoder
-    refine: Refine
-
-
-def _variants(
-    models: Mapping[str, Vocoder], refine: Sequence[Refine] | None
-) -> tuple[dict[str, _Variant], dict[str, Refine]]:
-    """The models by the name of their row, and the refinement of each row of Griffin-Lim."""
-    if refine is None:
-        own = {name: _Variant(model, model.default_refine) for name, model in models.items()}
-        return own, {GRIFFIN_LIM: 0}
-    if not refine:
-        raise ValueError("refine is empty: give at least one number or schedule, or None")
-    for value in refine:
-        check_refine(value)
-
-    def named(name: str, value: Refine) -> str:
-        if isinstance(value, int):
-            return f"{name}, {value} sweep{'' if value == 1 else 's'}"
-        return f"{name}, refine {value}"
-
-    variants = {
-        named(name, value): _Variant(model, value)
-        for name, model in models.items()
-        for value in refine
-    }
-    return variants, {named(GRIFFIN_LIM, value): value for value in refine}
-
-
-@dataclass(frozen=True)
-class _System:
-    """A row of the result: something that turns a mel into audio."""
-
-    name: str
-    mel_spec: MelSpec
-    device: torch.device
-    mel: Callable[[Tensor], Tensor]
-    synthesize: Callable[[Tensor], Tensor] | None = None
-    """Mel (n_mels, frames) -> audio, at least as long as the recording; None: the recording."""
-    log_prob: Callable[[Tensor, Tensor], Tensor] | None = None
-    refine: Refine = 0
-
-
-def _systems(
-    variants: Mapping[str, _Variant],
-    references: Mapping[str, Refine],
-    temperature: float | None,
-    seed: int,
-    device: torch.device,
-) -> list[_System]:
-    spec = next(iter(variants.values())).model.mel_spec
-    cpu = torch.device("cpu")
-    log_mel = LogMel(spec)
-    found = [_System(RECORDING, spec, cpu, log_mel)]
-    for name, variant in variants.items():
-        model = variant.model.to(device)
-
-        def synthesize(
-            mel: Tensor, model: Vocoder = model, refine: Refine = variant.refine
-        ) -> Tensor:
-            return model.synthesize(mel, temperature, seed, refine=refine)
-
-        log_prob = None if model.likelihood is None else model.log_prob
-        found.append(
-            _System(name, model.mel_spec, device, model.mel, synthesize, log_prob, variant.refine)
-        )
-    for name, value in references.items():
-        invert = griffin_lim(spec, seed, refine=value)
-        found.append(_System(name, spec, cpu, log_mel, invert, refine=value))
-    return found
-
-
-def _warm_up(system: _System, recording: Tensor) -> None:
-    """The first call compiles, and the first of a length allocates: neither is to be timed."""
-    synthesize = system.synthesize
-    assert synthesize is not None
-    spec, mel = system.mel_spec, system.mel(recording).to(system.device)
-    frames = max(1, round(_WARM_UP_SECONDS * spec.sample_rate / spec.hop_length))
-    synthesize(mel[:, :frames])
-    seconds = timed(lambda: synthesize(mel[:, :frames]), system.device)
-    if seconds * mel.shape[1] / frames < _LONGEST_WARM_UP:
-        synthesize(mel)
-
-
-# -- judging ---------------------------------------------------------------------------------------
-
-
-def _judge(
-    system: _System, recording: Tensor, name: str, wanted: Sequence[str], mel_spec: MelSpec
-) -> dict[str, float | None]:
-    """All values of one recording by one system; mels are compared in ``mel_spec``."""
-    values: dict[str, float | None] = dict.fromkeys(wanted)
-    synthesize, rate = system.synthesize, system.mel_spec.sample_rate
-    if synthesize is None:
-        return values | without_reference(recording, system.mel_spec, wanted)
-    with torch.no_grad():
-        mel = system.mel(recording).to(system.device)
-        generated: list[Tensor] = []
-        seconds = timed(lambda: generated.append(synthesize(mel)), system.device)
-        audio = generated[0][: len(recording)].cpu()
-        if not audio.isfinite().all():
-            raise ValueError(f"{system.name} made NaN or infinity of it")
-        compared = [name for name in wanted if name in METRICS]
-        values |= measure(recording, audio, rate, mel_spec, compared)
-        values |= without_reference(audio, system.mel_spec, wanted)
-        if "log_likelihood" in values:
-            values["log_likelihood"] = _log_likelihood(system, recording, name)
-    if "times_real_time" in values:
-        values["times_real_time"] = len(recording) / rate / seconds
-    return values
-
-
-def _log_likelihood(system: _System, recording: Tensor, name: str) -> float | None:
-    """Nats per sample; None for a system that defines none."""
-    if system.log_prob is None:
+def _tone_excess(audio: Tensor, model: Vocoder) -> float | None:
+    try:
+        # What repeats every two frames has tones there, and so has what repeats every frame.
+        frame_rate = model.sample_rate / model.mel_spec.hop_length
+        return tone_excess_db(audio, model.sample_rate, frame_rate / 2)
+    except MetricError:  # too short, or silent in some band
         return None
-    spec = system.mel_spec
-    faded, dequantised = faded_and_dequantised(recording, name, spec)
+
+
+def _log_likelihood(model: Vocoder, recording: Tensor, name: str) -> float:
+    """Nats per sample of a recording that is faded over a hop at its ends and dequantised."""
+    hop = model.mel_spec.hop_length
+    levels = to_pcm16(fade(recording.numpy(), hop))
+    rng = np.random.default_rng(zlib.crc32(name.encode(errors="surrogateescape")))
     # A mel in the centred convention has one more frame, which belongs to no sample.
-    mel = system.mel(faded)[:, : len(recording) // spec.hop_length].to(system.device)
-    nats = float(system.log_prob(dequantised, mel)) / len(recording)
+    mel = model.mel(torch.from_numpy(from_pcm16(levels)))[:, : len(recording) // hop]
+    with torch.no_grad():
+        nats = float(model.log_prob(torch.from_numpy(dequantise(levels, rng)), mel))
     if not math.isfinite(nats):
-        raise ValueError(f"{system.name} gives it no finite log-likelihood")
-    return nats
-
-
-def without_reference(
-    audio: Tensor, mel_spec: MelSpec, wanted: Sequence[str]
-) -> dict[str, float | None]:
-    """The measures of the audio alone: DNSMOS, and tones of half the frame rate.
-
-    Args:
-        audio: (samples,), in [-1, 1], at the rate of ``mel_spec``.
-        mel_spec: gives the frame rate.
-        wanted: names of `MEASURES`; those of other kinds are passed over.
-    """
-    values: dict[str, float | None] = {}
-    rate = mel_spec.sample_rate
-    if "dnsmos" in wanted:
-        values["dnsmos"] = dnsmos(audio, rate)
-    if "tone_excess" in wanted:
-        try:
-            # What repeats every two frames has tones there, and so has what repeats every frame.
-            values["tone_excess"] = tone_excess_db(audio, rate, rate / (2 * mel_spec.hop_length))
-        except MetricError:  # too short, or silent in some band
-            values["tone_excess"] = None
-    return values
-
-
-# -- totals ----------------------------------------------------------------------------------------
-
-
-def _rows(
-    files: Sequence[Mapping[str, Any]], systems: Sequence[str], wanted: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    rows = {}
-    for system in systems:
-        row = {}
-        for name in wanted:
-            values = [file["values"][system][name] for file in files]
-            row[name] = estimate([value for value in values if value is not None])
-        rows[system] = row
-    return rows
-
-
-def _differences(
-    files: Sequence[Mapping[str, Any]], variants: Mapping[str, _Variant], wanted: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    (first, variant), *others = variants.items()
-    own = variant.model
-    found = {}
-    for other, compared in others:
-        row = {}
-        model = compared.model
-        for name in wanted:
-            pairs = [(f["values"][first][name], f["values"][other][name]) for f in files]
-            if name == "log_likelihood" and (own is model or own.sample_rate != model.sample_rate):
-                pairs = []  # the same value, or nats per sample of different samples
-            row[name] = estimate([a - b for a, b in pairs if a is not None and b is not None])
-        found[other] = row
-    return found
+        raise ValueError(f"the {model.title} gives it no finite log-likelihood")
+    return nats / len(recording)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vocoder.audio import MelSpec, Refine, check_refine, refine_mel
+from vocoder.audio import MelSpec, Refine, check_refine, refine_audio
 from vocoder.extras import torchaudio
 
 
@@ -78,7 +78,7 @@ def _refined(audio: Tensor, mel: Tensor, spec: MelSpec, iterations: Refine) -> T
     # With centred frames the audio may have one more frame than the mel.
     target = torch.cat([mel, mel[..., -1:]], dim=-1)[..., : spec.frames(audio.shape[-1])]
     if audio.device.type != "cpu":
-        return refine_mel(audio, target, spec, iterations)
-    from vocoder.engines.consistency import refine  # numba takes a second to import
+        return refine_audio(audio, target, spec, iterations)
+    from vocoder.engines import refinement  # numba takes a second to import
 
-    return refine(audio, target, spec, iterations)
+    return refinement.refine_audio(audio, target, spec, iterations)

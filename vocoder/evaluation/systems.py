@@ -1,297 +1,104 @@
-"""The vocoders that the speed benchmark compares, each a `System`: load it, then make audio.
+"""The vocoders that the speed benchmark compares, each a `System`, and what they cost to run.
 
-A system makes audio from a mel in its own convention, with the weights it is given or with random
-ones (speed does not depend on them). `vocoder.evaluation.benchmark` times them.
+Speed does not depend on the weights, so most have random ones.
 """
 
 from __future__ import annotations
 
-import copy
-import math
 import tempfile
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from vocoder.audio import LogMel, MelSpec
+from vocoder.audio import Refine
 from vocoder.extras import require
-from vocoder.models import FAMILIES, Vocoder, WaveGlow
+from vocoder.models import FAMILIES, Vocoder
 
-from .griffin_lim import griffin_lim
+from .baselines import GriffinLim, HifiGan, Vocos
 
-Weights = Literal["trained", "random"]
-
-
-@dataclass(frozen=True)
-class Job:
-    """Audio of a fixed size, made whenever ``run`` is called."""
-
-    run: Callable[[], object]
-    """Makes ``samples`` samples for each of ``items``."""
-    samples: int
-    items: int
+Synthesize = Callable[[Tensor], object]
+"""From a mel (batch, n_mels, frames) on the device to audio (batch, frames * hop)."""
 
 
-class System(ABC):
+@dataclass
+class System:
     """A vocoder in the benchmark.
 
     Attributes:
         name: unique label of the row.
-        family: kind of model; known after `load`.
-        engine: what runs it.
-        weights: "trained" or "random".
-        devices: types of device it runs on.
-        sequential: it makes samples one by one, so that each costs the same however many are made,
-            and a few are enough to measure.
-        dtype: the type it computes in, by torch's name.
-        mel_spec: the convention of its mels; known after `load`.
-        module: holds its parameters and buffers; there after `load`.
+        build: the model; what it raises where it cannot run is shown.
+        backend: "onnxruntime" runs a flow as an ONNX graph, on the CPU only; None for PyTorch.
+        dtype: what it computes in; other than float32 on the CPU only.
+        refine: as in `Vocoder.synthesize`.
+        trained: whether its weights are.
     """
 
     name: str
-    family: str
-    engine: str = "pytorch"
-    weights: Weights = "random"
-    devices: tuple[str, ...] = ("cpu", "cuda")
-    sequential: bool = False
-    dtype: str = "float32"
-    mel_spec: MelSpec
-    module: nn.Module
+    build: Callable[[], Vocoder]
+    backend: str | None = None
+    dtype: torch.dtype = torch.float32
+    refine: Refine = 0
+    trained: bool = False
 
-    @abstractmethod
-    def load(self, device: torch.device) -> None:
-        """Build the model on the device, or move it there.
+    def load(self, device: torch.device) -> tuple[Vocoder, Synthesize]:
+        """The model in the form that is fastest to run, and what synthesizes with it."""
+        model = self.build().fused(self.dtype).to(device)
+        if self.backend == "onnxruntime":
+            from vocoder.export import OnnxVocoder, export_onnx
 
-        Raises:
-            Exception: it cannot run here; the benchmark leaves it out and says why.
-        """
-
-    @abstractmethod
-    def synthesize(self, mel: Tensor) -> object:
-        """Audio (batch, frames * hop) of a mel (batch, n_mels, frames) on the device."""
-
-    def mel(self, frames: int) -> Tensor:
-        """A mel like that of a voiced sound, (1, n_mels, frames)."""
-        spec = self.mel_spec
-        audio = voiced_signal(frames * spec.hop_length, spec.sample_rate)
-        return LogMel(spec)(audio)[:, :frames].unsqueeze(0)
-
-    def job(self, batch: int, samples: int) -> Job:
-        """The work of making at least ``samples`` samples for each of ``batch`` items."""
-        frames = math.ceil(samples / self.mel_spec.hop_length)
-        mel = self.mel(frames).expand(batch, -1, -1).contiguous()
-        return Job(lambda: self.synthesize(mel), frames * self.mel_spec.hop_length, batch)
-
-    def first_audio(self) -> Callable[[], object] | None:
-        """Makes the first chunk of a stream; None for a system that cannot stream."""
-        return None
+            require("onnxruntime", "a flow as an ONNX graph", "export")
+            with tempfile.TemporaryDirectory() as folder:
+                path = export_onnx(model, Path(folder) / "flow.onnx", refine=0)  # type: ignore[arg-type]
+                graph = OnnxVocoder(path, threads=torch.get_num_threads())
+            return model, lambda mel: graph.synthesize(mel.numpy())
+        return model, lambda mel: model.synthesize(mel, refine=self.refine)
 
     @property
-    def threads(self) -> int:
-        """CPU threads it runs on."""
-        return torch.get_num_threads()
-
-    @property
-    def parameters(self) -> int:
-        """Number of parameters."""
-        return sum(parameter.numel() for parameter in self.module.parameters())
-
-    def multiply_accumulates(self) -> float:
-        """Multiply-accumulates per second of audio, see `count_macs`."""
-        job = self.job(1, self.mel_spec.sample_rate)
-        return count_macs(job.run) * self.mel_spec.sample_rate / job.samples
-
-
-class PackageModel(System):
-    """A `Vocoder` of this package, its own pass alone: sweeps of mel consistency are left out.
-
-    Args:
-        name, weights: see `System`.
-        model: the model, which stays as it is, or a class whose defaults are built.
-        engine: of an autoregressive model; None for its own.
-        dtype: what the model computes in; other than float32, on the CPU only.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        model: Vocoder | Callable[[], Vocoder],
-        weights: Weights = "random",
-        engine: str | None = None,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        self.name = name
-        self.weights = weights
-        self.dtype = str(dtype).removeprefix("torch.")
-        # The caller's model stays as it is, and a fused one can travel to another process.
-        own = copy.deepcopy(model).fused(dtype) if isinstance(model, Vocoder) else model
-        self._source = own
-        self._engine = engine
-        if dtype != torch.float32:
-            self.devices = ("cpu",)
-
-    @property
-    def model(self) -> Vocoder:
-        """The model; there after `load`."""
-        assert isinstance(self.module, Vocoder)
-        return self.module
-
-    def load(self, device: torch.device) -> None:
-        source = self._source
-        if isinstance(source, Vocoder):
-            model = source
-        else:
-            model = source().fused(getattr(torch, self.dtype))
-        self.module = model.to(device)
-        self.family, self.mel_spec = model.family, model.mel_spec
-        self.sequential = model.sequential
-        if model.engines:
-            setattr(model, "engine", self._engine)  # noqa: B010
-            self.engine = getattr(model, "engine")  # noqa: B009
-            if self.engine == "compiled":
-                self.devices = ("cpu",)
-
-    def mel(self, frames: int) -> Tensor:
-        return super().mel(frames).to(self.model.device)
-
-    def synthesize(self, mel: Tensor) -> object:
-        return self.model.synthesize(mel, refine=0)
-
-    def first_audio(self) -> Callable[[], object] | None:
-        # The first chunk of audio needs the look-ahead and one frame.
-        needed = self.model.look_ahead(refine=0) + 1
-        chunks = self.mel(2 * needed)[0].split(needed, dim=1)
-        return lambda: next(iter(self.model.stream(chunks, refine=0)))
-
-    @property
-    def threads(self) -> int:
-        return 1 if self.engine == "compiled" else super().threads
-
-    def multiply_accumulates(self) -> float:
-        model = self.model
-        if not model.sequential:
-            return super().multiply_accumulates()
-        # The counter does not see machine code. Teacher forcing computes the same for each sample
-        # as a step of generation.
-        frames = 8
-        hop, mel = self.mel_spec.hop_length, self.mel(frames)
-        audio = mel.new_zeros(1, frames * hop)
-        return count_macs(lambda: model(audio, mel)) * self.mel_spec.sample_rate / (frames * hop)
-
-
-class OnnxModel(PackageModel):
-    """A flow of this package exported as an ONNX graph and run by onnxruntime, on the CPU."""
-
-    engine = "onnxruntime"
-    devices = ("cpu",)
-
-    def load(self, device: torch.device) -> None:
-        from vocoder.engines.onnx import OnnxVocoder, export_onnx
-
-        require("onnxruntime", "a flow as an ONNX graph", "export")
-        super().load(device)
-        with tempfile.TemporaryDirectory() as folder:
-            path = export_onnx(self.model, Path(folder) / "flow.onnx", refine=0)  # type: ignore[arg-type]
-            self._graph = OnnxVocoder(path, threads=torch.get_num_threads())
-
-    def synthesize(self, mel: Tensor) -> object:
-        return self._graph.synthesize(mel.numpy())
-
-    def first_audio(self) -> None:
-        return None
-
-    def multiply_accumulates(self) -> float:
-        # The counter does not see onnxruntime, but the graph is the model's.
-        twin = PackageModel(self.name, self.model)
-        twin.load(torch.device("cpu"))
-        return twin.multiply_accumulates()
-
-
-class GriffinLim(System):
-    """Griffin-Lim (`vocoder.evaluation.griffin_lim`), from the mel of another vocoder."""
-
-    name = "Griffin-Lim"
-    family = "griffin-lim"
-    engine = "torchaudio"
-    module = nn.Module()  # it has no weights
-
-    def __init__(self, mel_spec: MelSpec | str = "ljspeech") -> None:
-        self.mel_spec = MelSpec.preset(mel_spec) if isinstance(mel_spec, str) else mel_spec
-
-    def load(self, device: torch.device) -> None:
-        self._device = device
-        self._synthesize = griffin_lim(self.mel_spec, device=device)
-
-    def mel(self, frames: int) -> Tensor:
-        return super().mel(frames).to(self._device)
-
-    def synthesize(self, mel: Tensor) -> object:
-        return self._synthesize(mel)
-
-
-class Vocos(System):
-    """Vocos from its own package, in the published configuration for 24 kHz mels.
-
-    Paper: Siuzdak, 2023.
-    """
-
-    name = "Vocos"
-    family = "vocos"
-    # Of the published charactr/vocos-mel-24khz, which the package can only download.
-    mel_spec = MelSpec.preset("speech-24k")
-
-    def load(self, device: torch.device) -> None:
-        package = require("vocos", "Vocos", "bench")
-        spec, dim = self.mel_spec, 512
-        sizes: Mapping[str, Any] = {"n_fft": spec.n_fft, "hop_length": spec.hop_length}
-        self.module = package.Vocos(
-            package.feature_extractors.MelSpectrogramFeatures(spec.sample_rate, **sizes),
-            package.models.VocosBackbone(spec.n_mels, dim, intermediate_dim=1536, num_layers=8),
-            package.heads.ISTFTHead(dim, padding="center", **sizes),
-        )
-        self.module.to(device).eval()
-        self._device = device
-
-    def mel(self, frames: int) -> Tensor:
-        # The transform is centred: F + 1 frames make F * hop samples.
-        return super().mel(frames + 1).to(self._device)
-
-    def synthesize(self, mel: Tensor) -> object:
-        model: Any = self.module
-        return model.decode(mel)
+    def on_cpu(self) -> bool:
+        """Whether it runs on the CPU only."""
+        return self.backend is not None or self.dtype != torch.float32
 
 
 def standard_systems(
     models: Mapping[str, Vocoder] | None = None, quick: bool = False
 ) -> list[System]:
-    """Every family of the package on each of its engines, and its rivals.
+    """Every architecture of the package, and others' vocoders.
 
     Args:
         models: trained models by the name of their row, which come first.
         quick: without the ONNX graph, whose export takes longer than all the rest of its row.
     """
-    systems: list[System] = [PackageModel(n, m, "trained") for n, m in (models or {}).items()]
-    for family in FAMILIES.values():
-        if family.engines:
-            # The last engine is the plain one, which the tests compare the others with.
-            systems += [
-                PackageModel(f"{family.title}, {engine}", family, engine=engine)
-                for engine in family.engines[:-1]
-            ]
-        else:
-            # WaveGlow's defaults are those of the paper.
-            name = f"{family.title}, published" if family is WaveGlow else family.title
-            systems.append(PackageModel(name, family))
-        if torch.bfloat16 in family.dtypes:
-            half = PackageModel(f"{family.title}, bfloat16", family, dtype=torch.bfloat16)
-            systems += [half, *([] if quick else [OnnxModel(f"{family.title}, ONNX", family)])]
-    return [*systems, GriffinLim(), Vocos()]
+    found: list[System] = []
+    for name, own in (models or {}).items():
+        found.append(System(name, lambda own=own: own, trained=True))  # type: ignore[misc]
+        if own.default_refine:
+            found.append(
+                System(
+                    f"{name}, refined",
+                    lambda own=own: own,  # type: ignore[misc]
+                    refine=own.default_refine,
+                    trained=True,
+                )
+            )
+    for model in FAMILIES.values():
+        found.append(System(model.title, model))
+        if torch.bfloat16 in model.dtypes:
+            found.append(System(f"{model.title}, bfloat16", model, dtype=torch.bfloat16))
+            if not quick:
+                found.append(System(f"{model.title}, ONNX", model, "onnxruntime"))
+    griffin_lim = lambda: GriffinLim("ljspeech")  # noqa: E731
+    return [
+        *found,
+        System("HiFi-GAN V1", HifiGan, trained=True),
+        System("HiFi-GAN V1, refined", HifiGan, refine="default", trained=True),
+        System("Griffin-Lim", griffin_lim),
+        System("Griffin-Lim, refined", griffin_lim, refine="default"),
+        System("Vocos", Vocos),
+    ]
 
 
 def voiced_signal(samples: int, sample_rate: int) -> Tensor:
@@ -305,36 +112,28 @@ def voiced_signal(samples: int, sample_rate: int) -> Tensor:
 def count_macs(run: Callable[[], object]) -> float:
     """Multiply-accumulates of a call: half the floating point operations of PyTorch's counter.
 
-    Counts matrix products, convolutions and Fourier transforms (5 N log2 N operations for a complex
-    one of N points, half of that for a real one); pointwise operations count as nothing.
+    Counts matrix products and convolutions; Fourier transforms and pointwise operations count as
+    nothing, and compiled code is not seen.
     """
-    aten = torch.ops.aten
-    extra = {
-        aten._fft_r2c: _real_fft,
-        aten._fft_c2r: _complex_to_real_fft,
-        aten._fft_c2c: _fft,
-        # The counter knows these products, but not their in-place forms.
-        aten.addmm_: _product,
-        aten.baddbmm_: _product,
-    }
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=extra) as counter:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops() / 2
 
 
-def _product(shape: Sequence[int], left: Sequence[int], *_: Any, **__: Any) -> int:
-    return 2 * math.prod(shape) * left[-1]
+def macs_per_second(model: Vocoder) -> float:
+    """Multiply-accumulates of a model in plain PyTorch for a second of audio, see `count_macs`."""
+    frames = 8 if model.sequential else model.sample_rate // model.mel_spec.hop_length
+    samples = frames * model.mel_spec.hop_length
+    mel = mel_of(model, frames)
+    if model.sequential:
+        # Teacher forcing computes the same for each sample as a step of generation.
+        macs = count_macs(lambda: model(mel.new_zeros(1, samples), mel))
+    else:
+        macs = count_macs(lambda: model.synthesize(mel, refine=0))
+    return macs * model.sample_rate / samples
 
 
-def _fft(shape: Sequence[int], dim: Sequence[int], *_: Any, **__: Any) -> int:
-    return round(5 * math.prod(shape) * math.log2(math.prod(shape[axis] for axis in dim)))
-
-
-def _real_fft(shape: Sequence[int], dim: Sequence[int], *_: Any, **__: Any) -> int:
-    return _fft(shape, dim) // 2
-
-
-def _complex_to_real_fft(
-    shape: Sequence[int], dim: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any
-) -> int:
-    return _fft(out_shape, dim) // 2
+def mel_of(model: Vocoder, frames: int) -> Tensor:
+    """A mel like that of a voiced sound, (1, n_mels, frames)."""
+    audio = voiced_signal(frames * model.mel_spec.hop_length, model.sample_rate)
+    return model.mel(audio)[:, :frames].unsqueeze(0).to(model.device)

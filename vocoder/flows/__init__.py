@@ -4,7 +4,7 @@ Every piece is a `Bijection`: ``forward(x, condition) -> (z, log_det)`` and
 ``inverse(z, condition) -> x``.
 """
 
-from .bijection import Bijection, Chain, FactorOut, Narrowed
+from .bijection import Bijection, Chain, FactorOut
 from .coupling import (
     AdditiveCoupling,
     AffineCoupling,
@@ -38,7 +38,6 @@ __all__ = [
     "FusedConv1x1",
     "InvertibleConv1x1",
     "Mdct",
-    "Narrowed",
     "Partition",
     "SourceFilter",
     "Squeeze",

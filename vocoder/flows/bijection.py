@@ -76,29 +76,6 @@ class Chain(Bijection):
         return z
 
 
-class Narrowed(Bijection):
-    """A bijection that sees only the first channels of the condition.
-
-    Args:
-        piece: the bijection.
-        n_condition: how many channels it sees.
-    """
-
-    def __init__(self, piece: Bijection, n_condition: int) -> None:
-        super().__init__()
-        self.piece = piece
-        self.n_condition = n_condition
-
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.piece(x, self._seen(condition))
-
-    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        return self.piece.inverse(z, self._seen(condition))
-
-    def _seen(self, condition: Tensor | None) -> Tensor | None:
-        return None if condition is None else condition[:, : self.n_condition]
-
-
 class FactorOut(Bijection):
     r"""Multi-scale architecture: some channels are finished here, the others continue.
 

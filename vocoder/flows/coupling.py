@@ -118,13 +118,16 @@ class AlternatingFrames(Partition):
 
     Args:
         parity: 0 if the even steps condition the odd ones, 1 if the odd ones the even.
+        n_condition: the conditioner sees as many channels of the condition, the first ones; None
+            for all.
     """
 
-    def __init__(self, parity: int = 0) -> None:
+    def __init__(self, parity: int = 0, n_condition: int | None = None) -> None:
         super().__init__()
         if parity not in (0, 1):
             raise ValueError(f"parity is {parity}: it must be 0 or 1")
         self.parity = parity
+        self.n_condition = n_condition
 
     def _parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Even and odd steps, n each."""
@@ -144,6 +147,7 @@ class AlternatingFrames(Partition):
     def condition(self, condition: Tensor | None) -> Tensor | None:
         if condition is None:
             return None
+        condition = condition[:, : self.n_condition]
         # Zeros in a log-mel would be a loud sound, which a conditioner has never seen here.
         longer = F.pad(condition, (0, 1), mode="replicate")
         return torch.cat([condition[..., 0::2], longer[..., 1::2]], dim=1)

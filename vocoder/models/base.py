@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from vocoder.audio import LogMel, MelConsistency, MelSpec, Noise, Refine, check_mel, check_refine
+from vocoder.audio import LogMel, MelGriffinLim, MelSpec, Noise, Refine, check_mel, check_refine
 from vocoder.audio.clamp import Clamp
 from vocoder.audio.levels import schedule
 from vocoder.audio.log_mel import check_amplitude
@@ -22,9 +22,6 @@ from vocoder.audio.pcm import as_tensor
 
 from .card import VOCODER
 from .saved import SavedModel
-
-if TYPE_CHECKING:
-    from vocoder.engines.consistency import ConsistencyStream
 
 Array = TypeVar("Array", Tensor, NDArray[Any])
 
@@ -59,19 +56,14 @@ class Vocoder(SavedModel, ABC):
     dtypes: ClassVar[tuple[torch.dtype, ...]] = (torch.float32,)
     """Types that `fused` can compute in."""
 
-    engines: ClassVar[tuple[str, ...]] = ()
-    """Ways to generate that ``model.engine`` chooses from, the fastest first, the reference last;
-    none where there is one way alone."""
-
     default_refine: Refine
-    """Sweeps of mel consistency that `synthesize` and `stream` do by default: the constructor's
-    ``refine``."""
+    """Iterations that `synthesize` and `stream` do by default: the constructor's ``refine``."""
 
     def __init__(self, mel_spec: MelSpec | str, refine: Refine = 0) -> None:
         super().__init__(mel_spec)
         check_refine(refine)
         self.default_refine = refine
-        self.mel_consistency = MelConsistency(self.mel_spec)
+        self.mel_consistency = MelGriffinLim(self.mel_spec)
         self._log_mel = LogMel(self.mel_spec)
 
     @classmethod
@@ -168,7 +160,7 @@ class Vocoder(SavedModel, ABC):
             lengths: number of valid frames of each item of a padded batch; audio beyond them
                 is zero.
             refine: iterations that match the mel of the audio to ``mel``, after the model's own
-                pass (`vocoder.refine_mel`): their number, or a schedule, "fast", "default" or
+                pass (`vocoder.refine_audio`): their number, or a schedule, "fast", "default" or
                 "best"; 0 gives the model's audio unchanged. None takes the model's
                 `default_refine`.
 
@@ -195,7 +187,7 @@ class Vocoder(SavedModel, ABC):
         for clamp, item, size in zip(clamps, batch, sizes, strict=True):
             clamp.expect(item[:, :size])
         samples = batch.shape[2] * self.mel_spec.hop_length
-        audio = torch.zeros(batch.shape[0], samples, dtype=torch.float32, device=self.device)
+        audio = torch.zeros(len(batch), samples, dtype=torch.float32, device=self.device)
         with torch.no_grad():
             # Items of equal length share a pass; padding never enters one, so it cannot be heard.
             for size in sorted(set(sizes)):
@@ -250,9 +242,7 @@ class Vocoder(SavedModel, ABC):
                 if final:
                     if self.mel_spec.center:  # as in `consistency_target`
                         refiner.push(audio[:0], latest.cpu())
-                    rest = refiner.finish()
-                    assert isinstance(rest, Tensor)
-                    audio = torch.cat([audio, rest])
+                    audio = torch.cat([audio, refiner.finish()])
             return clamp(audio, held)
 
         for chunk in mel_chunks:
@@ -300,7 +290,7 @@ class Vocoder(SavedModel, ABC):
         return torch.cat([mel, mel[..., -1:]], dim=-1) if self.mel_spec.center else mel
 
     def consistent(self, audio: Tensor, mel: Tensor, refine: Refine) -> Tensor:
-        """Audio pushed onto its mel in plain PyTorch: differentiable, on any device.
+        """Audio refined to match its mel, in plain PyTorch: differentiable, on any device.
 
         Args:
             audio: (batch, frames * hop).
@@ -313,21 +303,22 @@ class Vocoder(SavedModel, ABC):
         return self.mel_consistency(audio, self.consistency_target(mel), refine)
 
     def _refined(self, audio: Tensor, mel: Tensor, refine: Refine) -> Tensor:
-        """Audio (batch, frames * hop) pushed onto its mel (batch, n_mels, frames)."""
+        """Audio (batch, frames * hop) refined to match its mel (batch, n_mels, frames)."""
         if not refine:
             return audio
         if audio.device.type != "cpu":
             return self.consistent(audio, mel, refine)
-        from vocoder.engines import consistency  # numba takes a second to import
+        from vocoder.engines.refinement import refine_audio  # numba takes a second to import
 
-        return consistency.refine(audio, self.consistency_target(mel), self.mel_spec, refine)
+        return refine_audio(audio, self.consistency_target(mel), self.mel_spec, refine)
 
-    def _refiner(self, refine: Refine) -> ConsistencyStream | None:
+    def _refiner(self, refine: Refine) -> Any:
+        """A `RefineStream`; None if nothing is to be refined."""
         if not refine:
             return None
-        from vocoder.engines.consistency import ConsistencyStream
+        from vocoder.engines.refinement import RefineStream
 
-        return ConsistencyStream(self.mel_spec, refine)
+        return RefineStream(self.mel_spec, refine)
 
     def _refine(self, refine: Refine | None) -> Refine:
         """The levels to refine on; none of them if nothing is to be refined."""
@@ -335,25 +326,23 @@ class Vocoder(SavedModel, ABC):
 
     def _in_windows(self, mel: Tensor, noise: Noise, temperature: float) -> Tensor:
         """`generate`; long mels window by window with their context, so that memory is bounded."""
-        past, ahead = self.context_frames
         frames = mel.shape[2]
-        if past is None or frames <= LONGEST_PASS:
+        if self.sequential or frames <= LONGEST_PASS:
             return self.generate(mel, noise, temperature)
-        _, make = self._renderer(noise, temperature)
+        (past, ahead), render = self._renderer(noise, temperature)
         pieces = []
         for first in range(0, frames, LONGEST_PASS):
-            last = min(first + LONGEST_PASS, frames)
-            start = max(first - past, 0)
-            pieces.append(make(mel[:, :, start : last + ahead], start, first, last))
+            last, start = min(first + LONGEST_PASS, frames), max(first - past, 0)
+            pieces.append(render(mel[:, :, start : last + ahead], start, first, last))
         return torch.cat(pieces, dim=1)
 
     def _renderer(self, noise: Noise, temperature: float) -> tuple[tuple[int, int], Renderer]:
-        """What `stream` renders with: the frames of mel needed before and after those to render,
-        and the renderer, which is called for consecutive frames, so that it may keep a state.
+        """What long mels and streams are rendered with: the frames of mel needed before and after
+        those to render, and the renderer, which is called for consecutive frames, so that it may
+        keep a state.
         """
         past, ahead = self.context_frames
-        if past is None:
-            raise NotImplementedError(f"{type(self).__name__} needs a renderer that keeps a state")
+        assert past is not None, "an unbounded past needs a renderer of its own"
         hop = self.mel_spec.hop_length
 
         def render(window: Tensor, start: int, first: int, last: int) -> Tensor:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from .saved import SavedModel
+from vocoder.audio import MelSpec
 
 CARD_NAME = "README.md"
 
@@ -44,15 +43,14 @@ def metadata(card: Card, licence: str) -> str:
     )
 
 
-def model_card(model: SavedModel) -> str:
+def model_card(card: Card, title: str, spec: MelSpec) -> str:
     """A model card in Markdown: metadata, what the model is and how to use it.
 
     The licence is left open: it depends on the data, which the model does not know.
     """
-    spec, card = model.mel_spec, model.card
     example = card.example.replace("NAME", '"hf:OWNER/NAME"')
     return f"""{metadata(card, "other  # such as apache-2.0: the terms of the training data count")}
-# {model.title}
+# {title}
 
 {card.purpose}, at {spec.sample_rate:,} Hz. Install: `pip install "flow-vocoder[hub]"`.
 

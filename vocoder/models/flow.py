@@ -10,25 +10,33 @@ from torch import Tensor
 
 from vocoder.audio import MelSpec, Noise, Refine
 from vocoder.flows import Chain
+from vocoder.nn.source import WhiteSource
 
-from .base import Array, Vocoder, _like, _tensor
+from .base import Array, Renderer, Vocoder, _like, _tensor
 
 
 class FlowVocoder(Vocoder):
     r"""A normalizing flow from audio to Gaussian noise, conditioned on the mel spectrogram.
 
-    .. math:: z = f(x; m), \qquad
-        \log p(x \mid m) = \log \mathcal N(z; 0, I) + \log |\det \partial f / \partial x|
+    .. math:: z = f(x; m, \theta), \qquad
+        \log p(x \mid m, \theta) = \log \mathcal N(z; 0, I) + \log |\det \partial f / \partial x|
 
-    Run forwards it gives the exact density it was trained to maximise; run backwards, all samples
-    of an utterance come out of one parallel pass of :math:`f^{-1}`.
+    Run forwards it gives the exact density; run backwards, all samples of an utterance come out of
+    one parallel pass of :math:`f^{-1}`. theta is the phase of the source's tone before the first
+    sample, one of ``source.phases`` that are as likely, and
 
-    A family passes the width of its latents to ``super().__init__``, builds ``flow`` and implements
-    `context_frames`.
+    .. math:: p(x \mid m) = \frac1n \sum_{k=0}^{n-1} p(x \mid m, \theta = k / n).
+
+    `log_likelihood` is this sum, exactly; `synthesize` draws theta by its seed. Without a tone, n
+    is 1 and training maximises the likelihood (`training_loss`).
+
+    An architecture passes the width of its latents and its source to ``super().__init__``, and sets
+    ``flow`` and ``flow_context``.
 
     Args:
         mel_spec: the mel convention, as a `MelSpec` or the name of a preset.
         n_group: channels of the latents; must divide the hop.
+        source: what the flow sees of the mel; white noise alone by default.
         refine: see `Vocoder`.
 
     Raises:
@@ -41,7 +49,19 @@ class FlowVocoder(Vocoder):
     flow: Chain
     """f, from (batch, 1, samples) to (batch, n_group, samples / n_group)."""
 
-    def __init__(self, mel_spec: MelSpec | str, n_group: int, refine: Refine = 0) -> None:
+    flow_context: tuple[int, int]
+    """Frames before and after a frame of the condition on which its samples depend."""
+
+    alignment = 1
+    """Frames of a window that `generate` takes must begin at a multiple of this."""
+
+    def __init__(
+        self,
+        mel_spec: MelSpec | str,
+        n_group: int,
+        source: WhiteSource | None = None,
+        refine: Refine = 0,
+    ) -> None:
         super().__init__(mel_spec, refine)
         hop = self.mel_spec.hop_length
         if n_group < 2 or hop % n_group:
@@ -52,13 +72,42 @@ class FlowVocoder(Vocoder):
         self.n_group = n_group
         self.steps_per_frame = hop // n_group
         """Steps of the latents in a frame of the mel."""
+        self.source = source or WhiteSource()
+        self.compute_dtype = torch.float32
+        """Type that `generate` computes matrix products in on a CPU; see `fused`."""
 
-    def condition(self, mel: Tensor) -> Tensor:
-        """The mel at the rate of the latents: (batch, condition channels, time)."""
-        return mel
+    @property
+    def context_frames(self) -> tuple[int | None, int]:
+        past, ahead = self._window
+        return (past if self.source.phases == 1 else None), ahead
+
+    @property
+    def _window(self) -> tuple[int, int]:
+        """Frames of mel before and after a frame on which its samples depend, given the phase."""
+        (past, ahead), (source_past, source_ahead) = self.flow_context, self.source.context_frames
+        return past + source_past, ahead + source_ahead
+
+    @property
+    def noise_per_frame(self) -> int:
+        """The latents; and, with a tone, one number of which the first frame's sets the phase."""
+        return self.mel_spec.hop_length + int(self.source.phases > 1)
+
+    def condition(
+        self, mel: Tensor, phase: Tensor | float = 0.0, audio: Tensor | None = None
+    ) -> Tensor:
+        """What the flow sees, at the rate of the latents: (batch, channels, time).
+
+        Args:
+            mel: (batch, n_mels, frames).
+            phase, audio: as in `WhiteSource.condition`.
+        """
+        return self._at_latent_rate(self.source.condition(self.source.read(mel), phase, audio))
+
+    def _at_latent_rate(self, condition: Tensor) -> Tensor:
+        return condition
 
     def forward(self, audio: Array, mel: Array) -> tuple[Array, Array]:
-        """From audio to latents.
+        """From audio to latents; with a tone, of phase 0.
 
         Args:
             audio: (batch, samples) or (samples,) with samples = frames * hop (up to a hop fewer are
@@ -100,7 +149,21 @@ class FlowVocoder(Vocoder):
         return _like(z, audio if batched else audio[0])
 
     def log_likelihood(self, audio: Tensor, mel: Tensor) -> Tensor:
-        return self._density(audio, self.condition(mel))
+        reading, n = self.source.read(mel), self.source.phases
+        conditions = (self._at_latent_rate(self.source.condition(reading, k / n)) for k in range(n))
+        parts = torch.stack([self._density(audio, condition) for condition in conditions])
+        return torch.logsumexp(parts, dim=0) - math.log(n)
+
+    def training_loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """Mean negative log-likelihood in nats per sample, a scalar.
+
+        With a tone it is not that of `log_likelihood`, but the likelihood given the phase of the
+        recording's fundamental, which the tone is locked to: one pass instead of 16, and the tone
+        teaches the phases of all harmonics.
+        """
+        audio = batch["audio"]
+        density = self._density(audio, self.condition(batch["mel"], audio=audio))
+        return -density.mean() / audio.shape[-1]
 
     def _density(self, audio: Tensor, condition: Tensor) -> Tensor:
         """The log-density of audio (batch, samples) given what the flow sees of it, (batch,)."""
@@ -109,14 +172,45 @@ class FlowVocoder(Vocoder):
         size = z[0].numel()
         return log_det - 0.5 * z.square().sum(dim=(1, 2)) - 0.5 * size * math.log(2 * math.pi)
 
+    # -- rendering -----------------------------------------------------------------------------
+
     def sample(self, mel: Tensor, noise: Tensor, temperature: float) -> Tensor:
-        return self.inverse(self.latents(noise, temperature), mel)
+        condition = self.condition(mel, self._phase(temperature * noise))
+        return self.flow.inverse(self.latents(noise, temperature), condition).squeeze(1)
 
     def generate(
         self, mel: Tensor, noise: Noise, temperature: float, first_frame: int = 0
     ) -> Tensor:
-        drawn = self.draw(noise, first_frame, mel.shape[-1])
-        return self.sample(mel, drawn.expand(mel.shape[0], -1, -1), temperature)
+        drawn = self.draw(noise, first_frame, mel.shape[2]).expand(len(mel), -1, -1)
+        with self._arithmetic():
+            return self.sample(mel, drawn, temperature)
+
+    def _renderer(self, noise: Noise, temperature: float) -> tuple[tuple[int, int], Renderer]:
+        """Windows with their context; the phase of the tone is carried from one to the next."""
+        hop, (past, ahead) = self.mel_spec.hop_length, self._window
+        phase: Tensor | None = None  # before the next frame to render, in cycles
+
+        def render(window: Tensor, start: int, first: int, last: int) -> Tensor:
+            nonlocal phase
+            if phase is None:
+                phase = self._phase(temperature * self.draw(noise, 0, 1))
+            drop = -start % self.alignment
+            window, start = window[:, :, drop:], start + drop
+            reading = self.source.read(window)
+            cycles = self.source.cycles(reading)
+            begin = phase - cycles[:, first - start]
+            phase = (begin + cycles[:, last - start]) % 1
+            with self._arithmetic():
+                condition = self._at_latent_rate(self.source.condition(reading, begin))
+                z = self.latents(self.draw(noise, start, window.shape[2]), temperature)
+                audio = self.flow.inverse(z, condition).squeeze(1)
+            return audio[:, (first - start) * hop : (last - start) * hop]
+
+        return (past + self.alignment - 1, ahead), render
+
+    def _arithmetic(self) -> torch.autocast:
+        half = self.compute_dtype != torch.float32 and self.device.type == "cpu"
+        return torch.autocast(self.device.type, self.compute_dtype if half else None, enabled=half)
 
     def latents(self, noise: Tensor, temperature: float) -> Tensor:
         """Noise (batch, frames, `noise_per_frame`) as latents, times the temperature.
@@ -124,12 +218,17 @@ class FlowVocoder(Vocoder):
         Returns:
             (batch, n_group, time).
         """
-        z = (
-            noise[..., : self.mel_spec.hop_length]
-            .reshape(noise.shape[0], -1, self.n_group)
-            .transpose(1, 2)
-        )
-        return temperature * z
+        own = noise[..., : self.mel_spec.hop_length]
+        return temperature * own.reshape(noise.shape[0], -1, self.n_group).transpose(1, 2)
+
+    def _phase(self, noise: Tensor) -> Tensor:
+        """theta of noise (batch, frames, `noise_per_frame`), in cycles, (batch,).
+
+        All are as likely for noise of temperature 1; noise of temperature 0 gives 0.
+        """
+        n = self.source.phases
+        number = (torch.special.ndtr(noise[:, 0, -1].float()) * n).floor()
+        return (number.double() + n // 2) % n / n
 
     def draw(self, noise: Noise, first_frame: int, frames: int) -> Tensor:
         """The noise of frames from ``first_frame`` on, on the model's device.
@@ -142,22 +241,24 @@ class FlowVocoder(Vocoder):
             device=self.device, dtype=self.dtype
         )
 
-    # -- fused -----------------------------------------------------------------------------------
-
     def fused(self, dtype: torch.dtype = torch.float32) -> Self:
         """The same function with nothing left to compute from the weights: for inference.
 
         Weight normalisation is taken out, and the 1x1 convolutions are inverted once.
 
         Args:
-            dtype: type that audio is computed in; parameters and likelihood stay in float32.
+            dtype: type of the matrix products of audio generated on a CPU: float32, or bfloat16 for
+                processors with AVX512_BF16 or AMX, which rounds to 8 bits. Parameters, audio and
+                likelihood stay in float32.
 
         Returns:
             A new model, on the same device, in evaluation mode and frozen: its weights take no
             gradient, and it refuses to go back to training.
 
         Raises:
-            ValueError: the family cannot compute in this type.
+            ValueError: the architecture cannot compute in this type.
         """
         self._check_dtype(dtype)
-        return self._frozen_copy()
+        model = self._frozen_copy()
+        model.compute_dtype = dtype
+        return model

@@ -126,7 +126,9 @@ class SavedModel(nn.Module):
             }
         directory = write_checkpoint(path, {**self.header(), "config": self.config}, weights)
         if not (directory / CARD_NAME).exists():
-            write_atomic(directory / CARD_NAME, model_card(self).encode())
+            write_atomic(
+                directory / CARD_NAME, model_card(self.card, self.title, self.mel_spec).encode()
+            )
         return directory
 
     @classmethod

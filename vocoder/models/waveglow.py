@@ -31,8 +31,8 @@ class WaveGlow(FlowVocoder):
         n_early_size: channels per early output.
         channels, n_layers, kernel_size: width, depth and taps of each coupling's `GatedConvStack`.
         weight_norm: weight normalisation in the couplings.
-        refine: sweeps of mel consistency after the model's own pass unless another number is given
-            (see `Vocoder.synthesize`).
+        refine: iterations that match the output's mel to the input, unless `Vocoder.synthesize` is
+            given another number.
 
     Raises:
         ValueError: sizes that do not fit together; the message names them.
@@ -54,7 +54,7 @@ class WaveGlow(FlowVocoder):
         weight_norm: bool = True,
         refine: Refine = 0,
     ) -> None:
-        super().__init__(mel_spec, n_group, refine)
+        super().__init__(mel_spec, n_group, refine=refine)
         if n_flows < 1:
             raise ValueError(f"n_flows is {n_flows}: a flow has at least one step")
         early = (n_flows - 1) // n_early_every if n_early_every else 0
@@ -100,14 +100,10 @@ class WaveGlow(FlowVocoder):
         past = future = math.ceil(reach / self.steps_per_frame)
         if self.upsampling is not None:
             past += math.ceil(self.mel_spec.win_length / hop) - 1
-        self._context_frames = (past, future)
+        self.flow_context = past, future
 
-    @property
-    def context_frames(self) -> tuple[int, int]:
-        return self._context_frames
-
-    def condition(self, mel: Tensor) -> Tensor:
+    def _at_latent_rate(self, condition: Tensor) -> Tensor:
         if self.upsampling is None:
-            return mel
-        blocks, _ = self._blocks(self.upsampling(mel))
+            return condition
+        blocks, _ = self._blocks(self.upsampling(condition))
         return blocks

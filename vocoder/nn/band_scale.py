@@ -20,7 +20,8 @@ class BandScale(nn.Module):
     :math:`s \approx -\log\sigma` before any training; both are then learnt. g is a small
     convolutional network that starts at zero.
 
-    Shapes: mel (batch, n_mels, frames) to (batch, bands, frames).
+    Shapes: mel (batch, n_mels or more, frames) to (batch, bands, frames); channels after the mel's
+    are not used.
 
     Args:
         mel_spec: the convention of the mel.
@@ -47,6 +48,7 @@ class BandScale(nn.Module):
                 parameter.zero_()
 
     def forward(self, mel: Tensor) -> Tensor:
+        mel = mel[:, : self.linear.in_channels]
         result: Tensor = self.linear(mel) - self.network(mel)
         return result
 

@@ -77,17 +77,16 @@ class MelLinearPrediction(ExactBuffers):
         right = torch.searchsorted(centres, bins).clamp(1, len(centres) - 1)
         a, b = centres[right - 1], centres[right]
         share = ((bins - a) / (b - a).clamp_min(1e-9)).clamp(0, 1)  # bands may share a centre
-        spectrum = torch.zeros(len(bins), int(used.sum()), dtype=torch.float64)
-        spectrum[torch.arange(len(bins)), right - 1] = 1 - share
-        spectrum[torch.arange(len(bins)), right] += share
-        whole = torch.zeros(len(bins), mel_spec.n_mels, dtype=torch.float64)
-        whole[:, used] = spectrum / area[used]
+        spectrum = filters.new_zeros(len(bins), mel_spec.n_mels)
+        for neighbour, weight in ((right - 1, 1 - share), (right, share)):
+            band = used.nonzero()[neighbour, 0]
+            spectrum[torch.arange(len(bins)), band] += weight / area[band]
         lags = torch.arange(order + 1, dtype=torch.float64)
         window = torch.exp(-0.5 * (2 * math.pi * _LAG_WINDOW_HZ * lags / mel_spec.sample_rate) ** 2)
         window[0] += _WHITE_NOISE
         # As a Hann window scales white noise.
         window /= torch.hann_window(mel_spec.win_length, dtype=torch.float64).square().sum()
-        self.register_buffer("spectrum", whole, persistent=False)
+        self.register_buffer("spectrum", spectrum, persistent=False)
         self.register_buffer("window", window, persistent=False)
 
     @torch.no_grad()
@@ -100,9 +99,8 @@ class MelLinearPrediction(ExactBuffers):
             r = r * self.window.unsqueeze(1)
             r[:, 0] += FULL_SCALE**-2
             coefficients, error = levinson(r)
-            return Prediction(
-                coefficients.to(mel.dtype), error.sqrt().to(mel.dtype), r[:, 0].sqrt().to(mel.dtype)
-            )
+            results = coefficients, error.sqrt(), r[:, 0].sqrt()
+            return Prediction(*(result.to(mel.dtype) for result in results))
 
 
 def levinson(r: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from importlib import resources
 from pathlib import Path
 
@@ -11,8 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vocoder.audio.mel_spec import MelSpec
-from vocoder.audio.pitch import N_CANDIDATES, BandLevels, HarmonicSalience, expected_pitch
 
+LOWEST_HZ = 50.0
+BINS_PER_OCTAVE = 48
+N_CANDIDATES = 180
+"""Candidates are 50 Hz times 2^(i / 48), i = 0 ... 179: 50 to 663 Hz in steps of 25 cents."""
+
+_TEMPLATE_HZ = 1800.0  # above it mel bands are too wide for the harmonics of most voices
+_LIFTER_BANDS = 11
+_LEVEL_EDGES_HZ = (0, 150, 300, 500, 750, 1000, 1400, 2000, 2800, 3800, 5000, 6200, 7400)
 _BACK = (4, 4, 3, 3)
 _AHEAD = (2, 2, 1, 1)
 _SALIENCE_GAIN = 10.0
@@ -137,3 +146,153 @@ def load_pitch(mel_spec: MelSpec) -> MelPitch:
     weights = {name: w.float() for name, w in safetensors.torch.load_file(path).items()}
     network.load_state_dict(weights)
     return network.eval().requires_grad_(False)
+
+
+# -- what is not learnt ------------------------------------------------------------------
+
+
+def candidates() -> Tensor:
+    """The candidate frequencies in Hz, (N_CANDIDATES,), float64."""
+    return LOWEST_HZ * 2 ** (torch.arange(N_CANDIDATES, dtype=torch.float64) / BINS_PER_OCTAVE)
+
+
+class HarmonicSalience(nn.Module):
+    r"""How well the harmonics of each candidate fit a log-mel spectrum, from -1 to 1.
+
+    .. math:: s_c = \frac{\langle L m, L \tau_c \rangle}
+        {\sqrt{\|L m\|^2 + \epsilon^2}\, \sqrt{\|L \tau_c\|^2 + \epsilon^2}}
+
+    m is the log-mel of one frame below 1.8 kHz, :math:`\tau_c` the log-mel that a tone of
+    equal harmonics of frequency c would have under the same window and filters, and L the lifter
+    that subtracts a running mean over 11 bands: it removes loudness, vocal tract and the gains of
+    the filters and leaves the ripple of the harmonics. :math:`\epsilon` keeps silence at 0.
+
+    Shapes: mel (batch, n_mels, frames) to (batch, N_CANDIDATES, frames).
+
+    Args:
+        mel_spec: the convention of the mel.
+    """
+
+    lifter: Tensor
+    templates: Tensor
+
+    def __init__(self, mel_spec: MelSpec) -> None:
+        super().__init__()
+        filters, centres = _filters(mel_spec)
+        kept = int((centres < _TEMPLATE_HZ).sum())
+        if kept < 2 * _LIFTER_BANDS:
+            raise ValueError(
+                f"{kept} mel bands lie below {_TEMPLATE_HZ:g} Hz: harmonics need at least "
+                f"{2 * _LIFTER_BANDS}"
+            )
+        # The lifter also sees the bands just above, so that it has no edge there.
+        seen = min(kept + _LIFTER_BANDS // 2, mel_spec.n_mels)
+        lifter = _lifter(seen)[:kept] * (mel_spec.nats / mel_spec.power)
+        log_mels = _harmonic_tones(mel_spec, filters[:seen])
+        templates = log_mels @ lifter.T  # (candidates, kept)
+        norm = (templates.square().sum(dim=1, keepdim=True) + _EPSILON**2).sqrt()
+        dtype = torch.get_default_dtype()
+        self.register_buffer("lifter", lifter.to(dtype), persistent=False)
+        self.register_buffer("templates", (templates / norm).to(dtype), persistent=False)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        ripple = torch.matmul(self.lifter.to(mel.dtype), mel[:, : self.lifter.shape[1]])
+        norm = (ripple.square().sum(dim=1, keepdim=True) + _EPSILON**2).sqrt()
+        return torch.matmul(self.templates.to(mel.dtype), ripple / norm)
+
+
+_EPSILON = 0.3  # nats; the ripple of a clear voice has a norm of 3 to 6
+
+
+class BandLevels(nn.Module):
+    r"""Mean log magnitude in 12 bands up to 7.4 kHz, whatever the filters of the mel.
+
+    In units of 5 nats, 0 at 5 nats below the spectral peak of a full-scale sine.
+
+    Shapes: mel (batch, n_mels, frames) to (batch, 12, frames).
+
+    Args:
+        mel_spec: the convention of the mel.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    count = len(_LEVEL_EDGES_HZ) - 1
+
+    def __init__(self, mel_spec: MelSpec) -> None:
+        super().__init__()
+        filters, centres = _filters(mel_spec)
+        weight = torch.zeros(self.count, mel_spec.n_mels, dtype=torch.float64)
+        for row, (low, high) in enumerate(itertools.pairwise(_LEVEL_EDGES_HZ)):
+            inside = (centres >= low) & (centres < high)
+            if not inside.any():  # the nearest band
+                inside = (centres - (low + high) / 2).abs().argmin() == torch.arange(len(centres))
+            weight[row, inside] = 1 / inside.sum()
+        gain = filters.sum(dim=1).clamp_min(1e-12).log() / mel_spec.power
+        gain = gain + math.log(mel_spec.win_length / 4)
+        dtype = torch.get_default_dtype()
+        scale = mel_spec.nats / mel_spec.power
+        self.register_buffer("weight", (weight * scale / 5).to(dtype), persistent=False)
+        bias = 1 - weight @ gain / 5
+        self.register_buffer("bias", bias.unsqueeze(1).to(dtype), persistent=False)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        return torch.matmul(self.weight.to(mel.dtype), mel) + self.bias.to(mel.dtype)
+
+
+def expected_pitch(logits: Tensor, reach: int = 3) -> Tensor:
+    r"""F0 in Hz from scores of the candidates: the mean of log F0 around the best candidate.
+
+    .. math:: \log_2 f = \frac{\sum_{|i - j| \le r} p_i \log_2 c_i}{\sum_{|i - j| \le r} p_i},
+        \qquad j = \arg\max_i p_i, \quad p = \mathrm{softmax}(\text{logits})
+
+    Args:
+        logits: (batch, N_CANDIDATES, frames).
+        reach: r, candidates on either side.
+
+    Returns:
+        (batch, frames), Hz.
+    """
+    index = torch.arange(logits.shape[1], device=logits.device).unsqueeze(1)
+    best = logits.argmax(dim=1, keepdim=True)
+    near = (index - best).abs() <= reach
+    weight = torch.softmax(logits.masked_fill(~near, -math.inf), dim=1)
+    octaves = (weight * (index / BINS_PER_OCTAVE).to(logits.dtype)).sum(dim=1)
+    return LOWEST_HZ * torch.exp2(octaves)
+
+
+def _filters(mel_spec: MelSpec) -> tuple[Tensor, Tensor]:
+    """The mel filters (n_mels, bins) and their centres of gravity in Hz, float64."""
+    filters = mel_spec.filters().double()
+    bins = torch.linspace(0, mel_spec.sample_rate / 2, filters.shape[1], dtype=torch.float64)
+    return filters, (filters @ bins) / filters.sum(dim=1).clamp_min(1e-12)
+
+
+def _lifter(bands: int) -> Tensor:
+    """The matrix that subtracts a Hann-weighted running mean; at the ends the last band repeats."""
+    taps = torch.hann_window(_LIFTER_BANDS + 2, periodic=False, dtype=torch.float64)[1:-1]
+    taps = taps / taps.sum()
+    matrix = torch.eye(bands, dtype=torch.float64)
+    rows = torch.arange(bands)
+    for offset, tap in enumerate(taps.tolist(), start=-(_LIFTER_BANDS // 2)):
+        matrix[rows, (rows + offset).clamp(0, bands - 1)] -= tap
+    return matrix
+
+
+def _harmonic_tones(mel_spec: MelSpec, filters: Tensor) -> Tensor:
+    """Log-mels, as the MelSpec has them, of tones of equal harmonics: (candidates, bands)."""
+    oversampling = 16
+    window = torch.hann_window(mel_spec.win_length, dtype=torch.float64)
+    response = torch.fft.rfft(window, oversampling * mel_spec.n_fft).abs().square()
+    bins = torch.arange(filters.shape[1], dtype=torch.float64)
+    spacing = candidates()[:, None] * mel_spec.n_fft / mel_spec.sample_rate  # in bins
+    count = (_TEMPLATE_HZ * 1.3 / candidates()).long()  # of harmonics; the lowest tone has most
+    power = torch.zeros(N_CANDIDATES, len(bins), dtype=torch.float64)
+    for harmonic in range(1, int(count[0]) + 1):
+        having = int((count >= harmonic).sum())
+        # Harmonics far away add next to nothing, but their sidelobes must not end in a jump.
+        distance = (bins - harmonic * spacing[:having]).abs() * oversampling
+        power[:having] += response[distance.round().long().clamp_max(len(response) - 1)]
+    magnitudes = power ** (mel_spec.power / 2)
+    return torch.stack([(filters @ one + 1e-9).log() / mel_spec.nats for one in magnitudes])

@@ -5,9 +5,9 @@ corpus, each a pure function of a seed and an index, with its Lightning data mod
 from __future__ import annotations
 
 import itertools
-import logging
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,13 @@ from scipy.signal import lfilter
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vocoder.audio import MelSpec, dequantise, fade, from_pcm16
-from vocoder.corpus import Corpus, Split, read_corpus, split
+from vocoder.corpus import read_corpus, split
 from vocoder.training.prepared import PreparedCorpus, manifest, prepare
-
-log = logging.getLogger(__name__)
 
 Item = dict[str, Any]
 
 
+@dataclass
 class Crops(Dataset[Item]):
     r"""An endless set of random crops; crop i depends on (seed, i) and its length alone.
 
@@ -37,13 +36,8 @@ class Crops(Dataset[Item]):
 
     Item: `audio`, (frames * hop,) float32, is q dequantised (see `dequantise`); `clean`, of the
     same shape, is q / 32768, whose mel the model is conditioned on. Utterances shorter than a crop
-    are padded with zeros.
-
-    A faded crop is an utterance that its own mel describes to the ends. With the mel of the uncut
-    utterance instead, the crop's ends are jumps that the mel does not show, and the MDCT spreads
-    them over all bands: the loss of an untrained flow is then hundreds of nats per sample, and
-    after 400 steps of the `sound` config its held-out log-likelihood was lower (5.171 against 5.179
-    nats) and its mel distance larger (0.499 against 0.489).
+    are padded with zeros. A faded crop is an utterance that its own mel describes to the ends; in
+    the mel of the uncut utterance, its ends would be jumps that the mel does not show.
 
     A share `noisy` of the crops gets Gaussian noise, a first-order autoregressive process of a
     coefficient between 0 and 0.97, at a signal-to-noise ratio between 0 and 40 dB. Speech from a
@@ -60,24 +54,16 @@ class Crops(Dataset[Item]):
         seed: another seed gives other crops.
     """
 
-    def __init__(
-        self,
-        corpus: PreparedCorpus,
-        ids: Sequence[str],
-        hop_length: int,
-        crop_frames: int,
-        gain_db: tuple[float, float] = (0.0, 0.0),
-        noisy: float = 0.0,
-        seed: int = 0,
-    ) -> None:
-        self.corpus = corpus
-        self.ids = tuple(ids)
-        self.hop_length = hop_length
-        self.crop_frames = crop_frames
-        self.gain_db = gain_db
-        self.noisy = noisy
-        self.seed = seed
-        self.ends = np.cumsum([corpus.entries[id].samples for id in self.ids])
+    corpus: PreparedCorpus
+    ids: Sequence[str]
+    hop_length: int
+    crop_frames: int
+    gain_db: tuple[float, float] = (0.0, 0.0)
+    noisy: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.ends = np.cumsum([self.corpus.entries[id].samples for id in self.ids])
 
     def __getitem__(self, key: int | tuple[int, int]) -> Item:
         index, frames = key if isinstance(key, tuple) else (key, self.crop_frames)
@@ -113,6 +99,7 @@ def _item(levels: NDArray[Any], rng: np.random.Generator) -> Item:
     return {"audio": dequantise(levels, rng), "clean": from_pcm16(levels)}
 
 
+@dataclass
 class HeldOut(Dataset[Item]):
     """Held-out utterances, or their middles, dequantised with noise that depends on the id alone.
 
@@ -127,36 +114,28 @@ class HeldOut(Dataset[Item]):
         seconds: longest item; longer utterances are cut to their middle. None for whole utterances.
     """
 
-    def __init__(
-        self,
-        corpus: PreparedCorpus,
-        ids: Sequence[str],
-        hop_length: int,
-        seconds: float | None = None,
-    ) -> None:
-        self.corpus = corpus
-        self.ids = tuple(ids)
-        self.hop_length = hop_length
-        self.seconds = seconds
+    corpus: PreparedCorpus
+    ids: Sequence[str]
+    hop_length: int
+    seconds: float | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Item:
-        id = self.ids[index]
+        id, hop = self.ids[index], self.hop_length
         recorded = self.corpus.audio(id)
-        frames = recorded.size // self.hop_length
-        longest = frames
+        frames, start = recorded.size // hop, 0
         if self.seconds is not None:
-            longest = max(int(self.seconds * self.corpus.sample_rate / self.hop_length), 2)
-        samples = np.array(recorded[: frames * self.hop_length], dtype=np.float32)
-        if frames > longest:
-            start = (frames - longest) // 2 * self.hop_length
-            samples = samples[start : start + longest * self.hop_length]
-        samples = np.rint(fade(samples, self.hop_length))
-        return {"id": id, **_item(samples, np.random.default_rng(zlib.crc32(id.encode())))}
+            longest = max(int(self.seconds * self.corpus.sample_rate / hop), 2)
+            start = max(frames - longest, 0) // 2
+            frames = min(frames, longest)
+        samples = np.array(recorded[start * hop : (start + frames) * hop], dtype=np.float32)
+        levels = np.rint(fade(samples, hop))
+        return {"id": id, **_item(levels, np.random.default_rng(zlib.crc32(id.encode())))}
 
 
+@dataclass
 class CropSampler(Sampler[list[tuple[int, int]]]):
     """Endless batches of crops (index, frames), starting with crop `start`.
 
@@ -168,19 +147,11 @@ class CropSampler(Sampler[list[tuple[int, int]]]):
     a resumed run repeats and skips none.
     """
 
-    def __init__(
-        self,
-        batch_size: int,
-        crop_frames: int,
-        start: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.batch_size = batch_size
-        self.crop_frames = crop_frames
-        self.start = start
-        self.rank = rank
-        self.world_size = world_size
+    batch_size: int
+    crop_frames: int
+    start: int = 0
+    rank: int = 0
+    world_size: int = 1
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         stride = self.batch_size * self.world_size
@@ -190,8 +161,11 @@ class CropSampler(Sampler[list[tuple[int, int]]]):
             yield [(index, frames) for index in range(first, first + self.batch_size)]
 
 
+@dataclass(eq=False)
 class SpeechData(lightning.LightningDataModule):
-    """Crops to train on and held-out utterances to validate with, of one corpus.
+    """Crops to train on and held-out utterances of one corpus, chosen by `corpus.split`.
+
+    After `setup`, `prepared` is the prepared corpus and `split` the usable utterances of each set.
 
     Args:
         mel_spec: of the model; its sample rate is the one that the corpus is prepared at.
@@ -201,8 +175,6 @@ class SpeechData(lightning.LightningDataModule):
         crop_frames: length of a crop in mel frames; every other batch is one frame shorter.
         gain_db: least and greatest gain of the volume augmentation, in decibels.
         noisy: share of the training crops that get noise, 0 to 1; see `Crops`.
-        validation_fraction: share of the utterances held out for validation; see `corpus.split`.
-        test_fraction: share held out for testing.
         validation_utterances: at most this many are used at each validation.
         validation_seconds: longest excerpt of each; null for whole utterances.
         workers: processes that load crops; 0 loads them in the training process. By default 4
@@ -214,77 +186,43 @@ class SpeechData(lightning.LightningDataModule):
             share out of range.
     """
 
-    def __init__(
-        self,
-        mel_spec: MelSpec,
-        folder: Path,
-        cache: Path,
-        batch_size: int = 16,
-        crop_frames: int = 64,
-        gain_db: tuple[float, float] = (-9.0, 3.0),
-        noisy: float = 0.0,
-        validation_fraction: float = 0.02,
-        test_fraction: float = 0.02,
-        validation_utterances: int = 20,
-        validation_seconds: float | None = None,
-        workers: int | None = None,
-        seed: int = 0,
-    ) -> None:
+    mel_spec: MelSpec
+    folder: Path
+    cache: Path
+    batch_size: int = 16
+    crop_frames: int = 64
+    gain_db: tuple[float, float] = (-9.0, 3.0)
+    noisy: float = 0.0
+    validation_utterances: int = 20
+    validation_seconds: float | None = None
+    workers: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}: a batch has at least one crop")
-        if crop_frames < 2:
-            raise ValueError(f"crop_frames is {crop_frames}: a crop has two frames or more")
-        if gain_db[0] > gain_db[1]:
-            raise ValueError(f"gain_db is {gain_db}: give the least gain first")
-        if not 0 <= noisy <= 1:
-            raise ValueError(f"noisy is {noisy}: give the share of the crops that get noise")
-        self.mel_spec = mel_spec
-        self.folder = folder
-        self.cache = cache
-        self.batch_size = batch_size
-        self.crop_frames = crop_frames
-        self.gain_db = gain_db
-        self.noisy = noisy
-        self.validation_fraction = validation_fraction
-        self.test_fraction = test_fraction
-        self.validation_utterances = validation_utterances
-        self.validation_seconds = validation_seconds
-        self.workers = workers
-        self.seed = seed
-        self._corpus: Corpus | None = None
-        self._prepared: PreparedCorpus | None = None
-        self._split: Split | None = None
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}: a batch has at least one crop")
+        if self.crop_frames < 2:
+            raise ValueError(f"crop_frames is {self.crop_frames}: a crop has two frames or more")
+        if self.gain_db[0] > self.gain_db[1]:
+            raise ValueError(f"gain_db is {self.gain_db}: give the least gain first")
+        if not 0 <= self.noisy <= 1:
+            raise ValueError(f"noisy is {self.noisy}: give the share of the crops that get noise")
 
     def prepare_data(self) -> None:
-        self._corpus = self._corpus or read_corpus(self.folder)
-        prepare(self._corpus, self.mel_spec.sample_rate, self.cache)
+        prepare(read_corpus(self.folder), self.mel_spec.sample_rate, self.cache)
 
     def setup(self, stage: str | None = None) -> None:
-        if self._prepared is not None:
+        if hasattr(self, "prepared"):
             return
-        corpus = self._corpus = self._corpus or read_corpus(self.folder)
-        self._prepared = prepare(corpus, self.mel_spec.sample_rate, self.cache)
+        corpus = self._corpus = read_corpus(self.folder)
+        self.prepared = prepare(corpus, self.mel_spec.sample_rate, self.cache)
         # Split before files are left out, so that the choice does not depend on the sample rate.
-        ids = [utterance.id for utterance in corpus.utterances]
-        whole = split(ids, self.validation_fraction, self.test_fraction)
-        self._split = whole.only(self._prepared.entries, self.folder, self._prepared.missing)
-
-    @property
-    def prepared(self) -> PreparedCorpus:
-        """The prepared corpus, after `setup`."""
-        assert self._prepared is not None
-        return self._prepared
-
-    @property
-    def split(self) -> Split:
-        """The usable utterances of each set, after `setup`."""
-        assert self._split is not None
-        return self._split
+        whole = split([utterance.id for utterance in corpus.utterances])
+        self.split = whole.only(self.prepared.entries, self.folder, self.prepared.missing)
 
     def manifest(self) -> str:
         """Hash of the corpus, after `setup`; see `prepared.manifest`."""
-        assert self._corpus is not None
         return manifest(self._corpus, self.prepared)
 
     def crops(self) -> Crops:

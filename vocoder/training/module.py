@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
 from vocoder.models import Vocoder
-from vocoder.training.step import Step, mel_of_hops
-from vocoder.training.terms import Term, TrainedTerm, total_loss
+from vocoder.training.losses import Loss, Step, mel_of_hops, total_loss
+
+SHOWN = 3
+"""Validation utterances that are shown in TensorBoard."""
 
 
 class TrainingError(Exception):
@@ -24,17 +26,6 @@ class TrainingError(Exception):
 
 class DivergedError(TrainingError):
     """The weights, or what comes of them, are no longer finite."""
-
-
-class ParameterGroup(NamedTuple):
-    """Parameters that share a learning rate (after warm-up) and a gradient clip."""
-
-    name: str
-    parameters: list[nn.Parameter]
-    learning_rate: float
-    gradient_clip: float
-    idle: bool = False
-    """Whether they are left alone in this step."""
 
 
 class Training(lightning.LightningModule):
@@ -53,9 +44,6 @@ class Training(lightning.LightningModule):
     all devices alike. Training ends where such steps outnumber the others by `max_skipped`,
     counted from where they last were no majority.
 
-    There is one optimiser, since Lightning would count the steps of two, and the budget with them;
-    `parameter_groups` have their own rates and clips.
-
     Args:
         model: what to train; has a ``sample_rate`` and can ``save`` itself.
         learning_rate: eta, after warm-up.
@@ -71,7 +59,7 @@ class Training(lightning.LightningModule):
     """What the losses, in nats, are divided by."""
 
     settled = 0.0
-    """Fraction of the budget from which on the loss has all its terms."""
+    """Fraction of the budget from which on all losses apply."""
 
     def __init__(
         self,
@@ -95,27 +83,18 @@ class Training(lightning.LightningModule):
         self.gradient_clip = gradient_clip
         self.max_skipped = max_skipped
         self.seed = seed
+        # By all devices together so far: crops (or utterances) drawn, where sampling resumes, and
+        # samples of audio trained on.
         self.items_seen = 0
-        """Crops (or utterances) drawn so far by all devices together: where sampling resumes."""
         self.samples_seen = 0
-        """Samples of audio trained on so far by all devices together."""
+        # Steps skipped so far, and those less the others, counted from where that was last 0.
         self.skipped = 0
-        """Steps skipped so far because of a non-finite loss or gradient."""
         self.surplus_skipped = 0
-        """Skipped steps less the others, counted from where that was last 0."""
-        self.budget_used = 0.0
-        """Fraction of the training budget that is used up, in [0, 1]."""
-
-    # -- training ------------------------------------------------------------------------------
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """The optimiser's groups, always in the same order; the model's is the first."""
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        return [ParameterGroup("", parameters, self.learning_rate, self.gradient_clip)]
+        self.budget_used = 0.0  # fraction of the training budget, in [0, 1]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
-            [{"params": group.parameters} for group in self.parameter_groups()],
+            [p for p in self.model.parameters() if p.requires_grad],
             self.learning_rate,
             betas=self.betas,
             weight_decay=self.weight_decay,
@@ -124,17 +103,13 @@ class Training(lightning.LightningModule):
         )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        self.budget_used = self.measure_budget()
-        if self.trainer.world_size > 1:
-            # Clocks differ, and devices that disagree on the learning rate drift apart.
-            self.budget_used = self.trainer.strategy.broadcast(self.budget_used)
-        schedule = self.schedule_at(self.global_step, self.budget_used)
-        (optimizer,) = self.trainer.optimizers
-        for group, own in zip(optimizer.param_groups, self.parameter_groups(), strict=True):
-            group["lr"] = own.learning_rate * schedule
+        # Clocks differ, and devices that disagree on the learning rate drift apart.
+        self.budget_used = self.trainer.strategy.broadcast(self.measure_budget())
+        (group,) = self.trainer.optimizers[0].param_groups
+        group["lr"] = self.learning_rate * self.schedule_at(self.global_step, self.budget_used)
 
     def schedule_at(self, step: int, budget_used: float) -> float:
-        """Factor of the learning rates at optimiser step `step`, counted from 0; see the class."""
+        """Factor of the learning rate at optimiser step `step`, counted from 0; see the class."""
         warmup = min(1.0, (step + 1) / max(self.warmup_steps, 1))
         r = self.final_learning_rate
         return warmup * (r + (1 - r) * (1 + math.cos(math.pi * budget_used)) / 2)
@@ -144,10 +119,10 @@ class Training(lightning.LightningModule):
         used = 0.0
         if self.trainer.max_steps > 0:
             used = self.global_step / self.trainer.max_steps
-        for timer in timers(self.trainer):
-            if (left := timer.time_remaining()) is not None:
-                elapsed = timer.time_elapsed()
-                used = max(used, elapsed / max(elapsed + left, 1e-9))
+        timer = timer_of(self.trainer)
+        if timer and (left := timer.time_remaining()) is not None:
+            elapsed = timer.time_elapsed()
+            used = max(used, elapsed / max(elapsed + left, 1e-9))
         return min(used, 1.0)
 
     def logged(self, values: dict[str, Tensor]) -> Tensor:
@@ -166,21 +141,14 @@ class Training(lightning.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        groups = self.parameter_groups()
-        finite = True
-        for group in groups:
-            if group.idle:
-                _drop_gradients(group)
-                continue
-            norm = nn.utils.clip_grad_norm_(group.parameters, group.gradient_clip)
-            finite = finite and bool(norm.isfinite())
-            if finite:
-                self.log(f"train/{group.name}{'_' * bool(group.name)}gradient_norm", norm)
-        if finite:
+        parameters = optimizer.param_groups[0]["params"]
+        norm = nn.utils.clip_grad_norm_(parameters, self.gradient_clip)
+        if norm.isfinite():
+            self.log("train/gradient_norm", norm)
             self.surplus_skipped = max(self.surplus_skipped - 1, 0)
             return
-        for group in groups:
-            _drop_gradients(group)
+        for parameter in parameters:
+            parameter.grad = None  # without one, the optimiser leaves a parameter alone
         self.skipped += 1
         self.surplus_skipped += 1
 
@@ -194,9 +162,7 @@ class Training(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["vocoder_training"] = {
-            "items_seen": self.items_seen,
-            "samples_seen": self.samples_seen,
-            "skipped": self.skipped,
+            name: getattr(self, name) for name in ("items_seen", "samples_seen", "skipped")
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -204,29 +170,21 @@ class Training(lightning.LightningModule):
             setattr(self, name, value)
 
 
-def _drop_gradients(group: ParameterGroup) -> None:
-    for parameter in group.parameters:
-        parameter.grad = None  # without one, the optimiser leaves a parameter alone
-
-
 class VocoderTraining(Training):
-    """Trains a `Vocoder` on a sum of `Term`s.
-
-    A batch goes through `Step` and `total_loss`. The parameters of each `TrainedTerm` form a group
-    in the optimiser; those of any other term are fixed.
+    """Trains a `Vocoder` on a sum of losses.
 
     Args:
         model: what to train.
-        terms: of the loss.
+        losses: see `vocoder.training.losses`.
         temperature: of the audio synthesised at validation; None for the model's default.
         validation_syntheses: at most this many utterances are synthesised at each validation; the
             likelihood is always measured on all.
-        sample_temperature, sample_fraction: temperature of the sample that terms may ask for in a
+        sample_temperature, sample_fraction: temperature of the sample that losses may ask for in a
             training step, and the part of the batch that is sampled; see `Step`.
         optimisation: see `Training`.
 
     Raises:
-        ValueError: terms that cannot be trained on; the message says why.
+        ValueError: losses that cannot be trained on; the message says why.
     """
 
     model: Vocoder
@@ -234,7 +192,7 @@ class VocoderTraining(Training):
     def __init__(
         self,
         model: Vocoder,
-        terms: Sequence[Term],
+        losses: Sequence[Loss],
         temperature: float | None = None,
         validation_syntheses: int = 20,
         sample_temperature: float = 0.7,
@@ -242,36 +200,17 @@ class VocoderTraining(Training):
         **optimisation: Any,
     ) -> None:
         super().__init__(model, **optimisation)
-        names = [term.name for term in terms]
-        if all(term.start > 0 for term in terms):
-            raise ValueError("no term is active at first: one of the terms must have start 0")
+        names = [loss.name for loss in losses]
+        if all(loss.start > 0 for loss in losses):
+            raise ValueError("no loss applies at first: one of the losses must have start 0")
         if len(set(names)) < len(names):
-            raise ValueError(f"terms are {', '.join(names)}: give each kind once")
-        for term in terms:
-            if not isinstance(term, TrainedTerm):
-                term.requires_grad_(False)
-        self.terms = nn.ModuleList(terms)
-        self.settled = max(term.start for term in terms)
+            raise ValueError(f"losses are {', '.join(names)}: give each kind once")
+        self.losses = nn.ModuleList(losses).requires_grad_(False)
+        self.settled = max(loss.start for loss in losses)
         self.temperature = model.default_temperature if temperature is None else temperature
         self.validation_syntheses = validation_syntheses
         self.sample_temperature = sample_temperature
         self.sample_fraction = sample_fraction
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        groups = super().parameter_groups()
-        for term in self.terms:
-            if isinstance(term, TrainedTerm):
-                rate, clip = term.learning_rate, term.gradient_clip
-                groups.append(
-                    ParameterGroup(
-                        term.name,
-                        [p for p in term.parameters() if p.requires_grad],
-                        self.learning_rate if rate is None else rate,
-                        self.gradient_clip if clip is None else clip,
-                        idle=self.budget_used < term.trained_from,
-                    )
-                )
-        return groups
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         audio = batch["audio"]
@@ -287,77 +226,65 @@ class VocoderTraining(Training):
             self.sample_temperature,
             self.sample_fraction,
         )
-        terms: Any = self.terms
+        losses: Any = self.losses
         try:
-            values = total_loss(terms, step)
+            values = total_loss(losses, step)
         except NotImplementedError as error:
-            raise TrainingError(f"a term of the loss does not suit the model: {error}") from error
+            raise TrainingError(f"one of the losses does not suit the model: {error}") from error
         self.items_seen += audio.shape[0] * world
         self.samples_seen += audio.numel() * world
         return self.logged(values)
 
-    # -- validation ----------------------------------------------------------------------------
-
     def on_validation_epoch_start(self) -> None:
         try:
-            self._validation = _Validation(self.model.fused())
+            # In a list, so that Lightning does not register it as a part of the module.
+            self._fused = [self.model.fused()]
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # no inverse
             raise DivergedError(f"training has diverged: {error}") from error
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """Log-likelihood of one held-out excerpt, and its copy synthesis."""
-        result: dict[str, Any] = {"id": batch["id"][0]}
-        seen = self._validation
-        model = seen.model
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Log-likelihood of one held-out excerpt, and its copy synthesis.
+
+        Every device validates on everything: means are complete and the same on each. The first
+        excerpts are shown in TensorBoard.
+        """
+        (model,) = self._fused
         # In float32 whatever the precision of the training, so that runs can be compared.
         with torch.autocast(batch["audio"].device.type, enabled=False):
             mel = mel_of_hops(model, batch["clean"])
+            samples = batch["audio"].numel()
             with contextlib.suppress(NotImplementedError):  # a model without a likelihood
-                seen.log_likelihood += float(model.log_prob(batch["audio"], mel).sum())
-                seen.samples += batch["audio"].numel()
-            if batch_idx < self.validation_syntheses:
-                generated = model.synthesize(mel, self.temperature, seed=0)
-                # A model that has diverged has no mel, but the run still ends with its report.
-                finite = bool(generated.isfinite().all())
-                generated_mel = torch.full_like(mel, math.nan)
-                if finite:
-                    generated_mel = mel_of_hops(model, generated)
-                seen.distances.append(float(model.mel_spec.distance(generated_mel, mel)))
-                result |= {
-                    "original": batch["clean"][0],
-                    "generated": generated[0],
-                    "mel": mel[0],
-                    "generated_mel": generated_mel[0],
-                }
-        return result
+                likelihood = model.log_prob(batch["audio"], mel).sum() / samples
+                self.log("val/log_likelihood", likelihood, batch_size=samples, sync_dist=True)
+            if batch_idx >= self.validation_syntheses:
+                return
+            generated = model.synthesize(mel, self.temperature, seed=0)
+            # A model that has diverged has no mel, but the run still ends with its report.
+            generated_mel = torch.full_like(mel, math.nan)
+            if generated.isfinite().all():
+                generated_mel = mel_of_hops(model, generated)
+            distance = model.mel_spec.distance(generated_mel, mel)
+            self.log("val/mel_distance", distance, batch_size=1, sync_dist=True)
+        if batch_idx < SHOWN and isinstance(self.logger, TensorBoardLogger):
+            board, id, step = self.logger.experiment, batch["id"][0], self.global_step
+            for kind, audio in {"original": batch["clean"], "generated": generated}.items():
+                board.add_audio(f"{id}/{kind}", audio[0].cpu(), step, model.sample_rate)
+            # Recorded above synthesised; white is the loudest value of the first.
+            low, high = mel.min(), mel.max()
+            grey = (torch.cat([mel[0].flip(0), generated_mel[0].flip(0)]) - low) / (high - low)
+            board.add_image(f"{id}/mel", grey.clamp(0, 1).cpu(), step, dataformats="HW")
 
     def on_validation_epoch_end(self) -> None:
-        # Every device validates on everything: the sums are complete and the same on each.
-        seen = self._validation
-        del self._validation
-        if seen.samples:
-            self.log("val/log_likelihood", seen.log_likelihood / seen.samples, sync_dist=True)
-        if seen.distances:
-            mean = sum(seen.distances) / len(seen.distances)
-            self.log("val/mel_distance", mean, sync_dist=True)
+        self._fused.clear()
 
 
-@dataclass
-class _Validation:
-    """One validation under way."""
-
-    model: Vocoder  # not an attribute of the Lightning module, which would register it
-    log_likelihood: float = 0.0
-    samples: int = 0
-    distances: list[float] = field(default_factory=list)
-
-
-def timers(trainer: lightning.Trainer) -> list[Timer]:
-    """The timers of a trainer."""
+def timer_of(trainer: lightning.Trainer) -> Timer | None:
+    """The timer among the callbacks of a trainer."""
     callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return [callback for callback in callbacks if isinstance(callback, Timer)]
+    return next((callback for callback in callbacks if isinstance(callback, Timer)), None)
 
 
 def training_seconds(trainer: lightning.Trainer) -> float:
     """Seconds of training so far, including those before a resume."""
-    return max((timer.time_elapsed() for timer in timers(trainer)), default=0.0)
+    timer = timer_of(trainer)
+    return timer.time_elapsed() if timer else 0.0

@@ -4,7 +4,6 @@ random crop costs microseconds and no worker processes.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
@@ -14,6 +13,7 @@ import time
 import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -24,7 +24,7 @@ from rich.progress import track
 from vocoder.atomic import file_name
 from vocoder.audio import from_pcm16, read_audio, to_pcm16
 from vocoder.audio.containers import openable
-from vocoder.corpus import Corpus, CorpusError, Utterance
+from vocoder.corpus import Corpus, CorpusError
 
 log = logging.getLogger(__name__)
 
@@ -59,33 +59,18 @@ class PreparedCorpus:
         entries: the utterances, by id.
         left_out: ids of the files left out, by reason.
         sources: SHA-256 of every original file, by id; empty for a file that cannot be read.
-
-    Raises:
-        CorpusError: the folder is damaged or belongs to another user.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        try:
-            index = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
-            self.name: str = index["name"]
-            self.sample_rate: int = index["sample_rate"]
-            self.original_sample_rate: int = index["original_sample_rate"]
-            self.left_out: dict[str, list[str]] = index["left_out"]
-            self.sources: dict[str, str] = index["sources"]
-            self.entries = {e["id"]: Entry(**e) for e in index["utterances"]}
-            self._audio = np.memmap(self.folder / "audio.int16", dtype="<i2", mode="r")
-            if self._audio.size != sum(entry.samples for entry in self.entries.values()):
-                raise ValueError("audio.int16 has another length")
-        except PermissionError as error:
-            raise CorpusError(
-                f"{self.folder} cannot be read ({error.strerror}): it may be another user's; give "
-                "a folder of your own with --cache"
-            ) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CorpusError(
-                f"{self.folder} is damaged ({error}): remove it, and it will be prepared again"
-            ) from error
+        index = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
+        self.name: str = index["name"]
+        self.sample_rate: int = index["sample_rate"]
+        self.original_sample_rate: int = index["original_sample_rate"]
+        self.left_out: dict[str, list[str]] = index["left_out"]
+        self.sources: dict[str, str] = index["sources"]
+        self.entries = {e["id"]: Entry(**e) for e in index["utterances"]}
+        self._audio = np.memmap(self.folder / "audio.int16", dtype="<i2", mode="r")
 
     def __reduce__(self) -> tuple[type[PreparedCorpus], tuple[Path]]:
         # A worker process that is spawned, not forked, gets everything by pickle.
@@ -117,21 +102,22 @@ def prepare(corpus: Corpus, sample_rate: int, cache: str | Path) -> PreparedCorp
     Raises:
         CorpusError: no file is usable, or the cache cannot be written.
     """
-    fingerprint = _fingerprint(corpus, sample_rate)
-    folder = Path(cache) / f"{file_name(corpus.name)}-{sample_rate}-{fingerprint}"
+    digest = hashlib.sha256(f"{_LAYOUT} {sample_rate}\n".encode())
+    for utterance in corpus.utterances:
+        stat = utterance.path.stat()
+        line = f"{utterance.id} {utterance.path.name} {stat.st_size} {stat.st_mtime_ns}\n"
+        digest.update(line.encode())
+    name = f"{file_name(corpus.name)}-{sample_rate}-{digest.hexdigest()[:12]}"
+    folder = Path(cache) / name
     if folder.is_dir():
         return PreparedCorpus(folder)
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    partial = folder.with_name(f".{name}.{uuid.uuid4().hex}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(folder.parent)
+        for audio in folder.parent.glob(".*/audio.int16"):
+            if time.time() - audio.stat().st_mtime > 3600:  # what a killed process left
+                shutil.rmtree(audio.parent, ignore_errors=True)
         partial.mkdir()  # not mkdtemp, whose folders are closed to everybody else
-    except OSError as error:
-        raise CorpusError(
-            f"the decoded corpus cannot be kept in {cache} ({error.strerror}): give another folder "
-            "with --cache"
-        ) from error
-    try:
         _write(corpus, sample_rate, partial)
         try:
             os.replace(partial, folder)
@@ -139,10 +125,8 @@ def prepare(corpus: Corpus, sample_rate: int, cache: str | Path) -> PreparedCorp
             if not folder.is_dir():  # else another process has finished first, with the same result
                 raise
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
         raise CorpusError(
-            f"the disk is full: the decoded corpus does not fit in {cache}; make room, or give "
+            f"the decoded corpus cannot be kept in {cache} ({error.strerror}): make room, or give "
             "another folder with --cache"
         ) from error
     finally:
@@ -162,66 +146,53 @@ def manifest(corpus: Corpus, prepared: PreparedCorpus, text: bool = False) -> st
     return digest.hexdigest()
 
 
-def _remove_abandoned(cache: Path) -> None:
-    """Remove what killed processes left: folders not written to for an hour."""
-    for audio in cache.glob(".*/audio.int16"):
-        if time.time() - audio.stat().st_mtime > 3600:
-            shutil.rmtree(audio.parent, ignore_errors=True)
-
-
-def _fingerprint(corpus: Corpus, sample_rate: int) -> str:
-    digest = hashlib.sha256(f"{_LAYOUT} {sample_rate}\n".encode())
-    for utterance in corpus.utterances:
-        stat = utterance.path.stat()
-        line = f"{utterance.id} {utterance.path.name} {stat.st_size} {stat.st_mtime_ns}\n"
-        digest.update(line.encode())
-    return digest.hexdigest()[:12]
-
-
 def _write(corpus: Corpus, sample_rate: int, folder: Path) -> None:
     entries: list[Entry] = []
     left_out: dict[str, list[str]] = {"silent": [], "too short": [], "unreadable": []}
-    first_error = ""
-    rates = set()
+    examples: dict[str, str] = {}
+    rates: set[int] = set()
     sources: dict[str, str] = {}
-    offset = 0
+
+    def leave_out(id: str, reason: str, example: Any) -> None:
+        left_out[reason].append(id)
+        examples.setdefault(reason, str(example))
+
+    console = Console(stderr=True)
     with (folder / "audio.int16").open("wb") as file:
-        console = Console(stderr=True)
         for utterance in track(
             corpus.utterances,
             f"preparing {corpus.name}",
             console=console,
             disable=not console.is_terminal,
         ):
-            sources[utterance.id] = ""
+            id, path = utterance.id, utterance.path
+            sources[id] = ""
             try:
-                with utterance.path.open("rb") as original:
-                    sources[utterance.id] = hashlib.file_digest(original, "sha256").hexdigest()
-                samples, rate = _decode(utterance, sample_rate)
+                with path.open("rb") as original:
+                    sources[id] = hashlib.file_digest(original, "sha256").hexdigest()
+                audio, _ = read_audio(path, sample_rate)
+                rate = soundfile.info(openable(path)).samplerate
             except (OSError, ValueError) as error:
-                left_out["unreadable"].append(utterance.id)
-                first_error = first_error or str(error)
+                leave_out(id, "unreadable", error)
                 continue
-            peak = int(np.abs(samples.astype(np.int32)).max())
-            rms = float(np.sqrt(np.mean(from_pcm16(samples) ** 2)))
+            # Resampling overshoots slightly in loud recordings; the rounding clips that, as a
+            # recorder does.
+            samples = to_pcm16(audio.numpy())
             if samples.size < SHORTEST_SECONDS * sample_rate:
-                left_out["too short"].append(utterance.id)
-            elif rms < SILENT_RMS:
-                left_out["silent"].append(utterance.id)
+                leave_out(id, "too short", id)
+            elif np.sqrt(np.mean(from_pcm16(samples) ** 2)) < SILENT_RMS:
+                leave_out(id, "silent", id)
             else:
+                peak = int(np.abs(samples.astype(np.int32)).max())
+                entries.append(Entry(id, file.tell() // 2, samples.size, peak))
                 file.write(samples.astype("<i2").tobytes())
-                entries.append(Entry(utterance.id, offset, samples.size, peak))
-                offset += samples.size
                 rates.add(rate)
-    for reason, ids in left_out.items():
-        if ids:
-            example = first_error if reason == "unreadable" else ids[0]
-            log.warning("%s: %d files left out, %s (first: %s)", corpus.name, len(ids), reason,
-                        example)  # fmt: skip
+    for reason, example in examples.items():
+        count = len(left_out[reason])
+        log.warning("%s: %d files left out, %s (first: %s)", corpus.name, count, reason, example)
     if not entries:
-        reasons = ", ".join(f"{len(ids)} {reason}" for reason, ids in left_out.items() if ids)
-        example = f" ({first_error})" * bool(first_error)
-        raise CorpusError(f"{corpus.folder} has no usable audio: {reasons}{example}")
+        reasons = "; ".join(f"{len(left_out[r])} {r} ({first})" for r, first in examples.items())
+        raise CorpusError(f"{corpus.folder} has no usable audio: {reasons}")
     index = {
         "name": corpus.name,
         "sample_rate": sample_rate,
@@ -231,11 +202,3 @@ def _write(corpus: Corpus, sample_rate: int, folder: Path) -> None:
         "utterances": [asdict(entry) for entry in entries],
     }
     (folder / "index.json").write_text(json.dumps(index, ensure_ascii=False), encoding="utf-8")
-
-
-def _decode(utterance: Utterance, sample_rate: int) -> tuple[NDArray[np.int16], int]:
-    """Samples at `sample_rate`, and the rate of the file."""
-    audio, _ = read_audio(utterance.path, sample_rate)
-    # Resampling overshoots slightly in loud recordings; the rounding clips that, as a recorder
-    # does.
-    return to_pcm16(audio.numpy()), soundfile.info(openable(utterance.path)).samplerate

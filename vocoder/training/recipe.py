@@ -25,31 +25,27 @@ from vocoder.atomic import write_atomic
 from vocoder.corpus import download_ljspeech, find_ljspeech
 from vocoder.models import Vocoder, load_checkpoint
 from vocoder.nn.weight_norm import fuse_weight_norm
-from vocoder.training.callbacks import (
-    AveragedWeights,
-    Best,
-    HeldOutSound,
-    History,
-    Interrupted,
-    LastCheckpoint,
-    Snapshots,
-    TrainingBar,
-)
+from vocoder.training.callbacks import AveragedWeights, Best, History, TrainingBar
 from vocoder.training.crops import SpeechData
-from vocoder.training.faults import readable, sentence
+from vocoder.training.losses import Loss
 from vocoder.training.module import DivergedError, TrainingError, VocoderTraining
 from vocoder.training.options import (
-    check_options,
-    default_run,
+    PRECISIONS,
     duration,
-    in_utf8,
-    parser,
     plain,
+    readable,
+    sentence,
+    shared_options,
 )
 from vocoder.training.report import write_report
-from vocoder.training.resume import LAST, newest_resume_file, resume_files
+from vocoder.training.resume import (
+    LAST,
+    Interrupted,
+    LastCheckpoint,
+    newest_resume_file,
+    resume_files,
+)
 from vocoder.training.run_folder import (
-    CONFIG,
     Record,
     describe,
     locked,
@@ -57,7 +53,6 @@ from vocoder.training.run_folder import (
     refuse_another,
     write_record,
 )
-from vocoder.training.terms import Term
 
 log = logging.getLogger("vocoder.training")
 
@@ -86,10 +81,14 @@ class Recipe:
         """Add the options that `build` needs."""
         options.add_subclass_arguments(Vocoder, "model", required=True)
         options.add_argument(
-            "--terms", type=list[Term], required=True, help="of the loss: a list of classes"
+            "--losses",
+            "--terms",  # the name in earlier versions
+            type=list[Loss],
+            required=True,
+            help="a list of classes, see vocoder.training.losses",
         )
         options.add_class_arguments(
-            VocoderTraining, "training", skip={"model", "terms", "seed"}, instantiate=False
+            VocoderTraining, "training", skip={"model", "losses", "seed"}, instantiate=False
         )
         options.add_class_arguments(
             SpeechData, "speech", skip={"mel_spec", "folder", "cache", "seed"}, instantiate=False
@@ -98,7 +97,7 @@ class Recipe:
     def build(self, objects: Namespace, config: Namespace) -> tuple[Any, Any]:
         """The Lightning module and the data module, from `config` and its instantiated classes."""
         module = VocoderTraining(
-            objects.model, objects.terms, **objects.training.as_dict(), seed=config.seed
+            objects.model, objects.losses, **objects.training.as_dict(), seed=config.seed
         )
         data = SpeechData(
             module.model.mel_spec,
@@ -114,7 +113,7 @@ class Recipe:
 
     def callbacks(self) -> list[lightning.Callback]:
         """Callbacks in addition to those that every recipe has."""
-        return [HeldOutSound()]
+        return []
 
     def load(self, path: str) -> Any:
         """The model of `--start_from`, not fused."""
@@ -133,6 +132,13 @@ class Recipe:
         write_report(run, trainer, module, data, rows, record)
 
 
+def parser(recipe: Recipe) -> ArgumentParser:
+    """The options of a training recipe."""
+    options = shared_options(recipe.program, recipe.description)
+    recipe.add_arguments(options)
+    return options
+
+
 def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
     """Run a recipe; returns the exit code.
 
@@ -143,20 +149,13 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
         recipe: what to train.
         arguments: the command line, `sys.argv[1:]` by default.
     """
-    if arguments is None:
-        in_utf8()
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     # Lightning's tips are for authors of training scripts. What is in evaluation mode when training
     # starts (the pitch network) is meant to be.
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*",
-        ".*`IterableDataset`.*",
-        ".*LeafSpec.*",
-        ".*in eval mode at the start of training.*",
-    ):
-        warnings.filterwarnings("ignore", message)
+    for ignored in ("does not have many workers", "LeafSpec", "in eval mode at the start of train"):
+        warnings.filterwarnings("ignore", f".*{ignored}")
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not any(word == "--config" or word.startswith("--config=") for word in words):
         words = ["--config", str(recipe.default_config), *words]
@@ -164,17 +163,16 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
     config = options.parse_args(words)
     try:
         train(recipe, options, config)
-    except Interrupted as stop:
-        log.info("stopped by %s; run the same command again to resume", stop)
-        return 128 + stop.number
-    except SIGTERMException:  # before the first step
-        log.info("stopped by SIGTERM before the first step; nothing to save")
-        return 128 + signal.SIGTERM
+    except (Interrupted, SIGTERMException) as stop:  # the latter is before the first step
+        number = getattr(stop, "number", signal.SIGTERM)
+        which = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        log.info("stopped by %s; run the same command again to resume", which)
+        return 128 + number
     except Exception as error:
-        words_for_it = sentence(error)
-        if words_for_it is None:
+        message = sentence(error)
+        if message is None:
             raise
-        sys.stderr.write(f"{recipe.program}: {words_for_it}\n")
+        sys.stderr.write(f"{recipe.program}: {message}\n")
         return 2
     return 0
 
@@ -184,78 +182,76 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
     budget = duration(config.max_time) if config.max_time else None
     if budget is None and not config.max_steps:
         raise TrainingError("no budget is set: give --max_time (such as 2h) or --max_steps")
-    check_options(config)
-    run = Path(config.run or default_run(config))
+    precision = str(config.trainer.precision or 32)
+    if precision not in PRECISIONS:
+        raise TrainingError(
+            f"--trainer.precision {precision} is not supported: give one of {', '.join(PRECISIONS)}"
+        )
+    names = (Path(str(path)).stem for path in config.config)
+    run = Path(config.run or Path("runs", "+".join(names)))
     record = describe(recipe.program, plain(config))
-    refuse_another(run, record)  # for the first time, as soon as it can be known
-
     lightning.seed_everything(config.seed, verbose=False)
     with readable("the configuration cannot be built"):
         objects = options.instantiate(config)
         module, data = recipe.build(objects, config)
         averaged = AveragedWeights(**objects.average.as_dict())
-        snapshots = Snapshots(run / "snapshots", config.snapshot_minutes)
     if config.start_from and not resume_files(run):
         start_from(module.model, recipe.load(config.start_from), config.start_from)
-
-    with locked(run) if first_process() else nullcontext():
-        if first_process():
-            # Before Lightning starts other processes, which would wait forever if this one failed.
-            data.prepare_data()
-        data.setup()
+    first = getattr(rank_zero_only, "rank", 0) == 0
+    if first:
+        # Before Lightning starts other processes, which would wait forever if this one failed.
+        data.prepare_data()
+    data.setup()
+    if first:
         check_rate(data, recipe.mel_spec_option)
-        history = History(run / "history.jsonl")
-        best = Best(run / "best", config.monitor, config.patience, bool(config.start_from))
-        with readable("the trainer cannot be built"):
-            trainer = lightning.Trainer(
-                **objects.trainer.as_dict(),
-                max_steps=config.max_steps or -1,
-                max_epochs=-1,
-                check_val_every_n_epoch=None,
-                num_sanity_val_steps=0,
-                enable_checkpointing=True,
-                enable_model_summary=False,
-                use_distributed_sampler=False,  # `CropSampler` does it
-                default_root_dir=run,
-                logger=TensorBoardLogger(run, name="", version="tensorboard"),
-                callbacks=[
-                    Timer(budget, verbose=False),
-                    averaged,
-                    snapshots,
-                    *recipe.callbacks(),
-                    history,
-                    best,
-                    *([TrainingBar()] if shows_progress(config) else []),
-                    LastCheckpoint(run / LAST, config.save_every),
-                ],
-            )
-        record["corpus"] = {
-            "name": data.prepared.name,
-            "path": str(data.folder.absolute()),
-            "sha256": data.manifest(),
-        }
-        record["items_per_step"] = (
-            data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+    history = History(run / "history.jsonl")
+    best = Best(run / "best", averaged, config.monitor, config.patience, bool(config.start_from))
+    shows_progress = config.trainer.enable_progress_bar is not False  # as Lightning's own default
+    with readable("the trainer cannot be built"):
+        trainer = lightning.Trainer(
+            **{**objects.trainer.as_dict(), "enable_progress_bar": False},
+            max_steps=config.max_steps or -1,
+            max_epochs=-1,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            use_distributed_sampler=False,  # `CropSampler` does it
+            default_root_dir=run,
+            logger=TensorBoardLogger(run, name="", version="tensorboard"),
+            callbacks=[
+                Timer(budget, verbose=False),
+                averaged,
+                *recipe.callbacks(),
+                history,
+                best,
+                *([TrainingBar()] if shows_progress else []),
+                LastCheckpoint(run / LAST, config.save_every),
+            ],
         )
-        refuse_another(run, record)
+    record["corpus"] = {
+        "name": data.prepared.name,
+        "path": str(data.folder.absolute()),
+        "sha256": data.manifest(),
+    }
+    record["items_per_step"] = (
+        data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+    )
+    refuse_another(run, record)
+    with locked(run) if first else nullcontext():
         checkpoint = newest_resume_file(run)
-        if trainer.is_global_zero:
-            write_atomic(run / CONFIG, options.dump(config).encode(errors="surrogateescape"))
+        best.begin(checkpoint is not None, first)
+        if first:
+            dumped = options.dump(config).encode(errors="surrogateescape")
+            write_atomic(run / "config.yaml", dumped)
             if checkpoint is None:
                 write_record(run, record)
             announce(run, module.model, data, checkpoint)
-        fit(recipe, run, trainer, module, data, averaged, best, checkpoint)
-        finish(recipe, run, trainer, module, data, best, history)
+        fit(recipe, run, trainer, module, data, averaged, best, history, checkpoint)
         if trainer.world_size > 1:
             # The others wait for the report: Lightning takes an early exit for a failure and kills
             # the rest, and exiting with an open process group may abort.
             trainer.strategy.barrier()
             torch.distributed.destroy_process_group()
-
-
-def shows_progress(config: Namespace) -> bool:
-    """Whether there is a progress bar: Lightning's own default is that there is."""
-    return config.trainer.enable_progress_bar is not False
 
 
 def fit(
@@ -266,80 +262,53 @@ def fit(
     data: Any,
     averaged: AveragedWeights,
     best: Best,
+    history: History,
     checkpoint: Path | None,
 ) -> None:
-    """Train, and leave the averaged model in the module and in `run`/model.
+    """Train, leave the best averaged weights in the module and in `run`/model, write the report.
 
     Raises:
-        TrainingError: training has diverged; the model is written all the same.
+        TrainingError: training has diverged, or the user can mend what keeps the report from being
+            written; the model is written all the same, and the message says where it is.
     """
-    best.begin(checkpoint is None, trainer.is_global_zero)
     if checkpoint is None:
         recipe.begin(module, data)
         trainer.validate(module, data, verbose=False)
+    fitted = False
+
+    def save() -> None:
+        if trainer.is_global_zero:
+            module.model.save(run / "model")
+
     try:
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    except DivergedError as error:
+        averaged.apply_to(module)
+        fitted = True
+        save()  # first of all: what comes now may fail
+        trainer.validate(module, data, verbose=False)
         if trainer.is_global_zero:
-            averaged.apply_to(module)
             best.restore(module.model, recipe.load)
-            module.model.save(run / "model")
-        which = "averaged" if best.found is None else "best"
-        raise DivergedError(
-            f"{error}; the {which} model so far is in {run / 'model'}: {instead(run)}"
-        ) from error
-    averaged.apply_to(module)
-    if trainer.is_global_zero:
-        # First of all: what comes now may fail.
-        module.model.save(run / "model")
-
-
-def finish(
-    recipe: Recipe,
-    run: Path,
-    trainer: lightning.Trainer,
-    module: Any,
-    data: Any,
-    best: Best,
-    history: History,
-) -> None:
-    """Validate the averaged model, take the best one, and write the report on that.
-
-    Raises:
-        TrainingError: the model has diverged, or something that the user can mend; the message
-            says where the model is.
-    """
-    try:
-        try:
-            trainer.validate(module, data, verbose=False)
-        finally:  # the end may have diverged
-            if trainer.is_global_zero:
-                best.restore(module.model, recipe.load)
-                module.model.save(run / "model")
-        if trainer.is_global_zero:
+            save()
             recipe.report(run, trainer, module, data, history.rows(), read_record(run))
     except DivergedError as error:
-        raise DivergedError(f"{error}; the model is in {run / 'model'}: {instead(run)}") from error
+        if not fitted:
+            averaged.apply_to(module)
+        if trainer.is_global_zero:
+            best.restore(module.model, recipe.load)
+        save()
+        raise DivergedError(
+            f"{error}; the best model so far is in {run / 'model'}: lower training.learning_rate, "
+            "or train with --trainer.precision 32, in a new run (--run DIR; with --start_from "
+            f"{run / 'model'} it starts from that model)"
+        ) from error
     except Exception as error:
-        words = sentence(error)
-        if words is None:
+        message = sentence(error)
+        if not fitted or message is None:
             raise
         raise TrainingError(
-            f"the model is trained and in {run / 'model'}, but its report is not complete: {words}"
+            f"the model is trained and in {run / 'model'}, but its report is not complete: "
+            f"{message}"
         ) from error
-
-
-def instead(run: Path) -> str:
-    """What to do after a run that has diverged."""
-    return (
-        "lower training.learning_rate, or train with --trainer.precision 32, in a new run (--run "
-        f"DIR; with --start_from {run / 'model'} it starts from that model)"
-    )
-
-
-def first_process() -> bool:
-    """Whether this is the only process of the run, or the one that logs and writes for all."""
-    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def start_from(model: nn.Module, trained: nn.Module, path: str) -> None:
@@ -351,15 +320,14 @@ def start_from(model: nn.Module, trained: nn.Module, path: str) -> None:
         TrainingError: the weights have other names or shapes.
     """
     weights = fuse_weight_norm(trained.state_dict())
-    own = fuse_weight_norm(model.state_dict()).keys()
-    different = sorted(own ^ weights.keys())
-    if different:
-        raise TrainingError(f"the weights in {path} are of another model: {different[0]} differs")
+    different = sorted(fuse_weight_norm(model.state_dict()).keys() ^ weights.keys())
     try:
+        if different:
+            raise RuntimeError(f"{different[0]} differs")
         with torch.no_grad():
             for name, value in weights.items():
-                module = model.get_submodule(name.rpartition(".")[0])
-                attribute = name.rpartition(".")[2]
+                owner, _, attribute = name.rpartition(".")
+                module = model.get_submodule(owner)
                 if is_parametrized(module, attribute):
                     setattr(module, attribute, value)  # sets gain and direction
                 else:
@@ -375,42 +343,29 @@ def corpus_folder(data: str | None, sample: Path) -> Path:
     """
     if data == "sample" and not Path(data).is_dir():
         return sample
-    if data:
-        return Path(data)
-    return find_ljspeech() or download_ljspeech()
+    return Path(data) if data else find_ljspeech() or download_ljspeech()
 
 
 def check_rate(data: Any, mel_spec_option: str) -> None:
     """Warn if the recordings have a lower sample rate than the model."""
-    original = data.prepared.original_sample_rate
-    if original < data.mel_spec.sample_rate and first_process():
+    original, rate = data.prepared.original_sample_rate, data.mel_spec.sample_rate
+    if original < rate:
         log.warning(
-            "%s is recorded at %d Hz and the model works at %d Hz: there is nothing to learn above "
-            "%d Hz; for speech at 16 kHz give %s speech-16k",
-            data.prepared.name,
-            original,
-            data.mel_spec.sample_rate,
-            original // 2,
-            mel_spec_option,
+            f"{data.prepared.name} is recorded at {original} Hz and the model works at {rate} Hz: "
+            f"there is nothing to learn above {original // 2} Hz; for speech at 16 kHz give "
+            f"{mel_spec_option} speech-16k"
         )
 
 
 def announce(run: Path, model: Any, data: Any, checkpoint: Path | None) -> None:
     """Log one paragraph at the start: what is trained, on what, where."""
-    parameters = sum(p.numel() for p in model.parameters())
+    parameters = sum(p.numel() for p in model.parameters()) / 1e6
     prepared, split = data.prepared, data.split
     log.info(
-        "%s, %.1fM parameters, %d Hz; %s: %d utterances to train on (%.1f min), %d to validate, "
-        "%d to test; run folder %s",
-        type(model).__name__,
-        parameters / 1e6,
-        model.sample_rate,
-        prepared.name,
-        len(split.train),
-        prepared.seconds(split.train) / 60,
-        len(split.validation),
-        len(split.test),
-        run,
+        f"{type(model).__name__}, {parameters:.1f}M parameters, {model.sample_rate} Hz; "
+        f"{prepared.name}: {len(split.train)} utterances to train on "
+        f"({prepared.seconds(split.train) / 60:.1f} min), {len(split.validation)} to validate, "
+        f"{len(split.test)} to test; run folder {run}"
     )
     if checkpoint is not None:
         log.info("resuming from %s", checkpoint)

@@ -1,10 +1,9 @@
-"""What a finished run writes: the model, held-out audio, and a page on how it went."""
+"""What a finished run writes: held-out audio, and a page on how it went."""
 
 from __future__ import annotations
 
 import logging
 import shlex
-import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -22,9 +21,9 @@ from vocoder.evaluation.results import finite, machine_facts, save_result
 from vocoder.nn.weight_norm import fuse_weight_norm
 from vocoder.training.callbacks import Best
 from vocoder.training.crops import SpeechData
+from vocoder.training.losses import mel_of_hops
 from vocoder.training.module import DivergedError, Training, VocoderTraining, training_seconds
 from vocoder.training.run_folder import Record
-from vocoder.training.step import mel_of_hops
 
 log = logging.getLogger("vocoder.training")
 
@@ -35,6 +34,9 @@ COLUMNS = {
     "val/log_likelihood": "log-likelihood, nats per sample",
     "val/mel_distance": "mel distance, nats",
 }
+
+SLOW = ("f0_rmse", "voicing_f1", "periodicity_error")
+"""Measures of pitch, which take longer than synthesis."""
 
 
 class Picture(NamedTuple):
@@ -64,7 +66,6 @@ def write_report(
         DivergedError: audio that the model generates is not finite; all that could be written is.
     """
     model = module.model.fused()
-    folder = run / "held-out"
     scores: list[dict[str, Any]] = []
     pictures: list[list[Picture]] = []
     audio: dict[str, Tensor] = {}
@@ -73,81 +74,39 @@ def write_report(
     held_out = data.held_out(data.split.test[:HELD_OUT])
     for index in range(len(held_out)):
         item = held_out[index]
-        name = file_name(item["id"])
-        original = torch.from_numpy(item["clean"])
+        id, name = item["id"], file_name(item["id"])
+        original, dequantised = torch.from_numpy(item["clean"]), torch.from_numpy(item["audio"])
         audio[f"{name}.original.wav"] = original
         mel = mel_of_hops(model, original)
+        scores.append({"utterance": id})
+        if model.likelihood:
+            nats = float(model.log_prob(dequantised, mel)) / len(original)
+            scores[-1]["log-likelihood"] = nats
         generated = model.synthesize(mel, module.temperature, seed=0).cpu()
-        scores.append(
-            {
-                "utterance": item["id"],
-                "log-likelihood": _log_likelihood(model, torch.from_numpy(item["audio"]), mel),
-            }
-        )
         if not generated.isfinite().all():
-            problems.append(item["id"])
+            problems.append(id)
             continue
         audio[f"{name}.wav"] = generated
-        limits = mel.min().item(), mel.max().item()
+        again, limits = mel_of_hops(model, generated), (mel.min().item(), mel.max().item())
         pictures.append(
             [
-                Picture(f"{item['id']}, recorded", mel.cpu(), *limits),
-                Picture(f"{item['id']}, synthesised", mel_of_hops(model, generated).cpu(), *limits),
+                Picture(f"{id}, recorded", mel.cpu(), *limits),
+                Picture(f"{id}, synthesised", again.cpu(), *limits),
             ]
         )
-        # A mel describes whole hops, so the generated audio may be longer by part of one.
-        pair = (original, generated[: len(original)])
-        values = measure(*pair, model.sample_rate, model.mel_spec, _measures())
+        measures = [name for name in installed_metrics() if name not in SLOW]
+        values = measure(original, generated, model.sample_rate, model.mel_spec, measures)
         scores[-1] |= {METRICS[name].title: value for name, value in values.items()}
+    folder = run / "held-out"
     example = folder / f"{file_name(data.split.test[0])}.original.wav"
     command = (
         f"vocoder resynthesize {shlex.quote(str(example))} "
         f"--checkpoint {shlex.quote(str(run / 'model'))} -o out.wav"
     )
-    summary = {
-        "facts": run_facts(trainer, module, data, rows, record),
-        "validation": rows,
-        "test": scores,
-    }
-    words = f"generated audio that is not finite: {', '.join(problems)}" if problems else ""
-    opening = [words, ""] if words else []
-    save_report(run, summary, [*opening, *_sections(module, rows, scores)], command)
-    folder.mkdir(exist_ok=True)
-    for name, samples in audio.items():
-        write_audio(folder / name, samples, model.sample_rate)
-    draw(run / "report.png", rows, COLUMNS, pictures)
-    if problems:
-        raise DivergedError(f"training has diverged: {words}")
-    announce_report(run, command)
-
-
-def _log_likelihood(model: Any, audio: Tensor, mel: Tensor) -> float | None:
-    try:
-        return float(model.log_prob(audio, mel)) / audio.numel()
-    except NotImplementedError:
-        return None
-
-
-def _measures() -> list[str]:
-    """The quick measures; those of pitch take longer than synthesis."""
-    of_pitch = ("f0_rmse", "voicing_f1", "periodicity_error")
-    return [name for name in installed_metrics() if name not in of_pitch]
-
-
-def _sections(
-    module: VocoderTraining, rows: list[dict[str, Any]], scores: list[dict[str, Any]]
-) -> list[str]:
-    lines: list[str] = []
-    if len(rows) > 1:
-        first, last = rows[0], rows[-1]
-        lines += ["Held out (validation), start to end:", ""]
-        for key, label in COLUMNS.items():
-            if key in first and key in last:
-                lines.append(f"- {label}: {first[key]:.3f} to {last[key]:.3f}")
-        lines.append("")
-    bound = " The model gives a lower bound." if module.model.likelihood == "lower bound" else ""
-    return [
-        *lines,
+    facts = run_facts(trainer, module, data, rows, record)
+    problem = f"generated audio that is not finite: {', '.join(problems)}" if problems else ""
+    sections = [
+        *([problem, ""] if problem else []),
         f"Test utterances, copy synthesis at temperature {module.temperature:g}:",
         "",
         *table(scores),
@@ -159,9 +118,18 @@ def _sections(
         *validation_table(rows, COLUMNS),
         "",
         "Log-likelihood is in nats per sample of audio in [-1, 1], dequantised from 16 bits with "
-        f"noise that is the same at every validation.{bound} Mel distance is the mean absolute "
+        "noise that is the same at every validation. Mel distance is the mean absolute "
         "difference of log-mels, in nats.",
     ]
+    summary = {"facts": facts, "validation": rows, "test": scores}
+    save_report(run, summary, sections, command)
+    folder.mkdir(exist_ok=True)
+    for name, samples in audio.items():
+        write_audio(folder / name, samples, model.sample_rate)
+    draw(run / "report.png", rows, COLUMNS, pictures)
+    if problem:
+        raise DivergedError(f"training has diverged: {problem}")
+    announce_report(run, command)
 
 
 # -- shared with the acoustic model's report -----------------------------------------------------
@@ -175,47 +143,32 @@ def run_facts(
     record: Record,
 ) -> dict[str, str]:
     """What was trained, from what, on what data and hardware, and for how long."""
-    model = module.model
-    prepared, split = data.prepared, data.split
-    left_out = ", ".join(f"{len(ids)} {why}" for why, ids in prepared.left_out.items() if ids)
-    seen = module.samples_seen / model.sample_rate
+    model, prepared, split = module.model, data.prepared, data.split
     # Counted without weight normalisation.
     size = sum(p.numel() for p in fuse_weight_norm(dict(model.named_parameters())).values())
-    spent = timedelta(seconds=round(training_seconds(trainer)))
     callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     (best,) = (callback for callback in callbacks if isinstance(callback, Best))
-    facts = {
-        "model": f"{type(model).__name__}, "
-        f"{size / 1e6:.2f}M parameters, "
-        f"{model.sample_rate} Hz; all arguments in `config.yaml`",
+    machine = machine_facts(trainer.strategy.root_device)
+    cpu = f"CPU process of {torch.get_num_threads()} threads, {machine['cpu']}"
+    start = record["start_from"] or {}
+    return {
+        "model": f"{type(model).__name__}, {size / 1e6:.2f}M parameters, {model.sample_rate} Hz; "
+        "all arguments in `config.yaml`",
         "data": f"{prepared.name}: {len(split.train)} utterances to train on "
         f"({prepared.seconds(split.train) / 60:.1f} min), {len(split.validation)} for "
-        f"validation, {len(split.test)} for the test; left out: {left_out or 'none'}",
+        f"validation, {len(split.test)} for the test; left out: {prepared.missing or 'none'}",
         "corpus": f"SHA-256 {record['corpus']['sha256']} of its recordings and ids",
-        "started from": _parent(record["start_from"]),
+        **({"started from": f"{start['path']}, SHA-256 {start['sha256']}"} if start else {}),
         "weights": best.words(rows),
-        "audio seen": f"{seen:,.0f} s",
+        "audio seen": f"{module.samples_seen / model.sample_rate:,.0f} s",
         "steps": f"{trainer.global_step:,}, of which {module.skipped} skipped (not finite)",
-        "training time": f"{spent} (validation included)",
-        "hardware": _hardware(trainer),
+        "training time": f"{timedelta(seconds=round(training_seconds(trainer)))} (validation "
+        "included)",
+        "hardware": f"{trainer.world_size} x {machine['gpu'] or cpu}",
         "precision": str(trainer.precision),
         "seed": str(record["seed"]),
         "version": record["flow_vocoder"],
-        "commit": _commit(),
     }
-    return {name: fact for name, fact in facts.items() if fact}
-
-
-def _parent(start: Record | None) -> str:
-    """The checkpoint that a fine-tuning run began with, and its run; empty if there is none."""
-    if start is None:
-        return ""
-    words = f"{start['path']}, SHA-256 {start['sha256']}"
-    if of := start.get("run"):
-        words += f", of the run in {of['folder']}"
-        if "corpus" in of:
-            words += f" on {of['corpus']['name']}"
-    return words
 
 
 def save_report(run: Path, summary: dict[str, Any], sections: list[str], command: str) -> None:
@@ -240,12 +193,8 @@ def announce_report(run: Path, command: str) -> None:
 
 def validation_table(rows: list[dict[str, Any]], columns: Mapping[str, str]) -> list[str]:
     """Lines of a Markdown table of at most twenty validations, the first and last among them."""
-    shown = {
-        "step": "step",
-        "train_seconds": "seconds",
-        "audio_seconds": "audio seen, s",
-        **columns,
-    }
+    always = {"step": "step", "train_seconds": "seconds", "audio_seconds": "audio seen, s"}
+    shown = {**always, **columns}
     if len(rows) > 20:
         rows = [rows[i] for i in np.linspace(0, len(rows) - 1, 20).round().astype(int)]
     return table([{label: row.get(key) for key, label in shown.items()} for row in rows])
@@ -253,39 +202,13 @@ def validation_table(rows: list[dict[str, Any]], columns: Mapping[str, str]) -> 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """Lines of a Markdown table with the keys as its header; not every row needs all of them."""
-    if not rows:
-        return ["none"]
     names = list(dict.fromkeys(name for row in rows for name in row))
-    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
-    for row in rows:
-        cells = (_cell(row.get(name)) for name in names)
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
 
+    def cell(value: Any) -> str:
+        return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def _hardware(trainer: lightning.Trainer) -> str:
-    machine = machine_facts(trainer.strategy.root_device)
-    cpu = f"CPU process of {torch.get_num_threads()} threads, {machine['cpu']}"
-    return f"{trainer.world_size} x {machine['gpu'] or cpu}"
-
-
-def _commit() -> str:
-    """The commit of this package's repository, marked if files have changed since; else empty."""
-    here = Path(__file__).parent
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=here, capture_output=True, text=True, timeout=30, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()
+    cells = [names, ["---"] * len(names), *([cell(row.get(n)) for n in names] for row in rows)]
+    return [f"| {' | '.join(line)} |" for line in cells]
 
 
 def draw(
@@ -309,14 +232,13 @@ def draw(
     axes = figure.subplots(1 + len(pictures), len(curves), squeeze=False)
     for axis, (key, label) in zip(axes[0], curves.items(), strict=True):
         points = [(row["train_seconds"] / 60, row[key]) for row in rows if key in row]
-        axis.plot([x for x, _ in points], [y for _, y in points], marker=".")
+        axis.plot(*zip(*points, strict=True), marker=".")
         axis.set_xlabel("minutes of training")
         axis.set_title(label, fontsize=9)
         axis.grid(alpha=0.3)
     for axis, picture in zip(axes[1:].flat, (p for row in pictures for p in row), strict=True):
-        axis.imshow(
-            picture.values, origin="lower", aspect="auto", vmin=picture.low, vmax=picture.high
-        )
+        limits = {"vmin": picture.low, "vmax": picture.high}
+        axis.imshow(picture.values, origin="lower", aspect="auto", **limits)
         axis.set_title(picture.title, fontsize=9)
     with atomic_path(path) as partial:
         figure.savefig(partial, dpi=80, format="png")

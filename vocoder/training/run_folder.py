@@ -1,4 +1,4 @@
-"""What a run folder knows of its run: a record of all that made it, and who is writing to it."""
+"""Run metadata and lock: what made the run in a folder, and who is writing to it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 
 import vocoder
@@ -22,14 +20,11 @@ from vocoder.training.resume import resume_files
 log = logging.getLogger("vocoder.training")
 
 RECORD = "run.json"
-CONFIG = "config.yaml"
-LOCK = ".lock"
 
 _FREE = {
     # Where things are, what is recorded by its content instead, and the budget.
     "config", "data", "start_from", "run", "cache", "max_steps", "max_time",
-    # What is kept on the way, and by how many processes it is loaded.
-    "save_every", "snapshot_minutes", "patience", "speech.workers", "training.max_skipped",
+    "save_every", "patience", "speech.workers", "training.max_skipped",
     # Recorded as items per step, on all devices together.
     "speech.batch_size", "trainer.accumulate_grad_batches",
 }  # fmt: skip
@@ -45,20 +40,16 @@ Record = dict[str, Any]
 def locked(run: Path) -> Iterator[None]:
     """Create the folder of a run, and keep other processes from training in it within the block.
 
-    The system releases the lock of a process that is killed. A new folder in which the block leaves
-    nothing is removed.
+    The system releases the lock of a process that is killed.
 
     Raises:
         TrainingError: the path is a file, or another process trains in the folder.
     """
-    for path in (run, *run.parents):
-        if path.exists() and not path.is_dir():
-            raise TrainingError(
-                f"{path} is a file: --run names the folder of a run; choose another, or remove it"
-            )
-    new = [path for path in (run, *run.parents) if not path.exists()]
-    run.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run / LOCK)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise TrainingError(f"{run} is a file, or in one: give --run a folder") from error
+    lock = FileLock(run / ".lock")
     try:
         lock.acquire(blocking=False)
     except Timeout:
@@ -72,13 +63,6 @@ def locked(run: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-        if new:
-            # Whatever is not empty stays.
-            with suppress(OSError):
-                if {path.name for path in run.iterdir()} <= {LOCK}:
-                    (run / LOCK).unlink(missing_ok=True)
-                for path in new:
-                    path.rmdir()
 
 
 def describe(program: str, config: Mapping[str, Any]) -> Record:
@@ -88,27 +72,18 @@ def describe(program: str, config: Mapping[str, Any]) -> Record:
         program: name of the recipe.
         config: all options, also those that are null, as plain values.
     """
-    start = config.get("start_from")
+    start: Record | None = None
+    if config["start_from"]:
+        start = {"path": config["start_from"], "sha256": None}
+        with suppress(OSError, ValueError):  # it may be gone, and is needed no longer
+            start["sha256"] = checkpoint_hash(start["path"])
     return {
         "flow_vocoder": vocoder.__version__,
         "program": program,
         "seed": config["seed"],
-        "start_from": parent(Path(start)) if start else None,
+        "start_from": start,
         "options": config,
     }
-
-
-def parent(checkpoint: Path) -> Record:
-    """A checkpoint to start from: its path, its hash (None if it is gone), and its own run."""
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    found: Record = {"path": str(checkpoint), "sha256": None}
-    try:
-        found["sha256"] = checkpoint_hash(checkpoint)
-        of = read_record(folder.parent)
-        of.pop("options", None)
-    except (OSError, ValueError, AttributeError):
-        return found
-    return {**found, "run": {"folder": str(folder.parent), **of}}
 
 
 def refuse_another(run: Path, record: Record) -> None:
@@ -116,7 +91,7 @@ def refuse_another(run: Path, record: Record) -> None:
 
     Args:
         run: folder of the run.
-        record: of the run that is to be resumed; what it lacks is not compared.
+        record: of the run that is to be resumed; what either lacks is not compared.
 
     Raises:
         TrainingError: something differs, or the folder does not say what made its run.
@@ -124,25 +99,19 @@ def refuse_another(run: Path, record: Record) -> None:
     if not resume_files(run):
         return
     try:
-        name = RECORD
-        found = read_record(run)
-        before = _facts(found)
-        settings = _settings(found["options"])
-        name = CONFIG
-        yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError) as error:
-        reason = "is missing" if isinstance(error, FileNotFoundError) else "cannot be read"
+        before = _facts(read_record(run))
+    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise TrainingError(
-            f"{run / name} {reason}, so what made the run in {run} is not known: choose another "
-            "folder with --run, or remove that one"
+            f"{run / RECORD} is missing or damaged, so what made the run in {run} is not known: "
+            "choose another folder with --run, or remove that one"
         ) from error
     now = _facts(record)
-    started, start = before.get("start_from"), now.get("start_from")
-    if start and started and not start.sha256 and start.name == started.name:
-        del now["start_from"]  # the checkpoint is gone, and needed no longer
+    if record["start_from"] and not record["start_from"]["sha256"]:
+        del now["start_from"]
     differences = [
-        *differing(before, now),
-        *differing(settings, _settings(record["options"])),
+        f"{name} was {_shown(before[name])}, is now {_shown(now[name])}"
+        for name in before
+        if name in now and before[name] != now[name]
     ]
     if differences:
         raise TrainingError(
@@ -164,77 +133,38 @@ def read_record(run: Path) -> Record:
     return record
 
 
-def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What two mappings differ in, each as a phrase with both values.
-
-    Keys that only one of them has are ignored, so that a run can be resumed even if a class has
-    gained or lost an argument since.
-    """
-    return [
-        f"{name} was {_shown(before[name])}, is now {_shown(now[name])}"
-        for name in before
-        if name in now and before[name] != now[name]
-    ]
-
-
-@dataclass(frozen=True)
-class _Hashed:
-    """Something known by its content; its name is only shown."""
-
-    sha256: str
-    name: str = field(compare=False)
-
-    def __str__(self) -> str:
-        return f"{self.name} (hash {self.sha256[:12]})"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, _Hashed):
-        return str(value)
-    text = "none" if value is None else value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def _facts(record: Record) -> dict[str, Any]:
-    """What is compared of a record, by the name of the option that sets it."""
-    facts: dict[str, Any] = {
-        "the version of flow-vocoder": record.get("flow_vocoder"),
-        "the recipe": record.get("program"),
+    """What makes a run what it is, by the name of the option that sets it."""
+    start, corpus = record["start_from"], record.get("corpus")
+    facts = {
+        "the version of flow-vocoder": record["flow_vocoder"],
+        "the recipe": record["program"],
+        "start_from": f"hash {start['sha256']}" if start else None,
     }
-    if corpus := record.get("corpus"):
-        facts["data"] = _Hashed(corpus["sha256"], corpus["name"])
-    if "start_from" in record:
-        start = record["start_from"]
-        facts["start_from"] = start and _Hashed(start["sha256"] or "", start["path"])
-    if "items_per_step" in record:
+    if corpus:
+        facts["data"] = f"hash {corpus['sha256']}"
         facts["items per step (speech.batch_size on all devices)"] = record["items_per_step"]
+    for name, value in _leaves(record["options"], ""):
+        part, _, option = name.partition(".")
+        if name not in _FREE and (part != "trainer" or option in _TRAINER):
+            facts[name] = value
     return facts
 
 
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that make a run what it is, by dotted name."""
-    kept = dict(_leaves(config, ""))
-    return {
-        name: value
-        for name, value in kept.items()
-        if name not in _FREE
-        and (not name.startswith("trainer.") or name.removeprefix("trainer.") in _TRAINER)
-    }
-
-
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """The options by dotted name; a list of losses by the names of their classes."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _leaves(inner, f"{name}.{key}" if name else str(key))
-    elif (
-        isinstance(value, list)
-        and value
-        and all(isinstance(item, Mapping) and "class_path" in item for item in value)
-    ):
-        # Objects of different classes, such as the terms of a loss.
+    elif isinstance(value, list) and value and isinstance(value[0], Mapping):
         classes = [str(item["class_path"]).rpartition(".")[2] for item in value]
         yield name, ", ".join(classes)
         for kind, item in zip(classes, value, strict=True):
-            yield from _leaves(item, f"{name}[{kind}]")
+            yield from _leaves(item.get("init_args", {}), f"{name}[{kind}]")
     else:
         yield name, value
+
+
+def _shown(value: Any) -> str:
+    text = "none" if value is None else value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."

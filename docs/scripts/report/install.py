@@ -8,32 +8,6 @@ from typing import Any
 from report.markdown import Tables, markdown
 
 
-def dependencies_table(result: Mapping[str, Any]) -> str:
-    """What the plain install and the extras take on disk and in time."""
-    rows = [
-        [
-            f"`{row['package']}`",
-            row["extra"] or "plain install",
-            f"{row['brings']:,.0f}",
-            f"{row['alone']:,.0f}",
-            f"{row['import_seconds']:.2f}" if "import_seconds" in row else "",
-        ]
-        for row in sorted(result["rows"], key=lambda row: (row["extra"], -row["brings"]))
-    ]
-    headings = ["package", "of", "MB, with what it needs", "MB, it alone", "import, s"]
-    prose = (
-        f"PyTorch takes {result['pytorch'] / 1000:.1f} GB and {result['pytorch_seconds']:.1f} s to "
-        f"import, all else of the plain install {result['rest']:,.0f} MB. Below, sizes are beyond "
-        "PyTorch's: of a package with all that it needs, and what would go if only it went. A "
-        "package is imported where it is first needed; its time is beyond those of PyTorch and of "
-        "the packages before it in pyproject.toml. `import vocoder` takes "
-        f"{result['import_vocoder_seconds']:.2f} s and `vocoder --help` "
-        f"{result['help_seconds']:.2f} s. All seconds are of processor time (Python "
-        f"{result['python']}, torch {result['torch']}; [dependencies.py](scripts/dependencies.py))."
-    )
-    return f"{prose}\n\n{markdown(headings, rows, text={0, 1})}"
-
-
 def compatibility_table(result: Sequence[Mapping[str, Any]]) -> str:
     """Releases of Python, PyTorch and torchaudio, and how the fast part of the tests ended."""
     rows = [
@@ -73,5 +47,4 @@ def cold_start_table(result: Mapping[str, Any]) -> str:
 TABLES: Tables = {
     "cold-start": ("cold_start.json", cold_start_table),
     "compatibility": ("compatibility.json", compatibility_table),
-    "dependencies": ("dependencies.json", dependencies_table),
 }

@@ -11,15 +11,6 @@ from typing import Any
 WIDTH = 120
 RESULTS = "docs/results"
 
-WORDS = {
-    " sweeps": " iterations",
-    "tone excess": "tonal artifacts",
-    "voices-heard": "seen speakers",
-    "voice-heard": "seen speaker",
-    "voices-unheard": "unseen speakers",
-}
-"""Words of measured files, and what pages call these."""
-
 # Marker -> the file in docs/results, and the function that turns it into Markdown.
 Tables = Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]]
 
@@ -27,14 +18,8 @@ Tables = Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]]
 def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], text: Collection[int]) -> str:
     """A Markdown table; the columns whose numbers are in `text` hold text, the others figures."""
     rule = ["---" if index in text else "---:" for index in range(len(headings))]
-    lines = ([_worded(cell) for cell in row] for row in [headings, rule, *rows])
+    lines = ([cell.replace("|", "\\|") for cell in row] for row in [headings, rule, *rows])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _worded(cell: str) -> str:
-    for measured, shown in WORDS.items():
-        cell = cell.replace(measured, shown)
-    return cell.replace("|", "\\|")
 
 
 def mean(estimate: Mapping[str, Any] | None) -> str:
@@ -48,14 +33,9 @@ def mean(estimate: Mapping[str, Any] | None) -> str:
     return text
 
 
-def interval(found: Mapping[str, Any], decimals: int, sign: str = "") -> str:
-    """A mean and half the length of its interval."""
-    if found["mean"] is None:
-        return "–"
-    text = f"{found['mean']:{sign}.{decimals}f}"
-    if found["upper"] is None:
-        return text
-    return f"{text} ± {found['upper'] - found['mean']:.{decimals}f}"
+def on(machine: Mapping[str, Any]) -> str:
+    """What a figure was measured on."""
+    return f"{machine['cpu']}, PyTorch {machine['torch']}, {machine['date']}."
 
 
 def filled(text: str, tables: Tables, root: Path) -> str:

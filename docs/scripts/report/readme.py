@@ -12,7 +12,8 @@ from vocoder.evaluation.tables import heading
 
 def standing_table(result: Mapping[str, Any]) -> str:
     """Scores of the default for unseen speakers, as it ships and without refinement."""
-    shown = ("pesq", "stoi", "dnsmos", "log_mel_distance", "times_real_time")
+    shown = ("pesq", "stoi", "distillmos", "dnsmos", "log_mel_distance", "times_real_time")
+    shown = tuple(measure for measure in shown if measure in result["measures"])
     plain, refined, reference = DEFAULT_ROWS
     titles = {
         "recording": "[recording](docs/samples/english.recording.flac)",
@@ -26,14 +27,10 @@ def standing_table(result: Mapping[str, Any]) -> str:
     ]
     about = result["about"]
     headings = ["listen", *(heading(result["measures"][measure]) for measure in shown)]
-    return "\n".join(
-        [
-            markdown(headings, rows, [0]),
-            "",
-            f"Means over {len(result['files'])} recordings of unseen human speakers; "
-            "± is half a 95 % interval.",
-            f"Speed: {about['threads']} thread, {about['machine']['cpu']}.",
-        ]
+    return (
+        f"{markdown(headings, rows, [0])}\n\nMeans over {len(result['files'])} recordings of "
+        f"unseen human speakers; ± is half a 95 % interval.\n"
+        f"Speed: {about['threads']} thread, {about['machine']['cpu']}."
     )
 
 

@@ -1,0 +1,374 @@
+"""Iterations push audio onto its mel: what stays, what gets nearer, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from functools import cache
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import vocoder
+from vocoder.audio import LogMel, MelError, MelSpec, read_audio
+from vocoder.audio.refinement import (
+    Level,
+    MelGriffinLim,
+    mel_distance,
+    phases_of,
+    refine_audio,
+    spread,
+)
+
+WAVS = sorted((Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs").glob("*.flac"))
+SPEECH = MelSpec.preset("speech-16k")
+SPECS = {
+    "ljspeech": MelSpec.preset("ljspeech"),
+    "speech-16k": SPEECH,
+    "speech-24k": MelSpec.preset("speech-24k"),
+    "speech-44k": MelSpec.preset("speech-44k"),
+    "centred": dataclasses.replace(SPEECH, center=True),
+    "power, base 10": dataclasses.replace(SPEECH, power=2.0, log_base="10", floor=1e-10),
+    "htk without norm": dataclasses.replace(SPEECH, mel_scale="htk", mel_norm=None),
+    "short window, not a multiple": dataclasses.replace(
+        SPEECH, win_length=600, hop_length=125, fmin=60.0, fmax=7000.0
+    ),
+    "three hops": dataclasses.replace(SPEECH, win_length=600, hop_length=200),
+    "two hops, centred": dataclasses.replace(SPEECH, n_fft=512, win_length=512, center=True),
+    "no overlap": dataclasses.replace(SPEECH, n_fft=256, win_length=256, n_mels=20),
+    "ten hops": dataclasses.replace(SPEECH, hop_length=100),
+    "odd": dataclasses.replace(SPEECH, n_fft=401, win_length=401, hop_length=99, n_mels=40),
+}
+every_spec = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
+
+
+@cache
+def _recording(rate: int) -> Tensor:
+    return read_audio(WAVS[3], rate)[0].float()
+
+
+def speech(spec: MelSpec, samples: int | None = None) -> Tensor:
+    """A second of a recording, from amid a word to amid another."""
+    rate = spec.sample_rate
+    return _recording(rate)[rate // 2 :][: samples or rate].clone()
+
+
+def noise(samples: int, *batch: int, scale: float = 0.1, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return scale * torch.randn(*batch, samples, generator=generator)
+
+
+@every_spec
+def test_audio_that_has_the_mel_stays(spec: MelSpec) -> None:
+    for samples in (spec.sample_rate, 20 * spec.hop_length, 20 * spec.hop_length + 37):
+        audio = speech(spec, samples)
+        assert audio[:100].abs().max() > 1e-3
+        assert audio[-100:].abs().max() > 1e-3
+        refined = refine_audio(audio, LogMel(spec)(audio), spec, 8)
+        assert (refined - audio).abs().max() < 1e-5
+
+
+@every_spec
+def test_every_iteration_from_noise_comes_nearer(spec: MelSpec) -> None:
+    audio = speech(spec)
+    mel = LogMel(spec)(audio)
+    start = noise(len(audio))
+    distances = [
+        mel_distance(refine_audio(start, mel, spec, iterations), mel, spec)
+        for iterations in range(7)
+    ]
+    assert all(after < before for before, after in pairwise(distances))
+    assert distances[-1] < 0.35 * distances[0]
+
+
+def test_every_iteration_of_what_a_flow_made_comes_nearer() -> None:
+    model = vocoder.load("default")
+    mel = model.mel(speech(model.mel_spec))
+    start = model.synthesize(mel, seed=0, refine=0)
+    distances = [
+        mel_distance(refine_audio(start, mel, model.mel_spec, iterations), mel, model.mel_spec)
+        for iterations in range(9)
+    ]
+    assert all(after < before for before, after in pairwise(distances))
+    assert distances[0] > 0.15
+    assert distances[2] < 0.7 * distances[0]
+    assert distances[8] < 0.45 * distances[0]
+
+
+@pytest.mark.parametrize("spec", [SPECS["ljspeech"], SPECS["two hops, centred"]], ids=str)
+def test_many_iterations_settle(spec: MelSpec) -> None:
+    # A gain that jumps at fmax, or a least-squares step at the ends, would grow from some thirty
+    # iterations on.
+    audio = speech(spec, spec.sample_rate // 2)
+    mel = LogMel(spec)(audio)
+    few, many = (refine_audio(noise(len(audio)), mel, spec, iterations) for iterations in (30, 150))
+    assert many.abs().max() < 2 * audio.abs().max()
+    assert mel_distance(many, mel, spec) <= mel_distance(few, mel, spec)
+    assert (LogMel(spec)(many) - mel).abs().mean(dim=0).max() < 1.0
+
+
+@pytest.mark.parametrize("kind", ["smoothed", "perturbed"])
+def test_mels_that_no_audio_has_settle_at_a_distance(kind: str) -> None:
+    audio = speech(SPEECH)
+    mel = LogMel(SPEECH)(audio)
+    if kind == "smoothed":
+        mel = nn.functional.avg_pool1d(mel, 5, 1, 2, count_include_pad=False)
+    else:
+        generator = torch.Generator().manual_seed(1)
+        mel = mel + 0.3 * torch.randn(mel.shape, generator=generator)
+    results = [refine_audio(audio, mel, SPEECH, iterations) for iterations in (0, 8, 32, 64)]
+    start, few, more, most = (mel_distance(result, mel, SPEECH) for result in results)
+    assert few < 0.8 * start
+    assert most <= more <= few
+    if kind == "perturbed":
+        assert most > 0.9 * more > 0.1  # there is nothing more to be had
+    own = LogMel(SPEECH)(results[-1])
+    target = mel.clamp(min=SPEECH.log_floor)
+    assert most == pytest.approx(SPEECH.distance(own, target).item(), rel=1e-5)
+
+
+def test_silence_stays_silent() -> None:
+    silence = torch.full((SPEECH.n_mels, 63), SPEECH.log_floor)
+    start = noise(16000)
+    refined = refine_audio(start, silence, SPEECH, 24)
+    assert LogMel(SPEECH)(refined).max() < SPEECH.log_floor + 0.05
+    assert refined.abs().max() < 1e-4
+    quiet = 1e-7 * start  # below the floor already, so the mel asks for nothing
+    assert torch.equal(refine_audio(quiet, silence, SPEECH, 8), quiet)
+    loud = LogMel(SPEECH)(speech(SPEECH))
+    assert torch.equal(refine_audio(torch.zeros(16000), loud, SPEECH, 8), torch.zeros(16000))
+
+
+@pytest.mark.parametrize("amplitude", [1e-3, 1.0, 100.0])
+def test_no_louder_than_the_mel(amplitude: float) -> None:
+    audio = speech(SPEECH)
+    mel = LogMel(SPEECH)(audio)
+    refined = refine_audio(noise(len(audio), scale=amplitude), mel, SPEECH, 8)
+    assert refined.square().mean() < 1.05 * audio.square().mean()
+    assert refined.abs().max() < 1.5 * audio.abs().max()
+    assert (LogMel(SPEECH)(refined) - mel).clamp(min=0).mean() < 0.15
+
+
+@every_spec
+def test_any_mel_gives_finite_audio(spec: MelSpec) -> None:
+    generator = torch.Generator().manual_seed(0)
+    low, high = spec.log_floor, spec.log_ceiling
+    frames = 6
+    drawn = low + (high - low) * torch.rand(2, spec.n_mels, frames, generator=generator)
+    extreme = torch.where(drawn > (low + high) / 2, high, low)
+    samples = frames * spec.hop_length - (1 if spec.center else 0)
+    for mel in (drawn, extreme, torch.full_like(drawn, high), torch.full_like(drawn, -1e4)):
+        for start in (noise(samples, 2), noise(samples, 2, scale=1e-30), torch.ones(2, samples)):
+            refined = MelGriffinLim(spec)(start, mel[..., : spec.frames(samples)], 10)
+            assert refined.isfinite().all()
+
+
+@every_spec
+def test_any_length(spec: MelSpec) -> None:
+    hop = spec.hop_length
+    for samples in (1, 2, hop - 1, hop, hop + 1, spec.n_fft, 3 * spec.n_fft + 5):
+        audio = speech(spec, samples)
+        mel = LogMel(spec)(audio)
+        if mel.shape[1] != spec.frames(samples):
+            assert spec.n_fft % 2  # an odd transform has one centred frame fewer
+            continue
+        refined = refine_audio(audio, mel, spec, 3)
+        assert refined.shape == audio.shape
+        assert (refined - audio).abs().max() < 1e-5
+        start = noise(samples, scale=0.02)
+        before, after = (
+            mel_distance(x, mel, spec) for x in (start, refine_audio(start, mel, spec, 12))
+        )
+        assert after <= before
+
+
+@every_spec
+@pytest.mark.parametrize("frames", [1, 2, 9])
+def test_overlap_add_is_the_adjoint_of_framing(spec: MelSpec, frames: int) -> None:
+    samples = max((frames - 1) * spec.hop_length + 1, 1)
+    module = Level(spec)
+    audio = noise(samples, 2).double()
+    for phase in range(min(phases_of(spec), frames)):
+        framed = module._frames(audio, frames, phase)
+        parts = noise(framed.shape[-1], *framed.shape[:2], seed=1).double()
+        added = module._overlap_add(parts, frames, samples, phase)
+        assert added.shape == audio.shape
+        torch.testing.assert_close((framed * parts).sum(), (audio * added).sum())
+
+
+@every_spec
+def test_frames_are_those_of_the_mel(spec: MelSpec) -> None:
+    for samples in (17, 3 * spec.hop_length, 2 * spec.n_fft + 3):
+        audio = noise(samples, 1).double()
+        expected = LogMel(spec)(audio)
+        frames = expected.shape[2]
+        module = Level(spec)
+        for phase in range(min(phases_of(spec), frames)):
+            spectrum = torch.fft.rfft(module._frames(audio, frames, phase) * module.window.double())
+            bands = spectrum.abs() ** spec.power @ module.filters.T.double()
+            own = bands.clamp(min=spec.floor).log().transpose(1, 2) / spec.nats
+            torch.testing.assert_close(
+                own.float(), expected[:, :, phase :: phases_of(spec)], atol=1e-5, rtol=1e-5
+            )
+
+
+def test_samples_that_the_mel_pads_stay_zero() -> None:
+    audio = speech(SPEECH, 3 * 256 + 40)
+    mel = LogMel(SPEECH)(audio)
+    refined = refine_audio(noise(len(audio), scale=0.05), mel, SPEECH, 40)
+    assert refined.shape == audio.shape
+    assert mel_distance(refined, mel, SPEECH) < 0.15
+
+
+def test_a_batch_equals_its_items() -> None:
+    audio = torch.stack([speech(SPEECH), speech(SPEECH).flip(0), torch.zeros(16000)])
+    mel = LogMel(SPEECH)(audio.roll(100))
+    start = audio + noise(16000, 3, scale=0.01)
+    together = refine_audio(start, mel, SPEECH, 3)
+    for item in range(3):
+        alone = refine_audio(start[item], mel[item], SPEECH, 3)
+        assert (together[item] - alone).abs().max() < 1e-6
+
+
+def test_kinds_and_dtypes() -> None:
+    audio = speech(SPEECH, 4000)
+    start, mel = noise(4000), LogMel(SPEECH)(audio)
+    expected = refine_audio(start, mel, SPEECH, 2)
+    assert expected.dtype == torch.float32
+    kept = start.clone()
+    for dtype in (np.float32, np.float64):
+        refined = refine_audio(start.numpy().astype(dtype), mel.numpy(), SPEECH, 2)
+        assert isinstance(refined, np.ndarray)
+        assert refined.dtype == dtype
+        assert np.abs(refined - expected.numpy()).max() < 1e-5
+    half = refine_audio(start.half(), mel, SPEECH, 2)
+    assert half.dtype == torch.float16
+    assert (half.float() - expected).abs().max() < 1e-2
+    untouched = refine_audio(start, mel, SPEECH, 0)
+    assert torch.equal(untouched, start)
+    assert untouched.data_ptr() != start.data_ptr()
+    mixed = refine_audio(start.numpy(), mel.requires_grad_(), SPEECH, 2)
+    assert np.abs(mixed - expected.numpy()).max() < 1e-6
+    assert torch.equal(start, kept)
+
+
+def test_dtype_of_the_module_does_not_matter() -> None:
+    audio = speech(SPEECH, 4000)[None]
+    start, mel = noise(4000, 1), LogMel(SPEECH)(audio)
+    expected = MelGriffinLim(SPEECH)(start, mel, 2)
+    assert torch.equal(MelGriffinLim(SPEECH).half()(start, mel, 2), expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(MelGriffinLim(SPEECH)(start, mel, 2), expected)
+    assert not MelGriffinLim(SPEECH).state_dict()
+
+
+def test_mels_below_the_floor_count_as_the_floor() -> None:
+    audio = speech(SPEECH, 4000)
+    mel = LogMel(SPEECH)(0.01 * audio)
+    lower = torch.where(mel == SPEECH.log_floor, mel - 1, mel)
+    assert (lower < mel).any()
+    start = noise(4000, scale=1e-3)
+    assert torch.equal(refine_audio(start, lower, SPEECH, 3), refine_audio(start, mel, SPEECH, 3))
+
+
+SMALL = MelSpec(
+    sample_rate=8000, n_fft=64, hop_length=16, win_length=64, n_mels=6, fmin=0, fmax=4000
+)
+
+
+def test_gradients() -> None:
+    start = noise(50, 1).double().requires_grad_()
+    mel = LogMel(SMALL)(noise(50, 1, seed=2)).double().requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda audio, mel: MelGriffinLim(SMALL)(audio, mel, 2), (start, mel), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_gradients_are_finite_in_silence(power: float) -> None:
+    spec = dataclasses.replace(SMALL, power=power)
+    for start in (torch.zeros(1, 100), 1e-25 * noise(100, 1)):
+        audio = start.requires_grad_()
+        mel = torch.zeros(1, spec.n_mels, spec.frames(100), requires_grad=True)
+        MelGriffinLim(spec)(audio, mel, 3).square().sum().backward()
+        assert audio.grad is not None
+        assert mel.grad is not None
+        assert audio.grad.isfinite().all()
+        assert mel.grad.isfinite().all()
+
+
+@every_spec
+def test_gains_of_bins_lie_between_those_of_bands(spec: MelSpec) -> None:
+    weights = spread(spec)
+    assert weights.min() >= 0
+    assert weights.sum(dim=0).max() < 1 + 1e-5
+    assert (weights > 0).sum(dim=0).max() <= 2
+    bins = torch.arange(spec.n_fft // 2 + 1) * spec.sample_rate / spec.n_fft
+    assert weights[:, (bins < spec.fmin) | (bins > spec.fmax)].sum() == 0
+    reached = weights.sum(dim=0)
+    assert reached[0] == (1 if spec.fmin == 0 else 0)
+    if spec.fmax < spec.sample_rate / 2:
+        assert reached[bins <= spec.fmax][-1] < 0.5
+
+
+def test_phases_and_padding() -> None:
+    assert [phases_of(spec) for spec in SPECS.values()] == [2] * 8 + [1] * 3 + [2, 2]
+    assert SPEECH.padding == (384, 384)
+    assert SPECS["centred"].padding == (512, 512)
+    assert SPECS["odd"].padding == (151, 151)
+
+
+AUDIO = torch.zeros(512)
+MEL = torch.zeros(80, 2)
+
+
+@pytest.mark.parametrize(
+    "iterations", [-1, 1001, 1.5, "two", "3:2", True, float("nan"), ((3, 1),), (1, 2)]
+)
+def test_absurd_numbers_of_iterations_are_refused(iterations: int) -> None:
+    with pytest.raises(ValueError, match=r"^refine must .*\.$"):
+        refine_audio(AUDIO, MEL, SPEECH, iterations)
+
+
+@pytest.mark.parametrize(
+    "audio, mel, error, message",
+    [
+        (torch.full((512,), torch.nan), MEL, ValueError, "NaN or infinite samples"),
+        (torch.full((512,), torch.inf), MEL, ValueError, "NaN or infinite samples"),
+        (AUDIO, torch.full((80, 2), torch.nan), MelError, "NaN"),
+        (AUDIO, torch.full((80, 2), 50.0), MelError, "values run from"),
+        (AUDIO, torch.zeros(81, 2), MelError, "81"),
+        (AUDIO, torch.zeros(80, 3), MelError, "512 samples have 2 frames"),
+        (torch.zeros(513), MEL, MelError, "513 samples have 3 frames"),
+        (torch.zeros(2, 512), MEL, MelError, "do not belong together"),
+        (torch.zeros(2, 512), torch.zeros(3, 80, 2), MelError, "do not belong together"),
+        (torch.zeros(1, 2, 512), MEL, ValueError, r"\(samples,\) or \(batch, samples\)"),
+        (torch.zeros(0), MEL, ValueError, "no samples"),
+        (torch.zeros(512, dtype=torch.int16), MEL, ValueError, "int16"),
+        ([0.0] * 512, MEL, ValueError, "audio must be a torch tensor or a numpy array"),
+        (AUDIO, [[0.0]], ValueError, "mel must be a torch tensor or a numpy array"),
+    ],
+)
+def test_audio_and_mel_that_do_not_fit_are_refused(
+    audio: Tensor, mel: Tensor, error: type[Exception], message: str
+) -> None:
+    for function in (lambda *pair: refine_audio(*pair, 1), mel_distance):
+        with pytest.raises(error, match=message):
+            function(audio, mel, SPEECH)
+
+
+@pytest.mark.parametrize("name", ["refine", "sweeps"])
+def test_former_names_work_with_a_warning(name: str) -> None:
+    with pytest.warns(DeprecationWarning, match="refine_mel is now refine_audio"):
+        made = vocoder.refine_mel(AUDIO, MEL, SPEECH, **{name: 2})
+    assert torch.equal(made, refine_audio(AUDIO, MEL, SPEECH, 2))
+    with pytest.warns(DeprecationWarning, match="MelGriffinLim"):
+        assert vocoder.audio.MelConsistency is MelGriffinLim
+    with pytest.warns(DeprecationWarning, match="vocoder.engines.refinement"):
+        import_module("vocoder.engines.consistency")
+    sys.modules.pop("vocoder.engines.consistency")

@@ -1,0 +1,126 @@
+"""The training step and its losses, on real audio and a small flow."""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from vocoder.audio import read_audio
+from vocoder.models import MdctFlow
+from vocoder.training import losses as losses_module
+from vocoder.training.losses import Likelihood, Mel, Step, Stft, multi_resolution_stft, total_loss
+
+SAMPLE = Path(__file__).parents[1] / "recipes" / "ljspeech" / "sample"
+
+
+@pytest.fixture(scope="module")
+def speech() -> Tensor:
+    """Four crops of recorded speech, (4, 16 * 256)."""
+    audio, _ = read_audio(SAMPLE / "wavs" / "ru_0813.flac")
+    return torch.stack([audio[start : start + 4096] for start in range(16000, 48000, 8000)])
+
+
+@pytest.fixture
+def model(tiny_flow: Callable[..., MdctFlow]) -> MdctFlow:
+    return tiny_flow()
+
+
+def step_of(model: MdctFlow, audio: Tensor, budget_used: float = 0.5, **options: Any) -> Step:
+    generator = torch.Generator().manual_seed(0)
+    return Step(model, audio, model.mel(audio), budget_used, generator, **options)
+
+
+def test_likelihood_and_sample_are_computed_once_and_only_if_asked_for(
+    model: MdctFlow, speech: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def counted(name: str, run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda *args: calls.append(name) or run(*args)  # type: ignore[func-returns-value]
+
+    for name in ("log_likelihood", "sample"):
+        monkeypatch.setattr(model, name, counted(name, getattr(model, name)))
+    step = step_of(model, speech, 0.4)
+    total_loss([Likelihood(), Stft(start=0.5)], step)
+    assert calls == ["log_likelihood"]
+    total_loss([Likelihood(), Stft(), Mel()], step)
+    assert calls == ["log_likelihood", "sample"]
+
+
+def test_the_sample_is_of_a_part_of_the_batch_at_its_temperature(
+    model: MdctFlow, speech: Tensor
+) -> None:
+    sample = step_of(model, speech, temperature=0.3, fraction=0.6).sample
+    assert sample.audio.shape == (2, 4096)
+    assert torch.equal(sample.recorded, speech[:2])
+    assert torch.equal(sample.recorded_mel, model.mel(speech)[:2])
+    assert torch.equal(sample.mel, model.mel(sample.audio))
+    z, _ = model(sample.audio, sample.recorded_mel)
+    assert float(z.detach().std()) == pytest.approx(0.3, rel=0.05)
+    assert step_of(model, speech, fraction=0.01).sample.audio.shape[0] == 1
+
+
+def test_gradients_reach_every_parameter(model: MdctFlow, speech: Tensor) -> None:
+    values = total_loss([Likelihood(), Stft(), Mel()], step_of(model, speech))
+    values["loss"].backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 0, name
+    expected = -model.log_prob(speech, model.mel(speech)).mean() / speech.shape[1]
+    torch.testing.assert_close(values["nll"], expected.detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_losses_set_in_at_their_start_and_have_their_weight(
+    model: MdctFlow, speech: Tensor
+) -> None:
+    losses = [Likelihood(), Stft(2.0, 0.3), Mel(1.5, 0.6)]
+    before, between, after = (
+        total_loss(losses, step_of(model, speech, used)) for used in (0.29, 0.3, 0.6)
+    )
+    assert list(before) == ["loss", "nll"]
+    assert list(between) == ["loss", "nll", "stft"]
+    assert list(after) == ["loss", "nll", "stft", "mel_distance"]
+    assert torch.equal(before["loss"].detach(), before["nll"])
+    for values in (between, after):
+        expected = values["nll"] + 2 * values["stft"] + 1.5 * values.get("mel_distance", 0)
+        torch.testing.assert_close(values["loss"].detach(), expected)
+    # The difference of two losses keeps the gradient of the spectral ones and no other.
+    (after["loss"] - before["loss"]).backward()
+    weights = model.flow.pieces[-1].pieces[0].weight
+    assert weights.grad.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("arguments", [{"weight": 0.0}, {"start": -0.1}, {"start": 1.1}])
+def test_weights_and_starts_out_of_range_are_refused(arguments: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=rf"{next(iter(arguments))} is"):
+        Stft(**arguments)
+
+
+def test_spectral_losses_are_of_the_sample(model: MdctFlow, speech: Tensor) -> None:
+    step = step_of(model, speech)
+    generated = step.sample.audio
+    mels = model.mel(generated), model.mel(speech[:2])
+    torch.testing.assert_close(Mel()(step), (mels[0] - mels[1]).abs().mean())
+    assert Stft(resolutions=[256])(step) == multi_resolution_stft(generated, speech[:2], [256])
+
+
+def test_spectral_distance_orders_distortions(speech: Tensor) -> None:
+    noise = torch.randn(speech.shape, generator=torch.Generator().manual_seed(0))
+    same, close, far = (
+        float(multi_resolution_stft(speech + s * noise, speech)) for s in (0, 1e-3, 1e-2)
+    )
+    assert abs(same) < 1e-6
+    assert 1e-3 < close < far
+    assert multi_resolution_stft(torch.zeros_like(speech), speech) > far
+    assert multi_resolution_stft(speech, torch.zeros_like(speech)).isfinite()
+
+
+def test_the_old_module_gives_the_same_classes_with_a_warning() -> None:
+    with pytest.warns(FutureWarning, match=r"is now vocoder\.training\.losses"):
+        terms = importlib.import_module("vocoder.training.terms")
+    assert terms.Stft is losses_module.Stft

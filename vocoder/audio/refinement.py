@@ -1,0 +1,435 @@
+"""`refine`: mel-domain Griffin-Lim, iterations that match the mel of audio to a given one.
+
+The audio of a vocoder does not have exactly the mel that went in. A few iterations over its
+short-time Fourier transform correct that, for any model and without training. This is the
+reference, in plain PyTorch; `vocoder.engines.refinement` does the same faster on a CPU, and in
+pieces.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vocoder.audio.levels import Refine, bands_of, decimations, down, schedule, up
+from vocoder.audio.log_mel import ExactBuffers, LogMel, check_layout
+from vocoder.audio.mel_spec import MelSpec
+from vocoder.audio.pcm import as_tensor
+from vocoder.audio.validation import MelError, check_mel
+
+Array = TypeVar("Array", Tensor, NDArray[Any])
+
+MOMENTUM = 0.9
+"""How far each step starts ahead, in units of the step before."""
+
+MAX_STEP = 2.3
+"""Largest change of a magnitude in one step, in nats: tenfold."""
+
+MIN_COVER = 0.6
+"""Corrections are divided by the sum of the squared windows, but never by less than this.
+
+The bound damps steps at the ends of the audio, where few frames reach, and between the centres of
+alternate frames. With half of it, two iterations from noise come closer to the mel, but eight from
+the audio of a vocoder end further away.
+"""
+
+
+def refine_audio(
+    audio: Array, mel: Array, mel_spec: MelSpec, iterations: Refine = "default"
+) -> Array:
+    """Audio after iterations that match its mel to a given one: see `MelGriffinLim`.
+
+    Audio that has the mel already does not change, and silence stays silent. Iterations only scale
+    magnitudes, so they need something to start from: the output of a vocoder, or noise.
+
+    Args:
+        audio: (samples,) or (batch, samples), floating point, at `mel_spec.sample_rate`, best in
+            [-1, 1]; a torch tensor or a numpy array. It is not changed.
+        mel: (n_mels, frames) or (batch, n_mels, frames), where frames =
+            `mel_spec.frames(samples)`. It need not be the mel of any audio.
+        mel_spec: the definition of the mel.
+        iterations: their number, 0 to change nothing; the name of a schedule, "fast", "default" or
+            "best"; or levels, such as ((8, 32), (1, 2)): see `vocoder.audio.levels.schedule`.
+
+    Returns:
+        Audio of the shape, kind, dtype and device of `audio`; not clipped to [-1, 1]. Use
+        `mel_distance` to see how far from the mel it is.
+
+    Raises:
+        MelError: the mel cannot come from the MelSpec, or does not belong to the audio.
+        ValueError: the audio has a wrong shape or type or is not finite, or iterations is out of
+            range.
+    """
+    levels = schedule(iterations, mel_spec)
+    samples, target = pair(audio, mel, mel_spec)
+    batch, targets = (samples, target) if samples.ndim == 2 else (samples[None], target[None])
+    if not levels:
+        refined = samples.clone()
+    else:
+        refined = MelGriffinLim(mel_spec).to(samples.device)(batch, targets, levels)
+        refined = refined.reshape(samples.shape).to(samples.dtype)
+    return refined if isinstance(audio, Tensor) else refined.detach().numpy()
+
+
+def refine_mel(
+    audio: Array,
+    mel: Array,
+    mel_spec: MelSpec,
+    refine: Refine = "default",
+    *,
+    sweeps: int | None = None,
+) -> Array:
+    """The former name of `refine_audio`, which goes in the next version."""
+    warnings.warn(
+        "refine_mel is now refine_audio(audio, mel, mel_spec, iterations), and goes in the next "
+        "version",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return refine_audio(audio, mel, mel_spec, refine if sweeps is None else sweeps)
+
+
+def mel_distance(audio: Array, mel: Array, mel_spec: MelSpec) -> float:
+    """How far audio is from a log-mel: the mean absolute difference in nats.
+
+    That is `mel_spec.distance(LogMel(mel_spec)(audio), mel)`, the mel clamped to the floor. The
+    audio of a vocoder is some 0.2 off. For mels that no audio has, such as those of an acoustic
+    model, part of the distance remains after any number of iterations.
+
+    Args:
+        audio, mel, mel_spec: as for `refine_audio`.
+
+    Raises:
+        MelError, ValueError: as for `refine_audio`.
+    """
+    samples, target = pair(audio, mel, mel_spec)
+    with torch.no_grad():
+        own = LogMel(mel_spec).to(samples.device)(samples)
+        return mel_spec.distance(own, target.clamp(min=mel_spec.log_floor)).item()
+
+
+def check_audio(audio: Tensor) -> None:
+    """Check that audio is (samples,) or (batch, samples), floating point and finite.
+
+    Raises:
+        ValueError: it is not.
+    """
+    check_layout(audio)
+    if not bool(audio.isfinite().all()):
+        raise ValueError("The audio holds NaN or infinite samples.")
+
+
+def check_frames(samples: int, frames: int, mel_spec: MelSpec) -> None:
+    """Check that a mel has as many frames as its audio needs.
+
+    Raises:
+        MelError: it has more or fewer.
+    """
+    expected = mel_spec.frames(samples)
+    if frames != expected:
+        raise MelError(
+            f"{samples:,} samples have {expected:,} frames under this MelSpec, but the mel has "
+            f"{frames:,}: cut or pad one of them to match."
+        )
+
+
+def tensors(audio: Array, mel: Array) -> tuple[Tensor, Tensor]:
+    """Audio and mel as tensors on the device of the audio.
+
+    Raises:
+        ValueError: one of them is neither a tensor nor a numpy array.
+    """
+    for name, value in (("audio", audio), ("mel", mel)):
+        if not isinstance(value, Tensor | np.ndarray):
+            raise ValueError(
+                f"{name} must be a torch tensor or a numpy array, got {type(value).__name__}."
+            )
+    samples, target = (v if isinstance(v, Tensor) else as_tensor(v) for v in (audio, mel))
+    return samples, target.to(samples.device)
+
+
+def pair(audio: Array, mel: Array, mel_spec: MelSpec) -> tuple[Tensor, Tensor]:
+    """Audio and its mel as tensors on the device of the audio, checked as for `refine_audio`."""
+    samples, target = tensors(audio, mel)
+    check_audio(samples)
+    check_mel(target, mel_spec)
+    if target.ndim != samples.ndim + 1 or target.shape[:-2] != samples.shape[:-1]:
+        raise MelError(
+            f"Audio of shape {tuple(samples.shape)} and a mel of shape {tuple(target.shape)} do "
+            f"not belong together: give (samples,) and (n_mels, frames), or a batch of both."
+        )
+    check_frames(samples.shape[-1], target.shape[-1], mel_spec)
+    return samples, target
+
+
+class MelGriffinLim(nn.Module):
+    """Iterations that match the mel of audio to a log-mel, on several levels: see `Level`.
+
+    In plain PyTorch: batched, differentiable, on any device. With a fixed schedule it exports to
+    ONNX with dynamic batch and length. Nothing is checked here: see `refine_audio`.
+
+    Args:
+        mel_spec: the definition of the mel.
+    """
+
+    def __init__(self, mel_spec: MelSpec) -> None:
+        super().__init__()
+        self.mel_spec = mel_spec
+        levels = (1, *decimations(mel_spec))
+        self.levels = nn.ModuleDict({str(d): Level(mel_spec, d) for d in levels})
+
+    def forward(self, audio: Tensor, mel: Tensor, iterations: Refine) -> Tensor:
+        """Audio after the iterations of a schedule.
+
+        Args:
+            audio: (batch, samples).
+            mel: (batch, n_mels, frames), with `mel_spec.frames(samples)` frames.
+            iterations: see `vocoder.audio.levels.schedule`.
+
+        Returns:
+            (batch, samples), float64 if `audio` is, else float32.
+
+        Raises:
+            ValueError: iterations is out of range.
+        """
+        dtype = torch.float64 if audio.dtype == torch.float64 else torch.float32
+        audio, mel = audio.to(dtype), mel.to(dtype)
+        for decimation, count in schedule(iterations, self.mel_spec):
+            level = self.levels[str(decimation)]
+            if decimation == 1:
+                audio = level(audio, mel, count)
+            elif audio.shape[1] >= decimation:
+                low = down(audio, decimation)
+                change = level(low, mel, count) - low
+                audio = audio + up(change, decimation, audio.shape[1])
+        return audio
+
+    def extra_repr(self) -> str:
+        return repr(self.mel_spec)
+
+
+class Level(ExactBuffers):
+    r"""Iterations that match the mel of audio x to m: projections in the Fourier domain.
+
+    One step, with X the short-time Fourier transform of `LogMel`, B its filters, p its power, ε
+    its floor and w its window:
+
+    .. math::
+        r &= \mathrm{clamp}\bigl(\ln m - \tfrac1p \ln \max(B |X|^p, \epsilon),\; \pm 2.3\bigr) \\
+        C &= X\, (e^{W r} - 1) \\
+        x &\leftarrow x + \frac{\sum_k w\, \mathcal{F}^{-1} C_k}{\max(\sum_k w^2,\; 0.6)}
+
+    Here ln m is the mel in nats of magnitude, at least the floor, and W (bins, n_mels)
+    interpolates the gains of bands to bins (see `spread`). Phases stay. The sums run over the
+    frames k of the padded audio; what falls into the reflected ends is folded back.
+
+    Where a window is at least four hops long, an iteration is two half steps, the first on the even
+    frames, the second on the odd ones (Gauss-Seidel): each costs half of a step, yet both together
+    do the work of two. With shorter windows, half of the frames would not cover the audio, and an
+    iteration is one step on all of them (Jacobi).
+
+    Each (half) step starts ahead of the last result z, from z + 0.9 a (z - z_before), where a =
+    min(sum of w² / 0.6, 1): samples that the step hardly reaches are not carried on by momentum.
+
+    Audio that has the mel is a fixed point. Mels below the floor count as the floor, and so does
+    audio: at the floor, the mel says "at most this much". Samples that the mel's convention pads
+    with zeros stay zero. Bins outside of [fmin, fmax] keep their magnitudes.
+
+    Computed in float32, or float64 if the audio is; autocast does not apply. The gradient is
+    finite, in silence too. Memory grows with the length of the audio: some 20 kB for each frame.
+
+    Papers: Griffin and Lim, 1984 (projection of a modified STFT); Perraudin, Balazs and
+    Søndergaard, 2013 (momentum); Masuyama et al., 2023 (arXiv 2307.12232) and 2025 (arXiv
+    2501.05557), which recover magnitude and phase jointly from a mel.
+
+    **Coarse levels.** With a decimation D, x is audio at a D-th of the sample rate: its frames of
+    n_fft / D samples, hop / D apart, lie where those of the whole audio do, and their spectra are
+    the low bins of the whole ones divided by D. So the same iteration runs at a D-th of the cost
+    on the bands whose filters end below `EDGE` of the lower Nyquist frequency. Above the last of
+    them the gain stays, since what no band sees would grow.
+
+    Args:
+        mel_spec: the definition of the mel.
+        decimation: D, one of `decimations(mel_spec)`.
+    """
+
+    filters: Tensor  # (bands, bins), times D^p
+    spread: Tensor  # W transposed, (bands, bins)
+    window: Tensor  # (n_fft / D,)
+
+    def __init__(self, mel_spec: MelSpec, decimation: int = 1) -> None:
+        super().__init__()
+        self.mel_spec = mel_spec
+        self.decimation = decimation
+        self.n_fft, self.hop = mel_spec.n_fft // decimation, mel_spec.hop_length // decimation
+        left, right = mel_spec.padding
+        self.padding = left // decimation, right // decimation
+        self.bands = bands_of(mel_spec, decimation)
+        device = torch.get_default_device()
+        bins = self.n_fft // 2 + 1
+        filters = mel_spec.filters()[: self.bands, :bins] * decimation**mel_spec.power
+        weights = spread(mel_spec)[: self.bands, :bins].clone()
+        if decimation > 1:
+            weights[-1, int(weights[-1].argmax()) :] = 1
+        self.register_buffer("filters", filters.to(device), persistent=False)
+        self.register_buffer("spread", weights.to(device), persistent=False)
+        self.register_buffer("window", window(mel_spec)[::decimation].to(device), persistent=False)
+
+    def forward(self, audio: Tensor, mel: Tensor, iterations: int) -> Tensor:
+        """Audio after some iterations.
+
+        Args:
+            audio: (batch, samples), at the level's sample rate.
+            mel: (batch, n_mels, frames), of all bands.
+            iterations: their number.
+
+        Returns:
+            (batch, samples), float64 if `audio` is, else float32.
+        """
+        dtype = torch.float64 if audio.dtype == torch.float64 else torch.float32
+        with torch.autocast(audio.device.type, enabled=False):
+            audio, target = audio.to(dtype), self.target(mel.to(dtype))
+            phases = phases_of(self.mel_spec)
+            frames, samples = target.shape[1], audio.shape[1]
+            covers = [self.cover(frames, samples, phase, dtype) for phase in range(phases)]
+            z = before = audio
+            for number in range(phases * iterations):
+                phase = number % phases
+                cover = covers[phase]
+                ahead = MOMENTUM * (cover / MIN_COVER).clamp(max=1)
+                start = z + ahead * (z - before)
+                before, z = z, self.step(start, target, phase, cover)
+            return z
+
+    def target(self, mel: Tensor) -> Tensor:
+        """A log-mel (batch, n_mels, frames) as (batch, frames, bands) in nats of magnitude."""
+        spec = self.mel_spec
+        mel = mel[:, : self.bands]
+        return mel.clamp(min=spec.log_floor).transpose(1, 2) * (spec.nats / spec.power)
+
+    def cover(self, frames: int, samples: int, phase: int, dtype: torch.dtype) -> Tensor:
+        """Sum of the squared windows of one phase's frames over the samples, (1, samples)."""
+        squares = self.window.to(dtype).square().expand(1, self._count(frames, phase), -1)
+        return self._overlap_add(squares, frames, samples, phase)
+
+    def step(self, audio: Tensor, target: Tensor, phase: int, cover: Tensor) -> Tensor:
+        """One step on the frames `phase`, `phase` + phases, ... of all.
+
+        Args:
+            audio: (batch, samples).
+            target: of `target`, (batch, frames, n_mels).
+            phase: 0 for the even frames, 1 for the odd ones; 0 where a step is on all frames.
+            cover: of `cover`, for the same phase.
+
+        Returns:
+            (batch, samples).
+        """
+        spec, dtype = self.mel_spec, audio.dtype
+        frames, samples = target.shape[1], audio.shape[1]
+        if phase >= frames:  # a single frame has no odd ones
+            return audio
+        window = self.window.to(dtype)
+        spectrum = torch.fft.rfft(self._frames(audio, frames, phase) * window)
+        power = spectrum.real.square() + spectrum.imag.square()
+        if spec.power == 1:
+            power = power.clamp(min=1e-24).sqrt()  # the root's gradient at 0 would be NaN
+        bands = (power @ self.filters.T.to(dtype)).clamp(min=spec.floor)
+        own = bands.log() / spec.power
+        ratio = (target[:, phase :: phases_of(spec)] - own).clamp(-MAX_STEP, MAX_STEP)
+        gain = (ratio @ self.spread.to(dtype)).exp() - 1
+        correction = torch.fft.irfft(spectrum * gain, self.n_fft) * window
+        correction = self._overlap_add(correction, frames, samples, phase)
+        return audio + correction / cover.clamp(min=MIN_COVER)
+
+    def _count(self, frames: int, phase: int) -> int:
+        """How many frames belong to a phase."""
+        phases = phases_of(self.mel_spec)
+        return (frames - phase + phases - 1) // phases
+
+    def _frames(self, audio: Tensor, frames: int, phase: int) -> Tensor:
+        """Audio (batch, samples) cut into the frames of a phase: (batch, count, n_fft)."""
+        spec = self.mel_spec
+        if not spec.center:
+            audio = F.pad(audio, (0, frames * self.hop - audio.shape[1]))
+        before, after = self._mirrors(audio)
+        padded = torch.cat([audio[:, before], audio, audio[:, after]], dim=1)
+        distance = phases_of(spec) * self.hop
+        return padded[:, phase * self.hop :].unfold(1, self.n_fft, distance)
+
+    def _overlap_add(self, parts: Tensor, frames: int, samples: int, phase: int) -> Tensor:
+        """The adjoint of `_frames`: (batch, count, n_fft) added up to (batch, samples)."""
+        spec = self.mel_spec
+        distance = phases_of(spec) * self.hop
+        pieces = -(-self.n_fft // distance)
+        parts = F.pad(parts, (0, pieces * distance - self.n_fft))
+        parts = parts.unflatten(2, (pieces, distance))  # (batch, count, pieces, distance)
+        total = sum(
+            F.pad(parts[:, :, piece], (0, 0, piece, pieces - 1 - piece)) for piece in range(pieces)
+        )
+        assert isinstance(total, Tensor)  # (batch, count + pieces - 1, distance)
+        left, right = self.padding
+        inner = samples if spec.center else frames * self.hop
+        start = phase * self.hop
+        total = total.flatten(1)
+        total = F.pad(total, (start, left + inner + right - start - total.shape[1]))
+        audio = total[:, left : left + inner]
+        before, after = self._mirrors(audio)
+        audio = audio.index_add(1, before, total[:, :left])
+        audio = audio.index_add(1, after, total[:, left + inner :])
+        return audio[:, :samples]
+
+    def _mirrors(self, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """For each sample that padding adds before and after the audio, the sample it repeats."""
+        left, right = self.padding
+        samples = audio.shape[1]
+        return (
+            mirror(torch.arange(-left, 0, device=audio.device), samples),
+            mirror(torch.arange(samples, samples + right, device=audio.device), samples),
+        )
+
+    def extra_repr(self) -> str:
+        return repr(self.mel_spec)
+
+
+def phases_of(mel_spec: MelSpec) -> int:
+    """How many steps make an iteration: 2 on alternate frames, or 1 on all of them."""
+    return 2 if mel_spec.win_length >= 4 * mel_spec.hop_length else 1
+
+
+def mirror(index: Tensor, samples: int) -> Tensor:
+    """Indices of reflected samples brought into [0, samples): 0 1 2 1 0 1 2 ... for 3 samples."""
+    # A tensor, since the ONNX exporter cannot divide by a symbolic number.
+    period = torch.full_like(index[:1], max(2 * (samples - 1), 1))
+    index = index % period
+    return torch.minimum(index, (period - index) % period)
+
+
+def window(mel_spec: MelSpec) -> Tensor:
+    """The Hann window centred in the n_fft samples of a frame, (n_fft,), float32."""
+    hann = torch.hann_window(mel_spec.win_length, dtype=torch.float64, device="cpu").float()
+    before = (mel_spec.n_fft - mel_spec.win_length) // 2
+    return F.pad(hann, (before, mel_spec.n_fft - mel_spec.win_length - before))
+
+
+def spread(mel_spec: MelSpec) -> Tensor:
+    """W of `Level`, transposed, (n_mels, bins): band gains in nats to those of bins.
+
+    Linear interpolation between the centres of the bands. Outside of the outermost centres it
+    fades to 0 at fmin and fmax, since iterations diverge where the gain jumps from one bin to the
+    next; at 0 Hz and at half the sample rate, where nothing follows, it stays.
+    """
+    hats = dataclasses.replace(mel_spec, mel_norm=None).filters().double()
+    bins = torch.arange(hats.shape[1], device="cpu") * (mel_spec.sample_rate / mel_spec.n_fft)
+    middle = (mel_spec.fmin + mel_spec.fmax) / 2
+    if mel_spec.fmin == 0:
+        hats[0, (bins < middle) & (hats[1:].sum(dim=0) == 0)] = 1
+    if mel_spec.fmax == mel_spec.sample_rate / 2:
+        hats[-1, (bins >= middle) & (hats[:-1].sum(dim=0) == 0)] = 1
+    return hats.float()

@@ -1,0 +1,573 @@
+"""`refine_audio` on a CPU, whole or in pieces, by numba: see `vocoder.audio.refinement`.
+
+Each (half) step follows the one before it as closely as its frames allow, so that a stream keeps
+n_fft samples for each step and computes nothing twice. Whole audio is a stream of one piece. The
+Fourier transforms are those of rocket-fft, which compiles `scipy.fft` into numba's loops.
+"""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import rocket_fft  # noqa: F401  (numba finds it by itself: this says if it is missing)
+import scipy.fft
+import torch
+from numpy.typing import NDArray
+
+from vocoder.audio.levels import REACH, Refine, down_taps, schedule, up_taps
+from vocoder.audio.mel_spec import MelSpec
+from vocoder.audio.refinement import (
+    MAX_STEP,
+    MIN_COVER,
+    MOMENTUM,
+    Array,
+    Level,
+    check_audio,
+    check_frames,
+    pair,
+    phases_of,
+    tensors,
+)
+from vocoder.audio.validation import check_mel
+from vocoder.engines.jit import jit
+
+Floats = NDArray[np.float32]
+
+_BLOCK = 32  # frames that are transformed at once: their spectra stay in the cache
+_PIECE = 1 << 13  # samples that all steps work on before the next ones, for the same reason
+_FAR = 1 << 60  # the end of audio that goes on
+_NOTHING = np.empty(0, np.float32)
+
+_compiled = jit({"contract", "nsz", "reassoc"})
+_inner = jit({"contract", "nsz", "reassoc"}, inner=True)
+_f = np.float32
+_LEAST, _MOST = _f(math.exp(-MAX_STEP)), _f(math.exp(MAX_STEP))
+_MIN_COVER, _MOMENTUM = _f(MIN_COVER), _f(MOMENTUM)
+# Series of 2 artanh(s) / 2s in s² and of exp(x), by Horner's rule.
+_ARTANH = np.array([1 / n for n in (11, 9, 7, 5, 3, 1)], _f)
+_EXP = np.array([1 / math.factorial(n) for n in range(8, -1, -1)], _f)
+
+
+class _Tables(NamedTuple):
+    """A level of a `MelSpec`, laid out for the loops: see `Level`.
+
+    Frame k begins at sample k * hop - left; those of a step are `phases` apart. The filter of band
+    m is weights[begin[m] : begin[m + 1]], from bin first[m] on; bin f lies between the bands
+    lower[f] and lower[f] + 1, and interpolates their gains with the weights own[f] and other[f].
+    """
+
+    hop: int
+    left: int
+    right: int
+    phases: int
+    power: int
+    floor: np.float32
+    window: Floats
+    first: NDArray[np.int64]
+    begin: NDArray[np.int64]
+    weights: Floats
+    lower: NDArray[np.int64]
+    own: Floats
+    other: Floats
+
+
+@lru_cache(maxsize=32)
+def _tables(mel_spec: MelSpec, decimation: int) -> _Tables:
+    with torch.device("cpu"):
+        level = Level(mel_spec, decimation)
+    filters = level.filters.numpy()
+    spans = [np.flatnonzero(row) if row.any() else np.arange(1) for row in filters]
+    first = np.array([span[0] for span in spans])
+    ends = np.array([span[-1] + 1 for span in spans])
+    spread = level.spread.numpy()
+    bands, bins = spread.shape
+    lower = np.where(spread.any(axis=0), (spread > 0).argmax(axis=0), -1)
+    lower[: (lower >= 0).argmax()] = 0
+    lower[lower < 0] = bands - 1
+    padded = np.concatenate([spread, np.zeros_like(spread[:1])])
+    return _Tables(
+        hop=level.hop,
+        left=level.padding[0],
+        right=level.padding[1],
+        phases=phases_of(mel_spec),
+        power=int(mel_spec.power),
+        floor=np.float32(mel_spec.floor),
+        window=level.window.numpy(),
+        first=first,
+        begin=np.concatenate([[0], np.cumsum(ends - first)]),
+        weights=np.concatenate([row[a:b] for row, a, b in zip(filters, first, ends, strict=True)]),
+        lower=lower,
+        own=spread[lower, np.arange(bins)],
+        other=padded[lower + 1, np.arange(bins)],
+    )
+
+
+@_inner
+def _mirror(position: int, end: int) -> int:
+    """The sample that padding repeats at a position: 0 1 2 1 0 1 2 ... for an end of 3."""
+    period = max(2 * (end - 1), 1)
+    position %= period
+    return min(position, period - position)
+
+
+@_inner
+def _cut(w: Any, origin: int, start: int, end: int, window: Any, frame: Any) -> None:
+    """A frame that begins at sample `start`, of samples from `origin` on."""
+    n = window.shape[0]
+    if start >= origin and start + n <= min(end, origin + w.shape[0]):
+        at = start - origin
+        for i in range(n):
+            frame[i] = w[at + i] * window[i]
+    else:
+        for i in range(n):
+            frame[i] = w[_mirror(start + i, end) - origin] * window[i]
+
+
+@_inner
+def _add(frame: Any, window: Any, y: Any, origin: int, start: int, end: int) -> None:
+    """The adjoint of `_cut`: add frame * window to the samples y, from `origin` on."""
+    n = window.shape[0]
+    if start >= origin and start + n <= min(end, origin + y.shape[0]):
+        at = start - origin
+        for i in range(n):
+            y[at + i] += frame[i] * window[i]
+    else:
+        for i in range(n):
+            at = _mirror(start + i, end) - origin
+            if 0 <= at < y.shape[0]:
+                y[at] += frame[i] * window[i]
+
+
+@_inner
+def _correct(spectra: Any, target: Any, skipped: int, r: Any, x: Any, t: Any) -> None:
+    """Multiply spectra by exp(W r) - 1, with r = ln(target / max(B |X|^p, floor)) / p.
+
+    Args:
+        spectra: (count, 2 * bins), real and imaginary parts by turns.
+        target: (frames, bands), exp of the mel; the first spectrum's is number `skipped`.
+        r, x: buffers (bands + 1, `_BLOCK`) and (bins, `_BLOCK`): loops over frames need no sums
+            across a vector.
+    """
+    count, bins, bands = spectra.shape[0], x.shape[0], t.first.shape[0]
+    for i in range(count):
+        for f in range(bins):
+            re, im = spectra[i, 2 * f], spectra[i, 2 * f + 1]
+            x[f, i] = re * re + im * im
+    if t.power == 1:
+        for f in range(bins):
+            for i in range(count):
+                x[f, i] = np.sqrt(x[f, i])
+    for m in range(bands):
+        row = r[m]
+        row[:count] = 0
+        for at in range(t.begin[m], t.begin[m + 1]):
+            weight, values = t.weights[at], x[t.first[m] + at - t.begin[m]]
+            for i in range(count):
+                row[i] += weight * values[i]
+        for i in range(count):
+            row[i] = target[skipped + i * t.phases, m] / max(row[i], t.floor)
+        if t.power == 2:
+            for i in range(count):
+                row[i] = np.sqrt(row[i])
+        for i in range(count):
+            # The fourth root y is near 1: ln y = 2 artanh((y - 1) / (y + 1)).
+            y = np.sqrt(np.sqrt(min(max(row[i], _LEAST), _MOST)))
+            s = (y - _f(1)) / (y + _f(1))
+            total = _ARTANH[0]
+            for n in range(1, 6):
+                total = total * s * s + _ARTANH[n]
+            row[i] = _f(8) * s * total
+    r[bands, :count] = 0
+    for f in range(bins):
+        lower, upper, gain = r[t.lower[f]], r[t.lower[f] + 1], x[f]
+        own, other = _f(0.25) * t.own[f], _f(0.25) * t.other[f]
+        for i in range(count):
+            nats = own * lower[i] + other * upper[i]
+            e = _EXP[0]
+            for n in range(1, 9):
+                e = e * nats + _EXP[n]
+            e = e * e
+            gain[i] = e * e - _f(1)
+    for i in range(count):
+        for f in range(bins):
+            spectra[i, 2 * f] *= x[f, i]
+            spectra[i, 2 * f + 1] *= x[f, i]
+
+
+@_compiled
+def _covers(t: Any, first: int, last: int, frames: int, end: int) -> Any:
+    """Factors of the corrections and of the momentum at samples first to last - 1.
+
+    Args:
+        frames, end: number of frames and samples of all the audio, `_FAR` if it goes on.
+
+    Returns:
+        Both, (phases, last - first) each.
+    """
+    cover = np.zeros((t.phases, last - first), np.float32)
+    n = t.window.shape[0]
+    for k in range(
+        max((first + t.left - n) // t.hop, 0), min(frames, (last + t.left) // t.hop + 1)
+    ):
+        _add(t.window, t.window, cover[k % t.phases], first, k * t.hop - t.left, end)
+    return 1 / np.maximum(cover, _MIN_COVER), _MOMENTUM * np.minimum(cover / _MIN_COVER, _f(1))
+
+
+@_compiled
+def _advance(
+    held: Any, at: Any, audio: Any, target: Any, skipped: int, norms: Any, aheads: Any,
+    frames: int, end: int, t: Any,
+) -> Any:  # fmt: skip
+    """All steps over the next piece of audio.
+
+    Args:
+        held: (steps, 3, n_fft + 1), of each step the samples that are not released: its input, the
+            result of the step before it, and the sum of the corrections so far.
+        at: (steps, 3), of each step: samples released, samples received, next frame.
+        audio: (samples,).
+        target: (frames - skipped, bands), exp of the mel.
+        norms, aheads: of `_covers`, from the first sample that the last step has not released.
+        frames: that are known.
+        end: number of samples of all the audio, `_FAR` if it goes on.
+
+    Returns:
+        The samples that the last step releases.
+    """
+    n_fft = t.window.shape[0]
+    r = np.empty((t.first.shape[0] + 1, _BLOCK), np.float32)
+    x = np.empty((t.own.shape[0], _BLOCK), np.float32)
+    first = at[-1, 0]
+    made = np.empty(at[0, 1] + audio.shape[0] - first, np.float32)
+    given, taken = 0, 0
+    while True:
+        w = audio[taken : taken + _PIECE].copy()
+        z, taken = w.copy(), taken + w.shape[0]
+        for step in range(held.shape[0]):
+            released, received, k = at[step, 0], at[step, 1], at[step, 2]
+            kept = received - released
+            received += w.shape[0]
+            if kept:
+                w = np.concatenate((held[step, 0, :kept], w))
+                z = np.concatenate((held[step, 1, :kept], z))
+            y = np.zeros(w.shape[0], np.float32)
+            y[:kept] = held[step, 2, :kept]
+
+            ready = k
+            while ready < frames:
+                start = ready * t.hop - t.left
+                needed = max(start + n_fft, t.left + 1) if start < 0 else start + n_fft
+                if received < end and needed > received:
+                    break
+                ready += t.phases
+            while k < ready:
+                count = min((ready - k + t.phases - 1) // t.phases, _BLOCK)
+                block = np.empty((count, n_fft), np.float32)
+                for i in range(count):
+                    start = (k + i * t.phases) * t.hop - t.left
+                    _cut(w, released, start, end, t.window, block[i])
+                spectra = scipy.fft.rfft(block)
+                _correct(spectra.view(np.float32), target, k - skipped, r, x, t)
+                block = scipy.fft.irfft(spectra, n_fft)
+                for i in range(count):
+                    start = (k + i * t.phases) * t.hop - t.left
+                    _add(block[i], t.window, y, released, start, end)
+                k += count * t.phases
+
+            # Neither frames nor the reflected end of the audio reach back behind here.
+            final = min(k * t.hop - t.left, received - 1 - t.right) if received < end else end
+            count = max(final - released, 0)
+            norm = norms[step % t.phases, released - first :]
+            ahead = aheads[(step + 1) % t.phases, released - first :]
+            for i in range(count):
+                new = w[i] + y[i] * norm[i]
+                w[i] = new + ahead[i] * (new - z[i])
+                z[i] = new
+            kept = w.shape[0] - count
+            held[step, 0, :kept], held[step, 1, :kept] = w[count:], z[count:]
+            held[step, 2, :kept] = y[count:]
+            at[step, 0], at[step, 1], at[step, 2] = released + count, received, k
+            w, z = w[:count], z[:count]
+        made[given : given + z.shape[0]] = z
+        given += z.shape[0]
+        if taken == audio.shape[0]:
+            return made[:given]
+
+
+@_compiled
+def _lowered(padded: Any, taps: Any, decimation: int) -> Any:
+    """`vocoder.audio.levels.down` of samples with the reach of the filter on either side."""
+    size = taps.shape[0]
+    low = np.empty(max((padded.shape[0] - size) // decimation + 1, 0), np.float32)
+    for n in range(low.shape[0]):
+        total = _f(0)
+        for k in range(size):
+            total += taps[k] * padded[n * decimation + k]
+        low[n] = total
+    return low
+
+
+@_compiled
+def _raised(padded: Any, taps: Any) -> Any:
+    """`vocoder.audio.levels.up` of samples with the reach of the filter on either side."""
+    size, decimation = taps.shape
+    high = np.zeros((max(padded.shape[0] - size + 1, 0), decimation), np.float32)
+    for n in range(high.shape[0]):
+        for k in range(size):
+            for p in range(decimation):
+                high[n, p] += taps[k, p] * padded[n + k]
+    return high.reshape(-1)
+
+
+class _Level:
+    """The iterations of one level: audio at its rate and mel in, refined audio out."""
+
+    def __init__(self, mel_spec: MelSpec, decimation: int, iterations: int) -> None:
+        self.mel_spec, self.tables = mel_spec, _tables(mel_spec, decimation)
+        steps = self.tables.phases * iterations
+        self._held = np.empty((steps, 3, len(self.tables.window) + 1), np.float32)
+        self._at = np.zeros((steps, 3), np.int64)
+        self._at[:, 2] = np.arange(steps) % self.tables.phases
+        self._target = np.empty((0, len(self.tables.first)), np.float32)
+        self._skipped = 0  # frames before those of _target
+        self._waiting = _NOTHING  # audio whose mel has not come
+        self._samples = 0
+
+    @property
+    def look_ahead(self) -> int:
+        """How far the output can lag the input, in frames, rounded up."""
+        t, steps, n_fft = self.tables, len(self._at), len(self.tables.window)
+        distance, most = t.phases * t.hop, 0
+        for frames in range(2 * (steps + 2) * n_fft // t.hop, 2 * (steps + 2) * n_fft // t.hop + 2):
+            samples = frames * t.hop
+            for step in range(steps):
+                start = step % t.phases * t.hop - t.left
+                done = (samples - n_fft - start) // distance + 1
+                samples = min(start + done * distance, samples - 1 - t.right)
+            most = max(most, frames * t.hop - samples)
+        return -(-most // t.hop)
+
+    def push(self, audio: Floats, mel: Floats, final: bool) -> Floats:
+        """Take more audio and mel; with `final`, all that is left comes out."""
+        t, spec = self.tables, self.mel_spec
+        mel = np.maximum(mel[: self._target.shape[1]].T, np.float32(spec.log_floor))
+        self._target = np.concatenate([self._target, np.exp(mel * np.float32(spec.nats))])
+        frames, end = self._skipped + len(self._target), _FAR
+        audio = np.concatenate([self._waiting, audio])
+        total = self._samples + len(audio)
+        if final:
+            end = total if spec.center else frames * t.hop
+            audio = np.concatenate([audio, np.zeros(end - total, np.float32)])
+        ready = len(audio) if final else max(frames * t.hop - self._samples, 0)
+        audio, self._waiting = audio[:ready], audio[ready:]
+        self._samples += len(audio)
+        first = int(self._at[-1, 0])
+        norms, aheads = _covers(t, first, self._samples, frames if final else _FAR, end)
+        norms[:, max(total - first, 0) :] = 0  # what the mel pads with zeros stays zero
+        made: Floats = _advance(
+            self._held, self._at, audio, self._target, self._skipped, norms, aheads, frames, end, t
+        )
+        done = max(int(self._at[:, 2].min()) - self._skipped, 0)
+        self._target, self._skipped = self._target[done:], self._skipped + done
+        return made[: total - first] if final else made
+
+
+class _CoarseLevel:
+    """The iterations of a coarse level: the audio at the whole rate in and out."""
+
+    def __init__(self, mel_spec: MelSpec, decimation: int, iterations: int) -> None:
+        self._level = _Level(mel_spec, decimation, iterations)
+        self._decimation = decimation
+        self._input = np.zeros(REACH * decimation, np.float32)  # for the next sample of `low`
+        self._waiting = _NOTHING  # audio that is not released
+        self._low = _NOTHING  # of which the level has not given the result
+        self._change = np.zeros(REACH, np.float32)
+        self._received = self._lowered = 0
+
+    @property
+    def look_ahead(self) -> int:
+        """How far the output can lag the input, in frames, rounded up."""
+        return self._level.look_ahead - (-(2 * REACH + 2) // self._level.tables.hop)
+
+    def push(self, audio: Floats, mel: Floats, final: bool) -> Floats:
+        """Take more audio and mel; with `final`, all that is left comes out."""
+        d = self._decimation
+        self._received += len(audio)
+        self._waiting = np.concatenate([self._waiting, audio])
+        end = np.zeros(final * REACH * d, np.float32)
+        self._input = np.concatenate([self._input, audio, end])
+        low: Floats = _lowered(self._input, down_taps(d), d)
+        if final:
+            low = low[: self._received // d - self._lowered]
+        self._input = self._input[len(low) * d :]
+        self._lowered += len(low)
+        if final and not self._lowered:  # too short for this level
+            return self._waiting
+
+        self._low = np.concatenate([self._low, low])
+        refined = self._level.push(low, mel, final)
+        change, self._low = refined - self._low[: len(refined)], self._low[len(refined) :]
+        end = np.zeros(final * (REACH + 1), np.float32)
+        self._change = np.concatenate([self._change, change, end])
+        rise = _raised(self._change, up_taps(d))
+        self._change = self._change[len(rise) // d :]
+        rise = rise[: len(self._waiting)]
+        audio, self._waiting = self._waiting[: len(rise)], self._waiting[len(rise) :]
+        result: Floats = audio + rise
+        return result
+
+
+def _levels(mel_spec: MelSpec, iterations: Refine) -> list[_Level | _CoarseLevel]:
+    return [
+        (_Level if decimation == 1 else _CoarseLevel)(mel_spec, decimation, count)
+        for decimation, count in schedule(iterations, mel_spec)
+    ]
+
+
+def _floats(values: torch.Tensor) -> Floats:
+    if values.device.type != "cpu":
+        raise ValueError(f"This backend runs on the CPU, but the audio is on {values.device}.")
+    array: Floats = values.detach().float().numpy()
+    return array
+
+
+@lru_cache(maxsize=1)
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(thread_name_prefix="refine")
+
+
+def refine_audio(
+    audio: Array,
+    mel: Array,
+    mel_spec: MelSpec,
+    iterations: Refine = "default",
+    threads: int | None = None,
+) -> Array:
+    """`vocoder.audio.refine_audio` on a CPU, several times as fast: equal to 1e-5 in float32.
+
+    Args:
+        audio, mel, mel_spec, iterations: as there; tensors must be on the CPU. Gradients are not
+            recorded.
+        threads: how many recordings of a batch are worked on at once; None for PyTorch's number
+            of threads.
+
+    Returns:
+        As there.
+
+    Raises:
+        MelError, ValueError: as there, or the tensors are on another device.
+    """
+    schedule(iterations, mel_spec)
+    samples, target = pair(audio, mel, mel_spec)
+    threads = torch.get_num_threads() if threads is None else threads
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}.")
+
+    def refined(item: Floats, own: Floats) -> Floats:
+        for level in _levels(mel_spec, iterations):
+            item = level.push(item, own, True)
+        return item
+
+    items = _floats(samples).reshape(-1, samples.shape[-1])
+    mels = _floats(target).reshape(-1, *target.shape[-2:])
+    apply = _pool().map if threads > 1 and len(items) > 1 else map
+    stacked = np.stack(list(apply(refined, items, mels)))
+    result = torch.from_numpy(stacked).reshape(samples.shape).to(samples.dtype)
+    return result if isinstance(audio, torch.Tensor) else result.numpy()
+
+
+class RefineStream:
+    """`refine_audio` over audio that comes in pieces, in constant memory.
+
+    The pieces that come out, put together, equal `refine_audio` of the whole (to 1e-6), however the
+    audio and the mel are cut, at any number of iterations.
+
+        stream = RefineStream(mel_spec, iterations=4)
+        for audio, mel in pieces:
+            play(stream.push(audio, mel))
+        play(stream.finish())
+
+    Args:
+        mel_spec: the definition of the mel.
+        iterations: as for `refine_audio`; the delay grows with their number (`look_ahead`), on
+            coarse levels as on the whole rate.
+
+    Raises:
+        ValueError: iterations is out of range.
+    """
+
+    def __init__(self, mel_spec: MelSpec, iterations: Refine) -> None:
+        self.mel_spec = mel_spec
+        self._levels = _levels(mel_spec, iterations)
+        self._samples = self._frames = 0
+        self._ended = self._as_tensor = False
+
+    @property
+    def look_ahead(self) -> int:
+        """The delay: how far the output can lag the input, in frames, rounded up.
+
+        About six frames per iteration.
+        """
+        return sum(level.look_ahead for level in self._levels)
+
+    def push(self, audio: Array, mel: Array) -> Array:
+        """Take the next piece of audio and of mel, and return the audio that they complete.
+
+        Args:
+            audio: (samples,), floating point, of any length, even 0; a torch tensor on the
+                CPU or a numpy array.
+            mel: (n_mels, frames), of any number of frames; what belongs to the samples may come
+                earlier or later, and is kept until then.
+
+        Returns:
+            (samples,) float32, of the kind of `audio`, `look_ahead` frames behind.
+
+        Raises:
+            MelError: the mel cannot come from the MelSpec.
+            ValueError: the audio is not (samples,), floating point and finite, or the stream has
+                ended.
+        """
+        self._check_open()
+        samples, target = tensors(audio, mel)
+        if samples.ndim != 1 or target.ndim != 2:
+            raise ValueError(
+                f"A stream takes audio (samples,) and a mel (n_mels, frames), got shapes "
+                f"{tuple(samples.shape)} and {tuple(target.shape)}."
+            )
+        if len(samples):
+            check_audio(samples)
+        if target.shape[1]:
+            check_mel(target, self.mel_spec)
+        self._frames += target.shape[1]
+        self._samples += len(samples)
+        self._as_tensor = isinstance(audio, torch.Tensor)
+        result: Array = self._advance(_floats(samples), _floats(target))
+        return result
+
+    def finish(self) -> torch.Tensor | Floats:
+        """End the stream and return the rest of its audio.
+
+        Raises:
+            MelError: the frames that came in are not those of the samples; see `refine_audio`.
+            ValueError: the stream has already ended.
+        """
+        self._check_open()
+        if self._samples or self._frames:
+            check_frames(self._samples, self._frames, self.mel_spec)
+        self._ended = True
+        nothing = np.empty((self.mel_spec.n_mels, 0), np.float32)
+        result: torch.Tensor | Floats = self._advance(_NOTHING, nothing)
+        return result
+
+    def _check_open(self) -> None:
+        if self._ended:
+            raise ValueError("This stream has ended: create a new one for other audio.")
+
+    def _advance(self, audio: Floats, mel: Floats) -> Any:
+        if self._samples or not self._ended:
+            for level in self._levels:
+                audio = level.push(audio, mel, self._ended)
+        return torch.from_numpy(audio.copy()) if self._as_tensor else audio.copy()

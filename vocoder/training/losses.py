@@ -1,0 +1,241 @@
+"""What a training step computes once, and the losses that are summed over it.
+
+In YAML they are a list, and a file that changes one of them restates the list:
+
+    losses:
+    - class_path: vocoder.training.losses.Likelihood
+    - class_path: vocoder.training.losses.Stft
+      init_args: {weight: 1.5, start: 0.15}
+
+A loss of your own is a subclass of `Loss` in any module that can be imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vocoder.models import Vocoder
+
+
+def mel_of_hops(model: Vocoder, audio: Tensor) -> Tensor:
+    """The mel of audio (..., frames * hop) with a frame for each hop: (..., n_mels, frames).
+
+    A centred mel has one more, which belongs to no sample.
+    """
+    return model.mel(audio)[..., : audio.shape[-1] // model.mel_spec.hop_length]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Audio that the model generates in a training step, and the recordings it should resemble.
+
+    Attributes:
+        audio: (items, frames * hop), float32, not clipped, differentiable.
+        mel: of `audio`, (items, n_mels, frames), float32.
+        recorded: the recordings, (items, frames * hop).
+        recorded_mel: the mel that the audio was generated from, (items, n_mels, frames).
+    """
+
+    audio: Tensor
+    mel: Tensor
+    recorded: Tensor
+    recorded_mel: Tensor
+
+
+@dataclass
+class Step:
+    r"""A batch and its shared results, each computed once, when a loss first asks for it.
+
+    .. math:: \mathrm{nll} = -\frac{\log p(x \mid m)}{T}, \qquad
+        \hat x = f^{-1}(\tau \epsilon;\, m), \quad \epsilon \sim \mathcal N(0, I)
+
+    All losses share one sample, which costs about as much as the likelihood. So its temperature and
+    its part of the batch are settings of the step, not of a loss.
+
+    Attributes:
+        model: what is trained.
+        audio: x, (batch, frames * hop).
+        mel: m, (batch, n_mels, frames).
+        budget_used: fraction of the training budget used up, in [0, 1].
+        generator: source of all randomness in this step.
+        temperature: tau, of the sample.
+        fraction: part of the batch that is sampled, at least one item.
+    """
+
+    model: Vocoder
+    audio: Tensor
+    mel: Tensor
+    budget_used: float
+    generator: torch.Generator
+    temperature: float = 0.7
+    fraction: float = 0.5
+
+    @cached_property
+    def nll(self) -> Tensor:
+        """The model's `training_loss`, in nats per sample, a scalar.
+
+        Raises:
+            NotImplementedError: the model has no likelihood.
+        """
+        return self.model.training_loss({"audio": self.audio, "mel": self.mel})
+
+    @cached_property
+    def sample(self) -> Sample:
+        """Audio from the first items of the batch, differentiable.
+
+        Raises:
+            NotImplementedError: the model's samples pass no gradient.
+        """
+        items = max(1, round(self.fraction * self.audio.shape[0]))
+        audio, mel = self.audio[:items], self.mel[:items]
+        noise = torch.randn(
+            (items, self.model.noise_per_frame, mel.shape[2]),
+            generator=self.generator,
+            device=audio.device,
+        )
+        generated = self.model.sample(mel, noise.transpose(1, 2), self.temperature)
+        with torch.autocast(audio.device.type, enabled=False):
+            generated = generated.float()
+            return Sample(generated, mel_of_hops(self.model, generated), audio, mel)
+
+
+class Loss(nn.Module):
+    """Base class of the losses: `forward(step)` returns a scalar to minimise.
+
+    It runs under the trainer's autocast.
+
+    Args:
+        weight: factor of the loss in the sum.
+        start: fraction of the training budget after which the loss applies, in [0, 1].
+
+    Raises:
+        ValueError: weight or start out of range.
+    """
+
+    name: ClassVar[str]
+    """Name in logs, train/NAME."""
+
+    def __init__(self, weight: float = 1.0, start: float = 0.0) -> None:
+        super().__init__()
+        if weight <= 0:
+            raise ValueError(f"weight is {weight}: leave the loss out, or give a number above 0")
+        if not 0 <= start <= 1:
+            raise ValueError(f"start is {start}: it is a fraction of the budget, from 0 to 1")
+        self.weight = weight
+        self.start = start
+
+    def forward(self, step: Step) -> Tensor:
+        raise NotImplementedError
+
+
+class Likelihood(Loss):
+    r"""Negative log-likelihood of the audio in nats per sample: :math:`-\log p(x \mid m) / T`.
+
+    It is the model's `training_loss`. That is exact but for a flow with a source, which is trained
+    on the likelihood given the phase of the recording's fundamental.
+    """
+
+    name = "nll"
+
+    def forward(self, step: Step) -> Tensor:
+        return step.nll
+
+
+class Mel(Loss):
+    r"""Mean absolute difference of log-mels in nats: :math:`\operatorname{mean} |m - M(\hat x)|`.
+
+    M is the model's own log-mel and x̂ the step's sample.
+    """
+
+    name = "mel_distance"
+
+    def forward(self, step: Step) -> Tensor:
+        sample = step.sample
+        with torch.autocast(sample.audio.device.type, enabled=False):
+            return step.model.mel_spec.distance(sample.mel, sample.recorded_mel)
+
+
+class Stft(Loss):
+    r"""Multi-resolution STFT distance of the step's sample from the recording.
+
+    :math:`D_{STFT}(\hat x, x)`, see `multi_resolution_stft`. Likelihood alone spends its effort on
+    noise; this loss gives up some nats for better sound. Paper: WG-WaveNet (Hsu and Lee, 2020)
+    trains a flow in this way.
+
+    Args:
+        weight, start: see `Loss`. Audio from an untrained flow has nothing to teach, so start
+            after a tenth of the budget or later.
+        resolutions: FFT lengths in samples; the hop is a quarter of each, the window as long.
+    """
+
+    name = "stft"
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        start: float = 0.0,
+        resolutions: Sequence[int] = (512, 1024, 2048),
+    ) -> None:
+        super().__init__(weight, start)
+        self.resolutions = tuple(resolutions)
+
+    def forward(self, step: Step) -> Tensor:
+        sample = step.sample
+        with torch.autocast(sample.audio.device.type, enabled=False):
+            return multi_resolution_stft(sample.audio, sample.recorded, self.resolutions)
+
+
+def multi_resolution_stft(
+    generated: Tensor, recorded: Tensor, resolutions: Sequence[int] = (512, 1024, 2048)
+) -> Tensor:
+    r"""Spectral convergence and log-magnitude distance, averaged over STFT resolutions.
+
+    .. math:: D_{STFT}(\hat x, x) = \frac1R \sum_r \frac{\lVert S_r(x) - S_r(\hat x) \rVert_F}
+        {\lVert S_r(x) \rVert_F} + \operatorname{mean} |\log S_r(x) - \log S_r(\hat x)|
+
+    S is the magnitude under a Hann window, at least 1e-4 (about the noise of 16 bits). Paper:
+    Parallel WaveGAN (Yamamoto et al., 2020).
+
+    Args:
+        generated, recorded: x̂ and x, (batch, samples), in [-1, 1]; at least half of the longest
+            resolution.
+        resolutions: FFT lengths in samples.
+
+    Returns:
+        A scalar without unit.
+    """
+    total = generated.new_zeros(())
+    for size in resolutions:
+        window = torch.hann_window(size, device=generated.device, dtype=generated.dtype)
+        ours, theirs = (  # (batch, bins, frames)
+            torch.stft(audio, size, size // 4, size, window, return_complex=True)
+            .abs()
+            .clamp_min(1e-4)
+            for audio in (generated, recorded)
+        )
+        difference = torch.linalg.vector_norm(theirs - ours, dim=(1, 2))
+        convergence = difference / torch.linalg.vector_norm(theirs, dim=(1, 2))
+        total = total + convergence.mean() + (theirs.log() - ours.log()).abs().mean()
+    return total / len(resolutions)
+
+
+def total_loss(losses: Iterable[Loss], step: Step) -> dict[str, Tensor]:
+    r"""The weighted sum :math:`\sum_k w_k L_k` of the losses that have started, and its parts.
+
+    Returns:
+        ``loss``, to differentiate, and each loss under its name, without gradient; scalars.
+    """
+    total = step.audio.new_zeros(())
+    values: dict[str, Tensor] = {}
+    for loss in losses:
+        if step.budget_used >= loss.start:
+            value = loss(step)
+            total = total + loss.weight * value
+            values[loss.name] = value.detach()
+    return {"loss": total, **values}
