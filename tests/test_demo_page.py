@@ -126,7 +126,7 @@ def server(
         port = str(free.getsockname()[1])
     folder = tmp_path_factory.mktemp("server")
     flow = str(tiny_flow().save(folder / "flow"))
-    named = ["--checkpoint", DEFAULT_NAME, "--acoustic", ACOUSTIC_NAME, "--wavenet", wavenet]
+    named = ["--checkpoint", DEFAULT_NAME, "--acoustic", ACOUSTIC_NAME, "--autoregressive", wavenet]
     started = Server(folder, flow, "--port", port, *named)
     try:
         yield started
