@@ -112,7 +112,8 @@ def run_benchmark(
     effort = effort or (QUICK if quick else FULL)
     load_before = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     threads_before = torch.get_num_threads()
-    clamping = logging.getLogger("vocoder.audio.validation")  # random weights are too loud by nature
+    # Random weights are too loud by nature.
+    clamping = logging.getLogger("vocoder.audio.validation")
     total, done = len(systems) * (1 + effort.rounds), 0
     left_out: dict[str, str] = {}
     entries: list[_Entry] = []
