@@ -13,7 +13,7 @@ from torch import Tensor
 
 import vocoder
 from vocoder.audio import LogMel, MelError, MelSpec, read_audio
-from vocoder.audio.clamp import Clamp, frame_rms, limited
+from vocoder.audio.validation import Clamp, frame_rms, limited
 
 WAVS = sorted((Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs").glob("*.flac"))
 SPEC = MelSpec.preset("ljspeech")

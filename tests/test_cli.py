@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -70,54 +71,27 @@ def test_an_option_by_its_old_name_works_with_a_warning(tmp_path: Path) -> None:
     assert "warning" not in run("refine", *files, "--iterations", 1).stderr
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_shell_completes_commands_and_options(shell: str, tmp_path: Path) -> None:
-    def completed(line: str) -> str:
-        environment = {
-            **os.environ,
-            "_VOCODER_COMPLETE": f"complete_{shell}",
-            "_TYPER_COMPLETE_ARGS": line,
-            "_TYPER_COMPLETE_FISH_ACTION": "get-args",
-            "COMP_WORDS": line,
-            "COMP_CWORD": str(len(line.split()) - 1),
-        }
-        main = "import sys; sys.argv = ['vocoder']; from vocoder.cli import main; main()"
-        command = [sys.executable, "-c", main]
-        return subprocess.run(command, env=environment, capture_output=True, text=True).stdout
-
-    commands = completed("vocoder re")
-    assert "refine" in commands
-    assert "resynthesize" in commands
-    assert "benchmark" not in commands
-    assert "--acoustic" in completed("vocoder say --aco")
-
-
-@pytest.mark.skipif(os.name == "nt", reason="no such pipes")
-def test_a_reader_that_is_gone_is_no_traceback() -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    try:
-        command = [sys.executable, "-m", "vocoder", "--version"]
-        result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
-    finally:
-        os.close(writer)
-    assert result.returncode == 1
-    assert result.stderr == b""
-
-
-def test_resynthesize_writes_audio_of_the_same_length(checkpoint: Path, tmp_path: Path) -> None:
+def test_resynthesize_from_and_to_a_file_or_a_pipe(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.wav"
     result = run("resynthesize", SAMPLE, "-o", out, "--checkpoint", checkpoint)
     assert result.exit_code == 0, result.stderr
     assert "times real time" in result.stdout
-    original, rate = soundfile.read(SAMPLE)
-    audio, out_rate = soundfile.read(out)
-    assert out_rate == rate
-    assert audio.shape == original.shape
+    (original, rate), (audio, out_rate) = soundfile.read(SAMPLE), soundfile.read(out)
+    assert (out_rate, audio.shape) == (rate, original.shape)
     # Even untrained the scale follows the mel, so loud stretches are loud.
     blocks = len(audio) // 1600 * 1600
     loudness = [np.log(x[:blocks].reshape(-1, 1600).std(axis=1) + 1e-4) for x in (original, audio)]
     assert np.corrcoef(loudness)[0, 1] > 0.9
+    arguments = ["resynthesize", "-", "-o", "-", "-c", str(checkpoint)]
+    piped = CliRunner().invoke(cli.app, arguments, input=SAMPLE.read_bytes())
+    assert piped.exit_code == 0
+    assert "standard output" in piped.stderr
+    streamed, rate = vocoder.read_audio(io.BytesIO(piped.stdout_bytes))
+    assert rate == 16000
+    assert torch.equal(streamed, vocoder.read_audio(out)[0])
+    empty = CliRunner().invoke(cli.app, arguments, input=b"")
+    assert empty.exit_code == 2
+    assert "is empty" in empty.stderr
 
 
 def test_synthesize_reads_a_mel_and_is_repeatable(checkpoint: Path, tmp_path: Path) -> None:
@@ -239,27 +213,14 @@ def test_benchmark_prints_json_and_writes_it(
     only = [systems.System("Griffin-Lim", lambda: systems.GriffinLim("speech-16k"))]
     monkeypatch.setattr(systems, "standard_systems", lambda *_, **__: only)
     monkeypatch.setattr(benchmark, "QUICK", benchmark.Effort(1, 0.05, 0.05))
-    out = tmp_path / "speed.json"
-    result = run("benchmark", "--quick", "--json", "-o", out)
+    file = tmp_path / "speed.json"
+    result = run("benchmark", "--quick", "--json", "-o", file)
     assert result.exit_code == 0, result.stderr
-    printed = json.loads(result.stdout)
-    assert printed == json.loads(out.read_text())
-    assert [row["batch"] for row in printed["rows"]] == [1, 1, 1, 16]
-    assert run("benchmark", "--quick", "-o", out).exit_code == 2
+    assert json.loads(result.stdout) == json.loads(file.read_text())
+    assert run("benchmark", "--quick", "-o", file).exit_code == 2
 
 
-def test_audio_goes_to_standard_output_as_a_stream(checkpoint: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out.wav"
-    assert run("resynthesize", SAMPLE, "-o", out, "-c", checkpoint).exit_code == 0
-    result = run("resynthesize", SAMPLE, "-o", "-", "-c", checkpoint)
-    assert result.exit_code == 0
-    assert "standard output" in result.stderr
-    streamed, rate = vocoder.read_audio(io.BytesIO(result.stdout_bytes))
-    assert rate == 16000
-    assert torch.equal(streamed, vocoder.read_audio(out)[0])
-
-
-def test_refine_in_pieces_is_refine_mel(tmp_path: Path) -> None:
+def test_refine_in_pieces_is_refine_audio(tmp_path: Path) -> None:
     spec = MelSpec.preset("speech-16k")
     audio, _ = vocoder.read_audio(SAMPLE, spec.sample_rate)
     mel = LogMel(spec)(audio).numpy()
@@ -284,28 +245,13 @@ def test_refine_in_pieces_is_refine_mel(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="every name is Unicode there")
 def test_names_that_are_not_utf_8_are_read_and_written(checkpoint: Path, tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"stra\xdfe")
-    folder.mkdir()
-    model = folder / "model"
-    model.mkdir()
-    for file in checkpoint.iterdir():
-        (model / file.name).write_bytes(file.read_bytes())
-    (folder / "a.flac").write_bytes(SAMPLE.read_bytes())
-    seconds = soundfile.info(SAMPLE).duration
+    shutil.copytree(checkpoint, folder / "model")
+    shutil.copy(SAMPLE, folder / "a.flac")
     for suffix in (".wav", ".ogg"):
         output = folder / os.fsdecode(b"\xdf" + suffix.encode())
-        assert run("resynthesize", folder / "a.flac", "-o", output, "-c", model).exit_code == 0
-        assert soundfile.info(os.fsencode(output)).duration == pytest.approx(seconds, abs=1e-3)
-    missing = run("resynthesize", folder / "none.wav", "-o", folder / "b.wav", "-c", model)
+        result = run("resynthesize", folder / "a.flac", "-o", output, "-c", folder / "model")
+        assert result.exit_code == 0
+        assert soundfile.info(os.fsencode(output)).frames == soundfile.info(SAMPLE).frames
+    missing = run("resynthesize", folder / "none.wav", "-o", folder / "b.wav")
     assert missing.exit_code == 2
     assert "There is no file" in missing.output
-
-
-def test_audio_is_read_from_standard_input(checkpoint: Path, tmp_path: Path) -> None:
-    arguments = ["resynthesize", "-", "-o", str(tmp_path / "a.wav"), "-c", str(checkpoint)]
-    result = CliRunner().invoke(cli.app, arguments, input=SAMPLE.read_bytes())
-    assert result.exit_code == 0, result.output
-    length = soundfile.info(tmp_path / "a.wav").duration
-    assert length == pytest.approx(soundfile.info(SAMPLE).duration, abs=1e-3)
-    empty = CliRunner().invoke(cli.app, [*arguments, "--force"], input=b"")
-    assert empty.exit_code == 2
-    assert "is empty" in empty.output

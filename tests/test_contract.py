@@ -319,14 +319,6 @@ def test_sample_is_what_synthesize_makes_and_differentiable(model: Vocoder) -> N
         assert parameter.grad.abs().max() > 0, name
 
 
-def test_the_default_temperature_is_that_of_the_family(model: Vocoder) -> None:
-    mel = random_mel(9)
-    usual = model.synthesize(mel, temperature=model.default_temperature)
-    assert torch.equal(model.synthesize(mel), usual)
-    assert (torch.cat(list(model.stream([mel]))) - usual).abs().max() < 1e-5
-    assert not torch.equal(model.synthesize(mel, temperature=0.3), usual)
-
-
 @pytest.mark.parametrize("center", [False, True])
 @pytest.mark.parametrize("name", ["published", "frames"])
 def test_refined_audio_streams_batches_and_obeys_its_mel(name: str, center: bool) -> None:

@@ -45,7 +45,7 @@ def finite(values: Any) -> bool:
 
 def measured(families: Any, claim: str, *arguments: int) -> dict[str, Any]:
     """The figures of a claim; the picture must be one, and the text find all its figures."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), torch.no_grad():
         module = getattr(families, families.study.CLAIMS[claim])
         figures, picture = getattr(module, claim)(0, *arguments)
     assert finite(figures)
@@ -154,7 +154,8 @@ def test_each_variable_of_the_masked_network_depends_on_those_before_it(families
     for part in jacobian.split(6):
         assert (part.triu() == 0).all()
         assert (part.tril(-1) != 0).sum() == 15
-    figures, _ = claim.dimension(0, (4, 8), 1e-3)
+    with torch.no_grad():
+        figures, _ = claim.dimension(0, (4, 8), 1e-3)
     assert all(len(times) == 2 for times in figures["milliseconds"].values())
 
 

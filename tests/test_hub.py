@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -17,8 +15,10 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import vocoder
+from vocoder import cli
 from vocoder.hub import HubError, download
 from vocoder.models import MdctFlow
 from vocoder.text.acoustic import AcousticModel
@@ -201,29 +201,6 @@ def test_what_cannot_be_had_is_said_in_a_sentence(
         vocoder.load("hf:someone/none")
 
 
-def test_a_download_that_breaks_off_is_an_error_and_leaves_no_model(
-    hub: Hub, model: MdctFlow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hub.add("someone/voice", model.save(tmp_path / "model"), COMMIT, "main")
-    answer = _Handler.answer
-
-    def cut(self: _Handler, status: int, content: bytes, *rest: Any) -> None:
-        if self.command == "GET" and self.path.endswith("model.safetensors"):
-            self.close_connection = True
-            return
-        answer(self, status, content, *rest)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("time.sleep", lambda _: None)  # between the downloader's tries
-        patch.setattr(_Handler, "answer", cut)
-        with pytest.raises(HubError, match="could not be downloaded"):
-            vocoder.load("hf:someone/voice")
-        patch.setattr(constants, "HF_HUB_OFFLINE", True)
-        with pytest.raises(HubError, match="not in the cache"):
-            vocoder.load("hf:someone/voice")
-    assert vocoder.load("hf:someone/voice").mel_spec == model.mel_spec
-
-
 def test_the_extra_and_the_prefix_are_named_where_they_are_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -234,24 +211,13 @@ def test_the_extra_and_the_prefix_are_named_where_they_are_missing(
         vocoder.load("hf:a/b")
 
 
-def test_the_command_takes_such_a_name_from_the_variables_of_the_environment(
-    hub: Hub, model: MdctFlow, tmp_path: Path
-) -> None:
+def test_the_command_takes_such_a_name(hub: Hub, model: MdctFlow, tmp_path: Path) -> None:
     hub.add("someone/voice", model.save(tmp_path / "model"), COMMIT, "main")
-    environment = {**os.environ, "HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home")}
-    environment |= {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1"}
-
-    def info(name: str, **more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "vocoder", "info", name, "--json"]
-        return subprocess.run(command, env=environment | more, capture_output=True, text=True)
-
-    result = info("hf:someone/voice@main")
-    assert json.loads(result.stdout)["architecture"] == "mdct-flow", result.stderr
-    offline = info("hf:someone/voice", HF_HUB_OFFLINE="1")
-    assert json.loads(offline.stdout)["architecture"] == "mdct-flow", offline.stderr
-    result = info("hf:someone/none")
-    assert result.returncode == 2
-    assert result.stderr.startswith("vocoder: there is no repository someone/none on the Hub")
+    found = CliRunner().invoke(cli.app, ["info", "hf:someone/voice@main", "--json"])
+    assert json.loads(found.stdout)["architecture"] == "mdct-flow"
+    missing = CliRunner().invoke(cli.app, ["info", "hf:someone/none"])
+    assert missing.exit_code == 2
+    assert missing.stderr.startswith("vocoder: there is no repository someone/none on the Hub")
 
 
 def test_a_saved_model_has_a_card_that_a_hub_shows(

@@ -75,23 +75,6 @@ def test_locked_to_a_tone_the_source_is_that_tone(source: MelSource) -> None:
     assert agreement(seen(source, mel, 0.3)) < 0.5
 
 
-def test_drift_follows_a_tone_of_another_frequency(source: MelSource) -> None:
-    """A tone 1 Hz above F0 runs ahead by one cycle a second."""
-    frames, rate, hop = 125, SPEC.sample_rate, SPEC.hop_length
-    f0, voicing = torch.full((1, frames), 120.0), torch.ones(1, frames)
-    time = torch.arange(frames * hop, dtype=torch.float64) / rate
-    audio = torch.cos(2 * math.pi * (121 * time + 0.2))[None].float()
-    drift = source.source.drift_of(audio, f0, voicing)[0, 4:-4]
-    expected = torch.arange(4, frames - 4) * hop / rate
-    difference = drift - expected
-    assert (difference - difference.mean()).abs().max() < 0.02
-    # Locked, the source has the phase of the tone: its fundamental is a cosine.
-    locked, _ = source.source(f0, voicing, 0.0, source.source.drift_of(audio, f0, voicing))
-    middle = slice(8 * hop, -8 * hop)
-    product = (locked[0, middle] * audio[0, middle]).mean()
-    assert product == pytest.approx(math.sqrt(120 / rate), rel=0.05)
-
-
 def test_likelihood_is_the_mixture_over_phases(speech: tuple[Tensor, Tensor]) -> None:
     model = MdctFlow(SPEC, n_flows=0, source=True).double().eval()
     audio, mel = (x.double() for x in speech)

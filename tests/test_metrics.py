@@ -91,13 +91,6 @@ def test_listeners_that_are_predicted_hear_noise(name: str) -> None:
     assert 5 >= clean > bad > worse >= 1
 
 
-def test_noise_hurts_voicing_and_periodicity(speech: np.ndarray) -> None:
-    voicing = [score("voicing_f1", speech, noisy(speech, snr)) for snr in (40, -10)]
-    assert voicing[0] > 0.9 > voicing[1] >= 0
-    periodicity = [score("periodicity_error", speech, noisy(speech, s)) for s in (40, 10, -10)]
-    assert 0 < periodicity[0] < periodicity[1] < periodicity[2] <= 1, periodicity
-
-
 def test_another_speaker_is_less_similar(speech: np.ndarray) -> None:
     from hibari import Hibari
 
@@ -166,19 +159,6 @@ def test_log_mel_distance_of_a_gain_is_its_log(base: str, speech: np.ndarray) ->
     assert distance == pytest.approx(math.log(2), rel=1e-3)
 
 
-def test_log_mel_distance_resamples_to_its_mel() -> None:
-    pair = tone(150, rate=22050), tone(170, rate=22050)
-    at_own = metrics.log_mel_distance(tone(150), tone(170), RATE, "speech-16k")
-    assert metrics.log_mel_distance(*pair, 22050, "speech-16k") == pytest.approx(at_own, rel=0.1)
-
-
-def test_torch_and_numpy_agree(speech: np.ndarray) -> None:
-    other = noisy(speech, 20)
-    tensors = torch.from_numpy(speech), torch.from_numpy(other).double()
-    for function in (metrics.log_mel_distance, metrics.envelope_depth):
-        assert function(*tensors, RATE) == pytest.approx(function(speech, other, RATE), rel=1e-6)
-
-
 def test_pesq_of_long_audio_is_the_mean_of_its_pieces() -> None:
     package = pytest.importorskip("pesq")
     audio = np.concatenate([read_audio(path)[0].numpy() for path in sorted(WAVS.glob("*"))[:4]])
@@ -195,18 +175,17 @@ def test_pesq_of_minutes_with_many_pauses_does_not_overflow() -> None:
     assert 1 < metrics.pesq(audio, noisy(audio, 20), RATE) < 4.6
 
 
-BAD = {
-    "lengths": (np.zeros(100, np.float32), np.zeros(101, np.float32), "same length"),
-    "empty": (np.zeros(0, np.float32), np.zeros(0, np.float32), "no samples"),
-    "NaN": (np.ones(100, np.float32), np.full(100, np.nan, np.float32), "degraded audio holds NaN"),
-    "int16": (np.zeros(100, np.int16), np.zeros(100, np.int16), "floating point"),
-    "stereo": (np.zeros((2, 9), np.float32), np.zeros((2, 9), np.float32), r"shape \(2, 9\)"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_a_wrong_pair_is_one_sentence(case: str) -> None:
-    first, second, message = BAD[case]
+@pytest.mark.parametrize(
+    "first, second, message",
+    [
+        (np.zeros(100, np.float32), np.zeros(101, np.float32), "same length"),
+        (np.zeros(0, np.float32), np.zeros(0, np.float32), "no samples"),
+        (np.ones(9, np.float32), np.full(9, np.nan, np.float32), "degraded audio holds NaN"),
+        (np.zeros(100, np.int16), np.zeros(100, np.int16), "floating point"),
+        (np.zeros((2, 9), np.float32), np.zeros((2, 9), np.float32), r"shape \(2, 9\)"),
+    ],
+)
+def test_a_wrong_pair_is_one_sentence(first: np.ndarray, second: np.ndarray, message: str) -> None:
     for function in (measure, metrics.envelope_depth, metrics.log_mel_distance):
         with pytest.raises(MetricError, match=message) as caught:
             function(first, second, RATE)
@@ -242,7 +221,7 @@ def test_a_missing_package_is_named_with_the_way_to_it(
 
 def test_measure_takes_all_that_is_installed(speech: np.ndarray) -> None:
     other = noisy(speech, 20)
-    values = measure(speech, other, RATE)
+    values = measure(torch.from_numpy(speech), torch.from_numpy(other), RATE)
     assert list(values) == metrics.installed_metrics()
     assert values["envelope_depth"] == metrics.envelope_depth(speech, other, RATE)
     assert values.pop("word_error_rate", None) is None  # without a text

@@ -55,21 +55,14 @@ def run(*arguments: object, stdin: bytes = b"") -> Result:
 
 def test_sentences_and_their_pauses() -> None:
     parts = sentences("Hello there. How do you do?\n\n* * *\n\nA new paragraph! And the end")
-    assert [s.text for s in parts] == [
-        "Hello there.",
-        "How do you do?",
-        "A new paragraph!",
-        "And the end",
-    ]
-    assert [s.pause for s in parts] == [SENTENCE_PAUSE, PARAGRAPH_PAUSE, SENTENCE_PAUSE, 0]
+    pauses = [SENTENCE_PAUSE, PARAGRAPH_PAUSE, SENTENCE_PAUSE, 0]
+    texts = ["Hello there.", "How do you do?", "A new paragraph!", "And the end"]
+    assert [(s.text, s.pause) for s in parts] == list(zip(texts, pauses, strict=True))
     assert "".join(parts[0].phonemes) == "həlˈoʊ ðˈɛɹ."
-
-
-def test_a_sentence_of_many_numbers_is_split(acoustic: AcousticModel, flow: MdctFlow) -> None:
-    parts = sentences("Hello. " + "1234567890 " * 36)
+    numbers = " ".join(["1234567890"] * 36)  # longer than a model takes at once
+    parts = sentences(f"Hello. {numbers}")
     assert all(len(sentence.phonemes) <= LONGEST_TEXT for sentence in parts)
-    numbers = " ".join(sentence.text for sentence in parts[1:])
-    assert numbers == " ".join(["1234567890"] * 36)
+    assert " ".join(sentence.text for sentence in parts[1:]) == numbers
     far = copy.deepcopy(acoustic)
     far.mel_scale *= 30  # mels far from speech
     assert all(np.isfinite(audio).all() for audio in speak(parts[:1], far, flow))
@@ -106,32 +99,26 @@ def test_silence_at_the_ends_is_cut_off(acoustic: AcousticModel, flow: MdctFlow)
     assert audio[0] == 0  # faded in, so that the cut does not click
 
 
-def test_refine_is_passed_to_the_vocoder(acoustic: AcousticModel, flow: MdctFlow) -> None:
-    (sentence,) = sentences("One.")
-    (pure,), (refined,) = (
-        list(speak([sentence], acoustic, flow, refine=sweeps)) for sweeps in (0, 3)
-    )
-    mel = acoustic.synthesize(sentence.phonemes, seed=0)
-    mel = mel.clamp(flow.mel_spec.log_floor, flow.mel_spec.log_ceiling)
+def test_rate_refinement_and_temperature_reach_the_models(
+    acoustic: AcousticModel, flow: MdctFlow
+) -> None:
+    parts = sentences("It was late, and nobody had come. Rain fell.")
+
+    def spoken(**options: Any) -> np.ndarray[Any, Any]:
+        return np.concatenate(list(speak(parts, acoustic, flow, **options)))
+
+    slow, plain, fast = (len(spoken(speaking_rate=rate)) for rate in (0.5, 1, 2))
+    assert slow > 1.4 * plain > 1.9 * fast
+    pure, refined = spoken(refine=0), spoken(refine=3)
     assert not np.array_equal(pure, refined)
-    expected = flow.synthesize(mel, refine=3).numpy()
-    middle = refined[len(refined) // 4 : len(refined) // 2]
-    assert any(
-        np.allclose(expected[start : start + len(middle)], middle, atol=1e-5)
-        for start in range(len(expected) - len(middle))
-        if abs(expected[start] - middle[0]) < 1e-5
-    )
-    with pytest.raises(ValueError, match="refine must"):
-        speak([sentence], acoustic, flow, refine=-1)
-
-
-def test_speaking_rate(acoustic: AcousticModel, flow: MdctFlow) -> None:
-    text = "It was late, and nobody had come. Rain fell."
-    lengths = [
-        len(vocoder.say(text, acoustic=acoustic, vocoder=flow, speaking_rate=rate))
-        for rate in (0.5, 1, 2)
-    ]
-    assert lengths[0] > 1.4 * lengths[1] > 1.9 * lengths[2]
+    mels = [acoustic.synthesize(part.phonemes, seed=0) for part in parts]
+    limits = flow.mel_spec.log_floor, flow.mel_spec.log_ceiling
+    expected = flow.synthesize(mels[0].clamp(*limits), refine=3).numpy()
+    middle = refined[plain // 8 : plain // 6]  # the ends are cut off, by some samples
+    windows = np.lib.stride_tricks.sliding_window_view(expected, len(middle))
+    assert np.abs(windows - middle).max(axis=1).min() < 1e-5
+    for temperature in (3.0, 30.0):  # of mels far from speech
+        assert np.isfinite(spoken(acoustic_temperature=temperature)).all()
 
 
 def test_arguments_are_checked_before_any_audio_is_generated(
@@ -144,6 +131,7 @@ def test_arguments_are_checked_before_any_audio_is_generated(
         ({"pitch": 20}, "pitch is 20"),
         ({"voice": "eve"}, "there is no voice 'eve'"),
         ({"seed": -1}, "seed is -1"),
+        ({"refine": -1}, "refine must"),
     ):
         with pytest.raises(ValueError, match=words):
             speak(parts, acoustic, flow, **arguments)  # type: ignore[arg-type]
@@ -189,34 +177,25 @@ def test_a_missing_or_another_model_is_refused(
 
 
 def test_command_from_argument_file_and_standard_input(
-    models: tuple[object, ...],
-    acoustic: AcousticModel,
-    flow: MdctFlow,
-    tmp_path: Path,
+    models: tuple[object, ...], acoustic: AcousticModel, flow: MdctFlow, tmp_path: Path
 ) -> None:
     text = "Café? Yes: $3.50.\n\nThe end."
     (tmp_path / "notes.txt").write_text(text, encoding="utf-8")
-    ways = {
-        "argument.wav": (text,),
-        "file.wav": ("--file", tmp_path / "notes.txt"),
-        "stdin.wav": ("-",),
-    }
-    for name, way in ways.items():
-        result = run("say", *way, "-o", tmp_path / name, *models, stdin=text.encode())
+    out, audio = tmp_path / "out.wav", []
+    for way in ((text,), ("--file", tmp_path / "notes.txt"), ("-",)):
+        result = run("say", *way, "-fo", out, *models, stdin=text.encode())
         assert result.exit_code == 0, result.stderr
         assert "s until the first audio, then " in result.stdout
-        assert "times real time" in result.stdout
         assert "3/3" in result.stderr  # sentences
-    first = (tmp_path / "argument.wav").read_bytes()
-    assert first == (tmp_path / "file.wav").read_bytes() == (tmp_path / "stdin.wav").read_bytes()
-    audio, rate = soundfile.read(tmp_path / "file.wav", dtype="float32")
+        audio.append(out.read_bytes())
+    assert audio[0] == audio[1] == audio[2]
+    written, rate = soundfile.read(out, dtype="float32")
     assert rate == flow.sample_rate
     expected = vocoder.say(text, acoustic=acoustic, vocoder=flow)
-    np.testing.assert_allclose(audio, expected, atol=0.51 / 32768)
+    np.testing.assert_allclose(written, expected, atol=0.51 / 32768)
     options = ("--speaking-rate", 2, "--temperature", 0, "--acoustic-temperature", 0, "--seed", 1)
-    result = run("say", text, "-o", tmp_path / "fast.flac", *options, *models)
-    assert result.exit_code == 0
-    assert soundfile.info(tmp_path / "fast.flac").frames < 0.7 * len(audio)
+    assert run("say", text, "-o", tmp_path / "fast.flac", *options, *models).exit_code == 0
+    assert soundfile.info(tmp_path / "fast.flac").frames < 0.7 * len(written)
 
 
 def test_command_errors_are_one_sentence_and_write_nothing(
@@ -235,8 +214,6 @@ def test_command_errors_are_one_sentence_and_write_nothing(
         (("日本語", "-o", out), "only English"),
         (("Hi.", "-o", out, "--speaking-rate", 9), "speaking_rate is 9"),
         (("Hi.", "-o", out, "--temperature", -1), "temperature"),
-        (("Hi.", "-o", tmp_path / "out.xyz"), "xyz"),
-        (("Hi.", "-o", tmp_path / "no" / "out.wav"), "no directory"),
         (("Hi.", "-o", tmp_path / "taken.wav"), "--force"),
     ]
     before = sorted(tmp_path.iterdir())
@@ -247,8 +224,6 @@ def test_command_errors_are_one_sentence_and_write_nothing(
         assert "Traceback" not in result.stderr
     assert sorted(tmp_path.iterdir()) == before
     assert (tmp_path / "taken.wav").read_bytes() == b"precious"
-    assert run("say", "Hi.", "-o", tmp_path / "taken.wav", "--force", *models).exit_code == 0
-    assert soundfile.info(tmp_path / "taken.wav").frames > 0
 
 
 @needs_signals
@@ -257,19 +232,15 @@ def test_a_terminated_process_leaves_no_file(models: tuple[object, ...], tmp_pat
     text.write_text("The rain fell on and on, and nobody came. " * 1000)
     folder = tmp_path / "out"
     folder.mkdir()
+    program = [sys.executable, "-m", "vocoder", "say"]
     process = subprocess.Popen(
-        [
-            sys.executable, "-m", "vocoder", "say", "--file", text,
-            "-o", folder / "out.wav", *map(str, models),
-        ],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [*program, "--file", text, "-o", folder / "out.wav", *map(str, models)],
+        stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL),
-    )  # fmt: skip
+    )
     try:
-        deadline = time.monotonic() + 120
         while not any(path.stat().st_size > 100_000 for path in folder.iterdir()):
             assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
-            assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -145,8 +145,6 @@ _TAKE_A_SHAPE = {
     "empty", "zeros", "ones", "rand", "randn", "new_empty", "new_zeros", "new_ones",
     "eye", "repeat", "expand",
 }  # fmt: skip
-
-
 # What fills initial weights, which the checkpoint's replace.
 _RANDOM = {"uniform_", "normal_", "kaiming_uniform_", "xavier_uniform_"}
 
@@ -163,9 +161,7 @@ def _watch_parameters() -> None:
     """
 
     def judge(_: torch.nn.Module, __: str, parameter: torch.nn.Parameter | None) -> None:
-        count: Callable[[torch.nn.Parameter | None], None] | None
-        count = getattr(_building, "count", None)
-        if count is not None:
+        if (count := getattr(_building, "count", None)) is not None:
             count(parameter)
 
     register_module_parameter_registration_hook(judge)
@@ -210,9 +206,7 @@ def no_larger_than(
             kwargs = kwargs or {}
             if getattr(func, "__name__", "") in _RANDOM:
                 return args[0] if args else kwargs["tensor"]
-            shapes = [
-                value for value in (*args, *kwargs.values()) if isinstance(value, list | tuple)
-            ]
+            shapes = [v for v in (*args, *kwargs.values()) if isinstance(v, list | tuple)]
             if getattr(func, "__name__", "") in _TAKE_A_SHAPE:
                 shapes.append([n for n in args if type(n) is int])
             for shape in shapes:

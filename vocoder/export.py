@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from vocoder.atomic import write_atomic
 from vocoder.audio import MelSpec, Refine, check_mel, check_refine, check_temperature
-from vocoder.audio.clamp import Clamp
 from vocoder.audio.noise import batch_noise
 from vocoder.audio.pcm import as_tensor
+from vocoder.audio.validation import Clamp
 from vocoder.models import FlowVocoder
 
 OPSET = 18

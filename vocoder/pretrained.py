@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,16 +69,7 @@ def find_model(name: str | os.PathLike[str] | None = None) -> Path:
     Raises:
         CheckpointError, MissingExtraError: as in `load`.
     """
-    bundled = {key: path for key, path in bundled_models().items() if key != ACOUSTIC_NAME}
-    return _find(
-        name,
-        DEFAULT_NAME,
-        bundled,
-        kind="model",
-        how_to_train="python recipes/ljspeech/train.py --data sample, or --data DIR for your own "
-        "speech",
-        how_to_name="vocoder.load('runs/NAME/model'), or --checkpoint runs/NAME/model",
-    )
+    return _find(name, DEFAULT_NAME, "model", "load", "--checkpoint", "train.py --data sample, or")
 
 
 def load_acoustic(
@@ -96,15 +87,8 @@ def load_acoustic(
     target = device_named(device)
     from vocoder.text.acoustic import load_checkpoint as load_acoustic_checkpoint
 
-    bundled = {key: path for key, path in bundled_models().items() if key == ACOUSTIC_NAME}
     path = _find(
-        name,
-        ACOUSTIC_NAME,
-        bundled,
-        kind="acoustic model",
-        how_to_train="python recipes/ljspeech/train_acoustic.py --data DIR, on any corpus with "
-        "metadata.csv",
-        how_to_name="vocoder.load_acoustic('runs/NAME/model'), or --acoustic runs/NAME/model",
+        name, ACOUSTIC_NAME, "acoustic model", "load_acoustic", "--acoustic", "train_acoustic.py"
     )
     return load_acoustic_checkpoint(path).fused().to(target)
 
@@ -159,7 +143,7 @@ def say(
         pitch: semitones higher, or lower if negative; -12 to 12.
         seed: of the noise.
         acoustic, vocoder: models with the same `MelSpec`; None for the bundled defaults.
-        refine: sweeps of mel consistency, as in `Vocoder.synthesize`.
+        refine: as in `Vocoder.synthesize`.
 
     Returns:
         (samples,), float32, in [-1, 1], at ``vocoder.sample_rate`` (22,050 Hz for the default).
@@ -200,38 +184,39 @@ def _default_acoustic() -> AcousticModel:
 def _find(
     name: str | os.PathLike[str] | None,
     default: str,
-    bundled: Mapping[str, Path],
-    *,
     kind: str,
-    how_to_train: str,
-    how_to_name: str,
+    loader: str,
+    option: str,
+    script: str,
 ) -> Path:
     """The checkpoint of a path, of a model on the Hub, of a bundled model, or of the default.
 
     Raises:
         CheckpointError: no bundled model has this name, or it cannot be downloaded.
     """
-    if is_hub_name(name) and not Path(name).exists():
+    wanted = default if name is None else os.fspath(name)
+    if not Path(wanted).exists() and is_hub_name(name):
         return download(name)
+    bundled = {
+        key: path
+        for key, path in bundled_models().items()
+        if (key == ACOUSTIC_NAME) == (default == ACOUSTIC_NAME)
+    }
     # A name with a separator or a suffix is meant as a path, and errors should speak of paths.
-    if name is not None and (Path(name).exists() or _looks_like_path(name)):
-        if not Path(name).exists() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", os.fspath(name)):
+    is_path = os.sep in wanted or "/" in wanted or Path(wanted).suffix != ""
+    if name is not None and (Path(wanted).exists() or is_path):
+        if not Path(wanted).exists() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", wanted):
             raise CheckpointError(
                 f"there is no checkpoint at {name}: check the name, or write hf:{name} for a model "
                 "on the Hub"
             )
-        return Path(name)
-    wanted = default if name is None else str(name)
+        return Path(wanted)
     if wanted in bundled:
         return bundled[wanted]
     which = f"default {kind}" if name is None else f"{kind} {wanted!r}"
     have = f"the bundled models are {', '.join(bundled)}" if bundled else "none is bundled yet"
     raise CheckpointError(
-        f"there is no {which} ({have}): train one ({how_to_train}) and name the checkpoint it "
-        f"writes: {how_to_name} on the command line"
+        f"there is no {which} ({have}): train one (python recipes/ljspeech/{script} --data DIR for "
+        "your own speech) and name the checkpoint it writes: "
+        f"vocoder.{loader}('runs/NAME/model'), or {option} runs/NAME/model on the command line"
     )
-
-
-def _looks_like_path(name: str | os.PathLike[str]) -> bool:
-    text = os.fspath(name)
-    return os.sep in text or "/" in text or Path(text).suffix != ""

@@ -1,4 +1,4 @@
-"""Takes demo.png and demo-phone.png of docs/pictures: the demo's comparison tab in Chromium.
+"""Takes demo.png and demo-phone.png of docs/pictures: the demo's copy synthesis in Chromium.
 
     python docs/scripts/screenshot.py [options of `vocoder demo`]
 
@@ -20,7 +20,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from paths import PICTURES
 
 WIDTHS = {"demo.png": 1280, "demo-phone.png": 390}  # of the page
-PATIENCE = 300  # seconds: the autoregressive model is slow
+PATIENCE = 300  # seconds: HiFi-GAN is slow on a CPU
 
 
 def main() -> None:
@@ -70,11 +70,11 @@ def shoot(url: str) -> None:
 
             wait.until(visible).click()
 
-        press("Comparison")
-        press("recorded speech, Russian")
-        wait.until(lambda _: driver.find_elements(By.CSS_SELECTOR, "#compare-recording a"))
+        press("Copy synthesis")
+        press("recorded, Russian")
+        wait.until(lambda _: driver.find_elements(By.CSS_SELECTOR, "#copy-recording a"))
         press("Compare")
-        wait.until(lambda _: driver.find_elements(By.CSS_SELECTOR, "#compare-picture img"))
+        wait.until(lambda _: driver.find_elements(By.CSS_SELECTOR, "#copy-picture img"))
         for name, width in WIDTHS.items():
             resize(width)
             time.sleep(2)  # until the waveforms are drawn

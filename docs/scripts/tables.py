@@ -4,8 +4,7 @@
     python docs/scripts/tables.py --check   reports documents that are out of date, changes nothing
 
 A table stands between two comments, <!-- benchmark:begin --> and <!-- benchmark:end -->, and comes
-from docs/results/benchmark.json, which `vocoder benchmark` writes. The others are in report/, in a
-module for each page.
+from docs/results/benchmark.json, which `vocoder benchmark` writes; see the modules of report/.
 """
 
 from __future__ import annotations
@@ -17,24 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from paths import ROOT
-from report import (
-    acoustic_models,
-    engines,
-    install,
-    markdown,
-    readme,
-    results,
-    scale,
-    text,
-)
+from report import install, markdown, results, speed
 from vocoder.atomic import write_atomic
 
-PAGES = (
-    readme, acoustic_models, engines,
-    install, results, scale, text,
-)  # fmt: skip
 TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
-    name: table for page in PAGES for name, table in page.TABLES.items()
+    name: table for module in (results, speed, install) for name, table in module.TABLES.items()
 }
 
 

@@ -50,20 +50,12 @@ class Gaussian(NamedTuple):
 class Vae(nn.Module):
     """A VAE of points (batch, size): `encode` gives q(z | x), `decode` p(x | z)."""
 
-    def encode(self, x: Tensor) -> Gaussian:
-        raise NotImplementedError
-
-    def decode(self, z: Tensor) -> Gaussian:
-        raise NotImplementedError
-
     def elbo(self, x: Tensor, noise: Tensor) -> Tensor:
         """The bound of each point at one draw, (batch,)."""
         posterior = self.encode(x)
         likelihood = self.decode(posterior.sample(noise)).log_prob(x).sum(dim=1)
         return likelihood - posterior.kl().sum(dim=1)
 
-
-# -- the bound of a linear model ---------------------------------------------------------------
 
 SIZE, LATENTS = 8, 2
 
@@ -113,7 +105,6 @@ def most_likely(x: Tensor) -> float:
     return float(-0.5 * (SIZE * math.log(2 * math.pi) + log_det + SIZE))
 
 
-@torch.no_grad()
 def vae_bound(seed: int, steps: int = 3000) -> tuple[dict[str, Any], Any]:
     """The bounds of a VAE where the exact likelihood is known: a linear Gaussian model."""
     own = Generator().manual_seed(seed)
@@ -160,9 +151,6 @@ def vae_bound(seed: int, steps: int = 3000) -> tuple[dict[str, Any], Any]:
     return figures, picture
 
 
-# -- blur --------------------------------------------------------------------------------------
-
-
 class PointVae(Vae):
     """An encoder and a decoder of two hidden layers each, one latent variable and one sigma."""
 
@@ -179,7 +167,6 @@ class PointVae(Vae):
         return Gaussian(mean, self.log_sigma.expand_as(mean))
 
 
-@torch.no_grad()
 def vae_blur(seed: int, steps: int = 2000) -> tuple[dict[str, Any], Any]:
     """Blur, the price of a Gaussian decoder trained by forward KL: a VAE on a ring."""
     own = Generator().manual_seed(seed)
@@ -213,9 +200,6 @@ def vae_blur(seed: int, steps: int = 2000) -> tuple[dict[str, Any], Any]:
     for place, (title, points) in zip(picture.subplots(1, 3), panels.items(), strict=True):
         toys.scatter(place, points, title)
     return figures, picture
-
-
-# -- auto-encoders of mels ---------------------------------------------------------------------
 
 
 class Autoencoder(nn.Module):
@@ -280,13 +264,6 @@ def distance(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().mean())
 
 
-def columns(rows: list[list[float]]) -> list[float]:
-    """The mean of each column."""
-    means: list[float] = torch.tensor(rows).mean(dim=0).tolist()
-    return means
-
-
-@torch.no_grad()
 def autoencoder_plain(seed: int, steps: int = 1000) -> tuple[dict[str, Any], Any]:
     """An auto-encoder squeezes a mel through few numbers a frame better than a linear map does."""
     train_mels, held_out = ([speech.log_mel(a) for a in part] for part in speech.recordings())
@@ -311,14 +288,10 @@ def autoencoder_plain(seed: int, steps: int = 1000) -> tuple[dict[str, Any], Any
             panels[f"{width} a frame"] = normal.undo(back[0])
         basis = left[:, :width]
         figures["principal"].append(error([basis @ (basis.T @ x) for x in inputs]))
-    picture = new_figure(9, 3)
-    axes = picture.subplots(1, 4)
-    lines = {
-        "auto-encoder": figures["autoencoder"],
-        "principal components": figures["principal"],
-    }
-    toys.curves(axes[0], widths, lines, "numbers a frame", "mel distance, nats", 2)
-    speech.show(axes[1:], panels)
+    picture, axes = speech.picture(panels)
+    names = {"auto-encoder": "autoencoder", "principal components": "principal"}
+    lines = {label: figures[name] for label, name in names.items()}
+    toys.curves(axes, widths, lines, "numbers a frame", "mel distance, nats", 2)
     return figures, picture
 
 
@@ -328,7 +301,6 @@ def noisy(audio: Tensor, ratio_db: float, generator: Generator) -> Tensor:
     return audio + scale * torch.randn(audio.shape, generator=generator)
 
 
-@torch.no_grad()
 def autoencoder_denoising(seed: int, steps: int = 500) -> tuple[dict[str, Any], Any]:
     """A denoising auto-encoder: a noisy recording in, the clean one out."""
     log_mel, own = speech.log_mel, Generator().manual_seed(seed)
@@ -363,14 +335,12 @@ def autoencoder_denoising(seed: int, steps: int = 500) -> tuple[dict[str, Any], 
             rows.append([distance(mel, clean), distance(back, clean), *scores])
             if ratio == 5 and not panels:
                 panels = {"noisy, 5 dB": mel, "denoised": back, "clean": clean}
-        for name, value in zip(names, columns(rows), strict=True):
+        for name, value in zip(names, np.mean(rows, axis=0).tolist(), strict=True):
             figures[name].append(value)
-    (figures["clean_stoi"],) = columns([[spoken(log_mel(audio), audio)] for audio in held_out])
-    picture = new_figure(9, 3)
-    axes = picture.subplots(1, 4)
+    figures["clean_stoi"] = float(np.mean([spoken(log_mel(a), a) for a in held_out]))
+    picture, axes = speech.picture(panels)
     lines = {"noisy": figures[names[0]], "denoised": figures[names[1]]}
-    toys.curves(axes[0], ratios, lines, "signal to noise, dB", "mel distance to clean, nats")
-    speech.show(axes[1:], panels)
+    toys.curves(axes, ratios, lines, "signal to noise, dB", "mel distance to clean, nats")
     return figures, picture
 
 
@@ -388,7 +358,6 @@ def voices(audio: Tensor) -> list[Tensor]:
     return made
 
 
-@torch.no_grad()
 def autoencoder_disentangling(seed: int, steps: int = 400) -> tuple[dict[str, Any], Any]:
     """A disentangling auto-encoder: what is said and who says it, in separate latents."""
     seen, held_out = ([voices(audio) for audio in part] for part in speech.recordings())
@@ -412,16 +381,11 @@ def autoencoder_disentangling(seed: int, steps: int = 400) -> tuple[dict[str, An
         rows.append([distance(x, said[-1]) for x in found])
         panels = panels or {"source": found[0], "converted": found[2], "truth": said[-1]}
     names = ("source", "own_style", "converted", "content_of_target")
-    distances = dict(zip(names, columns(rows), strict=True))
-    picture = new_figure(9, 3)
-    axes = picture.subplots(1, 4)
+    distances = dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True))
+    picture, axes = speech.picture(panels)
     bars = ["source", "own style", "converted", "target's content"]
-    axes[0].barh(bars, list(distances.values()))
-    axes[0].invert_yaxis()
-    axes[0].set_xlabel("mel distance to the truth, nats")
-    speech.show(axes[1:], panels)
-    return {
-        "from_speed": SPEEDS[0],
-        "to_speed": SPEEDS[-1],
-        "distance_to_truth": distances,
-    }, picture
+    axes.barh(bars, list(distances.values()))
+    axes.invert_yaxis()
+    axes.set_xlabel("mel distance to the truth, nats")
+    speeds = {"from_speed": SPEEDS[0], "to_speed": SPEEDS[-1]}
+    return speeds | {"distance_to_truth": distances}, picture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import speech
@@ -17,8 +18,6 @@ from torch.utils.benchmark import Timer
 from vocoder.evaluation.plots import new_figure
 from vocoder.flows import AffineCoupling, Chain, ChannelHalves
 from vocoder.nn.mixture import SMALLEST_SCALE, STEP, levels_of
-
-# -- order -------------------------------------------------------------------------------------
 
 NOISE = 0.3
 
@@ -52,21 +51,12 @@ class Conditional(nn.Module):
         return torch.logsumexp(weight.log_softmax(dim=1) + normal, dim=1)
 
 
-class Autoregressive(nn.Module):
-    """One variable, then the other given it."""
-
-    def __init__(self, order: tuple[int, int], size: int) -> None:
-        super().__init__()
-        self.order = order
-        self.first, self.second = Conditional(size), Conditional(size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        first, second = (x[:, index, 0] for index in self.order)
-        result: Tensor = self.first(first, torch.zeros_like(first)) + self.second(second, first)
-        return result
+def log_density(conditionals: nn.ModuleList, order: tuple[int, int], x: Tensor) -> Tensor:
+    """Log density of one variable, plus that of the other given it."""
+    first, second = (x[:, index, 0] for index in order)
+    return conditionals[0](first, torch.zeros_like(first)) + conditionals[1](second, first)
 
 
-@torch.no_grad()
 def order(seed: int) -> tuple[dict[str, Any], Any]:
     """The chain rule holds in every order, limited conditionals do not."""
     held_out = parabola(20_000, Generator().manual_seed(seed + 1))
@@ -75,19 +65,20 @@ def order(seed: int) -> tuple[dict[str, Any], Any]:
     axes = iter(picture.subplots(1, 5))
     toys.show(next(axes), parabola_log_density, 3, "density")
     for size in (1, 8):
-        for first, second in ((0, 1), (1, 0)):
+        for which in ((0, 1), (1, 0)):
             torch.manual_seed(seed)
-            model = Autoregressive((first, second), size)
-            toys.minimise(model, lambda g, m=model: -m(parabola(512, g)).mean(), 700, seed, 5e-3)
-            name = f"x{first + 1} first, {size} Gaussian{'s' * (size > 1)}"
+            conditionals = nn.ModuleList([Conditional(size), Conditional(size)])
+            model = partial(log_density, conditionals, which)
+            toys.minimise(
+                conditionals, lambda g, m=model: -m(parabola(512, g)).mean(), 700, seed, 5e-3
+            )
+            name = f"x{which[0] + 1} first, {size} Gaussian{'s' * (size > 1)}"
             nats = float(model(held_out).mean())
             integral = toys.integral(model, 25, 1500)
             figures[name] = {"log_likelihood": nats, "integral": integral}
             toys.show(next(axes), model, 3, f"{name}\n{nats:.2f} nats")
     return figures, picture
 
-
-# -- mixtures ----------------------------------------------------------------------------------
 
 SIZES = (1, 2, 8)
 PAST = 32
@@ -141,7 +132,6 @@ def nats(model: Predictor, past: Tensor, x: Tensor) -> Tensor:
     return each.logsumexp(dim=1, keepdim=True) - math.log(STEP)
 
 
-@torch.no_grad()
 def mixture(seed: int, steps: int = 500) -> tuple[dict[str, Any], Any]:
     """One Gaussian against a mixture on samples of speech, alone and autoregressive."""
     seen, held_out = (torch.cat(part) for part in speech.recordings())
@@ -175,21 +165,7 @@ def mixture(seed: int, steps: int = 500) -> tuple[dict[str, Any], Any]:
     return figures, picture
 
 
-# -- sampling time -----------------------------------------------------------------------------
-
 BATCH, HIDDEN, LATENTS = 16, 256, 16
-
-
-class Conditioner(nn.Module):
-    """A network of all channels, for couplings."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.network = toys.mlp(inputs, outputs, HIDDEN)
-
-    def forward(self, context: Tensor, condition: Tensor | None = None) -> Tensor:
-        result: Tensor = self.network(context.flatten(1)).unsqueeze(2)
-        return result
 
 
 class Masked(nn.Module):
@@ -222,7 +198,7 @@ def samplers(dimension: int) -> dict[str, Callable[[], Tensor]]:
     noise, latents = torch.randn(BATCH, dimension), torch.randn(BATCH, LATENTS)
     half = dimension // 2
     flow = Chain(
-        AffineCoupling(Conditioner(half, 2 * half), ChannelHalves(swap), 2.0)
+        AffineCoupling(toys.PointNetwork(half, 2 * half, HIDDEN), ChannelHalves(swap), 2.0)
         for swap in (False, True, False, True)
     )
     masked = Masked(dimension)
@@ -241,7 +217,6 @@ def samplers(dimension: int) -> dict[str, Callable[[], Tensor]]:
     }
 
 
-@torch.no_grad()
 def dimension(
     seed: int, dimensions: tuple[int, ...] = (4, 16, 64, 256, 1024), seconds: float = 0.2
 ) -> tuple[dict[str, Any], Any]:

@@ -13,8 +13,6 @@ from torch.nn import functional as F
 
 from vocoder.evaluation.plots import new_figure
 
-# -- forward and reverse KL --------------------------------------------------------------------
-
 SEPARATION, SIGMA = 2.0, 0.6
 
 
@@ -35,7 +33,6 @@ def normal(count: int, generator: Generator) -> Tensor:
     return torch.randn(count, 2, 1, generator=generator)
 
 
-@torch.no_grad()
 def divergences(seed: int) -> tuple[dict[str, Any], Any]:
     """The two directions of the KL divergence: covering and collapsing."""
     starts = 2 * torch.randn(8, generator=Generator().manual_seed(seed))
@@ -85,8 +82,6 @@ def divergences(seed: int) -> tuple[dict[str, Any], Any]:
     return figures, picture
 
 
-# -- the optimal discriminator -----------------------------------------------------------------
-
 WIDTH = 2.0
 
 
@@ -103,20 +98,18 @@ def against(loss: Any, seed: int) -> toys.Networks:
     return network
 
 
-def logistic_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """The loss of Goodfellow et al. (2014)."""
-    return F.softplus(-real).mean() + F.softplus(fake).mean()
-
-
-@torch.no_grad()
 def discriminator(seed: int) -> tuple[dict[str, Any], Any]:
     """The optimal discriminator of two known densities."""
     x = torch.linspace(-7, 7, 2001)
     step = float(x[1] - x[0])
     p, q = log_two(x).exp(), log_normal(x, 0.0, WIDTH).exp()
     best = p / (p + q)
+
+    def logistic(real: Tensor, fake: Tensor) -> Tensor:
+        return F.softplus(-real).mean() + F.softplus(fake).mean()
+
     found, scores = (
-        against(loss, seed)(x[None, :, None]).flatten() for loss in (logistic_loss, toys.hinge_loss)
+        against(loss, seed)(x[None, :, None]).flatten() for loss in (logistic, toys.hinge_loss)
     )
     both = 0.5 * (p + q) * step
     optimum = float((p * best.log() + q * (1 - best).log()).sum() * step)
@@ -143,8 +136,6 @@ def discriminator(seed: int) -> tuple[dict[str, Any], Any]:
     return figures, picture
 
 
-# -- GANs --------------------------------------------------------------------------------------
-
 BATCH, LATENTS = 128, 2
 
 
@@ -159,7 +150,6 @@ def each(points: Tensor) -> dict[str, list[Any]]:
     return {key: [own[key] for own in found] for key in found[0]}
 
 
-@torch.no_grad()
 def ring_gan(seed: int) -> tuple[dict[str, Any], Any]:
     """A GAN on a ring of eight Gaussians: sharp, but nothing in the loss asks for every mode."""
     figures: dict[str, Any] = {}
@@ -192,14 +182,10 @@ def ring_gan(seed: int) -> tuple[dict[str, Any], Any]:
     return figures, picture
 
 
-# -- encoders with discriminators --------------------------------------------------------------
-
-
 def encode(encoders: toys.Networks, x: Tensor, generator: Generator) -> Tensor:
     """Codes drawn from q(z | x)."""
     noise = torch.randn(*x.shape[:2], LATENTS, generator=generator)
-    result: Tensor = encoders(torch.cat([x, noise], dim=2))
-    return result
+    return encoders(torch.cat([x, noise], dim=2))
 
 
 def energy_distance(a: Tensor, b: Tensor) -> float:
@@ -211,7 +197,6 @@ def energy_distance(a: Tensor, b: Tensor) -> float:
     return float(2 * torch.cdist(a, b).mean() - within(a) - within(b))
 
 
-@torch.no_grad()
 def inference(seed: int) -> tuple[dict[str, Any], Any]:
     """Adversarial auto-encoders and adversarially learned inference."""
     figures: dict[str, Any] = {}

@@ -25,8 +25,6 @@ from vocoder.flows import (
     Swap,
 )
 
-# -- change of variables -----------------------------------------------------------------------
-
 
 def areas(corners: Tensor) -> Tensor:
     """Areas of the cells between lines of corners (rows, columns, 2), by the shoelace formula."""
@@ -35,7 +33,6 @@ def areas(corners: Tensor) -> Tensor:
     return 0.5 * (one[..., 0] * other[..., 1] - one[..., 1] * other[..., 0]).abs()
 
 
-@torch.no_grad()
 def change_of_variables(seed: int) -> tuple[dict[str, Any], Any]:
     """A density is divided by how much a map stretches."""
     torch.manual_seed(seed)
@@ -87,9 +84,6 @@ def change_of_variables(seed: int) -> tuple[dict[str, Any], Any]:
     return figures, picture
 
 
-# -- couplings ---------------------------------------------------------------------------------
-
-
 def trained(flow: Chain, draw: Any, held_out: Tensor, seed: int, axes: Any, title: str) -> float:
     """Train a flow by likelihood, draw its density; mean log-likelihood of held-out points."""
     toys.fit(flow, draw, 300, seed)
@@ -109,16 +103,12 @@ def stack(kind: str) -> Chain:
     return Chain([*pieces, ActNorm(2)] if kind == "additive and scale" else pieces)
 
 
-@torch.no_grad()
 def coupling(seed: int) -> tuple[dict[str, Any], Any]:
     """Additive couplings keep volumes, affine ones do not."""
-    data = {
-        "ring": (toys.ring, toys.ring_log_density),
-        "funnel": (toys.funnel, toys.funnel_log_density),
-    }
     figures: dict[str, Any] = {}
     picture = new_figure(9, 4.8)
-    for axes, (name, (draw, exact)) in zip(picture.subplots(2, 4), data.items(), strict=True):
+    for axes, name in zip(picture.subplots(2, 4), ("ring", "funnel"), strict=True):
+        draw, exact = getattr(toys, name), getattr(toys, f"{name}_log_density")
         held_out = draw(20_000, Generator().manual_seed(seed + 1))
         figures[name] = {"exact": float(exact(held_out).mean())}
         toys.show(axes[0], exact, 4, name)
@@ -136,10 +126,6 @@ def coupling(seed: int) -> tuple[dict[str, Any], Any]:
     return figures, picture
 
 
-# -- normalisation -----------------------------------------------------------------------------
-
-
-@torch.no_grad()
 def normalization(seed: int, steps: int = 250) -> tuple[dict[str, Any], Any]:
     """Batch normalisation of Real NVP against the ActNorm of Glow, at large and small batches."""
     kinds: dict[str, Any] = {"neither": None, "BatchNorm": BatchNorm, "ActNorm": ActNorm}
@@ -171,8 +157,6 @@ def normalization(seed: int, steps: int = 250) -> tuple[dict[str, Any], Any]:
     return figures, picture
 
 
-# -- alternation -------------------------------------------------------------------------------
-
 CHANNELS, TIME = 4, 4
 ALTERNATIONS = ("none", "swap", "channel mask", "checkerboard", "1x1 convolution")
 
@@ -185,8 +169,7 @@ class Neighbours(nn.Sequential):
         super().__init__(*layers)
 
     def forward(self, context: Tensor, condition: Tensor | None = None) -> Tensor:
-        result: Tensor = super().forward(context)
-        return result
+        return super().forward(context)
 
 
 def alternating(kind: str, network: type[nn.Module], channels: int) -> Chain:
@@ -209,7 +192,6 @@ def alternating(kind: str, network: type[nn.Module], channels: int) -> Chain:
     return Chain(pieces)
 
 
-@torch.no_grad()
 def alternation(seed: int) -> tuple[dict[str, Any], Any]:
     """Couplings that never change sides leave half of the variables as they are."""
     figures: dict[str, Any] = {"variables": CHANNELS * TIME}
@@ -239,10 +221,6 @@ def alternation(seed: int) -> tuple[dict[str, Any], Any]:
     return figures, picture
 
 
-# -- objective ---------------------------------------------------------------------------------
-
-
-@torch.no_grad()
 def objective(seed: int) -> tuple[dict[str, Any], Any]:
     """What the two terms of the objective do alone; bounded log-scales keep them finite."""
     kinds = {"both": (1, 1), "log π(z) alone": (1, 0), "log-determinant alone": (0, 1)}

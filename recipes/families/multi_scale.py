@@ -73,8 +73,7 @@ class GridNetwork(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, context: Tensor, condition: Tensor | None = None) -> Tensor:
-        result: Tensor = self.layers(context.unflatten(2, (self.side, self.side))).flatten(2)
-        return result
+        return self.layers(context.unflatten(2, (self.side, self.side))).flatten(2)
 
 
 class Level(Bijection):
@@ -117,24 +116,21 @@ def levels_of(channels: int = 1, side: int = SIDE, levels: int = LEVELS) -> Tens
     return F.pixel_shuffle(squeezed, 2)
 
 
-def patches(mels: list[Tensor], count: int, generator: Generator) -> Tensor:
-    """Random stretches of SIDE frames, flattened, (count, 1, SIDE * SIDE)."""
-    (found,) = speech.crops([(mel,) for mel in mels], generator, count, SIDE)
-    return found.flatten(1).unsqueeze(1)
-
-
-def coarse(audio: Tensor) -> Tensor:
-    """The mel of audio, its bands averaged to SIDE, (SIDE, frames)."""
-    return speech.log_mel(audio).unflatten(0, (SIDE, -1)).mean(dim=1)
-
-
-@torch.no_grad()
 def multi_scale(seed: int, steps: int = 500) -> tuple[dict[str, Any], Any]:
     """One scale against several, with as many steps of flow."""
-    seen, held = ([coarse(audio) for audio in part] for part in speech.recordings())
+    # Mels with their bands averaged to SIDE.
+    seen, held = (
+        [speech.log_mel(audio).unflatten(0, (SIDE, -1)).mean(dim=1) for audio in part]
+        for part in speech.recordings()
+    )
     normal = speech.Normal.of(seen)
-    seen, held = ([normal.apply(mel) for mel in part] for part in (seen, held))
-    held_out = patches(held, 512, Generator().manual_seed(seed + 1))
+    items, others = ([(normal.apply(mel),) for mel in part] for part in (seen, held))
+
+    def patches(count: int, generator: Generator, mels: Any = items) -> Tensor:
+        """Random stretches of SIDE frames, flattened, (count, 1, SIDE * SIDE)."""
+        return speech.crops(mels, generator, count, SIDE)[0].flatten(1).unsqueeze(1)
+
+    held_out = patches(512, Generator().manual_seed(seed + 1), others)
     figures: dict[str, Any] = {"levels": LEVELS, "steps": FLOWS * LEVELS}
     flows = {
         "single-scale": Level(1, SIDE, FLOWS * LEVELS),
@@ -143,7 +139,7 @@ def multi_scale(seed: int, steps: int = 500) -> tuple[dict[str, Any], Any]:
     noise = 0.7 * torch.randn(2, 1, SIDE * SIDE, generator=Generator().manual_seed(seed))
     panels: dict[str, Tensor] = {}
     for name, flow in flows.items():
-        toys.fit(flow, lambda n, g: patches(seen, n, g), steps, seed, None, 32, 3e-3)
+        toys.fit(flow, patches, steps, seed, None, 32, 3e-3)
         figures[name] = {
             "log_likelihood": float(toys.log_density(flow, held_out).mean()) / SIDE**2,
             "macs": count_macs(lambda f=flow: f(held_out[:1])),

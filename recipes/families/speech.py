@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 
 from vocoder.audio import LogMel, MelSpec, read_audio
 from vocoder.corpus import read_corpus
+from vocoder.evaluation.plots import new_figure
 
 SAMPLE = Path(__file__).parents[1] / "ljspeech" / "sample"
 SPEC = MelSpec.preset("speech-16k")
@@ -49,6 +50,14 @@ def show(places: Iterable[Any], panels: Mapping[str, Tensor]) -> None:
     for axes, (title, mel) in zip(places, panels.items(), strict=True):
         axes.imshow(mel[:, :200].numpy(), origin="lower", aspect="auto", vmin=-10, vmax=2)
         toys.bare(axes, title)
+
+
+def picture(panels: Mapping[str, Tensor]) -> tuple[Any, Any]:
+    """A picture of three mels, and axes to the left of them."""
+    figure = new_figure(9, 3)
+    first, *places = figure.subplots(1, 4)
+    show(places, panels)
+    return figure, first
 
 
 def crops(

@@ -4,9 +4,10 @@
     python recipes/families/study.py coupling order     some of them
     python recipes/families/study.py --document         the document alone, from the figures
 
-A claim is a function `NAME(seed)` of a module next to this one, which returns its figures and a
-picture; they are kept in docs/results/families/NAME.json and docs/pictures/families/NAME.png. In
-the document, every figure precedes its path and format: `-1.26<!--ring/exact:.2f-->`.
+A claim is a function `NAME(seed)` of a module next to this one, called without gradients, which
+returns its figures and a picture. They are kept in docs/results/families/NAME.json and
+docs/pictures/families/NAME.png. In the document, every figure precedes its path and format:
+`-1.26<!--ring/exact:.2f-->`.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ def document() -> str:
 def run(claim: str, seed: int, results: Path = RESULTS, pictures: Path = PICTURES) -> Any:
     """Measure one claim, write its figures and its picture; returns the figures."""
     torch.manual_seed(seed)
-    with matplotlib.rc_context({"axes.titlesize": "small", "legend.fontsize": "small"}):
+    style = {"axes.titlesize": "small", "legend.fontsize": "small"}
+    with torch.no_grad(), matplotlib.rc_context(style):
         figures, picture = getattr(import_module(CLAIMS[claim]), claim)(seed)
         save_figure(picture, pictures / f"{claim}.png", dpi=80)
     content = json.dumps({"seed": seed, "figures": figures}, indent=2, ensure_ascii=False)

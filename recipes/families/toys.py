@@ -24,9 +24,6 @@ Density = Callable[[Tensor], Tensor]
 """Points (batch, 2, 1) -> log density in nats, (batch,)."""
 
 
-# -- densities ---------------------------------------------------------------------------------
-
-
 def ring_centres() -> Tensor:
     """The centres of the ring of eight Gaussians, (8, 2)."""
     angle = 2 * math.pi * torch.arange(MODES) / MODES
@@ -73,9 +70,6 @@ def funnel_log_density(x: Tensor) -> Tensor:
     return -0.5 * (a.square() + b.square()) - 0.7 * a - math.log(2 * math.pi)
 
 
-# -- networks and flows ------------------------------------------------------------------------
-
-
 def mlp(inputs: int, outputs: int, channels: int = 48) -> nn.Sequential:
     """A network of two hidden layers."""
     return nn.Sequential(
@@ -95,8 +89,7 @@ class PointNetwork(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, context: Tensor, condition: Tensor | None = None) -> Tensor:
-        result: Tensor = self.layers(context.transpose(1, 2)).transpose(1, 2)
-        return result
+        return self.layers(context.transpose(1, 2)).transpose(1, 2)
 
 
 class Networks(nn.Module):
@@ -135,9 +128,6 @@ def couplings(count: int = 6) -> Chain:
         AffineCoupling(PointNetwork(1, 2), ChannelHalves(swap=index % 2 == 1), 3.0)
         for index in range(count)
     )
-
-
-# -- training ----------------------------------------------------------------------------------
 
 
 @torch.enable_grad()
@@ -206,9 +196,6 @@ def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
     .. math:: O = \operatorname{mean} \max(0, 1 - D(x)) + \operatorname{mean} \max(0, 1 + D(\hat x))
     """
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
-
-
-# -- grids and pictures ------------------------------------------------------------------------
 
 
 def grid(low: float, high: float, count: int) -> Tensor:

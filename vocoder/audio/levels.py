@@ -66,10 +66,7 @@ def schedule(refine: Refine, mel_spec: MelSpec) -> Schedule:
     Raises:
         ValueError: it is none of these, or a number is out of range.
     """
-    if isinstance(refine, str) and refine in SCHEDULES:
-        levels = SCHEDULES[refine]
-    else:
-        levels = _levels(refine)
+    levels = _parsed(refine)
     for decimation, iterations in levels:
         if decimation not in (*DECIMATIONS, 1):
             raise ValueError(
@@ -94,18 +91,16 @@ def check_refine(refine: Refine) -> None:
     schedule(refine, MelSpec.preset("ljspeech"))
 
 
-def _levels(refine: object) -> Schedule:
+def _parsed(refine: object) -> Schedule:
     if isinstance(refine, int | np.integer) and not isinstance(refine, bool):
         return ((1, int(refine)),)
-    if isinstance(refine, str):
-        if re.fullmatch(r"\d+", refine):
-            return ((1, int(refine)),)
-        if re.fullmatch(r"\d+:\d+(\+\d+:\d+)*", refine):
-            parts = [part.split(":") for part in refine.split("+")]
-            return tuple((int(d), int(k)) for d, k in parts)
-    elif isinstance(refine, Sequence) and all(
-        isinstance(level, Sequence) and len(level) == 2 and all(type(n) is int for n in level)
-        for level in refine
+    if isinstance(refine, str) and refine in SCHEDULES:
+        return SCHEDULES[refine]
+    if isinstance(refine, str) and re.fullmatch(r"\d+|\d+:\d+(\+\d+:\d+)*", refine):
+        parts = [part.split(":") for part in refine.split("+")]
+        return tuple((int(part[0]) if len(part) == 2 else 1, int(part[-1])) for part in parts)
+    if isinstance(refine, list | tuple) and all(
+        isinstance(level, list | tuple) and [*map(type, level)] == [int, int] for level in refine
     ):
         return tuple((d, k) for d, k in refine)
     raise ValueError(

@@ -86,16 +86,7 @@ class LogMel(ExactBuffers):
         check_layout(audio)
         if not spec.center:
             audio = F.pad(audio, (0, -audio.shape[-1] % spec.hop_length))
-        padded = _reflect(audio, *spec.padding)
-        frames = (padded.shape[-1] - spec.n_fft) // spec.hop_length + 1
-        if frames <= TILE:
-            return self._transform(padded)
-        tiles = []
-        for first in range(0, frames, TILE):
-            last = min(first + TILE, frames)
-            end = (last - 1) * spec.hop_length + spec.n_fft
-            tiles.append(self._transform(padded[..., first * spec.hop_length : end]))
-        return torch.cat(tiles, dim=-1)
+        return torch.cat(list(self._tiles(_reflect(audio, *spec.padding))), dim=-1)
 
     def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         """The log-mel of audio that comes in pieces, in constant memory.
@@ -127,8 +118,7 @@ class LogMel(ExactBuffers):
                 continue
             check_layout(chunk)
             pieces.append(chunk)
-            received += chunk.shape[0]
-            length += chunk.shape[0]
+            received, length = received + len(chunk), length + len(chunk)
             while length >= needed:
                 held = torch.cat(pieces)
                 if not begun:
@@ -141,11 +131,15 @@ class LogMel(ExactBuffers):
         held = torch.cat(pieces)
         if not spec.center:
             held = F.pad(held, (0, -received % hop))
-        held = _reflect(held, 0 if begun else left, right)
-        frames = (held.shape[0] - n_fft) // hop + 1
+        yield from self._tiles(_reflect(held, 0 if begun else left, right))
+
+    def _tiles(self, padded: Tensor) -> Iterator[Tensor]:
+        """The frames that fit into padded audio, `TILE` of them at once."""
+        hop, n_fft = self.mel_spec.hop_length, self.mel_spec.n_fft
+        frames = (padded.shape[-1] - n_fft) // hop + 1
         for first in range(0, frames, TILE):
             last = min(first + TILE, frames)
-            yield self._transform(held[first * hop : (last - 1) * hop + n_fft])
+            yield self._transform(padded[..., first * hop : (last - 1) * hop + n_fft])
 
     def _transform(self, padded: Tensor) -> Tensor:
         """The frames that fit into padded audio."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -29,46 +29,13 @@ _MOST = {
     "win_length": 32_768,
     "n_mels": 1_024,
 }
-
-
-def _positive_int(name: str, value: object) -> int:
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise ValueError(f"MelSpec.{name} must be a whole number, got {value!r}.") from None
-    if not 1 <= number <= _MOST[name]:
-        raise ValueError(f"MelSpec.{name} must be from 1 to {_MOST[name]:,}, got {number}.")
-    return number
-
-
-def _finite_float(name: str, value: object) -> float:
-    if isinstance(value, str):
-        # YAML reads 1e-5 as text.
-        raise ValueError(
-            f"MelSpec.{name} must be a number, got the text {value!r} (YAML wants a decimal "
-            f"point in a number with an exponent: 1.0e-5)."
-        )
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"MelSpec.{name} must be a number, got {value!r}.") from None
-    if not math.isfinite(number):
-        raise ValueError(f"MelSpec.{name} must be finite, got {number}.")
-    return number
-
-
-def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    if value not in allowed:
-        choices = " or ".join(repr(choice) for choice in allowed)
-        raise ValueError(f"MelSpec.{name} must be {choices}, got {value!r}.")
-
-
-def _listed(names: list[str]) -> str:
-    return ("field " if len(names) == 1 else "fields ") + ", ".join(repr(name) for name in names)
+_ALLOWED = {
+    "mel_scale": ("slaney", "htk"),
+    "mel_norm": ("slaney", None),
+    "power": (1.0, 2.0),
+    "log_base": ("e", "10"),
+    "center": (True, False),
+}
 
 
 # Slaney's scale (Auditory Toolbox, 1998): 200/3 Hz per mel up to 1 kHz, then 27 mels per factor of
@@ -144,38 +111,48 @@ class MelSpec:
     center: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("sample_rate", "n_fft", "hop_length", "win_length", "n_mels"):
-            object.__setattr__(self, name, _positive_int(name, getattr(self, name)))
+        def check(right: bool, message: str) -> None:
+            if not right:
+                raise ValueError(f"MelSpec.{message}")
+
+        for name, most in _MOST.items():
+            value: Any = getattr(self, name)
+            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+            check(whole, f"{name} must be a whole number, got {value!r}.")
+            check(1 <= value <= most, f"{name} must be from 1 to {most:,}, got {value}.")
+            object.__setattr__(self, name, int(value))
         for name in ("fmin", "fmax", "power", "floor"):
-            object.__setattr__(self, name, _finite_float(name, getattr(self, name)))
-        _one_of("mel_scale", self.mel_scale, ("slaney", "htk"))
-        _one_of("mel_norm", self.mel_norm, ("slaney", None))
-        _one_of("power", self.power, (1.0, 2.0))
-        _one_of("log_base", self.log_base, ("e", "10"))
-        if not isinstance(self.center, bool):
-            raise ValueError(f"MelSpec.center must be true or false, got {self.center!r}.")
-        if self.win_length > self.n_fft:
-            raise ValueError(
-                f"MelSpec.win_length ({self.win_length}) must not exceed n_fft ({self.n_fft})."
-            )
-        if self.hop_length > self.win_length:
-            raise ValueError(
-                f"MelSpec.hop_length ({self.hop_length}) must not exceed win_length "
-                f"({self.win_length}): no frame would cover the samples between the windows."
-            )
-        if self.fmin < 0:
-            raise ValueError(f"MelSpec.fmin must be at least 0 Hz, got {self.fmin:g}.")
-        if self.fmax <= self.fmin:
-            raise ValueError(f"MelSpec.fmax ({self.fmax:g}) must lie above fmin ({self.fmin:g}).")
-        if self.fmax > self.sample_rate / 2:
-            raise ValueError(
-                f"MelSpec.fmax ({self.fmax:g} Hz) lies above half the sample rate "
-                f"({self.sample_rate / 2:g} Hz), where there is nothing to measure."
-            )
-        if self.floor <= 0:
-            raise ValueError(
-                f"MelSpec.floor must be greater than 0, got {self.floor:g}: silence would be -inf."
-            )
+            value = getattr(self, name)
+            number = isinstance(value, Real) and not isinstance(value, bool)
+            # YAML reads 1e-5 as text.
+            hint = " (YAML wants a point in 1.0e-5)" if isinstance(value, str) else ""
+            check(number, f"{name} must be a number, got {value!r}{hint}.")
+            check(math.isfinite(value), f"{name} must be finite, got {value}.")
+            object.__setattr__(self, name, float(value))
+        for name, allowed in _ALLOWED.items():
+            value, choices = getattr(self, name), " or ".join(map(repr, allowed))
+            right = value in allowed and (name != "center" or isinstance(value, bool))
+            check(right, f"{name} must be {choices}, got {value!r}.")
+        check(
+            self.win_length <= self.n_fft,
+            f"win_length ({self.win_length}) must not exceed n_fft ({self.n_fft}).",
+        )
+        check(
+            self.hop_length <= self.win_length,
+            f"hop_length ({self.hop_length}) must not exceed win_length ({self.win_length}): no "
+            "frame would cover the samples between the windows.",
+        )
+        check(self.fmin >= 0, f"fmin must be at least 0 Hz, got {self.fmin:g}.")
+        check(self.fmax > self.fmin, f"fmax ({self.fmax:g}) must lie above fmin ({self.fmin:g}).")
+        check(
+            self.fmax <= self.sample_rate / 2,
+            f"fmax ({self.fmax:g} Hz) lies above half the sample rate "
+            f"({self.sample_rate / 2:g} Hz), where there is nothing to measure.",
+        )
+        check(
+            self.floor > 0,
+            f"floor must be greater than 0, got {self.floor:g}: silence would be -inf.",
+        )
 
     @classmethod
     def preset(cls, name: str) -> MelSpec:
@@ -203,18 +180,15 @@ class MelSpec:
             ValueError: a key is unknown or missing (the message names it), or a value is refused.
         """
         fields = {field.name: field for field in dataclasses.fields(cls)}
-        unknown = [str(key) for key in values if key not in fields]
+        unknown = [key for key in values if key not in fields]
         if unknown:
             raise ValueError(
-                f"MelSpec has no {_listed(unknown)}; its fields are {', '.join(fields)}."
+                f"MelSpec has no {', '.join(map(repr, unknown))}; its fields are "
+                f"{', '.join(fields)}."
             )
-        missing = [
-            name
-            for name, field in fields.items()
-            if field.default is dataclasses.MISSING and name not in values
-        ]
-        if missing:
-            raise ValueError(f"MelSpec needs {_listed(missing)}.")
+        required = [n for n, field in fields.items() if field.default is dataclasses.MISSING]
+        if missing := [name for name in required if name not in values]:
+            raise ValueError(f"MelSpec needs {', '.join(map(repr, missing))}.")
         return cls(**values)
 
     def frames(self, samples: int) -> int:

@@ -1,10 +1,7 @@
-"""Audio files in: every format of libsndfile as mono float32, whole or in blocks, and checked.
+"""Audio and mels from files: every format of libsndfile as mono float32, whole or in blocks.
 
-What a header says too little about is read whole (`vocoder.audio.containers`).
-
-`read_audio` reads a file into memory, `AudioReader` gives it block by block. Both look for what
-makes a recording unusable or wrong without a word: samples beyond full scale, channels that cancel,
-files that end early, headers that cannot be true.
+What makes a recording unusable, or wrong without a word, is refused: samples far beyond full scale,
+channels that cancel, files that end early, headers that cannot be true.
 """
 
 from __future__ import annotations
@@ -17,6 +14,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,10 +39,10 @@ LEAST_RATE, MOST_RATE = 1_000, 1_000_000
 
 _BLOCK = 1 << 16  # samples of all channels
 
-# What libsndfile notes about a header that promises more than the file has.
+# What libsndfile notes about a header that promises more than the file has. Programs that write to
+# a pipe put the largest size there is, or nearly so.
 _DECLARED = re.compile(r"^ *(?:data|SSND|Data Size|riff) *: (\d+) \(should be (\d+)\)", re.M)
 _DECLARED_FRAMES = re.compile(r"frame count (\d+) does not match value from 'ds64' chunk of (\d+)")
-# Programs that write to a pipe put the largest size there is, or nearly so.
 _UNKNOWN_SIZE = 0x7FFF0000
 
 
@@ -73,16 +71,16 @@ class AudioReader(AbstractContextManager["AudioReader"]):
     """
 
     def __init__(self, source: Source, sample_rate: int | None = None) -> None:
-        if sample_rate is not None:
-            sample_rate = checked_rate(sample_rate)
-            if sample_rate > MOST_RATE:
-                raise ValueError(f"A sample rate of {sample_rate:,} Hz is beyond any audio.")
-        self.name = _name(source)
+        if sample_rate is not None and checked_rate(sample_rate) > MOST_RATE:
+            raise ValueError(f"A sample rate of {sample_rate:,} Hz is beyond any audio.")
+        name = source if isinstance(source, str | os.PathLike) else getattr(source, "name", None)
+        self.name = str(name) if isinstance(name, str | os.PathLike) else "The audio file object"
+        if name == "<stdin>":
+            self.name = "Standard input"
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vocoder-")))
-            path = _on_disk(source, folder)
             try:
-                self._parts, doubts = split(path, folder)
+                self._parts, doubts = split(_on_disk(source, self.name, folder), folder)
             except ContainerError as error:
                 raise ValueError(f"{self.name} {error}") from None
             self._sound = stack.enter_context(self._decoder(self._parts[0]))
@@ -92,10 +90,9 @@ class AudioReader(AbstractContextManager["AudioReader"]):
                     f"{self.name} has a sample rate of {self._file_rate:,} Hz, which no recording "
                     "has: its header is damaged."
                 )
-            self.sample_rate = sample_rate or self._file_rate
+            self.sample_rate = int(sample_rate or self._file_rate)
             """Of the blocks, in Hz."""
-            self._check()
-            for doubt in doubts:
+            for doubt in (*doubts, *self._check()):
                 warnings.warn(f"{self.name} {doubt}.", stacklevel=3)
             self._stack = stack.pop_all()
 
@@ -114,42 +111,39 @@ class AudioReader(AbstractContextManager["AudioReader"]):
 
     def __iter__(self) -> Iterator[Tensor]:
         """The audio from its start: (samples,) each, float32."""
+        # Importing librosa, which resamples by soxr too, takes seconds.
+        stream = soxr.ResampleStream(
+            self._file_rate, self.sample_rate, 1, dtype="float32", quality="HQ"
+        )
         given = 0
-        for block in self._resampled():
-            if len(block):
-                given += len(block)
-                yield torch.from_numpy(block)
+        for block in chain(self._blocks(), [None]):
+            mono = np.zeros(0, np.float32) if block is None else block.mean(1, dtype=np.float32)
+            if self.sample_rate != self._file_rate:
+                mono = stream.resample_chunk(mono, last=block is None)
+            if len(mono):
+                given += len(mono)
+                yield torch.from_numpy(mono)
         if not given:
             raise ValueError(
                 f"{self.name} is too short to resample from {self._file_rate} to "
                 f"{self.sample_rate} Hz."
             )
 
-    def _resampled(self) -> Iterator[NDArray[np.float32]]:
-        mono = (block.mean(axis=1, dtype=np.float32) for block in self._blocks())
-        if self.sample_rate == self._file_rate:
-            yield from mono
-            return
-        # soxr, which librosa uses too, rejects aliases by more than 100 dB, takes 10 ms for a
-        # minute of audio, and little memory for any pair of rates: torchaudio's kernel from 44,101
-        # to 22,050 Hz would fill gigabytes. Importing librosa takes seconds.
-        stream = soxr.ResampleStream(
-            self._file_rate, self.sample_rate, 1, dtype="float32", quality="HQ"
-        )
-        for block in mono:
-            yield stream.resample_chunk(block)
-        yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
-
     def _blocks(self) -> Iterator[NDArray[np.float32]]:
         """(samples, channels) each, until the file ends, whatever its header promises."""
-        frames = max(_BLOCK // self._sound.channels, 1)
+        first = self._sound.samplerate, self._sound.channels
         self._declared = 0
         try:
             for path in self._parts:
                 with self._decoder(path) as sound:  # not all formats can go back to their start
-                    self._check_alike(sound)
+                    if (other := (sound.samplerate, sound.channels)) != first:
+                        raise ValueError(
+                            f"{self.name} joins audio of {first[0]:,} Hz, {first[1]} channels, and "
+                            f"of {other[0]:,} Hz, {other[1]} channels: split or convert it."
+                        )
                     self._declared += sound.frames
-                    while len(block := sound.read(frames, dtype="float32", always_2d=True)):
+                    size = max(_BLOCK // sound.channels, 1)
+                    while len(block := sound.read(size, dtype="float32", always_2d=True)):
                         yield block
         except (soundfile.LibsndfileError, AssertionError) as error:
             raise ValueError(
@@ -157,28 +151,14 @@ class AudioReader(AbstractContextManager["AudioReader"]):
                 "copy or convert it again."
             ) from error
 
-    def _check_alike(self, part: soundfile.SoundFile) -> None:
-        """Refuse files joined of different ones."""
-        first, other = ((s.samplerate, s.channels) for s in (self._sound, part))
-        if first != other:
-            raise ValueError(
-                f"{self.name} joins audio of {first[0]:,} Hz, {first[1]} channels, and of "
-                f"{other[0]:,} Hz, {other[1]} channels: split or convert it."
-            )
-
-    def _check(self) -> None:
-        """Read the file once and refuse what cannot be right.
-
-        Raises:
-            ValueError: as for `read_audio`.
-        """
+    def _check(self) -> list[str]:
+        """Read the file once, refuse what cannot be right, and return what is doubtful."""
         samples = bad = beyond = 0
         peak, whole = 0.0, True
         channel_power = mono_power = 0.0
         for block in self._blocks():
             samples += len(block)
-            finite = np.isfinite(block)
-            bad += len(block) - int(finite.all(axis=1).sum())
+            bad += len(block) - int(np.isfinite(block).all(axis=1).sum())
             if bad:
                 continue
             size = np.abs(block)
@@ -191,18 +171,16 @@ class AudioReader(AbstractContextManager["AudioReader"]):
             raise ValueError(f"{self.name} holds no samples.")
         if bad:
             raise ValueError(f"{self.name} holds NaN or infinity in {bad} of {samples} samples.")
-        self._check_length(samples)
-        self._check_amplitude(samples, peak, beyond, whole)
-        channels = self._sound.channels
         # Channels that have nothing in common leave 1 / channels of their power.
+        channels = self._sound.channels
         if channels > 1 and mono_power * channels < 0.04 * channel_power:
             raise ValueError(
                 f"{self.name} has {channels} channels that cancel each other: their mean is "
                 "nearly silent, as if one had its polarity reversed; keep a single channel."
             )
+        return self._check_length(samples) + self._check_peak(samples, peak, beyond, whole)
 
-    def _check_length(self, samples: int) -> None:
-        """Refuse a file that ends before its header says."""
+    def _check_length(self, samples: int) -> list[str]:
         declared = samples if self._declared >= 2**62 else self._declared
         notes = self._sound.extra_info
         if match := _DECLARED_FRAMES.search(notes):
@@ -213,54 +191,31 @@ class AudioReader(AbstractContextManager["AudioReader"]):
             if promised < _UNKNOWN_SIZE and found:
                 declared = max(declared, samples * promised // found)
         missing = declared - samples
-        if 1 < missing <= DOUBTFUL * self._file_rate:
-            warnings.warn(
-                f"{self.name} ends {missing} samples before its header says: they are few enough "
-                "for a wrong header, and all that is there is read.",
-                stacklevel=5,
-            )
-        elif missing > 1:
-            raise ValueError(
-                f"{self.name} is cut off: its header promises "
-                f"{declared / self._file_rate:.2f} s and it holds {samples / self._file_rate:.2f} "
-                "s. Copy it again."
-            )
+        if missing <= 1:
+            return []
+        if missing <= DOUBTFUL * self._file_rate:
+            return [f"ends {missing} samples before its header says, which may be wrong"]
+        raise ValueError(
+            f"{self.name} is cut off: its header promises {declared / self._file_rate:.2f} s and "
+            f"it holds {samples / self._file_rate:.2f} s. Copy it again."
+        )
 
-    def _check_amplitude(self, samples: int, peak: float, beyond: int, whole: bool) -> None:
-        """Refuse audio far beyond full scale, and warn about audio a little beyond it.
-
-        Raises:
-            ValueError: it cannot be in [-1, 1].
-        """
+    def _check_peak(self, samples: int, peak: float, beyond: int, whole: bool) -> list[str]:
         floating = self._sound.subtype in ("FLOAT", "DOUBLE")
         if floating and 0 < peak < 1 / FULL_SCALE:
-            warnings.warn(
-                f"{self.name} is nearly silent, with a peak of {peak:.2g}, less than one step of "
-                "16-bit audio: was it divided by 32768 twice?",
-                stacklevel=5,
-            )
+            return [f"is nearly silent, with a peak of {peak:.2g}: was it divided by 32768 twice?"]
         if not beyond:
-            return
-        if peak > MOST_BEYOND or (floating and whole):
-            if whole or peak > 256:
-                bits = next((bits for bits in (16, 24, 32) if peak <= 2 ** (bits - 1)), None)
-                hint = (
-                    f"it looks like {bits}-bit integers stored as floating point, so divide it by "
-                    f"{2 ** (bits - 1)}"
-                    if bits
-                    else "it is damaged, or not audio"
-                )
-            else:
-                hint = "write it again at a lower level"
-            raise ValueError(
-                f"{self.name} is not audio in [-1, 1]: its peak is {peak:.4g}, and {beyond} of "
-                f"{samples} samples are beyond full scale; {hint}."
-            )
-        warnings.warn(
-            f"{self.name} has {beyond} of {samples} samples beyond [-1, 1], with a peak of "
-            f"{peak:.4g}: they are kept here, and clipped where audio is stored in 16 bits.",
-            stacklevel=5,
-        )
+            return []
+        what = f"{beyond} of {samples} samples beyond [-1, 1], with a peak of {peak:.4g}"
+        if peak <= MOST_BEYOND and not (floating and whole):
+            return [f"has {what}: they are kept here, and clipped where audio is stored in 16 bits"]
+        hint = "write it again at a lower level"
+        if whole or peak > 256:
+            bits = next((bits for bits in (16, 24, 32) if peak <= 2 ** (bits - 1)), None)
+            hint = "it is damaged, or not audio"
+            if bits:
+                hint = f"it looks like {bits}-bit integers, so divide it by {2 ** (bits - 1)}"
+        raise ValueError(f"{self.name} is not audio in [-1, 1]: it has {what}; {hint}.")
 
 
 def read_audio(source: Source, sample_rate: int | None = None) -> tuple[Tensor, int]:
@@ -297,33 +252,39 @@ def checked_rate(sample_rate: object) -> int:
     Raises:
         ValueError: it is not a positive whole number.
     """
-    if (
-        isinstance(sample_rate, bool)
-        or not isinstance(sample_rate, int | np.integer)
-        or sample_rate < 1
-    ):
+    whole = isinstance(sample_rate, int | np.integer) and not isinstance(sample_rate, bool)
+    if not whole or sample_rate < 1:  # type: ignore[operator]
         raise ValueError(f"A sample rate is a positive whole number of Hz, got {sample_rate!r}.")
-    return int(sample_rate)
+    return int(sample_rate)  # type: ignore[call-overload, no-any-return]
 
 
-def _name(source: Any) -> str:
-    """What messages call a path or a file object."""
-    if isinstance(source, str | os.PathLike):
-        return str(source)
-    name = getattr(source, "name", None)
-    if name == "<stdin>":
-        return "Standard input"
-    return name if isinstance(name, str) else "The audio file object"
-
-
-def _on_disk(source: Source, folder: Path) -> Path:
-    """A file with the audio: the source, or a copy in the folder of what is left in it.
+def read_mel(path: Path) -> NDArray[np.float32]:
+    """A mel (n_mels, frames) or (batch, n_mels, frames) from a .npy file, mapped, not read.
 
     Raises:
-        OSError: there is no such file, or it cannot be opened.
-        TypeError: the source is neither a path nor a file object.
-        ValueError: it is empty, a device, or a file object of text.
+        ValueError: it is not an array of floating-point numbers; the message says what it is.
     """
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}: give a .npy file with a log-mel spectrogram")
+    try:
+        # Mapped: a header that promises more than the file has is refused without allocating it.
+        mel: Any = np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, OSError, EOFError, OverflowError, TypeError, SyntaxError, MemoryError,
+            RecursionError) as error:  # fmt: skip
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path} is not a readable .npy array of numbers ({reason}): write one with numpy.save"
+        ) from error
+    if mel.dtype.kind != "f":
+        raise ValueError(
+            f"{path} holds {mel.dtype} numbers: write one array of floating-point numbers with "
+            "numpy.save"
+        )
+    return mel[0] if mel.ndim == 3 and len(mel) == 1 else mel
+
+
+def _on_disk(source: Source, name: str, folder: Path) -> Path:
+    """A file with the audio: the source, or a copy in the folder of what is left in it."""
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         try:
@@ -334,27 +295,20 @@ def _on_disk(source: Source, folder: Path) -> Path:
             raise FileNotFoundError(f"There is no file {str(path)!r} ({error}).") from None
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(f"{path} is a directory, not an audio file.")
-        if stat.S_ISREG(status.st_mode):
-            if status.st_size == 0:
-                raise ValueError(f"{path} is empty.")
-            return path
-        if not stat.S_ISFIFO(status.st_mode):
+        if stat.S_ISFIFO(status.st_mode):
+            with path.open("rb") as pipe:
+                return _on_disk(pipe, name, folder)
+        if not stat.S_ISREG(status.st_mode):
             raise ValueError(f"{path} is a device, not an audio file.")
-        with path.open("rb") as pipe:
-            return _copied(pipe, str(path), folder)
-    if not callable(getattr(source, "read", None)):
+    elif callable(getattr(source, "read", None)):
+        path = folder / "copy"
+        try:
+            with path.open("wb") as copy:  # closed before it is opened by its name, for Windows
+                shutil.copyfileobj(source, copy)
+        except TypeError as error:
+            raise ValueError(f"{name} is opened as text: open it in binary mode, 'rb'.") from error
+    else:
         raise TypeError(f"Audio is read from a path or a file object, got {type(source).__name__}.")
-    return _copied(source, _name(source), folder)
-
-
-def _copied(file: IO[bytes], name: str, folder: Path) -> Path:
-    # Closed before it is opened by its name, which Windows asks for.
-    path = folder / "copy"
-    try:
-        with path.open("wb") as copy:
-            shutil.copyfileobj(file, copy)
-    except TypeError as error:
-        raise ValueError(f"{name} is opened as text: open it in binary mode, 'rb'.") from error
     if not path.stat().st_size:
         raise ValueError(f"{name} is empty.")
     return path
@@ -363,6 +317,3 @@ def _copied(file: IO[bytes], name: str, folder: Path) -> Path:
 def _reason(error: Exception) -> str:
     text = getattr(error, "error_string", "").rstrip(". ")
     return f" ({text})" if text else ""
-
-
-__all__ = ["AudioReader", "Source", "checked_rate", "read_audio"]

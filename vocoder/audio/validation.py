@@ -1,19 +1,24 @@
-"""Checks whether a mel can have come from a `MelSpec`, and how to convert one that cannot.
+"""Checks of mels and of the audio they give: can a mel have come from a `MelSpec`, is it too loud?
 
 Feeding a vocoder the mel of another convention is the most common mistake with vocoders, and a
 silent one: the audio is just bad. A mel that cannot come from the MelSpec is refused, with a guess
-at its convention; one that could, but looks like another, is let through with a warning.
+at its convention; one that could, but looks like another, is let through with a warning. Normalised
+mels lie within the range, but are far too loud: `Clamp` finds them by their level and audio.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from vocoder.audio.mel_spec import PRESETS, MelSpec
+
+log = logging.getLogger(__name__)
 
 #: How far below the floor a mel may reach, in nats of magnitude: acoustic models undershoot.
 MARGIN_BELOW = 1.5
@@ -26,6 +31,23 @@ MIN_FRAMES = 20
 
 #: Distance of the 1 % and 99 % quantiles, in the mel's units, from which base 10 is suspected.
 MIN_SPREAD = 3.5
+
+WARN_FRACTION = 2e-3
+"""Share of clamped samples that is worth a warning; the mels of loud recordings have half of it."""
+
+ERROR_FRACTION = 0.1
+"""Share of clamped samples from which a loud mel is refused: normalised ones have 0.4 to 1."""
+
+LOUD = 0.5
+"""RMS that speech with peaks at full scale reaches in one frame of thirty."""
+
+# Shares of frames that are loud, and that no audio can have; the mel of a recording has none of
+# these, however hard it was clipped.
+_MOSTLY_LOUD, _MOSTLY_IMPOSSIBLE, _SOME_IMPOSSIBLE = 0.4, 0.3, 0.02
+
+_SHORTEST = 0.01  # seconds of window; a shorter one can hold a single pulse of a voice
+_FULL_SCALE = 1 - 2.0**-15  # in 16 bits: autoregressive models go no further
+_HALF_LIFE = 200  # frames after which the past of a stream counts half
 
 # Below any logarithm in use (the natural one of 1e-15 is -34.5), above the quiet parts of any mel
 # in decibels.
@@ -65,9 +87,47 @@ def check_mel(mel: Tensor, mel_spec: MelSpec) -> None:
     """
     _check_layout(mel, mel_spec)
     values = mel.detach().float()
-    _check_finite(values)
-    _check_range(values, mel_spec)
-    _check_lookalikes(values, mel_spec)
+    least, most = _extremes(values)
+    if not (math.isfinite(least) and math.isfinite(most)):  # aminmax propagates NaN
+        finite = values.isfinite()
+        bad = int((~finite).sum())
+        where = (~finite).any(dim=-2).nonzero()[0].tolist()  # [frame] or [item, frame]
+        item = f" of item {where[0]}" if len(where) == 2 else ""
+        floor = values.isneginf().sum() == bad
+        hint = "; the logarithm of 0 is -inf, so clamp to the floor before it" if floor else ""
+        raise MelError(
+            f"The mel holds {bad} NaN or infinite {'value' if bad == 1 else 'values'}, the first "
+            f"in frame {where[-1]}{item}{hint}."
+        )
+    low, high = _limits(mel_spec)
+    scale = (
+        f"{'natural' if mel_spec.log_base == 'e' else 'base-10'} logarithm of "
+        f"{_quantity(mel_spec)} with floor {mel_spec.floor:g}"
+    )
+    range_ = f"The mel's values run from {least:.4g} to {most:.4g}, where the MelSpec, {scale},"
+    if least < low or most > high:
+        advice = _advice(values, mel_spec)
+        raise MelError(f"{range_} allows {low:.4g} to {high:.4g}: {advice}.")
+
+    # Within the range, but like another convention; a constant, as silence, fits any.
+    enough = values.shape[-1] >= MIN_FRAMES
+    if least == most:
+        return
+    if enough and _looks_linear(values):
+        message = f"The mel has no value below 0: {_linear_advice(mel_spec)}."
+        warnings.warn(message, stacklevel=2)
+        return
+    floor10 = math.log10(mel_spec.floor)
+    if mel_spec.log_base == "10" or least < floor10 - 1e-3 or most > mel_spec.log_ceiling / _LN10:
+        return
+    advice = "it looks like a base-10 logarithm, so use mel * math.log(10)"
+    if _rests_on(values, floor10):
+        raise MelError(
+            f"The mel's lowest value, {least:.4g}, is log10 of the floor {mel_spec.floor:g} where "
+            f"the MelSpec has the natural logarithm, {mel_spec.log_floor:.4g}: {advice}."
+        )
+    if enough and _spread(values) > MIN_SPREAD:
+        warnings.warn(f"{range_} may be right, but {advice} if it is one.", stacklevel=2)
 
 
 def _check_layout(mel: Tensor, spec: MelSpec) -> None:
@@ -79,16 +139,15 @@ def _check_layout(mel: Tensor, spec: MelSpec) -> None:
     shape = tuple(mel.shape)
     if mel.ndim not in (2, 3):
         raise MelError(
-            f"A mel must be (n_mels, frames) or (batch, n_mels, frames), got {mel.ndim} "
-            f"{'dimension' if mel.ndim == 1 else 'dimensions'}: shape {shape}."
+            f"A mel must be (n_mels, frames) or (batch, n_mels, frames), got shape {shape}."
         )
     bands, frames = shape[-2:]
+    if bands != spec.n_mels and frames == spec.n_mels:
+        raise MelError(
+            f"The mel of shape {shape} is transposed, (frames, n_mels): the MelSpec wants "
+            f"(n_mels, frames) with n_mels = {spec.n_mels}, so pass mel.swapaxes(-1, -2)."
+        )
     if bands != spec.n_mels:
-        if frames == spec.n_mels:
-            raise MelError(
-                f"The mel of shape {shape} is transposed, (frames, n_mels): the MelSpec wants "
-                f"(n_mels, frames) with n_mels = {spec.n_mels}, so pass mel.swapaxes(-1, -2)."
-            )
         presets = ", ".join(repr(name) for name, p in PRESETS.items() if p.n_mels == bands)
         owners = f" ({bands} is the number of {presets})" if presets else ""
         raise MelError(
@@ -99,53 +158,20 @@ def _check_layout(mel: Tensor, spec: MelSpec) -> None:
         raise MelError(f"The mel of shape {shape} has no {'items' if shape[0] == 0 else 'frames'}.")
 
 
-def _check_finite(values: Tensor) -> None:
-    if all(map(math.isfinite, _extremes(values))):  # aminmax propagates NaN
-        return
-    finite = values.isfinite()
-    first = (~finite).any(dim=-2).nonzero()[0].tolist()  # [frame] or [item, frame]
-    where = f"frame {first[-1]}" + (f" of item {first[0]}" if len(first) == 2 else "")
-    negative_infinity = int(values.isneginf().sum())
-    bad = int((~finite).sum())
-    hint = (
-        "; the logarithm of 0 is -inf, so clamp to the floor before it"
-        if negative_infinity == bad
-        else ""
-    )
-    raise MelError(
-        f"The mel holds {bad} NaN or infinite {'value' if bad == 1 else 'values'}, "
-        f"the first in {where}{hint}."
-    )
-
-
-def _check_range(values: Tensor, spec: MelSpec) -> None:
-    low, high = _limits(spec)
-    least, most = _extremes(values)
-    if least < low or most > high:
-        raise MelError(
-            f"The mel's values run from {least:.4g} to {most:.4g}, where the MelSpec, "
-            f"{_scale(spec)}, allows {low:.4g} to {high:.4g}: {_advice(values, spec)}."
-        )
-
-
 def _advice(values: Tensor, spec: MelSpec) -> str:
     """What values out of range look like, and the expression that converts them."""
     low, high = _limits(spec)
     least, most = _extremes(values)
-
     if _looks_linear(values) and spec.log(most) <= high:
         return _linear_advice(spec)
-
     if least >= low and most <= high + spec.power * spec.log(32768):
         log2 = "math.log(2)" if spec.log_base == "e" else "math.log10(2)"
         return (
             "it looks like the mel of int16 samples, so divide the audio by 32768, or use "
             f"mel - {15 * spec.power:g} * {log2}"
         )
-
     if spec.log_base == "10" and least >= low * _LN10 and most <= high * _LN10:
         return "it looks like a natural logarithm, so use mel / math.log(10)"
-
     if least < _LEAST_LOG or most > high:
         factor = 10 if spec.power == 2 or _rests_on(values, 10 * math.log10(spec.floor)) else 20
         scale = (_LN10 if spec.log_base == "e" else 1.0) / factor
@@ -165,61 +191,30 @@ def _advice(values: Tensor, spec: MelSpec) -> str:
     return "compute it with LogMel(mel_spec), or model.mel(audio), from audio in [-1, 1]"
 
 
-def normalisation(mel: Tensor, spec: MelSpec) -> str:
+def _normalisation(mel: Tensor, spec: MelSpec) -> str:
     """What a mel within the range looks like whose audio is far too loud, in a sentence or two."""
     values = mel.detach().float()
     least, most = _extremes(values)
     mean, deviation = values.mean().item(), values.std().item()
-    undo = (
-        "undo the normalisation of your acoustic model with the statistics that it was trained with"
-    )
     seen = f"Its values run from {least:.3g} to {most:.3g}, with mean {mean:.2g}"
     if least >= -0.01 and most <= 1 + 1e-3:
-        guess, advice = "it looks normalised to [0, 1]", "such as mel * (high - low) + low"
-    elif least >= -1 - 1e-3 and most <= 1 + 1e-3:
-        guess, advice = (
-            "it looks normalised to [-1, 1]",
-            "such as (mel + 1) / 2 * (high - low) + low",
-        )
+        guess, advice = "to [0, 1]", "mel * (high - low) + low"
     elif least < 0 and max(-least, most) <= 4 + 1e-3 and abs(least + most) < 1e-2:
-        guess = f"it looks normalised to [{least:.2g}, {most:.2g}]"
-        advice = f"such as (mel + {most:.2g}) / {2 * most:.2g} * (high - low) + low"
+        guess = f"to [{least:.2g}, {most:.2g}]"
+        advice = f"(mel + {most:.2g}) / {2 * most:.2g} * (high - low) + low"
     elif abs(mean) < 2 and deviation < 2.5:
-        guess = "it looks normalised to mean 0 and standard deviation 1"
-        advice = "such as mel * std + mean (Matcha-TTS: mel * 2.1 - 5.5 on LJSpeech)"
+        guess = "to mean 0 and standard deviation 1"
+        advice = "mel * std + mean (Matcha-TTS: mel * 2.1 - 5.5 on LJSpeech)"
     else:
         louder = "" if spec.log_base == "e" else " / math.log(10)"
         return (
             f"{seen}: it is of audio beyond [-1, 1], or of another level. Compute it from audio in "
             f"[-1, 1], or lower it, as mel - math.log(4){louder} does by 12 dB."
         )
-    return f"{seen}: {guess}, so {undo}, {advice}."
-
-
-def _check_lookalikes(values: Tensor, spec: MelSpec) -> None:
-    """Refuse, or warn about, mels within the range that look like another convention."""
-    least, most = _extremes(values)
-    if least == most:  # silence or another constant fits any convention
-        return
-    enough = values.shape[-1] >= MIN_FRAMES
-    if enough and _looks_linear(values):
-        _warn(f"The mel has no value below 0: {_linear_advice(spec)}.")
-        return
-
-    floor10 = math.log10(spec.floor)
-    if spec.log_base == "10" or least < floor10 - 1e-3 or most > spec.log_ceiling / _LN10:
-        return
-    advice = "it looks like a base-10 logarithm, so use mel * math.log(10)"
-    if _rests_on(values, floor10):
-        raise MelError(
-            f"The mel's lowest value, {least:.4g}, is log10 of the floor {spec.floor:g} where the "
-            f"MelSpec has the natural logarithm, {spec.log_floor:.4g}: {advice}."
-        )
-    if enough and _spread(values) > MIN_SPREAD:
-        _warn(
-            f"The mel's values run from {least:.4g} to {most:.4g}, which the MelSpec, "
-            f"{_scale(spec)}, allows, but {advice} if it is one."
-        )
+    return (
+        f"{seen}: it looks normalised {guess}, so undo the normalisation of your acoustic model "
+        f"with the statistics that it was trained with, such as {advice}."
+    )
 
 
 def _limits(spec: MelSpec) -> tuple[float, float]:
@@ -258,11 +253,6 @@ def _quantity(spec: MelSpec) -> str:
     return "magnitudes" if spec.power == 1 else "powers"
 
 
-def _scale(spec: MelSpec) -> str:
-    base = "natural logarithm" if spec.log_base == "e" else "base-10 logarithm"
-    return f"{base} of {_quantity(spec)} with floor {spec.floor:g}"
-
-
 def _linear_advice(spec: MelSpec) -> str:
     log = "log" if spec.log_base == "e" else "log10"
     return (
@@ -271,5 +261,140 @@ def _linear_advice(spec: MelSpec) -> str:
     )
 
 
-def _warn(message: str) -> None:
-    warnings.warn(message, UserWarning, stacklevel=4)
+def frame_rms(mel: Tensor, mel_spec: MelSpec) -> Tensor:
+    r"""A lower estimate of the RMS of each frame, from its log-mel alone.
+
+    .. math:: \mathrm{RMS}^2 \approx \frac{2}{N \sum_n w_n^2} \sum_m b_m \bar{X}_m^2
+
+    (Parseval) with N = n_fft, the window w, the mean magnitude X of band m and its width b, both in
+    bins. Audio in [-1, 1] stays below 1.
+
+    Args:
+        mel: (n_mels, frames).
+        mel_spec: its convention.
+
+    Returns:
+        (frames,), float64, on the CPU.
+    """
+    sums, widths, scale = _bands(mel_spec)
+    mean = (mel.detach().cpu().double() * mel_spec.nats).exp() / sums[:, None]
+    power = mean.square() if mel_spec.power == 1 else mean
+    return (scale * (power * widths[:, None]).sum(0)).sqrt()
+
+
+@lru_cache(maxsize=8)
+def _bands(spec: MelSpec) -> tuple[Tensor, Tensor, float]:
+    filters = spec.filters().double().cpu()
+    sums = filters.sum(1)
+    sums[sums == 0] = math.inf  # filters between two bins measure nothing
+    widths = sums / filters.amax(1).clamp(min=1e-30)
+    widths[sums.isinf()] = 0
+    window = torch.hann_window(spec.win_length, dtype=torch.float64, device="cpu")
+    return sums, widths, 2 / (spec.n_fft * window.square().sum().item())
+
+
+def limited(mel: Tensor, mel_spec: MelSpec) -> Tensor:
+    """A mel (n_mels, frames) with frames below `LOUD`: what is louder is lowered in all bands."""
+    excess = (frame_rms(mel, mel_spec) / (0.9 * LOUD)).clamp(min=1).log()
+    units = excess * (mel_spec.power / mel_spec.nats)
+    return (mel - units.to(mel)).clamp(min=mel_spec.log_floor)
+
+
+class Clamp:
+    """Clamps the audio of one item, or of one stream, and refuses mels that are far too loud.
+
+    Args:
+        mel_spec: the convention of the mels.
+        temperature: of the synthesis.
+    """
+
+    def __init__(self, mel_spec: MelSpec, temperature: float) -> None:
+        self.mel_spec = mel_spec
+        self.temperature = temperature
+        self.samples = self.clamped = 0
+        """Samples so far, and those of them that were at or beyond full scale."""
+        self.peak = 0.0
+        # Of the last frames and samples, the older the less.
+        self._frames = self._loud = self._impossible = 0.0
+        self._recent = self._recent_clamped = 0.0
+
+    def expect(self, mel: Tensor) -> None:
+        """Look at the level of a mel, or of the next piece of it, (n_mels, frames).
+
+        Raises:
+            MelError: most of its frames are louder than any audio in [-1, 1].
+        """
+        least, most = torch.aminmax(mel)
+        short = self.mel_spec.win_length < _SHORTEST * self.mel_spec.sample_rate
+        if least == most or short:  # a constant fits any convention
+            return
+        rms = frame_rms(mel, self.mel_spec)
+        fading = 0.5 ** (len(rms) / _HALF_LIFE)
+        self._frames = self._frames * fading + len(rms)
+        self._loud = self._loud * fading + int((rms > LOUD).sum())
+        self._impossible = self._impossible * fading + int((rms > 1).sum())
+        if self._share(self._impossible) > _MOSTLY_IMPOSSIBLE:
+            raise MelError(
+                f"The mel is too loud for audio in [-1, 1]: {int((rms > 1).sum()):,} of its "
+                f"{len(rms):,} frames would have an RMS above 1. "
+                f"{_normalisation(mel, self.mel_spec)}"
+            )
+
+    def _share(self, frames: float) -> float:
+        return frames / self._frames if self._frames >= MIN_FRAMES else 0.0
+
+    def __call__(self, audio: Tensor, mel: Tensor) -> Tensor:
+        """Audio (samples,) clamped to [-1, 1].
+
+        Args:
+            audio: of one item, or the next piece of a stream.
+            mel: its mel, (n_mels, frames), for the message.
+
+        Raises:
+            MelError: the mel is loud, and far too many samples are beyond full scale; the message
+                names the likely normalisation.
+        """
+        if not audio.numel():
+            return audio
+        size = audio.abs()
+        clamped = int((size >= _FULL_SCALE).sum())
+        self.samples += len(audio)
+        self.clamped += clamped
+        self.peak = max(self.peak, size.max().item())
+        fading = 0.5 ** (len(audio) / (_HALF_LIFE * self.mel_spec.hop_length))
+        self._recent = self._recent * fading + len(audio)
+        self._recent_clamped = self._recent_clamped * fading + clamped
+        if (
+            self._share(self._loud) > _MOSTLY_LOUD
+            and self._share(self._impossible) > _SOME_IMPOSSIBLE
+            and self._recent_clamped > ERROR_FRACTION * self._recent
+        ):
+            raise MelError(
+                f"The mel gives audio far beyond full scale: {clamped:,} of {len(audio):,} samples "
+                f"are outside [-1, 1], and the peak is {self.peak:.3g}. "
+                f"{_normalisation(mel, self.mel_spec)}"
+            )
+        return audio.clamp(-1, 1)
+
+    def finish(self, stacklevel: int = 3) -> None:
+        """Say how much was cut, once all audio is there: to the log where the mel is not at fault.
+
+        Warns:
+            UserWarning: the mel is of loud audio, and more than a few samples were clamped.
+        """
+        if not self.clamped:
+            return
+        what = (
+            f"Clamped {self.clamped:,} of {self.samples:,} samples to [-1, 1]; the peak was "
+            f"{self.peak:.3g}."
+        )
+        if self.clamped < WARN_FRACTION * self.samples:
+            log.info(what)
+        elif self._share(self._loud) > 0.02:
+            warnings.warn(
+                f"{what} The mel is that of very loud audio: lower it, or check its MelSpec.",
+                stacklevel=stacklevel,
+            )
+        else:
+            cause = "the temperature is high" if self.temperature > 1 else "the model is too loud"
+            log.warning("%s The mel is not that loud: %s.", what, cause)

@@ -11,9 +11,9 @@ import os
 import stat
 import struct
 import warnings
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self
 
 import numpy as np
@@ -22,39 +22,13 @@ import soundfile
 import torch
 from torch import Tensor
 
-from vocoder.atomic import partial_file, write_atomic
+from vocoder.atomic import partial_file
 from vocoder.audio.containers import openable
 from vocoder.audio.pcm import to_pcm16
 from vocoder.audio.reading import checked_rate
 
 #: Suffixes that can be written -> libsndfile's container and encoding.
 _FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
-
-# Samples per call: libsndfile's Vorbis encoder overflows the stack on minutes of audio at once.
-_BLOCK = 1 << 16
-
-
-class _Clipping:
-    """Counts the samples that writing clips."""
-
-    def __init__(self) -> None:
-        self.samples = self.clipped = 0
-        self.peak = 0.0
-
-    def to_pcm16(self, block: npt.NDArray[Any]) -> npt.NDArray[np.int16]:
-        size = np.abs(block)
-        self.samples += len(block)
-        self.clipped += int((size > 1).sum())
-        self.peak = max(self.peak, float(size.max()))
-        return to_pcm16(block)
-
-    def warn(self, name: str) -> None:
-        if self.clipped:
-            warnings.warn(
-                f"Clipped {self.clipped} of {self.samples} samples of {name} to [-1, 1]; the peak "
-                f"was {self.peak:.3g}.",
-                stacklevel=3,
-            )
 
 
 def write_audio(
@@ -86,35 +60,90 @@ def write_audio(
         ValueError: the suffix is none of these; the audio is not (samples,), not floating point,
             empty, NaN or infinite; or the format does not support this sample rate.
     """
-    path = checked_path(target) if isinstance(target, str | os.PathLike) else None
-    name, suffix = _named(target) if path is None else (path.name, path.suffix.lower())
-    sample_rate = checked_rate(sample_rate)
-    samples = _checked_samples(audio)
-
-    clipping = _Clipping()
-    container, encoding = _FORMATS[suffix]
-    # Encoded in memory: on a full disk Python raises an OSError, which libsndfile ignores in its
-    # callbacks.
-    encoded = io.BytesIO()
+    if isinstance(target, str | os.PathLike):
+        with AudioWriter(target, sample_rate) as file:
+            file.write(audio)
+        return
+    name = Path(str(getattr(target, "name", "")))
+    suffix = name.suffix.lower() if name.suffix.lower() in _FORMATS else ".wav"
+    samples, encoded = _Samples(name.name or "the file object"), io.BytesIO()
+    with _encoder(encoded, samples.name, suffix, checked_rate(sample_rate)) as sound:
+        for block in samples.blocks(audio):
+            sound.write(block)
     try:
-        with soundfile.SoundFile(
-            encoded, "w", sample_rate, channels=1, format=container, subtype=encoding
-        ) as sound:
-            for start in range(0, len(samples), _BLOCK):
-                sound.write(clipping.to_pcm16(samples[start : start + _BLOCK]))
+        target.write(encoded.getvalue())
+    except TypeError as error:
+        raise ValueError(
+            f"{samples.name} is opened as text: open it in binary mode, 'wb'."
+        ) from error
+    samples.warn()
+
+
+def _encoder(target: Any, name: str, suffix: str, sample_rate: int) -> soundfile.SoundFile:
+    container, encoding = _FORMATS[suffix]
+    try:
+        return soundfile.SoundFile(target, "w", sample_rate, 1, encoding, format=container)
     except soundfile.LibsndfileError as error:
-        raise _cannot_write(path or name, container, sample_rate, error) from error
+        raise ValueError(
+            f"Cannot write {name} as {container} at {sample_rate} Hz "
+            f"({error.error_string.rstrip('.')})."
+        ) from error
 
-    if path is not None:
-        write_atomic(path, encoded.getvalue())
-    else:
-        try:
-            target.write(encoded.getvalue())  # type: ignore[union-attr]
-        except TypeError as error:
-            raise ValueError(f"{name} is opened as text: open it in binary mode, 'wb'.") from error
 
-    # Once the file is safe, because a caller may turn warnings into errors.
-    clipping.warn(name)
+class _Samples:
+    """Checks audio to write, rounds it to 16 bits, and counts the samples that this clips."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.count = self.clipped = 0
+        self.peak = 0.0
+
+    def blocks(self, audio: Any) -> Iterator[npt.NDArray[np.int16]]:
+        """Audio (samples,) block by block.
+
+        Raises:
+            TypeError, ValueError: it is not (samples,), not floating point, empty, or not finite.
+        """
+        if not isinstance(audio, Tensor | np.ndarray):
+            raise TypeError(
+                f"Audio to write is a {type(audio).__name__}: give a torch tensor or a numpy array."
+            )
+        tensor = isinstance(audio, Tensor)
+        if not (audio.is_floating_point() if tensor else audio.dtype.kind == "f"):
+            raise ValueError(
+                f"Audio to write must be floating point in [-1, 1], got {audio.dtype}; divide "
+                "int16 samples by 32768."
+            )
+        if tensor:
+            audio = audio.detach().to("cpu", torch.float32).numpy()  # numpy has no bfloat16
+        if audio.ndim != 1:
+            raise ValueError(
+                f"Audio to write must be mono, (samples,), got shape {audio.shape}; write the "
+                "items of a batch one by one."
+            )
+        if audio.size == 0:
+            raise ValueError("There are no samples to write.")
+        if bad := audio.size - int(np.isfinite(audio).sum()):
+            raise ValueError(
+                f"Audio to write holds NaN or infinity in {bad} of {audio.size} samples."
+            )
+        # libsndfile's Vorbis encoder overflows the stack on minutes of audio at once.
+        for start in range(0, len(audio), 1 << 16):
+            block = audio[start : start + (1 << 16)].astype(np.float32)
+            size = np.abs(block)
+            self.count += len(block)
+            self.clipped += int((size > 1).sum())
+            self.peak = max(self.peak, float(size.max()))
+            yield to_pcm16(block)
+
+    def warn(self) -> None:
+        """Once the file is safe, because a caller may turn warnings into errors."""
+        if self.clipped:
+            warnings.warn(
+                f"Clipped {self.clipped} of {self.count} samples of {self.name} to [-1, 1]; the "
+                f"peak was {self.peak:.3g}.",
+                stacklevel=3,
+            )
 
 
 class AudioWriter:
@@ -140,26 +169,20 @@ class AudioWriter:
     def __init__(self, path: str | os.PathLike[str], sample_rate: int) -> None:
         self.path = checked_path(path)
         self.sample_rate = checked_rate(sample_rate)
-        self._clipping = _Clipping()
-        self._cleaning = ExitStack()
-        self._sound: soundfile.SoundFile | None = None
+        self._samples = _Samples(self.path.name)
 
     @property
     def samples(self) -> int:
         """Number of samples written so far."""
-        return self._clipping.samples
+        return self._samples.count
 
     def __enter__(self) -> Self:
-        container, encoding = _FORMATS[self.path.suffix.lower()]
         with ExitStack() as cleaning:
             self._partial = cleaning.enter_context(partial_file(self.path))
             self._partial.open("wb").close()  # for Python's own error where writing is not allowed
-            try:
-                self._sound = soundfile.SoundFile(
-                    openable(self._partial), "w", self.sample_rate, 1, encoding, format=container
-                )
-            except soundfile.LibsndfileError as error:
-                raise _cannot_write(self.path, container, self.sample_rate, error) from error
+            suffix = self.path.suffix.lower()
+            partial = openable(self._partial)
+            self._sound = _encoder(partial, str(self.path), suffix, self.sample_rate)
             self._cleaning = cleaning.pop_all()
         return self
 
@@ -170,46 +193,30 @@ class AudioWriter:
             OSError: the disk is full, or the file is too long for its format (4 GB of .wav).
             ValueError: the audio is not (samples,), not floating point, empty, NaN or infinite.
         """
-        assert self._sound is not None, "write within a with block"
-        samples = _checked_samples(audio)
-        try:
-            for start in range(0, len(samples), _BLOCK):
-                self._sound.write(self._clipping.to_pcm16(samples[start : start + _BLOCK]))
-        except (soundfile.LibsndfileError, AssertionError) as error:
-            # soundfile asserts that all samples were written.
-            raise self._cut_short() from error
+        for block in self._samples.blocks(audio):
+            try:
+                self._sound.write(block)
+            except (soundfile.LibsndfileError, AssertionError) as error:
+                # soundfile asserts that all samples were written.
+                raise self._cut_short() from error
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        assert self._sound is not None
-        try:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._cleaning:
             try:
                 self._sound.close()
-            except soundfile.LibsndfileError as cause:
+                # Closing a Vorbis file on a full disk reports no error.
+                written = 0 if kind else soundfile.info(openable(self._partial)).frames
+            except soundfile.LibsndfileError as error:
                 if kind is None:
-                    raise self._cut_short() from cause
-            if kind is None:
-                if self.samples == 0:
-                    raise ValueError("There are no samples to write.")
-                self._check_whole()
-                os.replace(self._partial, self.path)
-        finally:
-            self._cleaning.close()
-        if kind is None:
-            self._clipping.warn(self.path.name)
-
-    def _check_whole(self) -> None:
-        # Closing a Vorbis file on a full disk reports no error.
-        try:
-            written = soundfile.info(openable(self._partial)).frames
-        except soundfile.LibsndfileError as cause:
-            raise self._cut_short() from cause
-        if written < self.samples:
-            raise self._cut_short()
+                    raise self._cut_short() from error
+            if kind is not None:
+                return
+            if self.samples == 0:
+                raise ValueError("There are no samples to write.")
+            if written < self.samples:
+                raise self._cut_short()
+            os.replace(self._partial, self.path)
+        self._samples.warn()
 
     def _cut_short(self) -> OSError:
         return OSError(
@@ -236,12 +243,12 @@ class WavStream:
     def __init__(self, file: IO[bytes], sample_rate: int) -> None:
         self.sample_rate = checked_rate(sample_rate)
         self._file = file
-        self._clipping = _Clipping()
+        self._samples = _Samples("the stream")
 
     @property
     def samples(self) -> int:
         """Number of samples written so far."""
-        return self._clipping.samples
+        return self._samples.count
 
     def __enter__(self) -> Self:
         return self
@@ -253,26 +260,20 @@ class WavStream:
             BrokenPipeError: the reader is gone.
             ValueError: the audio is not (samples,), not floating point, empty, NaN or infinite.
         """
-        samples = _checked_samples(audio)
-        if not self.samples:
-            self._file.write(_stream_header(self.sample_rate))
-        self._file.write(self._clipping.to_pcm16(samples).astype("<i2").tobytes())
+        header, rate = self.samples == 0, self.sample_rate
+        for block in self._samples.blocks(audio):
+            if header:  # 16 bits, mono, of unknown length
+                unknown = 0xFFFFFFFF
+                form = b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", unknown
+                self._file.write(struct.pack("<4sI4s", b"RIFF", unknown, b"WAVE"))
+                self._file.write(struct.pack("<4sIHHIIHH4sI", *form))
+                header = False
+            self._file.write(block.astype("<i2").tobytes())
         self._file.flush()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            self._clipping.warn("the stream")
-
-
-def _stream_header(sample_rate: int) -> bytes:
-    """Of a WAV file of unknown length: 16 bits, mono."""
-    unknown = 0xFFFFFFFF
-    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)
-    return (
-        struct.pack("<4sI4s", b"RIFF", unknown, b"WAVE")
-        + form
-        + struct.pack("<4sI", b"data", unknown)
-    )
+            self._samples.warn()
 
 
 def checked_path(path: str | os.PathLike[str]) -> Path:
@@ -295,54 +296,3 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
     if path.exists() and not stat.S_ISREG(path.stat().st_mode):  # replacing it would remove it
         raise ValueError(f"{path} is a device or a pipe: write to a file, or to standard output.")
     return path
-
-
-def _named(file: object) -> tuple[str, str]:
-    """What messages call a file object, and the suffix of the format to write to it."""
-    name = getattr(file, "name", None)
-    name = name if isinstance(name, str) else ""
-    suffix = Path(name).suffix.lower()
-    return Path(name).name or "the file object", suffix if suffix in _FORMATS else ".wav"
-
-
-def _cannot_write(
-    name: object, container: str, sample_rate: int, error: soundfile.LibsndfileError
-) -> ValueError:
-    return ValueError(
-        f"Cannot write {name} as {container} at {sample_rate} Hz "
-        f"({error.error_string.rstrip('.')})."
-    )
-
-
-def _checked_samples(audio: Tensor | npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    if not isinstance(audio, Tensor | np.ndarray):
-        raise TypeError(
-            f"Audio to write is a {type(audio).__name__}: give a torch tensor or a numpy array."
-        )
-    if isinstance(audio, Tensor):
-        if not audio.is_floating_point():
-            raise ValueError(_not_floating(audio.dtype))
-        # numpy has no bfloat16.
-        array = audio.detach().to("cpu", torch.float32).numpy()
-    else:
-        array = audio
-        if not np.issubdtype(array.dtype, np.floating):
-            raise ValueError(_not_floating(array.dtype))
-    if array.ndim != 1:
-        raise ValueError(
-            f"Audio to write must be mono, (samples,), got shape {array.shape}; "
-            f"write the items of a batch one by one."
-        )
-    if array.size == 0:
-        raise ValueError("There are no samples to write.")
-    bad = array.size - int(np.isfinite(array).sum())
-    if bad:
-        raise ValueError(f"Audio to write holds NaN or infinity in {bad} of {array.size} samples.")
-    return array.astype(np.float32, copy=False)
-
-
-def _not_floating(dtype: object) -> str:
-    return (
-        f"Audio to write must be floating point in [-1, 1], got {dtype}; "
-        f"divide int16 samples by 32768."
-    )

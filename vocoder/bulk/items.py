@@ -13,7 +13,7 @@ import soundfile
 
 from vocoder.audio import MelSpec
 from vocoder.audio.containers import duration
-from vocoder.audio.mel_files import read_mel
+from vocoder.audio.reading import read_mel
 from vocoder.corpus import SUFFIXES, AudioFiles, CorpusError, columns
 
 MEL_SUFFIX = ".npy"

@@ -29,7 +29,7 @@ from vocoder.audio import (
     read_audio,
     write_audio,
 )
-from vocoder.audio.mel_files import read_mel
+from vocoder.audio.reading import read_mel
 from vocoder.bulk.items import Item, Outcome, item_seed
 from vocoder.checkpoints import checkpoint_hash
 from vocoder.devices import device_named
@@ -192,10 +192,7 @@ def begin(settings: Settings, source: Path, output: Path) -> dict[str, Any]:
         output.mkdir(parents=True, exist_ok=True)
         write_atomic(file, (json.dumps(record, indent=1) + "\n").encode())
         return record
-    try:
-        before = {name: json.loads(file.read_text(encoding="utf-8"))[name] for name in record}
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{file} is damaged ({error}): choose another folder") from error
+    before = json.loads(file.read_text(encoding="utf-8"))
     for name, value in record.items():
         if before[name] != value:
             was, now = (str(v)[:12] if name == "model" else repr(v) for v in (before[name], value))

@@ -39,7 +39,7 @@ def synthesize(
 ) -> None:
     """Audio from a log-mel spectrogram in a .npy file."""
     refuse_audio_output(force, output)
-    from vocoder.audio.mel_files import read_mel
+    from vocoder.audio.reading import read_mel
     from vocoder.models.pieces import mel_pieces, unwarned
 
     spectrogram = read_mel(mel)
@@ -88,7 +88,7 @@ def refine(
     """Match any audio to a mel by Griffin-Lim-style iterations, without a model."""
     refuse_audio_output(force, output)
     from vocoder.audio import AudioReader, MelSpec, check_refine
-    from vocoder.audio.mel_files import read_mel
+    from vocoder.audio.reading import read_mel
     from vocoder.audio.refinement import check_frames
     from vocoder.models.pieces import Counted, mel_pieces, unwarned
 

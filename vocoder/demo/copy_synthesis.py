@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vocoder.audio import LogMel, MelSpec, Refine, check_mel, dequantise, to_pcm16
-from vocoder.audio.mel_files import read_mel
+from vocoder.audio.reading import read_mel
 from vocoder.evaluation.griffin_lim import griffin_lim
 from vocoder.evaluation.metrics import METRICS, installed_metrics, measure
 from vocoder.models import Vocoder

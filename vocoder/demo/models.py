@@ -45,7 +45,7 @@ class Models:
         """By name; the page's own comes first."""
         self.voices: dict[str, AcousticModel] = {}
         """Acoustic models by name, likewise."""
-        if getattr(page, "source", None) is not None:
+        if page.config.get("source"):
             # The base density without the network on top: pitch and noise.
             alone = type(page).from_config({**page.config, "n_flows": 0}).fused().to(target)
             self.vocoders[f"{own}, source alone"] = alone

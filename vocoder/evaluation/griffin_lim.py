@@ -58,27 +58,24 @@ def griffin_lim(
     start = 0 if spec.center else spec.hop_length // 2
 
     def synthesize(mel: Tensor) -> Tensor:
-        frames = mel.shape[-1]
         magnitude = mel.exp() if spec.log_base == "e" else 10.0**mel
         if not spec.center:
             padded = F.pad(magnitude.reshape(-1, *mel.shape[-2:]), (1, 1), mode="replicate")
-            magnitude = padded.reshape(*mel.shape[:-1], frames + 2)
+            magnitude = padded.reshape(*mel.shape[:-1], -1)
         magnitude = F.pad(magnitude, (0, max(0, least - magnitude.shape[-1])))
         forked = [device] if device.type == "cuda" else []
         with torch.no_grad(), torch.random.fork_rng(devices=forked):
             torch.manual_seed(seed)
             audio: Tensor = phase(linear(magnitude))
-        audio = audio[..., start : start + frames * spec.hop_length]
-        return _refined(audio, mel, spec, refine) if refine else audio
+        audio = audio[..., start : start + mel.shape[-1] * spec.hop_length]
+        if not refine:
+            return audio
+        # With centred frames the audio may have one more frame than the mel.
+        target = torch.cat([mel, mel[..., -1:]], dim=-1)[..., : spec.frames(audio.shape[-1])]
+        if device.type != "cpu":
+            return refine_audio(audio, target, spec, refine)
+        from vocoder.engines import refinement  # numba takes a second to import
+
+        return refinement.refine_audio(audio, target, spec, refine)
 
     return synthesize
-
-
-def _refined(audio: Tensor, mel: Tensor, spec: MelSpec, iterations: Refine) -> Tensor:
-    # With centred frames the audio may have one more frame than the mel.
-    target = torch.cat([mel, mel[..., -1:]], dim=-1)[..., : spec.frames(audio.shape[-1])]
-    if audio.device.type != "cpu":
-        return refine_audio(audio, target, spec, iterations)
-    from vocoder.engines import refinement  # numba takes a second to import
-
-    return refinement.refine_audio(audio, target, spec, iterations)

@@ -4,8 +4,10 @@
 
 Signals are mono torch tensors or numpy arrays (samples,), floating point in [-1, 1]. A pair has one
 length and is aligned sample by sample, as copy synthesis and its recording are: nothing is shifted
-or warped to fit. `METRICS` lists the measures. Packages that are not installed only cost the
-measures that need them.
+or warped to fit. `METRICS` lists the measures.
+
+All raise `MetricError` for signals without a value (lengths that differ, no samples, NaN, silence,
+no voiced frame), and `MissingExtraError` where their package is not installed.
 """
 
 from __future__ import annotations
@@ -53,9 +55,6 @@ def log_mel_distance(
     over all K bands m and F frames k, silent ones too; in nats also for a mel in base 10. 0.1 nats
     are 0.87 dB if `MelSpec.power` is 1. ``mel_spec`` defines the mel M, by itself or by the name of
     its preset; audio of another rate is resampled to it.
-
-    Raises:
-        MetricError: lengths that differ, no samples, or NaN.
     """
     spec = MelSpec.preset(mel_spec) if isinstance(mel_spec, str) else mel_spec
     pair = pair_of(reference, degraded, sample_rate, spec.sample_rate)
@@ -70,10 +69,6 @@ def stoi(reference: Signal, degraded: Signal, sample_rate: int) -> float:
     The mean correlation of the one-third octave band envelopes (150 Hz to 4 kHz, at 10 kHz) in
     windows of 384 ms, where the reference is not silent; about 0 for unrelated audio. By the
     package pystoi. Paper: Taal, Hendriks, Heusdens and Jensen, 2011.
-
-    Raises:
-        MetricError: lengths that differ, NaN, or less than 0.4 s of the reference is not silent.
-        MissingExtraError: pystoi is not installed.
     """
     pystoi = _package("stoi")
     pair = pair_of(reference, degraded, sample_rate, sample_rate)
@@ -97,11 +92,6 @@ def pesq(reference: Signal, degraded: Signal, sample_rate: int) -> float:
     resampled: what lies above 8 kHz does not count. By the package pesq. Levels are equalised. The
     standard is meant for sentences: audio of more than 15 s is cut into equal pieces, and the
     result is the mean over those with speech. Paper: Rix, Beerends, Hollier and Hekstra, 2001.
-
-    Raises:
-        MetricError: lengths that differ, NaN, less than 0.25 s, or no speech in the reference or
-            in the degraded audio.
-        MissingExtraError: pesq is not installed.
     """
     package = _package("pesq")
     first, second = pair_of(reference, degraded, sample_rate)
@@ -129,9 +119,6 @@ def voicing_f1(reference: Signal, degraded: Signal, sample_rate: int) -> float:
     with V and :math:`\hat V` the frames that are voiced in the reference and in the degraded
     audio (10 ms apart), decided by probabilistic YIN (`librosa.pyin`) between 60 and 600 Hz at
     16 kHz. Paper: Mauch and Dixon, 2014.
-
-    Raises:
-        MetricError: lengths that differ, NaN, or neither has a voiced frame.
     """
     voiced, also = (p.voiced for p in _pitches(reference, degraded, sample_rate))
     total = int(voiced.sum() + also.sum())
@@ -150,9 +137,6 @@ def periodicity_error(reference: Signal, degraded: Signal, sample_rate: int) -> 
     buzz in unvoiced sounds and noise in voiced ones both count. The literature has figures of
     CREPE, which do not compare. Paper: Morrison et al., 2022, "Chunked autoregressive GAN for
     conditional waveform synthesis".
-
-    Raises:
-        MetricError: lengths that differ, no samples, or NaN.
     """
     first, second = _pitches(reference, degraded, sample_rate)
     return float(np.sqrt(np.mean(np.square(second.periodicity - first.periodicity))))
@@ -170,10 +154,6 @@ def envelope_depth(reference: Signal, degraded: Signal, sample_rate: int) -> flo
     and V the frames that are voiced in the *reference* (as in `voicing_f1`). Stationary
     Gaussian noise has :math:`\sqrt{4 / \pi - 1} = 0.52`, recorded voices about 0.86. Best is the
     value of the recording itself: less is smeared pulses, heard as phasiness.
-
-    Raises:
-        MetricError: lengths that differ, NaN, or the reference has no voiced frame with a window
-            inside the audio.
     """
     from scipy import signal  # takes long to import
 
@@ -199,10 +179,6 @@ def speaker_similarity(reference: Signal, degraded: Signal, sample_rate: int) ->
     and its weights are those of the package Resemblyzer; silence is kept, since both signals have
     the same. Same voice: above about 0.8. Paper: Wan, Wang, Papir and Moreno, 2018, "Generalized
     end-to-end loss for speaker verification".
-
-    Raises:
-        MetricError: lengths that differ, no samples, NaN, or a silent signal.
-        MissingExtraError: Resemblyzer is not installed.
     """
     pair = pair_of(reference, degraded, sample_rate)
     encoder = _speaker_encoder()
@@ -216,9 +192,6 @@ def speaker_similarity(reference: Signal, degraded: Signal, sample_rate: int) ->
 class _SpeakerEncoder(nn.Module):
     """The network of Resemblyzer, whose own code needs webrtcvad, which is only there as source."""
 
-    _FRAMES = 160  # of 10 ms
-    _LEVEL = 10 ** (-30 / 20)  # what quieter audio is raised to
-
     def __init__(self) -> None:
         super().__init__()
         self.lstm = nn.LSTM(40, 256, 3, batch_first=True)
@@ -228,14 +201,13 @@ class _SpeakerEncoder(nn.Module):
         """Embedding (256,) of audio (samples,) at 16 kHz."""
         import librosa  # takes seconds to import
 
-        audio = audio * max(1.0, self._LEVEL / float(audio.square().mean().sqrt()))
-        mel = torch.from_numpy(
-            librosa.feature.melspectrogram(
-                y=audio.numpy(), sr=RATE, n_fft=400, hop_length=160, n_mels=40
-            )
-        ).T
-        mel = nn.functional.pad(mel, (0, 0, 0, max(0, self._FRAMES - mel.shape[0])))
-        windows = mel.unfold(0, self._FRAMES, self._FRAMES // 2).transpose(1, 2)
+        quiet = 10 ** (-30 / 20)  # what quieter audio is raised to
+        audio = audio * max(1.0, quiet / float(audio.square().mean().sqrt()))
+        mel = librosa.feature.melspectrogram(
+            y=audio.numpy(), sr=RATE, n_fft=400, hop_length=160, n_mels=40
+        )
+        frames = nn.functional.pad(torch.from_numpy(mel), (0, max(0, 160 - mel.shape[1])))
+        windows = frames.unfold(1, 160, 80).permute(1, 2, 0)  # (windows, frames, bands)
         _, (hidden, _) = self.lstm(windows)
         embeddings = self.linear(hidden[-1]).relu()
         return nn.functional.normalize(embeddings, dim=1).mean(dim=0)
@@ -248,10 +220,10 @@ def _speaker_encoder() -> _SpeakerEncoder:
     assert found is not None
     assert found.origin is not None
     file = Path(found.origin).with_name("pretrained.pt")
-    weights = torch.load(file, "cpu", weights_only=True)
     encoder = _SpeakerEncoder()
-    # It also holds the scale and offset of the loss.
-    encoder.load_state_dict(weights["model_state"], strict=False)
+    # The file also has the scale and offset of the loss.
+    weights = torch.load(file, "cpu", weights_only=True)["model_state"]
+    encoder.load_state_dict(weights, strict=False)
     return encoder.eval()
 
 
@@ -264,10 +236,6 @@ def distillmos(audio: Signal, sample_rate: int) -> float:
     The mean over windows of 7.7 s, at 16 kHz; levels do not count. By the package distillmos, which
     brings Microsoft's network. Paper: Stahl and Gamper, 2025, "Distillation and pruning for
     scalable self-supervised representation-based speech quality assessment".
-
-    Raises:
-        MetricError: no samples, or NaN.
-        MissingExtraError: distillmos is not installed.
     """
     samples = resampled(audio, "audio", sample_rate)
     with torch.inference_mode():
@@ -289,10 +257,6 @@ def dnsmos(audio: Signal, sample_rate: int) -> float:
     Designed for noise suppressors, it judges noise and distortion, not whether the words and the
     speaker are right. By the package speechmos, which brings Microsoft's networks. Paper: Reddy,
     Gopal and Cutler, 2022, "DNSMOS P.835".
-
-    Raises:
-        MetricError: no samples, or NaN.
-        MissingExtraError: speechmos is not installed.
     """
     give_cache_to("librosa")  # which it imports
     package = _package("dnsmos", "speechmos.dnsmos")
@@ -313,12 +277,8 @@ def tone_excess_db(audio: Signal, sample_rate: int, spacing: float) -> float:
     multiples of their rate: f is then sample rate / hop. A voice with a steady pitch has such
     tones, too: compare with the recording.
 
-    Args:
-        audio: (samples,), at least 16 / f seconds; more is steadier.
-        spacing: f, Hz, so that sample rate / f is a whole number of samples.
-
-    Raises:
-        MetricError: no such spacing, too little audio, silence, or NaN.
+    ``spacing`` is f in Hz, so that sample rate / f is a whole number of samples; the audio must
+    have at least 16 / f seconds.
     """
     period = round(sample_rate / spacing)
     if period < 4 or abs(period * spacing - sample_rate) > 1e-6 * sample_rate:
@@ -384,14 +344,10 @@ _LISTED = (
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _LISTED}
 """The measures by name."""
 
-# Its requirement `typing` replaces a module of Python's own.
-_BY_HAND = {"resemblyzer": "--no-deps Resemblyzer"}
-
 
 def installed_metrics() -> list[str]:
     """The names in `METRICS` whose packages are installed."""
-    missing = missing_metrics()
-    return [name for name in METRICS if name not in missing]
+    return [name for name in METRICS if name not in missing_metrics()]
 
 
 def missing_metrics() -> dict[str, str]:
@@ -403,6 +359,24 @@ def missing_metrics() -> dict[str, str]:
         except MissingExtraError as error:
             missing[name] = str(error)
     return missing
+
+
+def _check_installed(name: str) -> None:
+    """Raise MissingExtraError if a package of a measure is not installed."""
+    for package in METRICS[name].packages:
+        if not importlib.util.find_spec(package):
+            # Resemblyzer requires `typing`, which replaces a module of Python's own.
+            how = "--no-deps Resemblyzer" if package == "resemblyzer" else '"flow-vocoder[metrics]"'
+            raise MissingExtraError(
+                f"{METRICS[name].title} needs the package {package}, which is not installed: pip "
+                f"install {how}"
+            )
+
+
+def _package(name: str, module: str | None = None) -> Any:
+    """The module that takes a measure, by default its first package, imported now."""
+    _check_installed(name)
+    return importlib.import_module(module or METRICS[name].packages[0])
 
 
 def measure(
@@ -444,7 +418,9 @@ def measure(
         if name == "log_mel_distance":
             return log_mel_distance(first, second, sample_rate, mel_spec)
         if name == "word_error_rate":
-            return word_error_rate([text], [recognise(second, sample_rate)]) if text else None
+            if text is None:
+                return None
+            return word_error_rate([text], [recognise(second, sample_rate)])
         assert metric.function is not None
         signals = (first, second) if metric.reference else (second,)
         return metric.function(*signals, sample_rate)
@@ -456,23 +432,6 @@ def measure(
         except MetricError:
             values[name] = None
     return values
-
-
-def _check_installed(name: str) -> None:
-    """Raise MissingExtraError if a package of a measure is not installed."""
-    for package in METRICS[name].packages:
-        if not importlib.util.find_spec(package):
-            how = _BY_HAND.get(package, '"flow-vocoder[metrics]"')
-            raise MissingExtraError(
-                f"{METRICS[name].title} needs the package {package}, which is not installed: "
-                f"pip install {how}"
-            )
-
-
-def _package(name: str, module: str | None = None) -> Any:
-    """The module that takes a measure, by default its first package, imported now."""
-    _check_installed(name)
-    return importlib.import_module(module or METRICS[name].packages[0])
 
 
 # -- signals ---------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Speed does not depend on the weights, so most have random ones.
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class System:
     Attributes:
         name: unique label of the row.
         build: the model; what it raises where it cannot run is shown.
-        backend: "onnxruntime" runs a flow as an ONNX graph, on the CPU only; None for PyTorch.
+        graph: whether a flow runs as an ONNX graph, on the CPU.
         dtype: what it computes in; other than float32 on the CPU only.
         refine: as in `Vocoder.synthesize`.
         trained: whether its weights are.
@@ -39,7 +40,7 @@ class System:
 
     name: str
     build: Callable[[], Vocoder]
-    backend: str | None = None
+    graph: bool = False
     dtype: torch.dtype = torch.float32
     refine: Refine = 0
     trained: bool = False
@@ -47,7 +48,7 @@ class System:
     def load(self, device: torch.device) -> tuple[Vocoder, Synthesize]:
         """The model in the form that is fastest to run, and what synthesizes with it."""
         model = self.build().fused(self.dtype).to(device)
-        if self.backend == "onnxruntime":
+        if self.graph:
             from vocoder.export import OnnxVocoder, export_onnx
 
             require("onnxruntime", "a flow as an ONNX graph", "export")
@@ -56,11 +57,6 @@ class System:
                 graph = OnnxVocoder(path, threads=torch.get_num_threads())
             return model, lambda mel: graph.synthesize(mel.numpy())
         return model, lambda mel: model.synthesize(mel, refine=self.refine)
-
-    @property
-    def on_cpu(self) -> bool:
-        """Whether it runs on the CPU only."""
-        return self.backend is not None or self.dtype != torch.float32
 
 
 def standard_systems(
@@ -74,23 +70,17 @@ def standard_systems(
     """
     found: list[System] = []
     for name, own in (models or {}).items():
-        found.append(System(name, lambda own=own: own, trained=True))  # type: ignore[misc]
+        build = functools.partial(lambda model: model, own)
+        found.append(System(name, build, trained=True))
         if own.default_refine:
-            found.append(
-                System(
-                    f"{name}, refined",
-                    lambda own=own: own,  # type: ignore[misc]
-                    refine=own.default_refine,
-                    trained=True,
-                )
-            )
+            found.append(System(f"{name}, refined", build, refine=own.default_refine, trained=True))
     for model in FAMILIES.values():
         found.append(System(model.title, model))
         if torch.bfloat16 in model.dtypes:
             found.append(System(f"{model.title}, bfloat16", model, dtype=torch.bfloat16))
             if not quick:
-                found.append(System(f"{model.title}, ONNX", model, "onnxruntime"))
-    griffin_lim = lambda: GriffinLim("ljspeech")  # noqa: E731
+                found.append(System(f"{model.title}, ONNX", model, graph=True))
+    griffin_lim = functools.partial(GriffinLim, "ljspeech")
     return [
         *found,
         System("HiFi-GAN V1", HifiGan, trained=True),
@@ -127,7 +117,7 @@ def macs_per_second(model: Vocoder) -> float:
     mel = mel_of(model, frames)
     if model.sequential:
         # Teacher forcing computes the same for each sample as a step of generation.
-        macs = count_macs(lambda: model(mel.new_zeros(1, samples), mel))
+        macs = count_macs(lambda: model.log_likelihood(mel.new_zeros(1, samples), mel))
     else:
         macs = count_macs(lambda: model.synthesize(mel, refine=0))
     return macs * model.sample_rate / samples

@@ -204,21 +204,19 @@ def copy_synthesis(result: Result) -> Report:
         tables.append(Table(f"Paired differences, {first} less", headings, differences))
     own = {facts["temperature"] for facts in about["models"].values()}
     temperature = f"temperature {own.pop():g}" if len(own) == 1 else "each model's temperature"
-    seconds = sum(file["seconds"] for file in result["files"])
     sentences = [
-        f"Copy synthesis of {len(result['files'])} recordings ({seconds:.0f} s) at {temperature}, "
-        f"seed {about['seed']}: means and {100 * about['confidence']:g} % confidence intervals "
-        f"({about['interval']}); ↑ more is better, ↓ less is.",
-        "Log-likelihood: of audio in [-1, 1], dequantised from 16 bits.",
-        f"Speed: {machine['gpu'] if about['device'] == 'cuda' else machine['cpu']}, "
-        f"{_threads(about['threads'])}, PyTorch {machine['torch']}, {machine['date']}.",
+        f"Copy synthesis of {len(result['files'])} recordings at {temperature}, seed "
+        f"{about['seed']}: means and {100 * about['confidence']:g} % confidence intervals "
+        f"({about['interval']}); ↑ more is better, ↓ less is. Log-likelihood: of audio in [-1, 1], "
+        f"dequantised from 16 bits. Speed: "
+        f"{machine['gpu'] if about['device'] == 'cuda' else machine['cpu']}, "
+        f"{_threads(about['threads'])}, PyTorch {machine['torch']}, {machine['date']}."
     ]
     if bounds and "log_likelihood" in measures:
-        sentences.insert(2, f"≥: only a lower bound of it is known ({', '.join(bounds)}).")
-    if result["left_out"]:
-        sentences.append(f"Left out, not installed: {', '.join(result['left_out'])}.")
-    if result["skipped"]:
-        sentences.append(f"Skipped: {', '.join(result['skipped'])}.")
+        sentences.append(f"≥: only a lower bound of it is known ({', '.join(bounds)}).")
+    for reason, names in (("Left out, not installed", "left_out"), ("Skipped", "skipped")):
+        if result[names]:
+            sentences.append(f"{reason}: {', '.join(result[names])}.")
     return Report(tables, " ".join(sentences), turned=True)
 
 

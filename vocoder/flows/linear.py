@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .bijection import Bijection, promote, zero_log_det
 
@@ -120,7 +119,7 @@ def _mix(weight: Tensor, x: Tensor) -> Tensor:
     """The matrix times the channels of every step, in at least float32."""
     with torch.autocast(x.device.type, enabled=False):
         weight = weight.to(promote(weight.dtype))
-        return F.conv1d(x.to(weight.dtype), weight.unsqueeze(-1))
+        return torch.matmul(weight, x.to(weight.dtype))
 
 
 class Swap(Bijection):

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vocoder.audio import LogMel, MelGriffinLim, MelSpec, Noise, Refine, check_mel, check_refine
-from vocoder.audio.clamp import Clamp
 from vocoder.audio.levels import schedule
 from vocoder.audio.log_mel import check_amplitude
 from vocoder.audio.noise import batch_noise, fresh_seed
 from vocoder.audio.pcm import as_tensor
+from vocoder.audio.validation import Clamp
 
 from .card import VOCODER
 from .saved import SavedModel
@@ -43,12 +43,12 @@ class Vocoder(SavedModel, ABC):
     """
 
     family: ClassVar[str]
-    """Name of the model family in checkpoints and on the command line."""
+    """Name of the architecture in checkpoints and on the command line."""
 
     card = VOCODER
 
     likelihood: ClassVar[Literal["exact", "lower bound"] | None] = None
-    """What `log_prob` gives; None if the family defines no likelihood."""
+    """What `log_prob` gives; None if there is none."""
 
     sequential: ClassVar[bool] = False
     """Whether samples are drawn one by one, which takes many times as long."""
@@ -70,7 +70,7 @@ class Vocoder(SavedModel, ABC):
     def header(cls) -> dict[str, str]:
         return {"family": cls.family}
 
-    # -- what a family implements ------------------------------------------------------------
+    # -- what an architecture implements ---------------------------------------------------------
 
     @property
     @abstractmethod
@@ -107,7 +107,7 @@ class Vocoder(SavedModel, ABC):
             (batch, frames * hop), not clipped.
 
         Raises:
-            NotImplementedError: the family has no differentiable sample; the message says why.
+            NotImplementedError: the architecture has no differentiable sample.
         """
         raise NotImplementedError(
             f"{type(self).__name__} draws its samples one by one from discrete distributions: no "
@@ -152,8 +152,8 @@ class Vocoder(SavedModel, ABC):
         Args:
             mel: (n_mels, frames) or (batch, n_mels, frames) in the convention of `mel_spec`.
             temperature: scale of the latent noise, 0 or more; 0 is deterministic, 1 samples the
-                model's density, values between trade noise against detail. None takes the family's
-                `default_temperature`.
+                model's density, values between trade noise against detail. None takes the
+                architecture's `default_temperature`.
             seed: the same seed gives the same audio, alone or in a batch, whatever the
                 neighbours and the padding; one for all items, or a sequence with one per item.
                 None draws a new one from torch's global generator.
@@ -226,24 +226,22 @@ class Vocoder(SavedModel, ABC):
         noise = Noise(fresh_seed() if seed is None else seed)
         refiner = self._refiner(self._refine(refine))
         (past, ahead), make = self._renderer(noise, temperature)
-        held: Tensor | None = None  # frames that are still needed; the first has index `start`
+        # Frames that are still needed; the first has index `start`, and `done` are rendered.
+        held = torch.zeros(self.mel_spec.n_mels, 0, dtype=torch.float32, device=self.device)
         start = done = 0
-        chunk: Array | None = None
-        latest = torch.zeros(0)
+        latest: Tensor | None = None
 
-        def render(last: int, final: bool) -> Tensor:
-            assert held is not None
+        def render(last: int) -> Tensor:
+            """Audio of the frames from `done` to `last`; refined, it lags behind."""
+            nonlocal done
             audio = torch.zeros(0)
             if last > done:
                 with torch.no_grad():
                     audio = make(held.unsqueeze(0), start, done, last)[0].float()
             if refiner is not None:
                 audio = refiner.push(audio.cpu(), held[:, done - start : last - start].cpu())
-                if final:
-                    if self.mel_spec.center:  # as in `consistency_target`
-                        refiner.push(audio[:0], latest.cpu())
-                    audio = torch.cat([audio, refiner.finish()])
-            return clamp(audio, held)
+            done = last
+            return audio
 
         for chunk in mel_chunks:
             if chunk.ndim != 2:
@@ -255,21 +253,23 @@ class Vocoder(SavedModel, ABC):
             # Without a gradient, whose history would grow with every chunk.
             frames = self._checked(chunk).detach()
             clamp.expect(frames)
-            held = frames if held is None else torch.cat([held, frames], dim=1)
-            latest = frames[:, -1:]
+            held, latest = torch.cat([held, frames], dim=1), frames[:, -1:]
             ready = start + held.shape[1] - ahead
             if ready > done:
-                audio = render(ready, final=False)
-                done = ready
+                audio = clamp(render(ready), held)
                 if len(audio):
                     yield _like(chunk, audio)
-                keep_from = max(start, done - past)
-                held, start = held[:, keep_from - start :], keep_from
-        if held is None or chunk is None:
+                drop = max(done - past - start, 0)
+                held, start = held[:, drop:], start + drop
+        if latest is None:
             return
-        end = start + held.shape[1]
-        if end > done or refiner is not None:
-            yield _like(chunk, render(end, final=True))
+        audio = render(start + held.shape[1])
+        if refiner is not None:
+            if self.mel_spec.center:  # as in `consistency_target`
+                refiner.push(audio[:0], latest.cpu())
+            audio = torch.cat([audio, refiner.finish()])
+        if len(audio):
+            yield _like(chunk, clamp(audio, held))
         clamp.finish()
 
     def look_ahead(self, refine: Refine | None = None) -> int:
@@ -402,12 +402,9 @@ class Vocoder(SavedModel, ABC):
 
     def _check_dtype(self, dtype: torch.dtype) -> None:
         """Raise ValueError for a type that `fused` cannot compute in."""
-        if dtype in self.dtypes:
-            return
-        if self.dtypes == (torch.float32,):
-            raise ValueError(f"{type(self).__name__} computes in float32 only, not in {dtype}")
-        types = " or ".join(map(str, self.dtypes))
-        raise ValueError(f"the {self.title} computes in {types}, and dtype is {dtype!r}")
+        if dtype not in self.dtypes:
+            types = " or ".join(map(str, self.dtypes))
+            raise ValueError(f"the {self.title} computes in {types}, and dtype is {dtype!r}")
 
     def _check_weights(self) -> None:
         """Raise ValueError for weights that synthesis cannot compute with."""

@@ -67,34 +67,32 @@ def load_published_waveglow(
     if isinstance(state_dict_or_path, Mapping):
         content: Any = state_dict_or_path
     else:
-        content, file_config = _read(Path(state_dict_or_path))
-        config = file_config if config is None else config
-    stated: Mapping[str, Any] | None = config if isinstance(config, Mapping) else None
+        content, own_config = _read(Path(state_dict_or_path))
+        config = own_config if config is None else config
     if config is not None and not isinstance(config, Mapping):
         try:
-            stated = json.loads(Path(config).read_text(encoding="utf-8"))
+            config = json.loads(Path(config).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"the config {config} is not readable as JSON: {error}"
             ) from error
+    stated: Mapping[str, Any] = config or {}  # type: ignore[assignment]
     try:
         tensors = fuse_weight_norm(_tensors(content))
     except ValueError as error:
         raise CheckpointError(f"the state dict is incomplete: {error}") from error
     sizes = _sizes(tensors)
-    if stated is not None:
-        _check_config(sizes, stated)
-    model = WaveGlow(
-        mel_spec=_mel_spec(sizes["n_mel_channels"], stated),
-        n_group=sizes["n_group"],
-        n_flows=sizes["n_flows"],
-        n_early_every=sizes["n_early_every"],
-        n_early_size=sizes["n_early_size"],
-        channels=sizes["n_channels"],
-        n_layers=sizes["n_layers"],
-        kernel_size=sizes["kernel_size"],
-        weight_norm=False,
-    )
+    part = stated.get("waveglow_config", stated)
+    for name, value in (part | part.get("WN_config", {})).items():
+        # Without a drop in width the tensors do not show the early outputs.
+        shown = sizes.get(name, value) or value
+        if value != shown:
+            raise CheckpointError(
+                f"the config says {name} = {value} and the tensors say {shown}: this config "
+                "belongs to other weights"
+            )
+    spec = _mel_spec(sizes.pop("n_mel_channels"), stated.get("data_config", {}))
+    model = WaveGlow(spec, channels=sizes.pop("n_channels"), weight_norm=False, **sizes)
     _fill(model, tensors)
     return model.eval()
 
@@ -139,14 +137,12 @@ def _tensors(content: Any) -> dict[str, Tensor]:
         raise CheckpointError(f"this is a module, not its tensors: {_HOW_TO_CONVERT}")
     if not isinstance(content, Mapping):
         raise CheckpointError("this holds no state dict: expected a mapping from names to tensors")
-    named = {
-        name[len("weights.") :] if name.startswith("weights.") else name: value
+    known = re.compile(r"^(?:weights\.)?(?:module\.)*((?:upsample|convinv|WN)\..*)")
+    return {
+        match[1]: value.float()
         for name, value in content.items()
-        if isinstance(value, Tensor)
+        if isinstance(value, Tensor) and (match := known.match(name))
     }
-    named = {re.sub(r"^(module\.)+", "", name): value for name, value in named.items()}
-    known = re.compile(r"^(upsample|convinv|WN)\.")
-    return {name: value.float() for name, value in named.items() if known.match(name)}
 
 
 def _sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
@@ -172,20 +168,7 @@ def _sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
         ) from error
 
 
-def _check_config(sizes: Mapping[str, int], config: Mapping[str, Any]) -> None:
-    part = config.get("waveglow_config", config)
-    stated = {**part, **part.get("WN_config", {})}
-    for name, value in sizes.items():
-        # Without a drop in width the tensors do not show the early outputs.
-        unknown = name.startswith("n_early") and value == 0
-        if name in stated and stated[name] != value and not unknown:
-            raise CheckpointError(
-                f"the config says {name} = {stated[name]} and the tensors say {value}: this config "
-                "belongs to other weights"
-            )
-
-
-def _mel_spec(n_mels: int, config: Mapping[str, Any] | None) -> MelSpec:
+def _mel_spec(n_mels: int, data: Mapping[str, Any]) -> MelSpec:
     # Published models were trained on mels of Tacotron 2, whose frames are centred on k * hop.
     spec = dataclasses.replace(MelSpec.preset("ljspeech"), n_mels=n_mels, center=True)
     names = {
@@ -196,13 +179,12 @@ def _mel_spec(n_mels: int, config: Mapping[str, Any] | None) -> MelSpec:
         "mel_fmin": "fmin",
         "mel_fmax": "fmax",
     }
-    data = (config or {}).get("data_config", {})
     stated = {ours: data[theirs] for theirs, ours in names.items() if theirs in data}
     return dataclasses.replace(spec, **stated)
 
 
 def _fill(model: WaveGlow, tensors: Mapping[str, Tensor]) -> None:
-    """Copy every tensor to its place; refuse missing and surplus ones."""
+    """Copy every tensor to its place."""
     names = {id(module): name for name, module in model.named_modules()}
     convolutions = [m for m in model.modules() if isinstance(m, InvertibleConv1x1)]
     couplings = [m for m in model.modules() if isinstance(m, AffineCoupling)]
@@ -216,13 +198,9 @@ def _fill(model: WaveGlow, tensors: Mapping[str, Tensor]) -> None:
         else:
             stack = names[id(couplings[int(rest[0])].conditioner)]
             state[".".join([stack, _STACK_NAMES.get(rest[1], rest[1]), *rest[2:]])] = value
-    expected = model.state_dict()
-    missing = sorted(expected.keys() - state.keys())
-    surplus = sorted(state.keys() - expected.keys())
-    wrong = sorted(n for n in expected.keys() & state.keys() if expected[n].shape != state[n].shape)
-    if missing or surplus or wrong:
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
         raise CheckpointError(
-            f"the weights do not fit a WaveGlow of their sizes: missing {missing[:3]}, unexpected "
-            f"{surplus[:3]}, of another shape {wrong[:3]}"
-        )
-    model.load_state_dict(state)
+            f"the weights do not fit a WaveGlow of their sizes: {error}"
+        ) from error

@@ -17,7 +17,7 @@ from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizat
 from vocoder.atomic import write_atomic
 from vocoder.audio import MelSpec, check_temperature
 from vocoder.checkpoints import CheckpointError, write_checkpoint
-from vocoder.flows import Bijection, InvertibleConv1x1
+from vocoder.flows import InvertibleConv1x1
 from vocoder.nn.weight_norm import fuse_weight_norm
 
 from .card import CARD_NAME, Card, model_card
@@ -118,12 +118,10 @@ class SavedModel(nn.Module):
         Returns:
             The directory.
         """
-        weights = self.state_dict()
-        if dtype is not None:
-            weights = {
-                name: value.to(dtype) if value.is_floating_point() else value
-                for name, value in weights.items()
-            }
+        weights = {
+            name: value.to(dtype) if value.is_floating_point() else value
+            for name, value in self.state_dict().items()
+        }
         directory = write_checkpoint(path, {**self.header(), "config": self.config}, weights)
         if not (directory / CARD_NAME).exists():
             write_atomic(
@@ -138,14 +136,10 @@ class SavedModel(nn.Module):
         Raises:
             CheckpointError: these are not arguments of this class.
         """
-        arguments = dict(config)
-        if isinstance(arguments.get("mel_spec"), Mapping):
-            try:
-                arguments["mel_spec"] = MelSpec.from_dict(arguments["mel_spec"])
-            except ValueError as error:
-                raise CheckpointError(f"the config has an impossible mel_spec: {error}") from error
         try:
-            return cls(**arguments)
+            spec = config.get("mel_spec")
+            made = {"mel_spec": MelSpec.from_dict(spec)} if isinstance(spec, Mapping) else {}
+            return cls(**{**config, **made})
         except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RuntimeError,
                 AssertionError, MemoryError) as error:  # fmt: skip
             raise CheckpointError(
@@ -169,19 +163,13 @@ class SavedModel(nn.Module):
     # -- fused ---------------------------------------------------------------------------------
 
     def _frozen_copy(self) -> Self:
-        """The same function with nothing left to compute from the weights: for inference.
-
-        Weight normalisation is taken out (an argument ``weight_norm`` is expected), and the 1x1
-        convolutions are inverted once.
-
-        Returns:
-            A new model, on the same device, in evaluation mode and frozen: its weights take no
-            gradient, and it refuses to go back to training.
+        """A frozen copy with weight normalisation taken out (an argument ``weight_norm`` is
+        expected) and 1x1 convolutions inverted: see `FlowVocoder.fused`.
         """
         # A copy: building the model a second time takes longer than loading it.
         model = copy.deepcopy(self)
         weights = fuse_weight_norm(self.state_dict())
-        for name, layer in model.named_modules():
+        for name, layer in list(model.named_modules()):
             if is_parametrized(layer, "weight"):
                 # Not by `remove_parametrizations`: it changes the class, which copies share.
                 layer.__class__ = type_before_parametrizations(layer)
@@ -190,9 +178,10 @@ class SavedModel(nn.Module):
                 others, layer._parameters = layer._parameters, {}
                 layer.weight = nn.Parameter(weights[f"{name}.weight"])
                 layer._parameters |= others
+            elif isinstance(layer, InvertibleConv1x1):
+                model.set_submodule(name, layer.fused())
         model.config["weight_norm"] = False
         model.eval().requires_grad_(False)
-        _keep_inverses(model)
         model.frozen = True
         return model
 
@@ -215,22 +204,12 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _keep_inverses(piece: nn.Module) -> None:
-    """Replace every 1x1 convolution below ``piece`` by one that holds its inverse."""
-    for name, child in piece.named_children():
-        if isinstance(child, InvertibleConv1x1):
-            setattr(piece, name, child.fused())
-        elif isinstance(child, Bijection | nn.ModuleList):
-            _keep_inverses(child)
-
-
 @functools.cache
 def _survive_forks() -> None:
     """From now on, forked children run PyTorch on a single thread.
 
-    A fork copies the memory of PyTorch's thread pool but not its threads. A child whose parent had
-    computed on several threads would wait for them for ever; on a single thread it needs no pool.
-    Servers with a worker for each core lose nothing.
+    A fork copies the memory of PyTorch's thread pool but not its threads, so a child would wait for
+    them for ever; on a single thread it needs no pool.
     """
     if hasattr(os, "register_at_fork"):  # Windows does not fork
         os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))

@@ -143,7 +143,7 @@ def speak(
         check_refine,
         check_temperature,
     )
-    from vocoder.audio.clamp import limited
+    from vocoder.audio.validation import limited
 
     if temperature is not None:
         check_temperature(temperature)

@@ -225,24 +225,14 @@ class SpeechData(lightning.LightningDataModule):
         """Hash of the corpus, after `setup`; see `prepared.manifest`."""
         return manifest(self._corpus, self.prepared)
 
-    def crops(self) -> Crops:
-        """The crops that training draws from."""
-        return Crops(
-            self.prepared,
-            self.split.train,
-            self.mel_spec.hop_length,
-            self.crop_frames,
-            self.gain_db,
-            self.noisy,
-            self.seed,
-        )
-
     def held_out(self, ids: Sequence[str], seconds: float | None = None) -> HeldOut:
         """The dataset of these utterances."""
         return HeldOut(self.prepared, ids, self.mel_spec.hop_length, seconds)
 
     def train_dataloader(self) -> DataLoader[Item]:
         trainer: Any = self.trainer
+        how = self.crop_frames, self.gain_db, self.noisy, self.seed
+        crops = Crops(self.prepared, self.split.train, self.mel_spec.hop_length, *how)
         sampler = CropSampler(
             self.batch_size,
             self.crop_frames,
@@ -254,7 +244,7 @@ class SpeechData(lightning.LightningDataModule):
         gpu = trainer.strategy.root_device.type != "cpu"
         workers = self.workers if self.workers is not None else 4 * gpu
         return DataLoader(
-            self.crops(),
+            crops,
             batch_sampler=sampler,
             num_workers=workers,
             persistent_workers=workers > 0,

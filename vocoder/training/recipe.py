@@ -154,8 +154,8 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
     # starts (the pitch network) is meant to be.
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for ignored in ("does not have many workers", "LeafSpec", "in eval mode at the start of train"):
-        warnings.filterwarnings("ignore", f".*{ignored}")
+    for tip in ("does not have many workers", "LeafSpec", "in eval mode at the start of train"):
+        warnings.filterwarnings("ignore", f".*{tip}")
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not any(word == "--config" or word.startswith("--config=") for word in words):
         words = ["--config", str(recipe.default_config), *words]
@@ -275,27 +275,23 @@ def fit(
         recipe.begin(module, data)
         trainer.validate(module, data, verbose=False)
     fitted = False
-
-    def save() -> None:
-        if trainer.is_global_zero:
-            module.model.save(run / "model")
-
     try:
         trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         averaged.apply_to(module)
         fitted = True
-        save()  # first of all: what comes now may fail
+        if trainer.is_global_zero:
+            module.model.save(run / "model")  # first of all: what comes now may fail
         trainer.validate(module, data, verbose=False)
         if trainer.is_global_zero:
             best.restore(module.model, recipe.load)
-            save()
+            module.model.save(run / "model")
             recipe.report(run, trainer, module, data, history.rows(), read_record(run))
     except DivergedError as error:
         if not fitted:
             averaged.apply_to(module)
         if trainer.is_global_zero:
             best.restore(module.model, recipe.load)
-        save()
+            module.model.save(run / "model")
         raise DivergedError(
             f"{error}; the best model so far is in {run / 'model'}: lower training.learning_rate, "
             "or train with --trainer.precision 32, in a new run (--run DIR; with --start_from "

@@ -1,1 +1,1 @@
-"""Results as Markdown: a module for each page, named after it, with its tables in TABLES."""
+"""Results as Markdown; each module has its tables in TABLES."""

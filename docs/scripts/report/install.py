@@ -1,8 +1,8 @@
-"""The tables of docs/install.md."""
+"""Tables of docs/install.md and docs/acoustic-models.md."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from report.markdown import Tables, markdown
@@ -23,28 +23,46 @@ def compatibility_table(result: Sequence[Mapping[str, Any]]) -> str:
 
 def cold_start_table(result: Mapping[str, Any]) -> str:
     """Seconds from the shell to a spoken sentence, by part."""
-    names = list(result)
-    lines: list[tuple[str, Callable[[Mapping[str, Any]], Mapping[str, float]]]] = [
-        ("**`vocoder say`, in all**", lambda row: row["say"]),
-        *(
-            (part, lambda row, part=part: row["parts"][part])
-            for part in result[names[-1]]["parts"]
-            if part != "interpreter"
-        ),
-    ]
-    rows = [
-        [label, *(f"{times(result[name])['wall']:.2f}" for name in names)] for label, times in lines
-    ]
-    about = result[names[-1]]
-    prose = (
-        f"Medians of {about['runs']} runs, {about['cores']} cores of an {about['cpu']}, wall-clock "
-        "seconds ([cold_start.py](scripts/cold_start.py)). What the parts leave of the whole is "
-        "writing the file and the end of the process."
+    *_, about = result.values()
+    parts = [part for part in about["parts"] if part != "interpreter"]
+    rows = [["**`vocoder say`, in all**", *(f"{r['say']['wall']:.2f}" for r in result.values())]]
+    rows += [[p, *(f"{r['parts'][p]['wall']:.2f}" for r in result.values())] for p in parts]
+    return (
+        f"{markdown(['', *result], rows, text={0})}\n\nMedians of {about['runs']} runs, "
+        f"{about['cores']} cores of an {about['cpu']}, wall-clock seconds "
+        "([cold_start.py](scripts/cold_start.py)). What the parts leave of the whole is writing "
+        "the file and the end of the process."
     )
-    return f"{markdown(['', *names], rows, text={0})}\n\n{prose}"
+
+
+def mel_table(result: Mapping[str, Any]) -> str:
+    """How far the mels of other toolkits are from ours."""
+    about = result["about"]
+    share = f"over {about['promise']:g}"
+    headings = ["model", "checked", "package", "mean, nats", "largest", share]
+    headings += ["largest with hiss", f"{share} with hiss", "remark"]
+    rows = []
+    for row in result["rows"]:
+        cells = [
+            row["model"],
+            row["checked"],
+            f"{row['package'] or 'none'} {row.get('version') or ''}",
+        ]
+        if "missing" in row:
+            figures = [*[""] * 5, f"not installed: {row['missing']}"]
+        else:
+            figures = [f"{row['mean']:.1e}", f"{row['largest']:.1e}", f"{row['share']:.2%}"]
+            figures += [f"{row['largest_with_hiss']:.1e}", f"{row['share_with_hiss']:.2%}"]
+            figures += [row["remark"]]
+        rows.append([cell.strip() for cell in (*cells, *figures)])
+    return (
+        f"{markdown(headings, rows, [0, 1, 2, 8])}\n\n{about['recordings']} recordings at 22,050 "
+        f"Hz; librosa {about['librosa']}, PyTorch {about['torch']}, {about['date']}."
+    )
 
 
 TABLES: Tables = {
     "cold-start": ("cold_start.json", cold_start_table),
     "compatibility": ("compatibility.json", compatibility_table),
+    "mel-parity": ("mel_parity.json", mel_table),
 }

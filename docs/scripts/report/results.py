@@ -1,13 +1,62 @@
-"""Tables of docs/results.md."""
+"""Tables of README.md, docs/results.md and docs/text.md: quality, and the speed benchmark."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from report.markdown import Tables, markdown, mean
+from paths import ROOT
+from report.markdown import Tables, markdown, mean, on
 from vocoder.evaluation import tables
+from vocoder.evaluation.copy_synthesis import row_name
+from vocoder.evaluation.results import estimate
 from vocoder.evaluation.tables import heading
+
+FLOW = "MDCT flow"
+PUBLISHED = "WaveGlow"
+REFINE = json.loads((ROOT / "vocoder/weights/default/config.json").read_text(encoding="utf-8"))[
+    "config"
+]["refine"]
+"""The refinement that the bundled default ends with."""
+DEFAULT = row_name("default", REFINE)
+"""Its row in a result of `vocoder evaluate --refine`."""
+DEFAULT_ROWS = (row_name("default", 0), DEFAULT, row_name("Griffin-Lim", 0))
+"""The model alone, as it ships, and what learns nothing."""
+
+
+def standing_table(result: Mapping[str, Any]) -> str:
+    """Scores of the default for unseen speakers, as it ships and without refinement."""
+    shown = ("pesq", "stoi", "distillmos", "dnsmos", "log_mel_distance", "times_real_time")
+    shown = tuple(measure for measure in shown if measure in result["measures"])
+    plain, refined, reference = DEFAULT_ROWS
+    titles = {
+        "recording": "[recording](docs/samples/english.recording.flac)",
+        refined: f"[{FLOW} (`default`)](docs/samples/english.default.flac)",
+        plain: "network output only",
+        reference: "[Griffin-Lim](docs/samples/english.griffin-lim.flac)",
+    }
+    rows = [
+        [title, *(mean(result["rows"][name].get(measure)) for measure in shown)]
+        for name, title in titles.items()
+    ]
+    about = result["about"]
+    headings = ["listen", *(heading(result["measures"][measure]) for measure in shown)]
+    return (
+        f"{markdown(headings, rows, [0])}\n\nMeans over {len(result['files'])} recordings of "
+        f"unseen human speakers; ± is half a 95 % interval.\n"
+        f"Speed: {about['threads']} thread, {about['machine']['cpu']}."
+    )
+
+
+def cost_sentence(result: Mapping[str, Any]) -> str:
+    """What a second of speech costs, from docs/results/benchmark.json."""
+    costs = {row["name"]: row["gmac_per_audio_second"] for row in result["rows"]}
+    return (
+        f"A second of speech takes the flow of mdct.yaml {costs[FLOW]:.2f} billion "
+        f"multiply-accumulates, and the published WaveGlow {costs[PUBLISHED]:.0f} billion."
+    )
+
 
 SCORES = (
     "pesq", "stoi", "distillmos", "dnsmos", "envelope_depth", "log_mel_distance",
@@ -76,9 +125,38 @@ def samples_table(groups: Mapping[str, Any]) -> str:
     return markdown(["sample", "sound", *shown.values()], rows, [0, 1])
 
 
+def speech_table(result: Mapping[str, Any]) -> str:
+    """Word error rates of a result of `vocoder evaluate --acoustic`."""
+    about = result["about"]
+    rows = [
+        [name, _percent(row["word_error_rate"]), _percent(_less_recording(result, name))]
+        for name, row in result["rows"].items()
+        if row["word_error_rate"]["n"]
+    ]
+    return (
+        f"{markdown(['', 'word error rate, %', 'less the recording'], rows, [0])}\n\n"
+        f"Means over {len(result['files'])} sentences of {about['corpus']} that were kept from "
+        f"training, transcribed by {about['recogniser']}; ± is half a 95 % interval. "
+        f"{on(about['machine'])}"
+    )
+
+
+def _less_recording(result: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    values = [file["values"] for file in result["files"]]
+    rates = [(v[name]["word_error_rate"], v["recording"]["word_error_rate"]) for v in values]
+    return estimate([own - other for own, other in rates if None not in (own, other)])
+
+
+def _percent(row: Mapping[str, Any]) -> str:
+    return f"{100 * row['mean']:.1f} ± {100 * (row['upper'] - row['mean']):.1f}"
+
+
 TABLES: Tables = {
+    "standing": ("scores/default.unseen-speakers.json", standing_table),
+    "cost": ("benchmark.json", cost_sentence),
     "scores": ("scores.json", scores_table),
     "refine": ("scores/default.unseen-speakers.json", refine_table),
     "samples": ("samples.json", samples_table),
     "benchmark": ("benchmark.json", benchmark_table),
+    "speech": ("scores/acoustic.speech.json", speech_table),
 }

@@ -1,0 +1,196 @@
+"""Tables of docs/engines.md and docs/scale.md: speed, memory and repeatability."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from report.markdown import Tables, markdown, on
+from report.results import DEFAULT, FLOW, PUBLISHED
+
+
+def engines_table(result: Mapping[str, Any]) -> str:
+    """docs/results/benchmark.json: which backend of the MDCT flow is fastest where."""
+    headings = ["audio at once", "fastest in float32", "× real time", "fastest in any type"]
+    headings += ["× real time", "over Vocos, float32", "any type", "over published WaveGlow"]
+    workloads: dict[tuple[int, float], list[Mapping[str, Any]]] = {}
+    for row in result["rows"]:
+        workloads.setdefault((row["batch"], row["audio_seconds"]), []).append(row)
+    rows = []
+    for (batch, seconds), measured in workloads.items():
+        speed = {row["name"]: row["times_real_time"] for row in measured}
+        own = [row for row in measured if row["name"].startswith(FLOW)]
+        best = max((row["name"] for row in own), key=lambda name: speed[name])
+        exact = max(
+            (row["name"] for row in own if row["dtype"] == "float32"), key=lambda name: speed[name]
+        )
+
+        def over(name: str, other: str, decimals: int) -> str:
+            return f"{speed[name] / speed[other]:.{decimals}f}" if other in speed else ""  # noqa: B023
+
+        label = f"{seconds:g} s" if batch == 1 else f"{batch} × {seconds:g} s"
+        cells = [
+            label,
+            _backend(exact),
+            f"{speed[exact]:.0f}",
+            _backend(best),
+            f"{speed[best]:.0f}",
+        ]
+        cells += [over(exact, "Vocos", 1), over(best, "Vocos", 1), over(exact, PUBLISHED, 0)]
+        rows.append(cells)
+    return markdown(headings, rows, [0, 1, 3])
+
+
+def _backend(name: str) -> str:
+    return name.removeprefix(FLOW).strip(", ") or "PyTorch"
+
+
+def streaming_table(result: Mapping[str, Any]) -> str:
+    """Look-ahead, time to the first audio, and memory over an hour."""
+    headings = ["flow", "look-ahead", "computing to the first audio", "streamed", "memory at most"]
+    headings += ["after the first minute", "before the first chunk", "× real time"]
+    rows = []
+    for row in result["rows"]:
+        ahead = f"{row['look_ahead_frames']} frames, {1000 * row['look_ahead_seconds']:.0f} ms"
+        memory = ("megabytes", "megabytes_after_a_minute", "megabytes_before")
+        cells = [row["name"], ahead, f"{1000 * row['first_audio_seconds']:.0f} ms"]
+        cells += [f"{row['minutes']:.0f} min", *(f"{row[key]:.0f} MB" for key in memory)]
+        rows.append([*cells, f"{row['times_real_time']:.0f}"])
+    first = result["rows"][0]
+    return (
+        f"{markdown(headings, rows, [0])}\n\n"
+        f"Memory of the whole process, PyTorch included. {first['chunk_frames']} frames "
+        f"at once, {first['threads']} thread, × real time in processor time. "
+        f"{on(result['machine'])}"
+    )
+
+
+def determinism_table(result: Mapping[str, Any]) -> str:
+    """Same seed, same audio: the differences promised and measured."""
+    iterations = result["sweeps"]
+    headings = [
+        "the same seed",
+        "promised",
+        "measured",
+        f"with {iterations} iterations",
+        "measured",
+    ]
+
+    def number(value: float) -> str:
+        return "equal" if value == 0 else f"{value:.0e}".replace("e-0", "e-")
+
+    rows = [
+        [
+            row["title"],
+            *(number(row[key][column]) for column in (0, 1) for key in ("promised", "measured")),
+        ]
+        for row in result["rows"]
+    ]
+    return (
+        f"{markdown(headings, rows, [0])}\n\nLargest difference of a sample, of audio in [-1, 1]; "
+        f"a step of 16 bits is 3e-5. Measured with the bundled default. {on(result['machine'])}"
+    )
+
+
+HOURS = 1000  # of speech
+TERAFLOPS, GPUS = 10, 8  # what each of so many GPUs is assumed to sustain on this model
+
+
+def hours_table(result: Mapping[str, Any]) -> str:
+    """What a thousand hours take, from the speed of the bundled default."""
+    speed = result["rows"][DEFAULT]["times_real_time"]["mean"]
+    about = result["about"]
+    spec = about["models"][DEFAULT]["mel_spec"]
+    samples = HOURS * 3600 * spec["sample_rate"]
+    mels = 4 * spec["n_mels"] * samples / spec["hop_length"]
+    rows = [
+        [f"{HOURS:,} hours of audio, 16 bits", f"{2 * samples / 1e9:,.0f} GB"],
+        ["their mels, float32", f"{mels / 1e9:,.0f} GB"],
+        [f"synthesis by {DEFAULT}", f"{HOURS / speed:,.0f} hours of {about['threads']} thread"],
+        ["the same on 64 cores", f"{60 * HOURS / speed / 64:,.0f} minutes"],
+    ]
+    return (
+        f"{markdown(['what', 'how much'], rows, [0])}\n\nFrom the measured {speed:.0f} times real "
+        f"time of one worker ({about['machine']['cpu']}); the last row assumes that workers do not "
+        "disturb each other."
+    )
+
+
+def node_sentence(result: Mapping[str, Any]) -> str:
+    """An estimate for a node with GPUs, from the cost in docs/results/benchmark.json."""
+    cost = next(r["gmac_per_audio_second"] for r in result["rows"] if r["name"] == FLOW)
+    # Forwards and backwards cost three passes; a multiply-accumulate is two operations.
+    operations = HOURS * 3600 * cost * 1e9 * 2 * 3
+    return (
+        f"**Estimated, not measured**: an epoch of {HOURS:,} hours is {operations / 1e15:.0f} "
+        f"PFLOP in the flow (three passes of {cost:.2f} billion multiply-accumulates a second of "
+        f"audio). {GPUS} GPUs that sustained {TERAFLOPS} TFLOP/s each would take "
+        f"{operations / (GPUS * TERAFLOPS * 1e12) / 60:.0f} minutes for it; the spectral terms of "
+        "the loss, the loader and the gradients' exchange come on top."
+    )
+
+
+def load_table(result: Mapping[str, Any]) -> str:
+    """The demo under load: latency, refusals, mistakes, memory."""
+    memory, burst = result["megabytes"], result["burst"]
+    visitors = {"one visitor": "alone_seconds", f"{result['clients']} visitors at once": "seconds"}
+    rows = [
+        [title, *(f"{result[key][p]:.1f} s" for p in ("50", "95", "99"))]
+        for title, key in visitors.items()
+    ]
+    wrong = len(result["wrong"]) + len(result["errors"])
+    machine = result["machine"]
+    return (
+        f"{markdown(['', '50 %', '95 %', '99 %'], rows, [0])}\n\n"
+        f"Time from the accepted request to the audio, of texts of {result['audio_seconds']:.1f} s "
+        f"on average. {result['answered']:,} requests were answered, "
+        f"{result['requests_per_second']:.1f} a second; {wrong} got a wrong answer or none. Of "
+        f"{result['clients']} requests at the same moment, {burst['refused']} were refused. Memory "
+        f"of the server: {memory['settled']:.0f} MB after the first hundred requests, "
+        f"{memory['end']:.0f} MB at the end. {machine['cpu']}, {machine['cores']} cores, shared "
+        f"with the clients. {machine['date']}."
+    )
+
+
+def bulk_table(result: Mapping[str, Any]) -> str:
+    """docs/results/bulk.json: files a second, by the number of workers."""
+    seconds = result["audio_seconds"]
+    rows = [
+        [name, f"{row['files_per_second']:.1f}", f"{row['files_per_second'] * seconds:.0f}"]
+        for name, row in result["ways"].items()
+    ]
+    return (
+        f"{markdown(['', 'files a second', '× real time'], rows, [0])}\n\n"
+        f"Mels of {seconds:.1f} s, from file to file; one thread each. {on(result['machine'])}"
+    )
+
+
+def memory_table(result: Mapping[str, Any]) -> str:
+    """docs/results/memory.json: memory of the commands on a minute and on an hour."""
+    first, last = sorted(result["minutes"], key=int)
+    headings = ["command", "memory for a minute", f"for {last} minutes", "× real time"]
+    rows = [
+        [
+            f"`{name}`",
+            f"{result['minutes'][first][name]['megabytes']:.0f} MB",
+            f"{row['megabytes']:.0f} MB",
+            f"{row['audio_seconds'] / row['seconds']:.0f}",
+        ]
+        for name, row in result["minutes"][last].items()
+    ]
+    return (
+        f"{markdown(headings, rows, [0])}\n\nPeak memory of the process, libraries included. "
+        f"{on(result['machine'])}"
+    )
+
+
+TABLES: Tables = {
+    "engines": ("benchmark.json", engines_table),
+    "streaming": ("streaming.json", streaming_table),
+    "determinism": ("determinism.json", determinism_table),
+    "hours": ("scores/default.unseen-speakers.json", hours_table),
+    "node": ("benchmark.json", node_sentence),
+    "load": ("load.json", load_table),
+    "memory": ("memory.json", memory_table),
+    "bulk": ("bulk.json", bulk_table),
+}
