@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -64,22 +65,21 @@ class Record:
 def server(*options: str, seconds: float = 300) -> Iterator[tuple[str, int]]:
     """A demo in a process of its own: its address and process id."""
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "vocoder", "demo", *options], stdout=log, stderr=log
-        )
+
+        def printed() -> str:
+            return os.pread(log.fileno(), 1 << 20, 0).decode(errors="replace")
+
+        command = [sys.executable, "-m", "vocoder", "demo", *options]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             end = time.monotonic() + seconds
-            while True:
-                printed = os.pread(log.fileno(), 1 << 20, 0).decode(errors="replace")
-                if found := re.search(r"The demo is at (\S+)", printed):
-                    break
+            while not (found := re.search(r"The demo is at (\S+)", printed())):
                 if process.poll() is not None or time.monotonic() > end:
-                    raise RuntimeError(f"the demo does not start: {printed}")
+                    raise RuntimeError(f"the demo does not start: {printed()}")
                 time.sleep(0.1)
             yield found[1].rstrip("/"), process.pid
             if process.poll() is not None:
-                printed = os.pread(log.fileno(), 1 << 20, 0).decode(errors="replace")
-                raise RuntimeError(f"the demo ended by itself ({process.returncode}): {printed}")
+                raise RuntimeError(f"the demo ended ({process.returncode}): {printed()}")
         finally:
             process.terminate()
             process.wait()
@@ -124,60 +124,42 @@ def load(
         requests: in all.
         retry: whether clients that are refused ask again, until all have been answered.
     """
-    record, lock = Record(), threading.Lock()
-    left = iter(range(requests))
-    together = threading.Barrier(len(texts))
+    record, left, together = Record(), iter(range(requests)), threading.Barrier(len(texts))
 
     def visit(text: str, right: np.ndarray[Any, Any]) -> None:
         # As the server closes idle connections after 5 s, a new one for each call.
         fresh = httpx.Limits(max_keepalive_connections=0)
         with httpx.Client(timeout=None, limits=fresh) as client:
             together.wait()
-            while True:
-                with lock:
-                    if next(left, None) is None:
-                        return
+            while next(left, None) is not None:
                 ask(client, text, right)
 
     def ask(client: httpx.Client, text: str, right: np.ndarray[Any, Any]) -> None:
-        while True:
-            started = time.perf_counter()
-            try:
-                audio = say(client, address, text)
-            except RefusedError:
-                with lock:
-                    record.refused += 1
-                if not retry:
-                    return
+        started = time.perf_counter()
+        try:
+            audio = say(client, address, text)
+        except RefusedError:
+            record.refused += 1
+            if retry:
                 time.sleep(2)
-            except (RuntimeError, httpx.HTTPError, IndexError) as error:
-                with lock:
-                    record.errors.append(f"{type(error).__name__}: {error}")
-                return
-            else:
-                with lock:
-                    record.seconds.append(time.perf_counter() - started)
-                    record.megabytes.append(megabytes(pid))
-                    if not np.array_equal(audio, right):
-                        record.wrong.append(text)
-                return
+                ask(client, text, right)
+        except (RuntimeError, httpx.HTTPError, IndexError) as error:
+            record.errors.append(f"{type(error).__name__}: {error}")
+        else:
+            record.seconds.append(time.perf_counter() - started)
+            record.megabytes.append(megabytes(pid))
+            if not np.array_equal(audio, right):
+                record.wrong.append(text)
 
-    threads = [
-        threading.Thread(target=visit, args=pair) for pair in zip(texts, expected, strict=True)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(len(texts)) as clients:
+        list(clients.map(visit, texts, expected))
     return record
 
 
 def megabytes(pid: int) -> float:
     """Memory of a process."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    found = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
-    assert found
-    return int(found[1]) / 1024
+    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:

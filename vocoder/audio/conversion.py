@@ -22,19 +22,11 @@ from vocoder.audio.validation import MelError, check_mel
 Array = TypeVar("Array", Tensor, npt.NDArray[Any])
 Statistic = float | npt.NDArray[Any] | Tensor
 
+# Fields that no conversion can change.
 _KEPT = (
-    "sample_rate",
-    "n_fft",
-    "hop_length",
-    "win_length",
-    "n_mels",
-    "fmin",
-    "fmax",
-    "mel_scale",
-    "mel_norm",
-    "power",
+    *("sample_rate", "n_fft", "hop_length", "win_length", "n_mels"),
+    *("fmin", "fmax", "mel_scale", "mel_norm", "power"),
 )
-"""Fields that no conversion can change."""
 
 
 def convert_mel(
@@ -148,9 +140,12 @@ def mel_from_linear(
 
 
 def _check_convertible(source: MelSpec, target: MelSpec, name: str) -> None:
+    def shown(spec: MelSpec, field: str) -> str:
+        value = getattr(spec, field)
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
     differences = [
-        f"{field} is {_shown(getattr(source, field))} there and {_shown(getattr(target, field))} "
-        "here"
+        f"{field} is {shown(source, field)} there and {shown(target, field)} here"
         for field in _KEPT
         if getattr(source, field) != getattr(target, field)
     ]
@@ -166,18 +161,12 @@ def _check_convertible(source: MelSpec, target: MelSpec, name: str) -> None:
         )
 
 
-def _shown(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def _tensor(array: Tensor | npt.NDArray[Any]) -> Tensor:
-    if isinstance(array, Tensor):
-        return array
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, Tensor | np.ndarray):
         raise MelError(
             f"A mel must be a torch tensor or a numpy array, got {type(array).__name__}."
         )
-    return as_tensor(array)
+    return array if isinstance(array, Tensor) else as_tensor(array)
 
 
 def _statistic(name: str, value: Statistic, spec: MelSpec, mel: Tensor) -> Tensor:

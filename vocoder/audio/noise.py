@@ -42,34 +42,27 @@ class Noise:
 
     def normal(self, first_frame: int, frames: int, per_frame: int) -> Tensor:
         """Standard normal, (frames, per_frame), float32."""
-        return self._blocks(0, torch.randn, first_frame, frames, per_frame)
+        return self._drawn(0, torch.randn, first_frame, frames, per_frame)
 
     def uniform(self, first_frame: int, frames: int, per_frame: int) -> Tensor:
         """Uniform on [0, 1), (frames, per_frame), float32; independent of `normal`."""
-        return self._blocks(1, torch.rand, first_frame, frames, per_frame)
+        return self._drawn(1, torch.rand, first_frame, frames, per_frame)
 
     def of_items(self, rows: Sequence[int]) -> Noise:
         """The noise of some items of a batch: all have the same."""
         return self
 
-    def _blocks(
-        self,
-        kind: int,
-        draw: Callable[..., Tensor],
-        first_frame: int,
-        frames: int,
-        per_frame: int,
+    def _drawn(
+        self, kind: int, draw: Callable[..., Tensor], first_frame: int, frames: int, per_frame: int
     ) -> Tensor:
-        first_block = first_frame // _BLOCK_FRAMES
-        last_block = (first_frame + max(frames, 1) - 1) // _BLOCK_FRAMES
+        first, offset = divmod(first_frame, _BLOCK_FRAMES)
         blocks = []
-        for block in range(first_block, last_block + 1):
+        for block in range(first, (first_frame + max(frames, 1) - 1) // _BLOCK_FRAMES + 1):
             state = np.random.SeedSequence([self.seed, kind, block]).generate_state(1, np.uint64)
             # torch takes signed 64-bit seeds.
             generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
             # Whole blocks, since a shorter draw need not be a prefix of a longer one.
             blocks.append(draw(_BLOCK_FRAMES, per_frame, generator=generator, dtype=torch.float32))
-        offset = first_frame - first_block * _BLOCK_FRAMES
         return torch.cat(blocks)[offset : offset + frames]
 
 

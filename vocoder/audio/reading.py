@@ -255,7 +255,7 @@ def checked_rate(sample_rate: object) -> int:
     whole = isinstance(sample_rate, int | np.integer) and not isinstance(sample_rate, bool)
     if not whole or sample_rate < 1:  # type: ignore[operator]
         raise ValueError(f"A sample rate is a positive whole number of Hz, got {sample_rate!r}.")
-    return int(sample_rate)  # type: ignore[call-overload, no-any-return]
+    return int(sample_rate)  # type: ignore[call-overload]
 
 
 def read_mel(path: Path) -> NDArray[np.float32]:

@@ -108,13 +108,15 @@ class _Samples:
             raise TypeError(
                 f"Audio to write is a {type(audio).__name__}: give a torch tensor or a numpy array."
             )
-        tensor = isinstance(audio, Tensor)
-        if not (audio.is_floating_point() if tensor else audio.dtype.kind == "f"):
+        floating = (
+            audio.is_floating_point() if isinstance(audio, Tensor) else audio.dtype.kind == "f"
+        )
+        if not floating:
             raise ValueError(
                 f"Audio to write must be floating point in [-1, 1], got {audio.dtype}; divide "
                 "int16 samples by 32768."
             )
-        if tensor:
+        if isinstance(audio, Tensor):
             audio = audio.detach().to("cpu", torch.float32).numpy()  # numpy has no bfloat16
         if audio.ndim != 1:
             raise ValueError(
