@@ -138,7 +138,7 @@ def test_export_writes_a_graph(
     graphs = []
 
     def export_onnx(model: MdctFlow, path: Path, refine: int | None) -> None:
-        graphs.append(export.InferenceGraph(model, refine or 0))
+        graphs.append(export.InferenceGraph(model, refine or 0, 0.0))
         path.write_bytes(bytes(1_200_000))
 
     monkeypatch.setattr(export, "export_onnx", export_onnx)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from tests.conftest import perturb
 from vocoder.audio import MelSpec
 from vocoder.checkpoints import CheckpointError
+from vocoder.models import MdctFlow
 from vocoder.models.restoration import Restoration, load_checkpoint
 
 SPEC = replace(MelSpec.preset("ljspeech"), n_mels=6)
@@ -106,3 +108,54 @@ def test_checkpoint_round_trip(model: Restoration, tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(CheckpointError):
         load_checkpoint(tmp_path / "none")
+
+
+def test_streams_equal_one_pass(model: Restoration) -> None:
+    y = mels(301)[0]
+    for temperature in (0.0, 0.7):
+        whole = model.restore(y, temperature, 3)
+        sizes = [1, 2, 90, 37, 100, 71]
+        parts = model.stream(enumerate(y.split(sizes, dim=1)), temperature, 3)
+        tags, pieces = zip(*parts, strict=True)
+        torch.testing.assert_close(torch.cat(pieces, dim=1), whole, rtol=0, atol=1e-4)
+        assert list(tags) == sorted(tags)
+        first = sum(sizes[: tags[0] + 1])
+        assert pieces[0].shape[1] >= first - model.look_ahead
+    assert list(model.stream([])) == []
+
+
+def test_vocoders_restore_by_default_in_all_doors(
+    model: Restoration, tiny_flow: Callable[..., MdctFlow], tmp_path: Path
+) -> None:
+    flow = tiny_flow(SPEC)
+    y = mels(50)[0]
+    before = flow.synthesize(y)
+    with pytest.raises(ValueError, match="has no restoring flow"):
+        flow.synthesize(y, restore=1.0)
+    state = set(flow.state_dict())
+    flow.restored_by(model)
+    assert set(flow.state_dict()) == state
+    assert torch.equal(flow.synthesize(y, restore=0), before)
+    restored = flow.synthesize(y)
+    expected = flow.synthesize(model.restore(y), restore=0)
+    torch.testing.assert_close(restored, expected, rtol=0, atol=1e-6)
+    assert not torch.allclose(restored, before, atol=1e-3)
+    streamed = torch.cat(list(flow.stream(y.split(13, dim=1))))
+    torch.testing.assert_close(streamed, restored, rtol=0, atol=1e-4)
+    assert flow.look_ahead() == flow.look_ahead(restore=0) + model.look_ahead
+    batch = torch.stack([y, mels(50, seed=5)[0]])
+    torch.testing.assert_close(flow.synthesize(batch)[0], restored, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match=r"restore is 2\.0"):
+        flow.synthesize(y, restore=2.0)
+    with pytest.raises(ValueError, match="is for mels of"):
+        tiny_flow("speech-16k").restored_by(model)
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    from vocoder.export import OnnxVocoder, export_onnx
+
+    graph = OnnxVocoder(export_onnx(flow, tmp_path / "flow.onnx"))
+    for frames in (49, 50):
+        torch.testing.assert_close(
+            torch.from_numpy(graph.synthesize(y[:, :frames].numpy())),
+            flow.synthesize(y[:, :frames]), rtol=0, atol=1e-3,
+        )  # fmt: skip

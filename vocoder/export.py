@@ -32,12 +32,15 @@ class InferenceGraph(nn.Module):
     scaled by the temperature; audio (batch, frames * hop) in [-1, 1].
     """
 
-    def __init__(self, model: FlowVocoder, refine: Refine) -> None:
+    def __init__(self, model: FlowVocoder, refine: Refine, restore: float) -> None:
         super().__init__()
         self.model = model.fused()
-        self.refine = refine
+        self.restoration = self.model.restoration if restore else None
+        self.refine, self.restore = refine, restore
 
     def forward(self, mel: Tensor, noise: Tensor) -> Tensor:
+        if self.restoration is not None:
+            mel = self.restoration.restore(mel, 0.0, strength=self.restore)
         audio = self.model.sample(mel, noise, 1.0)
         if self.refine:
             audio = self.model.consistent(audio, mel, self.refine)
@@ -45,7 +48,10 @@ class InferenceGraph(nn.Module):
 
 
 def export_onnx(
-    model: FlowVocoder, path: str | os.PathLike[str], refine: Refine | None = None
+    model: FlowVocoder,
+    path: str | os.PathLike[str],
+    refine: Refine | None = None,
+    restore: float | None = None,
 ) -> Path:
     """Write a flow as an ONNX graph ``(mel, noise) -> audio`` with dynamic batch and length.
 
@@ -57,6 +63,7 @@ def export_onnx(
         path: file to write, ``.onnx``; replaced whole or not at all.
         refine: iterations in the graph, as in `Vocoder.synthesize`; None takes the model's
             ``default_refine``. They take some ten times as long as outside of it.
+        restore: as in `Vocoder.synthesize`; in the graph a mel is restored to its mean.
 
     Raises:
         ImportError: the extra ``export`` is not installed.
@@ -73,7 +80,9 @@ def export_onnx(
         raise ValueError(f"{type(model).__name__} is not a flow: only flows export as one graph")
     refine = model.default_refine if refine is None else refine
     check_refine(refine)
-    graph = InferenceGraph(model, refine).float().cpu().eval()
+    if restore is None:
+        restore = float(model.restoration is not None)
+    graph = InferenceGraph(model, refine, restore).float().cpu().eval()
     spec = model.mel_spec
     # Any sizes but 0 and 1, which the exporter would take for constants, as it would frames - 1.
     # The graph runs on any number of frames.

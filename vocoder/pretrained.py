@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 import re
@@ -19,6 +20,8 @@ from vocoder.devices import device_named
 from vocoder.hub import download, is_hub_name
 from vocoder.models import Vocoder, load_checkpoint
 from vocoder.models.base import Array
+from vocoder.models.restoration import Restoration
+from vocoder.models.restoration import load_checkpoint as load_restoration
 
 if TYPE_CHECKING:
     from vocoder.audio import Refine
@@ -29,6 +32,9 @@ DEFAULT_NAME = "default"
 
 ACOUSTIC_NAME = "acoustic"
 """The bundled acoustic model that `load_acoustic` gives without a name."""
+
+RESTORATION_NAME = "restoration"
+"""The bundled restoring flow, which `load` gives to models of its mel convention."""
 
 
 def load(
@@ -60,6 +66,9 @@ def load(
     """
     target = device_named(device)
     model = load_checkpoint(find_model(name)).fused(dtype).to(target)
+    restoration = _restoration()
+    if restoration is not None and restoration.mel_spec == model.mel_spec:
+        model.restored_by(copy.deepcopy(restoration).to(target))
     return model.requires_grad_(False)  # a family with nothing to fuse is not frozen by `fused`
 
 
@@ -107,6 +116,7 @@ def synthesize(
     seed: int | Sequence[int] | None = 0,
     lengths: Sequence[int] | None = None,
     refine: Refine | None = None,
+    restore: float | None = None,
 ) -> Array:
     """Audio from a log-mel spectrogram by the bundled default; see `Vocoder.synthesize`.
 
@@ -115,7 +125,7 @@ def synthesize(
     Raises:
         CheckpointError: no default model is bundled; the message says how to train one.
     """
-    return _default().synthesize(mel, temperature, seed, lengths, refine)
+    return _default().synthesize(mel, temperature, seed, lengths, refine, restore)
 
 
 def say(
@@ -129,6 +139,7 @@ def say(
     acoustic: AcousticModel | None = None,
     vocoder: Vocoder | None = None,
     refine: Refine | None = None,
+    restore: float | None = None,
 ) -> npt.NDArray[np.float32]:
     """English text read aloud, sentence by sentence, with pauses between.
 
@@ -143,7 +154,7 @@ def say(
         pitch: semitones higher, or lower if negative; -12 to 12.
         seed: of the noise.
         acoustic, vocoder: models with the same `MelSpec`; None for the bundled defaults.
-        refine: as in `Vocoder.synthesize`.
+        refine, restore: as in `Vocoder.synthesize`.
 
     Returns:
         (samples,), float32, in [-1, 1], at ``vocoder.sample_rate`` (22,050 Hz for the default).
@@ -167,8 +178,16 @@ def say(
         pitch=pitch,
         seed=seed,
         refine=refine,
+        restore=restore,
     )
     return np.concatenate(list(pieces))
+
+
+@functools.cache
+def _restoration() -> Restoration | None:
+    """The bundled restoring flow."""
+    path = bundled_models().get(RESTORATION_NAME)
+    return None if path is None else load_restoration(path).fused()
 
 
 @functools.cache
@@ -200,7 +219,7 @@ def _find(
     bundled = {
         key: path
         for key, path in bundled_models().items()
-        if (key == ACOUSTIC_NAME) == (default == ACOUSTIC_NAME)
+        if key != RESTORATION_NAME and (key == ACOUSTIC_NAME) == (default == ACOUSTIC_NAME)
     }
     # A name with a separator or a suffix is meant as a path, and errors should speak of paths.
     is_path = os.sep in wanted or "/" in wanted or Path(wanted).suffix != ""

@@ -50,8 +50,8 @@ LONG = 8192
 class Settings:
     """How a corpus is synthesised; the same for all its items.
 
-    checkpoint, temperature, refine: as in `vocoder.load` and `Vocoder.synthesize`. seed: of the
-    corpus, see `item_seed`. device: "auto", "cpu" or "cuda".
+    checkpoint, temperature, refine, restore: as in `vocoder.load` and `Vocoder.synthesize`. seed:
+    of the corpus, see `item_seed`. device: "auto", "cpu" or "cuda".
 
     Raises:
         ValueError: temperature, seed or refine are out of range.
@@ -61,6 +61,7 @@ class Settings:
     temperature: float | None = None
     seed: int = 0
     refine: Refine | None = None
+    restore: float | None = None
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -120,15 +121,18 @@ class Renderer:
             recording, _ = read_audio(item.source, self.model.sample_rate)
             mel, samples = self._log_mel(recording), len(recording)
             check_mel(mel, spec)
-        how = self.settings.temperature, seed
-        audio = self.model.synthesize(mel, *how, refine=self.settings.refine)
+        settings = self.settings
+        audio = self.model.synthesize(
+            mel, settings.temperature, seed, refine=settings.refine, restore=settings.restore
+        )
         write_audio(path, audio[:samples], self.model.sample_rate)
         return samples
 
     def _long(self, item: Item, path: Path) -> int:
         """Write an item in pieces, in constant memory; the number of samples."""
         seed = item_seed(self.settings.seed, item.name)
-        how = self.settings.temperature, seed, self.settings.refine
+        settings = self.settings
+        how = settings.temperature, seed, settings.refine, settings.restore
         with contextlib.ExitStack() as stack:
             if item.is_mel:
                 mel = mel_pieces(read_mel(Path(item.source)), self.model.mel_spec)
@@ -181,6 +185,7 @@ def begin(settings: Settings, source: Path, output: Path) -> dict[str, Any]:
         "temperature": settings.temperature,
         "seed": settings.seed,
         "refine": settings.refine,
+        "restore": settings.restore,
     }
     file = output / RECORD
     if not file.is_file():

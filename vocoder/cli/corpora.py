@@ -34,6 +34,7 @@ def synthesize_corpus(
     temperature: options.Temperature = None,
     seed: options.Seed = 0,
     refine: options.Refine = None,
+    restore: options.Restore = None,
     device: options.Device = "auto",
     workers: Annotated[
         int, typer.Option(min=1, help="Processes; several, or a cluster, take the extra ray.")
@@ -60,7 +61,7 @@ def synthesize_corpus(
     )
     from vocoder.bulk.cluster import render_on_ray
 
-    settings = Settings(checkpoint, temperature, seed, refine, device)
+    settings = Settings(checkpoint, temperature, seed, refine, restore, device)
     items, failed = find(source, output)
     spec = vocoder.load(checkpoint).mel_spec
     record = begin(settings, source, output)

@@ -80,6 +80,7 @@ def _facts(name: str | None) -> dict[str, Any]:
             "look_ahead_frames": ahead,
             "look_ahead_ms": round(1000 * seconds, 1),
             "refine": model.default_refine,
+            "restores mels": model.restoration is not None,
         }
     return facts | {
         "mel_spec": model.mel_spec.to_dict(),
@@ -110,6 +111,7 @@ def export(
     onnx: Annotated[Path, typer.Option("--onnx", help="ONNX graph to write.")],
     checkpoint: options.Checkpoint = None,
     refine: options.Refine = None,
+    restore: options.Restore = None,
     force: options.Force = False,
 ) -> None:
     """Write a flow as an ONNX graph (mel, noise) -> audio, of any batch and length."""
@@ -118,7 +120,7 @@ def export(
     from vocoder.export import export_onnx
 
     with progress_bar("export, up to some minutes"):
-        export_onnx(model, onnx, refine)  # type: ignore[arg-type]  # it refuses what is no flow
+        export_onnx(model, onnx, refine, restore)  # type: ignore[arg-type]  # it refuses what is no flow
     typer.echo(f"{onnx}: {onnx.stat().st_size / 1e6:.1f} MB, mel and noise in, audio out")
 
 

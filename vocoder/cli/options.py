@@ -58,6 +58,14 @@ Refine = Annotated[
         "or levels such as 8:32+1:2; 0 for none. \\[default: the model's own]",
     ),
 ]
+Restore = Annotated[
+    float | None,
+    typer.Option(
+        "--restore",
+        help="How far mels that no audio has, such as an acoustic model's, become mels of speech "
+        "first: 0 (as they are) to 1. \\[default: 1]",
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
 AudioInput = Annotated[Path, typer.Argument(help="Audio file of any format and sample rate, or -.")]

@@ -34,6 +34,7 @@ def synthesize(
     temperature: options.Temperature = None,
     seed: options.Seed = 0,
     refine: options.Refine = None,
+    restore: options.Restore = None,
     device: options.Device = "auto",
     force: options.Force = False,
 ) -> None:
@@ -45,7 +46,7 @@ def synthesize(
     spectrogram = read_mel(mel)
     model = vocoder.load(checkpoint, device=device)
     pieces = mel_pieces(spectrogram, model.mel_spec)
-    audio = unwarned(model.stream(pieces, temperature, seed, refine))
+    audio = unwarned(model.stream(pieces, temperature, seed, refine, restore))
     write_pieces(output, audio, model.sample_rate)
 
 
@@ -56,6 +57,7 @@ def resynthesize(
     temperature: options.Temperature = None,
     seed: options.Seed = 0,
     refine: options.Refine = None,
+    restore: options.Restore = None,
     device: options.Device = "auto",
     force: options.Force = False,
 ) -> None:
@@ -68,7 +70,7 @@ def resynthesize(
     with AudioReader(audio_input(audio), model.sample_rate) as reader:
         recording = Counted(reader)
         mel = LogMel(model.mel_spec).stream(recording)
-        pieces = unwarned(model.stream(mel, temperature, seed, refine))
+        pieces = unwarned(model.stream(mel, temperature, seed, refine, restore))
         # The mel covers whole hops; the user expects the length of the recording.
         write_pieces(output, recording.cut(pieces), model.sample_rate)
 
@@ -193,6 +195,7 @@ def say(
     acoustic_temperature: options.AcousticTemperature = None,
     seed: options.Seed = 0,
     refine: options.Refine = None,
+    restore: options.Restore = None,
     device: options.Device = "auto",
     force: options.Force = False,
 ) -> None:
@@ -215,6 +218,7 @@ def say(
         temperature=temperature,
         seed=seed,
         refine=refine,
+        restore=restore,
     )
 
     def spoken() -> Iterator[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from vocoder.audio.pcm import as_tensor
 from vocoder.audio.validation import Clamp
 
 from .card import VOCODER
+from .restoration import Restoration
 from .saved import SavedModel
 
 Array = TypeVar("Array", Tensor, NDArray[Any])
@@ -63,6 +64,7 @@ class Vocoder(SavedModel, ABC):
         super().__init__(mel_spec)
         check_refine(refine)
         self.default_refine = refine
+        self.restored_by(None)
         self.mel_consistency = MelGriffinLim(self.mel_spec)
         self._log_mel = LogMel(self.mel_spec)
 
@@ -120,6 +122,29 @@ class Vocoder(SavedModel, ABC):
             f"{type(self).__name__} defines no likelihood: it is not a density of audio"
         )
 
+    @property
+    def restoration(self) -> Restoration | None:
+        """What `synthesize` and `stream` restore mels with, see `restored_by`."""
+        found: Restoration | None = self.__dict__["_restoration"]
+        return found
+
+    def restored_by(self, restoration: Restoration | None) -> Self:
+        """Restore mels with a restoring flow, or with none; returns the model.
+
+        `vocoder.load` sets the bundled one where the conventions of the mels agree. It is not a
+        part of the model: neither trained nor saved with it.
+
+        Raises:
+            ValueError: it is of another mel convention.
+        """
+        if restoration is not None and restoration.mel_spec != self.mel_spec:
+            raise ValueError(
+                f"the restoring flow is for mels of {restoration.mel_spec} and the vocoder for "
+                f"{self.mel_spec}"
+            )
+        self.__dict__["_restoration"] = restoration
+        return self
+
     # -- what users call -----------------------------------------------------------------------
 
     def mel(self, audio: Array) -> Array:
@@ -146,6 +171,7 @@ class Vocoder(SavedModel, ABC):
         seed: int | Sequence[int] | None = 0,
         lengths: Sequence[int] | None = None,
         refine: Refine | None = None,
+        restore: float | None = None,
     ) -> Array:
         """Audio from a log-mel spectrogram.
 
@@ -163,6 +189,9 @@ class Vocoder(SavedModel, ABC):
                 pass (`vocoder.refine_audio`): their number, or a schedule, "fast", "default" or
                 "best"; 0 gives the model's audio unchanged. None takes the model's
                 `default_refine`.
+            restore: how far mels that no audio has, such as an acoustic model's, are turned into
+                mels of speech first (`restoration`): 1 in full, 0 not at all. Mels of recordings
+                stay as they are. None is 1 where there is a `restoration`.
 
         Returns:
             (frames * hop,) or (batch, frames * hop), float32 in [-1, 1], of the kind of ``mel``.
@@ -170,8 +199,8 @@ class Vocoder(SavedModel, ABC):
         Raises:
             MelError: the mel cannot come from `mel_spec`, or its audio is far beyond full scale, as
                 that of normalised mels is; the message says what differs.
-            ValueError: temperature, seed, lengths or refine are out of range, or the weights are
-                not float32.
+            ValueError: temperature, seed, lengths, refine or restore are out of range, restore is
+                given without a `restoration`, or the weights are not float32.
 
         Warns:
             UserWarning: more than a few samples were beyond [-1, 1] and clamped.
@@ -179,7 +208,7 @@ class Vocoder(SavedModel, ABC):
         self._check_weights()
         frames = self._checked(mel)
         temperature = self._temperature(temperature)
-        iterations = self._refine(refine)
+        iterations, restored = self._refine(refine), self._restorer(restore)
         batch = frames if frames.ndim == 3 else frames.unsqueeze(0)
         noise = batch_noise(seed, len(batch))
         sizes = _checked_lengths(lengths, batch)
@@ -192,8 +221,12 @@ class Vocoder(SavedModel, ABC):
             # Items of equal length share a pass; padding never enters one, so it cannot be heard.
             for size in sorted(set(sizes)):
                 rows = [i for i, own in enumerate(sizes) if own == size]
-                own = batch[rows, :, :size]
-                generated = self._in_windows(own, noise.of_items(rows), temperature).float()
+                own, own_noise = batch[rows, :, :size], noise.of_items(rows)
+                if restored is not None:
+                    own = restored.restore(
+                        own, None, own_noise, 1.0 if restore is None else restore
+                    )
+                generated = self._in_windows(own, own_noise, temperature).float()
                 refined = self._refined(generated, own, iterations)
                 for row, item, item_mel in zip(rows, refined, own, strict=True):
                     audio[row, : len(item)] = clamps[row](item, item_mel)
@@ -207,6 +240,7 @@ class Vocoder(SavedModel, ABC):
         temperature: float | None = None,
         seed: int | None = 0,
         refine: Refine | None = None,
+        restore: float | None = None,
     ) -> Iterator[Array]:
         """Audio chunk by chunk from chunks of mel, in constant memory.
 
@@ -215,7 +249,7 @@ class Vocoder(SavedModel, ABC):
 
         Args:
             mel_chunks: (n_mels, frames) each, of any lengths.
-            temperature, seed, refine: as in `synthesize`.
+            temperature, seed, refine, restore: as in `synthesize`.
 
         Yields:
             (samples,) float32 in [-1, 1], of the same kind as the chunk of mel that completed it.
@@ -243,16 +277,22 @@ class Vocoder(SavedModel, ABC):
             done = last
             return audio
 
-        for chunk in mel_chunks:
-            if chunk.ndim != 2:
-                raise ValueError(
-                    f"stream takes chunks of shape (n_mels, frames), got {chunk.ndim}-D"
-                )
-            if chunk.shape[1] == 0:
-                continue
-            # Without a gradient, whose history would grow with every chunk.
-            frames = self._checked(chunk).detach()
-            clamp.expect(frames)
+        def checked() -> Iterator[tuple[Array, Tensor]]:
+            for chunk in mel_chunks:
+                if chunk.ndim != 2:
+                    raise ValueError(
+                        f"stream takes chunks of shape (n_mels, frames), got {chunk.ndim}-D"
+                    )
+                if chunk.shape[1]:
+                    # Without a gradient, whose history would grow with every chunk.
+                    frames = self._checked(chunk).detach()
+                    clamp.expect(frames)
+                    yield chunk, frames
+
+        chunks, restored = checked(), self._restorer(restore)
+        if restored is not None:
+            chunks = restored.stream(chunks, None, noise, 1.0 if restore is None else restore)
+        for chunk, frames in chunks:
             held, latest = torch.cat([held, frames], dim=1), frames[:, -1:]
             ready = start + held.shape[1] - ahead
             if ready > done:
@@ -272,14 +312,15 @@ class Vocoder(SavedModel, ABC):
             yield _like(chunk, clamp(audio, held))
         clamp.finish()
 
-    def look_ahead(self, refine: Refine | None = None) -> int:
+    def look_ahead(self, refine: Refine | None = None, restore: float | None = None) -> int:
         """Frames of mel by which the output of `stream` lags its input.
 
         Args:
-            refine: as in `synthesize`; each iteration looks some frames further.
+            refine, restore: as in `synthesize`; each iteration looks some frames further.
         """
-        refiner = self._refiner(self._refine(refine))
-        return self.context_frames[1] + (0 if refiner is None else refiner.look_ahead)
+        refiner, restored = self._refiner(self._refine(refine)), self._restorer(restore)
+        ahead = self.context_frames[1] + (0 if refiner is None else refiner.look_ahead)
+        return ahead + (0 if restored is None else restored.look_ahead)
 
     def consistency_target(self, mel: Tensor) -> Tensor:
         """The mel (batch, n_mels, frames) that audio of frames * hop samples is refined to.
@@ -301,6 +342,21 @@ class Vocoder(SavedModel, ABC):
             (batch, frames * hop), not clipped.
         """
         return self.mel_consistency(audio, self.consistency_target(mel), refine)
+
+    def _restorer(self, restore: float | None) -> Restoration | None:
+        """What mels are restored with, on the model's device; None if they stay as they are.
+
+        Raises:
+            ValueError: restoration is asked for and there is none.
+        """
+        if restore == 0 or (restore is None and self.restoration is None):
+            return None
+        if self.restoration is None:
+            raise ValueError(
+                "the model has no restoring flow for its mels: leave restore out, or give it "
+                "one with model.restored_by(vocoder.models.restoration.load_checkpoint(path))"
+            )
+        return self.restoration.to(self.device)
 
     def _refined(self, audio: Tensor, mel: Tensor, refine: Refine) -> Tensor:
         """Audio (batch, frames * hop) refined to match its mel (batch, n_mels, frames)."""

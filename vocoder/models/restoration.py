@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ from vocoder.flows import (
 from vocoder.models.card import RESTORATION
 from vocoder.models.saved import SavedModel
 from vocoder.nn.convnext import ConvNeXtBlock
+
+T = TypeVar("T")
 
 KIND = "restoration"
 """Marks checkpoints of restoring flows in ``config.json``, as ``family`` marks vocoders."""
@@ -100,8 +103,10 @@ class Restoration(SavedModel):
         last = InvertibleConv1x1(width, "identity")
         last.weight.data.copy_(undo)  # so that the flow starts as the scale alone
         self.flow = Chain([*pieces, last])
-        self.context_frames = PAIR * (n_blocks * (kernel_size // 2) + GATE_STEPS) + PAIR
-        """Frames before and after a frame on which its restoration depends, at temperature 0."""
+        # In a coupling a step sees 2 others on either side.
+        reach = n_blocks * (kernel_size // 2) + max(GATE_STEPS, 2 * n_flows)
+        self.context_frames = PAIR * (reach + 1)
+        """Frames before and after a frame on which its restoration depends."""
 
     @classmethod
     def header(cls) -> dict[str, str]:
@@ -113,13 +118,20 @@ class Restoration(SavedModel):
         del model.config["weight_norm"]
         return model
 
+    @property
+    def look_ahead(self) -> int:
+        """Frames by which `stream` lags its input."""
+        return self.context_frames + PAIR - 1
+
     def read(self, mel: Tensor) -> tuple[Tensor, Tensor]:
         """What H sees in a degraded mel (batch, n_mels, frames), frames even.
 
         Returns:
             h, (batch, channels, frames / 2), and the mean, (batch, 2 n_mels, frames / 2).
         """
-        y, _ = self.squeeze(mel)
+        return self._read(self.squeeze(mel)[0])
+
+    def _read(self, y: Tensor) -> tuple[Tensor, Tensor]:
         steps = y.transpose(1, 2)
         h = self.first((steps - self.mel_spec.log_floor) * (self.mel_spec.nats / 4) - 1.6)
         for block in self.blocks:
@@ -141,29 +153,78 @@ class Restoration(SavedModel):
         return prior + log_det
 
     @torch.no_grad()
-    def restore(self, mel: Tensor, temperature: float | None = None, seed: int = 0) -> Tensor:
+    def restore(
+        self,
+        mel: Tensor,
+        temperature: float | None = None,
+        seed: int | Noise = 0,
+        strength: float = 1.0,
+        first_frame: int = 0,
+    ) -> Tensor:
         """The restored mel, of the same shape: (n_mels, frames) or (batch, n_mels, frames).
 
         Args:
             mel: log-mel in the convention of `mel_spec`.
             temperature: scale of the latent noise, 0 or more; 0 gives the mean. None takes
                 `default_temperature`.
-            seed: of the noise; another seed gives another natural detail.
+            seed: of the noise, or the noise itself; another seed gives another natural detail.
+            strength: part of the change that is made, 0 to 1; 0 gives the mel as it is.
+            first_frame: absolute index of the first frame, by which noise is drawn; even.
         """
         temperature = self._temperature(temperature)
-        batch = mel if mel.ndim == 3 else mel[None]
-        frames = batch.shape[2]
-        even = F.pad(batch, (0, frames % PAIR), mode="replicate")
-        h, mean = self.read(even)
-        change = mean - self.squeeze(even)[0]
-        strength = self._gate(change)
+        if not 0 <= strength <= 1:
+            raise ValueError(
+                f"restore is {strength}: give 0 (the mel as it is) to 1 (restored in full)"
+            )
+        batch = mel if mel.ndim == 3 else mel.unsqueeze(0)
+        # As `squeeze`, but of any number of frames: the last one is repeated.
+        odd = torch.cat([batch, batch[:, :, -1:]], dim=2)[:, :, 1::PAIR]
+        pairs = torch.stack([batch[:, :, ::PAIR], odd], dim=2).flatten(1, 2)
+        h, mean = self._read(pairs)
+        change = mean - pairs
+        gate = strength * self._gate(change)
         if temperature:
-            noise = Noise(seed).normal(0, even.shape[2], self.mel_spec.n_mels).T[None]
-            z, _ = self.squeeze(noise.to(mean).expand_as(even))
-            change = change + self.flow.inverse(temperature * z, h)
-        restored = even + self.squeeze.inverse(strength * change)
-        restored = restored[:, :, :frames].clamp(self.mel_spec.log_floor, None)
+            noise = Noise(seed) if isinstance(seed, int) else seed
+            drawn = noise.normal(first_frame, PAIR * pairs.shape[2], self.mel_spec.n_mels)
+            z, _ = self.squeeze(drawn.reshape(-1, *drawn.shape[-2:]).mT.to(mean))
+            change = change + self.flow.inverse(temperature * z.expand_as(mean), h)
+        restored = (pairs + gate * change).unflatten(1, (-1, PAIR)).transpose(2, 3).flatten(2)
+        restored = restored.narrow(2, 0, batch.shape[2]).clamp_min(self.mel_spec.log_floor)
         return restored if mel.ndim == 3 else restored[0]
+
+    def stream(
+        self,
+        chunks: Iterable[tuple[T, Tensor]],
+        temperature: float | None = None,
+        seed: int | Noise = 0,
+        strength: float = 1.0,
+    ) -> Iterator[tuple[T, Tensor]]:
+        """`restore` chunk by chunk, in constant memory; what comes out lags by `look_ahead` frames.
+
+        Args:
+            chunks: mels (n_mels, frames), each with a tag.
+            temperature, seed, strength: as in `restore`.
+
+        Yields:
+            Restored mels, with the tag of the chunk that completed them.
+        """
+        held, start, done = torch.empty(self.mel_spec.n_mels, 0), 0, 0
+
+        def restored(last: int) -> Tensor:
+            nonlocal held, start, done
+            window = self.restore(held, temperature, seed, strength, start)
+            window = window[:, done - start : last - start]
+            drop = max(last - self.context_frames - start, 0) // PAIR * PAIR
+            held, start, done = held[:, drop:], start + drop, last
+            return window
+
+        for tag, chunk in chunks:
+            held = torch.cat([held.to(chunk), chunk], dim=1)
+            ready = (start + held.shape[1] - self.context_frames) // PAIR * PAIR
+            if ready > done:
+                yield tag, restored(ready)
+        if held.shape[1]:
+            yield tag, restored(start + held.shape[1])
 
     def _gate(self, change: Tensor) -> Tensor:
         """How much of the change to make, (batch, 1, steps), from 0 to 1."""

@@ -114,6 +114,7 @@ def speak(
     temperature: float | None = None,
     seed: int = 0,
     refine: Refine | None = None,
+    restore: float | None = None,
 ) -> Iterator[npt.NDArray[np.float32]]:
     """The audio of each sentence in turn, followed by its pause.
 
@@ -130,7 +131,7 @@ def speak(
         pitch: semitones higher, or lower if negative; -12 to 12.
         temperature: scale of the vocoder's latent noise, as in `Vocoder.synthesize`.
         seed: of the noise.
-        refine: sweeps of mel consistency, as in `Vocoder.synthesize`.
+        refine, restore: as in `Vocoder.synthesize`.
 
     Yields:
         (samples,), float32, in [-1, 1], at `vocoder.sample_rate`.
@@ -166,7 +167,8 @@ def speak(
             mel = acoustic.synthesize(sentence.phonemes, voice, speaking_rate, pitch)
             # An untrained model's mels leave the range of recordings, which vocoders refuse.
             mel = limited(mel.clamp(spec.log_floor, spec.log_ceiling), spec)
-            audio = vocoder.synthesize(mel, temperature, seed, refine=refine).cpu().numpy()
+            made = vocoder.synthesize(mel, temperature, seed, refine=refine, restore=restore)
+            audio = made.cpu().numpy()
             pause = round(sentence.pause / speaking_rate * sample_rate)
             yield np.pad(_levelled(_trimmed(audio, sample_rate)), (0, pause))
 
