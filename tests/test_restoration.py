@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from vocoder.audio import MelSpec
 from vocoder.checkpoints import CheckpointError
 from vocoder.models import MdctFlow
 from vocoder.models.restoration import Restoration, load_checkpoint
+from vocoder.training.recipe import main
+from vocoder.training.restoration import RestorationRecipe, degrade
 
 SPEC = replace(MelSpec.preset("ljspeech"), n_mels=6)
 SMALL = {"channels": 8, "n_blocks": 2, "kernel_size": 3, "n_flows": 2, "coupling_channels": 8}
@@ -159,3 +162,34 @@ def test_vocoders_restore_by_default_in_all_doors(
             torch.from_numpy(graph.synthesize(y[:, :frames].numpy())),
             flow.synthesize(y[:, :frames]), rtol=0, atol=1e-3,
         )  # fmt: skip
+
+
+def test_degraded_mels_are_near_and_a_third_is_clean() -> None:
+    y = mels(60, batch=300)
+    generator = torch.Generator().manual_seed(0)
+    error = (degrade(y, generator) - y).abs().mean(dim=(1, 2))
+    assert 0.25 < float((error == 0).float().mean()) < 0.45
+    assert 0.05 < float(error[error > 0].median()) < 1.5
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_recipe_trains_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = Path(__file__).parents[1] / "recipes"
+    recipe = RestorationRecipe(
+        "", root / "restoration/config/restoration.yaml", root / "ljspeech/sample"
+    )
+    words = [
+        "--data", "sample", "--run", "r", "--model.mel_spec", "speech-16k", "--model.channels",
+        "8", "--model.n_blocks", "1", "--model.n_flows", "1", "--model.coupling_channels", "8",
+        "--speech.batch_size", "2", "--speech.validation_utterances", "2", "--trainer.accelerator",
+        "cpu", "--trainer.val_check_interval", "2",
+    ]  # fmt: skip
+    for steps in ("2", "4"):
+        assert main(recipe, [*words, "--max_steps", steps]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "r/history.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == 4
+    assert rows[-1]["val/log_likelihood"] > rows[0]["val/log_likelihood"]
+    assert "nats per mel element" in (tmp_path / "r/report.md").read_text()
+    restored = load_checkpoint(tmp_path / "r/model").restore(torch.full((80, 20), -5.0))
+    assert restored.shape == (80, 20)

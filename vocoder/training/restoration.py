@@ -185,8 +185,8 @@ class RestorationRecipe(Recipe):
         }
         summary = {"facts": facts, "validation": rows}
         command = (
-            'python -c "from vocoder.models.restoration import load_checkpoint as l; '
-            f'print(l({json.dumps(str(run / "model"))}[1:-1]))"'
+            'python -c "import vocoder.models.restoration as r; '
+            f'r.load_checkpoint({json.dumps(str(run / "model"))[1:-1]!r})"'
         )
         save_report(run, summary, ["Validation:", "", *validation_table(rows, columns)], command)
         announce_report(run, command)
