@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from vocoder.engines import jit
-from vocoder.engines.autoregressive import gate
+from vocoder.backends import jit
+from vocoder.backends.autoregressive import gate
 from vocoder.nn.upsampling import LinearUpsampling
 
 

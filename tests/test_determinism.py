@@ -1,4 +1,4 @@
-"""Same seed, same audio: every row of the table in docs/engines.md, at the difference it promises.
+"""Same seed, same audio: every row of the table in docs/backends.md, at the difference it promises.
 
 The rows, and how each makes the audio again, are in docs/scripts/determinism.py.
 """

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable
 from functools import cache
-from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from vocoder.audio.refinement import (
     mel_distance,
     refine_audio,
 )
-from vocoder.engines import refinement as backend
+from vocoder.backends import refinement as backend
 
 WAVS = sorted((Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs").glob("*.flac"))
 SPEECH = MelSpec.preset("speech-16k")
@@ -323,6 +321,3 @@ def test_former_names_work_with_a_warning(name: str) -> None:
     assert torch.equal(made, refine_audio(AUDIO, MEL, SPEECH, 2))
     with pytest.warns(DeprecationWarning, match="MelGriffinLim"):
         assert vocoder.audio.MelConsistency is MelGriffinLim
-    with pytest.warns(DeprecationWarning, match="vocoder.engines.refinement"):
-        import_module("vocoder.engines.consistency")
-    sys.modules.pop("vocoder.engines.consistency")

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from vocoder.audio import LogMel, MelError, MelSpec, read_audio
 from vocoder.audio.refinement import refine_audio
-from vocoder.engines.refinement import RefineStream
-from vocoder.engines.refinement import refine_audio as refine
+from vocoder.backends.refinement import RefineStream
+from vocoder.backends.refinement import refine_audio as refine
 
 WAVS = sorted((Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs").glob("*.flac"))
 SPEECH = MelSpec.preset("speech-16k")

@@ -13,8 +13,8 @@ import vocoder
 from vocoder.audio import LogMel, MelSpec, mel_distance, read_audio, refine_audio
 from vocoder.audio.levels import SCHEDULES, decimations, down, low_pass, schedule, up
 from vocoder.audio.refinement import Level
-from vocoder.engines.refinement import RefineStream
-from vocoder.engines.refinement import refine_audio as refine
+from vocoder.backends.refinement import RefineStream
+from vocoder.backends.refinement import refine_audio as refine
 
 WAV = sorted((Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs").glob("*.flac"))[3]
 SPEC = MelSpec.preset("ljspeech")

@@ -14,7 +14,7 @@ FLOORS = [
     ["atomic", "devices", "extras"],
     ["audio", "flows", "checkpoints"],
     ["nn", "corpus", "hub"],
-    ["engines"],
+    ["backends"],
     ["models"],
     ["text", "export"],
     ["evaluation", "pretrained"],

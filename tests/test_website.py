@@ -56,8 +56,8 @@ def test_nothing_is_loaded_from_other_hosts(site: Path) -> None:
 
 
 def test_links_to_code_and_folders_are_resolved(site: Path) -> None:
-    usage = (site / "docs/engines.html").read_text(encoding="utf-8")
-    assert "<code>vocoder/engines/frame</code>" in usage
+    backends = (site / "docs/backends.html").read_text(encoding="utf-8")
+    assert "<code>vocoder/backends/refinement.py</code>" in backends
     results = (site / "docs/results.html").read_text(encoding="utf-8")
     assert 'href="../recipes/unseen-speakers/index.html"' in results
 

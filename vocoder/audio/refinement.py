@@ -2,7 +2,7 @@
 
 The audio of a vocoder does not have exactly the mel that went in. A few iterations over its
 short-time Fourier transform correct that, for any model and without training. This is the
-reference, in plain PyTorch; `vocoder.engines.refinement` does the same faster on a CPU, and in
+reference, in plain PyTorch; `vocoder.backends.refinement` does the same faster on a CPU, and in
 pieces.
 """
 

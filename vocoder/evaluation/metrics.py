@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vocoder.audio import LogMel, MelSpec
-from vocoder.engines.jit import give_cache_to
+from vocoder.backends.jit import give_cache_to
 from vocoder.extras import MissingExtraError
 
 from .recognition import recognise, word_error_rate

@@ -308,7 +308,7 @@ class Vocoder(SavedModel, ABC):
             return audio
         if audio.device.type != "cpu":
             return self.consistent(audio, mel, refine)
-        from vocoder.engines.refinement import refine_audio  # numba takes a second to import
+        from vocoder.backends.refinement import refine_audio  # numba takes a second to import
 
         return refine_audio(audio, self.consistency_target(mel), self.mel_spec, refine)
 
@@ -316,7 +316,7 @@ class Vocoder(SavedModel, ABC):
         """A `RefineStream`; None if nothing is to be refined."""
         if not refine:
             return None
-        from vocoder.engines.refinement import RefineStream
+        from vocoder.backends.refinement import RefineStream
 
         return RefineStream(self.mel_spec, refine)
 

@@ -243,7 +243,7 @@ class WaveNet(Vocoder):
     def _renderer(
         self, noise: Noise, temperature: float, batch: int = 1
     ) -> tuple[tuple[int, int], Renderer]:
-        from vocoder.engines.autoregressive import Frames, Utterance, Weights, array
+        from vocoder.backends.autoregressive import Frames, Utterance, Weights, array
 
         weights, order = Weights.of(self.stack), self.predictor.order
         utterances = [

@@ -1,4 +1,4 @@
-"""Tables of docs/engines.md and docs/scale.md: speed, memory and repeatability."""
+"""Tables of docs/backends.md and docs/scale.md: speed, memory and repeatability."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from report.markdown import Tables, markdown, on
 from report.results import DEFAULT, FLOW, PUBLISHED
 
 
-def engines_table(result: Mapping[str, Any]) -> str:
+def backends_table(result: Mapping[str, Any]) -> str:
     """docs/results/benchmark.json: which backend of the MDCT flow is fastest where."""
     headings = ["audio at once", "fastest in float32", "× real time", "fastest in any type"]
     headings += ["× real time", "over Vocos, float32", "any type", "over published WaveGlow"]
@@ -185,7 +185,7 @@ def memory_table(result: Mapping[str, Any]) -> str:
 
 
 TABLES: Tables = {
-    "engines": ("benchmark.json", engines_table),
+    "backends": ("benchmark.json", backends_table),
     "streaming": ("streaming.json", streaming_table),
     "determinism": ("determinism.json", determinism_table),
     "hours": ("scores/default.unseen-speakers.json", hours_table),

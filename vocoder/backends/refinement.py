@@ -33,7 +33,7 @@ from vocoder.audio.refinement import (
     tensors,
 )
 from vocoder.audio.validation import check_mel
-from vocoder.engines.jit import jit
+from vocoder.backends.jit import jit
 
 Floats = NDArray[np.float32]
 
