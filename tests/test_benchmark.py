@@ -24,13 +24,14 @@ from vocoder.evaluation.baselines import GriffinLim, HifiGan, Vocos
 from vocoder.evaluation.benchmark import Effort, Workload, run_benchmark
 from vocoder.evaluation.results import save_result
 from vocoder.evaluation.systems import System, count_macs, macs_per_second, standard_systems
-from vocoder.models import FAMILIES, MdctFlow, Vocoder
+from vocoder.models import ARCHITECTURES, MdctFlow, Vocoder
 
 ROOT = Path(__file__).parents[1]
 KEYS = {
-    "name", "family", "device", "threads", "dtype", "batch", "audio_seconds", "seconds_median",
-    "seconds_spread", "samples_per_second", "times_real_time", "first_audio_seconds",
-    "measured_audio_seconds", "parameters", "gmac_per_audio_second", "weights",
+    "name", "architecture", "device", "threads", "dtype", "batch", "audio_seconds",
+    "seconds_median", "seconds_spread", "samples_per_second", "times_real_time",
+    "first_audio_seconds", "measured_audio_seconds", "parameters", "gmac_per_audio_second",
+    "weights",
 }  # fmt: skip
 CPU = torch.device("cpu")
 WORKLOADS = (Workload(1, 1), Workload(1, 4), Workload(3, 1))
@@ -65,7 +66,7 @@ class Convolution(Vocoder):
         rate: samples per second, by the clock.
     """
 
-    family = title = "convolution"
+    architecture = title = "convolution"
     context_frames = (None, 0)
 
     def __init__(self, name: str = "conv", rate: float = 1e4) -> None:
@@ -269,7 +270,7 @@ def test_a_small_run_from_end_to_end(tiny_flow: Callable[..., MdctFlow], tmp_pat
     (row,) = result["rows"]
     assert result["machine"]["left_out"] == {}
     assert row["weights"] == "trained"
-    assert row["family"] == "mdct-flow"
+    assert row["architecture"] == "mdct-flow"
     torch.testing.assert_close(model.synthesize(mel), before)  # the caller's model stays
     path = save_result(result, tmp_path / "benchmark.json")
     assert json.loads(path.read_text()) == result
@@ -289,7 +290,7 @@ def test_the_standard_systems_are_every_architecture_and_others(
     assert found[0].trained
     assert found[2].refine == 4
     assert len(set(names)) == len(names)
-    for model in FAMILIES.values():
+    for model in ARCHITECTURES.values():
         assert model.title in names
     assert {"Vocos", "Griffin-Lim", "HiFi-GAN V1", "HiFi-GAN V1, refined"} <= set(names)
     assert "MDCT flow, ONNX" in names

@@ -64,7 +64,7 @@ def test_half_precision_halves_the_file_and_loads_as_float32(checkpoint: Path) -
     [
         ({"format_version": 99}, "upgrade flow-vocoder"),
         ({"format_version": None}, "format_version"),
-        ({"family": "wavelet"}, "family 'wavelet' is unknown"),
+        ({"family": "wavelet"}, "architecture 'wavelet' is unknown"),
         ({"family": None}, "lacks"),
         ({"config": {"n_flowz": 2}}, "does not fit WaveGlow"),
         ({"config": {"n_flows": 3}}, "do not fit their config"),

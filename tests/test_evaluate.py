@@ -36,7 +36,7 @@ SEVERAL = {"clean": 0.0, "hiss": 0.002, "roar": 0.05}  # level of the noise that
 class StandIn(Vocoder):
     """Remembers the audio whose mel it computed, and returns it with white noise."""
 
-    family = title = "stand-in"
+    architecture = title = "stand-in"
     default_temperature = 0.5
 
     def __init__(self, mel_spec: MelSpec | str = "speech-16k", level: float = 0.0) -> None:
@@ -376,7 +376,7 @@ def test_the_command_writes_json_and_markdown(
     names = [f"{name}, {n} iterations" for name in (model, other, "Griffin-Lim") for n in (0, 2)]
     assert list(result["rows"]) == ["recording", *names]
     assert all(name in table.read_text() for name in names)
-    assert result["about"]["models"][names[0]]["family"] == "mdct-flow"
+    assert result["about"]["models"][names[0]]["architecture"] == "mdct-flow"
     for row in (*result["rows"].values(), *result["differences"].values()):
         assert row.keys() == result["measures"].keys()
         for value in row.values():

@@ -1,4 +1,4 @@
-"""Flow vocoders: exact likelihood, inverse, checks. What all families share: test_contract.py."""
+"""Flow vocoders: likelihood, inverse, checks. What all architectures share: test_contract.py."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vocoder.models import FlowVocoder, MdctFlow, Noise, WaveGlow, load_checkpoi
 
 SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs/ru_0024.flac"
 
-FLOWS = [name for name, (family, _) in VARIANTS.items() if issubclass(family, FlowVocoder)]
+FLOWS = [name for name, (kind, _) in VARIANTS.items() if issubclass(kind, FlowVocoder)]
 
 
 @pytest.fixture(params=FLOWS)
@@ -116,7 +116,7 @@ def test_bfloat16_autocast_keeps_the_sensitive_parts(model: FlowVocoder) -> None
 
 
 @pytest.mark.parametrize(
-    ("family", "arguments", "words"),
+    ("architecture", "arguments", "words"),
     [
         (WaveGlow, {"n_group": 7}, "does not divide the hop"),
         (WaveGlow, {"n_flows": 0}, "at least one step"),
@@ -132,11 +132,11 @@ def test_bfloat16_autocast_keeps_the_sensitive_parts(model: FlowVocoder) -> None
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(
-    family: type[FlowVocoder], arguments: dict[str, object], words: str
+    architecture: type[FlowVocoder], arguments: dict[str, object], words: str
 ) -> None:
     sizes = {"mel_spec": SPEC, "channels": 4, "n_layers": 1} | arguments
     with pytest.raises(ValueError, match=words):
-        family(**sizes)
+        architecture(**sizes)
 
 
 def test_bad_input_is_refused_in_one_sentence() -> None:

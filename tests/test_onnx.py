@@ -33,8 +33,8 @@ def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[FlowVocoder, OnnxVocoder]:
     torch.manual_seed(0)
-    family, sizes = VARIANTS[request.param]
-    model = family(SPEC, **({"n_flows": 3, "channels": 8, "n_layers": 2} | sizes))
+    architecture, sizes = VARIANTS[request.param]
+    model = architecture(SPEC, **({"n_flows": 3, "channels": 8, "n_layers": 2} | sizes))
     for parameter in model.parameters():
         parameter.data.add_(0.05 * torch.randn_like(parameter))
     path = export_onnx(model.fused(), tmp_path_factory.mktemp("onnx") / "model.onnx")

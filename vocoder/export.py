@@ -40,7 +40,7 @@ class InferenceGraph(nn.Module):
     def forward(self, mel: Tensor, noise: Tensor) -> Tensor:
         audio = self.model.sample(mel, noise, 1.0)
         if self.refine:
-            audio = self.model.consistent(audio, mel, self.refine)
+            audio = self.model.refine_audio(audio, mel, self.refine)
         return audio.clamp(-1, 1)
 
 

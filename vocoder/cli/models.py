@@ -68,7 +68,7 @@ def _facts(name: str | None) -> dict[str, Any]:
         except vocoder.CheckpointError:
             raise error from None
     facts: dict[str, Any] = {
-        "architecture": model.family if isinstance(model, Vocoder) else "acoustic model",
+        "architecture": model.architecture if isinstance(model, Vocoder) else "acoustic model",
         "parameters": sum(p.numel() for p in model.parameters()),
         "sample_rate": model.sample_rate,
     }

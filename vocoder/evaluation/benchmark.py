@@ -91,7 +91,7 @@ def run_benchmark(
     Returns:
         ``{"machine": {...}, "rows": [...]}`` of JSON values, a row for each system and workload:
 
-        - name, family, backend, device, threads, dtype, weights ("trained" or "random");
+        - name, architecture, backend, device, threads, dtype, weights ("trained" or "random");
         - batch, audio_seconds: the workload;
         - seconds_median, seconds_spread: median and interquartile range of the rounds;
         - samples_per_second: of the whole batch, by the median;
@@ -241,7 +241,7 @@ class _Entry:
             first = self.first if workload.batch == 1 else None
             yield {
                 "name": system.name,
-                "family": model.family,
+                "architecture": model.architecture,
                 "backend": self.backend,
                 "device": model.device.type,
                 "threads": torch.get_num_threads(),

@@ -198,7 +198,7 @@ def evaluate(
         "about": {
             "models": {
                 row: {
-                    "family": model.family,
+                    "architecture": model.architecture,
                     "likelihood": model.likelihood,
                     "parameters": sum(p.numel() for p in model.parameters()),
                     "mel_spec": model.mel_spec.to_dict(),

@@ -66,7 +66,7 @@ class MdctFlow(FlowVocoder):
         ValueError: sizes that do not fit together; the message names them.
     """
 
-    family = "mdct-flow"
+    architecture = "mdct-flow"
     title = "MDCT flow"
     dtypes = (torch.float32, torch.bfloat16)
 

@@ -95,7 +95,7 @@ class WaveNet(Vocoder):
         ValueError: a size is out of range; the message names it.
     """
 
-    family = "wavenet"
+    architecture = "wavenet"
     title = "WaveNet"
     likelihood = "exact"
     sequential = True
