@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from unittest.mock import patch
 
 
 @contextmanager
@@ -18,13 +19,5 @@ def without_proxies() -> Iterator[None]:
     gradio asks its own page whether it is there, through the proxy that the environment names if it
     names one, and cannot even be imported where it does not understand the name.
     """
-    before = {name: os.environ.get(name) for name in ("no_proxy", "NO_PROXY")}
-    os.environ.update(dict.fromkeys(before, "*"))
-    try:
+    with patch.dict(os.environ, no_proxy="*", NO_PROXY="*"):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -53,16 +53,15 @@ _CSS = """
 }
 """
 
-_INTRODUCTION = """# flow-vocoder
-A vocoder that is a normalizing flow. Everything is computed on the machine that serves this page.
-"""
-
 
 def build(models: Models) -> gr.Blocks:
     """The page for these models; loads none of them."""
     # A page that is left running deletes old files: (how often, older than), seconds.
     with gr.Blocks(title="flow-vocoder", analytics_enabled=False, delete_cache=(600, 3600)) as page:
-        gr.Markdown(_INTRODUCTION)
+        gr.Markdown(
+            "# flow-vocoder\nA vocoder that is a normalizing flow. Everything is computed on the "
+            "machine that serves this page."
+        )
         with gr.Tabs(overflow_behavior="wrap"):
             for tab in (text_to_speech, copy_synthesis, latent_space):
                 with gr.Tab(tab.TITLE):

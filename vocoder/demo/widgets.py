@@ -127,13 +127,9 @@ def compute(
     outputs: Sequence[Any],
     api_name: str,
 ) -> Any:
-    """Call a function on events, and show in the page what it yields, its progress and its errors.
+    """The event that calls a function, with what it yields, its progress and errors in the page.
 
-    Args:
-        function: takes the inputs and a `Notify`; "own" becomes None, and an empty number 0.
-
-    Returns:
-        The event, which can be cancelled.
+    The function takes the inputs, with None for "own", and a `Notify`.
     """
 
     def answer(progress: Any = gr.Progress(), *values: Any) -> Iterator[list[Any]]:
