@@ -327,7 +327,7 @@ def test_refined_audio_streams_batches_and_obeys_its_mel(name: str, center: bool
     generator = torch.Generator().manual_seed(0)
     samples = 40 * SPEC.hop_length - int(center)
     mel = model.mel(0.1 * torch.randn(samples, generator=generator))
-    alone, pure = (model.synthesize(mel, refine=sweeps) for sweeps in (3, 0))
+    alone, pure = (model.synthesize(mel, refine=refine) for refine in (3, 0))
     assert torch.equal(model.synthesize(mel), pure)  # the default of the architecture
     distances = [float(spec.distance(model.mel(audio)[:, :40], mel)) for audio in (pure, alone)]
     assert distances[1] < 0.8 * distances[0]

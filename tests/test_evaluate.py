@@ -89,7 +89,7 @@ def wavs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-TAKEN = ("log_mel_distance", "envelope_depth", "stoi", "tone_excess", "log_likelihood")
+TAKEN = ("log_mel_distance", "envelope_depth", "stoi", "tonal_artifacts", "log_likelihood")
 
 
 @pytest.fixture(scope="module")
@@ -108,11 +108,11 @@ def test_a_model_that_returns_the_recording_is_perfect_and_noise_is_worse(
 ) -> None:
     row = result["rows"]["clean"]
     assert row["log_mel_distance"] == {"mean": 0, "lower": 0, "upper": 0, "n": 2}
-    for name in ("envelope_depth", "tone_excess"):
+    for name in ("envelope_depth", "tonal_artifacts"):
         assert row[name] == result["rows"]["recording"][name]
     # The recording is judged only by what needs no reference.
     taken = {name for name, row in result["rows"]["recording"].items() if row["n"]}
-    assert taken == {"tone_excess", "envelope_depth"}
+    assert taken == {"tonal_artifacts", "envelope_depth"}
     clean, hiss, roar = means(result, "log_mel_distance")
     assert clean == 0 < result["rows"]["Griffin-Lim"]["log_mel_distance"]["mean"] < hiss < roar
     if "stoi" in result["measures"]:

@@ -238,7 +238,7 @@ def test_the_bundled_flow_sounds_as_it_did() -> None:
     assert abs(likelihood / float(stored["log_prob"]) - 1) < 1e-5
 
 
-def test_the_number_of_sweeps_is_part_of_a_model(tmp_path: Path) -> None:
+def test_the_iterations_are_part_of_a_model(tmp_path: Path) -> None:
     model = MdctFlow(SPEC, n_flows=1, channels=4, n_layers=1, refine=2).eval()
     mel = random_mel(20)
     loaded = vocoder.load(model.save(tmp_path / "model"))

@@ -24,7 +24,7 @@ from vocoder.models import Vocoder
 from vocoder.text.speech import sentences, speak
 
 from .baselines import GriffinLim
-from .metrics import METRICS, Metric, measure, missing_metrics, tone_excess_db
+from .metrics import METRICS, Metric, measure, missing_metrics, tonal_artifacts_db
 from .recognition import RECOGNISER, is_english
 from .recordings import EvaluationError, find_recordings, read_recording
 from .results import CONFIDENCE, Progress, Result, estimate, machine_facts, timed
@@ -41,7 +41,7 @@ SAY = "text to speech"
 
 MEASURES: dict[str, Metric] = {
     **METRICS,
-    "tone_excess": Metric("tone_excess", "tonal artifacts", "dB", "lower", None),
+    "tonal_artifacts": Metric("tonal_artifacts", "tonal artifacts", "dB", "lower", None),
     "log_likelihood": Metric("log_likelihood", "log-likelihood", "nats/sample", "higher", None),
     "times_real_time": Metric("times_real_time", "times real time", "", "higher", None),
 }
@@ -137,8 +137,8 @@ def evaluate(
             taken = [name for name in wanted if name in among]
             found: dict[str, float | None] = dict.fromkeys(wanted)
             found |= measure(reference, audio, model.sample_rate, first.mel_spec, taken, text)  # noqa: B023
-            if "tone_excess" in wanted:
-                found["tone_excess"] = _tone_excess(audio, model)
+            if "tonal_artifacts" in wanted:
+                found["tonal_artifacts"] = _tonal_artifacts(audio, model)
             return found
 
         try:
@@ -265,11 +265,11 @@ def _systems(
     return found
 
 
-def _tone_excess(audio: Tensor, model: Vocoder) -> float | None:
+def _tonal_artifacts(audio: Tensor, model: Vocoder) -> float | None:
     try:
         # What repeats every two frames has tones there, and so has what repeats every frame.
         frame_rate = model.sample_rate / model.mel_spec.hop_length
-        return tone_excess_db(audio, model.sample_rate, frame_rate / 2)
+        return tonal_artifacts_db(audio, model.sample_rate, frame_rate / 2)
     except MetricError:  # too short, or silent in some band
         return None
 

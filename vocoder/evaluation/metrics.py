@@ -265,7 +265,7 @@ def dnsmos(audio: Signal, sample_rate: int) -> float:
     return float(package.run(np.clip(samples, -1, 1), RATE)["ovrl_mos"])
 
 
-def tone_excess_db(audio: Signal, sample_rate: int, spacing: float) -> float:
+def tonal_artifacts_db(audio: Signal, sample_rate: int, spacing: float) -> float:
     r"""Tonal artifacts: how far tones at the multiples of a frequency stand out, dB; 0 if none do.
 
     .. math:: \frac{1}{K} \sum_{k=1}^{K} 10 \log_{10}

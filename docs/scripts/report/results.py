@@ -60,7 +60,7 @@ def cost_sentence(result: Mapping[str, Any]) -> str:
 
 SCORES = (
     "pesq", "stoi", "distillmos", "dnsmos", "envelope_depth", "log_mel_distance",
-    "periodicity_error", "voicing_f1", "speaker_similarity", "word_error_rate", "tone_excess",
+    "periodicity_error", "voicing_f1", "speaker_similarity", "word_error_rate", "tonal_artifacts",
 )  # fmt: skip
 """Measures of quality, in the order of the columns; a column that is empty is left out."""
 

@@ -67,7 +67,7 @@ def streaming_table(result: Mapping[str, Any]) -> str:
 
 def determinism_table(result: Mapping[str, Any]) -> str:
     """Same seed, same audio: the differences promised and measured."""
-    iterations = result["sweeps"]
+    iterations = result["iterations"]
     headings = [
         "the same seed",
         "promised",
