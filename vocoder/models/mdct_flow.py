@@ -36,8 +36,8 @@ class MdctFlow(FlowVocoder):
     (`AlternatingFrames`), so the stacks run at half the rate of the mel.
 
     With ``source``, the base density has a harmonic part (`SourceFilter`): a tone whose F0 and
-    voicing are read off the mel (`MelSource`). The couplings see a few learnt channels of it. Training
-    does not maximise the likelihood then: it locks the tone to the phase of the recording's
+    voicing are read off the mel (`MelSource`). The couplings see a few learnt channels of it. The
+    training loss is not the likelihood then: it locks the tone to the phase of the recording's
     fundamental (see `FlowVocoder.training_loss`).
 
     The arguments' defaults are those of the recipe's ``mdct.yaml``.
