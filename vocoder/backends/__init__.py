@@ -1,1 +1,1 @@
-"""Faster ways to compute on a CPU, compiled by numba."""
+"""Faster implementations for a CPU, compiled by numba: refinement, and WaveNet's loop."""

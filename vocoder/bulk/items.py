@@ -1,4 +1,4 @@
-"""What there is to synthesise: a folder or a list of mels and recordings, the longest first."""
+"""Inputs of a bulk run: mels and recordings of a folder or a list, longest first."""
 
 from __future__ import annotations
 

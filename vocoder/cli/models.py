@@ -1,4 +1,4 @@
-"""What can be done with a model besides running it: info, export, demo."""
+"""Commands about a model: info, export, demo."""
 
 from __future__ import annotations
 

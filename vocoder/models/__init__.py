@@ -1,4 +1,4 @@
-"""The vocoders, found by name in `ARCHITECTURES`."""
+"""Vocoders, listed by architecture in `ARCHITECTURES`, and their checkpoints."""
 
 from __future__ import annotations
 

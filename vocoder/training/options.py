@@ -1,4 +1,4 @@
-"""The options that all training recipes share, and the messages for what a user can mend."""
+"""Options that all recipes share, and messages for recoverable errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the command line to a trained model: what all training recipes share."""
+"""From the command line to a trained model: shared by all recipes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the acoustic model is trained and validated on: phonemes, alignments, pitch and mels."""
+"""Data of the acoustic model: phonemes, alignments, pitch and mels."""
 
 from __future__ import annotations
 

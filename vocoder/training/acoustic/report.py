@@ -1,4 +1,4 @@
-"""What a finished run of the acoustic model writes: the model, held-out speech, and a page."""
+"""Results of a run of the acoustic model: the model, held-out speech, a report."""
 
 from __future__ import annotations
 
