@@ -30,8 +30,8 @@ def cold_start_table(result: Mapping[str, Any]) -> str:
     return (
         f"{markdown(['', *result], rows, text={0})}\n\nMedians of {about['runs']} runs, "
         f"{about['cores']} cores of an {about['cpu']}, wall-clock seconds "
-        "([cold_start.py](scripts/cold_start.py)). What the parts leave of the whole is writing "
-        "the file and the end of the process."
+        "([cold_start.py](scripts/cold_start.py)). The rest of the total is writing the "
+        "file and process exit."
     )
 
 

@@ -125,8 +125,8 @@ def node_sentence(result: Mapping[str, Any]) -> str:
         f"**Estimated, not measured**: an epoch of {HOURS:,} hours is {operations / 1e15:.0f} "
         f"PFLOP in the flow (three passes of {cost:.2f} billion multiply-accumulates a second of "
         f"audio). {GPUS} GPUs that sustained {TERAFLOPS} TFLOP/s each would take "
-        f"{operations / (GPUS * TERAFLOPS * 1e12) / 60:.0f} minutes for it; the spectral terms of "
-        "the loss, the loader and the gradients' exchange come on top."
+        f"{operations / (GPUS * TERAFLOPS * 1e12) / 60:.0f} minutes for it. Spectral losses, "
+        "the loader and the exchange of gradients are not included."
     )
 
 
