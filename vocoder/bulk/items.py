@@ -45,7 +45,7 @@ class Outcome:
     failure: str = ""
     """Why there is no audio; empty if there is."""
     warning: str = ""
-    """What is doubtful about it."""
+    """Warnings about it."""
 
 
 def find(source: Path, output: Path) -> tuple[list[Item], list[Outcome]]:

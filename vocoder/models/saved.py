@@ -108,7 +108,7 @@ class SavedModel(nn.Module):
         """Write a checkpoint directory: ``model.safetensors`` and ``config.json``.
 
         A README.md (a model card) is added unless there is one, so that the directory can be
-        uploaded to a hub of models as it stands.
+        uploaded to a hub of models as it is.
 
         Args:
             path: the directory.

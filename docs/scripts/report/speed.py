@@ -93,7 +93,7 @@ def determinism_table(result: Mapping[str, Any]) -> str:
 
 
 HOURS = 1000  # of speech
-TERAFLOPS, GPUS = 10, 8  # what each of so many GPUs is assumed to sustain on this model
+TERAFLOPS, GPUS = 10, 8  # assumed sustained rate of each GPU, and their number
 
 
 def hours_table(result: Mapping[str, Any]) -> str:
