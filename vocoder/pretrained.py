@@ -60,7 +60,7 @@ def load(
     """
     target = device_named(device)
     model = load_checkpoint(find_model(name)).fused(dtype).to(target)
-    return model.requires_grad_(False)  # a model with nothing to fuse is not frozen by `fused`
+    return model.requires_grad_(False)  # a family with nothing to fuse is not frozen by `fused`
 
 
 def find_model(name: str | os.PathLike[str] | None = None) -> Path:

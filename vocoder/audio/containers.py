@@ -1,6 +1,6 @@
 """Files whose headers say less than they hold: joined ones, streams, and sizes left open.
 
-libsndfile stops where a header says, so what lies behind would be lost silently. `split`
+libsndfile stops where a header says, so what lies behind would be lost without a word. `split`
 finds it, and refuses what is cut off. Where the header is right, which is the rule, nothing is
 copied.
 """

@@ -43,7 +43,7 @@ LOUD = 0.5
 
 # Shares of frames that are loud, and that no audio can have; the mel of a recording has none of
 # these, however hard it was clipped.
-LOUD_FRACTION, IMPOSSIBLE_FRACTION, CLIPPED_FRACTION = 0.4, 0.3, 0.02
+_MOSTLY_LOUD, _MOSTLY_IMPOSSIBLE, _SOME_IMPOSSIBLE = 0.4, 0.3, 0.02
 
 _SHORTEST = 0.01  # seconds of window; a shorter one can hold a single pulse of a voice
 _FULL_SCALE = 1 - 2.0**-15  # in 16 bits: autoregressive models go no further
@@ -333,7 +333,7 @@ class Clamp:
         self._frames = self._frames * fading + len(rms)
         self._loud = self._loud * fading + int((rms > LOUD).sum())
         self._impossible = self._impossible * fading + int((rms > 1).sum())
-        if self._share(self._impossible) > IMPOSSIBLE_FRACTION:
+        if self._share(self._impossible) > _MOSTLY_IMPOSSIBLE:
             raise MelError(
                 f"The mel is too loud for audio in [-1, 1]: {int((rms > 1).sum()):,} of its "
                 f"{len(rms):,} frames would have an RMS above 1. "
@@ -365,8 +365,8 @@ class Clamp:
         self._recent = self._recent * fading + len(audio)
         self._recent_clamped = self._recent_clamped * fading + clamped
         if (
-            self._share(self._loud) > LOUD_FRACTION
-            and self._share(self._impossible) > CLIPPED_FRACTION
+            self._share(self._loud) > _MOSTLY_LOUD
+            and self._share(self._impossible) > _SOME_IMPOSSIBLE
             and self._recent_clamped > ERROR_FRACTION * self._recent
         ):
             raise MelError(

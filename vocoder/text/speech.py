@@ -130,7 +130,7 @@ def speak(
         pitch: semitones higher, or lower if negative; -12 to 12.
         temperature: scale of the vocoder's latent noise, as in `Vocoder.synthesize`.
         seed: of the noise.
-        refine: refinement, as in `Vocoder.synthesize`.
+        refine: sweeps of mel consistency, as in `Vocoder.synthesize`.
 
     Yields:
         (samples,), float32, in [-1, 1], at `vocoder.sample_rate`.

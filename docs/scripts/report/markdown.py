@@ -1,4 +1,4 @@
-"""Markdown tables, and the markers in documents that enclose them."""
+"""Markdown tables, and the markers in documents between which they stand."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def filled(text: str, tables: Tables, root: Path) -> str:
     for name, (file, make) in tables.items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         if text.count(begin) != text.count(end) or text.count(begin) > 1:
-            raise ValueError(f"{begin} and {end} must each occur once in a document, or not at all")
+            raise ValueError(f"{begin} and {end} must stand once each in a document, or not at all")
         if begin not in text:
             continue
         before, rest = text.split(begin)
         if end not in rest:
-            raise ValueError(f"{end} must come after {begin}")
+            raise ValueError(f"{end} must stand behind {begin}")
         source = f"{RESULTS}/{file}"
         if not (root / source).is_file():
             raise ValueError(f"the table {name} has no measurement: there is no file {source}")
