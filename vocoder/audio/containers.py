@@ -1,8 +1,8 @@
-"""Files whose headers say less than they hold: joined ones, streams, and sizes left open.
+"""Files whose headers say less than they hold: streams, sizes left open, files joined to others.
 
-libsndfile stops where a header says, so what lies behind would be lost without a word. `split`
-finds it, and refuses what is cut off. Where the header is right, which is the rule, nothing is
-copied.
+libsndfile stops where a header says, so what lies behind would be lost without a word. `mended`
+puts the header of a WAV or MP3 file right in a copy, and refuses what is cut off or joined. Where
+the header is right, which is the rule, nothing is copied.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import re
 import struct
 import tempfile
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,23 +21,17 @@ DOUBTFUL = 0.01
 """Seconds that a header may be wrong by: a header counted among the samples, not a lost end."""
 
 Bytes = bytes | mmap.mmap
-Pieces = list[bytes | slice]
-"""What a file is made of: new bytes, and parts of the old file."""
 
-_BEGINS = {  # how the files of each format begin, and those that are joined to them
-    magic: re.compile(pattern, re.DOTALL)
-    for magic, pattern in {
-        b"RIFF": rb"RIF[FX].{4}WAVE(?:fmt |JUNK|bext|LIST|fact)",
-        b"RIFX": rb"RIF[FX].{4}WAVE(?:fmt |JUNK|bext|LIST|fact)",
-        b"fLaC": rb"fLaC[\x00\x80]\x00\x00\x22",
-        b"OggS": rb"OggS\x00[\x02\x06]",
-        b".snd": rb"\.snd\x00\x00\x00.{17}",
-        b"caff": rb"caff\x00\x01\x00\x00desc",
-        b"FORM": rb"FORM.{4}AIF[FC]COMM",
-        b"riff": rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb",
-        b"RF64": rb"RF64.{4}WAVEds64",
-    }.items()
+_BEGINS = {  # how files that may be joined begin, by their first bytes
+    b"RIFF": rb"RIFF.{4}WAVE(?:fmt |JUNK|bext|LIST|fact)",
+    b"RIFX": rb"RIFX.{4}WAVE(?:fmt |JUNK|bext|LIST|fact)",
+    b"fLaC": rb"fLaC[\x00\x80]\x00\x00\x22",
+    b"OggS": rb"OggS\x00[\x02\x06]",
+    b".snd": rb"\.snd\x00\x00\x00.{17}",
+    b"caff": rb"caff\x00\x01\x00\x00desc",
+    b"FORM": rb"FORM.{4}AIF[FC]COMM",
 }
+_JOINED = "is several files joined: split it, or convert each of them."
 _LARGEST = 0x7FFF0000  # sizes from here on are those of streams
 
 
@@ -51,67 +44,49 @@ def openable(path: str | os.PathLike[str]) -> str | bytes:
     return str(path) if os.name == "nt" else os.fsencode(path)
 
 
-def split(path: Path, folder: Path) -> tuple[list[Path], list[str]]:
-    """The files to decode one after another instead of a file, and what is doubtful about it.
+def mended(path: Path, folder: Path) -> tuple[Path, list[str]]:
+    """The file to decode instead of a file, and what is doubtful about it.
 
     Args:
         path: an audio file.
-        folder: one for copies with right headers.
+        folder: one for a copy with a right header.
 
     Returns:
-        The path alone where its header is right, else paths of copies; and clauses for warnings.
+        The path itself where its header is right, else that of a copy; and clauses for warnings.
 
     Raises:
-        ContainerError: the file is cut off, or joined of parts that cannot be told apart.
+        ContainerError: the file is cut off, or joined of several.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         start = _after_tags(data, 0)
-        magic, doubts, suffix = data[start : start + 4], [], ""
-        parts: list[Pieces] = []
+        magic, doubts = data[start : start + 4], []
+        pieces: list[bytes | slice] = []
+        copy = folder / "mended"
         if magic in _BEGINS:
-            starts: list[int] = []
-            behind = -1
-            for match in _BEGINS[magic].finditer(data, start):
-                if match.start() != behind:  # several Ogg streams may begin together
-                    starts.append(match.start())
-                behind = _page_end(data, match.start()) if magic == b"OggS" else -1
-            for begin, end in pairwise([*starts, len(data)]):
-                if magic == b"OggS":
-                    _check_ogg(data, begin, end)
-                size = None
-                if magic == b"fLaC" and not int.from_bytes(data[begin + 18 : begin + 26]) % 2**36:
-                    raise ContainerError(
-                        "does not say how long it is, as if written to a pipe: convert it to WAV."
-                    )
-                if magic in (b"RIFF", b"RIFX") and (size := _wav_size(data, begin, end)):
-                    doubts.append(
-                        "holds more than its header says; what follows is taken for audio"
-                    )
-                at, right = size or (end, b"")
-                parts.append([slice(begin, at), right, slice(at + len(right), end)])
-            if len(parts) == 1 and not parts[0][1]:
-                parts = []
+            _check_whole(data, start, magic)
+            if magic in (b"RIFF", b"RIFX") and (size := _wav_size(data, start)):
+                at, right = size
+                pieces = [slice(start, at), right, slice(at + len(right), len(data))]
+                doubts = ["holds more than its header says; what follows is taken for audio"]
         elif (first := _frame(data, start)) and _frame(data, first.end):
-            suffix = ".mp3"
-            parts, doubts = _mp3(data, start)
-        copies = []
-        for number, pieces in enumerate(parts):
-            copies.append(folder / f"{number}{suffix}")
-            with copies[-1].open("wb") as copy, memoryview(data) as view:
-                for piece in pieces:
-                    copy.write(view[piece] if isinstance(piece, slice) else piece)
-        return copies or [path], doubts
+            copy = copy.with_suffix(".mp3")
+            pieces, doubts = _mp3(data, start)
+        if not pieces:
+            return path, doubts
+        with copy.open("wb") as target, memoryview(data) as view:
+            for piece in pieces:
+                target.write(view[piece] if isinstance(piece, slice) else piece)
+        return copy, doubts
 
 
 def duration(path: str | os.PathLike[str]) -> float:
-    """Seconds of audio by the headers, put right where they say too little; nothing is decoded.
+    """Seconds of audio by the header, put right where it says too little; nothing is decoded.
 
     Raises:
         OSError, ValueError, soundfile.LibsndfileError: `AudioReader` says what is wrong.
     """
     with tempfile.TemporaryDirectory(prefix="vocoder-") as folder:
-        parts, _ = split(Path(path), Path(folder))
-        return float(sum(soundfile.info(openable(part)).duration for part in parts))
+        return float(soundfile.info(openable(mended(Path(path), Path(folder))[0])).duration)
 
 
 def _after_tags(data: Bytes, at: int) -> int:
@@ -129,21 +104,32 @@ def _after_tags(data: Bytes, at: int) -> int:
             return at
 
 
+def _check_whole(data: Bytes, start: int, magic: bytes) -> None:
+    """Refuse joined files, an Ogg file without its end, and a FLAC file of unknown length."""
+    behind = start
+    for match in re.compile(_BEGINS[magic], re.DOTALL).finditer(data, start):
+        if match.start() > behind:  # several Ogg streams may begin together
+            raise ContainerError(_JOINED)
+        behind = _page_end(data, match.start()) if magic == b"OggS" else start
+    if magic == b"fLaC" and not int.from_bytes(data[start + 18 : start + 26]) % 2**36:
+        raise ContainerError(
+            "does not say how long it is, as if written to a pipe: convert it to WAV."
+        )
+    if magic == b"OggS":
+        last = data.rfind(b"OggS\0")
+        if _page_end(data, last) > len(data) or not data[last + 5] & 4:
+            raise ContainerError("is cut off: its last page is missing. Copy or convert it again.")
+
+
 def _page_end(data: Bytes, at: int) -> int:
     table = data[at + 27 : at + 27 + data[at + 26]] if at + 27 <= len(data) else b""
     return at + 27 + len(table) + sum(table)
 
 
-def _check_ogg(data: Bytes, begin: int, end: int) -> None:
-    last = data.rfind(b"OggS\0", begin, end)
-    if _page_end(data, last) > end or not data[last + 5] & 4:
-        raise ContainerError("is cut off: its last page is missing. Copy or convert it again.")
-
-
-def _wav_size(data: Bytes, start: int, end: int) -> tuple[int, bytes] | None:
+def _wav_size(data: Bytes, start: int) -> tuple[int, bytes] | None:
     """Where the size of the samples is in a WAV file, and what it is, if they go on behind it."""
     order = ">" if data[start : start + 4] == b"RIFX" else "<"
-    at, rate, place = start + 12, 0, 0
+    at, end, rate, place = start + 12, len(data), 0, 0
     while at + 8 <= end:
         name, (size,) = data[at : at + 4], struct.unpack(f"{order}I", data[at + 4 : at + 8])
         if place and not (name.isascii() and name.decode("latin-1").isprintable()
@@ -191,50 +177,47 @@ def _frame(data: Bytes, at: int) -> _Frame | None:
     return _Frame(at + length, (hertz, 2 - mono), at + 4 + side)
 
 
-def _mp3(data: Bytes, at: int) -> tuple[list[Pieces], list[str]]:
-    """The frames from each tag, which counts them, to the next; nothing if the only one fits."""
-    parts: list[Pieces] = []
-    counts: list[int] = []
-    kinds: list[tuple[int, int]] = []
+def _mp3(data: Bytes, at: int) -> tuple[list[bytes | slice], list[str]]:
+    """All frames behind one that counts them; nothing where the file's own does."""
+    frames: list[bytes | slice] = []
+    tagged, promised = False, 0
+    kind: tuple[int, int] | None = None
     doubts: list[str] = []
     while (at := _after_tags(data, at)) < len(data):
         frame = _frame(data, at)
-        if frame is None or not (frame.kind in kinds or _frame(data, frame.end)):
-            at = data.find(b"\xff", at + 1)
-            if at < 0:
+        if frame is None or not (frame.kind == kind or _frame(data, frame.end)):
+            if (at := data.find(b"\xff", at + 1)) < 0:
                 break
             continue
         if frame.end > len(data):
             doubts = ["ends within a frame, so it may have been cut off"]
             break
-        if frame.kind not in kinds:
-            kinds.append(frame.kind)
+        kind = kind or frame.kind
+        if frame.kind != kind:
+            (a, b), (c, d) = kind, frame.kind
+            raise ContainerError(
+                f"joins audio of {a:,} Hz, {b} channels, and of {c:,} Hz, {d} channels: split or "
+                "convert it."
+            )
         places = frame.body, frame.body + 2
         tag = next((p for p in places if data[p : p + 4] in (b"Xing", b"Info")), 0)
         if tag or data[at + 36 : at + 40] == b"VBRI":
-            parts.append([slice(at, frame.end)])
-            counted = tag and data[tag + 7] & 1
-            counts.append(int.from_bytes(data[tag + 8 : tag + 12], "big") if counted else 0)
+            if tagged:
+                raise ContainerError(_JOINED)
+            tagged = True
+            if tag and data[tag + 7] & 1:
+                promised = int.from_bytes(data[tag + 8 : tag + 12], "big")
         else:
-            if not parts:
-                parts.append([b""])
-                counts.append(0)
-            parts[-1].append(slice(at, frame.end))
+            frames.append(slice(at, frame.end))
         at = frame.end
-    if len(kinds) > 1:
-        (a, b), (c, d) = kinds[:2]
+    if promised > len(frames) + 1:  # some encoders count the tag
         raise ContainerError(
-            f"joins audio of {a:,} Hz, {b} channels, and of {c:,} Hz, {d} channels: split or "
-            "convert it."
+            f"is cut off after {len(frames):,} of {promised:,} frames. Copy it again."
         )
-    for part, count in zip(parts, counts, strict=True):
-        frames = len(part) - 1
-        if count > frames + 1:  # some encoders count the tag
-            raise ContainerError(f"is cut off after {frames:,} of {count:,} frames. Copy it again.")
-        if count < frames:
-            part[0] = _tag(data[part[1].start : part[1].start + 4], frames)  # type: ignore[union-attr]
-    whole = len(parts) == 1 and counts[0] >= len(parts[0]) - 1
-    return [] if whole else [part for part in parts if len(part) > 1], doubts
+    if promised >= len(frames):
+        return [], doubts
+    assert isinstance(frames[0], slice)
+    return [_tag(data[frames[0]][:4], len(frames)), *frames], doubts
 
 
 def _tag(head: bytes, frames: int) -> bytes:
