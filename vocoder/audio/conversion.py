@@ -1,8 +1,6 @@
-"""Mels of other conventions into those of a `MelSpec`: what is exact is done, the rest refused.
+"""Mels of other conventions into those of a `MelSpec`: logarithm, floor and normalisation.
 
-Only what a mel still holds can be converted: its logarithm, its floor, its normalisation. Bands,
-sample rate and hop decide what was summed, so a mel that differs there must be computed again from
-audio.
+Bands, sample rate and hop decide what was summed: a mel that differs there must be computed again.
 """
 
 from __future__ import annotations
@@ -22,11 +20,7 @@ from vocoder.audio.validation import MelError, check_mel
 Array = TypeVar("Array", Tensor, npt.NDArray[Any])
 Statistic = float | npt.NDArray[Any] | Tensor
 
-# Fields that no conversion can change.
-_KEPT = (
-    *("sample_rate", "n_fft", "hop_length", "win_length", "n_mels"),
-    *("fmin", "fmax", "mel_scale", "mel_norm", "power"),
-)
+_CONVERTED = {"log_base", "floor", "center"}
 
 
 def convert_mel(
@@ -140,14 +134,11 @@ def mel_from_linear(
 
 
 def _check_convertible(source: MelSpec, target: MelSpec, name: str) -> None:
-    def shown(spec: MelSpec, field: str) -> str:
-        value = getattr(spec, field)
-        return f"{value:g}" if isinstance(value, float) else str(value)
-
+    goal = target.to_dict()
     differences = [
-        f"{field} is {shown(source, field)} there and {shown(target, field)} here"
-        for field in _KEPT
-        if getattr(source, field) != getattr(target, field)
+        "{} is {} there and {} here".format(field, *map(_shown, (value, goal[field])))
+        for field, value in source.to_dict().items()
+        if field not in _CONVERTED and value != goal[field]
     ]
     if source.floor > target.floor * (1 + 1e-6):
         differences.append(
@@ -159,6 +150,10 @@ def _check_convertible(source: MelSpec, target: MelSpec, name: str) -> None:
             f"A mel of {name} cannot be converted exactly: {', '.join(differences)}; compute the "
             "mel from audio with model.mel, or train a vocoder with the mel_spec of the source."
         )
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _tensor(array: Tensor | npt.NDArray[Any]) -> Tensor:

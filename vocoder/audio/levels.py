@@ -66,6 +66,16 @@ def schedule(refine: Refine, mel_spec: MelSpec) -> Schedule:
     Raises:
         ValueError: it is none of these, or a number is out of range.
     """
+    there = (*decimations(mel_spec), 1)
+    return tuple((d, k) for d, k in check_refine(refine) if k and d in there)
+
+
+def check_refine(refine: Refine) -> Schedule:
+    """The levels that `refine` stands for, where no `MelSpec` is known yet.
+
+    Raises:
+        ValueError: it is not what `schedule` takes.
+    """
     levels = _parsed(refine)
     for decimation, iterations in levels:
         if decimation not in (*DECIMATIONS, 1):
@@ -75,20 +85,9 @@ def schedule(refine: Refine, mel_spec: MelSpec) -> Schedule:
             )
         if not 0 <= iterations <= MOST_ITERATIONS:
             raise ValueError(
-                f"refine must have from 0 to {MOST_ITERATIONS:,} iterations, got {iterations}; 2 "
-                "to 16 give most of the gain."
+                f"refine must have from 0 to {MOST_ITERATIONS:,} iterations, got {iterations}."
             )
-    there = (*decimations(mel_spec), 1)
-    return tuple((d, k) for d, k in levels if k and d in there)
-
-
-def check_refine(refine: Refine) -> None:
-    """Check `refine` where no `MelSpec` is known yet.
-
-    Raises:
-        ValueError: it is not what `schedule` takes.
-    """
-    schedule(refine, MelSpec.preset("ljspeech"))
+    return levels
 
 
 def _parsed(refine: object) -> Schedule:

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vocoder.audio.containers import DOUBTFUL, ContainerError, mended, openable
+from vocoder.audio.containers import DOUBTFUL, ContainerError, check_container, openable
 from vocoder.audio.pcm import FULL_SCALE
 
 Source = str | os.PathLike[str] | IO[bytes]
@@ -78,8 +78,9 @@ class AudioReader(AbstractContextManager["AudioReader"]):
             self.name = "Standard input"
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vocoder-")))
+            self._path = _on_disk(source, self.name, folder)
             try:
-                self._path, doubts = mended(_on_disk(source, self.name, folder), folder)
+                check_container(self._path)
             except ContainerError as error:
                 raise ValueError(f"{self.name} {error}") from None
             self._header: Any = self._opened(soundfile.info)
@@ -91,7 +92,7 @@ class AudioReader(AbstractContextManager["AudioReader"]):
                 )
             self.sample_rate = int(sample_rate or self._file_rate)
             """Of the blocks, in Hz."""
-            for doubt in (*doubts, *self._check()):
+            for doubt in self._check():
                 warnings.warn(f"{self.name} {doubt}.", stacklevel=3)
             self._stack = stack.pop_all()
 

@@ -211,9 +211,6 @@ class MelGriffinLim(nn.Module):
                 audio = audio + up(change, decimation, audio.shape[1])
         return audio
 
-    def extra_repr(self) -> str:
-        return repr(self.mel_spec)
-
 
 class Level(ExactBuffers):
     r"""Iterations that match the mel of audio x to m: projections in the Fourier domain.
@@ -393,9 +390,6 @@ class Level(ExactBuffers):
             mirror(torch.arange(-left, 0, device=audio.device), samples),
             mirror(torch.arange(samples, samples + right, device=audio.device), samples),
         )
-
-    def extra_repr(self) -> str:
-        return repr(self.mel_spec)
 
 
 def phases_of(mel_spec: MelSpec) -> int:
