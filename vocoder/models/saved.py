@@ -123,10 +123,8 @@ class SavedModel(nn.Module):
             for name, value in self.state_dict().items()
         }
         directory = write_checkpoint(path, {**self.header(), "config": self.config}, weights)
-        if not (directory / CARD_NAME).exists():
-            write_atomic(
-                directory / CARD_NAME, model_card(self.card, self.title, self.mel_spec).encode()
-            )
+        if not (readme := directory / CARD_NAME).exists():
+            write_atomic(readme, model_card(self.card, self.title, self.mel_spec).encode())
         return directory
 
     @classmethod

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,21 +26,10 @@ _CHUNK_FRAMES = 32
 _FAINT = 1e-6
 
 
-class Conditions(NamedTuple):
-    """What the mel says of some consecutive frames.
-
-    Attributes:
-        features: of the network, (batch, channels, frames + 2): the first and the last frame are
-            neighbours of the others, for interpolation.
-        coefficients, gain, level: of `MelLinearPrediction`.
-        lags: the pitch period, in samples, (batch, frames * hop).
-    """
-
-    features: Tensor
-    coefficients: Tensor
-    gain: Tensor
-    level: Tensor
-    lags: Tensor
+Conditions = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""What the mel says of some frames: features of the network (batch, channels, frames + 2), of which
+the first and last are neighbours for interpolation; coefficients, gain and level of
+`MelLinearPrediction`; and the pitch period in samples, (batch, frames * hop)."""
 
 
 class WaveNet(Vocoder):
@@ -187,7 +176,7 @@ class WaveNet(Vocoder):
         # At the ends a frame is its own neighbour.
         features = F.pad(self.conditioner(seen), (1, 1), mode="replicate")
         coefficients, gain, level = self.predictor(mel)
-        return Conditions(features, coefficients, gain, level, lags)
+        return features, coefficients, gain, level, lags
 
     def forward(self, audio: Tensor, conditions: Conditions) -> LogisticMixture:
         """The distribution of each sample given those before it (teacher forcing).
@@ -197,12 +186,13 @@ class WaveNet(Vocoder):
             conditions: of its mel.
         """
         order, hop = self.predictor.order, self.hop
+        features, coefficients, *sizes, lags = conditions
         with torch.autocast(audio.device.type, enabled=False):
-            audio = (levels_of(audio) * STEP).to(conditions.gain)
-            gain, level = (x.repeat_interleave(hop, dim=1) for x in conditions[2:4])
+            gain, level = (x.repeat_interleave(hop, dim=1) for x in sizes)
+            audio = (levels_of(audio) * STEP).to(gain)
             windows = _delayed(audio, order).unfold(1, order, 1).unflatten(1, (-1, hop))
             # The newest sample comes last in a window, and first among the coefficients.
-            a = conditions.coefficients.flip(1).transpose(1, 2).unsqueeze(3)
+            a = coefficients.flip(1).transpose(1, 2).unsqueeze(3)
             prediction = torch.matmul(windows, a).flatten(1)
             residual = audio - prediction
             inputs = [_delayed(audio) / level, prediction / level, _delayed(residual) / gain]
@@ -210,8 +200,8 @@ class WaveNet(Vocoder):
             before = F.pad(residual, (self.longest_lag + half, 0))
             now = torch.arange(self.longest_lag + half, before.shape[1], device=audio.device)
             for tap in range(-half, self.pitch_taps - half):
-                inputs.append(before.gather(1, now - conditions.lags + tap) / gain)
-        output = self.stack(torch.stack(inputs, dim=1), conditions.features)
+                inputs.append(before.gather(1, now - lags + tap) / gain)
+        output = self.stack(torch.stack(inputs, dim=1), features)
         with torch.autocast(audio.device.type, enabled=False):
             return LogisticMixture.of(output.to(gain), prediction, gain)
 
@@ -235,7 +225,7 @@ class WaveNet(Vocoder):
         """
         conditions = self.conditions(mel.to(self.dtype))
         choice, value = self._noise(noise, 0, mel)
-        audio = torch.zeros_like(conditions.lags, dtype=self.dtype)
+        audio = torch.zeros_like(conditions[-1], dtype=self.dtype)
         for t in range(audio.shape[1]):
             audio[:, t] = self(audio, conditions).sample(choice, value, temperature)[:, t]
         return audio
@@ -246,10 +236,8 @@ class WaveNet(Vocoder):
         from vocoder.engines.autoregressive import Frames, Utterance, Weights, array
 
         weights, order = Weights.of(self.stack), self.predictor.order
-        utterances = [
-            Utterance(weights, order, self.pitch_taps, self.longest_lag, temperature)
-            for _ in range(batch)
-        ]
+        sizes = self.pitch_taps, self.longest_lag, temperature
+        utterances = [Utterance(weights, order, *sizes) for _ in range(batch)]
 
         def render(window: Tensor, start: int, first: int, last: int) -> Tensor:
             features, coefficients, gain, level, lags = self.conditions(window.to(self.dtype))
@@ -265,11 +253,9 @@ class WaveNet(Vocoder):
                     *self._noise(noise, start + begin, window[..., begin:end]),
                 ]
                 # One utterance after the other, so that neighbours never change a sample.
-                audio = [
-                    utterance.push(Frames(*(array(part[item]) for part in parts)))
-                    for item, utterance in enumerate(utterances)
-                ]
-                chunks.append(torch.stack([torch.from_numpy(own) for own in audio]))
+                items = zip(utterances, *parts, strict=True)
+                audio = [own.push(Frames(*map(array, frames))) for own, *frames in items]
+                chunks.append(torch.from_numpy(np.stack(audio)))
             return torch.cat(chunks, dim=1).to(features.device)
 
         return self._reach, render
@@ -289,6 +275,3 @@ class WaveNet(Vocoder):
 def _delayed(x: Tensor, by: int = 1) -> Tensor:
     """x, (batch, samples), behind zeros; its last sample dropped."""
     return F.pad(x[:, :-1], (by, 0))
-
-
-__all__ = ["Conditions", "WaveNet"]
