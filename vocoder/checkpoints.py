@@ -1,8 +1,4 @@
-"""A checkpoint on disk: a directory with ``model.safetensors`` and ``config.json``, no pickle.
-
-This module handles files, tensors and JSON, whatever the model: `vocoder.models.load_checkpoint`
-builds one from them.
-"""
+"""A checkpoint on disk: a directory with ``model.safetensors`` and ``config.json``, no pickle."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from typing import Any, TypeVar
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -66,7 +65,7 @@ def convert_mel(
     origin = MelSpec.preset(source) if isinstance(source, str) else source
     goal = MelSpec.preset(target) if isinstance(target, str) else target
     _check_convertible(origin, goal, source if isinstance(source, str) else "the source")
-    values = _tensor(mel)
+    values = as_tensor(mel, "A mel")
     if values.is_floating_point() and values.ndim >= 2 and values.shape[-2] == origin.n_mels:
         scale = _statistic("std", std, origin, values)
         if not bool((scale > 0).all()):
@@ -110,7 +109,7 @@ def mel_from_linear(
         raise ValueError(f"power must be 1 for magnitudes or 2 for powers, got {power!r}.")
     if not (math.isfinite(epsilon) and epsilon >= 0):
         raise ValueError(f"epsilon must be 0 or more, got {epsilon!r}.")
-    values = _tensor(spectrogram)
+    values = as_tensor(spectrogram, "A spectrogram")
     bins = goal.n_fft // 2 + 1
     if not values.is_floating_point() or values.ndim not in (2, 3) or values.shape[-2] != bins:
         raise MelError(
@@ -154,14 +153,6 @@ def _check_convertible(source: MelSpec, target: MelSpec, name: str) -> None:
 
 def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _tensor(array: Tensor | npt.NDArray[Any]) -> Tensor:
-    if not isinstance(array, Tensor | np.ndarray):
-        raise MelError(
-            f"A mel must be a torch tensor or a numpy array, got {type(array).__name__}."
-        )
-    return array if isinstance(array, Tensor) else as_tensor(array)
 
 
 def _statistic(name: str, value: Statistic, spec: MelSpec, mel: Tensor) -> Tensor:

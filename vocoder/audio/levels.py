@@ -96,8 +96,7 @@ def _parsed(refine: object) -> Schedule:
     if isinstance(refine, str) and refine in SCHEDULES:
         return SCHEDULES[refine]
     if isinstance(refine, str) and re.fullmatch(r"\d+|\d+:\d+(\+\d+:\d+)*", refine):
-        parts = [part.split(":") for part in refine.split("+")]
-        return tuple((int(part[0]) if len(part) == 2 else 1, int(part[-1])) for part in parts)
+        refine = [[1, *map(int, part.split(":"))][-2:] for part in refine.split("+")]
     if isinstance(refine, list | tuple) and all(
         isinstance(level, list | tuple) and [*map(type, level)] == [int, int] for level in refine
     ):

@@ -35,11 +35,9 @@ class ExactBuffers(nn.Module):
 
 
 class LogMel(ExactBuffers):
-    r"""Audio to log-mel spectrogram:
+    """Audio to log-mel spectrogram, by the equation of `MelSpec`.
 
-    .. math:: M[m, k] = \log_b \max\Bigl(\sum_f F[m, f]\, |X[f, k]|^p,\; \epsilon\Bigr)
-
-    with the symbols of `MelSpec`. It equals librosa to 1e-4, even in quiet bands next to loud ones.
+    It equals librosa to 1e-4, even in quiet bands next to loud ones.
 
     Frames lie as `MelSpec` says: the audio is zero-padded at its end to a whole number of hops and
     (n_fft - hop_length) / 2 samples are reflected at either end; n_fft / 2 with `center=True`,
@@ -160,11 +158,7 @@ class LogMel(ExactBuffers):
 
 
 def check_layout(audio: Tensor) -> None:
-    """Check that audio is (samples,) or (batch, samples), floating point and not empty.
-
-    Raises:
-        ValueError: it is not; the message says what it is.
-    """
+    """Raise ValueError for audio that is not (samples,) or (batch, samples), float, not empty."""
     if audio.ndim not in (1, 2):
         raise ValueError(
             f"Audio must be (samples,) or (batch, samples), got shape {tuple(audio.shape)}."
@@ -185,11 +179,7 @@ def check_layout(audio: Tensor) -> None:
 
 
 def check_amplitude(audio: Tensor) -> None:
-    """Check that audio is finite, and at most a little beyond [-1, 1].
-
-    Raises:
-        ValueError: it is not; the message says how to scale it.
-    """
+    """Raise ValueError for audio that is not finite, or far beyond [-1, 1]."""
     if not audio.is_floating_point() or not audio.numel():
         return  # for `check_layout` to say
     least, most = torch.aminmax(audio.detach())

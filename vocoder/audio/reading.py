@@ -241,11 +241,7 @@ def read_audio(source: Source, sample_rate: int | None = None) -> tuple[Tensor, 
 
 
 def checked_rate(sample_rate: object) -> int:
-    """A sample rate as an int.
-
-    Raises:
-        ValueError: it is not a positive whole number.
-    """
+    """A sample rate as an int; ValueError if it is not a positive whole number."""
     whole = isinstance(sample_rate, int | np.integer) and not isinstance(sample_rate, bool)
     if not whole or sample_rate < 1:  # type: ignore[operator]
         raise ValueError(f"A sample rate is a positive whole number of Hz, got {sample_rate!r}.")

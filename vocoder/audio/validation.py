@@ -256,19 +256,12 @@ def _linear_advice(spec: MelSpec) -> str:
 
 
 def frame_rms(mel: Tensor, mel_spec: MelSpec) -> Tensor:
-    r"""A lower estimate of the RMS of each frame, from its log-mel alone.
+    r"""A lower estimate of the RMS of each frame, from its log-mel (n_mels, frames) alone.
 
     .. math:: \mathrm{RMS}^2 \approx \frac{2}{N \sum_n w_n^2} \sum_m b_m \bar{X}_m^2
 
     (Parseval) with N = n_fft, the window w, the mean magnitude X of band m and its width b, both in
-    bins. Audio in [-1, 1] stays below 1.
-
-    Args:
-        mel: (n_mels, frames).
-        mel_spec: its convention.
-
-    Returns:
-        (frames,), float64, on the CPU.
+    bins. Audio in [-1, 1] stays below 1. The result is (frames,), float64, on the CPU.
     """
     sums, widths, scale = _bands(mel_spec)
     mean = (mel.detach().cpu().double() * mel_spec.nats).exp() / sums[:, None]

@@ -337,8 +337,7 @@ class _Level:
         self._samples = 0
 
     @property
-    def look_ahead(self) -> int:
-        """How far the output can lag the input, in frames, rounded up."""
+    def look_ahead(self) -> int:  # as in `RefineStream`
         t, steps, n_fft = self.tables, len(self._at), len(self.tables.window)
         distance, most = t.phases * t.hop, 0
         for frames in range(2 * (steps + 2) * n_fft // t.hop, 2 * (steps + 2) * n_fft // t.hop + 2):
@@ -389,7 +388,6 @@ class _CoarseLevel:
 
     @property
     def look_ahead(self) -> int:
-        """How far the output can lag the input, in frames, rounded up."""
         return self._level.look_ahead - (-(2 * REACH + 2) // self._level.tables.hop)
 
     def push(self, audio: Floats, mel: Floats, final: bool) -> Floats:
@@ -449,13 +447,9 @@ def refine_audio(
     """`vocoder.audio.refine_audio` on a CPU, several times as fast: equal to 1e-5 in float32.
 
     Args:
-        audio, mel, mel_spec, iterations: as there; tensors must be on the CPU. Gradients are not
-            recorded.
+        audio, mel, mel_spec, iterations: as there, on the CPU. Gradients are not recorded.
         threads: how many recordings of a batch are worked on at once; None for PyTorch's number
             of threads.
-
-    Returns:
-        As there.
 
     Raises:
         MelError, ValueError: as there, or the tensors are on another device.

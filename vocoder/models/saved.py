@@ -87,11 +87,7 @@ class SavedModel(nn.Module):
         return next(self.parameters()).dtype
 
     def _temperature(self, temperature: float | None) -> float:
-        """The temperature to use.
-
-        Raises:
-            ValueError: it is negative, infinite or NaN.
-        """
+        """The temperature to use; ValueError if it is negative, infinite or NaN."""
         if temperature is None:
             return self.default_temperature
         check_temperature(temperature)
