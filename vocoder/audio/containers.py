@@ -28,6 +28,11 @@ _BEGINS = {  # how files that may be joined begin, by their first bytes
 }
 # The first frame of an MP3 file (layer III) with its tag, which counts the frames.
 _MP3 = rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\x10-\xef].{10,36}(?:Xing|Info|VBRI)"
+_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
+_KBITS = {
+    True: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    False: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
 _LARGEST = 0x7FFF0000  # sizes from here on are those of streams
 
 
@@ -59,7 +64,7 @@ def check_container(path: Path) -> None:
                 raise ContainerError("is several files joined: split it, or convert each of them.")
             ends.append(_page_end(data, match.start()) if magic == b"OggS" else start)
         flac = magic == b"fLaC" and not int.from_bytes(data[start + 18 : start + 26]) % 2**36
-        if flac or (mp3 and len(ends) == 1):
+        if flac or (mp3 and len(ends) == 1 and not _is_constant(data, start)):
             raise ContainerError(
                 "does not say how long it is, as if written to a pipe: convert it to WAV."
             )
@@ -91,6 +96,20 @@ def _after_tags(data: mmap.mmap) -> int:
 def _page_end(data: mmap.mmap, at: int) -> int:
     table = data[at + 27 : at + 27 + data[at + 26]] if at + 27 <= len(data) else b""
     return at + 27 + len(table) + sum(table)
+
+
+def _is_constant(data: mmap.mmap, at: int) -> bool:
+    """Whether an MP3 file has one bit rate: libsndfile guesses its length by the first frame's."""
+    first = data[at + 2 : at + 3]
+    while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
+        version, bits, rate = data[at + 1] >> 3 & 3, data[at + 2] >> 4, data[at + 2] >> 2 & 3
+        if version == 1 or bits in (0, 15) or rate == 3:  # damaged
+            return True
+        if bits != first[0] >> 4:
+            return False
+        size = (144 if version == 3 else 72) * _KBITS[version == 3][bits] * 1000
+        at += size // _RATES[version][rate] + (data[at + 2] >> 1 & 1)
+    return True
 
 
 def _check_wav(data: mmap.mmap, start: int) -> None:
