@@ -117,7 +117,7 @@ def test_a_mel_that_cannot_come_from_the_source_is_refused():
         convert_mel(MEL * 20 / math.log(10), "tacotron2", "ljspeech")
     with pytest.raises(MelError, match="values run from"):  # denormalised twice
         convert_mel(MEL, "tacotron2", "ljspeech", mean=-5.5, std=2.1)
-    with pytest.raises(MelError, match="torch tensor or a numpy array, got list"):
+    with pytest.raises(ValueError, match="torch tensor or a numpy array, got list"):
         convert_mel([[0.0]], "tacotron2", "ljspeech")
 
 

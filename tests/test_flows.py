@@ -343,7 +343,7 @@ def test_log_det_is_float32_under_autocast() -> None:
         assert z.dtype == torch.float32
 
 
-@pytest.mark.parametrize("kind", ["rotation", "permutation", "even-odd", "half-swap", "identity"])
+@pytest.mark.parametrize("kind", ["rotation", "even-odd", "half-swap", "identity"])
 def test_initial_matrices_are_orthogonal(kind: str) -> None:
     matrix = initial_matrix(6, kind)  # type: ignore[arg-type]
     assert (matrix @ matrix.T - torch.eye(6)).abs().max() < 1e-12
