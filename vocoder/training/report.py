@@ -18,6 +18,7 @@ from vocoder.atomic import atomic_path, file_name, write_atomic
 from vocoder.audio import write_audio
 from vocoder.evaluation import METRICS, installed_metrics, measure
 from vocoder.evaluation.results import finite, machine_facts, save_result
+from vocoder.evaluation.tables import markdown
 from vocoder.nn.weight_norm import fuse_weight_norm
 from vocoder.training.callbacks import Best
 from vocoder.training.crops import SpeechData
@@ -110,13 +111,13 @@ def write_report(
         *([problem, ""] if problem else []),
         f"Test utterances, copy synthesis at temperature {module.temperature:g}:",
         "",
-        *table(scores),
+        table(scores),
         "",
         "![learning curve and mels](report.png)",
         "",
         "Validation:",
         "",
-        *validation_table(rows, COLUMNS),
+        validation_table(rows, COLUMNS),
         "",
         "Log-likelihood is in nats per sample of audio in [-1, 1], dequantised from 16 bits with "
         "noise that is the same at every validation. Mel distance is the mean absolute "
@@ -192,8 +193,8 @@ def announce_report(run: Path, command: str) -> None:
     log.info("\n%s\nUse the model:\n  %s", run / "report.md", command)
 
 
-def validation_table(rows: list[dict[str, Any]], columns: Mapping[str, str]) -> list[str]:
-    """Lines of a Markdown table of at most twenty validations, the first and last among them."""
+def validation_table(rows: list[dict[str, Any]], columns: Mapping[str, str]) -> str:
+    """A Markdown table of at most twenty validations, the first and last among them."""
     always = {"step": "step", "train_seconds": "seconds", "audio_seconds": "audio seen, s"}
     shown = {**always, **columns}
     if len(rows) > 20:
@@ -201,15 +202,14 @@ def validation_table(rows: list[dict[str, Any]], columns: Mapping[str, str]) -> 
     return table([{label: row.get(key) for key, label in shown.items()} for row in rows])
 
 
-def table(rows: list[dict[str, Any]]) -> list[str]:
-    """Lines of a Markdown table with the keys as its header; not every row needs all of them."""
+def table(rows: list[dict[str, Any]]) -> str:
+    """A Markdown table with the keys as its header; not every row needs all of them."""
     names = list(dict.fromkeys(name for row in rows for name in row))
 
     def cell(value: Any) -> str:
         return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
-    cells = [names, ["---"] * len(names), *([cell(row.get(n)) for n in names] for row in rows)]
-    return [f"| {' | '.join(line)} |" for line in cells]
+    return markdown(names, [[cell(row.get(name)) for name in names] for row in rows])
 
 
 def draw(

@@ -145,13 +145,13 @@ def _sections(module: Any, summary: dict[str, Any]) -> list[str]:
     return [
         "Test utterances:",
         "",
-        *table(tested),
+        table(tested),
         "",
         "![learning curve and mels](report.png)",
         "",
         "Validation:",
         "",
-        *validation_table(rows, {f"val/{key}": label for key, label in COLUMNS.items()}),
+        validation_table(rows, {f"val/{key}": label for key, label in COLUMNS.items()}),
         "",
         "Mel distance is the mean absolute error of the mel predicted with the durations, pitch, "
         "voicing and loudness of the recording; pitch error that of the predicted F0 in voiced "
