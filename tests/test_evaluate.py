@@ -22,9 +22,14 @@ from vocoder.audio.noise import Noise
 from vocoder.corpus import held_out
 from vocoder.evaluation import copy_synthesis, tables
 from vocoder.evaluation.baselines import HifiGan
-from vocoder.evaluation.copy_synthesis import MEASURES, evaluate
+from vocoder.evaluation.copy_synthesis import (
+    MEASURES,
+    EvaluationError,
+    evaluate,
+    find_recordings,
+    read_recording,
+)
 from vocoder.evaluation.griffin_lim import griffin_lim
-from vocoder.evaluation.recordings import EvaluationError, find_recordings, read_recording
 from vocoder.evaluation.results import estimate
 from vocoder.models import MdctFlow, Vocoder
 
