@@ -132,12 +132,3 @@ def test_a_joined_file_can_be_read_again_and_leaves_nothing(tmp_path, monkeypatc
         first, again = list(reader), list(reader)
     assert sum(map(len, first)) == sum(map(len, again)) == 4 * 16000
     assert not list(tmp_path.iterdir())
-
-
-def test_a_whole_file_is_not_copied(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    for kind in ("WAV", "FLAC", "OGG", "MP3"):
-        (tmp_path / "a").write_bytes(encoded(kind))
-        with AudioReader(tmp_path / "a"):
-            copies = [p for p in tmp_path.rglob("*") if p.is_file()]
-        assert copies == [tmp_path / "a"], kind

@@ -31,7 +31,6 @@ SPEC = MelSpec(
 FINE = MelSpec(
     sample_rate=8000, n_fft=512, hop_length=20, win_length=512, n_mels=40, fmin=0, fmax=4000
 )
-SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs/ru_0024.flac"
 
 # Dilations up to 32 and from 1 again; three taps and two.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -166,29 +165,6 @@ def test_densities_of_the_last_sample_integrate_to_one() -> None:
     assert abs(torch.logsumexp(joint, 0) - math.log(32768) - past) < 1e-3
 
 
-def test_recorded_and_dequantised_audio_have_the_same_density(model: WaveNet) -> None:
-    audio, mel = levels_of(random_audio(6, 2)) * STEP, random_mel(model, 6, 2)
-    dequantised = audio + STEP * (torch.rand(audio.shape) * 0.998 - 0.499)
-    log_prob = model.log_prob(audio, mel)
-    assert log_prob.shape == (2,)
-    assert torch.equal(log_prob, model.log_prob(dequantised, mel))
-    assert not torch.equal(log_prob, model.log_prob(audio + STEP, mel))
-    assert torch.allclose(log_prob[0], model.log_prob(audio[0], mel[0]), rtol=1e-5)
-
-
-def test_the_likelihood_of_an_unexpected_sample_is_bounded() -> None:
-    """However sure the network is, a residual of its usual size costs at most 55 nats."""
-    model = build("deep")
-    means_and_scales = model.state_dict()["stack.head.3.bias"][10:].split(10)
-    model.state_dict()["stack.head.3.weight"].zero_()
-    for parameters, value in zip(means_and_scales, (0.0, -1000.0), strict=True):
-        parameters.fill_(value)
-    mel = random_mel(model, 30)
-    noise = torch.randn(600, generator=torch.Generator().manual_seed(0))
-    audio = noise * model.conditions(mel[None]).gain[0].repeat_interleave(SPEC.hop_length)
-    assert -100 < model.log_prob(audio, mel) / len(audio) < -20
-
-
 @torch.enable_grad()
 @pytest.mark.parametrize("autocast", [False, True])
 def test_gradient_reaches_every_parameter(model: WaveNet, autocast: bool) -> None:
@@ -202,27 +178,6 @@ def test_gradient_reaches_every_parameter(model: WaveNet, autocast: bool) -> Non
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.abs().max() > 0, name
-
-
-@torch.enable_grad()
-@pytest.mark.parametrize("name", ["deep", "pitch taps"])
-def test_training_on_speech_learns_to_predict(name: str) -> None:
-    """A few steps on a vowel; the start, noise through the envelope, beats a Gaussian by far."""
-    audio, _ = vocoder.read_audio(SAMPLE)
-    torch.manual_seed(0)
-    model = WaveNet(**(VARIANTS[name] | {"mel_spec": "speech-16k", "condition_channels": 5}))
-    crop = audio[None, 16000 : 16000 + 4 * 256]
-    batch = {"audio": crop, "mel": model.mel(crop)}
-    optimiser = torch.optim.Adam(model.parameters(), 0.01)
-    losses = []
-    for _ in range(30):
-        optimiser.zero_grad()
-        loss = model.training_loss(batch)
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
-    assert losses[0] < 0.5 * math.log(2 * math.pi * math.e * crop.square().mean()) - 1
-    assert losses[-1] < losses[0] - 0.3
 
 
 def test_saving_and_loading_gives_the_same_audio(model: WaveNet, tmp_path: Path) -> None:

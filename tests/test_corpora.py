@@ -55,16 +55,6 @@ def test_festvox_without_recordings_writes_nothing_and_says_what_to_install(tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_split_sentences():
-    for whole in (
-        ["He came.", "He saw!", "Did he?", "Yes."],
-        ["Mr. Smith met J. K. Lee.", "They spoke."],
-        ['Say "no."', "Then go."],
-        ["It costs 3.50 to some, e.g. Bob.", "No end here"],
-    ):
-        assert sentences.split_sentences(" ".join(whole)) == whole
-
-
 @pytest.mark.parametrize(
     "text, expected",
     [

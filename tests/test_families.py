@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,15 +90,6 @@ def test_a_claim_measured_anew_gives_its_recorded_figures(families: Any, tmp_pat
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_an_unknown_claim_is_refused(
-    families: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["study.py", "nothing"])
-    with pytest.raises(SystemExit):
-        families.study.main()
-    assert "there is no claim nothing" in capsys.readouterr().err
-
-
 def test_only_alternation_reaches_every_variable(families: Any) -> None:
     flows = families.flows
     x = torch.randn(3, flows.CHANNELS, flows.TIME, dtype=torch.float64)
@@ -129,15 +119,6 @@ def test_the_toy_densities_are_those_of_their_samples(families: Any) -> None:
         inside = ((points > 0) & (points < 2)).all(dim=1).float().mean()
         mass = toys.on_grid(log_density, 0, 2, 200).sum() * (2 / 200) ** 2
         assert float(inside) == pytest.approx(float(mass), abs=0.01)
-
-
-def test_modes_are_counted(families: Any) -> None:
-    toys = families.toys
-    points = toys.ring(4000, torch.Generator().manual_seed(0))[..., 0]
-    share = pytest.approx(1 - math.exp(-4.5), abs=0.005)
-    assert toys.covered(points) == {"modes": toys.MODES, "share_near_modes": share}
-    assert toys.covered(points[points[:, 0] > 1.8])["modes"] == 1
-    assert toys.covered(torch.zeros(10, 2)) == {"modes": 0, "share_near_modes": 0}
 
 
 def test_networks_side_by_side_are_those_of_each_seed_alone(families: Any) -> None:

@@ -70,22 +70,6 @@ def test_integer_audio_is_refused(model: FlowVocoder) -> None:
             judge(audio, mel.numpy())
 
 
-def test_made_in_inference_mode_and_used_outside(tmp_path: Path) -> None:
-    path, mel = build("mdct").save(tmp_path / "model"), random_mel(6)
-    with torch.inference_mode():
-        model = load_checkpoint(path)
-        inside = model.synthesize(mel)
-    assert torch.equal(model.synthesize(mel), inside)
-    model = load_checkpoint(path).requires_grad_(False)
-    assert isinstance(model, FlowVocoder)
-    with torch.inference_mode():
-        model.inverse(torch.zeros(model.n_group, 6), mel)
-    mel.requires_grad_()
-    model.inverse(torch.zeros(model.n_group, 6), mel).sum().backward()
-    assert mel.grad is not None
-    assert mel.grad.abs().max() > 0
-
-
 def test_other_types_than_float32() -> None:
     model, mel = build("mdct"), random_mel(6)
     audio = model.synthesize(mel)
@@ -181,22 +165,6 @@ def test_the_scale_reads_every_log_convention() -> None:
         model = MdctFlow(changed, n_flows=1, channels=4, n_layers=1)
         stds.append(model(audio, model.mel(audio))[0].std().item())
     assert max(stds) / min(stds) < 1.15
-
-
-def test_config_is_recorded_for_subclasses_too() -> None:
-    class Renamed(WaveGlow):
-        """Inherits the constructor."""
-
-    class Small(WaveGlow):
-        """Has a constructor of its own."""
-
-        def __init__(self, mel_spec: MelSpec, width: int = 4) -> None:
-            super().__init__(mel_spec=mel_spec, n_flows=1, channels=width, n_layers=1)
-
-    renamed = Renamed(SPEC, n_flows=1, channels=4, n_layers=1)
-    assert renamed.config["channels"] == 4
-    assert renamed.config["kernel_size"] == 3
-    assert Small(SPEC, 6).config == {"mel_spec": SPEC.to_dict(), "width": 6}
 
 
 def test_noise_is_a_function_of_seed_and_position() -> None:

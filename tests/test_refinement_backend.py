@@ -7,12 +7,10 @@ import pickle
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from vocoder.audio import LogMel, MelError, MelSpec, read_audio
@@ -168,27 +166,6 @@ def test_a_stream_keeps_little(iterations: int | str) -> None:
         sizes.append(len(pickle.dumps(stream)))
     assert max(sizes[300:]) < max(sizes[:300]) + 100  # pickled numbers grow
     assert max(sizes) < 8e6
-
-
-def test_no_iterations_pass_the_audio_on() -> None:
-    audio, mel = material(SPEECH, 1000)
-    stream = RefineStream(SPEECH, 0)
-    assert stream.look_ahead == 0
-    assert torch.equal(stream.push(audio, mel), audio)
-    assert len(stream.finish()) == 0
-
-
-def test_stream_keeps_kinds() -> None:
-    audio, mel = material(SPEECH, 1000)
-    empty = np.empty(0, np.float32)
-    assert isinstance(RefineStream(SPEECH, 1).finish(), np.ndarray)
-    for tensor in (True, False):
-        stream = RefineStream(SPEECH, 1)
-        pair: tuple[Any, Any] = (audio, mel) if tensor else (audio.numpy(), mel.numpy())
-        results: list[Tensor | NDArray[np.float32]] = [stream.push(*pair), stream.finish()]
-        assert all(isinstance(result, Tensor) == tensor for result in results)
-        assert sum(len(result) for result in results) == 1000
-    assert len(RefineStream(SPEECH, 1).push(empty, np.empty((80, 0), np.float32))) == 0
 
 
 def test_stream_refuses() -> None:

@@ -185,12 +185,3 @@ def test_vocoders_and_acoustic_models_are_not_taken_for_each_other(
     assert load_acoustic().symbols == SYMBOLS
     with pytest.raises(CheckpointError, match=r"no model 'acoustic' \(the bundled models are voc"):
         load("acoustic")
-
-
-def test_constructor_refuses_impossible_sizes() -> None:
-    with pytest.raises(ValueError, match="symbols must be"):
-        AcousticModel([])
-    with pytest.raises(ValueError, match="voices must be"):
-        AcousticModel(SYMBOLS, voices="ann")
-    with pytest.raises(ValueError, match="states is 0"):
-        AcousticModel(SYMBOLS, states=0)

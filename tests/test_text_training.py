@@ -7,7 +7,6 @@ import json
 import logging
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from vocoder.text.acoustic import AcousticModel, load_checkpoint
 from vocoder.text.frontend import SYMBOLS
 from vocoder.training.acoustic.data import Shuffled, TextAndSpeech
 from vocoder.training.acoustic.recipe import AcousticRecipe
-from vocoder.training.recipe import check_rate, duration, main, parser
+from vocoder.training.recipe import duration, main, parser
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "ljspeech"
 CONFIG = RECIPE / "config" / "acoustic.yaml"
@@ -123,17 +122,6 @@ def test_shipped_config_builds_its_model(tmp_path: Path) -> None:
     parameters = sum(p.numel() for p in module.model.parameters())
     assert parameters < 7.5e6  # 15 MB in half precision
     assert duration(config.max_time)
-
-
-def test_the_warning_of_a_low_sample_rate_names_an_option_of_the_recipe(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    option = OF_ACOUSTIC.mel_spec_option
-    words = ["--config", str(CONFIG), option, "speech-16k"]
-    assert parser(OF_ACOUSTIC).parse_args(words).model.mel_spec == "speech-16k"
-    prepared = SimpleNamespace(name="low", original_sample_rate=16000)
-    check_rate(SimpleNamespace(prepared=prepared, mel_spec=MelSpec.preset("ljspeech")), option)
-    assert f"for speech at 16 kHz give {option} speech-16k" in caplog.text
 
 
 def test_run_leaves_a_model_that_speaks_and_a_report(trained: Path) -> None:

@@ -3,7 +3,6 @@
 import errno
 import itertools
 import os
-import pickle
 import shutil
 import subprocess
 import sys
@@ -164,13 +163,6 @@ def test_a_cache_that_cannot_be_written_leaves_nothing_half_prepared(
     assert len(prepare(corpus, 8000, tmp_path / "cache").entries) == 1
 
 
-def test_a_spawned_worker_maps_the_same_corpus(sample: PreparedCorpus) -> None:
-    crops = Crops(sample, tuple(sample.entries), 256, 16, (-9, 3))
-    received = pickle.loads(pickle.dumps(crops))
-    assert isinstance(received.corpus._audio, np.memmap)
-    np.testing.assert_array_equal(received[7]["audio"], crops[7]["audio"])
-
-
 # -- crops -------------------------------------------------------------------------------------
 
 
@@ -295,16 +287,6 @@ def test_held_out_items_never_change(sample: PreparedCorpus) -> None:
     assert (excerpt[7000:8000] * 32768).tolist() in [
         sample.audio("ru_0024")[s : s + 1000].tolist() for s in range(middle - 2000, middle)
     ]
-
-
-def test_speech_data_trains_on_nothing_that_is_held_out(tmp_path: Path) -> None:
-    data = SpeechData(MelSpec.preset("speech-16k"), SAMPLE, tmp_path)
-    data.prepare_data()
-    data.setup()
-    held = set(data.split.validation) | set(data.split.test)
-    assert len(held) == 6
-    assert len(data.split.train) == 20
-    assert not held & set(data.split.train)
 
 
 def test_speech_data_without_usable_test_utterances_is_refused(tmp_path: Path) -> None:
