@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,20 +136,6 @@ def test_hifi_gan_is_compared_where_it_is_installed(
     assert (recording.mel_spec, version.mel_spec) == (SPEC, MelSpec.preset("ljspeech"))
     assert version.figures["log-mel distance, nats"] < 1
     assert len(recording.samples) / 16000 == pytest.approx(len(version.samples) / 22050, abs=0.01)
-
-
-def test_the_likelihood_is_left_out_where_it_says_nothing(models: Models, short: str) -> None:
-    flow = models.page
-    audio, _ = vocoder.read_audio(SENTENCE, 16000)
-    natural = likelihood(flow, audio)
-    assert natural is not None
-    assert 3 < natural < 8
-    cut, _ = vocoder.read_audio(short, 16000)
-    assert likelihood(flow, cut) > 2  # a sound that is cut off is no surprise
-    noise = torch.rand(16000, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    value = likelihood(flow, noise)
-    assert value is None or value > -math.log(2)
-    assert likelihood(None, audio) is None
 
 
 def test_bad_input_is_explained_in_one_sentence(tmp_path: Path) -> None:

@@ -92,13 +92,15 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> str:
     return output
 
 
-def train_here(folder: Path, *arguments: str, recipe: Recipe | None = None) -> int:
+def train_here(
+    folder: Path, *arguments: str, recipe: Recipe | None = None, config: Path = TINY
+) -> int:
     """The same within this process, which saves the seconds of its imports; the exit code."""
     before = logging.getLogger("lightning").level
     with contextlib.chdir(folder), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            options = ["--config", str(TINY), *arguments, "--trainer.accelerator", "cpu"]
+            options = ["--config", str(config), *arguments, "--trainer.accelerator", "cpu"]
             return main(recipe or Tiny(), options)
         except SystemExit as left:  # how jsonargparse refuses an option
             return left.code if isinstance(left.code, int) else 1

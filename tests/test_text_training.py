@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import soundfile
 import torch
 
 from tests.conftest import scripts
+from tests.test_recipe_ljspeech import RECIPE, rows, train_here
 from vocoder.audio import MelSpec, read_audio
 from vocoder.corpus import CorpusError
 from vocoder.pretrained import load_acoustic
@@ -22,9 +20,8 @@ from vocoder.text.acoustic import AcousticModel, load_checkpoint
 from vocoder.text.frontend import SYMBOLS
 from vocoder.training.acoustic.data import Shuffled, TextAndSpeech
 from vocoder.training.acoustic.recipe import AcousticRecipe
-from vocoder.training.recipe import duration, main, parser
+from vocoder.training.recipe import duration, parser
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "ljspeech"
 CONFIG = RECIPE / "config" / "acoustic.yaml"
 OF_ACOUSTIC = AcousticRecipe("", CONFIG, RECIPE / "sample")
 SMALL = [
@@ -78,27 +75,8 @@ class WithoutReport(AcousticRecipe):
 def train(
     folder: Path, corpus: Path, run: str, *arguments: str, recipe: AcousticRecipe = OF_ACOUSTIC
 ) -> int:
-    before = logging.getLogger("lightning").level
-    with contextlib.chdir(folder), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            options = [
-                "--data",
-                str(corpus),
-                "--speech.voices",
-                '{"ann": "ann-"}',
-                "--run",
-                run,
-                *SMALL,
-            ]
-            return main(recipe, [*options, *arguments])
-        finally:
-            for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
-                logging.getLogger(name).setLevel(before)
-
-
-def rows(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    words = ["--data", str(corpus), "--speech.voices", '{"ann": "ann-"}', "--run", run, *SMALL]
+    return train_here(folder, *words, *arguments, recipe=recipe, config=CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -152,16 +130,6 @@ def test_run_leaves_a_model_that_speaks_and_a_report(trained: Path) -> None:
         assert len(made) == mel.shape[1] * 256
     assert (run / "report.png").stat().st_size > 10_000
     assert "vocoder say" in page
-
-
-def test_normalisation_is_that_of_the_training_set(trained: Path, corpus: Path) -> None:
-    model = load_acoustic(trained / "whole" / "model")
-    data = speech(model, corpus, trained / "data/prepared")
-    frames = torch.cat([data.mels[id].T.float() for id in data.split.train])
-    normal = (frames - model.mel_mean) / model.mel_scale
-    torch.testing.assert_close(normal.mean(0), torch.zeros(80), rtol=0, atol=1e-3)
-    torch.testing.assert_close(normal.std(0), torch.ones(80), rtol=0, atol=1e-3)
-    assert float(model.prosody_mean[0, 1]) == pytest.approx(float(normal.mean()), abs=1e-3)
 
 
 def speech(

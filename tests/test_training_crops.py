@@ -240,15 +240,6 @@ def test_a_share_of_the_crops_gets_noise_of_many_levels(tmp_path: Path) -> None:
             assert max(ratios) > 30
 
 
-def test_utterances_are_drawn_in_proportion_to_their_length(tmp_path: Path) -> None:
-    one = np.full(1600, 1000, dtype=np.int16)
-    audio = {"long": np.tile(one, 9), "short": -one}
-    prepared = prepare(read_corpus(write_corpus(tmp_path / "c", audio)), 8000, tmp_path / "cache")
-    crops = Crops(prepared, ["long", "short"], 16, 20)
-    share = np.mean([crops[i]["clean"].sum() < 0 for i in range(2000)])
-    assert 0.07 < share < 0.13
-
-
 def test_utterances_shorter_than_a_crop_are_completed_with_zeros(tmp_path: Path) -> None:
     folder = write_corpus(tmp_path / "c", {"a": noise(1000)})
     prepared = prepare(read_corpus(folder), 8000, tmp_path / "cache")
