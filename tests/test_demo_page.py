@@ -429,25 +429,3 @@ def test_a_file_that_is_not_audio_is_refused_in_the_page(page: Browser, tmp_path
     message = page.toast("broken.wav")
     assert "broken.wav is not audio that can be read" in message
     assert "/" not in message  # no folder of the server
-
-
-def test_the_page_fits_a_phone(page: Browser) -> None:
-    size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
-    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    page.driver.refresh()
-    try:
-        page.audio("say-audio")
-        for selector in ("#say-button", "#say-audio"):
-            box = page.all(selector)[0].rect
-            assert box["y"] + box["height"] <= 844  # on the first screen
-        for title in ("Latent space", "Text to speech", "Copy synthesis"):
-            page.click(title)
-            assert page.all("html")[0].get_property("scrollWidth") == 390, title
-        page.only("default)", "Griffin-Lim")
-        page.upload("copy-recording", RECORDING)
-        page.press("#copy-button")
-        page.results("copy")
-        table = page.all("#copy-versions table")[0].rect
-        assert table["x"] + table["width"] <= 390  # no column is cut off
-    finally:
-        page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -55,15 +55,6 @@ def test_the_same_seed_gives_the_same_audio(
     assert row.difference(case) <= (row.refined if sweeps else row.tolerance)
 
 
-def test_the_differences_are_seen(cases: dict[int, Any]) -> None:
-    """The rows would notice another seed or other sweeps."""
-    case = cases[0]
-    other = determinism.Row("another seed", 0, 0, lambda case: case.synthesize(seed=4))
-    assert other.difference(case) > 1e-3
-    other = determinism.Row("other sweeps", 0, 0, lambda case: case.synthesize(refine=1))
-    assert other.difference(case) > 1e-3
-
-
 def test_what_was_measured_is_what_is_promised() -> None:
     measured = json.loads((ROOT / "docs/results/determinism.json").read_text(encoding="utf-8"))
     rows = {row.title: [row.tolerance, row.refined] for row in determinism.ROWS.values()}

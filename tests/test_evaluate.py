@@ -226,14 +226,6 @@ def test_models_and_griffin_lim_are_measured_with_each_number_of_iterations(
     assert "| roar, 4 iterations |" in tables.copy_synthesis(result).markdown()
 
 
-@pytest.mark.parametrize(
-    "refine, words", [([], "at least one"), ([2, -1], "0 to 1,000"), ([1.5], "whole number")]
-)
-def test_wrong_numbers_of_iterations_are_refused(wavs: Path, refine: Any, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        evaluate({"clean": StandIn()}, wavs, refine=refine)
-
-
 @pytest.mark.usefixtures("quick")
 def test_models_of_other_rates_compare_but_not_in_nats_per_sample(wavs: Path) -> None:
     models = {"narrow": Uniform(), "wide": Uniform("ljspeech")}

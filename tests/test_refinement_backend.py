@@ -74,16 +74,6 @@ def test_equals_the_plain_path(spec: MelSpec) -> None:
         assert (refined - audio).abs().max() > 1e-4 or samples < spec.n_fft
 
 
-@pytest.mark.parametrize("threads", [1, 2, None])
-def test_a_batch_equals_its_items(threads: int | None) -> None:
-    pairs = [material(SPEECH, 5000, seed) for seed in range(3)]
-    audio, mel = (torch.stack(values) for values in zip(*pairs, strict=True))
-    together = refine(audio, mel, SPEECH, 2, threads=threads)
-    for item in range(3):
-        alone = refine(audio[item], mel[item], SPEECH, 2, threads=1)
-        assert (together[item] - alone).abs().max() < 1e-6
-
-
 def test_refusals() -> None:
     audio, mel = material(SPEECH, 512)
     with pytest.raises(ValueError, match="refine must"):

@@ -59,19 +59,6 @@ def test_source_is_its_definition(rate: int, hop: int) -> None:
         np.testing.assert_allclose(q[row].numpy(), expected[1], atol=1e-8)
 
 
-@pytest.mark.parametrize("rate, hop", RATES)
-def test_float32_is_close_to_float64(rate: int, hop: int) -> None:
-    # F0 that float32 holds exactly: phase differences would otherwise be those of F0.
-    f0, voicing = (x.float() for x in track(200))
-    source = HarmonicSource(rate, hop)
-    exact = source(f0.double(), voicing.double(), 0.1)
-    for single, double in zip(source(f0, voicing, 0.1), exact, strict=True):
-        assert single.dtype == torch.float32
-        # Peaks are about 2 K sqrt(f / rate), 16 to 40 here.
-        assert (single - double).abs().max() < 0.02
-        assert (single - double).square().mean().sqrt() < 1e-3
-
-
 def test_phase_zero_is_the_peak() -> None:
     # A period of 100 samples: every hundredth sample is at phase 0 exactly, or next to it.
     f0 = torch.full((1, 20), 160.0)
