@@ -139,12 +139,6 @@ def test_a_linear_spectrogram_gives_the_mel_of_its_audio(epsilon, power):
     torch.testing.assert_close(single[0], MEL, rtol=0, atol=1e-2)
 
 
-def test_magnitudes_become_powers():
-    spec = dataclasses.replace(LJSPEECH, power=2.0, log_base="10", floor=1e-10)
-    expected = LogMel(spec)(AUDIO)
-    np.testing.assert_allclose(mel_from_linear(linear(), spec), expected, rtol=0, atol=1e-4)
-
-
 @pytest.mark.parametrize(
     ("spectrogram", "arguments", "message"),
     [

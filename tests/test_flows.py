@@ -323,15 +323,6 @@ def test_alternating_frames_are_the_checkerboard(parity: int, time: int) -> None
         assert (one - other).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("parity", [0, 1])
-def test_a_missing_frame_has_the_condition_of_the_last_one(parity: int) -> None:
-    condition = torch.randn(2, CONDITION, 5)
-    told = AlternatingFrames(parity).condition(condition)
-    assert told is not None
-    torch.testing.assert_close(told[:, :, -1], condition[:, :, [4, 4]].transpose(1, 2).flatten(1))
-    torch.testing.assert_close(told[:, CONDITION:, :2], condition[:, :, [1, 3]])
-
-
 def test_log_det_is_float32_under_autocast() -> None:
     torch.set_default_dtype(torch.float32)
     for build, channels, time in PIECES.values():

@@ -62,15 +62,6 @@ def test_links_to_code_and_folders_are_resolved(site: Path) -> None:
     assert 'href="../recipes/unseen-speakers/index.html"' in results
 
 
-def test_equations_are_mathml(site: Path) -> None:
-    for name in ("docs/api/vocoder.html", "docs/families.html"):
-        text = (site / name).read_text(encoding="utf-8")
-        assert text.count("<math ") > 2, name
-        assert "arithmatex" not in text
-        assert ".. math::" not in text
-        assert ":math:" not in text
-
-
 def test_a_docstring_keeps_what_stands_around_its_equations(website: Any) -> None:
     docstring = "A.\n\n    .. math:: a &= b \\\\\n        c &= d\n\n    With :math:`\\sigma`.\n"
     assert website.markdown_equations(docstring) == (

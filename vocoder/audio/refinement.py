@@ -1,7 +1,7 @@
 """`refine`: mel-domain Griffin-Lim, iterations that match the mel of audio to a given one.
 
-This is the reference, in plain PyTorch; `vocoder.backends.refinement` does the same faster on a CPU,
-and in pieces.
+This is the reference, in plain PyTorch; `vocoder.backends.refinement` does the same faster on a
+CPU, and in pieces.
 """
 
 from __future__ import annotations

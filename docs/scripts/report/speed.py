@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from report.markdown import Tables, markdown, on
+from report.markdown import Tables, on
 from report.results import DEFAULT, FLOW, PUBLISHED
+from vocoder.evaluation.tables import markdown
 
 
 def backends_table(result: Mapping[str, Any]) -> str:
@@ -58,7 +59,7 @@ def streaming_table(result: Mapping[str, Any]) -> str:
         rows.append([*cells, f"{row['times_real_time']:.0f}"])
     first = result["rows"][0]
     return (
-        f"{markdown(headings, rows, [0])}\n\n"
+        f"{markdown(headings, rows)}\n\n"
         f"Memory of the whole process, PyTorch included. {first['chunk_frames']} frames "
         f"at once, {first['threads']} thread, × real time in processor time. "
         f"{on(result['machine'])}"
@@ -87,7 +88,7 @@ def determinism_table(result: Mapping[str, Any]) -> str:
         for row in result["rows"]
     ]
     return (
-        f"{markdown(headings, rows, [0])}\n\nLargest difference of a sample, of audio in [-1, 1]; "
+        f"{markdown(headings, rows)}\n\nLargest difference of a sample, of audio in [-1, 1]; "
         f"a step of 16 bits is 3e-5. Measured with the bundled default. {on(result['machine'])}"
     )
 
@@ -106,11 +107,14 @@ def hours_table(result: Mapping[str, Any]) -> str:
     rows = [
         [f"{HOURS:,} hours of audio, 16 bits", f"{2 * samples / 1e9:,.0f} GB"],
         ["their mels, float32", f"{mels / 1e9:,.0f} GB"],
-        [f"synthesis by {DEFAULT}", f"{HOURS / speed:,.0f} hours of {about['threads']} thread"],
+        [
+            f"synthesis{DEFAULT.removeprefix('default')}",
+            f"{HOURS / speed:,.0f} hours of {about['threads']} thread",
+        ],
         ["the same on 64 cores", f"{60 * HOURS / speed / 64:,.0f} minutes"],
     ]
     return (
-        f"{markdown(['what', 'how much'], rows, [0])}\n\nFrom the measured {speed:.0f} times real "
+        f"{markdown(['what', 'how much'], rows)}\n\nFrom the measured {speed:.0f} times real "
         f"time of one worker ({about['machine']['cpu']}); the last row assumes that workers do not "
         "disturb each other."
     )
@@ -141,7 +145,7 @@ def load_table(result: Mapping[str, Any]) -> str:
     wrong = len(result["wrong"]) + len(result["errors"])
     machine = result["machine"]
     return (
-        f"{markdown(['', '50 %', '95 %', '99 %'], rows, [0])}\n\n"
+        f"{markdown(['', '50 %', '95 %', '99 %'], rows)}\n\n"
         f"Time from the accepted request to the audio, of texts of {result['audio_seconds']:.1f} s "
         f"on average. {result['answered']:,} requests were answered, "
         f"{result['requests_per_second']:.1f} a second; {wrong} got a wrong answer or none. Of "
@@ -160,7 +164,7 @@ def bulk_table(result: Mapping[str, Any]) -> str:
         for name, row in result["ways"].items()
     ]
     return (
-        f"{markdown(['', 'files a second', '× real time'], rows, [0])}\n\n"
+        f"{markdown(['', 'files a second', '× real time'], rows)}\n\n"
         f"Mels of {seconds:.1f} s, from file to file; one thread each. {on(result['machine'])}"
     )
 
@@ -179,7 +183,7 @@ def memory_table(result: Mapping[str, Any]) -> str:
         for name, row in result["minutes"][last].items()
     ]
     return (
-        f"{markdown(headings, rows, [0])}\n\nPeak memory of the process, libraries included. "
+        f"{markdown(headings, rows)}\n\nPeak memory of the process, libraries included. "
         f"{on(result['machine'])}"
     )
 
