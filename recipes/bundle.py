@@ -191,21 +191,19 @@ def bundle_acoustic(run: Path, speech: Path, statement: Path) -> Path:
 def acoustic_card(statement: str, report: dict[str, Any], recognised: dict[str, Any]) -> str:
     """The model card of the acoustic model, as Markdown."""
     first, last = report["validation"][0], report["validation"][-1]
-    headings = ["", "validation, untrained", "validation, trained", "test", "half precision"]
+    headings = ["", "validation, untrained", "validation, trained", "test"]
     cells = []
     for key, label in COLUMNS.items():
         values = (first[f"val/{key}"], last[f"val/{key}"], report["test_mean"][key])
-        change = f"{report['half_precision'][key]:+.1g}"
-        cells.append([label, *(f"{value:.3f}" for value in values), change])
+        cells.append([label, *(f"{value:.3f}" for value in values)])
     explained = (
-        f"Test: mean over {len(report['test'])} utterances that were never trained on. Half "
-        "precision: the change of the test scores when weights are stored in float16 (computation "
-        "is in float32). The report that the recipe writes defines the scores."
+        f"Test: mean over {len(report['test'])} utterances that were never trained on. The report "
+        "that the recipe writes defines the scores. Weights are stored in float16; computation is "
+        "in float32."
     )
     words = tables.copy_synthesis(recognised)
-    lines = ["| " + " | ".join(row) + " |" for row in (headings, *cells)]
-    lines.insert(1, "| --- |" + " ---: |" * (len(headings) - 1))
-    lines += ["", paragraph(explained), "", "### Word error rate", ""]
+    lines = [tables.markdown(headings, cells), "", paragraph(explained), ""]
+    lines += ["### Word error rate", ""]
     lines += [words.tables[0].markdown(), "", paragraph(words.caption), ""]
     return card(ACOUSTIC_NAME, statement, report["facts"], lines)
 

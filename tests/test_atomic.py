@@ -53,19 +53,6 @@ def test_what_a_killed_writer_leaves_goes_with_the_next_write(tmp_path: Path, na
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_two_writers_of_one_file_do_not_share_what_is_not_yet_whole(tmp_path: Path) -> None:
-    path = tmp_path / "a"
-    with atomic_path(path) as first:
-        first.write_bytes(b"first")
-        with atomic_path(path) as second:
-            assert second != first
-            second.write_bytes(b"second")
-        assert path.read_bytes() == b"second"
-        assert first.read_bytes() == b"first"
-    assert path.read_bytes() == b"first"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_many_writers_of_one_file_leave_one_whole_file(tmp_path: Path) -> None:
     path = tmp_path / "a"
     contents = [bytes([n]) * 50_000 for n in range(4)]

@@ -117,7 +117,7 @@ def test_a_mel_that_cannot_come_from_the_source_is_refused():
         convert_mel(MEL * 20 / math.log(10), "tacotron2", "ljspeech")
     with pytest.raises(MelError, match="values run from"):  # denormalised twice
         convert_mel(MEL, "tacotron2", "ljspeech", mean=-5.5, std=2.1)
-    with pytest.raises(MelError, match="torch tensor or a numpy array, got list"):
+    with pytest.raises(ValueError, match="torch tensor or a numpy array, got list"):
         convert_mel([[0.0]], "tacotron2", "ljspeech")
 
 
@@ -137,12 +137,6 @@ def test_a_linear_spectrogram_gives_the_mel_of_its_audio(epsilon, power):
         torch.from_numpy(spectrogram).float()[None], LJSPEECH, power=power, epsilon=epsilon
     )
     torch.testing.assert_close(single[0], MEL, rtol=0, atol=1e-2)
-
-
-def test_magnitudes_become_powers():
-    spec = dataclasses.replace(LJSPEECH, power=2.0, log_base="10", floor=1e-10)
-    expected = LogMel(spec)(AUDIO)
-    np.testing.assert_allclose(mel_from_linear(linear(), spec), expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(

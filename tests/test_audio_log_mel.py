@@ -111,15 +111,6 @@ def test_frame_k_is_centred_where_the_convention_says(center):
     torch.testing.assert_close(loudness[9], loudness[11], rtol=0, atol=1e-3)
 
 
-def test_a_batch_equals_its_items():
-    audio = torch.from_numpy(speech(LJSPEECH)[: 3 * 8000]).reshape(3, 8000)
-    log_mel = LogMel(LJSPEECH)
-    batch = log_mel(audio)
-    assert batch.shape == (3, 80, 32)
-    for item, alone in zip(batch, audio, strict=True):
-        torch.testing.assert_close(item, log_mel(alone), rtol=0, atol=1e-5)
-
-
 def test_float32_whatever_the_autocast_and_the_dtypes():
     audio = torch.from_numpy(speech(LJSPEECH))
     log_mel = LogMel(LJSPEECH)

@@ -31,7 +31,6 @@ SPEC = MelSpec(
 FINE = MelSpec(
     sample_rate=8000, n_fft=512, hop_length=20, win_length=512, n_mels=40, fmin=0, fmax=4000
 )
-SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs/ru_0024.flac"
 
 # Dilations up to 32 and from 1 again; three taps and two.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -185,7 +184,7 @@ def test_the_likelihood_of_an_unexpected_sample_is_bounded() -> None:
         parameters.fill_(value)
     mel = random_mel(model, 30)
     noise = torch.randn(600, generator=torch.Generator().manual_seed(0))
-    audio = noise * model.conditions(mel[None]).gain[0].repeat_interleave(SPEC.hop_length)
+    audio = noise * model.conditions(mel[None])[2][0].repeat_interleave(SPEC.hop_length)
     assert -100 < model.log_prob(audio, mel) / len(audio) < -20
 
 
@@ -202,27 +201,6 @@ def test_gradient_reaches_every_parameter(model: WaveNet, autocast: bool) -> Non
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.abs().max() > 0, name
-
-
-@torch.enable_grad()
-@pytest.mark.parametrize("name", ["deep", "pitch taps"])
-def test_training_on_speech_learns_to_predict(name: str) -> None:
-    """A few steps on a vowel; the start, noise through the envelope, beats a Gaussian by far."""
-    audio, _ = vocoder.read_audio(SAMPLE)
-    torch.manual_seed(0)
-    model = WaveNet(**(VARIANTS[name] | {"mel_spec": "speech-16k", "condition_channels": 5}))
-    crop = audio[None, 16000 : 16000 + 4 * 256]
-    batch = {"audio": crop, "mel": model.mel(crop)}
-    optimiser = torch.optim.Adam(model.parameters(), 0.01)
-    losses = []
-    for _ in range(30):
-        optimiser.zero_grad()
-        loss = model.training_loss(batch)
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
-    assert losses[0] < 0.5 * math.log(2 * math.pi * math.e * crop.square().mean()) - 1
-    assert losses[-1] < losses[0] - 0.3
 
 
 def test_saving_and_loading_gives_the_same_audio(model: WaveNet, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from typer.testing import CliRunner, Result
 from tests.conftest import one_thread
 from vocoder import cli
 from vocoder.audio import MelSpec, read_audio
-from vocoder.bulk import Renderer, Settings, find, item_seed, longest_first, rendering
+from vocoder.bulk import Renderer, Settings, find, item_seed, rendering
 from vocoder.models import MdctFlow
 
 SPEC = MelSpec.preset("speech-16k")
@@ -172,16 +172,6 @@ def test_two_sources_of_one_name_are_not_both_written(corpus: Path, tmp_path: Pa
     assert {item.name for item in items} >= {"a", "B"}
     assert len(failed) == 2
     assert all("would have the name of" in outcome.failure for outcome in failed)
-
-
-def test_the_longest_come_first(corpus: Path, tmp_path: Path) -> None:
-    (corpus / "broken.npy").write_bytes(b"no array")
-    items, _ = find(corpus, tmp_path / "out")
-    planned = longest_first(reversed(items), SPEC)
-    lengths = [item.frames for item in planned]
-    assert lengths == sorted(lengths, reverse=True)
-    assert {item.name for item in planned} == NAMES | {"broken"}
-    assert next(item for item in planned if item.name == "b").frames == SPEC.frames(8000)
 
 
 # -- the audio -------------------------------------------------------------------------------------

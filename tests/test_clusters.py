@@ -80,15 +80,6 @@ def same_training(folder: Path, name: str) -> None:
     assert (folder / name / "model" / "model.safetensors").is_file()
 
 
-def test_torchrun_trains_like_one_process(folder: Path) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    # After a double dash: torchrun would take --run for an abbreviation of its own --run-path.
-    command = [*torchrun, "--nproc-per-node", "2", "--", "recipes/ljspeech/train.py"]
-    together = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
-    run(folder, [*command, *options("torchrun", 1), *together])
-    same_training(folder, "torchrun")
-
-
 def test_the_slurm_script_trains_like_one_process(folder: Path) -> None:
     """Its body, with a stand-in for srun that starts two tasks here."""
     script = RECIPE / "slurm.sh"

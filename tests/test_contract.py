@@ -1,6 +1,6 @@
-"""What every family that makes audio in one pass keeps to: lengths, seeds, streams, files.
+"""What every architecture that makes audio in one pass keeps to: lengths, seeds, streams, files.
 
-A new family is a line in `VARIANTS`. Autoregressive families: test_autoregressive.py.
+A new architecture is a line in `VARIANTS`. Autoregressive ones: test_autoregressive.py.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ VARIANTS: dict[str, tuple[type[Vocoder], dict[str, Any]]] = {
 def build(name: str, spec: MelSpec = SPEC) -> Any:
     """A small model whose every parameter has moved off its start."""
     torch.manual_seed(1)
-    family, sizes = VARIANTS[name]
-    model = family(**({"mel_spec": spec, "channels": 8, "n_layers": 2} | sizes))
+    architecture, sizes = VARIANTS[name]
+    model = architecture(**({"mel_spec": spec, "channels": 8, "n_layers": 2} | sizes))
     for parameter in model.parameters():
         parameter.data.add_(0.05 * torch.randn_like(parameter))
     if sizes.get("source"):
@@ -73,7 +73,7 @@ def model(request: pytest.FixtureRequest) -> Any:
     return build(request.param)
 
 
-@pytest.fixture(params=[name for name, (family, _) in VARIANTS.items() if family.likelihood])
+@pytest.fixture(params=[name for name, (kind, _) in VARIANTS.items() if kind.likelihood])
 def judge(request: pytest.FixtureRequest) -> Any:
     """A model that has a likelihood, or a bound of it."""
     return build(request.param)
@@ -82,8 +82,8 @@ def judge(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture(
     params=[
         name
-        for name, (family, _) in VARIANTS.items()
-        if "weight_norm" in inspect.signature(family).parameters
+        for name, (kind, _) in VARIANTS.items()
+        if "weight_norm" in inspect.signature(kind).parameters
     ]
 )
 def foldable(request: pytest.FixtureRequest) -> Any:
@@ -327,8 +327,8 @@ def test_refined_audio_streams_batches_and_obeys_its_mel(name: str, center: bool
     generator = torch.Generator().manual_seed(0)
     samples = 40 * SPEC.hop_length - int(center)
     mel = model.mel(0.1 * torch.randn(samples, generator=generator))
-    alone, pure = (model.synthesize(mel, refine=sweeps) for sweeps in (3, 0))
-    assert torch.equal(model.synthesize(mel), pure)  # the default of the family
+    alone, pure = (model.synthesize(mel, refine=refine) for refine in (3, 0))
+    assert torch.equal(model.synthesize(mel), pure)  # the default of the architecture
     distances = [float(spec.distance(model.mel(audio)[:, :40], mel)) for audio in (pure, alone)]
     assert distances[1] < 0.8 * distances[0]
     padded = torch.nn.functional.pad(mel, (0, 11))

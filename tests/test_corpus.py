@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import http.server
-import importlib
 import shutil
 import socket
 import threading
@@ -243,12 +242,6 @@ def test_without_a_network_it_says_what_to_do_and_does_not_hang(tmp_path: Path) 
         download_ljspeech(tmp_path / "data", url)
     for words in (url, str(tmp_path / "data" / "LJSpeech-1.1"), "--data DIR"):
         assert words in str(caught.value)
-
-
-def test_the_archive_is_the_one_that_torchaudio_knows() -> None:
-    release = importlib.import_module("torchaudio.datasets.ljspeech")._RELEASE_CONFIGS["release1"]
-    assert release["url"] == vocoder.corpus.LJSPEECH_URL
-    assert release["checksum"] == vocoder.corpus.LJSPEECH_SHA256
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,16 +104,6 @@ def test_systems_are_compared_by_the_same_mel(models: Models) -> None:
     assert by_griffin_lim.figures["likelihood, nats"] is None
 
 
-def test_refinement_brings_all_closer_to_the_mel(models: Models, short: str) -> None:
-    names = [*models.vocoders, GRIFFIN_LIM][:2]
-    distances = []
-    for iterations in (0, 2, 8):
-        *_, state = compare(models, short, None, names, iterations)
-        distances.append([version.figures["log-mel distance, nats"] for version in state[1:]])
-    for none, few, many in zip(*distances, strict=True):
-        assert none > few > many
-
-
 def test_a_mel_is_synthesized_without_a_recording(
     models: Models, checkpoints: dict[str, str], tmp_path: Path
 ) -> None:
@@ -147,20 +136,6 @@ def test_hifi_gan_is_compared_where_it_is_installed(
     assert (recording.mel_spec, version.mel_spec) == (SPEC, MelSpec.preset("ljspeech"))
     assert version.figures["log-mel distance, nats"] < 1
     assert len(recording.samples) / 16000 == pytest.approx(len(version.samples) / 22050, abs=0.01)
-
-
-def test_the_likelihood_is_left_out_where_it_says_nothing(models: Models, short: str) -> None:
-    flow = models.page
-    audio, _ = vocoder.read_audio(SENTENCE, 16000)
-    natural = likelihood(flow, audio)
-    assert natural is not None
-    assert 3 < natural < 8
-    cut, _ = vocoder.read_audio(short, 16000)
-    assert likelihood(flow, cut) > 2  # a sound that is cut off is no surprise
-    noise = torch.rand(16000, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    value = likelihood(flow, noise)
-    assert value is None or value > -math.log(2)
-    assert likelihood(None, audio) is None
 
 
 def test_bad_input_is_explained_in_one_sentence(tmp_path: Path) -> None:
@@ -216,13 +191,6 @@ def test_an_interpolation_ends_at_the_recordings(
     assert refined[1].figures[distance] < points[1].figures[distance]
 
 
-def test_a_recording_and_itself_are_one_point(
-    models: Models, checkpoints: dict[str, str], short: str
-) -> None:
-    points, _ = interpolate(models, short, short, checkpoints["checkpoint"], 0, steps=3)
-    torch.testing.assert_close(points[1].samples, points[0].samples, rtol=0, atol=1e-4)
-
-
 def test_named_models_come_first_and_bundled_ones_follow(checkpoints: dict[str, str]) -> None:
     bare = Models()
     assert list(bare.vocoders)[:2] == ["default", "default, source alone"]
@@ -250,12 +218,3 @@ def test_wrong_models_are_refused_by_name(checkpoints: dict[str, str], tmp_path:
         Models(flow, flow)
     with pytest.raises(CheckpointError, match="it is not a checkpoint of a vocoder"):
         Models(checkpoints["acoustic"])
-
-
-def test_pictures_are_drawn_of_silence_too() -> None:
-    silence = sound.Version("Silence", torch.zeros(4000), SPEC)
-    for count in (1, 3):
-        picture = sound.picture_of([silence] * count)
-        assert picture.dtype == np.uint8
-        assert picture.shape[2] == 3
-        assert len(np.unique(picture)) > 10  # titles and axes at least

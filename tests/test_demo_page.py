@@ -156,10 +156,6 @@ def need_gradio() -> None:
         pytest.skip("gradio is not installed (extra demo)")
 
 
-def test_only_the_page_and_its_widgets_import_gradio(server: Server) -> None:
-    assert server.wait("gradio imported:") == "False"
-
-
 def test_a_missing_acoustic_model_is_named_in_the_page(server: Server) -> None:
     need_gradio()
     assert "No acoustic model fits this vocoder" in server.wait("bare page:")

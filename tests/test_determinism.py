@@ -1,4 +1,4 @@
-"""Same seed, same audio: every row of the table in docs/engines.md, at the difference it promises.
+"""Same seed, same audio: every row of the table in docs/backends.md, at the difference it promises.
 
 The rows, and how each makes the audio again, are in docs/scripts/determinism.py.
 """
@@ -37,30 +37,30 @@ def checkpoint(
 
 @pytest.fixture(scope="module")
 def cases(checkpoint: Path) -> dict[int, Any]:
-    return {sweeps: determinism.Case(checkpoint, sweeps) for sweeps in (0, 8)}
+    return {iterations: determinism.Case(checkpoint, iterations) for iterations in (0, 8)}
 
 
-@pytest.mark.parametrize("sweeps", [0, 8])
+@pytest.mark.parametrize("iterations", [0, 8])
 @pytest.mark.parametrize("name", determinism.ROWS)
 def test_the_same_seed_gives_the_same_audio(
-    name: str, sweeps: int, checkpoint: Path, cases: dict[int, Any]
+    name: str, iterations: int, checkpoint: Path, cases: dict[int, Any]
 ) -> None:
     if name == "onnx":
-        if sweeps or not checkpoint.parent.name.startswith("tiny"):
+        if iterations or not checkpoint.parent.name.startswith("tiny"):
             pytest.skip("exporting a large graph takes minutes; test_onnx compares others")
         pytest.importorskip("onnxscript", reason="extra export is not installed")
         pytest.importorskip("onnxruntime", reason="extra export is not installed")
-    row, case = determinism.ROWS[name], cases[sweeps]
+    row, case = determinism.ROWS[name], cases[iterations]
     assert case.audio.abs().max() > 0.01
-    assert row.difference(case) <= (row.refined if sweeps else row.tolerance)
+    assert row.difference(case) <= (row.refined if iterations else row.tolerance)
 
 
 def test_the_differences_are_seen(cases: dict[int, Any]) -> None:
-    """The rows would notice another seed or other sweeps."""
+    """The rows would notice another seed or other iterations."""
     case = cases[0]
     other = determinism.Row("another seed", 0, 0, lambda case: case.synthesize(seed=4))
     assert other.difference(case) > 1e-3
-    other = determinism.Row("other sweeps", 0, 0, lambda case: case.synthesize(refine=1))
+    other = determinism.Row("other iterations", 0, 0, lambda case: case.synthesize(refine=1))
     assert other.difference(case) > 1e-3
 
 

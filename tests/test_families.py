@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,15 +90,6 @@ def test_a_claim_measured_anew_gives_its_recorded_figures(families: Any, tmp_pat
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_an_unknown_claim_is_refused(
-    families: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["study.py", "nothing"])
-    with pytest.raises(SystemExit):
-        families.study.main()
-    assert "there is no claim nothing" in capsys.readouterr().err
-
-
 def test_only_alternation_reaches_every_variable(families: Any) -> None:
     flows = families.flows
     x = torch.randn(3, flows.CHANNELS, flows.TIME, dtype=torch.float64)
@@ -118,33 +108,6 @@ def test_every_model_that_has_a_density_integrates_to_one(families: Any) -> None
             kinds = own.values() if name == "coupling" else [own]
             found += [kind["integral"] for kind in kinds if isinstance(kind, dict)]
     assert found == pytest.approx([1] * 10, abs=0.02)
-
-
-def test_the_toy_densities_are_those_of_their_samples(families: Any) -> None:
-    toys, generator = families.toys, torch.Generator().manual_seed(0)
-    for name in ("ring", "funnel"):
-        draw, log_density = getattr(toys, name), getattr(toys, f"{name}_log_density")
-        assert toys.integral(log_density, 20, 800) == pytest.approx(1, abs=0.005)
-        points = draw(50_000, generator)
-        inside = ((points > 0) & (points < 2)).all(dim=1).float().mean()
-        mass = toys.on_grid(log_density, 0, 2, 200).sum() * (2 / 200) ** 2
-        assert float(inside) == pytest.approx(float(mass), abs=0.01)
-
-
-def test_modes_are_counted(families: Any) -> None:
-    toys = families.toys
-    points = toys.ring(4000, torch.Generator().manual_seed(0))[..., 0]
-    share = pytest.approx(1 - math.exp(-4.5), abs=0.005)
-    assert toys.covered(points) == {"modes": toys.MODES, "share_near_modes": share}
-    assert toys.covered(points[points[:, 0] > 1.8])["modes"] == 1
-    assert toys.covered(torch.zeros(10, 2)) == {"modes": 0, "share_near_modes": 0}
-
-
-def test_networks_side_by_side_are_those_of_each_seed_alone(families: Any) -> None:
-    networks = families.toys.Networks
-    x = torch.randn(2, 11, 2)
-    together, alone = networks([3, 5], 2, 1, channels=7), networks([5], 2, 1, channels=7)
-    torch.testing.assert_close(together(x)[1:], alone(x[1:]))
 
 
 def test_each_variable_of_the_masked_network_depends_on_those_before_it(families: Any) -> None:
@@ -218,16 +181,3 @@ def test_the_flow_of_several_scales_is_one(families: Any) -> None:
     again = flow(x)[0].flatten()
     assert torch.equal(again[levels == 0], first)
     assert (again[levels == 1] != z.flatten()[levels == 1]).all()
-
-
-def test_noise_has_the_ratio_it_says(families: Any, excerpts: list[Tensor]) -> None:
-    audio = excerpts[0]
-    added = families.autoencoders.noisy(audio, 5.0, torch.Generator().manual_seed(0)) - audio
-    ratio = 10 * (audio.square().mean() / added.square().mean()).log10()
-    assert float(ratio) == pytest.approx(5, abs=0.1)
-
-
-def test_all_voices_of_a_sentence_share_their_frames(families: Any, excerpts: list[Tensor]) -> None:
-    made = families.autoencoders.voices(excerpts[0])
-    assert len({mel.shape for mel in made}) == 1
-    torch.testing.assert_close(made[2], families.speech.log_mel(excerpts[0]))

@@ -1,8 +1,7 @@
-"""Flow vocoders: exact likelihood, inverse, checks. What all families share: test_contract.py."""
+"""Flow vocoders: likelihood, inverse, checks. What all architectures share: test_contract.py."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,11 +16,11 @@ import vocoder
 from tests.test_contract import SPEC, VARIANTS, build, random_mel, trained_parameters
 from vocoder.audio import MelSpec
 from vocoder.checkpoints import read_checkpoint, write_checkpoint
-from vocoder.models import FlowVocoder, MdctFlow, Noise, WaveGlow, load_checkpoint
+from vocoder.models import FlowVocoder, MdctFlow, WaveGlow, load_checkpoint
 
 SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs/ru_0024.flac"
 
-FLOWS = [name for name, (family, _) in VARIANTS.items() if issubclass(family, FlowVocoder)]
+FLOWS = [name for name, (kind, _) in VARIANTS.items() if issubclass(kind, FlowVocoder)]
 
 
 @pytest.fixture(params=FLOWS)
@@ -62,30 +61,6 @@ def test_streaming_takes_empty_chunks_and_keeps_no_gradient() -> None:
     torch.testing.assert_close(made, model.synthesize(mel.detach()), atol=1e-5, rtol=0)
 
 
-def test_integer_audio_is_refused(model: FlowVocoder) -> None:
-    mel = random_mel(6)
-    audio = np.zeros(6 * SPEC.hop_length, dtype=np.int16)
-    for judge in (model.log_prob, model.forward):
-        with pytest.raises(ValueError, match="divide int16 samples by 32768"):
-            judge(audio, mel.numpy())
-
-
-def test_made_in_inference_mode_and_used_outside(tmp_path: Path) -> None:
-    path, mel = build("mdct").save(tmp_path / "model"), random_mel(6)
-    with torch.inference_mode():
-        model = load_checkpoint(path)
-        inside = model.synthesize(mel)
-    assert torch.equal(model.synthesize(mel), inside)
-    model = load_checkpoint(path).requires_grad_(False)
-    assert isinstance(model, FlowVocoder)
-    with torch.inference_mode():
-        model.inverse(torch.zeros(model.n_group, 6), mel)
-    mel.requires_grad_()
-    model.inverse(torch.zeros(model.n_group, 6), mel).sum().backward()
-    assert mel.grad is not None
-    assert mel.grad.abs().max() > 0
-
-
 def test_other_types_than_float32() -> None:
     model, mel = build("mdct"), random_mel(6)
     audio = model.synthesize(mel)
@@ -116,7 +91,7 @@ def test_bfloat16_autocast_keeps_the_sensitive_parts(model: FlowVocoder) -> None
 
 
 @pytest.mark.parametrize(
-    ("family", "arguments", "words"),
+    ("architecture", "arguments", "words"),
     [
         (WaveGlow, {"n_group": 7}, "does not divide the hop"),
         (WaveGlow, {"n_flows": 0}, "at least one step"),
@@ -132,11 +107,11 @@ def test_bfloat16_autocast_keeps_the_sensitive_parts(model: FlowVocoder) -> None
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(
-    family: type[FlowVocoder], arguments: dict[str, object], words: str
+    architecture: type[FlowVocoder], arguments: dict[str, object], words: str
 ) -> None:
     sizes = {"mel_spec": SPEC, "channels": 4, "n_layers": 1} | arguments
     with pytest.raises(ValueError, match=words):
-        family(**sizes)
+        architecture(**sizes)
 
 
 def test_bad_input_is_refused_in_one_sentence() -> None:
@@ -170,44 +145,6 @@ def test_the_scale_starts_as_the_level_of_the_bands() -> None:
         assert 0.8 < z.std() < 1.25
 
 
-def test_the_scale_reads_every_log_convention() -> None:
-    spec = MelSpec.preset("speech-16k")
-    stds = []
-    torch.manual_seed(0)
-    audio = 0.05 * torch.randn(100 * 256)
-    for change in ({}, {"log_base": "10"}, {"power": 2.0, "floor": 1e-10}, {"mel_norm": None}):
-        torch.manual_seed(1)
-        changed = dataclasses.replace(spec, **change)  # type: ignore[arg-type]
-        model = MdctFlow(changed, n_flows=1, channels=4, n_layers=1)
-        stds.append(model(audio, model.mel(audio))[0].std().item())
-    assert max(stds) / min(stds) < 1.15
-
-
-def test_config_is_recorded_for_subclasses_too() -> None:
-    class Renamed(WaveGlow):
-        """Inherits the constructor."""
-
-    class Small(WaveGlow):
-        """Has a constructor of its own."""
-
-        def __init__(self, mel_spec: MelSpec, width: int = 4) -> None:
-            super().__init__(mel_spec=mel_spec, n_flows=1, channels=width, n_layers=1)
-
-    renamed = Renamed(SPEC, n_flows=1, channels=4, n_layers=1)
-    assert renamed.config["channels"] == 4
-    assert renamed.config["kernel_size"] == 3
-    assert Small(SPEC, 6).config == {"mel_spec": SPEC.to_dict(), "width": 6}
-
-
-def test_noise_is_a_function_of_seed_and_position() -> None:
-    whole = Noise(7).normal(0, 4000, 16)
-    assert torch.equal(whole[37:80], Noise(7).normal(37, 43, 16))
-    assert not torch.equal(whole, Noise(8).normal(0, 4000, 16))
-    assert Noise(7).uniform(0, 50, 4).min() >= 0
-    assert abs(whole.mean()) < 0.02
-    assert abs(whole.std() - 1) < 0.02
-
-
 def test_recorded_speech_round_trip_and_likelihood() -> None:
     """On real speech in float32: exact inverse, and a density that prefers its own mel."""
     audio, rate = vocoder.read_audio(SAMPLE)
@@ -238,7 +175,7 @@ def test_the_bundled_flow_sounds_as_it_did() -> None:
     assert abs(likelihood / float(stored["log_prob"]) - 1) < 1e-5
 
 
-def test_the_number_of_sweeps_is_part_of_a_model(tmp_path: Path) -> None:
+def test_the_iterations_are_part_of_a_model(tmp_path: Path) -> None:
     model = MdctFlow(SPEC, n_flows=1, channels=4, n_layers=1, refine=2).eval()
     mel = random_mel(20)
     loaded = vocoder.load(model.save(tmp_path / "model"))
@@ -251,11 +188,6 @@ def test_the_number_of_sweeps_is_part_of_a_model(tmp_path: Path) -> None:
             next(model.stream([mel], refine=refine))
         with pytest.raises(ValueError, match="refine must"):
             MdctFlow(SPEC, n_flows=1, channels=4, n_layers=1, refine=refine)  # type: ignore[arg-type]
-
-
-def test_a_type_by_its_name_is_refused_as_what_it_is() -> None:
-    with pytest.raises(ValueError, match=r"torch.float32 or torch.bfloat16, and dtype is 'bf"):
-        vocoder.load(dtype="bfloat16")
 
 
 def test_bfloat16_is_close_and_the_rest_stays_exact(tmp_path: Path) -> None:

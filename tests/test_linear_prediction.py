@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 import vocoder
-from vocoder.audio import PRESETS, LogMel, MelSpec
+from vocoder.audio import PRESETS, LogMel
 from vocoder.nn.linear_prediction import MelLinearPrediction, levinson
 
 SPEC = PRESETS["speech-16k"]
@@ -34,28 +33,51 @@ def test_the_synthesis_filter_is_stable(order: int) -> None:
     mels = torch.cat(
         [LogMel(SPEC)(audio), 12 * torch.rand(SPEC.n_mels, 50) - 10, torch.full((80, 1), -11.5)], 1
     )
-    found = MelLinearPrediction(SPEC, order)(mels[None].double())
-    polynomials = np.concatenate(
-        [np.ones((1, mels.shape[1])), -found.coefficients[0].numpy()], axis=0
-    )
+    a, gain, rms = MelLinearPrediction(SPEC, order)(mels[None].double())
+    polynomials = np.concatenate([np.ones((1, mels.shape[1])), -a[0].numpy()], axis=0)
     for polynomial in polynomials.T:
         assert np.abs(np.roots(polynomial)).max() < 1
-    assert (found.gain > 0).all()
-    assert (found.gain <= found.level).all()
+    assert (gain > 0).all()
+    assert (gain <= rms).all()
+
+
+def test_levinson_solves_the_normal_equations() -> None:
+    signal = np.random.default_rng(0).standard_normal((3, 50)).cumsum(1)
+    r = np.stack([np.correlate(x, x, "full")[49:58] for x in signal])  # (3, 9)
+    a, error = levinson(torch.from_numpy(r).unsqueeze(2))
+    for row, own, left in zip(r, a[..., 0].numpy(), error[:, 0].numpy(), strict=True):
+        toeplitz = row[np.abs(np.subtract.outer(range(8), range(8)))]
+        assert np.allclose(toeplitz @ own, row[1:])
+        assert np.isclose(left, row[0] - own @ row[1:])
+
+
+@pytest.mark.parametrize("order", [2, 16, 32])
+def test_the_synthesis_filter_is_stable(order: int) -> None:
+    """All poles lie within the unit circle, for speech and for mels of no audio."""
+    audio, _ = vocoder.read_audio(SAMPLE)
+    mels = torch.cat(
+        [LogMel(SPEC)(audio), 12 * torch.rand(SPEC.n_mels, 50) - 10, torch.full((80, 1), -11.5)], 1
+    )
+    a, gain, rms = MelLinearPrediction(SPEC, order)(mels[None].double())
+    polynomials = np.concatenate([np.ones((1, mels.shape[1])), -a[0].numpy()], axis=0)
+    for polynomial in polynomials.T:
+        assert np.abs(np.roots(polynomial)).max() < 1
+    assert (gain > 0).all()
+    assert (gain <= rms).all()
 
 
 def test_what_is_left_of_speech_is_small_white_and_of_the_gain_that_the_mel_says() -> None:
     audio, _ = vocoder.read_audio(SAMPLE)
     speech, hop = audio[16000 : 16000 + 64 * 256], SPEC.hop_length
-    found = MelLinearPrediction(SPEC, 16)(LogMel(SPEC)(speech)[None])
+    a, gain, rms = MelLinearPrediction(SPEC, 16)(LogMel(SPEC)(speech)[None])
     before = torch.nn.functional.pad(speech, (16, 0))
-    coefficients = found.coefficients[0].repeat_interleave(hop, dim=1)
+    coefficients = a[0].repeat_interleave(hop, dim=1)
     e = speech - sum(coefficients[k] * before[15 - k : -1 - k] for k in range(16))
     assert speech.square().sum() / e.square().sum() > 30
-    normalised = e / found.gain[0].repeat_interleave(hop)
+    normalised = e / gain[0].repeat_interleave(hop)
     assert 0.6 < normalised.square().mean().sqrt() < 1.2
     level = speech.unflatten(0, (-1, hop)).square().mean(1).sqrt()
-    assert 0.7 < (found.level[0] / level).median() < 1.3
+    assert 0.7 < (rms[0] / level).median() < 1.3
     correlation = [float((x[1:] * x[:-1]).sum() / x.square().sum()) for x in (speech, e)]
     assert correlation[0] > 0.7
     assert abs(correlation[1]) < 0.2
@@ -76,6 +98,6 @@ def test_white_noise_cannot_be_predicted_in_any_convention(spec: MelSpec) -> Non
     # Of the mean power, since each frame is an estimate.
     average = (2 / spec.power * spec.nats * mel).exp().mean(-1, keepdim=True)
     flat = average.log() * spec.power / 2 / spec.nats
-    found = MelLinearPrediction(spec, 16)(flat)
-    assert found.gain > 0.9 * found.level
-    assert 0.08 < found.level < 0.12
+    _, gain, rms = MelLinearPrediction(spec, 16)(flat)
+    assert gain > 0.9 * rms
+    assert 0.08 < rms < 0.12

@@ -91,17 +91,6 @@ def test_listeners_that_are_predicted_hear_noise(name: str) -> None:
     assert 5 >= clean > bad > worse >= 1
 
 
-def test_another_speaker_is_less_similar(speech: np.ndarray) -> None:
-    from hibari import Hibari
-
-    synthesiser = Hibari()
-    other = synthesiser("They were waiting for the morning train in cold weather.", seed=0)
-    length = min(len(speech), len(other))
-    same = read_audio(WAVS / "ru_0024.flac")[0].numpy()[:length]
-    own = score("speaker_similarity", speech[:length], same)
-    assert own > 0.7 > score("speaker_similarity", speech[:length], other[:length]) + 0.1
-
-
 def tone(hertz: float, seconds: float = 1.0, rate: int = RATE) -> np.ndarray:
     """A harmonic tone: what pitch trackers are sure of."""
     time = np.arange(round(seconds * rate)) / rate
@@ -146,26 +135,11 @@ def test_envelope_depth_of_known_signals(signal: np.ndarray, low: float, high: f
     assert quiet == pytest.approx(depth, abs=1e-4)
 
 
-def test_envelope_depth_is_of_voiced_frames_alone() -> None:
-    reference = np.concatenate([tone(150), np.zeros(RATE, np.float32)])
-    half = np.concatenate([CARRIER[:RATE], NOISE[RATE:]])
-    assert metrics.envelope_depth(reference, half, RATE) < 0.05
-
-
 @pytest.mark.parametrize("base", ["e", "10"])
 def test_log_mel_distance_of_a_gain_is_its_log(base: str, speech: np.ndarray) -> None:
     spec = MelSpec.from_dict({**SPEC.to_dict(), "log_base": base, "floor": 1e-9})
     distance = metrics.log_mel_distance(speech, speech * np.float32(0.5), RATE, spec)
     assert distance == pytest.approx(math.log(2), rel=1e-3)
-
-
-def test_pesq_of_long_audio_is_the_mean_of_its_pieces() -> None:
-    package = pytest.importorskip("pesq")
-    audio = np.concatenate([read_audio(path)[0].numpy() for path in sorted(WAVS.glob("*"))[:4]])
-    audio = audio[: 20 * RATE]
-    other = noisy(audio, 15)
-    halves = [package.pesq(RATE, audio[p], other[p], "wb") for p in np.split(np.arange(320000), 2)]
-    assert metrics.pesq(audio, other, RATE) == pytest.approx(np.mean(halves), abs=1e-6)
 
 
 def test_pesq_of_minutes_with_many_pauses_does_not_overflow() -> None:
@@ -197,13 +171,6 @@ def test_silence_has_no_value_but_does_not_stop_the_others(name: str) -> None:
     silent = np.zeros(RATE, np.float32)
     without = name not in ("log_mel_distance", "periodicity_error")
     assert (score(name, silent, silent) is None) == without
-
-
-@pytest.mark.parametrize("name", ["stoi", "pesq"])
-def test_too_short(name: str) -> None:
-    assert score(name, tone(150, 0.2), tone(160, 0.2)) is None
-    with pytest.raises(MetricError, match="needs"):
-        METRICS[name].function(tone(150, 0.2), tone(160, 0.2), RATE)
 
 
 @pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.packages])

@@ -71,17 +71,6 @@ def test_samples_have_the_probabilities(components: int) -> None:
     assert (cumulative - empirical).abs().max() < 1.63 / np.sqrt(n)  # Kolmogorov, 1 %
 
 
-def test_temperature_scales_the_noise() -> None:
-    own = mixture(4, -4.0, 0.05)
-    best = own.logits.argmax()
-    mean, scale = own.means[0, best, 0], own.scales[0, best, 0]
-    value = torch.full((1, 1), 3.0)
-    cold = own.sample(torch.full((1, 1), 0.9999), value, 0.0)
-    assert (cold - mean).abs() <= STEP / 2
-    low = own.sample(torch.full((1, 1), 0.5), value, 0.01)
-    assert (low - mean - 0.03 * scale).abs() <= STEP / 2
-
-
 def test_an_output_is_relative_to_centre_and_gain() -> None:
     r"""log p(x) = log p_e((x - c) / g) - log g, at scales next to which a step is nothing."""
     output = torch.randn(1, 12, 400).double() * 0.3
@@ -115,8 +104,3 @@ def test_levels_undo_dequantisation() -> None:
         audio = torch.from_numpy(((q + u) / 32768).astype(np.float32))
         assert np.array_equal(levels_of(audio).numpy(), q)
     assert levels_of(torch.tensor([1.0, -1.0, 1.5])).tolist() == [32767, -32768, 32767]
-
-
-def test_logistic_noise_is_finite_at_the_ends_of_the_uniform() -> None:
-    noise = logistic_noise(torch.tensor([0.0, 0.5, 1 - 2**-24]))
-    assert (noise - torch.tensor([-17.3, 0.0, 17.3])).abs().max() < 0.1

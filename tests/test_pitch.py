@@ -14,22 +14,14 @@ from torch import Tensor
 from tests.conftest import scripts
 from vocoder.audio import PRESETS, LogMel, MelSpec, read_audio
 from vocoder.nn.pitch import (
-    BINS_PER_OCTAVE,
-    N_CANDIDATES,
     HarmonicSalience,
     MelPitch,
-    candidates,
-    expected_pitch,
     load_pitch,
 )
 from vocoder.nn.source import HarmonicSource
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 SAMPLE = RECIPES / "ljspeech" / "sample" / "wavs"
-
-OTHER = dataclasses.replace(
-    PRESETS["ljspeech"], power=2.0, log_base="10", mel_norm=None, mel_scale="htk", floor=1e-10
-)
 
 
 def tone(spec: MelSpec, f0: Tensor, slope: float = 1.0) -> Tensor:
@@ -50,35 +42,10 @@ def cents(a: Tensor, b: Tensor) -> Tensor:
     return 1200 * torch.log2(a / b)
 
 
-@pytest.mark.parametrize("preset", [*PRESETS, "other"])
-def test_salience_is_largest_at_the_pitch_of_a_tone(preset: str) -> None:
-    spec = OTHER if preset == "other" else PRESETS[preset]
-    salience = HarmonicSalience(spec)
-    for f0 in (90.0, 131.0, 222.2, 360.0, 480.0):
-        scores = salience(tone(spec, torch.full((20,), f0)))[:, :, 6:-6]
-        assert scores.shape[1] == N_CANDIDATES
-        assert scores.abs().max() <= 1 + 1e-5
-        best = candidates()[scores.argmax(dim=1)]
-        assert cents(best, torch.tensor(f0)).abs().max() < 40
-        assert scores.amax(dim=1).min() > 0.6
-
-
 def test_few_bands_are_refused() -> None:
     spec = dataclasses.replace(PRESETS["ljspeech"], n_mels=40)
     with pytest.raises(ValueError, match="bands lie below 1800 Hz"):
         HarmonicSalience(spec)
-
-
-def test_expected_pitch_is_the_mean_around_the_best() -> None:
-    place = torch.tensor([20.0, 77.3, 150.8])
-    index = torch.arange(N_CANDIDATES).unsqueeze(1)
-    logits = (-0.5 * (index - place).square()).unsqueeze(0)
-    logits[0, 5] += 0.9 * (0 - logits[0, 5])  # a weaker peak elsewhere
-    expected = 50 * 2 ** (place / BINS_PER_OCTAVE)
-    assert cents(expected_pitch(logits)[0], expected).abs().max() < 2
-    edge = torch.full((1, N_CANDIDATES, 1), -9.0)
-    edge[0, 0] = 9
-    assert cents(expected_pitch(edge), torch.tensor(50.0)).abs().max() < 1
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))

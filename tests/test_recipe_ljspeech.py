@@ -24,7 +24,7 @@ from vocoder.audio import fade
 from vocoder.corpus import held_out
 from vocoder.models import Vocoder, load_checkpoint
 from vocoder.training.losses import Loss
-from vocoder.training.module import TrainingError, VocoderTraining
+from vocoder.training.module import VocoderTraining
 from vocoder.training.options import duration
 from vocoder.training.recipe import Recipe, main, parser
 
@@ -92,13 +92,15 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> str:
     return output
 
 
-def train_here(folder: Path, *arguments: str, recipe: Recipe | None = None) -> int:
+def train_here(
+    folder: Path, *arguments: str, recipe: Recipe | None = None, config: Path = TINY
+) -> int:
     """The same within this process, which saves the seconds of its imports; the exit code."""
     before = logging.getLogger("lightning").level
     with contextlib.chdir(folder), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            options = ["--config", str(TINY), *arguments, "--trainer.accelerator", "cpu"]
+            options = ["--config", str(config), *arguments, "--trainer.accelerator", "cpu"]
             return main(recipe or Tiny(), options)
         except SystemExit as left:  # how jsonargparse refuses an option
             return left.code if isinstance(left.code, int) else 1
@@ -315,12 +317,6 @@ def test_later_files_and_the_command_line_override(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_durations(text: str, seconds: int) -> None:
     assert duration(text).total_seconds() == seconds
-
-
-@pytest.mark.parametrize("text", ["", "0s", "10", "soon", "-5m", "1:00"])
-def test_what_is_not_a_duration(text: str) -> None:
-    with pytest.raises(TrainingError, match="is not a duration"):
-        duration(text)
 
 
 @pytest.mark.parametrize(

@@ -7,18 +7,16 @@ import pickle
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from vocoder.audio import LogMel, MelError, MelSpec, read_audio
 from vocoder.audio.refinement import refine_audio
-from vocoder.engines.refinement import RefineStream
-from vocoder.engines.refinement import refine_audio as refine
+from vocoder.backends.refinement import RefineStream
+from vocoder.backends.refinement import refine_audio as refine
 
 WAVS = sorted((Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs").glob("*.flac"))
 SPEECH = MelSpec.preset("speech-16k")
@@ -74,16 +72,6 @@ def test_equals_the_plain_path(spec: MelSpec) -> None:
         assert refined.dtype == torch.float32
         assert (refined - expected).abs().max() < 1e-5
         assert (refined - audio).abs().max() > 1e-4 or samples < spec.n_fft
-
-
-@pytest.mark.parametrize("threads", [1, 2, None])
-def test_a_batch_equals_its_items(threads: int | None) -> None:
-    pairs = [material(SPEECH, 5000, seed) for seed in range(3)]
-    audio, mel = (torch.stack(values) for values in zip(*pairs, strict=True))
-    together = refine(audio, mel, SPEECH, 2, threads=threads)
-    for item in range(3):
-        alone = refine(audio[item], mel[item], SPEECH, 2, threads=1)
-        assert (together[item] - alone).abs().max() < 1e-6
 
 
 def test_refusals() -> None:
@@ -168,27 +156,6 @@ def test_a_stream_keeps_little(iterations: int | str) -> None:
         sizes.append(len(pickle.dumps(stream)))
     assert max(sizes[300:]) < max(sizes[:300]) + 100  # pickled numbers grow
     assert max(sizes) < 8e6
-
-
-def test_no_iterations_pass_the_audio_on() -> None:
-    audio, mel = material(SPEECH, 1000)
-    stream = RefineStream(SPEECH, 0)
-    assert stream.look_ahead == 0
-    assert torch.equal(stream.push(audio, mel), audio)
-    assert len(stream.finish()) == 0
-
-
-def test_stream_keeps_kinds() -> None:
-    audio, mel = material(SPEECH, 1000)
-    empty = np.empty(0, np.float32)
-    assert isinstance(RefineStream(SPEECH, 1).finish(), np.ndarray)
-    for tensor in (True, False):
-        stream = RefineStream(SPEECH, 1)
-        pair: tuple[Any, Any] = (audio, mel) if tensor else (audio.numpy(), mel.numpy())
-        results: list[Tensor | NDArray[np.float32]] = [stream.push(*pair), stream.finish()]
-        assert all(isinstance(result, Tensor) == tensor for result in results)
-        assert sum(len(result) for result in results) == 1000
-    assert len(RefineStream(SPEECH, 1).push(empty, np.empty((80, 0), np.float32))) == 0
 
 
 def test_stream_refuses() -> None:

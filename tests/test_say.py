@@ -85,20 +85,6 @@ def test_a_sentence_sounds_the_same_wherever_it_stands(
     assert len(other) != len(alone) or not np.array_equal(other, alone)
 
 
-def test_silence_at_the_ends_is_cut_off(acoustic: AcousticModel, flow: MdctFlow) -> None:
-    class Padding(torch.nn.Module):
-        mel_spec, sample_rate = flow.mel_spec, flow.sample_rate
-        default_temperature = flow.default_temperature
-
-        def synthesize(self, mel: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-            tone = 0.5 * torch.sin(torch.arange(16000) * 0.1)
-            return torch.cat([torch.zeros(12000), tone, torch.zeros(20000)])
-
-    (audio,) = speak(sentences("One."), acoustic, Padding())  # type: ignore[arg-type]
-    assert 16000 <= len(audio) <= 16000 + 4 * 160
-    assert audio[0] == 0  # faded in, so that the cut does not click
-
-
 def test_rate_refinement_and_temperature_reach_the_models(
     acoustic: AcousticModel, flow: MdctFlow
 ) -> None:
@@ -142,28 +128,6 @@ def test_arguments_are_checked_before_any_audio_is_generated(
     for nothing in ("", " \n ", "* * *", "..."):
         with pytest.raises(vocoder.TextError, match="at least one word"):
             vocoder.say(nothing, acoustic=acoustic, vocoder=flow)
-
-
-def test_a_long_text_is_spoken_one_sentence_at_a_time(
-    acoustic: AcousticModel, flow: MdctFlow
-) -> None:
-    parts = sentences("The rain fell on and on. " * 2000)
-    assert len(parts) == 2000
-    calls = 0
-
-    class Counting:
-        mel_spec = acoustic.mel_spec
-
-        def synthesize(self, *arguments: object) -> torch.Tensor:
-            nonlocal calls
-            calls += 1
-            return acoustic.synthesize(*arguments)  # type: ignore[arg-type]
-
-    pieces = speak(parts, Counting(), flow)  # type: ignore[arg-type]
-    assert calls == 0
-    for count in range(1, 4):
-        assert len(next(pieces)) < 10 * flow.sample_rate
-        assert calls == count
 
 
 def test_a_missing_or_another_model_is_refused(

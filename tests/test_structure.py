@@ -1,4 +1,4 @@
-"""The plan of the package holds: imports only go down, and nowhere in a circle."""
+"""Imports in the package only go down its layers, and never in a circle."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vocoder"
 
-FLOORS = [
+LAYERS = [
     ["atomic", "devices", "extras"],
     ["audio", "flows", "checkpoints"],
     ["nn", "corpus", "hub"],
-    ["engines"],
+    ["backends"],
     ["models"],
     ["text", "export"],
     ["evaluation", "pretrained"],
@@ -22,9 +22,9 @@ FLOORS = [
     ["cli"],
     ["__main__"],
 ]
-"""From the ground up; what stands on one floor does not import its neighbours."""
+"""From the lowest up; what shares a layer does not import each other."""
 
-FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
+LAYER = {name: height for height, names in enumerate(LAYERS) for name in names}
 
 
 def imports(file: Path) -> set[str]:
@@ -32,9 +32,6 @@ def imports(file: Path) -> set[str]:
     found: set[str] = set()
 
     def visit(node: ast.AST) -> None:
-        checking = isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
-        if checking and file.parts[-2:] == ("training", "options.py"):
-            return  # it and training/recipe.py name each other's types
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names if alias.name.startswith("vocoder."))
         if isinstance(node, ast.ImportFrom):
@@ -66,10 +63,10 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__in
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_down(file: Path) -> None:
-    room = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    package = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
     for module in imports(file):
         other = module.split(".")[1]
-        assert other == room or FLOOR[other] < FLOOR[room], f"{file} imports {module}"
+        assert other == package or LAYER[other] < LAYER[package], f"{file} imports {module}"
 
 
 def test_there_is_no_circle() -> None:
@@ -77,12 +74,12 @@ def test_there_is_no_circle() -> None:
         file: {path for module in imports(file) if (path := path_of(module)) and path != file}
         for file in FILES
     }
-    # A package's own files import each other through it: its __init__ only gathers names.
+    # Files may import each other through their package, whose __init__ only gathers names.
     for file, needed in graph.items():
         needed -= {file.with_name("__init__.py")}
     TopologicalSorter(graph).prepare()
 
 
-def test_every_module_says_what_belongs_in_it() -> None:
+def test_every_module_states_its_scope() -> None:
     for file in FILES:
         assert ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))), file

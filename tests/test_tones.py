@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vocoder.audio import read_audio
 from vocoder.evaluation import MetricError
-from vocoder.evaluation.metrics import tone_excess_db
+from vocoder.evaluation.metrics import tonal_artifacts_db
 
 SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs/ru_0024.flac"
 RATE, HOP = 16000, 256
@@ -32,23 +32,23 @@ def tones(samples: int, level: float) -> Tensor:
 
 def test_tones_stand_out_of_noise_by_what_they_are() -> None:
     noise = 0.1 * torch.randn(20 * RATE, generator=torch.Generator().manual_seed(0))
-    assert abs(tone_excess_db(noise, RATE, RATE / HOP)) < 0.5
+    assert abs(tonal_artifacts_db(noise, RATE, RATE / HOP)) < 0.5
     level = 0.01
     # Power of a windowed tone over that of windowed noise: (a / 2)^2 (sum w)^2 / (s^2 sum w^2).
     window = np.hanning(16 * HOP)
     ratio = (level / 2) ** 2 * window.sum() ** 2 / (0.01 * (window**2).sum())
-    excess = tone_excess_db(noise + tones(len(noise), level), RATE, RATE / HOP)
+    excess = tonal_artifacts_db(noise + tones(len(noise), level), RATE, RATE / HOP)
     assert abs(excess - 10 * math.log10(1 + ratio)) < 0.7
     assert excess > 8
     # Tones of another spacing are not counted.
-    assert abs(tone_excess_db(noise + tones(len(noise), level), RATE, RATE / 250)) < 3
+    assert abs(tonal_artifacts_db(noise + tones(len(noise), level), RATE, RATE / 250)) < 3
 
 
 def test_speech_has_no_tones_of_the_frame_rate() -> None:
     speech, _ = read_audio(SAMPLE, RATE)
-    assert abs(tone_excess_db(speech, RATE, RATE / HOP)) < 2
-    assert tone_excess_db(speech + tones(len(speech), 1e-3), RATE, RATE / HOP) > 10
-    assert tone_excess_db(speech.numpy(), RATE, RATE / HOP) == tone_excess_db(
+    assert abs(tonal_artifacts_db(speech, RATE, RATE / HOP)) < 2
+    assert tonal_artifacts_db(speech + tones(len(speech), 1e-3), RATE, RATE / HOP) > 10
+    assert tonal_artifacts_db(speech.numpy(), RATE, RATE / HOP) == tonal_artifacts_db(
         speech, RATE, RATE / HOP
     )
 
@@ -64,4 +64,4 @@ def test_speech_has_no_tones_of_the_frame_rate() -> None:
 )
 def test_tones_that_cannot_be_measured(audio: Tensor, spacing: float, words: str) -> None:
     with pytest.raises(MetricError, match=words):
-        tone_excess_db(audio, RATE, spacing)
+        tonal_artifacts_db(audio, RATE, spacing)

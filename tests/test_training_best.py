@@ -107,15 +107,6 @@ def test_a_killed_run_remembers_its_best(tmp_path: Path) -> None:
     assert_same_model(tmp_path / "run" / "model", tmp_path / "run" / "best")
 
 
-def test_until_all_losses_have_started_no_validation_is_the_best(tmp_path: Path) -> None:
-    stft = "{class_path: vocoder.training.losses.Stft, init_args: {start: 0.6}}"
-    words = [*WORDS, "--losses", f"[{LIKELIHOOD}, {stft}]", "--max_steps", "40", "--patience", "1"]
-    with one_thread():
-        assert train_here(tmp_path, *words, recipe=Tiny(spoil(10, noise=0.004))) == 0
-    assert best(tmp_path / "run")["step"] == 30
-    assert rows(tmp_path / "run")[1]["val/log_likelihood"] > best(tmp_path / "run")["score"]
-
-
 def test_a_score_that_is_not_measured_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,13 +21,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import vocoder
 from tests.test_recipe_ljspeech import RECIPE, ROOT, Tiny, train_here
-from vocoder.atomic import file_name
 from vocoder.checkpoints import CheckpointError
 from vocoder.models import MdctFlow
 from vocoder.training import report as report_module
 from vocoder.training.module import TrainingError
 from vocoder.training.options import sentence
-from vocoder.training.recipe import corpus_folder
 from vocoder.training.resume import ResumeFiles, newest_resume_file, read_resume_file
 from vocoder.training.run_folder import locked
 
@@ -310,34 +308,3 @@ def test_errors_that_users_can_mend_have_a_sentence(
     assert (found is None) == (words is None)
     assert (words or "") in (found or "")
     assert "\n" not in (found or "")
-
-
-def test_a_long_id_becomes_a_name_that_fits(tmp_path: Path) -> None:
-    for id in ("x" * 243, "д" * 200, "a/b", "ru_0209"):
-        (tmp_path / f"{file_name(id)}.original.wav").touch()
-    assert file_name("a/b") == "a_b"
-    assert file_name("x" * 243) != file_name("x" * 242)
-
-
-def test_kills_at_random_moments_change_neither_weights_nor_curve() -> None:
-    """The script kills oftener on demand."""
-    script = [sys.executable, "-m", "tests.train_and_kill", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        script, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["differing"] == []
-    assert found["same_curve"]
-    assert found["rows"] > 10
-    assert found["left_over"] == []
-
-
-def test_a_folder_called_sample_comes_before_the_bundled_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert corpus_folder("sample", SAMPLE) == SAMPLE
-    (tmp_path / "sample").mkdir()
-    assert corpus_folder("sample", SAMPLE) == Path("sample")

@@ -34,23 +34,6 @@ def step_of(model: MdctFlow, audio: Tensor, budget_used: float = 0.5, **options:
     return Step(model, audio, model.mel(audio), budget_used, generator, **options)
 
 
-def test_likelihood_and_sample_are_computed_once_and_only_if_asked_for(
-    model: MdctFlow, speech: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[str] = []
-
-    def counted(name: str, run: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        return lambda *args: calls.append(name) or run(*args)  # type: ignore[func-returns-value]
-
-    for name in ("log_likelihood", "sample"):
-        monkeypatch.setattr(model, name, counted(name, getattr(model, name)))
-    step = step_of(model, speech, 0.4)
-    total_loss([Likelihood(), Stft(start=0.5)], step)
-    assert calls == ["log_likelihood"]
-    total_loss([Likelihood(), Stft(), Mel()], step)
-    assert calls == ["log_likelihood", "sample"]
-
-
 def test_the_sample_is_of_a_part_of_the_batch_at_its_temperature(
     model: MdctFlow, speech: Tensor
 ) -> None:
@@ -99,14 +82,6 @@ def test_losses_set_in_at_their_start_and_have_their_weight(
 def test_weights_and_starts_out_of_range_are_refused(arguments: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=rf"{next(iter(arguments))} is"):
         Stft(**arguments)
-
-
-def test_spectral_losses_are_of_the_sample(model: MdctFlow, speech: Tensor) -> None:
-    step = step_of(model, speech)
-    generated = step.sample.audio
-    mels = model.mel(generated), model.mel(speech[:2])
-    torch.testing.assert_close(Mel()(step), (mels[0] - mels[1]).abs().mean())
-    assert Stft(resolutions=[256])(step) == multi_resolution_stft(generated, speech[:2], [256])
 
 
 def test_spectral_distance_orders_distortions(speech: Tensor) -> None:

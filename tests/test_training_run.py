@@ -19,7 +19,7 @@ from vocoder.flows import InvertibleConv1x1
 from vocoder.models import MdctFlow, WaveNet
 from vocoder.training.callbacks import AveragedWeights, History, TrainingBar
 from vocoder.training.crops import SpeechData
-from vocoder.training.losses import Likelihood, Loss, Mel, Step, Stft
+from vocoder.training.losses import Likelihood, Loss, Step, Stft
 from vocoder.training.module import DivergedError, TrainingError, VocoderTraining, training_seconds
 from vocoder.training.resume import LastCheckpoint
 
@@ -290,19 +290,6 @@ def test_average_is_the_exponential_one_with_its_warm_up() -> None:
         expected = value if n == 0 else decay * expected + (1 - decay) * value
         assert inner.module.weight.item() == pytest.approx(expected, rel=1e-4)
         assert inner.module.count.item() == n
-
-
-def test_bfloat16_trains_close_to_float32(tmp_path: Path, run: Run) -> None:
-    found: dict[Any, list[float]] = {"32-true": [], "bf16-mixed": []}
-    watch = EveryStep(
-        lambda trainer, _: found[trainer.precision].append(
-            float(trainer.callback_metrics["train/nll"])
-        )
-    )
-    for precision in found:
-        losses = [Likelihood(), Stft(start=0.5), Mel(start=0.5)]
-        run(tmp_path / precision, losses, 6, [watch], precision=precision)
-    assert found["bf16-mixed"] == pytest.approx(found["32-true"], abs=0.1)
 
 
 def test_progress_is_a_line_in_a_log_and_is_redrawn_in_a_terminal(

@@ -44,11 +44,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, content: bytes | memoryview) -> Path:
-    """Write a file through `atomic_path` and return its path.
-
-    Raises:
-        FileNotFoundError: the folder of `path` does not exist.
-    """
+    """Write a file through `atomic_path` and return its path."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
     return path

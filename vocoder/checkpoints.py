@@ -1,8 +1,4 @@
-"""A checkpoint on disk: a directory with ``model.safetensors`` and ``config.json``, no pickle.
-
-This module handles files, tensors and JSON, whatever the model: `vocoder.models.load_checkpoint`
-builds one from them.
-"""
+"""A checkpoint on disk: a directory with ``model.safetensors`` and ``config.json``, no pickle."""
 
 from __future__ import annotations
 
@@ -10,18 +6,14 @@ import hashlib
 import json
 import math
 import os
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from vocoder.atomic import write_atomic
@@ -136,8 +128,7 @@ def checkpoint_hash(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-# A weight-normalised layer registers its weight before it is split, so more than once.
-_SLACK = 4
+_SLACK = 4  # a layer may hold its weights twice while it is built
 _SPARE_NUMBERS = 1 << 24  # of what a model keeps besides its weights: windows, filter banks, masks
 _LONGEST_CONFIG = 1 << 24  # characters
 # Functions of PyTorch that make tensors, and take a shape as numbers one by one.
@@ -147,24 +138,6 @@ _TAKE_A_SHAPE = {
 }  # fmt: skip
 # What fills initial weights, which the checkpoint's replace.
 _RANDOM = {"uniform_", "normal_", "kaiming_uniform_", "xavier_uniform_"}
-
-_building = threading.local()
-"""`count` is what judges the parameters of the model that this thread builds, if it builds one."""
-
-
-@cache
-def _watch_parameters() -> None:
-    """Have every parameter that a module registers judged by its own thread's `_building.count`.
-
-    PyTorch's hook is one for the whole process: a hook for each model would judge those of other
-    threads, and removing it would fail theirs. So there is a single one, which stays.
-    """
-
-    def judge(_: torch.nn.Module, __: str, parameter: torch.nn.Parameter | None) -> None:
-        if (count := getattr(_building, "count", None)) is not None:
-            count(parameter)
-
-    register_module_parameter_registration_hook(judge)
 
 
 @contextmanager
@@ -200,30 +173,25 @@ def no_larger_than(
 
     # Not a `TorchDispatchMode`, for which PyTorch imports its compiler: seconds, and 120 MB.
     class Allocations(TorchFunctionMode):
+        made = held = 0  # parameters, which all begin as `torch.empty`, and their numbers
+
         def __torch_function__(
             self, func: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
             kwargs = kwargs or {}
-            if getattr(func, "__name__", "") in _RANDOM:
+            name = getattr(func, "__name__", "")
+            if name in _RANDOM:
                 return args[0] if args else kwargs["tensor"]
             shapes = [v for v in (*args, *kwargs.values()) if isinstance(v, list | tuple)]
-            if getattr(func, "__name__", "") in _TAKE_A_SHAPE:
+            if name in _TAKE_A_SHAPE:
                 shapes.append([n for n in args if type(n) is int])
-            for shape in shapes:
-                if all(type(n) is int for n in shape) and math.prod(map(abs, shape)) > numbers:
-                    raise too_large
+            sizes = [math.prod(map(abs, s)) for s in shapes if all(type(n) is int for n in s)]
+            if name == "empty":
+                self.made, self.held = self.made + 1, self.held + max(sizes, default=0)
+            if self.made > names or max([self.held, *sizes]) > numbers:
+                raise too_large
             return func(*args, **kwargs)
 
-    registered = [0, 0]
-
-    def count(parameter: torch.nn.Parameter | None) -> None:
-        registered[0] += 1
-        registered[1] += 0 if parameter is None else parameter.numel()
-        if registered[0] > names or registered[1] > numbers:
-            raise too_large
-
-    _watch_parameters()
-    _building.count = count
     try:
         with Allocations():
             yield
@@ -231,5 +199,3 @@ def no_larger_than(
         raise CheckpointError(
             f"no model can be built from the config of {path}: {error}"
         ) from error
-    finally:
-        del _building.count

@@ -43,7 +43,7 @@ class InferenceGraph(nn.Module):
             mel = self.restoration.restore(mel, 0.0, strength=self.restore)
         audio = self.model.sample(mel, noise, 1.0)
         if self.refine:
-            audio = self.model.consistent(audio, mel, self.refine)
+            audio = self.model.refine_audio(audio, mel, self.refine)
         return audio.clamp(-1, 1)
 
 

@@ -32,11 +32,7 @@ def require(module: str, purpose: str, extra: str) -> Any:
 
 
 def torchaudio() -> Any:
-    """The module torchaudio, imported now: its library loads only with a torch that fits it.
-
-    Raises:
-        ImportError: it does not load; the message names the version that fits the installed torch.
-    """
+    """The module torchaudio; ImportError that names the version that fits torch, if none does."""
     try:
         return importlib.import_module("torchaudio")
     # A missing symbol is an OSError, another CUDA a RuntimeError, a missing operator either.

@@ -155,8 +155,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS / "determinism.json")
     arguments = parser.parse_args()
     checkpoint = find_model()
-    sweeps = vocoder.load(checkpoint).default_refine
-    cases = [Case(checkpoint, refine) for refine in (0, sweeps)]
+    iterations = vocoder.load(checkpoint).default_refine
+    cases = [Case(checkpoint, refine) for refine in (0, iterations)]
     rows = [
         {
             "title": row.title,
@@ -165,7 +165,7 @@ def main() -> None:
         }
         for row in ROWS.values()
     ]
-    result = {"sweeps": sweeps, "rows": rows, "machine": machine_facts(torch.device("cpu"))}
+    result = {"iterations": iterations, "rows": rows, "machine": machine_facts(torch.device("cpu"))}
     save_result(result, arguments.output)
 
 

@@ -44,7 +44,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 
 def prepare(folder: Path, minutes: int) -> None:
-    """speech.wav, speech.npy and text.txt of about so many minutes."""
+    """speech.wav, speech.npy and text.txt of about this many minutes."""
     spec = vocoder.load().mel_spec
     paths = sorted(RECORDINGS.iterdir())
     once = torch.cat([vocoder.read_audio(path, spec.sample_rate)[0] for path in paths])

@@ -19,6 +19,7 @@ from typing import Any
 import librosa
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from paths import RESULTS, SAMPLES
@@ -26,7 +27,6 @@ from vocoder import load, read_audio, write_audio
 from vocoder.audio import LogMel
 from vocoder.evaluation import installed_metrics, measure
 from vocoder.evaluation.griffin_lim import griffin_lim
-from vocoder.evaluation.plots import new_figure, save_figure
 from vocoder.evaluation.results import finite, save_result
 
 FILE = RESULTS / "samples.json"
@@ -67,7 +67,7 @@ def make(group: str, recording: Path, models: list[str]) -> dict[str, Any]:
 
 
 def _draw(path: Path, sounds: dict[str, Tensor], rate: int) -> None:
-    figure = new_figure(10, 2.1 * len(sounds))
+    figure = Figure(figsize=(10, 2.1 * len(sounds)), layout="constrained")
     panels = figure.subplots(len(sounds), 1, sharex=True, squeeze=False)[:, 0]
     peak = None
     for axes, (name, sound) in zip(panels, sounds.items(), strict=True):
@@ -86,7 +86,7 @@ def _draw(path: Path, sounds: dict[str, Tensor], rate: int) -> None:
         axes.set_ylabel("kHz")
         axes.set_title(name, fontsize="medium", loc="left")
     panels[-1].set_xlabel("seconds")
-    save_figure(figure, path, dpi=90)
+    figure.savefig(path, dpi=90)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
     python docs/scripts/tables.py           writes the tables
     python docs/scripts/tables.py --check   reports documents that are out of date, changes nothing
 
-A table stands between two comments, <!-- benchmark:begin --> and <!-- benchmark:end -->, and comes
+A table is between two comments, <!-- benchmark:begin --> and <!-- benchmark:end -->, and comes
 from docs/results/benchmark.json, which `vocoder benchmark` writes; see the modules of report/.
 """
 

@@ -10,11 +10,11 @@ import soxr
 import speech
 import torch
 import toys
+from matplotlib.figure import Figure
 from torch import Generator, Tensor, nn
 
 from vocoder.evaluation.griffin_lim import griffin_lim
 from vocoder.evaluation.metrics import stoi
-from vocoder.evaluation.plots import new_figure
 from vocoder.nn import GatedConvStack
 
 
@@ -136,7 +136,7 @@ def vae_bound(seed: int, steps: int = 3000) -> tuple[dict[str, Any], Any]:
     figures["draws"] = counts
     figures["importance_weighted"] = [float(model.weighted(x, k, own).mean()) for k in counts]
     figures["exact_of_spoilt"] = float(model.exact(x).mean())
-    picture = new_figure(8, 3)
+    picture = Figure(figsize=(8, 3), layout="constrained")
     left, right = picture.subplots(1, 2)
     left.plot(exact, label="exact")
     left.plot(bounds, label="lower bound")
@@ -196,7 +196,7 @@ def vae_blur(seed: int, steps: int = 2000) -> tuple[dict[str, Any], Any]:
         figures["sigma"].append(float(model.log_sigma.exp()))
         if index == seed:
             panels |= {"VAE, samples": points, "VAE, means of p(x | z)": output.mean}
-    picture = new_figure(8, 3)
+    picture = Figure(figsize=(8, 3), layout="constrained")
     for place, (title, points) in zip(picture.subplots(1, 3), panels.items(), strict=True):
         toys.scatter(place, points, title)
     return figures, picture

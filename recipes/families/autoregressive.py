@@ -11,11 +11,11 @@ from typing import Any
 import speech
 import torch
 import toys
+from matplotlib.figure import Figure
 from torch import Generator, Tensor, nn
 from torch.special import log_ndtr
 from torch.utils.benchmark import Timer
 
-from vocoder.evaluation.plots import new_figure
 from vocoder.flows import AffineCoupling, Chain, ChannelHalves
 from vocoder.nn.mixture import SMALLEST_SCALE, STEP, levels_of
 
@@ -61,7 +61,7 @@ def order(seed: int) -> tuple[dict[str, Any], Any]:
     """The chain rule holds in every order, limited conditionals do not."""
     held_out = parabola(20_000, Generator().manual_seed(seed + 1))
     figures: dict[str, Any] = {"exact": float(parabola_log_density(held_out).mean())}
-    picture = new_figure(9, 2.3)
+    picture = Figure(figsize=(9, 2.3), layout="constrained")
     axes = iter(picture.subplots(1, 5))
     toys.show(next(axes), parabola_log_density, 3, "density")
     for size in (1, 8):
@@ -136,7 +136,7 @@ def mixture(seed: int, steps: int = 500) -> tuple[dict[str, Any], Any]:
     """One Gaussian against a mixture on samples of speech, alone and autoregressive."""
     seen, held_out = (torch.cat(part) for part in speech.recordings())
     figures: dict[str, Any] = {"sizes": list(SIZES)}
-    picture = new_figure(8, 3)
+    picture = Figure(figsize=(8, 3), layout="constrained")
     histogram, axes = picture.subplots(1, 2)
     grid = torch.linspace(-0.25, 0.25, 1001)
     counts = torch.histc(held_out, 100, -0.25, 0.25) / len(held_out) / 0.005
@@ -228,7 +228,7 @@ def dimension(
             timer = Timer("sample()", globals={"sample": sample}, timer=time.process_time)
             median = timer.blocked_autorange(min_run_time=seconds).median
             times.setdefault(name, []).append(1000 * median)
-    picture = new_figure(6, 3.2)
+    picture = Figure(figsize=(6, 3.2), layout="constrained")
     axes = picture.subplots()
     axes.set_yscale("log")
     toys.curves(axes, dimensions, times, "dimensions", f"ms for {BATCH} samples", 2)

@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 import toys
+from matplotlib.figure import Figure
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
-
-from vocoder.evaluation.plots import new_figure
 
 SEPARATION, SIGMA = 2.0, 0.6
 
@@ -37,7 +36,7 @@ def divergences(seed: int) -> tuple[dict[str, Any], Any]:
     """The two directions of the KL divergence: covering and collapsing."""
     starts = 2 * torch.randn(8, generator=Generator().manual_seed(seed))
     figures: dict[str, Any] = {"starts": len(starts)}
-    picture = new_figure(9, 2.7)
+    picture = Figure(figsize=(9, 2.7), layout="constrained")
     line, *places = picture.subplots(1, 3, width_ratios=[1.5, 1, 1])
     x = torch.linspace(-5, 5, 500)
     line.fill_between(x, log_two(x).exp(), color="0.85", label="p")
@@ -122,7 +121,7 @@ def discriminator(seed: int) -> tuple[dict[str, Any], Any]:
         "optimal_hinge_loss": 2 - float((p - q).abs().sum() * step),
         "hinge_signs_agree": float((both * (scores.sign() == (p - q).sign())).sum()),
     }
-    picture = new_figure(9, 2.7)
+    picture = Figure(figsize=(9, 2.7), layout="constrained")
     densities, probability, sign = picture.subplots(1, 3)
     densities.plot(x, p, label="p")
     densities.plot(x, q, label="q")
@@ -153,7 +152,7 @@ def each(points: Tensor) -> dict[str, list[Any]]:
 def ring_gan(seed: int) -> tuple[dict[str, Any], Any]:
     """A GAN on a ring of eight Gaussians: sharp, but nothing in the loss asks for every mode."""
     figures: dict[str, Any] = {}
-    picture = new_figure(9, 3.8)
+    picture = Figure(figsize=(9, 3.8), layout="constrained")
     rows = picture.subplots(2, 5)
     later = Generator().manual_seed(seed + 1)
     rates = {"equal rates": 1e-3, "slow discriminator": 1e-4}
@@ -200,7 +199,7 @@ def energy_distance(a: Tensor, b: Tensor) -> float:
 def inference(seed: int) -> tuple[dict[str, Any], Any]:
     """Adversarial auto-encoders and adversarially learned inference."""
     figures: dict[str, Any] = {}
-    picture = new_figure(9, 4.4)
+    picture = Figure(figsize=(9, 4.4), layout="constrained")
     seeds = range(seed, seed + 4)
     for axes, kind in zip(picture.subplots(2, 4), ("AAE", "ALI"), strict=True):
         encoders = toys.Networks(seeds, 2 + LATENTS, LATENTS)

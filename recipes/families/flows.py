@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 import toys
+from matplotlib.figure import Figure
 from torch import Generator, Tensor, nn
 
-from vocoder.evaluation.plots import new_figure
 from vocoder.flows import (
     ActNorm,
     AdditiveCoupling,
@@ -67,7 +67,7 @@ def change_of_variables(seed: int) -> tuple[dict[str, Any], Any]:
         "largest_error_of_area": float((ratio - 1).abs().max()),
         "integral": toys.integral(lambda p: toys.log_density(flow, p.double()), 14, 400),
     }
-    picture = new_figure(9, 3)
+    picture = Figure(figsize=(9, 3), layout="constrained")
     bars, before, after = picture.subplots(1, 3)
     bars.stairs(counts.numpy(), torch.linspace(1, 3, 21).numpy(), fill=True, label="x = 2z + 1")
     bars.step([0, 0, 1, 1], [0, 1, 1, 0], where="post", color="C1", label="z")
@@ -106,7 +106,7 @@ def stack(kind: str) -> Chain:
 def coupling(seed: int) -> tuple[dict[str, Any], Any]:
     """Additive couplings keep volumes, affine ones do not."""
     figures: dict[str, Any] = {}
-    picture = new_figure(9, 4.8)
+    picture = Figure(figsize=(9, 4.8), layout="constrained")
     for axes, name in zip(picture.subplots(2, 4), ("ring", "funnel"), strict=True):
         draw, exact = getattr(toys, name), getattr(toys, f"{name}_log_density")
         held_out = draw(20_000, Generator().manual_seed(seed + 1))
@@ -131,7 +131,7 @@ def normalization(seed: int, steps: int = 250) -> tuple[dict[str, Any], Any]:
     kinds: dict[str, Any] = {"neither": None, "BatchNorm": BatchNorm, "ActNorm": ActNorm}
     held_out = toys.ring(20_000, Generator().manual_seed(seed + 1))
     figures: dict[str, Any] = {"exact": float(toys.ring_log_density(held_out).mean())}
-    picture = new_figure(7, 4.8)
+    picture = Figure(figsize=(7, 4.8), layout="constrained")
     for axes, batch in zip(picture.subplots(2, 3), (256, 4), strict=True):
         figures[str(batch)] = {}
         for place, (kind, norm) in zip(axes, kinds.items(), strict=True):
@@ -195,7 +195,7 @@ def alternating(kind: str, network: type[nn.Module], channels: int) -> Chain:
 def alternation(seed: int) -> tuple[dict[str, Any], Any]:
     """Couplings that never change sides leave half of the variables as they are."""
     figures: dict[str, Any] = {"variables": CHANNELS * TIME}
-    picture = new_figure(9, 4.2)
+    picture = Figure(figsize=(9, 4.2), layout="constrained")
     grid = picture.add_gridspec(2, 15)
     for column, kind in enumerate(ALTERNATIONS):
         torch.manual_seed(seed)
@@ -225,7 +225,7 @@ def objective(seed: int) -> tuple[dict[str, Any], Any]:
     """What the two terms of the objective do alone; bounded log-scales keep them finite."""
     kinds = {"both": (1, 1), "log π(z) alone": (1, 0), "log-determinant alone": (0, 1)}
     figures: dict[str, Any] = {}
-    picture = new_figure(9, 3)
+    picture = Figure(figsize=(9, 3), layout="constrained")
     sizes, *places = picture.subplots(1, 4)
     held_out = toys.ring(4000, Generator().manual_seed(seed + 1))
     for place, (kind, (prior, volume)) in zip(places, kinds.items(), strict=True):

@@ -7,10 +7,10 @@ from typing import Any
 import speech
 import torch
 import toys
+from matplotlib.figure import Figure
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from vocoder.evaluation.plots import new_figure
 from vocoder.evaluation.systems import count_macs
 from vocoder.flows import (
     ActNorm,
@@ -156,7 +156,7 @@ def multi_scale(seed: int, steps: int = 500) -> tuple[dict[str, Any], Any]:
         figures["distance"].append(float((back - held_out).abs().mean()))
         if last:
             panels[f"with {int(keep.sum())} of {SIDE**2} latents"] = back[0]
-    picture = new_figure(9, 2.2)
+    picture = Figure(figsize=(9, 2.2), layout="constrained")
     for place, (title, patch) in zip(picture.subplots(1, len(panels)), panels.items(), strict=True):
         place.imshow(patch.reshape(SIDE, SIDE).numpy(), origin="lower", vmin=-2.5, vmax=2.5)
         toys.bare(place, title)

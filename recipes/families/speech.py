@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import torch
 import toys
+from matplotlib.figure import Figure
 from torch import Generator, Tensor, nn
 
 from vocoder.audio import LogMel, MelSpec, read_audio
 from vocoder.corpus import read_corpus
-from vocoder.evaluation.plots import new_figure
 
 SAMPLE = Path(__file__).parents[1] / "ljspeech" / "sample"
 SPEC = MelSpec.preset("speech-16k")
@@ -54,7 +54,7 @@ def show(places: Iterable[Any], panels: Mapping[str, Tensor]) -> None:
 
 def picture(panels: Mapping[str, Tensor]) -> tuple[Any, Any]:
     """A picture of three mels, and axes to the left of them."""
-    figure = new_figure(9, 3)
+    figure = Figure(figsize=(9, 3), layout="constrained")
     first, *places = figure.subplots(1, 4)
     show(places, panels)
     return figure, first

@@ -26,7 +26,6 @@ import matplotlib
 import torch
 
 from vocoder.atomic import write_atomic
-from vocoder.evaluation.plots import save_figure
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results" / "families"
@@ -91,7 +90,7 @@ def run(claim: str, seed: int, results: Path = RESULTS, pictures: Path = PICTURE
     style = {"axes.titlesize": "small", "legend.fontsize": "small"}
     with torch.no_grad(), matplotlib.rc_context(style):
         figures, picture = getattr(import_module(CLAIMS[claim]), claim)(seed)
-        save_figure(picture, pictures / f"{claim}.png", dpi=80)
+        picture.savefig(pictures / f"{claim}.png", dpi=80)
     content = json.dumps({"seed": seed, "figures": figures}, indent=2, ensure_ascii=False)
     write_atomic(results / f"{claim}.json", f"{content}\n".encode())
     return figures

@@ -2,10 +2,11 @@
 
     python recipes/ljspeech/train_acoustic.py                      LJSpeech
     python recipes/ljspeech/train_acoustic.py --data my-voice      a corpus of your own
-    python recipes/ljspeech/train_acoustic.py --data data/voices --speech.prefix anna-
+    python recipes/ljspeech/train_acoustic.py --data data/voices \\
+        --speech.voices '{"anna": "anna-", "bob": "bob-"}'
 
-The last trains on one voice of several. Run the same command again to resume. All options: --help;
-the resulting configuration: --print_config.
+The last trains two voices, whose utterances have ids that begin with anna- and bob-. Run the same
+command again to resume. All options: --help; the resulting configuration: --print_config.
 """
 
 import sys

@@ -1,8 +1,6 @@
-"""Mels of other conventions into those of a `MelSpec`: what is exact is done, the rest refused.
+"""Mels of other conventions into those of a `MelSpec`: logarithm, floor and normalisation.
 
-Only what a mel still holds can be converted: its logarithm, its floor, its normalisation. Bands,
-sample rate and hop decide what was summed, so a mel that differs there must be computed again from
-audio.
+Bands, sample rate and hop decide what was summed: a mel that differs there must be computed again.
 """
 
 from __future__ import annotations
@@ -10,7 +8,6 @@ from __future__ import annotations
 import math
 from typing import Any, TypeVar
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -22,11 +19,7 @@ from vocoder.audio.validation import MelError, check_mel
 Array = TypeVar("Array", Tensor, npt.NDArray[Any])
 Statistic = float | npt.NDArray[Any] | Tensor
 
-# Fields that no conversion can change.
-_KEPT = (
-    *("sample_rate", "n_fft", "hop_length", "win_length", "n_mels"),
-    *("fmin", "fmax", "mel_scale", "mel_norm", "power"),
-)
+_CONVERTED = {"log_base", "floor", "center"}
 
 
 def convert_mel(
@@ -72,7 +65,7 @@ def convert_mel(
     origin = MelSpec.preset(source) if isinstance(source, str) else source
     goal = MelSpec.preset(target) if isinstance(target, str) else target
     _check_convertible(origin, goal, source if isinstance(source, str) else "the source")
-    values = _tensor(mel)
+    values = as_tensor(mel, "A mel")
     if values.is_floating_point() and values.ndim >= 2 and values.shape[-2] == origin.n_mels:
         scale = _statistic("std", std, origin, values)
         if not bool((scale > 0).all()):
@@ -116,7 +109,7 @@ def mel_from_linear(
         raise ValueError(f"power must be 1 for magnitudes or 2 for powers, got {power!r}.")
     if not (math.isfinite(epsilon) and epsilon >= 0):
         raise ValueError(f"epsilon must be 0 or more, got {epsilon!r}.")
-    values = _tensor(spectrogram)
+    values = as_tensor(spectrogram, "A spectrogram")
     bins = goal.n_fft // 2 + 1
     if not values.is_floating_point() or values.ndim not in (2, 3) or values.shape[-2] != bins:
         raise MelError(
@@ -140,14 +133,11 @@ def mel_from_linear(
 
 
 def _check_convertible(source: MelSpec, target: MelSpec, name: str) -> None:
-    def shown(spec: MelSpec, field: str) -> str:
-        value = getattr(spec, field)
-        return f"{value:g}" if isinstance(value, float) else str(value)
-
+    goal = target.to_dict()
     differences = [
-        f"{field} is {shown(source, field)} there and {shown(target, field)} here"
-        for field in _KEPT
-        if getattr(source, field) != getattr(target, field)
+        "{} is {} there and {} here".format(field, *map(_shown, (value, goal[field])))
+        for field, value in source.to_dict().items()
+        if field not in _CONVERTED and value != goal[field]
     ]
     if source.floor > target.floor * (1 + 1e-6):
         differences.append(
@@ -161,12 +151,8 @@ def _check_convertible(source: MelSpec, target: MelSpec, name: str) -> None:
         )
 
 
-def _tensor(array: Tensor | npt.NDArray[Any]) -> Tensor:
-    if not isinstance(array, Tensor | np.ndarray):
-        raise MelError(
-            f"A mel must be a torch tensor or a numpy array, got {type(array).__name__}."
-        )
-    return array if isinstance(array, Tensor) else as_tensor(array)
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _statistic(name: str, value: Statistic, spec: MelSpec, mel: Tensor) -> Tensor:

@@ -66,6 +66,16 @@ def schedule(refine: Refine, mel_spec: MelSpec) -> Schedule:
     Raises:
         ValueError: it is none of these, or a number is out of range.
     """
+    there = (*decimations(mel_spec), 1)
+    return tuple((d, k) for d, k in check_refine(refine) if k and d in there)
+
+
+def check_refine(refine: Refine) -> Schedule:
+    """The levels that `refine` stands for, where no `MelSpec` is known yet.
+
+    Raises:
+        ValueError: it is not what `schedule` takes.
+    """
     levels = _parsed(refine)
     for decimation, iterations in levels:
         if decimation not in (*DECIMATIONS, 1):
@@ -75,20 +85,9 @@ def schedule(refine: Refine, mel_spec: MelSpec) -> Schedule:
             )
         if not 0 <= iterations <= MOST_ITERATIONS:
             raise ValueError(
-                f"refine must have from 0 to {MOST_ITERATIONS:,} iterations, got {iterations}; 2 "
-                "to 16 give most of the gain."
+                f"refine must have from 0 to {MOST_ITERATIONS:,} iterations, got {iterations}."
             )
-    there = (*decimations(mel_spec), 1)
-    return tuple((d, k) for d, k in levels if k and d in there)
-
-
-def check_refine(refine: Refine) -> None:
-    """Check `refine` where no `MelSpec` is known yet.
-
-    Raises:
-        ValueError: it is not what `schedule` takes.
-    """
-    schedule(refine, MelSpec.preset("ljspeech"))
+    return levels
 
 
 def _parsed(refine: object) -> Schedule:
@@ -97,8 +96,7 @@ def _parsed(refine: object) -> Schedule:
     if isinstance(refine, str) and refine in SCHEDULES:
         return SCHEDULES[refine]
     if isinstance(refine, str) and re.fullmatch(r"\d+|\d+:\d+(\+\d+:\d+)*", refine):
-        parts = [part.split(":") for part in refine.split("+")]
-        return tuple((int(part[0]) if len(part) == 2 else 1, int(part[-1])) for part in parts)
+        refine = [[1, *map(int, part.split(":"))][-2:] for part in refine.split("+")]
     if isinstance(refine, list | tuple) and all(
         isinstance(level, list | tuple) and [*map(type, level)] == [int, int] for level in refine
     ):

@@ -35,18 +35,14 @@ class ExactBuffers(nn.Module):
 
 
 class LogMel(ExactBuffers):
-    r"""Audio to log-mel spectrogram:
+    """Audio to log-mel spectrogram, by the equation of `MelSpec`.
 
-    .. math:: M[m, k] = \log_b \max\Bigl(\sum_f F[m, f]\, |X[f, k]|^p,\; \epsilon\Bigr)
+    It equals librosa to 1e-4, even in quiet bands next to loud ones.
 
-    with the symbols of `MelSpec`. It equals librosa to 1e-4, even in quiet bands next to loud ones.
-
-    Frames (see `MelSpec`): with `center=False` the audio is zero-padded at its end to a whole
-    number of hops, then (n_fft - hop_length) / 2 samples are reflected at either end; with
-    `center=True` n_fft / 2 samples are reflected. Worked example for n_fft 1,024 and hop 256:
-    1,000 samples are zero-padded to 1,024, 384 are added at either end, 1,792 in all, so 1 +
-    (1,792 - 1,024) / 256 = 4 frames fit. Audio shorter than the padding is reflected back and
-    forth as often as needed (as `numpy.pad` does), so even a single sample has a mel.
+    Frames lie as `MelSpec` says: the audio is zero-padded at its end to a whole number of hops and
+    (n_fft - hop_length) / 2 samples are reflected at either end; n_fft / 2 with `center=True`,
+    without zeros. Audio shorter than that is reflected back and forth as often as needed (as
+    `numpy.pad` does), so even a single sample has a mel.
 
     The result is float32, whatever the autocast, the dtype of the audio, or a `.half()` of the
     module around it. It is computed in float64, because float32 leaves errors of 2e-3 in quiet
@@ -160,16 +156,9 @@ class LogMel(ExactBuffers):
             mel = torch.matmul(self.filters.to(dtype), spectrogram).clamp(min=spec.floor)
             return (mel.log() if spec.log_base == "e" else mel.log10()).float()
 
-    def extra_repr(self) -> str:
-        return repr(self.mel_spec)
-
 
 def check_layout(audio: Tensor) -> None:
-    """Check that audio is (samples,) or (batch, samples), floating point and not empty.
-
-    Raises:
-        ValueError: it is not; the message says what it is.
-    """
+    """Raise ValueError for audio that is not (samples,) or (batch, samples), float, not empty."""
     if audio.ndim not in (1, 2):
         raise ValueError(
             f"Audio must be (samples,) or (batch, samples), got shape {tuple(audio.shape)}."
@@ -190,11 +179,7 @@ def check_layout(audio: Tensor) -> None:
 
 
 def check_amplitude(audio: Tensor) -> None:
-    """Check that audio is finite, and at most a little beyond [-1, 1].
-
-    Raises:
-        ValueError: it is not; the message says how to scale it.
-    """
+    """Raise ValueError for audio that is not finite, or far beyond [-1, 1]."""
     if not audio.is_floating_point() or not audio.numel():
         return  # for `check_layout` to say
     least, most = torch.aminmax(audio.detach())

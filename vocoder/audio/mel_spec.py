@@ -22,13 +22,8 @@ import torch
 from torch import Tensor
 
 # Beyond any use, so that the filters of a damaged config cannot fill the memory.
-_MOST = {
-    "sample_rate": 1_000_000,
-    "n_fft": 32_768,
-    "hop_length": 32_768,
-    "win_length": 32_768,
-    "n_mels": 1_024,
-}
+_SIZES = ("n_fft", "hop_length", "win_length")
+_MOST = {"sample_rate": 1_000_000, **dict.fromkeys(_SIZES, 32_768), "n_mels": 1_024}
 _ALLOWED = {
     "mel_scale": ("slaney", "htk"),
     "mel_norm": ("slaney", None),
@@ -36,7 +31,6 @@ _ALLOWED = {
     "log_base": ("e", "10"),
     "center": (True, False),
 }
-
 
 # Slaney's scale (Auditory Toolbox, 1998): 200/3 Hz per mel up to 1 kHz, then 27 mels per factor of
 # 6.4. HTK's: 2595 log10(1 + f / 700).
@@ -133,26 +127,17 @@ class MelSpec:
             value, choices = getattr(self, name), " or ".join(map(repr, allowed))
             right = value in allowed and (name != "center" or isinstance(value, bool))
             check(right, f"{name} must be {choices}, got {value!r}.")
-        check(
-            self.win_length <= self.n_fft,
-            f"win_length ({self.win_length}) must not exceed n_fft ({self.n_fft}).",
-        )
-        check(
-            self.hop_length <= self.win_length,
-            f"hop_length ({self.hop_length}) must not exceed win_length ({self.win_length}): no "
-            "frame would cover the samples between the windows.",
-        )
+        for small, large in (("win_length", "n_fft"), ("hop_length", "win_length")):
+            a, b = getattr(self, small), getattr(self, large)
+            check(a <= b, f"{small} ({a}) must not exceed {large} ({b}).")
+        nyquist = self.sample_rate / 2
         check(self.fmin >= 0, f"fmin must be at least 0 Hz, got {self.fmin:g}.")
         check(self.fmax > self.fmin, f"fmax ({self.fmax:g}) must lie above fmin ({self.fmin:g}).")
         check(
-            self.fmax <= self.sample_rate / 2,
-            f"fmax ({self.fmax:g} Hz) lies above half the sample rate "
-            f"({self.sample_rate / 2:g} Hz), where there is nothing to measure.",
+            self.fmax <= nyquist,
+            f"fmax ({self.fmax:g} Hz) lies above half the sample rate ({nyquist:g} Hz).",
         )
-        check(
-            self.floor > 0,
-            f"floor must be greater than 0, got {self.floor:g}: silence would be -inf.",
-        )
+        check(self.floor > 0, f"floor must be greater than 0, got {self.floor:g}.")
 
     @classmethod
     def preset(cls, name: str) -> MelSpec:
@@ -161,12 +146,11 @@ class MelSpec:
         Raises:
             ValueError: there is no preset of that name; the message lists the presets.
         """
-        try:
-            return PRESETS[name]
-        except KeyError:
+        if name not in PRESETS:
             raise ValueError(
                 f"There is no MelSpec preset {name!r}; the presets are {', '.join(PRESETS)}."
-            ) from None
+            )
+        return PRESETS[name]
 
     def to_dict(self) -> dict[str, int | float | str | bool | None]:
         """The fields as plain values, for JSON or YAML."""
@@ -179,16 +163,14 @@ class MelSpec:
         Raises:
             ValueError: a key is unknown or missing (the message names it), or a value is refused.
         """
-        fields = {field.name: field for field in dataclasses.fields(cls)}
-        unknown = [key for key in values if key not in fields]
-        if unknown:
+        fields = {field.name: field.default for field in dataclasses.fields(cls)}
+        if unknown := [repr(key) for key in values if key not in fields]:
             raise ValueError(
-                f"MelSpec has no {', '.join(map(repr, unknown))}; its fields are "
-                f"{', '.join(fields)}."
+                f"MelSpec has no {', '.join(unknown)}; its fields are {', '.join(fields)}."
             )
-        required = [n for n, field in fields.items() if field.default is dataclasses.MISSING]
-        if missing := [name for name in required if name not in values]:
-            raise ValueError(f"MelSpec needs {', '.join(map(repr, missing))}.")
+        required = [name for name, default in fields.items() if default is dataclasses.MISSING]
+        if missing := [repr(name) for name in required if name not in values]:
+            raise ValueError(f"MelSpec needs {', '.join(missing)}.")
         return cls(**values)
 
     def frames(self, samples: int) -> int:
@@ -255,36 +237,25 @@ class MelSpec:
         return torch.from_numpy(filters.astype(np.float32))
 
 
-_LJSPEECH = MelSpec(
-    sample_rate=22050,
-    n_fft=1024,
-    hop_length=256,
-    win_length=1024,
-    n_mels=80,
-    fmin=0.0,
-    fmax=8000.0,
-)
+_LJSPEECH: dict[str, Any] = {
+    **{"sample_rate": 22050, "n_fft": 1024, "hop_length": 256, "win_length": 1024},
+    **{"n_mels": 80, "fmin": 0.0, "fmax": 8000.0},
+}
+_CHANGES: dict[str, dict[str, Any]] = {
+    "ljspeech": {},
+    "speech-16k": {"sample_rate": 16000},
+    "speech-24k": {"sample_rate": 24000, "n_mels": 100, "fmax": 12000.0},
+    "speech-44k": {
+        **{"sample_rate": 44100, "n_fft": 2048, "hop_length": 512, "win_length": 2048},
+        **{"n_mels": 128, "fmax": 22050.0},
+    },
+    "tacotron2": {"center": True},
+    "espnet": {"fmin": 80.0, "fmax": 7600.0, "log_base": "10", "floor": 1e-10, "center": True},
+}
 
 #: MelSpecs by name. "ljspeech" is the convention of HiFi-GAN, and "speech-*" the same at other
 #: sample rates. "tacotron2" (with WaveGlow and FastPitch) and "espnet" (its recipe for LJSpeech)
 #: are those of text-to-speech toolkits.
 PRESETS: Mapping[str, MelSpec] = MappingProxyType(
-    {
-        "ljspeech": _LJSPEECH,
-        "speech-16k": dataclasses.replace(_LJSPEECH, sample_rate=16000),
-        "speech-24k": dataclasses.replace(_LJSPEECH, sample_rate=24000, n_mels=100, fmax=12000.0),
-        "speech-44k": dataclasses.replace(
-            _LJSPEECH,
-            sample_rate=44100,
-            n_fft=2048,
-            hop_length=512,
-            win_length=2048,
-            n_mels=128,
-            fmax=22050.0,
-        ),
-        "tacotron2": dataclasses.replace(_LJSPEECH, center=True),
-        "espnet": dataclasses.replace(
-            _LJSPEECH, fmin=80.0, fmax=7600.0, log_base="10", floor=1e-10, center=True
-        ),
-    }
+    {name: MelSpec(**(_LJSPEECH | changes)) for name, changes in _CHANGES.items()}
 )

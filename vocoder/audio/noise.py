@@ -14,7 +14,6 @@ from torch import Tensor
 # a signal can be drawn without the noise before it.
 _BLOCK_FRAMES = 32
 
-
 MOST_TEMPERATURE = 1e6
 """Highest temperature: beyond, samples overflow."""
 

@@ -15,12 +15,17 @@ FULL_SCALE = 32768
 """Quantisation steps in an amplitude of 1."""
 
 
-def as_tensor(array: NDArray[Any]) -> torch.Tensor:
-    """A copy of an array as a tensor, of any strides and byte order.
+def as_tensor(array: torch.Tensor | NDArray[Any], name: str = "this") -> torch.Tensor:
+    """A tensor itself, or a copy of an array, of any strides and byte order, as a tensor.
 
     Raises:
-        ValueError: PyTorch has no such numbers.
+        ValueError: it is neither, or PyTorch has no such numbers.
     """
+    if isinstance(array, torch.Tensor):
+        return array
+    if not isinstance(array, np.ndarray):
+        kind = type(array).__name__
+        raise ValueError(f"{name} must be a torch tensor or a numpy array, got {kind}.")
     try:
         return torch.from_numpy(np.array(array, array.dtype.newbyteorder("=")))
     except TypeError as error:

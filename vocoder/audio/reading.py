@@ -1,7 +1,6 @@
 """Audio and mels from files: every format of libsndfile as mono float32, whole or in blocks.
 
-What makes a recording unusable, or wrong without a word, is refused: samples far beyond full scale,
-channels that cancel, files that end early, headers that cannot be true.
+Refused: samples far beyond full scale, channels that cancel, files that end early, false headers.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import shutil
 import stat
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from itertools import chain
 from pathlib import Path
@@ -25,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vocoder.audio.containers import DOUBTFUL, ContainerError, openable, split
+from vocoder.audio.containers import DOUBTFUL, ContainerError, check_container, openable
 from vocoder.audio.pcm import FULL_SCALE
 
 Source = str | os.PathLike[str] | IO[bytes]
@@ -79,12 +78,13 @@ class AudioReader(AbstractContextManager["AudioReader"]):
             self.name = "Standard input"
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vocoder-")))
+            self._path = _on_disk(source, self.name, folder)
             try:
-                self._parts, doubts = split(_on_disk(source, self.name, folder), folder)
+                check_container(self._path)
             except ContainerError as error:
                 raise ValueError(f"{self.name} {error}") from None
-            self._sound = stack.enter_context(self._decoder(self._parts[0]))
-            self._file_rate = int(self._sound.samplerate)
+            self._header: Any = self._opened(soundfile.info)
+            self._file_rate = int(self._header.samplerate)
             if not LEAST_RATE <= self._file_rate <= MOST_RATE:
                 raise ValueError(
                     f"{self.name} has a sample rate of {self._file_rate:,} Hz, which no recording "
@@ -92,17 +92,17 @@ class AudioReader(AbstractContextManager["AudioReader"]):
                 )
             self.sample_rate = int(sample_rate or self._file_rate)
             """Of the blocks, in Hz."""
-            for doubt in (*doubts, *self._check()):
+            for doubt in self._check():
                 warnings.warn(f"{self.name} {doubt}.", stacklevel=3)
             self._stack = stack.pop_all()
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _decoder(self, path: Path) -> soundfile.SoundFile:
+    def _opened(self, by: Callable[[str | bytes], Any]) -> Any:
         try:
             # By its name: libsndfile 1.2 now and then takes an MP3 without one for something else.
-            return soundfile.SoundFile(openable(path))
+            return by(openable(self._path))
         except soundfile.LibsndfileError as error:
             raise ValueError(
                 f"{self.name} is not audio that can be read{_reason(error)}; WAV, FLAC, OGG and "
@@ -131,20 +131,12 @@ class AudioReader(AbstractContextManager["AudioReader"]):
 
     def _blocks(self) -> Iterator[NDArray[np.float32]]:
         """(samples, channels) each, until the file ends, whatever its header promises."""
-        first = self._sound.samplerate, self._sound.channels
-        self._declared = 0
         try:
-            for path in self._parts:
-                with self._decoder(path) as sound:  # not all formats can go back to their start
-                    if (other := (sound.samplerate, sound.channels)) != first:
-                        raise ValueError(
-                            f"{self.name} joins audio of {first[0]:,} Hz, {first[1]} channels, and "
-                            f"of {other[0]:,} Hz, {other[1]} channels: split or convert it."
-                        )
-                    self._declared += sound.frames
-                    size = max(_BLOCK // sound.channels, 1)
-                    while len(block := sound.read(size, dtype="float32", always_2d=True)):
-                        yield block
+            # Opened again, since not all formats can go back to their start.
+            with self._opened(soundfile.SoundFile) as sound:
+                size = max(_BLOCK // sound.channels, 1)
+                while len(block := sound.read(size, dtype="float32", always_2d=True)):
+                    yield block
         except (soundfile.LibsndfileError, AssertionError) as error:
             raise ValueError(
                 f"{self.name} is damaged{_reason(error)}: only a part of it can be decoded, so "
@@ -172,7 +164,7 @@ class AudioReader(AbstractContextManager["AudioReader"]):
         if bad:
             raise ValueError(f"{self.name} holds NaN or infinity in {bad} of {samples} samples.")
         # Channels that have nothing in common leave 1 / channels of their power.
-        channels = self._sound.channels
+        channels = self._header.channels
         if channels > 1 and mono_power * channels < 0.04 * channel_power:
             raise ValueError(
                 f"{self.name} has {channels} channels that cancel each other: their mean is "
@@ -181,8 +173,8 @@ class AudioReader(AbstractContextManager["AudioReader"]):
         return self._check_length(samples) + self._check_peak(samples, peak, beyond, whole)
 
     def _check_length(self, samples: int) -> list[str]:
-        declared = samples if self._declared >= 2**62 else self._declared
-        notes = self._sound.extra_info
+        declared = samples if self._header.frames >= 2**62 else self._header.frames
+        notes = self._header.extra_info
         if match := _DECLARED_FRAMES.search(notes):
             declared = int(match[2])
         for match in _DECLARED.finditer(notes):
@@ -201,7 +193,7 @@ class AudioReader(AbstractContextManager["AudioReader"]):
         )
 
     def _check_peak(self, samples: int, peak: float, beyond: int, whole: bool) -> list[str]:
-        floating = self._sound.subtype in ("FLOAT", "DOUBLE")
+        floating = self._header.subtype in ("FLOAT", "DOUBLE")
         if floating and 0 < peak < 1 / FULL_SCALE:
             return [f"is nearly silent, with a peak of {peak:.2g}: was it divided by 32768 twice?"]
         if not beyond:
@@ -211,10 +203,12 @@ class AudioReader(AbstractContextManager["AudioReader"]):
             return [f"has {what}: they are kept here, and clipped where audio is stored in 16 bits"]
         hint = "write it again at a lower level"
         if whole or peak > 256:
-            bits = next((bits for bits in (16, 24, 32) if peak <= 2 ** (bits - 1)), None)
-            hint = "it is damaged, or not audio"
-            if bits:
-                hint = f"it looks like {bits}-bit integers, so divide it by {2 ** (bits - 1)}"
+            bits = next((b for b in (16, 24, 32) if peak <= 2 ** (b - 1)), 0)
+            hint = (
+                f"it looks like {bits}-bit integers, so divide it by {2 ** (bits - 1)}"
+                if bits
+                else "it is damaged, or not audio"
+            )
         raise ValueError(f"{self.name} is not audio in [-1, 1]: it has {what}; {hint}.")
 
 
@@ -247,11 +241,7 @@ def read_audio(source: Source, sample_rate: int | None = None) -> tuple[Tensor, 
 
 
 def checked_rate(sample_rate: object) -> int:
-    """A sample rate as an int.
-
-    Raises:
-        ValueError: it is not a positive whole number.
-    """
+    """A sample rate as an int; ValueError if it is not a positive whole number."""
     whole = isinstance(sample_rate, int | np.integer) and not isinstance(sample_rate, bool)
     if not whole or sample_rate < 1:  # type: ignore[operator]
         raise ValueError(f"A sample rate is a positive whole number of Hz, got {sample_rate!r}.")
@@ -288,17 +278,15 @@ def _on_disk(source: Source, name: str, folder: Path) -> Path:
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         try:
-            status = path.stat()
-        except FileNotFoundError:
-            raise FileNotFoundError(f"There is no file {path}.") from None
-        except ValueError as error:  # a zero byte
-            raise FileNotFoundError(f"There is no file {str(path)!r} ({error}).") from None
-        if stat.S_ISDIR(status.st_mode):
+            mode = path.stat().st_mode
+        except (FileNotFoundError, ValueError) as error:  # of a zero byte
+            raise FileNotFoundError(f"There is no file {path}.") from error
+        if stat.S_ISDIR(mode):
             raise IsADirectoryError(f"{path} is a directory, not an audio file.")
-        if stat.S_ISFIFO(status.st_mode):
+        if stat.S_ISFIFO(mode):
             with path.open("rb") as pipe:
                 return _on_disk(pipe, name, folder)
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(mode):
             raise ValueError(f"{path} is a device, not an audio file.")
     elif callable(getattr(source, "read", None)):
         path = folder / "copy"

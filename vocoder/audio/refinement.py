@@ -1,9 +1,7 @@
 """`refine`: mel-domain Griffin-Lim, iterations that match the mel of audio to a given one.
 
-The audio of a vocoder does not have exactly the mel that went in. A few iterations over its
-short-time Fourier transform correct that, for any model and without training. This is the
-reference, in plain PyTorch; `vocoder.engines.refinement` does the same faster on a CPU, and in
-pieces.
+This is the reference, in plain PyTorch; `vocoder.backends.refinement` does the same faster on a
+CPU, and in pieces.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ import dataclasses
 import warnings
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -116,22 +113,14 @@ def mel_distance(audio: Array, mel: Array, mel_spec: MelSpec) -> float:
 
 
 def check_audio(audio: Tensor) -> None:
-    """Check that audio is (samples,) or (batch, samples), floating point and finite.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """Raise ValueError for audio that is not (samples,) or (batch, samples), float and finite."""
     check_layout(audio)
     if not bool(audio.isfinite().all()):
         raise ValueError("The audio holds NaN or infinite samples.")
 
 
 def check_frames(samples: int, frames: int, mel_spec: MelSpec) -> None:
-    """Check that a mel has as many frames as its audio needs.
-
-    Raises:
-        MelError: it has more or fewer.
-    """
+    """Raise MelError for a mel that has not as many frames as its audio needs."""
     expected = mel_spec.frames(samples)
     if frames != expected:
         raise MelError(
@@ -141,18 +130,9 @@ def check_frames(samples: int, frames: int, mel_spec: MelSpec) -> None:
 
 
 def tensors(audio: Array, mel: Array) -> tuple[Tensor, Tensor]:
-    """Audio and mel as tensors on the device of the audio.
-
-    Raises:
-        ValueError: one of them is neither a tensor nor a numpy array.
-    """
-    for name, value in (("audio", audio), ("mel", mel)):
-        if not isinstance(value, Tensor | np.ndarray):
-            raise ValueError(
-                f"{name} must be a torch tensor or a numpy array, got {type(value).__name__}."
-            )
-    samples, target = (v if isinstance(v, Tensor) else as_tensor(v) for v in (audio, mel))
-    return samples, target.to(samples.device)
+    """Audio and mel as tensors on the device of the audio."""
+    samples = as_tensor(audio, "audio")
+    return samples, as_tensor(mel, "mel").to(samples.device)
 
 
 def pair(audio: Array, mel: Array, mel_spec: MelSpec) -> tuple[Tensor, Tensor]:
@@ -210,9 +190,6 @@ class MelGriffinLim(nn.Module):
                 change = level(low, mel, count) - low
                 audio = audio + up(change, decimation, audio.shape[1])
         return audio
-
-    def extra_repr(self) -> str:
-        return repr(self.mel_spec)
 
 
 class Level(ExactBuffers):
@@ -283,16 +260,7 @@ class Level(ExactBuffers):
         self.register_buffer("window", window(mel_spec)[::decimation].to(device), persistent=False)
 
     def forward(self, audio: Tensor, mel: Tensor, iterations: int) -> Tensor:
-        """Audio after some iterations.
-
-        Args:
-            audio: (batch, samples), at the level's sample rate.
-            mel: (batch, n_mels, frames), of all bands.
-            iterations: their number.
-
-        Returns:
-            (batch, samples), float64 if `audio` is, else float32.
-        """
+        """Audio (batch, samples) at the level's rate after iterations on a mel of all bands."""
         dtype = torch.float64 if audio.dtype == torch.float64 else torch.float32
         with torch.autocast(audio.device.type, enabled=False):
             audio, target = audio.to(dtype), self.target(mel.to(dtype))
@@ -320,16 +288,11 @@ class Level(ExactBuffers):
         return self._overlap_add(squares, frames, samples, phase)
 
     def step(self, audio: Tensor, target: Tensor, phase: int, cover: Tensor) -> Tensor:
-        """One step on the frames `phase`, `phase` + phases, ... of all.
+        """One step on the frames `phase`, `phase` + phases, ... of all; (batch, samples).
 
         Args:
-            audio: (batch, samples).
-            target: of `target`, (batch, frames, n_mels).
             phase: 0 for the even frames, 1 for the odd ones; 0 where a step is on all frames.
-            cover: of `cover`, for the same phase.
-
-        Returns:
-            (batch, samples).
+            target, cover: of the methods `target` and `cover`.
         """
         spec, dtype = self.mel_spec, audio.dtype
         frames, samples = target.shape[1], audio.shape[1]
@@ -393,9 +356,6 @@ class Level(ExactBuffers):
             mirror(torch.arange(-left, 0, device=audio.device), samples),
             mirror(torch.arange(samples, samples + right, device=audio.device), samples),
         )
-
-    def extra_repr(self) -> str:
-        return repr(self.mel_spec)
 
 
 def phases_of(mel_spec: MelSpec) -> int:

@@ -1,8 +1,4 @@
-"""Audio files out: 16-bit audio, written whole or not at all, and what is clipped is counted.
-
-`write_audio` writes audio that is in memory, `AudioWriter` a file of audio that arrives in pieces,
-`WavStream` the same to a pipe.
-"""
+"""Audio files out: 16-bit audio, written whole or not at all, and what is clipped is counted."""
 
 from __future__ import annotations
 
@@ -66,9 +62,9 @@ def write_audio(
         return
     name = Path(str(getattr(target, "name", "")))
     suffix = name.suffix.lower() if name.suffix.lower() in _FORMATS else ".wav"
-    samples, encoded = _Samples(name.name or "the file object"), io.BytesIO()
-    with _encoder(encoded, samples.name, suffix, checked_rate(sample_rate)) as sound:
-        for block in samples.blocks(audio):
+    samples, encoded = _Samples(name.name or "the file object", sample_rate), io.BytesIO()
+    with _encoder(encoded, samples.name, suffix, samples.sample_rate) as sound:
+        for block in samples._blocks(audio):
             sound.write(block)
     try:
         target.write(encoded.getvalue())
@@ -76,7 +72,7 @@ def write_audio(
         raise ValueError(
             f"{samples.name} is opened as text: open it in binary mode, 'wb'."
         ) from error
-    samples.warn()
+    samples._warn()
 
 
 def _encoder(target: Any, name: str, suffix: str, sample_rate: int) -> soundfile.SoundFile:
@@ -93,31 +89,30 @@ def _encoder(target: Any, name: str, suffix: str, sample_rate: int) -> soundfile
 class _Samples:
     """Checks audio to write, rounds it to 16 bits, and counts the samples that this clips."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, sample_rate: int) -> None:
         self.name = name
-        self.count = self.clipped = 0
-        self.peak = 0.0
+        self.sample_rate = checked_rate(sample_rate)
+        self.samples = 0
+        """Number of samples written so far."""
+        self._clipped, self._peak = 0, 0.0
 
-    def blocks(self, audio: Any) -> Iterator[npt.NDArray[np.int16]]:
+    def __enter__(self) -> Self:
+        return self
+
+    def _blocks(self, audio: Any) -> Iterator[npt.NDArray[np.int16]]:
         """Audio (samples,) block by block.
 
         Raises:
-            TypeError, ValueError: it is not (samples,), not floating point, empty, or not finite.
+            ValueError: it is not (samples,), not floating point, empty, or not finite.
         """
-        if not isinstance(audio, Tensor | np.ndarray):
-            raise TypeError(
-                f"Audio to write is a {type(audio).__name__}: give a torch tensor or a numpy array."
-            )
-        floating = (
-            audio.is_floating_point() if isinstance(audio, Tensor) else audio.dtype.kind == "f"
-        )
-        if not floating:
-            raise ValueError(
-                f"Audio to write must be floating point in [-1, 1], got {audio.dtype}; divide "
-                "int16 samples by 32768."
-            )
-        if isinstance(audio, Tensor):
+        kind = audio.dtype if isinstance(audio, Tensor | np.ndarray) else type(audio).__name__
+        if isinstance(audio, Tensor) and audio.is_floating_point():
             audio = audio.detach().to("cpu", torch.float32).numpy()  # numpy has no bfloat16
+        if not isinstance(audio, np.ndarray) or audio.dtype.kind != "f":
+            raise ValueError(
+                f"Audio to write must be floating point in [-1, 1], as a torch tensor or a numpy "
+                f"array, got {kind}; divide int16 samples by 32768."
+            )
         if audio.ndim != 1:
             raise ValueError(
                 f"Audio to write must be mono, (samples,), got shape {audio.shape}; write the "
@@ -133,22 +128,22 @@ class _Samples:
         for start in range(0, len(audio), 1 << 16):
             block = audio[start : start + (1 << 16)].astype(np.float32)
             size = np.abs(block)
-            self.count += len(block)
-            self.clipped += int((size > 1).sum())
-            self.peak = max(self.peak, float(size.max()))
+            self.samples += len(block)
+            self._clipped += int((size > 1).sum())
+            self._peak = max(self._peak, float(size.max()))
             yield to_pcm16(block)
 
-    def warn(self) -> None:
+    def _warn(self) -> None:
         """Once the file is safe, because a caller may turn warnings into errors."""
-        if self.clipped:
+        if self._clipped:
             warnings.warn(
-                f"Clipped {self.clipped} of {self.count} samples of {self.name} to [-1, 1]; the "
-                f"peak was {self.peak:.3g}.",
+                f"Clipped {self._clipped} of {self.samples} samples of {self.name} to [-1, 1]; the "
+                f"peak was {self._peak:.3g}.",
                 stacklevel=3,
             )
 
 
-class AudioWriter:
+class AudioWriter(_Samples):
     """Writes a file of mono audio piece by piece, in constant memory; a context manager.
 
     Samples go to a hidden file in the same folder, which is renamed when the block ends. After an
@@ -170,13 +165,7 @@ class AudioWriter:
 
     def __init__(self, path: str | os.PathLike[str], sample_rate: int) -> None:
         self.path = checked_path(path)
-        self.sample_rate = checked_rate(sample_rate)
-        self._samples = _Samples(self.path.name)
-
-    @property
-    def samples(self) -> int:
-        """Number of samples written so far."""
-        return self._samples.count
+        super().__init__(self.path.name, sample_rate)
 
     def __enter__(self) -> Self:
         with ExitStack() as cleaning:
@@ -195,7 +184,7 @@ class AudioWriter:
             OSError: the disk is full, or the file is too long for its format (4 GB of .wav).
             ValueError: the audio is not (samples,), not floating point, empty, NaN or infinite.
         """
-        for block in self._samples.blocks(audio):
+        for block in self._blocks(audio):
             try:
                 self._sound.write(block)
             except (soundfile.LibsndfileError, AssertionError) as error:
@@ -218,7 +207,7 @@ class AudioWriter:
             if written < self.samples:
                 raise self._cut_short()
             os.replace(self._partial, self.path)
-        self._samples.warn()
+        self._warn()
 
     def _cut_short(self) -> OSError:
         return OSError(
@@ -227,7 +216,7 @@ class AudioWriter:
         )
 
 
-class WavStream:
+class WavStream(_Samples):
     """Writes a WAV file piece by piece to a pipe: what a player reads while it is being made.
 
     The header comes with the first piece. Its sizes are the largest there are, as ffmpeg writes
@@ -243,17 +232,8 @@ class WavStream:
     """
 
     def __init__(self, file: IO[bytes], sample_rate: int) -> None:
-        self.sample_rate = checked_rate(sample_rate)
+        super().__init__("the stream", sample_rate)
         self._file = file
-        self._samples = _Samples("the stream")
-
-    @property
-    def samples(self) -> int:
-        """Number of samples written so far."""
-        return self._samples.count
-
-    def __enter__(self) -> Self:
-        return self
 
     def write(self, audio: Tensor | npt.NDArray[Any]) -> None:
         """Append audio, (samples,), floating point in [-1, 1]; samples beyond are clipped.
@@ -262,20 +242,19 @@ class WavStream:
             BrokenPipeError: the reader is gone.
             ValueError: the audio is not (samples,), not floating point, empty, NaN or infinite.
         """
-        header, rate = self.samples == 0, self.sample_rate
-        for block in self._samples.blocks(audio):
+        header, rate, unknown = self.samples == 0, self.sample_rate, 0xFFFFFFFF
+        for block in self._blocks(audio):
             if header:  # 16 bits, mono, of unknown length
-                unknown = 0xFFFFFFFF
                 form = b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", unknown
-                self._file.write(struct.pack("<4sI4s", b"RIFF", unknown, b"WAVE"))
-                self._file.write(struct.pack("<4sIHHIIHH4sI", *form))
+                riff = b"RIFF", unknown, b"WAVE"
+                self._file.write(struct.pack("<4sI4s4sIHHIIHH4sI", *riff, *form))
                 header = False
             self._file.write(block.astype("<i2").tobytes())
         self._file.flush()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            self._samples.warn()
+            self._warn()
 
 
 def checked_path(path: str | os.PathLike[str]) -> Path:

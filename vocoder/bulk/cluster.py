@@ -45,7 +45,7 @@ def render_on_ray(
 
     Raises:
         MissingExtraError: Ray is not installed.
-        ValueError: the cluster has too few processors or GPUs for so many workers.
+        ValueError: the cluster has too few processors or GPUs for the workers.
         OSError: the cluster cannot be reached, or its workers cannot start.
     """
     if not items:

@@ -1,4 +1,4 @@
-"""What there is to synthesise: a folder or a list of mels and recordings, the longest first."""
+"""Inputs of a bulk run: mels and recordings of a folder or a list, longest first."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Outcome:
     failure: str = ""
     """Why there is no audio; empty if there is."""
     warning: str = ""
-    """What is doubtful about it."""
+    """Warnings about it."""
 
 
 def find(source: Path, output: Path) -> tuple[list[Item], list[Outcome]]:

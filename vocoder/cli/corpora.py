@@ -1,4 +1,4 @@
-"""Many files at once: synthesize-corpus."""
+"""Synthesis of many files: synthesize-corpus."""
 
 from __future__ import annotations
 

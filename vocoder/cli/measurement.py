@@ -1,4 +1,4 @@
-"""Speed and quality, measured: benchmark, evaluate."""
+"""Commands that measure: benchmark, evaluate."""
 
 from __future__ import annotations
 

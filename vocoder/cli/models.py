@@ -1,4 +1,4 @@
-"""What can be done with a model besides running it: info, export, demo."""
+"""Commands about a model: info, export, demo."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _facts(name: str | None) -> dict[str, Any]:
         except vocoder.CheckpointError:
             raise error from None
     facts: dict[str, Any] = {
-        "architecture": model.family if isinstance(model, Vocoder) else "acoustic model",
+        "architecture": model.architecture if isinstance(model, Vocoder) else "acoustic model",
         "parameters": sum(p.numel() for p in model.parameters()),
         "sample_rate": model.sample_rate,
     }

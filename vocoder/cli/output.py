@@ -1,4 +1,4 @@
-"""What commands do before and after their work: refuse output paths, show progress, print."""
+"""Checks of output paths, progress and messages of commands."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def _refined(
     """Audio in pieces matched to a mel in pieces."""
     import numpy as np
 
-    from vocoder.engines.refinement import RefineStream
+    from vocoder.backends.refinement import RefineStream
 
     if iterations == 0:
         yield from audio

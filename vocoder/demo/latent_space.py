@@ -101,7 +101,7 @@ def interpolate(
                 error = float((samples - audio[0]).abs().max())
             levels = flow.default_refine if refine is None else refine
             pair = (x.unsqueeze(0).to(flow.device) for x in (samples, mel))
-            samples = flow.consistent(*pair, levels)[0]
+            samples = flow.refine_audio(*pair, levels)[0]
             version = Version(f"{t:.0%} of the way", samples.clamp(-1, 1).cpu(), spec)
             points.append(version.compare(mel))
     rms = [float(z.square().mean().sqrt()) for z in (z_0, z_1)]

@@ -1,4 +1,4 @@
-"""What the tabs share: audio as the page shows it, and recordings as visitors give them."""
+"""Audio as the page plays it, and recordings as visitors give them."""
 
 from __future__ import annotations
 

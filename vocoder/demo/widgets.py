@@ -1,4 +1,4 @@
-"""Pieces of the page that the tabs share: controls, results and events."""
+"""Parts of the page that tabs share: controls, results, events."""
 
 from __future__ import annotations
 

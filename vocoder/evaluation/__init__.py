@@ -1,4 +1,4 @@
-"""What models are judged by: quality against recordings, speed, word error rates.
+"""Evaluation: quality against recordings, speed, word error rates.
 
 Measuring (`copy_synthesis`, `benchmark`) is kept apart from showing (`tables`).
 """

@@ -28,7 +28,7 @@ from .griffin_lim import griffin_lim
 class GriffinLim(Vocoder):
     """`vocoder.evaluation.griffin_lim`, from phases of seed 0."""
 
-    family = "griffin-lim"
+    architecture = "griffin-lim"
     title = "Griffin-Lim"
     context_frames = (None, 0)
 
@@ -63,7 +63,7 @@ class HifiGan(Vocoder):
         weights: "universal" (LibriTTS, VCTK and LJSpeech) or "LJSpeech".
     """
 
-    family = "hifi-gan"
+    architecture = "hifi-gan"
     title = "HiFi-GAN V1"
     default_temperature = 0.0  # it draws nothing
     context_frames = (16, 16)
@@ -95,7 +95,7 @@ class Vocos(Vocoder):
     Its own package can only download the weights, so it is there for its speed.
     """
 
-    family = "vocos"
+    architecture = "vocos"
     title = "Vocos"
     context_frames = (None, 0)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import statistics
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -91,7 +90,7 @@ def run_benchmark(
     Returns:
         ``{"machine": {...}, "rows": [...]}`` of JSON values, a row for each system and workload:
 
-        - name, family, backend, device, threads, dtype, weights ("trained" or "random");
+        - name, architecture, backend, device, threads, dtype, weights ("trained" or "random");
         - batch, audio_seconds: the workload;
         - seconds_median, seconds_spread: median and interquartile range of the rounds;
         - samples_per_second: of the whole batch, by the median;
@@ -127,18 +126,17 @@ def run_benchmark(
     try:
         torch.set_num_threads(threads or threads_before)
         clamping.disabled = True
-        for system in systems:
-            step(f"{system.name}: load and warm up")
-            try:
-                with warnings.catch_warnings(action="ignore", category=UserWarning):
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
+            for system in systems:
+                step(f"{system.name}: load and warm up")
+                try:
                     entries.append(_Entry(system, target, workloads, effort, clock))
-            except Exception as error:  # one that cannot run here does not stop the others
-                left_out[system.name] = str(error).split("\n")[0] or type(error).__name__
-                total -= effort.rounds
-        for turn in range(effort.rounds):
-            for entry in entries:
-                step(f"{entry.system.name}, round {turn + 1} of {effort.rounds}")
-                with warnings.catch_warnings(action="ignore", category=UserWarning):
+                except Exception as error:  # one that cannot run here does not stop the others
+                    left_out[system.name] = str(error).split("\n")[0] or type(error).__name__
+                    total -= effort.rounds
+            for turn in range(effort.rounds):
+                for entry in entries:
+                    step(f"{entry.system.name}, round {turn + 1} of {effort.rounds}")
                     entry.measure()
         rows = [row for entry in entries for row in entry.rows()]
     finally:
@@ -150,32 +148,8 @@ def run_benchmark(
     return {"machine": machine_facts(target) | facts, "rows": rows}
 
 
-class _Stopwatch:
-    """A call, timed in several rounds; short ones are repeated for a tenth of a second in each."""
-
-    def __init__(self, run: Callable[[], object], clock: Callable[[], float]) -> None:
-        names = {"run": run}
-        threads = torch.get_num_threads()
-        self._timer = Timer("run()", globals=names, timer=clock, num_threads=threads)
-        self._rounds: list[float] = []
-
-    def measure(self) -> None:
-        timings = self._timer.blocked_autorange(min_run_time=0.1)
-        self._rounds.append(timings.median)
-
-    @property
-    def median(self) -> float:
-        """Of the rounds, in seconds."""
-        return statistics.median(self._rounds)
-
-    @property
-    def spread(self) -> float:
-        """Interquartile range of the rounds, in seconds."""
-        return float(np.subtract(*np.percentile(self._rounds, [75, 25])))
-
-
 class _Entry:
-    """A system on its device, with what is measured of it."""
+    """A system on its device, with the times of each workload and of a stream's first chunk."""
 
     def __init__(
         self,
@@ -185,63 +159,62 @@ class _Entry:
         effort: Effort,
         clock: Callable[[], float],
     ) -> None:
-        self.system = system
+        self.system, self.effort, self.clock = system, effort, clock
         model = system.build().eval()
         self.macs = macs_per_second(model)
         self.backend = "onnxruntime" if system.graph else "numba" if model.sequential else "pytorch"
         elsewhere = self.backend == "pytorch" and system.dtype == torch.float32
         self.model, self._synthesize = system.load(target if elsewhere else torch.device("cpu"))
-        self.cells: list[tuple[Workload, float, _Stopwatch]] = []
+        self.frame_seconds = self.model.mel_spec.hop_length / self.model.sample_rate
+        self.measured: dict[Workload, float] = {}  # seconds of audio
+        self.timers: dict[Workload | None, tuple[Timer, list[float]]] = {}  # None: the first chunk
         for workload in workloads:
-            frames = self._affordable(workload, effort, clock)
-            seconds = workload.batch * frames * self._frame_seconds
-            watch = _Stopwatch(self._job(workload.batch, frames), clock)
-            self.cells.append((workload, seconds, watch))
-        self.first: _Stopwatch | None = None
+            frames = self._affordable(workload)
+            self.measured[workload] = workload.batch * frames * self.frame_seconds
+            self._time(workload, self._job(workload.batch, frames))
         if self.model.sequential or self.model.context_frames[0] is not None:
             # The first chunk of audio needs the look-ahead and one frame.
             needed = self.model.look_ahead(system.refine) + 1
             chunks = mel_of(self.model, 2 * needed)[0].split(needed, dim=1)
-            stream = self.model.stream
-            first = lambda: next(iter(stream(chunks, refine=system.refine)))  # noqa: E731
-            first()
-            self.first = _Stopwatch(first, clock)
-
-    @property
-    def _frame_seconds(self) -> float:
-        return self.model.mel_spec.hop_length / self.model.sample_rate
+            self._time(None, lambda: next(self.model.stream(iter(chunks), refine=system.refine)))
 
     def _job(self, batch: int, frames: int) -> Callable[[], object]:
         mel = mel_of(self.model, frames).expand(batch, -1, -1).contiguous()
         return lambda: self._synthesize(mel)
 
-    def _affordable(self, workload: Workload, effort: Effort, clock: Callable[[], float]) -> int:
-        """Frames of the workload, or as many as take about ``effort.seconds``; warm."""
-        wanted = math.ceil(workload.audio_seconds / self._frame_seconds)
-        least = 1.0 if self.model.sequential else effort.audio_seconds / self._frame_seconds
+    def _affordable(self, workload: Workload) -> int:
+        """Frames of the workload, or as many as take about `Effort.seconds`."""
+        wanted = math.ceil(workload.audio_seconds / self.frame_seconds)
+        least = 1.0 if self.model.sequential else self.effort.audio_seconds / self.frame_seconds
         frames = min(wanted, math.ceil(least / workload.batch))
         run = self._job(workload.batch, frames)
         run()
-        began = clock()
+        began = self.clock()
         run()
-        spare = effort.seconds / max(clock() - began, 1e-9)
-        frames = max(frames, min(wanted, int(frames * spare)))
-        self._job(workload.batch, frames)()
-        return frames
+        spare = self.effort.seconds / max(self.clock() - began, 1e-9)
+        return max(frames, min(wanted, int(frames * spare)))
+
+    def _time(self, key: Workload | None, run: Callable[[], object]) -> None:
+        run()  # warm
+        names, threads = {"run": run}, torch.get_num_threads()
+        timer = Timer("run()", globals=names, timer=self.clock, num_threads=threads)
+        self.timers[key] = timer, []
 
     def measure(self) -> None:
-        for watch in (*(watch for *_, watch in self.cells), *([self.first] if self.first else [])):
-            watch.measure()
+        """A round: short runs are repeated for a tenth of a second."""
+        for timer, rounds in self.timers.values():
+            rounds.append(timer.blocked_autorange(min_run_time=0.1).median)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         system, model = self.system, self.model
-        for workload, measured, watch in self.cells:
+        for workload, measured in self.measured.items():
             audio = workload.batch * workload.audio_seconds
-            seconds = audio / measured * watch.median
-            first = self.first if workload.batch == 1 else None
+            quartiles = np.percentile(self.timers[workload][1], [25, 50, 75])
+            low, seconds, high = (float(value) * audio / measured for value in quartiles)
+            streams = workload.batch == 1 and None in self.timers
             yield {
                 "name": system.name,
-                "family": model.family,
+                "architecture": model.architecture,
                 "backend": self.backend,
                 "device": model.device.type,
                 "threads": torch.get_num_threads(),
@@ -250,10 +223,12 @@ class _Entry:
                 "batch": workload.batch,
                 "audio_seconds": workload.audio_seconds,
                 "seconds_median": seconds,
-                "seconds_spread": audio / measured * watch.spread,
+                "seconds_spread": high - low,
                 "samples_per_second": audio * model.sample_rate / seconds,
                 "times_real_time": audio / seconds,
-                "first_audio_seconds": seconds if first is None else first.median,
+                "first_audio_seconds": (
+                    float(np.median(self.timers[None][1])) if streams else seconds
+                ),
                 "measured_audio_seconds": min(measured, audio),
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "gmac_per_audio_second": self.macs / 1e9,

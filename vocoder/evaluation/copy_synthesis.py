@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
 import os
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +20,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vocoder.audio import Refine, check_refine, dequantise, fade, from_pcm16, to_pcm16
+from vocoder.audio import (
+    MelSpec,
+    Refine,
+    check_refine,
+    dequantise,
+    fade,
+    from_pcm16,
+    read_audio,
+    to_pcm16,
+)
+from vocoder.corpus import SUFFIXES, CorpusError, held_out, read_corpus
 from vocoder.devices import device_named
 from vocoder.models import Vocoder
 from vocoder.text.speech import sentences, speak
 
 from .baselines import GriffinLim
-from .metrics import METRICS, Metric, measure, missing_metrics, tone_excess_db
+from .metrics import METRICS, Metric, measure, missing_metrics
 from .recognition import RECOGNISER, is_english
-from .recordings import EvaluationError, find_recordings, read_recording
 from .results import CONFIDENCE, Progress, Result, estimate, machine_facts, timed
 from .signals import MetricError
 
@@ -41,7 +52,7 @@ SAY = "text to speech"
 
 MEASURES: dict[str, Metric] = {
     **METRICS,
-    "tone_excess": Metric("tone_excess", "tonal artifacts", "dB", "lower", None),
+    "tonal_artifacts": Metric("tonal_artifacts", "tonal artifacts", "dB", "lower", None),
     "log_likelihood": Metric("log_likelihood", "log-likelihood", "nats/sample", "higher", None),
     "times_real_time": Metric("times_real_time", "times real time", "", "higher", None),
 }
@@ -49,6 +60,10 @@ MEASURES: dict[str, Metric] = {
 
 WITHOUT_RECORDING = ["envelope_depth", *(m.name for m in METRICS.values() if not m.reference)]
 """The `METRICS` that recordings and text to speech have, too."""
+
+
+class EvaluationError(ValueError):
+    """There is nothing to evaluate; the message says why, and the way out."""
 
 
 def evaluate(
@@ -121,60 +136,26 @@ def evaluate(
     systems = _systems({**models, GriffinLim.title: GriffinLim(first.mel_spec)}, refine)
     for model, _ in systems.values():
         model.to(target)
-    rows = [RECORDING, *systems, *([SAY] if acoustic else [])]
+    taker = _Taker(systems, acoustic, wanted, temperature, seed, target)
     files: list[dict[str, Any]] = []
     skipped: dict[str, str] = {}
     total = len(recordings) * len(systems)
+    report = progress or (lambda *_: None)
     for index, (path, text) in enumerate(recordings.items()):
         name = path.relative_to(folder).as_posix()
-        text = text if text and is_english(text) else None
-
-        def values(
-            model: Vocoder, reference: Tensor, audio: Tensor, among: Collection[str]
-        ) -> dict[str, float | None]:
-            if not audio.isfinite().all():
-                raise ValueError(f"the {model.title} made NaN or infinity of it")
-            taken = [name for name in wanted if name in among]
-            found: dict[str, float | None] = dict.fromkeys(wanted)
-            found |= measure(reference, audio, model.sample_rate, first.mel_spec, taken, text)  # noqa: B023
-            if "tone_excess" in wanted:
-                found["tone_excess"] = _tone_excess(audio, model)
-            return found
-
+        turns = itertools.count(index * len(systems))
         try:
-            own = read_recording(path, first.mel_spec)
-            of_rows = {RECORDING: values(first, own, own, WITHOUT_RECORDING)}
-            for turn, (row, (model, iterations)) in enumerate(systems.items()):
-                if progress is not None:
-                    progress(index * len(systems) + turn, total, f"{name}: {row}")
-                recording = read_recording(path, model.mel_spec)
-                mel = model.mel(recording).to(target)
-                synthesize = functools.partial(
-                    model.synthesize, temperature=temperature, seed=seed, refine=iterations
-                )
-                if not files:
-                    synthesize(mel[:, :24])  # the first call compiles, which is not to be timed
-                made, seconds = timed(functools.partial(synthesize, mel), target)
-                audio = made[: len(recording)].cpu()
-                found = values(model, recording, audio, METRICS)
-                if "times_real_time" in wanted:
-                    found["times_real_time"] = len(audio) / model.sample_rate / seconds
-                if "log_likelihood" in wanted and model.likelihood:
-                    found["log_likelihood"] = _log_likelihood(model, recording, name)
-                of_rows[row] = found
-            if acoustic is not None:
-                if text is None:
-                    raise ValueError(f"{name} has no English text to say")
-                pieces = speak(sentences(text), acoustic, first, temperature=temperature, seed=seed)
-                said = torch.from_numpy(np.concatenate(list(pieces)))
-                of_rows[SAY] = values(first, said, said, WITHOUT_RECORDING)
+            seconds, values = taker.take(
+                path,
+                name,
+                text,
+                lambda row: report(next(turns), total, f"{name}: {row}"),  # noqa: B023
+            )
         except (ValueError, OSError) as error:
             skipped[name] = str(error)
-            continue
-        files.append({"file": name, "seconds": len(own) / first.sample_rate, "values": of_rows})
-    if progress is not None:
-        total = len(recordings) * (len(rows) - 1)
-        progress(total, total, "done")
+        else:
+            files.append({"file": name, "seconds": seconds, "values": values})
+    report(total, total, "done")
     if not files:
         raise EvaluationError(
             f"none of the {len(recordings)} recordings in {folder} could be evaluated; the first: "
@@ -184,8 +165,7 @@ def evaluate(
     def values_of(row: str, name: str) -> list[float | None]:
         return [file["values"][row][name] for file in files]
 
-    judged, *others = rows[1:]
-    own_temperature = temperature is None
+    judged, *others = list(files[0]["values"])[1:]
 
     def differences(other: str, name: str) -> list[float]:
         model, _ = systems.get(other, systems[judged])
@@ -198,11 +178,13 @@ def evaluate(
         "about": {
             "models": {
                 row: {
-                    "family": model.family,
+                    "architecture": model.architecture,
                     "likelihood": model.likelihood,
                     "parameters": sum(p.numel() for p in model.parameters()),
                     "mel_spec": model.mel_spec.to_dict(),
-                    "temperature": model.default_temperature if own_temperature else temperature,
+                    "temperature": model.default_temperature
+                    if temperature is None
+                    else temperature,
                 }
                 for row, (model, _) in systems.items()
             },
@@ -228,13 +210,85 @@ def evaluate(
                 name: estimate([value for value in values_of(row, name) if value is not None])
                 for name in wanted
             }
-            for row in rows
+            for row in files[0]["values"]
         },
         "differences": {
             other: {name: estimate(differences(other, name)) for name in wanted} for other in others
         },
         "files": files,
     }
+
+
+Values = dict[str, float | None]
+
+
+@dataclass
+class _Taker:
+    """Takes the measures of a recording from every system."""
+
+    systems: Mapping[str, tuple[Vocoder, Refine]]
+    acoustic: AcousticModel | None
+    wanted: Sequence[str]
+    temperature: float | None
+    seed: int
+    device: torch.device
+    warm: bool = False
+
+    def take(
+        self, path: Path, name: str, text: str | None, step: Callable[[str], None]
+    ) -> tuple[float, dict[str, Values]]:
+        """Seconds of a recording, and row -> measure -> value; ``step`` is told each row."""
+        text = text if text and is_english(text) else None
+        first, _ = next(iter(self.systems.values()))
+        own = read_recording(path, first.mel_spec)
+        rows = {RECORDING: self._values(first, own, own, text, WITHOUT_RECORDING)}
+        for row, (model, iterations) in self.systems.items():
+            step(row)
+            recording = read_recording(path, model.mel_spec)
+            mel = model.mel(recording).to(self.device)
+            synthesize = functools.partial(
+                model.synthesize, temperature=self.temperature, seed=self.seed, refine=iterations
+            )
+            if not self.warm:
+                synthesize(mel[:, :24])  # the first call compiles, which is not to be timed
+            made, seconds = timed(functools.partial(synthesize, mel), self.device)
+            audio = made[: len(recording)].cpu()
+            rows[row] = self._values(model, recording, audio, text, METRICS)
+            if "times_real_time" in self.wanted:
+                rows[row]["times_real_time"] = len(audio) / model.sample_rate / seconds
+            if "log_likelihood" in self.wanted and model.likelihood:
+                rows[row]["log_likelihood"] = _log_likelihood(model, recording, name)
+        if self.acoustic is not None:
+            if text is None:
+                raise ValueError(f"{name} has no English text to say")
+            pieces = speak(
+                sentences(text), self.acoustic, first, temperature=self.temperature, seed=self.seed
+            )
+            said = torch.from_numpy(np.concatenate(list(pieces)))
+            rows[SAY] = self._values(first, said, said, text, WITHOUT_RECORDING)
+        self.warm = True
+        return len(own) / first.sample_rate, rows
+
+    def _values(
+        self,
+        model: Vocoder,
+        reference: Tensor,
+        audio: Tensor,
+        text: str | None,
+        among: Collection[str],
+    ) -> Values:
+        if not audio.isfinite().all():
+            raise ValueError(f"the {model.title} made NaN or infinity of it")
+        spec = next(iter(self.systems.values()))[0].mel_spec
+        taken = [name for name in self.wanted if name in among]
+        found: Values = dict.fromkeys(self.wanted)
+        found |= measure(reference, audio, model.sample_rate, spec, taken, text)
+        if "tonal_artifacts" in self.wanted:
+            # What repeats every two frames has tones there, and so has what repeats every frame.
+            spacing = model.sample_rate / model.mel_spec.hop_length / 2
+            with contextlib.suppress(MetricError):  # too short, or silent in some band
+                found["tonal_artifacts"] = tonal_artifacts_db(audio, model.sample_rate, spacing)
+        return found
 
 
 def row_name(name: str, refine: Refine) -> str:
@@ -265,15 +319,6 @@ def _systems(
     return found
 
 
-def _tone_excess(audio: Tensor, model: Vocoder) -> float | None:
-    try:
-        # What repeats every two frames has tones there, and so has what repeats every frame.
-        frame_rate = model.sample_rate / model.mel_spec.hop_length
-        return tone_excess_db(audio, model.sample_rate, frame_rate / 2)
-    except MetricError:  # too short, or silent in some band
-        return None
-
-
 def _log_likelihood(model: Vocoder, recording: Tensor, name: str) -> float:
     """Nats per sample of a recording that is faded over a hop at its ends and dequantised."""
     hop = model.mel_spec.hop_length
@@ -286,3 +331,47 @@ def _log_likelihood(model: Vocoder, recording: Tensor, name: str) -> float:
     if not math.isfinite(nats):
         raise ValueError(f"the {model.title} gives it no finite log-likelihood")
     return nats / len(recording)
+
+
+def find_recordings(directory: str | os.PathLike[str]) -> dict[Path, str | None]:
+    """The recordings in a directory that a vocoder should be judged by, with their texts.
+
+    In a corpus in LJSpeech's layout (a folder with `metadata.csv`) these are the test utterances of
+    `vocoder.corpus.held_out`, which no recipe trains on; in any other folder all audio files in it
+    and below it, sorted by path, without texts. Files whose names begin with a dot are left out.
+
+    Raises:
+        EvaluationError: no such directory, or no audio in it.
+    """
+    folder = Path(directory)
+    if not folder.is_dir():
+        what = "a file" if folder.exists() else "not there"
+        raise EvaluationError(f"{folder} is {what}: give a directory with recordings in it")
+    if (folder / "metadata.csv").is_file():
+        try:
+            test = set(held_out(folder).test)
+            utterances = read_corpus(folder).utterances
+        except CorpusError as error:
+            raise EvaluationError(str(error)) from error
+        return {u.path: u.normalised for u in utterances if u.id in test}
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
+    )
+    if not found:
+        raise EvaluationError(f"{folder} holds no audio ({', '.join(SUFFIXES)} files)")
+    return dict.fromkeys(found)
+
+
+def read_recording(path: Path, spec: MelSpec) -> Tensor:
+    """A recording in 16 bits, resampled and cut to whole mel frames: (frames * hop,).
+
+    Raises:
+        ValueError: it is shorter than the window of the mel, or is not audio.
+    """
+    audio, _ = read_audio(path, spec.sample_rate)
+    samples = len(audio) // spec.hop_length * spec.hop_length
+    if samples < spec.n_fft:
+        raise ValueError(f"{path} is too short: a mel frame looks at {spec.n_fft} samples")
+    return torch.from_numpy(from_pcm16(to_pcm16(audio[:samples].numpy())))

@@ -74,7 +74,7 @@ def griffin_lim(
         target = torch.cat([mel, mel[..., -1:]], dim=-1)[..., : spec.frames(audio.shape[-1])]
         if device.type != "cpu":
             return refine_audio(audio, target, spec, refine)
-        from vocoder.engines import refinement  # numba takes a second to import
+        from vocoder.backends import refinement  # numba takes a second to import
 
         return refinement.refine_audio(audio, target, spec, refine)
 

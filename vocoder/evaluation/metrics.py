@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vocoder.audio import LogMel, MelSpec
-from vocoder.engines.jit import give_cache_to
+from vocoder.backends.jit import give_cache_to
 from vocoder.extras import MissingExtraError
 
 from .recognition import recognise, word_error_rate
-from .signals import RATE, Floats, MetricError, Signal, pair_of, resampled, samples_of
+from .signals import RATE, Floats, MetricError, Signal, pair_of, resampled
 
 _PITCH_HOP = 160  # samples at 16 kHz
 _DEPTH_WINDOW = 929  # samples at 16 kHz: 5 mel frames of 256 samples at 22,050 Hz
@@ -265,7 +265,7 @@ def dnsmos(audio: Signal, sample_rate: int) -> float:
     return float(package.run(np.clip(samples, -1, 1), RATE)["ovrl_mos"])
 
 
-def tone_excess_db(audio: Signal, sample_rate: int, spacing: float) -> float:
+def tonal_artifacts_db(audio: Signal, sample_rate: int, spacing: float) -> float:
     r"""Tonal artifacts: how far tones at the multiples of a frequency stand out, dB; 0 if none do.
 
     .. math:: \frac{1}{K} \sum_{k=1}^{K} 10 \log_{10}
@@ -285,7 +285,7 @@ def tone_excess_db(audio: Signal, sample_rate: int, spacing: float) -> float:
         raise MetricError(
             f"{spacing} Hz is not {sample_rate} Hz over a whole number of samples, 4 or more"
         )
-    samples = torch.from_numpy(samples_of(audio, "audio"))
+    samples = torch.from_numpy(resampled(audio, "audio", sample_rate, sample_rate))
     window = 16 * period
     if len(samples) < window:
         raise MetricError(f"tones {spacing} Hz apart need {window} samples, got {len(samples)}")
@@ -417,11 +417,10 @@ def measure(
         _check_installed(name)
         if name == "log_mel_distance":
             return log_mel_distance(first, second, sample_rate, mel_spec)
-        if name == "word_error_rate":
-            if text is None:
-                return None
-            return word_error_rate([text], [recognise(second, sample_rate)])
-        assert metric.function is not None
+        if metric.function is None:  # the word error rate
+            return (
+                None if text is None else word_error_rate([text], [recognise(second, sample_rate)])
+            )
         signals = (first, second) if metric.reference else (second,)
         return metric.function(*signals, sample_rate)
 

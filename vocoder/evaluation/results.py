@@ -1,4 +1,4 @@
-"""What all measurements share: the clock, the machine, means with intervals, results as JSON."""
+"""Shared by all measurements: clock, machine, confidence intervals, results as JSON."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def pair_of(
     reference: Signal, degraded: Signal, sample_rate: int, target_rate: int = RATE
 ) -> tuple[Floats, Floats]:
     """Both signals, checked, as float32 at ``target_rate``."""
-    if isinstance(sample_rate, bool) or sample_rate < 1:
+    if sample_rate < 1:
         raise MetricError(f"a sample rate is a positive number of Hz, got {sample_rate!r}")
     if len(reference) != len(degraded):
         raise MetricError(
@@ -44,16 +44,6 @@ def resampled(audio: Signal, name: str, sample_rate: int, target_rate: int = RAT
     Raises:
         MetricError: another shape or type, no samples, NaN or infinity.
     """
-    samples = samples_of(audio, name)
-    if sample_rate != target_rate:
-        samples = soxr.resample(samples, sample_rate, target_rate, quality="HQ")
-    if len(samples) == 0:
-        raise MetricError(f"the {name} has no samples")
-    return samples
-
-
-def samples_of(audio: Signal, name: str) -> Floats:
-    """The same at its own rate, which may be empty."""
     if isinstance(audio, Tensor):
         audio = audio.detach().to("cpu", torch.float32).numpy()
     if audio.ndim != 1 or not np.issubdtype(audio.dtype, np.floating):
@@ -63,4 +53,9 @@ def samples_of(audio: Signal, name: str) -> Floats:
         )
     if not np.isfinite(audio).all():
         raise MetricError(f"the {name} holds NaN or infinity")
-    return np.ascontiguousarray(audio, dtype=np.float32)
+    samples: Floats = np.ascontiguousarray(audio, dtype=np.float32)
+    if sample_rate != target_rate:
+        samples = soxr.resample(samples, sample_rate, target_rate, quality="HQ")
+    if len(samples) == 0:
+        raise MetricError(f"the {name} has no samples")
+    return samples

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vocoder.audio import Refine
 from vocoder.extras import require
-from vocoder.models import FAMILIES, Vocoder
+from vocoder.models import ARCHITECTURES, Vocoder
 
 from .baselines import GriffinLim, HifiGan, Vocos
 
@@ -74,7 +74,7 @@ def standard_systems(
         found.append(System(name, build, trained=True))
         if own.default_refine:
             found.append(System(f"{name}, refined", build, refine=own.default_refine, trained=True))
-    for model in FAMILIES.values():
+    for model in ARCHITECTURES.values():
         found.append(System(model.title, model))
         if torch.bfloat16 in model.dtypes:
             found.append(System(f"{model.title}, bfloat16", model, dtype=torch.bfloat16))

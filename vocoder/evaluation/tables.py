@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,18 @@ from vocoder.atomic import write_atomic
 from .results import Result
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+    from rich.console import Console, ConsoleOptions, RenderResult
 
-Estimate = Mapping[str, Any]
-"""mean, lower, upper and n, see `vocoder.evaluation.results`."""
+Row = Mapping[str, Any]
+
+
+def markdown(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], text: Collection[int] = (0,)
+) -> str:
+    """A Markdown table; the columns whose numbers are in ``text`` hold text, the others figures."""
+    rule = ["---" if index in text else "---:" for index in range(len(headings))]
+    lines = ([cell.replace("|", "\\|") for cell in row] for row in [headings, rule, *rows])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 @dataclass(frozen=True)
@@ -35,42 +43,12 @@ class Table:
 
     def markdown(self) -> str:
         """The table without its title."""
-        lines = [self.headings, ["---", *["---:"] * (len(self.headings) - 1)]]
-        lines += [[cell.replace("|", r"\|") for cell in line] for line in self.cells]
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        return markdown(self.headings, self.cells)
 
     def turned(self) -> Table:
         """The same with lines and columns exchanged."""
         names, *lines = zip(self.headings, *self.cells, strict=True)
         return Table(self.title, names, lines)
-
-    def blocks(self, width: int) -> Iterator[RenderableType]:
-        """For a terminal (rich) of so many characters: columns that do not fit go on below."""
-        from rich import box
-        from rich.table import Table as Rendered
-        from rich.text import Text
-
-        # Only spaces may break a line: words and figures stay whole.
-        columns = list(zip(self.headings, *self.cells, strict=True))
-        widths = [max(len(word) for cell in c for word in ["", *cell.split()]) for c in columns]
-        widths[0] = min(max(map(len, columns[0])), width // 3)
-        rest = list(range(1, len(columns)))
-        while rest:
-            block, room = [0], width - widths[0]
-            while rest and (len(block) == 1 or widths[rest[0]] + 2 <= room):
-                room -= widths[rest[0]] + 2
-                block.append(rest.pop(0))
-            rendered = Rendered(title=self.title, title_justify="left", box=box.SIMPLE_HEAD)
-            rendered.padding = (0, 2, 0, 0)
-            for index in block:
-                rendered.add_column(
-                    Text(self.headings[index]),
-                    justify="right" if index else "left",
-                    min_width=widths[index],
-                )
-            for line in self.cells:
-                rendered.add_row(*(Text(line[index]) for index in block))
-            yield rendered
 
 
 @dataclass(frozen=True)
@@ -99,55 +77,53 @@ class Report:
         return write_atomic(Path(path), self.markdown().encode())
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich import box
+        from rich.table import Table as Rendered
+        from rich.text import Text
+
         for table in self.tables:
             shown = table.turned() if self.turned else table
-            yield from shown.blocks(options.max_width - 4)
-        yield self.caption.replace("[", r"\[")
+            rendered = Rendered(title=shown.title, title_justify="left", box=box.SIMPLE_HEAD)
+            for index, heading in enumerate(shown.headings):
+                rendered.add_column(Text(heading), justify="right" if index else "left")
+            for cells in shown.cells:
+                rendered.add_row(*map(Text, cells))
+            yield rendered
+        yield Text(self.caption)
 
 
 # -- speed -----------------------------------------------------------------------------------------
 
 
-def lines(result: Result) -> dict[str, dict[str, Mapping[str, Any]]]:
-    """A benchmark result: system -> workload ("5 s", "16 × 1 s") -> row.
+def benchmark(result: Result) -> Report:
+    """A result of `vocoder.evaluation.benchmark`, the fastest first (by the median over workloads).
 
-    The fastest is first (by the median speed over its workloads); the device is named if there are
-    several.
+    A star marks speeds measured on less audio. The device is named if there are several.
     """
+    machine = result["machine"]
     several = len({row["device"] for row in result["rows"]}) > 1
-    grouped: dict[str, dict[str, Mapping[str, Any]]] = {}
+    systems: dict[str, dict[str, Row]] = {}  # name -> workload ("5 s", "16 × 1 s") -> row
     for row in result["rows"]:
         length = f"{row['audio_seconds']:g} s"
-        label = length if row["batch"] == 1 else f"{row['batch']} × {length}"
         name = f"{row['name']} ({row['device']})" if several else row["name"]
-        grouped.setdefault(name, {})[label] = row
+        label = length if row["batch"] == 1 else f"{row['batch']} × {length}"
+        systems.setdefault(name, {})[label] = row
 
     def speed(name: str) -> float:
-        return statistics.median(row["samples_per_second"] for row in grouped[name].values())
+        return statistics.median(row["samples_per_second"] for row in systems[name].values())
 
-    return {name: grouped[name] for name in sorted(grouped, key=speed, reverse=True)}
-
-
-def is_scaled(row: Mapping[str, Any]) -> bool:
-    """Whether a row was measured on less audio than its workload."""
-    return bool(row["measured_audio_seconds"] < row["batch"] * row["audio_seconds"])
-
-
-def benchmark(result: Result) -> Report:
-    """A result of `vocoder.evaluation.benchmark`; a star marks speeds measured on less audio."""
-    found, machine = lines(result), result["machine"]
-    labels = list(dict.fromkeys(label for rows in found.values() for label in rows))
+    labels = list(dict.fromkeys(label for rows in systems.values() for label in rows))
     cells = []
-    for name, rows in found.items():
+    for name in sorted(systems, key=speed, reverse=True):
+        rows = systems[name]
         row = next(iter(rows.values()))
         spread = max(r["seconds_spread"] / r["seconds_median"] for r in rows.values())
-        stars = {label: "*" if is_scaled(r) else "" for label, r in rows.items()}
         cells.append(
             [
                 name,
                 f"{row['parameters'] / 1e6:.2f}M" if row["parameters"] else "–",
                 _two_digits(row["gmac_per_audio_second"]),
-                *(_two_digits(rows[k]["times_real_time"]) + stars[k] for k in labels if k in rows),
+                *(_times_real_time(rows[label]) for label in labels if label in rows),
                 f"{50 * spread:.0f} %",
                 f"{_two_digits(1000 * row['first_audio_seconds'])} ms",
             ]
@@ -168,6 +144,11 @@ def benchmark(result: Result) -> Report:
     return Report([Table("Speed", headings, cells)], caption)
 
 
+def _times_real_time(row: Row) -> str:
+    scaled = row["measured_audio_seconds"] < row["batch"] * row["audio_seconds"]
+    return _two_digits(row["times_real_time"]) + "*" * scaled
+
+
 def _threads(number: int) -> str:
     return f"{number} thread{'' if number == 1 else 's'}"
 
@@ -185,23 +166,21 @@ def copy_synthesis(result: Result) -> Report:
     """A result of `vocoder.evaluation.copy_synthesis`: totals, and paired differences."""
     measures, about, machine = result["measures"], result["about"], result["about"]["machine"]
     headings = ["", *map(heading, measures.values())]
-    first = next(iter(about["models"]))
     bounds = [n for n, facts in about["models"].items() if facts["likelihood"] == "lower bound"]
 
-    def cell(name: str, key: str, row: Mapping[str, Any]) -> str:
-        text = with_interval(row[key])
-        return f"≥ {text}" if key == "log_likelihood" and name in bounds else text
+    def cells(rows: Mapping[str, Row], sign: str = "") -> list[list[str]]:
+        found = []
+        for name, row in rows.items():
+            texts = {key: with_interval(row[key], sign) for key in measures}
+            if name in bounds and "log_likelihood" in texts and not sign:
+                texts["log_likelihood"] = f"≥ {texts['log_likelihood']}"
+            found.append([name, *texts.values()])
+        return found
 
-    totals = [
-        [name, *(cell(name, key, row) for key in measures)] for name, row in result["rows"].items()
-    ]
-    differences = [
-        [other, *(with_interval(row[key], "+") for key in measures)]
-        for other, row in result["differences"].items()
-    ]
-    tables = [Table("Copy synthesis", headings, totals)]
-    if differences:
-        tables.append(Table(f"Paired differences, {first} less", headings, differences))
+    tables = [Table("Copy synthesis", headings, cells(result["rows"]))]
+    if result["differences"]:
+        title = f"Paired differences, {next(iter(about['models']))} less"
+        tables.append(Table(title, headings, cells(result["differences"], "+")))
     own = {facts["temperature"] for facts in about["models"].values()}
     temperature = f"temperature {own.pop():g}" if len(own) == 1 else "each model's temperature"
     sentences = [
@@ -220,15 +199,15 @@ def copy_synthesis(result: Result) -> Report:
     return Report(tables, " ".join(sentences), turned=True)
 
 
-def heading(measure: Mapping[str, Any]) -> str:
+def heading(measure: Row) -> str:
     """Title, unit and direction of a measure, as in "PESQ, MOS ↑"."""
     better = "↑" if measure["better"] == "higher" else "↓"
     unit = f", {measure['unit']}" if measure["unit"] else ""
     return f"{measure['title']}{unit} {better}"
 
 
-def with_interval(row: Estimate, sign: str = "") -> str:
-    """A mean and half its interval, in three or four digits."""
+def with_interval(row: Row, sign: str = "") -> str:
+    """An `estimate`: the mean and half its interval, in three or four digits."""
     if row["mean"] is None:
         return "–"
     half = 0 if row["upper"] is None else row["upper"] - row["mean"]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .bijection import Bijection, promote, zero_log_det
+from .bijection import Bijection, promote
 
 
 class Partition(nn.Module, ABC):
@@ -180,36 +180,6 @@ class ChannelMask(_Masked):
         return self.kept.to(x.dtype)
 
 
-class AdditiveCoupling(Bijection):
-    r"""Additive coupling: :math:`z_b = x_b + t(x_a, c)`, :math:`z_a = x_a`, log-determinant 0.
-
-    Paper: NICE (Dinh et al., 2015).
-
-    Args:
-        conditioner: network t, ``conditioner(context, condition)`` of as many channels as the
-            partition's target has.
-        partition: which variables are a and which are b.
-    """
-
-    def __init__(self, conditioner: nn.Module, partition: Partition | None = None) -> None:
-        super().__init__()
-        self.conditioner = conditioner
-        self.partition = partition or ChannelHalves()
-
-    def _shift(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        condition = self.partition.condition(condition)
-        shift: Tensor = self.conditioner(self.partition.context(x), condition)
-        return shift.to(x.dtype)
-
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        target = self.partition.target(x) + self._shift(x, condition)
-        return self.partition.merge(x, target), zero_log_det(x)
-
-    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        target = self.partition.target(z) - self._shift(z, condition)
-        return self.partition.merge(z, target)
-
-
 class AffineCoupling(Bijection):
     r"""Affine coupling, the layer of Real NVP, Glow and WaveGlow.
 
@@ -259,6 +229,27 @@ class AffineCoupling(Bijection):
         shift, log_scale = self._parameters_of(z, condition)
         target = torch.exp(-log_scale) * (self.partition.target(z) - shift)
         return self.partition.merge(z, target)
+
+
+class AdditiveCoupling(AffineCoupling):
+    r"""Additive coupling: :math:`z_b = x_b + t(x_a, c)`, :math:`z_a = x_a`, log-determinant 0.
+
+    Paper: NICE (Dinh et al., 2015).
+
+    Args:
+        conditioner: network t, ``conditioner(context, condition)`` of as many channels as the
+            partition's target has.
+        partition: which variables are a and which are b.
+    """
+
+    def __init__(self, conditioner: nn.Module, partition: Partition | None = None) -> None:
+        super().__init__(conditioner, partition)
+
+    def _parameters_of(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+        condition = self.partition.condition(condition)
+        shift: Tensor = self.conditioner(self.partition.context(x), condition)
+        shift = shift.to(promote(shift.dtype))
+        return shift, torch.zeros_like(shift)
 
 
 class ConditionalScale(Bijection):

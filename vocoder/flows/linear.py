@@ -9,15 +9,14 @@ from torch import Tensor, nn
 
 from .bijection import Bijection, promote, zero_log_det
 
-Conv1x1Init = Literal["rotation", "permutation", "even-odd", "half-swap", "identity"]
+Conv1x1Init = Literal["rotation", "even-odd", "half-swap", "identity"]
 
 
 def initial_matrix(channels: int, kind: Conv1x1Init) -> Tensor:
     """A (channels, channels) orthogonal matrix for a 1x1 convolution to start from.
 
-    rotation: random orthogonal with determinant +1 (Glow, WaveGlow). permutation: random.
-    even-odd: even channels first, then the odd ones. half-swap: second half first. Random kinds
-    draw from torch's global generator.
+    rotation: random orthogonal with determinant +1 (Glow, WaveGlow), from torch's global generator.
+    even-odd: even channels first, then the odd ones. half-swap: second half first.
 
     Raises:
         ValueError: the kind is unknown.
@@ -31,7 +30,6 @@ def initial_matrix(channels: int, kind: Conv1x1Init) -> Tensor:
         return q.to(torch.get_default_dtype())
     index = torch.arange(channels)
     orders = {
-        "permutation": torch.randperm(channels) if kind == "permutation" else index,
         "even-odd": torch.cat([index[0::2], index[1::2]]),
         "half-swap": torch.cat([index[channels // 2 :], index[: channels // 2]]),
         "identity": index,

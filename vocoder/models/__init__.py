@@ -1,4 +1,4 @@
-"""The model families: one file each, all of them a `Vocoder`, found by name in `FAMILIES`."""
+"""Vocoders, listed by architecture in `ARCHITECTURES`, and their checkpoints."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from .saved import SavedModel
 from .waveglow import WaveGlow
 from .wavenet import WaveNet
 
-FAMILIES: dict[str, type[Vocoder]] = {
-    model.family: model for model in (MdctFlow, WaveGlow, WaveNet)
+ARCHITECTURES: dict[str, type[Vocoder]] = {
+    model.architecture: model for model in (MdctFlow, WaveGlow, WaveNet)
 }
-"""Every family by the name that checkpoints give it."""
+"""Every architecture by the name that checkpoints give it."""
 
 
-def build(family: str, config: Mapping[str, Any]) -> Vocoder:
-    """A model with random weights from its family and constructor arguments.
+def build(architecture: str, config: Mapping[str, Any]) -> Vocoder:
+    """A model with random weights from its architecture and constructor arguments.
 
     Raises:
-        CheckpointError: the family is unknown or does not take these arguments.
+        CheckpointError: the architecture is unknown or does not take these arguments.
     """
-    if family not in FAMILIES:
+    if architecture not in ARCHITECTURES:
         raise CheckpointError(
-            f"the model family {family!r} is unknown; this version knows {', '.join(FAMILIES)}"
+            f"the architecture {architecture!r} is unknown; this version knows "
+            f"{', '.join(ARCHITECTURES)}"
         )
-    return FAMILIES[family].from_config(config)
+    return ARCHITECTURES[architecture].from_config(config)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Vocoder:
@@ -53,7 +54,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Vocoder:
 
 
 __all__ = [
-    "FAMILIES",
+    "ARCHITECTURES",
     "FlowVocoder",
     "MdctFlow",
     "Noise",

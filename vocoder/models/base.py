@@ -37,13 +37,14 @@ after the last) -> samples, (1, samples)."""
 class Vocoder(SavedModel, ABC):
     """Base class of all vocoders; owns the `MelSpec` that its mels must follow.
 
-    A subclass names its ``family`` and ``title``, passes its `MelSpec` to ``super().__init__`` and
-    implements `generate` and `log_likelihood`. `SavedModel` records its arguments.
+    A subclass names its ``architecture`` and ``title``, passes its `MelSpec` to
+    ``super().__init__`` and implements `generate` and `log_likelihood`. `SavedModel` records its
+    arguments.
 
     Everywhere: F frames of mel describe exactly F * hop samples.
     """
 
-    family: ClassVar[str]
+    architecture: ClassVar[str]
     """Name of the architecture in checkpoints and on the command line."""
 
     card = VOCODER
@@ -65,12 +66,12 @@ class Vocoder(SavedModel, ABC):
         check_refine(refine)
         self.default_refine = refine
         self.restored_by(None)
-        self.mel_consistency = MelGriffinLim(self.mel_spec)
+        self.mel_griffin_lim = MelGriffinLim(self.mel_spec)
         self._log_mel = LogMel(self.mel_spec)
 
     @classmethod
     def header(cls) -> dict[str, str]:
-        return {"family": cls.family}
+        return {"family": cls.architecture}
 
     # -- what an architecture implements ---------------------------------------------------------
 
@@ -305,7 +306,7 @@ class Vocoder(SavedModel, ABC):
             return
         audio = render(start + held.shape[1])
         if refiner is not None:
-            if self.mel_spec.center:  # as in `consistency_target`
+            if self.mel_spec.center:  # as in `refine_target`
                 refiner.push(audio[:0], latest.cpu())
             audio = torch.cat([audio, refiner.finish()])
         if len(audio):
@@ -322,7 +323,7 @@ class Vocoder(SavedModel, ABC):
         ahead = self.context_frames[1] + (0 if refiner is None else refiner.look_ahead)
         return ahead + (0 if restored is None else restored.look_ahead)
 
-    def consistency_target(self, mel: Tensor) -> Tensor:
+    def refine_target(self, mel: Tensor) -> Tensor:
         """The mel (batch, n_mels, frames) that audio of frames * hop samples is refined to.
 
         With centred frames such audio has one more frame, centred on its end: the last one is
@@ -330,7 +331,7 @@ class Vocoder(SavedModel, ABC):
         """
         return torch.cat([mel, mel[..., -1:]], dim=-1) if self.mel_spec.center else mel
 
-    def consistent(self, audio: Tensor, mel: Tensor, refine: Refine) -> Tensor:
+    def refine_audio(self, audio: Tensor, mel: Tensor, refine: Refine) -> Tensor:
         """Audio refined to match its mel, in plain PyTorch: differentiable, on any device.
 
         Args:
@@ -341,7 +342,7 @@ class Vocoder(SavedModel, ABC):
         Returns:
             (batch, frames * hop), not clipped.
         """
-        return self.mel_consistency(audio, self.consistency_target(mel), refine)
+        return self.mel_griffin_lim(audio, self.refine_target(mel), refine)
 
     def _restorer(self, restore: float | None) -> Restoration | None:
         """What mels are restored with, on the model's device; None if they stay as they are.
@@ -363,16 +364,16 @@ class Vocoder(SavedModel, ABC):
         if not refine:
             return audio
         if audio.device.type != "cpu":
-            return self.consistent(audio, mel, refine)
-        from vocoder.engines.refinement import refine_audio  # numba takes a second to import
+            return self.refine_audio(audio, mel, refine)
+        from vocoder.backends.refinement import refine_audio  # numba takes a second to import
 
-        return refine_audio(audio, self.consistency_target(mel), self.mel_spec, refine)
+        return refine_audio(audio, self.refine_target(mel), self.mel_spec, refine)
 
     def _refiner(self, refine: Refine) -> Any:
         """A `RefineStream`; None if nothing is to be refined."""
         if not refine:
             return None
-        from vocoder.engines.refinement import RefineStream
+        from vocoder.backends.refinement import RefineStream
 
         return RefineStream(self.mel_spec, refine)
 

@@ -12,13 +12,10 @@ CARD_NAME = "README.md"
 class Card(NamedTuple):
     """What the card of a class of models says."""
 
-    task: str
-    """The hub's name of the task (``pipeline_tag``)."""
+    task: str  # the hub's name of it (``pipeline_tag``)
     tag: str
     purpose: str
-    """In words: the first sentence."""
-    example: str
-    """In code: a line that loads ``NAME`` and one that runs the model."""
+    example: str  # code that loads ``NAME`` and runs the model
 
 
 VOCODER = Card(

@@ -121,9 +121,8 @@ class FlowVocoder(Vocoder):
         frames = _tensor(mel, "mel").to(device=self.device, dtype=self.dtype)
         samples, frames, batched = self._paired(audio, frames)
         z, log_det = self.flow(samples.unsqueeze(1), self.condition(frames))
-        if not batched:
-            z, log_det = z[0], log_det[0]
-        return _like(audio, z), _like(audio, log_det)
+        results = (z, log_det) if batched else (z[0], log_det[0])
+        return _like(audio, results[0]), _like(audio, results[1])
 
     def inverse(self, z: Array, mel: Array) -> Array:
         """From latents to audio: the exact inverse of `forward`, differentiable, not clipped.

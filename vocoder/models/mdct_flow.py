@@ -36,9 +36,9 @@ class MdctFlow(FlowVocoder):
     (`AlternatingFrames`), so the stacks run at half the rate of the mel.
 
     With ``source``, the base density has a harmonic part (`SourceFilter`): a tone whose F0 and
-    voicing are read off the mel (`MelSource`). The couplings see a few learnt channels of it. Its
-    likelihood is exact (see `FlowVocoder`), but training does not maximise it: it locks the tone to
-    the recording's fundamental instead (`training_loss`).
+    voicing are read off the mel (`MelSource`). The couplings see a few learnt channels of it. The
+    training loss is not the likelihood then: it locks the tone to the phase of the recording's
+    fundamental (see `FlowVocoder.training_loss`).
 
     The arguments' defaults are those of the recipe's ``mdct.yaml``.
 
@@ -66,7 +66,7 @@ class MdctFlow(FlowVocoder):
         ValueError: sizes that do not fit together; the message names them.
     """
 
-    family = "mdct-flow"
+    architecture = "mdct-flow"
     title = "MDCT flow"
     dtypes = (torch.float32, torch.bfloat16)
 

@@ -37,6 +37,16 @@ _STACK_NAMES = {
     "end": "end",
 }
 
+# Published name of a number of the mel -> field of our MelSpec.
+_MEL_NAMES = {
+    "sampling_rate": "sample_rate",
+    "filter_length": "n_fft",
+    "hop_length": "hop_length",
+    "win_length": "win_length",
+    "mel_fmin": "fmin",
+    "mel_fmax": "fmax",
+}
+
 
 def load_published_waveglow(
     state_dict_or_path: Mapping[str, Any] | str | os.PathLike[str],
@@ -64,10 +74,9 @@ def load_published_waveglow(
         CheckpointError: the file holds a pickled module (none of its code is run), tensors are
             missing or left over, or the config contradicts the tensors.
     """
-    if isinstance(state_dict_or_path, Mapping):
-        content: Any = state_dict_or_path
-    else:
-        content, own_config = _read(Path(state_dict_or_path))
+    content: Any = state_dict_or_path
+    if not isinstance(content, Mapping):
+        content, own_config = _read(Path(content))
         config = own_config if config is None else config
     if config is not None and not isinstance(config, Mapping):
         try:
@@ -91,9 +100,20 @@ def load_published_waveglow(
                 f"the config says {name} = {value} and the tensors say {shown}: this config "
                 "belongs to other weights"
             )
-    spec = _mel_spec(sizes.pop("n_mel_channels"), stated.get("data_config", {}))
+    # Published models were trained on mels of Tacotron 2, whose frames are centred on k * hop.
+    data = stated.get("data_config", {})
+    spec = dataclasses.replace(
+        MelSpec.preset("tacotron2"),
+        n_mels=sizes.pop("n_mel_channels"),
+        **{ours: data[theirs] for theirs, ours in _MEL_NAMES.items() if theirs in data},
+    )
     model = WaveGlow(spec, channels=sizes.pop("n_channels"), weight_norm=False, **sizes)
-    _fill(model, tensors)
+    try:
+        model.load_state_dict(_renamed(tensors, model))
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the weights do not fit a WaveGlow of their sizes: {error}"
+        ) from error
     return model.eval()
 
 
@@ -101,15 +121,11 @@ def _read(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
     """The content of a file, and the config if it carries one."""
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}: check the name")
-    if path.suffix == ".safetensors":
-        try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-            tensors = load_file(path)
-        except (safetensors.SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
-        return tensors, json.loads(metadata["config"]) if "config" in metadata else None
     try:
+        if path.suffix == ".safetensors":
+            with safetensors.safe_open(path, framework="pt") as file:
+                config = json.loads((file.metadata() or {}).get("config", "null"))
+            return load_file(path), config
         # weights_only: tensors and plain containers, never code.
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -122,8 +138,8 @@ def _read(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
         raise CheckpointError(
             f"{path} is not a readable file of tensors ({type(error).__name__}: {error})"
         ) from error
-    file_config = content.get("config") if isinstance(content, Mapping) else None
-    return content, file_config if isinstance(file_config, Mapping) else None
+    config = content.get("config") if isinstance(content, Mapping) else None
+    return content, config if isinstance(config, Mapping) else None
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:
@@ -168,23 +184,8 @@ def _sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
         ) from error
 
 
-def _mel_spec(n_mels: int, data: Mapping[str, Any]) -> MelSpec:
-    # Published models were trained on mels of Tacotron 2, whose frames are centred on k * hop.
-    spec = dataclasses.replace(MelSpec.preset("ljspeech"), n_mels=n_mels, center=True)
-    names = {
-        "sampling_rate": "sample_rate",
-        "filter_length": "n_fft",
-        "hop_length": "hop_length",
-        "win_length": "win_length",
-        "mel_fmin": "fmin",
-        "mel_fmax": "fmax",
-    }
-    stated = {ours: data[theirs] for theirs, ours in names.items() if theirs in data}
-    return dataclasses.replace(spec, **stated)
-
-
-def _fill(model: WaveGlow, tensors: Mapping[str, Tensor]) -> None:
-    """Copy every tensor to its place."""
+def _renamed(tensors: Mapping[str, Tensor], model: WaveGlow) -> dict[str, Tensor]:
+    """Every tensor by the name that it has in our model."""
     names = {id(module): name for name, module in model.named_modules()}
     convolutions = [m for m in model.modules() if isinstance(m, InvertibleConv1x1)]
     couplings = [m for m in model.modules() if isinstance(m, AffineCoupling)]
@@ -198,9 +199,4 @@ def _fill(model: WaveGlow, tensors: Mapping[str, Tensor]) -> None:
         else:
             stack = names[id(couplings[int(rest[0])].conditioner)]
             state[".".join([stack, _STACK_NAMES.get(rest[1], rest[1]), *rest[2:]])] = value
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"the weights do not fit a WaveGlow of their sizes: {error}"
-        ) from error
+    return state

@@ -87,11 +87,7 @@ class SavedModel(nn.Module):
         return next(self.parameters()).dtype
 
     def _temperature(self, temperature: float | None) -> float:
-        """The temperature to use.
-
-        Raises:
-            ValueError: it is negative, infinite or NaN.
-        """
+        """The temperature to use; ValueError if it is negative, infinite or NaN."""
         if temperature is None:
             return self.default_temperature
         check_temperature(temperature)
@@ -108,7 +104,7 @@ class SavedModel(nn.Module):
         """Write a checkpoint directory: ``model.safetensors`` and ``config.json``.
 
         A README.md (a model card) is added unless there is one, so that the directory can be
-        uploaded to a hub of models as it stands.
+        uploaded to a hub of models as it is.
 
         Args:
             path: the directory.
@@ -123,10 +119,8 @@ class SavedModel(nn.Module):
             for name, value in self.state_dict().items()
         }
         directory = write_checkpoint(path, {**self.header(), "config": self.config}, weights)
-        if not (directory / CARD_NAME).exists():
-            write_atomic(
-                directory / CARD_NAME, model_card(self.card, self.title, self.mel_spec).encode()
-            )
+        if not (readme := directory / CARD_NAME).exists():
+            write_atomic(readme, model_card(self.card, self.title, self.mel_spec).encode())
         return directory
 
     @classmethod

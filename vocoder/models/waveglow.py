@@ -38,7 +38,7 @@ class WaveGlow(FlowVocoder):
         ValueError: sizes that do not fit together; the message names them.
     """
 
-    family = "waveglow"
+    architecture = "waveglow"
     title = "WaveGlow"
 
     def __init__(

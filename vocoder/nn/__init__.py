@@ -1,4 +1,4 @@
-"""Networks, and what they read off a mel: the level of bands, pitch, the harmonic source."""
+"""Networks: convolution stacks, the scale of bands, pitch, the harmonic source."""
 
 from .band_scale import BandScale
 from .causal import CausalGatedStack

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -90,40 +92,24 @@ class GatedConvStack(nn.Module):
         nn.init.zeros_(self.end.weight)
         nn.init.zeros_(self.end.bias)  # type: ignore[arg-type]
 
-    def forward(
-        self, x: Tensor, condition: Tensor | None = None, mask: Tensor | None = None
-    ) -> Tensor:
-        """The output (batch, out_channels, time).
-
-        Args:
-            x, condition: see the class.
-            mask: (batch, 1, time), 1 where x holds values and 0 where it is padding. The stack then
-                sees the zeros that follow the end of any sequence, so padding changes nothing.
-        """
-        n_layers = len(self.padding)
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         hidden = _convolve(self.start, x.transpose(1, 2))  # (batch, time, channels)
-        conditions = (
-            (0.0,) * n_layers
-            if self.condition is None or condition is None
-            else _convolve(self.condition, condition.transpose(1, 2)).chunk(n_layers, dim=2)
-        )
-        keep = None if mask is None else mask.transpose(1, 2).to(hidden.dtype)
+        conditions: Sequence[Tensor | float] = [0.0] * len(self.padding)
+        if self.condition is not None and condition is not None:
+            product = _convolve(self.condition, condition.transpose(1, 2))
+            conditions = product.chunk(len(self.padding), dim=2)
         skip = torch.zeros_like(hidden)
-        for layer, (dilated, residual_skip) in enumerate(
-            zip(self.dilated, self.residual_skip, strict=True)
-        ):
-            if keep is not None:
-                hidden = hidden * keep
-            a, b = (_convolve(dilated, hidden, self.padding[layer]) + conditions[layer]).chunk(2, 2)
+        layers = zip(self.dilated, self.residual_skip, self.padding, conditions, strict=True)
+        for dilated, residual_skip, padding, own in layers:
+            a, b = (_convolve(dilated, hidden, padding) + own).chunk(2, 2)
             # tanh(a) as 2 sigmoid(2a) - 1, which is faster on a CPU.
             out = _convolve(residual_skip, (2 * torch.sigmoid(2 * a) - 1) * torch.sigmoid(b))
-            if layer < n_layers - 1:
+            if residual_skip is not self.residual_skip[-1]:
                 residual, out = out.chunk(2, dim=2)
                 hidden = hidden + residual
             skip = skip + out
-        result = _convolve(self.end, skip)
         # Contiguous, since what couplings do with it is several times faster then.
-        return (result if keep is None else result * keep).transpose(1, 2).contiguous()
+        return _convolve(self.end, skip).transpose(1, 2).contiguous()
 
 
 def _convolve(layer: nn.Module, x: Tensor, padding: tuple[int, int] = (0, 0)) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,20 +13,6 @@ from vocoder.audio.pcm import FULL_SCALE
 
 _LAG_WINDOW_HZ = 40.0
 _WHITE_NOISE = 1e-4  # of the power: -40 dB
-
-
-class Prediction(NamedTuple):
-    """What `MelLinearPrediction` reads off a mel.
-
-    Attributes:
-        coefficients: a, (batch, order, frames).
-        gain: g, the RMS of the residual, (batch, frames).
-        level: the RMS of the audio, (batch, frames).
-    """
-
-    coefficients: Tensor
-    gain: Tensor
-    level: Tensor
 
 
 class MelLinearPrediction(ExactBuffers):
@@ -90,8 +75,12 @@ class MelLinearPrediction(ExactBuffers):
         self.register_buffer("window", window, persistent=False)
 
     @torch.no_grad()
-    def forward(self, mel: Tensor) -> Prediction:
-        """The prediction of a mel (batch, n_mels, frames)."""
+    def forward(self, mel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of a mel (batch, n_mels, frames): a, the RMS of the residual g, and that of the audio.
+
+        Returns:
+            (batch, order, frames), and (batch, frames) twice.
+        """
         with torch.autocast(mel.device.type, enabled=False):
             bands = (mel.double() * self.mel_spec.nats).exp()
             power = torch.matmul(self.spectrum, bands) ** (2 / self.mel_spec.power)
@@ -99,8 +88,7 @@ class MelLinearPrediction(ExactBuffers):
             r = r * self.window.unsqueeze(1)
             r[:, 0] += FULL_SCALE**-2
             coefficients, error = levinson(r)
-            results = coefficients, error.sqrt(), r[:, 0].sqrt()
-            return Prediction(*(result.to(mel.dtype) for result in results))
+            return coefficients.to(mel), error.sqrt().to(mel), r[:, 0].sqrt().to(mel)
 
 
 def levinson(r: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,6 +107,3 @@ def levinson(r: Tensor) -> tuple[Tensor, Tensor]:
         a = torch.cat([a - own * a.flip(1), own], dim=1)
         error = error * (1 - reflection.square())
     return a, error
-
-
-__all__ = ["MelLinearPrediction", "Prediction", "levinson"]

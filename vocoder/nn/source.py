@@ -1,9 +1,7 @@
 """Sources of flows: white noise, or noise and a harmonic tone with the F0 that the mel shows.
 
-Both have the same methods, so a flow does not ask which of them it has. Whitened, voiced speech is
-much like the tone, whose phase is integrated from F0; a network that starts from it need not
-integrate frequencies, which convolutions cannot. Frame t of F0 is centred on sample (t + 1/2) hop,
-as are the frames of a mel.
+Whitened, voiced speech is much like the tone; a network that starts from it need not integrate
+frequencies, which convolutions cannot. Frame t of F0 is centred on sample (t + 1/2) hop.
 """
 
 from __future__ import annotations
@@ -279,8 +277,7 @@ class HarmonicSource:
         # The kernel is the same for the phase modulo 1, if A and B come from the same value.
         phase = phase - phase.round()
 
-        def turn(cycles: Tensor) -> tuple[Tensor, Tensor]:
-            """Sine and cosine of a phase in cycles, reduced to one turn before it is rounded."""
+        def turn(cycles: Tensor) -> tuple[Tensor, Tensor]:  # reduced before it is rounded
             angle = 2 * math.pi * (cycles - cycles.round()).to(dtype)
             return angle.sin(), angle.cos()
 

@@ -1,4 +1,4 @@
-"""Which weights a run keeps (their average, the best), its history on disk, and its progress."""
+"""Callbacks: averaged and best weights, history on disk, progress."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from scipy.signal import lfilter
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vocoder.audio import MelSpec, dequantise, fade, from_pcm16
-from vocoder.corpus import read_corpus, split
+from vocoder.corpus import Corpus, read_corpus, split
 from vocoder.training.prepared import PreparedCorpus, manifest, prepare
 
 Item = dict[str, Any]
@@ -161,11 +161,46 @@ class CropSampler(Sampler[list[tuple[int, int]]]):
             yield [(index, frames) for index in range(first, first + self.batch_size)]
 
 
-@dataclass(eq=False)
-class SpeechData(lightning.LightningDataModule):
-    """Crops to train on and held-out utterances of one corpus, chosen by `corpus.split`.
+class CorpusData(lightning.LightningDataModule):
+    """A corpus that is read, decoded and split: what the data of all recipes share.
 
-    After `setup`, `prepared` is the prepared corpus and `split` the usable utterances of each set.
+    After `setup`, `corpus` is the corpus, `prepared` the prepared one, and `split` the usable
+    utterances of each set.
+    """
+
+    mel_spec: MelSpec
+    folder: Path
+    cache: Path
+    trains_on_text = False
+
+    def read(self) -> Corpus:
+        """The corpus, or the part of it that is used."""
+        return read_corpus(self.folder)
+
+    def usable(self) -> Container[str]:
+        """Ids of the utterances that can be used; called once by `setup`."""
+        return self.prepared.entries
+
+    def prepare_data(self) -> None:
+        prepare(self.read(), self.mel_spec.sample_rate, self.cache)
+
+    def setup(self, stage: str | None = None) -> None:
+        if hasattr(self, "prepared"):
+            return
+        self.corpus = self.read()
+        self.prepared = prepare(self.corpus, self.mel_spec.sample_rate, self.cache)
+        # Split before files are left out, so that the choice does not depend on the sample rate.
+        whole = split([utterance.id for utterance in self.corpus.utterances])
+        self.split = whole.only(self.usable(), self.folder, self.prepared.missing)
+
+    def manifest(self) -> str:
+        """Hash of the corpus, after `setup`; see `prepared.manifest`."""
+        return manifest(self.corpus, self.prepared, self.trains_on_text)
+
+
+@dataclass(eq=False)
+class SpeechData(CorpusData):
+    """Crops to train on and held-out utterances of one corpus, chosen by `corpus.split`.
 
     Args:
         mel_spec: of the model; its sample rate is the one that the corpus is prepared at.
@@ -208,22 +243,6 @@ class SpeechData(lightning.LightningDataModule):
             raise ValueError(f"gain_db is {self.gain_db}: give the least gain first")
         if not 0 <= self.noisy <= 1:
             raise ValueError(f"noisy is {self.noisy}: give the share of the crops that get noise")
-
-    def prepare_data(self) -> None:
-        prepare(read_corpus(self.folder), self.mel_spec.sample_rate, self.cache)
-
-    def setup(self, stage: str | None = None) -> None:
-        if hasattr(self, "prepared"):
-            return
-        corpus = self._corpus = read_corpus(self.folder)
-        self.prepared = prepare(corpus, self.mel_spec.sample_rate, self.cache)
-        # Split before files are left out, so that the choice does not depend on the sample rate.
-        whole = split([utterance.id for utterance in corpus.utterances])
-        self.split = whole.only(self.prepared.entries, self.folder, self.prepared.missing)
-
-    def manifest(self) -> str:
-        """Hash of the corpus, after `setup`; see `prepared.manifest`."""
-        return manifest(self._corpus, self.prepared)
 
     def held_out(self, ids: Sequence[str], seconds: float | None = None) -> HeldOut:
         """The dataset of these utterances."""

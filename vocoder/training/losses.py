@@ -1,4 +1,4 @@
-"""What a training step computes once, and the losses that are summed over it.
+"""Losses of a training step, and the values that they share.
 
 In YAML they are a list, and a file that changes one of them restates the list:
 

@@ -1,4 +1,4 @@
-"""The options that all training recipes share, and the messages for what a user can mend."""
+"""Options that all recipes share, and messages for recoverable errors."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ HELP = {
     "run": "folder of the run (default: runs/NAME OF THE CONFIG); a run in it is resumed",
     "max_time": "training time, that before a resume included: 10m, 1h30m, 2d or 01:12:00:00",
     "start_from": "checkpoint directory of a model of the same sizes, to initialise a new run from",
-    "monitor": "score of the validations by which the run ends with its best weights: "
-    "val/log_likelihood, or val/mel_distance where the sound has losses of its own",
-    "patience": "validations without a better one after which training ends; 0 for never",
+    "monitor": "validation score that selects the best weights: val/log_likelihood, or "
+    "val/mel_distance for configurations with spectral losses",
+    "patience": "end training after this many validations without a better score; 0 for never",
 }
 
 
@@ -94,7 +94,7 @@ def duration(text: str) -> timedelta:
 
 
 def sentence(error: BaseException) -> str | None:
-    """What went wrong and what to do, in one line; None if that is not for the user to mend."""
+    """What went wrong and what to do, in one line; None if the user cannot fix it."""
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in text

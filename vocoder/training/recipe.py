@@ -1,4 +1,4 @@
-"""From the command line to a trained model: what all training recipes share."""
+"""From the command line to a trained model: shared by all recipes."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def parser(recipe: Recipe) -> ArgumentParser:
 def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
     """Run a recipe; returns the exit code.
 
-    0 for a finished run, 2 after an error that the user can mend (one sentence on stderr), 128 + n
+    0 for a finished run, 2 after an error that the user can fix (one sentence on stderr), 128 + n
     after signal n.
 
     Args:
@@ -268,7 +268,7 @@ def fit(
     """Train, leave the best averaged weights in the module and in `run`/model, write the report.
 
     Raises:
-        TrainingError: training has diverged, or the user can mend what keeps the report from being
+        TrainingError: training has diverged, or the user can fix what keeps the report from being
             written; the model is written all the same, and the message says where it is.
     """
     if checkpoint is None:

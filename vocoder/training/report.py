@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning
 import numpy as np
@@ -18,6 +19,7 @@ from vocoder.atomic import atomic_path, file_name, write_atomic
 from vocoder.audio import write_audio
 from vocoder.evaluation import METRICS, installed_metrics, measure
 from vocoder.evaluation.results import finite, machine_facts, save_result
+from vocoder.evaluation.tables import markdown
 from vocoder.nn.weight_norm import fuse_weight_norm
 from vocoder.training.callbacks import Best
 from vocoder.training.crops import SpeechData
@@ -35,17 +37,13 @@ COLUMNS = {
     "val/mel_distance": "mel distance, nats",
 }
 
-SLOW = ("f0_rmse", "voicing_f1", "periodicity_error")
-"""Measures of pitch, which take longer than synthesis."""
+SCORES = ("pesq", "stoi", "log_mel_distance")
+"""The measures in a report, if installed: the others load networks or track the pitch, which takes
+longer than training a small model; `vocoder evaluate` takes them all."""
 
 
-class Picture(NamedTuple):
-    """An image (height, width) with its title and the values that are darkest and brightest."""
-
-    title: str
-    values: Tensor
-    low: float
-    high: float
+Pictures = Sequence[Mapping[str, Tensor]]
+"""Rows of mels (bands, frames) by title; the first of a row sets its darkest and brightest."""
 
 
 @torch.no_grad()
@@ -67,7 +65,7 @@ def write_report(
     """
     model = module.model.fused()
     scores: list[dict[str, Any]] = []
-    pictures: list[list[Picture]] = []
+    pictures: list[dict[str, Tensor]] = []
     audio: dict[str, Tensor] = {}
     problems: list[str] = []
     # Whole utterances of the test set, which no choice was based on.
@@ -87,49 +85,32 @@ def write_report(
             problems.append(id)
             continue
         audio[f"{name}.wav"] = generated
-        again, limits = mel_of_hops(model, generated), (mel.min().item(), mel.max().item())
-        pictures.append(
-            [
-                Picture(f"{id}, recorded", mel.cpu(), *limits),
-                Picture(f"{id}, synthesised", again.cpu(), *limits),
-            ]
-        )
-        measures = [name for name in installed_metrics() if name not in SLOW]
+        again = mel_of_hops(model, generated)
+        pictures.append({f"{id}, recorded": mel.cpu(), f"{id}, synthesised": again.cpu()})
+        measures = [name for name in installed_metrics() if name in SCORES]
         values = measure(original, generated, model.sample_rate, model.mel_spec, measures)
         scores[-1] |= {METRICS[name].title: value for name, value in values.items()}
-    folder = run / "held-out"
-    example = folder / f"{file_name(data.split.test[0])}.original.wav"
+    example = run / "held-out" / f"{file_name(data.split.test[0])}.original.wav"
     command = (
         f"vocoder resynthesize {shlex.quote(str(example))} "
         f"--checkpoint {shlex.quote(str(run / 'model'))} -o out.wav"
     )
-    facts = run_facts(trainer, module, data, rows, record)
-    problem = f"generated audio that is not finite: {', '.join(problems)}" if problems else ""
     sections = [
-        *([problem, ""] if problem else []),
         f"Test utterances, copy synthesis at temperature {module.temperature:g}:",
-        "",
-        *table(scores),
-        "",
+        table(scores),
         "![learning curve and mels](report.png)",
-        "",
         "Validation:",
-        "",
-        *validation_table(rows, COLUMNS),
-        "",
+        validation_table(rows, COLUMNS),
         "Log-likelihood is in nats per sample of audio in [-1, 1], dequantised from 16 bits with "
         "noise that is the same at every validation. Mel distance is the mean absolute "
         "difference of log-mels, in nats.",
     ]
+    facts = run_facts(trainer, module, data, rows, record)
     summary = {"facts": facts, "validation": rows, "test": scores}
-    save_report(run, summary, sections, command)
-    folder.mkdir(exist_ok=True)
-    for name, samples in audio.items():
-        write_audio(folder / name, samples, model.sample_rate)
-    draw(run / "report.png", rows, COLUMNS, pictures)
-    if problem:
-        raise DivergedError(f"training has diverged: {problem}")
-    announce_report(run, command)
+    with published(run, summary, sections, command, "generated audio", problems):
+        for name, samples in audio.items():
+            write_audio(run / "held-out" / name, samples, model.sample_rate)
+        draw(run / "report.png", rows, COLUMNS, pictures)
 
 
 # -- shared with the acoustic model's report -----------------------------------------------------
@@ -171,28 +152,43 @@ def run_facts(
     }
 
 
-def save_report(run: Path, summary: dict[str, Any], sections: list[str], command: str) -> None:
-    """Write `run`/report.json and `run`/report.md.
+@contextmanager
+def published(
+    run: Path,
+    summary: dict[str, Any],
+    sections: Sequence[str],
+    command: str,
+    what: str,
+    problems: Sequence[str],
+) -> Iterator[None]:
+    """Write `run`/report.json and report.md; the block then writes sound and pictures.
+
+    Ends by logging where the report is, and the command.
 
     Args:
-        run: folder of the run.
+        run: folder of the run; the block finds an empty `run`/held-out in it.
         summary: for the JSON; its ``facts`` head the page.
-        sections: lines of the page after the facts.
+        sections: of the page, after the facts.
         command: a command that uses the model.
+        what: was made of the utterances ``problems`` but is not finite.
+
+    Raises:
+        DivergedError: there are such utterances; after the block.
     """
+    words = f"{what} that {'are' if what.endswith('s') else 'is'} not finite: {', '.join(problems)}"
     save_result(finite(summary), run / "report.json")
-    facts = [f"- {name}: {fact}" for name, fact in summary["facts"].items()]
-    page = [f"# {run.name}", "", *facts, "", *sections, "", f"    {command}", ""]
-    write_atomic(run / "report.md", "\n".join(page).encode(errors="backslashreplace"))
-
-
-def announce_report(run: Path, command: str) -> None:
-    """Log where the report is, and a command that uses the model."""
+    facts = "\n".join(f"- {name}: {fact}" for name, fact in summary["facts"].items())
+    page = [f"# {run.name}", facts, *([words] if problems else []), *sections, f"    {command}\n"]
+    write_atomic(run / "report.md", "\n\n".join(page).encode(errors="backslashreplace"))
+    (run / "held-out").mkdir(exist_ok=True)
+    yield
+    if problems:
+        raise DivergedError(f"training has diverged: {words}")
     log.info("\n%s\nUse the model:\n  %s", run / "report.md", command)
 
 
-def validation_table(rows: list[dict[str, Any]], columns: Mapping[str, str]) -> list[str]:
-    """Lines of a Markdown table of at most twenty validations, the first and last among them."""
+def validation_table(rows: list[dict[str, Any]], columns: Mapping[str, str]) -> str:
+    """A Markdown table of at most twenty validations, the first and last among them."""
     always = {"step": "step", "train_seconds": "seconds", "audio_seconds": "audio seen, s"}
     shown = {**always, **columns}
     if len(rows) > 20:
@@ -200,35 +196,31 @@ def validation_table(rows: list[dict[str, Any]], columns: Mapping[str, str]) -> 
     return table([{label: row.get(key) for key, label in shown.items()} for row in rows])
 
 
-def table(rows: list[dict[str, Any]]) -> list[str]:
-    """Lines of a Markdown table with the keys as its header; not every row needs all of them."""
+def table(rows: list[dict[str, Any]]) -> str:
+    """A Markdown table with the keys as its header; not every row needs all of them."""
     names = list(dict.fromkeys(name for row in rows for name in row))
 
     def cell(value: Any) -> str:
         return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
-    cells = [names, ["---"] * len(names), *([cell(row.get(n)) for n in names] for row in rows)]
-    return [f"| {' | '.join(line)} |" for line in cells]
+    return markdown(names, [[cell(row.get(name)) for name in names] for row in rows])
 
 
 def draw(
-    path: Path,
-    rows: list[dict[str, Any]],
-    curves: Mapping[str, str],
-    pictures: Sequence[Sequence[Picture]],
+    path: Path, rows: list[dict[str, Any]], curves: Mapping[str, str], pictures: Pictures
 ) -> None:
-    """Write a PNG: a row of learning curves above rows of pictures, one picture for each curve.
+    """Write a PNG: a row of learning curves above the rows of mels, one mel for each curve.
 
     Args:
         path: of the file.
         rows: the validations.
         curves: titles of the curves, by key of the rows.
-        pictures: rows of pictures.
+        pictures: the mels.
     """
     from matplotlib.figure import Figure
 
-    width = 10 if len(curves) == 2 else 12
-    figure = Figure(figsize=(width, 2.4 * (1 + len(pictures))), layout="constrained")
+    size = 10 if len(curves) == 2 else 12, 2.4 * (1 + len(pictures))
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1 + len(pictures), len(curves), squeeze=False)
     for axis, (key, label) in zip(axes[0], curves.items(), strict=True):
         points = [(row["train_seconds"] / 60, row[key]) for row in rows if key in row]
@@ -236,9 +228,10 @@ def draw(
         axis.set_xlabel("minutes of training")
         axis.set_title(label, fontsize=9)
         axis.grid(alpha=0.3)
-    for axis, picture in zip(axes[1:].flat, (p for row in pictures for p in row), strict=True):
-        limits = {"vmin": picture.low, "vmax": picture.high}
-        axis.imshow(picture.values, origin="lower", aspect="auto", **limits)
-        axis.set_title(picture.title, fontsize=9)
+    for line, row in zip(axes[1:], pictures, strict=True):
+        low, high, *_ = next(iter(row.values())).aminmax()
+        for axis, (title, mel) in zip(line, row.items(), strict=True):
+            axis.imshow(mel, origin="lower", aspect="auto", vmin=float(low), vmax=float(high))
+            axis.set_title(title, fontsize=9)
     with atomic_path(path) as partial:
         figure.savefig(partial, dpi=80, format="png")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from report.markdown import Tables, markdown
+from report.markdown import Tables
+from vocoder.evaluation.tables import markdown
 
 
 def compatibility_table(result: Sequence[Mapping[str, Any]]) -> str:
@@ -28,10 +29,10 @@ def cold_start_table(result: Mapping[str, Any]) -> str:
     rows = [["**`vocoder say`, in all**", *(f"{r['say']['wall']:.2f}" for r in result.values())]]
     rows += [[p, *(f"{r['parts'][p]['wall']:.2f}" for r in result.values())] for p in parts]
     return (
-        f"{markdown(['', *result], rows, text={0})}\n\nMedians of {about['runs']} runs, "
+        f"{markdown(['', *result], rows)}\n\nMedians of {about['runs']} runs, "
         f"{about['cores']} cores of an {about['cpu']}, wall-clock seconds "
-        "([cold_start.py](scripts/cold_start.py)). What the parts leave of the whole is writing "
-        "the file and the end of the process."
+        "([cold_start.py](scripts/cold_start.py)). The rest of the total is writing the "
+        "file and process exit."
     )
 
 

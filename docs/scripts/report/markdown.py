@@ -1,10 +1,10 @@
-"""Markdown tables, and the markers in documents between which they stand."""
+"""Cells of tables, and the markers in documents between which tables stand."""
 
 from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,6 @@ RESULTS = "docs/results"
 
 # Marker -> the file in docs/results, and the function that turns it into Markdown.
 Tables = Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]]
-
-
-def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], text: Collection[int]) -> str:
-    """A Markdown table; the columns whose numbers are in `text` hold text, the others figures."""
-    rule = ["---" if index in text else "---:" for index in range(len(headings))]
-    lines = ([cell.replace("|", "\\|") for cell in row] for row in [headings, rule, *rows])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def mean(estimate: Mapping[str, Any] | None) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paths import ROOT
-from report.markdown import Tables, markdown, mean, on
+from report.markdown import Tables, mean, on
 from vocoder.evaluation import tables
 from vocoder.evaluation.copy_synthesis import row_name
 from vocoder.evaluation.results import estimate
-from vocoder.evaluation.tables import heading
+from vocoder.evaluation.tables import heading, markdown
 
 FLOW = "MDCT flow"
 PUBLISHED = "WaveGlow"
@@ -43,7 +43,7 @@ def standing_table(result: Mapping[str, Any]) -> str:
     about = result["about"]
     headings = ["listen", *(heading(result["measures"][measure]) for measure in shown)]
     return (
-        f"{markdown(headings, rows, [0])}\n\nMeans over {len(result['files'])} recordings of "
+        f"{markdown(headings, rows)}\n\nMeans over {len(result['files'])} recordings of "
         f"unseen human speakers; ± is half a 95 % interval.\n"
         f"Speed: {about['threads']} thread, {about['machine']['cpu']}."
     )
@@ -60,7 +60,7 @@ def cost_sentence(result: Mapping[str, Any]) -> str:
 
 SCORES = (
     "pesq", "stoi", "distillmos", "dnsmos", "envelope_depth", "log_mel_distance",
-    "periodicity_error", "voicing_f1", "speaker_similarity", "word_error_rate", "tone_excess",
+    "periodicity_error", "voicing_f1", "speaker_similarity", "word_error_rate", "tonal_artifacts",
 )  # fmt: skip
 """Measures of quality, in the order of the columns; a column that is empty is left out."""
 
@@ -93,7 +93,7 @@ def refine_table(result: Mapping[str, Any]) -> str:
     ]
     about = result["about"]
     return (
-        f"{markdown(['', *headings], rows, [0])}\n\n"
+        f"{markdown(['', *headings], rows)}\n\n"
         f"Means over {len(result['files'])} recordings; ± is half a 95 % interval. Speed: "
         f"{about['threads']} thread, {about['machine']['cpu']}."
     )
@@ -134,7 +134,7 @@ def speech_table(result: Mapping[str, Any]) -> str:
         if row["word_error_rate"]["n"]
     ]
     return (
-        f"{markdown(['', 'word error rate, %', 'less the recording'], rows, [0])}\n\n"
+        f"{markdown(['', 'word error rate, %', 'less the recording'], rows)}\n\n"
         f"Means over {len(result['files'])} sentences of {about['corpus']} that were kept from "
         f"training, transcribed by {about['recogniser']}; ± is half a 95 % interval. "
         f"{on(about['machine'])}"

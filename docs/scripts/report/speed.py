@@ -1,15 +1,16 @@
-"""Tables of docs/engines.md and docs/scale.md: speed, memory and repeatability."""
+"""Tables of docs/backends.md and docs/scale.md: speed, memory and repeatability."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from report.markdown import Tables, markdown, on
+from report.markdown import Tables, on
 from report.results import DEFAULT, FLOW, PUBLISHED
+from vocoder.evaluation.tables import markdown
 
 
-def engines_table(result: Mapping[str, Any]) -> str:
+def backends_table(result: Mapping[str, Any]) -> str:
     """docs/results/benchmark.json: which backend of the MDCT flow is fastest where."""
     headings = ["audio at once", "fastest in float32", "× real time", "fastest in any type"]
     headings += ["× real time", "over Vocos, float32", "any type", "over published WaveGlow"]
@@ -58,7 +59,7 @@ def streaming_table(result: Mapping[str, Any]) -> str:
         rows.append([*cells, f"{row['times_real_time']:.0f}"])
     first = result["rows"][0]
     return (
-        f"{markdown(headings, rows, [0])}\n\n"
+        f"{markdown(headings, rows)}\n\n"
         f"Memory of the whole process, PyTorch included. {first['chunk_frames']} frames "
         f"at once, {first['threads']} thread, × real time in processor time. "
         f"{on(result['machine'])}"
@@ -67,7 +68,7 @@ def streaming_table(result: Mapping[str, Any]) -> str:
 
 def determinism_table(result: Mapping[str, Any]) -> str:
     """Same seed, same audio: the differences promised and measured."""
-    iterations = result["sweeps"]
+    iterations = result["iterations"]
     headings = [
         "the same seed",
         "promised",
@@ -87,13 +88,13 @@ def determinism_table(result: Mapping[str, Any]) -> str:
         for row in result["rows"]
     ]
     return (
-        f"{markdown(headings, rows, [0])}\n\nLargest difference of a sample, of audio in [-1, 1]; "
+        f"{markdown(headings, rows)}\n\nLargest difference of a sample, of audio in [-1, 1]; "
         f"a step of 16 bits is 3e-5. Measured with the bundled default. {on(result['machine'])}"
     )
 
 
 HOURS = 1000  # of speech
-TERAFLOPS, GPUS = 10, 8  # what each of so many GPUs is assumed to sustain on this model
+TERAFLOPS, GPUS = 10, 8  # assumed sustained rate of each GPU, and their number
 
 
 def hours_table(result: Mapping[str, Any]) -> str:
@@ -106,11 +107,14 @@ def hours_table(result: Mapping[str, Any]) -> str:
     rows = [
         [f"{HOURS:,} hours of audio, 16 bits", f"{2 * samples / 1e9:,.0f} GB"],
         ["their mels, float32", f"{mels / 1e9:,.0f} GB"],
-        [f"synthesis by {DEFAULT}", f"{HOURS / speed:,.0f} hours of {about['threads']} thread"],
+        [
+            f"synthesis{DEFAULT.removeprefix('default')}",
+            f"{HOURS / speed:,.0f} hours of {about['threads']} thread",
+        ],
         ["the same on 64 cores", f"{60 * HOURS / speed / 64:,.0f} minutes"],
     ]
     return (
-        f"{markdown(['what', 'how much'], rows, [0])}\n\nFrom the measured {speed:.0f} times real "
+        f"{markdown(['what', 'how much'], rows)}\n\nFrom the measured {speed:.0f} times real "
         f"time of one worker ({about['machine']['cpu']}); the last row assumes that workers do not "
         "disturb each other."
     )
@@ -125,8 +129,8 @@ def node_sentence(result: Mapping[str, Any]) -> str:
         f"**Estimated, not measured**: an epoch of {HOURS:,} hours is {operations / 1e15:.0f} "
         f"PFLOP in the flow (three passes of {cost:.2f} billion multiply-accumulates a second of "
         f"audio). {GPUS} GPUs that sustained {TERAFLOPS} TFLOP/s each would take "
-        f"{operations / (GPUS * TERAFLOPS * 1e12) / 60:.0f} minutes for it; the spectral terms of "
-        "the loss, the loader and the gradients' exchange come on top."
+        f"{operations / (GPUS * TERAFLOPS * 1e12) / 60:.0f} minutes for it. Spectral losses, "
+        "the loader and the exchange of gradients are not included."
     )
 
 
@@ -141,7 +145,7 @@ def load_table(result: Mapping[str, Any]) -> str:
     wrong = len(result["wrong"]) + len(result["errors"])
     machine = result["machine"]
     return (
-        f"{markdown(['', '50 %', '95 %', '99 %'], rows, [0])}\n\n"
+        f"{markdown(['', '50 %', '95 %', '99 %'], rows)}\n\n"
         f"Time from the accepted request to the audio, of texts of {result['audio_seconds']:.1f} s "
         f"on average. {result['answered']:,} requests were answered, "
         f"{result['requests_per_second']:.1f} a second; {wrong} got a wrong answer or none. Of "
@@ -160,7 +164,7 @@ def bulk_table(result: Mapping[str, Any]) -> str:
         for name, row in result["ways"].items()
     ]
     return (
-        f"{markdown(['', 'files a second', '× real time'], rows, [0])}\n\n"
+        f"{markdown(['', 'files a second', '× real time'], rows)}\n\n"
         f"Mels of {seconds:.1f} s, from file to file; one thread each. {on(result['machine'])}"
     )
 
@@ -179,13 +183,13 @@ def memory_table(result: Mapping[str, Any]) -> str:
         for name, row in result["minutes"][last].items()
     ]
     return (
-        f"{markdown(headings, rows, [0])}\n\nPeak memory of the process, libraries included. "
+        f"{markdown(headings, rows)}\n\nPeak memory of the process, libraries included. "
         f"{on(result['machine'])}"
     )
 
 
 TABLES: Tables = {
-    "engines": ("benchmark.json", engines_table),
+    "backends": ("benchmark.json", backends_table),
     "streaming": ("streaming.json", streaming_table),
     "determinism": ("determinism.json", determinism_table),
     "hours": ("scores/default.unseen-speakers.json", hours_table),

@@ -1,15 +1,14 @@
-"""What the acoustic model is trained and validated on: phonemes, alignments, pitch and mels."""
+"""Data of the acoustic model: phonemes, alignments, pitch and mels."""
 
 from __future__ import annotations
 
 import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import lightning
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,12 +18,12 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vocoder.audio import LogMel, MelSpec, from_pcm16
-from vocoder.corpus import Corpus, CorpusError, check_texts, read_corpus, split
+from vocoder.corpus import Corpus, CorpusError, check_texts, read_corpus
 from vocoder.nn.pitch import load_pitch
 from vocoder.text.acoustic import REFERENCE_HZ, AcousticModel, Batch, places
 from vocoder.text.alignment import align
 from vocoder.text.frontend import TextError, phonemes
-from vocoder.training.prepared import PreparedCorpus, manifest, prepare
+from vocoder.training.crops import CorpusData
 
 log = logging.getLogger("vocoder.training")
 
@@ -116,7 +115,8 @@ class Shuffled(Sampler[list[tuple[int, int]]]):
             yield chosen
 
 
-class TextAndSpeech(lightning.LightningDataModule):
+@dataclass(eq=False)
+class TextAndSpeech(CorpusData):
     """Text and speech of a corpus in LJSpeech's layout, aligned, in memory (about 60 MB an hour).
 
     Durations come from `vocoder.text.alignment.align`, pitch and voicing from the network that
@@ -138,40 +138,29 @@ class TextAndSpeech(lightning.LightningDataModule):
         ValueError: batch_size or frames is below 1.
     """
 
-    def __init__(
-        self,
-        mel_spec: MelSpec,
-        folder: Path,
-        cache: Path,
-        voices: Mapping[str, str] | None = None,
-        batch_size: int = 16,
-        frames: int = 160,
-        longest_seconds: float = 15.0,
-        validation_utterances: int = 20,
-        seed: int = 0,
-    ) -> None:
+    mel_spec: MelSpec
+    folder: Path
+    cache: Path
+    voices: Mapping[str, str] | None = None
+    batch_size: int = 16
+    frames: int = 160
+    longest_seconds: float = 15.0
+    validation_utterances: int = 20
+    seed: int = 0
+    trains_on_text = True
+
+    def __post_init__(self) -> None:
         super().__init__()
-        if batch_size < 1 or frames < 1:
-            raise ValueError(f"batch_size is {batch_size} and frames {frames}: at least 1 each")
-        self.mel_spec = mel_spec
-        self.folder = folder
-        self.cache = cache
-        self.voices = dict(voices or {"speaker": ""})
-        self.batch_size = batch_size
-        self.frames = frames
-        self.longest_seconds = longest_seconds
-        self.validation_utterances = validation_utterances
-        self.seed = seed
-        self._corpus: Corpus | None = None
-        self._prepared: PreparedCorpus | None = None
+        if self.batch_size < 1 or self.frames < 1:
+            raise ValueError(
+                f"batch_size is {self.batch_size} and frames {self.frames}: at least 1 each"
+            )
+        self.prefixes = dict(self.voices or {"speaker": ""})
 
-    def prepare_data(self) -> None:
-        prepare(self._read(), self.mel_spec.sample_rate, self.cache)
-
-    def _read(self) -> Corpus:
+    def read(self) -> Corpus:
         corpus = read_corpus(self.folder)
         check_texts(corpus)
-        for voice, prefix in self.voices.items():
+        for voice, prefix in self.prefixes.items():
             if not any(u.id.startswith(prefix) for u in corpus.utterances):
                 raise CorpusError(
                     f"no utterance of {self.folder} has an id that begins with {prefix!r} (voice "
@@ -181,22 +170,17 @@ class TextAndSpeech(lightning.LightningDataModule):
         return replace(corpus, utterances=kept)
 
     def _voice(self, id: str) -> str | None:
-        return next((v for v, prefix in self.voices.items() if id.startswith(prefix)), None)
+        return next((v for v, prefix in self.prefixes.items() if id.startswith(prefix)), None)
 
-    def setup(self, stage: str | None = None) -> None:
-        if self._prepared is not None:
-            return
-        corpus = self._corpus = self._read()
-        self._prepared = prepare(corpus, self.mel_spec.sample_rate, self.cache)
-        whole = split([u.id for u in corpus.utterances])
+    def usable(self) -> dict[str, Tensor]:
         log_mel, read_pitch = LogMel(self.mel_spec), load_pitch(self.mel_spec)
         longest = self.longest_seconds * self.mel_spec.sample_rate
         unreadable: list[str] = []
         self.phonemes: dict[str, list[str]] = {}
         self.mels: dict[str, Tensor] = {}
         self._pitch: dict[str, tuple[Tensor, Tensor]] = {}
-        for utterance in track(corpus.utterances, "mels and pitch", transient=True):
-            entry = self._prepared.entries.get(utterance.id)
+        for utterance in track(self.corpus.utterances, "mels and pitch", transient=True):
+            entry = self.prepared.entries.get(utterance.id)
             if entry is None or entry.samples > longest:
                 continue
             try:
@@ -210,20 +194,9 @@ class TextAndSpeech(lightning.LightningDataModule):
             self.mels[utterance.id] = mel.half()  # an error of 0.004 nats at most
             self._pitch[utterance.id] = (f0[0] / REFERENCE_HZ).log(), voicing[0]
         if unreadable:
-            log.warning("%s: %d utterances left out, text unreadable (first: %s)", corpus.name,
-                        len(unreadable), unreadable[0])  # fmt: skip
-        self.split = whole.only(set(self.mels), self.folder, self._prepared.missing)
-
-    @property
-    def prepared(self) -> PreparedCorpus:
-        """The prepared corpus, after `setup`."""
-        assert self._prepared is not None
-        return self._prepared
-
-    def manifest(self) -> str:
-        """Hash of the corpus and its text, after `setup`; see `prepared.manifest`."""
-        assert self._corpus is not None
-        return manifest(self._corpus, self.prepared, text=True)
+            log.warning("%s: %d utterances left out, text unreadable (first: %s)",
+                        self.prepared.name, len(unreadable), unreadable[0])  # fmt: skip
+        return self.mels
 
     def audio(self, id: str) -> NDArray[np.float32]:
         """The recording of an utterance, (samples,), in [-1, 1)."""
@@ -232,7 +205,7 @@ class TextAndSpeech(lightning.LightningDataModule):
     def items(self, ids: Sequence[str], model: AcousticModel) -> dict[str, Item]:
         """Aligned utterances; one with fewer frames than states is left out."""
         items: dict[str, Item] = {}
-        for voice, name in enumerate(self.voices):
+        for voice, name in enumerate(self.prefixes):
             symbols: dict[str, Tensor] = {}
             for id in ids:
                 if self._voice(id) != name:

@@ -1,8 +1,7 @@
-"""What a finished run of the acoustic model writes: the model, held-out speech, and a page."""
+"""Results of a run of the acoustic model: the model, held-out speech, a report."""
 
 from __future__ import annotations
 
-import copy
 import logging
 import shlex
 from pathlib import Path
@@ -18,14 +17,11 @@ from vocoder.evaluation.griffin_lim import griffin_lim
 from vocoder.text.acoustic import AcousticModel, Batch
 from vocoder.training.acoustic.data import collate
 from vocoder.training.acoustic.module import held_out_scores
-from vocoder.training.module import DivergedError
 from vocoder.training.report import (
     HELD_OUT,
-    Picture,
-    announce_report,
     draw,
+    published,
     run_facts,
-    save_report,
     table,
     validation_table,
 )
@@ -63,99 +59,62 @@ def write_acoustic_report(
         DivergedError: mels that the model predicts are not finite; all that could be written is.
     """
     model: AcousticModel = module.model.fused()
-    folder = run / "held-out"
     try:
         audible = griffin_lim(model.mel_spec, seed=0)
     except ImportError as error:  # what was trained is worth more than its Griffin-Lim
         logging.getLogger(__name__).warning("No Griffin-Lim in held-out: %s", error)
         audible = None
     scores: list[dict[str, Any]] = []
-    halved = _halved(module.model).fused()
-    halved_scores: list[dict[str, Any]] = []
-    pictures: list[list[Picture]] = []
+    pictures: list[dict[str, torch.Tensor]] = []
     mels: dict[str, torch.Tensor] = {}
     problems: list[str] = []
     for id, item in data.items(data.split.test, model).items():
         batch = Batch(*(part.to(model.device) for part in collate([item])))
         scores.append({"utterance": id, **held_out_scores(model, batch)})
-        halved_scores.append(held_out_scores(halved, batch))
         if len(pictures) + len(problems) == HELD_OUT:
             continue
-        voice = model.voices[item.voice]
-        predicted = model.synthesize(data.phonemes[id], voice).cpu()
+        predicted = model.synthesize(data.phonemes[id], model.voices[item.voice]).cpu()
         if not predicted.isfinite().all():
             problems.append(id)
             continue
         mels[id] = predicted
-        recorded = data.mels[id].float()
-        limits = recorded.min().item(), recorded.max().item()
         pictures.append(
-            [
-                Picture(f"{id}, recorded", recorded, *limits),
-                Picture("with its durations and pitch", model(batch).mel[0].T.cpu(), *limits),
-                Picture("from the text alone", predicted, *limits),
-            ]
+            {
+                f"{id}, recorded": data.mels[id].float(),
+                "with its durations and pitch": model(batch).mel[0].T.cpu(),
+                "from the text alone": predicted,
+            }
         )
-    means = {key: float(np.mean([s[key] for s in scores])) for key in COLUMNS}
-    cost = {key: float(np.mean([s[key] for s in halved_scores])) - means[key] for key in COLUMNS}
     summary = {
         "facts": run_facts(trainer, module, data, rows, record),
         "validation": rows,
         "test": scores,
-        "test_mean": means,
-        "half_precision": cost,
+        "test_mean": {key: float(np.mean([s[key] for s in scores])) for key in COLUMNS},
     }
-    command = f'vocoder say "A sentence." --acoustic {shlex.quote(str(run / "model"))} -o out.wav'
-    words = f"predicted mels that are not finite: {', '.join(problems)}" if problems else ""
-    opening = [words, ""] if words else []
-    save_report(run, summary, [*opening, *_sections(module, summary)], command)
-    folder.mkdir(exist_ok=True)
-    for id, predicted in mels.items():
-        name, rate = file_name(id), model.sample_rate
-        write_audio(folder / f"{name}.original.wav", torch.tensor(data.audio(id)), rate)
-        if audible is not None:
-            write_audio(folder / f"{name}.griffin-lim.wav", audible(predicted), rate)
-        np.save(folder / f"{name}.npy", predicted.numpy())
-    curves = ("mel_distance", "pitch_error", "duration_error")
-    draw(run / "report.png", rows, {f"val/{key}": COLUMNS[key] for key in curves}, pictures)
-    if problems:
-        raise DivergedError(f"training has diverged: {words}")
-    announce_report(run, command)
-
-
-def _halved(model: AcousticModel) -> AcousticModel:
-    """The model with weights rounded to half precision, as in a checkpoint of half the size."""
-    halved = copy.deepcopy(model)
-    with torch.no_grad():
-        for value in (*halved.parameters(), *halved.buffers()):
-            value.copy_(value.half())
-    return halved
-
-
-def _sections(module: Any, summary: dict[str, Any]) -> list[str]:
-    rows, scores = summary["validation"], summary["test"]
-    tested = [
-        {"utterance": s["utterance"], **{label: s[key] for key, label in COLUMNS.items()}}
-        for s in (
-            {"utterance": f"mean of {len(scores)}", **summary["test_mean"]},
-            {"utterance": "change by half precision", **summary["half_precision"]},
-            *scores[:HELD_OUT],
-        )
+    shown = [
+        {"utterance": f"mean of {len(scores)}", **summary["test_mean"]},
+        *scores[:HELD_OUT],
     ]
-    return [
+    labels = {"utterance": "utterance", **COLUMNS}
+    sections = [
         "Test utterances:",
-        "",
-        *table(tested),
-        "",
+        table([{label: score[key] for key, label in labels.items()} for score in shown]),
         "![learning curve and mels](report.png)",
-        "",
         "Validation:",
-        "",
-        *validation_table(rows, {f"val/{key}": label for key, label in COLUMNS.items()}),
-        "",
+        validation_table(rows, {f"val/{key}": label for key, label in COLUMNS.items()}),
         "Mel distance is the mean absolute error of the mel predicted with the durations, pitch, "
         "voicing and loudness of the recording; pitch error that of the predicted F0 in voiced "
         "frames. Duration error compares predicted and aligned durations, length error the length "
         "of the utterance. Held-out mels, predicted from the text alone, are in `held-out`, made "
         "audible by Griffin-Lim, which needs no trained vocoder and sounds accordingly.",
     ]
+    command = f'vocoder say "A sentence." --acoustic {shlex.quote(str(run / "model"))} -o out.wav'
+    with published(run, summary, sections, command, "predicted mels", problems):
+        for id, predicted in mels.items():
+            stem, rate = run / "held-out" / file_name(id), model.sample_rate
+            write_audio(f"{stem}.original.wav", torch.tensor(data.audio(id)), rate)
+            if audible is not None:
+                write_audio(f"{stem}.griffin-lim.wav", audible(predicted), rate)
+            np.save(f"{stem}.npy", predicted.numpy())
+        curves = ("mel_distance", "pitch_error", "duration_error")
+        draw(run / "report.png", rows, {f"val/{key}": COLUMNS[key] for key in curves}, pictures)

@@ -1,6 +1,6 @@
 """WaveNet's loop over samples in machine code: numba, float32, one core.
 
-Imported on first use, since compilation takes some seconds (see `vocoder.engines.jit`). Matrices
+Imported on first use, since compilation takes some seconds (see `vocoder.backends.jit`). Matrices
 are (in, out), so that inner loops run along memory; sums are contracted to fused multiply-adds and
 otherwise keep the written order.
 """

@@ -33,7 +33,7 @@ from vocoder.audio.refinement import (
     tensors,
 )
 from vocoder.audio.validation import check_mel
-from vocoder.engines.jit import jit
+from vocoder.backends.jit import jit
 
 Floats = NDArray[np.float32]
 
@@ -337,8 +337,7 @@ class _Level:
         self._samples = 0
 
     @property
-    def look_ahead(self) -> int:
-        """How far the output can lag the input, in frames, rounded up."""
+    def look_ahead(self) -> int:  # as in `RefineStream`
         t, steps, n_fft = self.tables, len(self._at), len(self.tables.window)
         distance, most = t.phases * t.hop, 0
         for frames in range(2 * (steps + 2) * n_fft // t.hop, 2 * (steps + 2) * n_fft // t.hop + 2):
@@ -389,7 +388,6 @@ class _CoarseLevel:
 
     @property
     def look_ahead(self) -> int:
-        """How far the output can lag the input, in frames, rounded up."""
         return self._level.look_ahead - (-(2 * REACH + 2) // self._level.tables.hop)
 
     def push(self, audio: Floats, mel: Floats, final: bool) -> Floats:
@@ -449,13 +447,9 @@ def refine_audio(
     """`vocoder.audio.refine_audio` on a CPU, several times as fast: equal to 1e-5 in float32.
 
     Args:
-        audio, mel, mel_spec, iterations: as there; tensors must be on the CPU. Gradients are not
-            recorded.
+        audio, mel, mel_spec, iterations: as there, on the CPU. Gradients are not recorded.
         threads: how many recordings of a batch are worked on at once; None for PyTorch's number
             of threads.
-
-    Returns:
-        As there.
 
     Raises:
         MelError, ValueError: as there, or the tensors are on another device.
@@ -482,8 +476,7 @@ def refine_audio(
 class RefineStream:
     """`refine_audio` over audio that comes in pieces, in constant memory.
 
-    The pieces that come out, put together, equal `refine_audio` of the whole (to 1e-6), however the
-    audio and the mel are cut, at any number of iterations.
+    The pieces that come out, put together, equal `refine_audio` of the whole (to 1e-6).
 
         stream = RefineStream(mel_spec, iterations=4)
         for audio, mel in pieces:
@@ -530,7 +523,6 @@ class RefineStream:
             ValueError: the audio is not (samples,), floating point and finite, or the stream has
                 ended.
         """
-        self._check_open()
         samples, target = tensors(audio, mel)
         if samples.ndim != 1 or target.ndim != 2:
             raise ValueError(
@@ -544,7 +536,7 @@ class RefineStream:
         self._frames += target.shape[1]
         self._samples += len(samples)
         self._as_tensor = isinstance(audio, torch.Tensor)
-        result: Array = self._advance(_floats(samples), _floats(target))
+        result: Array = self._advance(_floats(samples), _floats(target), False)
         return result
 
     def finish(self) -> torch.Tensor | Floats:
@@ -554,20 +546,16 @@ class RefineStream:
             MelError: the frames that came in are not those of the samples; see `refine_audio`.
             ValueError: the stream has already ended.
         """
-        self._check_open()
         if self._samples or self._frames:
             check_frames(self._samples, self._frames, self.mel_spec)
+        result = self._advance(_NOTHING, np.empty((self.mel_spec.n_mels, 0), np.float32), True)
         self._ended = True
-        nothing = np.empty((self.mel_spec.n_mels, 0), np.float32)
-        result: torch.Tensor | Floats = self._advance(_NOTHING, nothing)
         return result
 
-    def _check_open(self) -> None:
+    def _advance(self, audio: Floats, mel: Floats, final: bool) -> Any:
         if self._ended:
             raise ValueError("This stream has ended: create a new one for other audio.")
-
-    def _advance(self, audio: Floats, mel: Floats) -> Any:
-        if self._samples or not self._ended:
+        if self._samples or not final:
             for level in self._levels:
-                audio = level.push(audio, mel, self._ended)
+                audio = level.push(audio, mel, final)
         return torch.from_numpy(audio.copy()) if self._as_tensor else audio.copy()

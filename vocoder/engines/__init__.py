@@ -1,1 +1,0 @@
-"""Faster ways to compute on a CPU, compiled by numba."""
