@@ -36,7 +36,7 @@ from vocoder.models import Vocoder
 from vocoder.text.speech import sentences, speak
 
 from .baselines import GriffinLim
-from .metrics import METRICS, Metric, measure, missing_metrics
+from .metrics import METRICS, Metric, measure, missing_metrics, tonal_artifacts_db
 from .recognition import RECOGNISER, is_english
 from .results import CONFIDENCE, Progress, Result, estimate, machine_facts, timed
 from .signals import MetricError
