@@ -85,7 +85,7 @@ def write_acoustic_report(
                 "from the text alone": predicted,
             }
         )
-    summary = {
+    summary: dict[str, Any] = {
         "facts": run_facts(trainer, module, data, rows, record),
         "validation": rows,
         "test": scores,
