@@ -69,7 +69,7 @@ def load(
     restoration = _restoration()
     if restoration is not None and restoration.mel_spec == model.mel_spec:
         model.restored_by(copy.deepcopy(restoration).to(target))
-    return model.requires_grad_(False)  # a family with nothing to fuse is not frozen by `fused`
+    return model.requires_grad_(False)  # `fused` does not freeze a model with nothing to fuse
 
 
 def find_model(name: str | os.PathLike[str] | None = None) -> Path:
