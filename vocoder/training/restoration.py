@@ -17,7 +17,7 @@ from vocoder.models.restoration import PAIR, Restoration, load_checkpoint
 from vocoder.training.crops import SpeechData
 from vocoder.training.module import Training
 from vocoder.training.recipe import Recipe, corpus_folder
-from vocoder.training.report import announce_report, run_facts, save_report, validation_table
+from vocoder.training.report import published, run_facts, validation_table
 from vocoder.training.run_folder import Record
 
 CLEAN = 1 / 3
@@ -188,5 +188,6 @@ class RestorationRecipe(Recipe):
             'python -c "from vocoder.models.restoration import load_checkpoint as l; '
             f'print(l({json.dumps(str(run / "model"))}[1:-1]))"'
         )
-        save_report(run, summary, ["Validation:", "", *validation_table(rows, columns)], command)
-        announce_report(run, command)
+        sections = ["Validation:", validation_table(rows, columns)]
+        with published(run, summary, sections, command):
+            pass
