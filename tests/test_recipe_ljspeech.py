@@ -305,7 +305,6 @@ def test_later_files_and_the_command_line_override(tmp_path: Path) -> None:
     )  # fmt: skip
     assert config.model.init_args.n_flows == 6
     assert config.model.init_args.channels == 24
-    assert config.model.init_args.split == "channels"
     assert str(config.trainer.devices) == "2"
     assert [loss.class_path.rpartition(".")[2] for loss in config.losses] == ["Likelihood"]
 

@@ -31,33 +31,25 @@ def spoken_words(text: str) -> list[str]:
     return [word for word in (word.strip("'") for word in spoken.split()) if word]
 
 
-def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
-    """Words wrong in the best alignment of two texts, and words of the reference.
-
-    Both texts become `spoken_words` first. Substituted, deleted and inserted words are wrong.
-
-    Raises:
-        ValueError: the reference has no words.
-        MissingExtraError: jiwer is not installed (extra ``metrics``).
-    """
-    jiwer = require("jiwer", "the word error rate", "metrics")
-    words = spoken_words(reference)
-    if not words:
-        raise ValueError(f"there are no words in the reference {reference!r}")
-    found = jiwer.process_words(" ".join(words), " ".join(spoken_words(hypothesis)))
-    return found.substitutions + found.deletions + found.insertions, len(words)
-
-
 def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
     r"""Word error rate of recognised texts; 0 is best, and it can exceed 1.
 
     .. math:: \mathrm{WER} = \sum_i E_i \Big/ \sum_i N_i
 
-    with E of the N words of text i wrong, see `word_errors`, which raises the same errors.
+    with E of the N words of text i wrong (substituted, deleted or inserted) in the best alignment.
+    All texts become `spoken_words` first.
+
+    Raises:
+        ValueError: a reference has no words.
+        MissingExtraError: jiwer is not installed (extra ``metrics``).
     """
-    pairs = zip(references, hypotheses, strict=True)
-    errors, words = zip(*(word_errors(*pair) for pair in pairs), strict=True)
-    return sum(errors) / sum(words)
+    jiwer = require("jiwer", "the word error rate", "metrics")
+    wanted, heard = (
+        [" ".join(spoken_words(text)) for text in texts] for texts in (references, hypotheses)
+    )
+    if not all(wanted):
+        raise ValueError(f"there are no words in a reference of {references!r}")
+    return float(jiwer.wer(wanted, heard))
 
 
 def recognise(audio: Signal, sample_rate: int) -> str:

@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,9 @@ from vocoder.corpus import download_ljspeech, find_ljspeech
 from vocoder.models import Vocoder, load_checkpoint
 from vocoder.nn.weight_norm import fuse_weight_norm
 from vocoder.training.callbacks import AveragedWeights, Best, History, TrainingBar
-from vocoder.training.crops import SpeechData
+from vocoder.training.crops import CorpusData, SpeechData
 from vocoder.training.losses import Loss
-from vocoder.training.module import DivergedError, TrainingError, VocoderTraining
+from vocoder.training.module import DivergedError, Training, TrainingError, VocoderTraining
 from vocoder.training.options import (
     PRECISIONS,
     duration,
@@ -72,13 +72,16 @@ class Recipe:
     mel_spec_option = "--model.init_args.mel_spec"
     """The option that sets the model's mel, for messages."""
 
+    module_class: type[Training] = VocoderTraining
+    data_class: Callable[..., CorpusData] = SpeechData
+
     def __init__(self, description: str, default_config: Path, sample: Path) -> None:
         self.description = description
         self.default_config = default_config
         self.sample = sample
 
     def add_arguments(self, options: ArgumentParser) -> None:
-        """Add the options that `build` needs."""
+        """Add the options that `module` needs besides those of its class."""
         options.add_subclass_arguments(Vocoder, "model", required=True)
         options.add_argument(
             "--losses",
@@ -87,19 +90,15 @@ class Recipe:
             required=True,
             help="a list of classes, see vocoder.training.losses",
         )
-        options.add_class_arguments(
-            VocoderTraining, "training", skip={"model", "losses", "seed"}, instantiate=False
-        )
-        options.add_class_arguments(
-            SpeechData, "speech", skip={"mel_spec", "folder", "cache", "seed"}, instantiate=False
-        )
+
+    def module(self, objects: Namespace, **optimisation: Any) -> Training:
+        """The Lightning module, from instantiated classes and the options of its class."""
+        return VocoderTraining(objects.model, objects.losses, **optimisation)
 
     def build(self, objects: Namespace, config: Namespace) -> tuple[Any, Any]:
         """The Lightning module and the data module, from `config` and its instantiated classes."""
-        module = VocoderTraining(
-            objects.model, objects.losses, **objects.training.as_dict(), seed=config.seed
-        )
-        data = SpeechData(
+        module = self.module(objects, **objects.training.as_dict(), seed=config.seed)
+        data = self.data_class(
             module.model.mel_spec,
             corpus_folder(config.data, self.sample),
             Path(config.cache),
@@ -136,6 +135,11 @@ def parser(recipe: Recipe) -> ArgumentParser:
     """The options of a training recipe."""
     options = shared_options(recipe.program, recipe.description)
     recipe.add_arguments(options)
+    for name, described, skip in (
+        ("training", recipe.module_class, {"model", "losses", "seed"}),
+        ("speech", recipe.data_class, {"mel_spec", "folder", "cache", "seed"}),
+    ):
+        options.add_class_arguments(described, name, skip=skip, instantiate=False)
     return options
 
 

@@ -108,6 +108,7 @@ def write_report(
     facts = run_facts(trainer, module, data, rows, record)
     summary = {"facts": facts, "validation": rows, "test": scores}
     with published(run, summary, sections, command, "generated audio", problems):
+        (run / "held-out").mkdir(exist_ok=True)
         for name, samples in audio.items():
             write_audio(run / "held-out" / name, samples, model.sample_rate)
         draw(run / "report.png", rows, COLUMNS, pictures)
@@ -158,15 +159,15 @@ def published(
     summary: dict[str, Any],
     sections: Sequence[str],
     command: str,
-    what: str,
-    problems: Sequence[str],
+    what: str = "",
+    problems: Sequence[str] = (),
 ) -> Iterator[None]:
     """Write `run`/report.json and report.md; the block then writes sound and pictures.
 
     Ends by logging where the report is, and the command.
 
     Args:
-        run: folder of the run; the block finds an empty `run`/held-out in it.
+        run: folder of the run.
         summary: for the JSON; its ``facts`` head the page.
         sections: of the page, after the facts.
         command: a command that uses the model.
@@ -180,7 +181,6 @@ def published(
     facts = "\n".join(f"- {name}: {fact}" for name, fact in summary["facts"].items())
     page = [f"# {run.name}", facts, *([words] if problems else []), *sections, f"    {command}\n"]
     write_atomic(run / "report.md", "\n\n".join(page).encode(errors="backslashreplace"))
-    (run / "held-out").mkdir(exist_ok=True)
     yield
     if problems:
         raise DivergedError(f"training has diverged: {words}")

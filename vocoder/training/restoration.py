@@ -14,9 +14,8 @@ from torch.nn import functional as F
 
 from vocoder.audio import LogMel
 from vocoder.models.restoration import PAIR, Restoration, load_checkpoint
-from vocoder.training.crops import SpeechData
 from vocoder.training.module import Training
-from vocoder.training.recipe import Recipe, corpus_folder
+from vocoder.training.recipe import Recipe
 from vocoder.training.report import published, run_facts, validation_table
 from vocoder.training.run_folder import Record
 
@@ -142,28 +141,15 @@ def _rho(d: Tensor) -> Tensor:
 class RestorationRecipe(Recipe):
     """Trains the restoring flow on a folder of speech; no text is needed."""
 
-    program = "train.py"
     mel_spec_option = "--model.mel_spec"
+
+    module_class = RestorationTraining
 
     def add_arguments(self, options: ArgumentParser) -> None:
         options.add_class_arguments(Restoration, "model", instantiate=False)
-        options.add_class_arguments(
-            RestorationTraining, "training", skip={"model", "seed"}, instantiate=False
-        )
-        skip = {"mel_spec", "folder", "cache", "seed"}
-        options.add_class_arguments(SpeechData, "speech", skip=skip, instantiate=False)
 
-    def build(self, objects: Namespace, config: Namespace) -> tuple[Any, Any]:
-        model = Restoration(**objects.model.as_dict())
-        module = RestorationTraining(model, **objects.training.as_dict(), seed=config.seed)
-        data = SpeechData(
-            model.mel_spec,
-            corpus_folder(config.data, self.sample),
-            Path(config.cache),
-            **objects.speech.as_dict(),
-            seed=config.seed,
-        )
-        return module, data
+    def module(self, objects: Namespace, **optimisation: Any) -> Training:
+        return RestorationTraining(Restoration(**objects.model.as_dict()), **optimisation)
 
     def load(self, path: str) -> Any:
         return load_checkpoint(path)
@@ -189,5 +175,5 @@ class RestorationRecipe(Recipe):
             f'r.load_checkpoint({json.dumps(str(run / "model"))[1:-1]!r})"'
         )
         sections = ["Validation:", validation_table(rows, columns)]
-        with published(run, summary, sections, command, "restored mels", []):
+        with published(run, summary, sections, command):
             pass

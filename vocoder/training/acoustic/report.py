@@ -110,6 +110,7 @@ def write_acoustic_report(
     ]
     command = f'vocoder say "A sentence." --acoustic {shlex.quote(str(run / "model"))} -o out.wav'
     with published(run, summary, sections, command, "predicted mels", problems):
+        (run / "held-out").mkdir(exist_ok=True)
         for id, predicted in mels.items():
             stem, rate = run / "held-out" / file_name(id), model.sample_rate
             write_audio(f"{stem}.original.wav", torch.tensor(data.audio(id)), rate)
