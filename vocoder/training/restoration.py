@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -170,10 +169,8 @@ class RestorationRecipe(Recipe):
             "val/degraded": "error of the degraded mel, nats",
         }
         summary = {"facts": facts, "validation": rows}
-        command = (
-            'python -c "import vocoder.models.restoration as r; '
-            f'r.load_checkpoint({json.dumps(str(run / "model"))[1:-1]!r})"'
-        )
+        load = "from vocoder.models.restoration import load_checkpoint as load"
+        command = f'python -c "{load}; print(load({str(run / "model")!r}))"'
         sections = ["Validation:", validation_table(rows, columns)]
         with published(run, summary, sections, command):
             pass

@@ -104,13 +104,11 @@ def hours_table(result: Mapping[str, Any]) -> str:
     spec = about["models"][DEFAULT]["mel_spec"]
     samples = HOURS * 3600 * spec["sample_rate"]
     mels = 4 * spec["n_mels"] * samples / spec["hop_length"]
+    synthesis = DEFAULT.replace("default", "synthesis")
     rows = [
         [f"{HOURS:,} hours of audio, 16 bits", f"{2 * samples / 1e9:,.0f} GB"],
         ["their mels, float32", f"{mels / 1e9:,.0f} GB"],
-        [
-            f"synthesis{DEFAULT.removeprefix('default')}",
-            f"{HOURS / speed:,.0f} hours of {about['threads']} thread",
-        ],
+        [synthesis, f"{HOURS / speed:,.0f} hours of {about['threads']} thread"],
         ["the same on 64 cores", f"{60 * HOURS / speed / 64:,.0f} minutes"],
     ]
     return (
