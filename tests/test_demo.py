@@ -64,16 +64,18 @@ def test_text_is_read_and_the_limits_hold(models: Models, checkpoints: dict[str,
     news: list[tuple[float, str]] = []
     voice, name = checkpoints["acoustic"], checkpoints["checkpoint"]
     text, settings = "Two words. And three more.", {"temperature": 0.5, "seed": 4, "refine": 2}
-    speech = speak(models, text, voice, name, lambda *new: news.append(new), **settings)
+    speech = speak(
+        models, text, f"{voice}/speaker", name, lambda *new: news.append(new), **settings
+    )
     pair = {"acoustic": models.voices[voice], "vocoder": models.vocoders[name]}
     expected = vocoder.say(text, **settings, **pair)  # type: ignore[arg-type]
     np.testing.assert_array_equal(speech.samples.numpy(), expected)
     assert len(speech.remark.split("  ")) == 2
     assert news == [(0.5, "sentence 1 of 2"), (1.0, "sentence 2 of 2")]
     with pytest.raises(ValueError, match="the text has 501 characters: type at most 500"):
-        speak(models, "a" * 501, voice, name)
+        speak(models, "a" * 501, f"{voice}/speaker", name)
     with pytest.raises(ValueError, match="there is no text"):
-        speak(models, " \n", voice, name)
+        speak(models, " \n", f"{voice}/speaker", name)
 
 
 def test_systems_are_compared_by_the_same_mel(models: Models) -> None:

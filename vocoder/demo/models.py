@@ -47,7 +47,10 @@ class Models:
         """Acoustic models by name, likewise."""
         if page.config.get("source"):
             # The base density without the network on top: pitch and noise.
-            alone = type(page).from_config({**page.config, "n_flows": 0}).fused().to(target)
+            alone = type(page).from_config({**page.config, "n_flows": 0})
+            own_weights = page.state_dict()
+            alone.load_state_dict({name: own_weights[name] for name in alone.state_dict()})
+            alone = alone.fused().to(target).restored_by(page.restoration)
             self.vocoders[f"{own}, source alone"] = alone
         if autoregressive is not None:
             model = vocoder.load(autoregressive, device=target)
