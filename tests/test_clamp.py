@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 import vocoder
-from vocoder.audio import LogMel, MelError, MelSpec, read_audio
-from vocoder.audio.validation import Clamp
+from vocoder.audio import PRESETS, LogMel, MelError, MelSpec, read_audio
+from vocoder.audio.validation import MIN_FRAMES, Clamp
 
 WAVS = sorted((Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs").glob("*.flac"))
 SPEC = MelSpec.preset("ljspeech")
@@ -112,3 +112,16 @@ def test_the_mel_of_a_recording_is_never_refused(model: vocoder.Vocoder, kind: s
         copy = model.synthesize(model.mel(audio))
     assert copy.abs().max() <= 1
     assert copy.square().mean() > 0.1
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_no_recording_is_too_loud_by_any_convention(preset: str) -> None:
+    spec = MelSpec.preset(preset)
+    speech = read_audio(WAVS[3], spec.sample_rate)[0]
+    time = torch.arange(spec.sample_rate) / spec.sample_rate
+    slow = torch.randn(spec.sample_rate // 8, generator=torch.Generator().manual_seed(0))
+    pulses = torch.where(torch.sin(2 * torch.pi * 20 * time) > 0.7, 1.0, -1.0)
+    sweep = torch.sin(2 * torch.pi * (50 * time + spec.sample_rate / 4 * time**2)).sign()
+    for audio in ((1e4 * speech).clamp(-1, 1), slow.sign().repeat_interleave(8), pulses, sweep):
+        for piece in LogMel(spec)(audio).split(MIN_FRAMES, dim=1):
+            Clamp(spec, temperature=1).expect(piece)

@@ -149,10 +149,20 @@ def test_bad_input_is_explained_in_one_sentence(tmp_path: Path) -> None:
         None: "there is no second recording: choose, record or upload one",
         long: "the second recording lasts 61.00 s: choose one of 0.2 to 60 s, or cut it",
         short: "the second recording lasts 0.10 s",
-        text: "text.wav is not audio that can be read",
+        text: "^text.wav is not audio that can be read",
     }.items():
         with pytest.raises(ValueError, match=message):
             sound.read_recording(path, 16000, "second ")
+
+
+def test_a_streamed_recording_of_unknown_length_is_taken(tmp_path: Path, short: str) -> None:
+    audio, rate = soundfile.read(short)
+    soundfile.write(tmp_path / "a.flac", audio, rate)
+    content = bytearray((tmp_path / "a.flac").read_bytes())
+    content[21] &= 0xF0
+    content[22:26] = bytes(4)  # as ffmpeg writes to a pipe
+    (tmp_path / "a.flac").write_bytes(content)
+    assert len(sound.read_recording(str(tmp_path / "a.flac"), rate)) == len(audio)
 
 
 def test_temperatures_begin_without_noise_and_may_be_refined(

@@ -1,6 +1,7 @@
 """Audio and mels from files: every format of libsndfile as mono float32, whole or in blocks.
 
 Refused: samples far beyond full scale, channels that cancel, files that end early, false headers.
+What a header says too little about is read whole (`vocoder.audio.containers`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import shutil
 import stat
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from itertools import chain
 from pathlib import Path
@@ -24,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vocoder.audio.containers import DOUBTFUL, ContainerError, check_container, openable
+from vocoder.audio.containers import DOUBTFUL, ContainerError, openable, split
 from vocoder.audio.pcm import FULL_SCALE
 
 Source = str | os.PathLike[str] | IO[bytes]
@@ -78,12 +79,12 @@ class AudioReader(AbstractContextManager["AudioReader"]):
             self.name = "Standard input"
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vocoder-")))
-            self._path = _on_disk(source, self.name, folder)
+            path = _on_disk(source, self.name, folder)
             try:
-                check_container(self._path)
+                self._parts, doubts = split(path, folder)
             except ContainerError as error:
                 raise ValueError(f"{self.name} {error}") from None
-            self._header: Any = self._opened(soundfile.info)
+            self._header = stack.enter_context(self._opened(self._parts[0]))
             self._file_rate = int(self._header.samplerate)
             if not LEAST_RATE <= self._file_rate <= MOST_RATE:
                 raise ValueError(
@@ -92,17 +93,17 @@ class AudioReader(AbstractContextManager["AudioReader"]):
                 )
             self.sample_rate = int(sample_rate or self._file_rate)
             """Of the blocks, in Hz."""
-            for doubt in self._check():
+            for doubt in doubts + self._check():
                 warnings.warn(f"{self.name} {doubt}.", stacklevel=3)
             self._stack = stack.pop_all()
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _opened(self, by: Callable[[str | bytes], Any]) -> Any:
+    def _opened(self, path: Path) -> soundfile.SoundFile:
         try:
             # By its name: libsndfile 1.2 now and then takes an MP3 without one for something else.
-            return by(openable(self._path))
+            return soundfile.SoundFile(openable(path))
         except soundfile.LibsndfileError as error:
             raise ValueError(
                 f"{self.name} is not audio that can be read{_reason(error)}; WAV, FLAC, OGG and "
@@ -131,17 +132,32 @@ class AudioReader(AbstractContextManager["AudioReader"]):
 
     def _blocks(self) -> Iterator[NDArray[np.float32]]:
         """(samples, channels) each, until the file ends, whatever its header promises."""
+        size = max(_BLOCK // self._header.channels, 1)
+        self._missing = 0
         try:
-            # Opened again, since not all formats can go back to their start.
-            with self._opened(soundfile.SoundFile) as sound:
-                size = max(_BLOCK // sound.channels, 1)
-                while len(block := sound.read(size, dtype="float32", always_2d=True)):
-                    yield block
+            for path in self._parts:
+                # Opened again, since not all formats can go back to their start.
+                with self._opened(path) as sound:
+                    self._check_alike(sound)
+                    samples = 0
+                    while len(block := sound.read(size, dtype="float32", always_2d=True)):
+                        samples += len(block)
+                        yield block
+                    self._missing += max(_declared(sound, samples) - samples, 0)
         except (soundfile.LibsndfileError, AssertionError) as error:
             raise ValueError(
                 f"{self.name} is damaged{_reason(error)}: only a part of it can be decoded, so "
                 "copy or convert it again."
             ) from error
+
+    def _check_alike(self, part: soundfile.SoundFile) -> None:
+        """Refuse files joined of different ones."""
+        first, other = ((s.samplerate, s.channels) for s in (self._header, part))
+        if first != other:
+            raise ValueError(
+                f"{self.name} joins audio of {first[0]:,} Hz, {first[1]} channels, and of "
+                f"{other[0]:,} Hz, {other[1]} channels: split or convert it."
+            )
 
     def _check(self) -> list[str]:
         """Read the file once, refuse what cannot be right, and return what is doubtful."""
@@ -173,23 +189,15 @@ class AudioReader(AbstractContextManager["AudioReader"]):
         return self._check_length(samples) + self._check_peak(samples, peak, beyond, whole)
 
     def _check_length(self, samples: int) -> list[str]:
-        declared = samples if self._header.frames >= 2**62 else self._header.frames
-        notes = self._header.extra_info
-        if match := _DECLARED_FRAMES.search(notes):
-            declared = int(match[2])
-        for match in _DECLARED.finditer(notes):
-            promised, found = int(match[1]), int(match[2])
-            # All bytes of these formats but a few are samples.
-            if promised < _UNKNOWN_SIZE and found:
-                declared = max(declared, samples * promised // found)
-        missing = declared - samples
+        missing = self._missing
         if missing <= 1:
             return []
         if missing <= DOUBTFUL * self._file_rate:
-            return [f"ends {missing} samples before its header says, which may be wrong"]
+            return [f"ends {missing} samples before its header says: all that is there is read"]
         raise ValueError(
-            f"{self.name} is cut off: its header promises {declared / self._file_rate:.2f} s and "
-            f"it holds {samples / self._file_rate:.2f} s. Copy it again."
+            f"{self.name} is cut off: its header promises "
+            f"{(samples + missing) / self._file_rate:.2f} s and it holds "
+            f"{samples / self._file_rate:.2f} s. Copy it again."
         )
 
     def _check_peak(self, samples: int, peak: float, beyond: int, whole: bool) -> list[str]:
@@ -300,6 +308,20 @@ def _on_disk(source: Source, name: str, folder: Path) -> Path:
     if not path.stat().st_size:
         raise ValueError(f"{name} is empty.")
     return path
+
+
+def _declared(sound: soundfile.SoundFile, samples: int) -> int:
+    """Samples that a file should have by its header, where those have been read."""
+    declared = samples if sound.frames >= 2**62 else int(sound.frames)
+    notes = sound.extra_info
+    if match := _DECLARED_FRAMES.search(notes):
+        declared = int(match[2])
+    for match in _DECLARED.finditer(notes):
+        promised, found = int(match[1]), int(match[2])
+        # All bytes of these formats but a few are samples.
+        if promised < _UNKNOWN_SIZE and found:
+            declared = max(declared, samples * promised // found)
+    return declared
 
 
 def _reason(error: Exception) -> str:

@@ -34,9 +34,12 @@ MIN_SPREAD = 3.5
 WARN_FRACTION = 2e-3
 """Share of clamped samples that is worth a warning; the mels of loud recordings have half of it."""
 
-ERROR_FRACTION = 0.25
-"""Share of frames too loud for any audio from which a mel is refused: recordings have 0.03 at most,
-however hard they were clipped, and normalised mels 0.4 to 1."""
+IMPOSSIBLE = 1.15
+"""RMS by `frame_rms` that no frame of a recording has: square waves and speech that was clipped
+however hard stay below 1.1, by whatever convention."""
+
+ERROR_FRACTION = 0.1
+"""Share of frames beyond it from which a mel is refused: normalised ones have 0.6 to 1."""
 
 LOUD = 0.5
 """RMS that speech with peaks at full scale reaches in one frame of thirty."""
@@ -261,7 +264,7 @@ def frame_rms(mel: Tensor, mel_spec: MelSpec) -> Tensor:
     .. math:: \mathrm{RMS}^2 \approx \frac{2}{N \sum_n w_n^2} \sum_m b_m \bar{X}_m^2
 
     (Parseval) with N = n_fft, the window w, the mean magnitude X of band m and its width b, both in
-    bins. Audio in [-1, 1] stays below 1. The result is (frames,), float64, on the CPU.
+    bins. Audio in [-1, 1] stays below 1.1. The result is (frames,), float64, on the CPU.
     """
     sums, widths, scale = _bands(mel_spec)
     mean = (mel.detach().cpu().double() * mel_spec.nats).exp() / sums[:, None]
@@ -316,11 +319,11 @@ class Clamp:
         rms = frame_rms(mel, self.mel_spec)
         self._frames += len(rms)
         self._loud += int((rms > LOUD).sum())
-        self._impossible += int((rms > 1).sum())
+        self._impossible += int((rms > IMPOSSIBLE).sum())
         if self._frames >= MIN_FRAMES and self._impossible > ERROR_FRACTION * self._frames:
             raise MelError(
                 f"The mel is too loud for audio in [-1, 1]: {self._impossible:,} of "
-                f"{self._frames:,} frames would have an RMS above 1. "
+                f"{self._frames:,} frames would have an RMS above {IMPOSSIBLE}. "
                 f"{_normalisation(mel, self.mel_spec)}"
             )
 

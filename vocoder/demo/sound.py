@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vocoder.audio import LogMel, MelSpec, fade, read_audio
+from vocoder.audio.containers import duration
 
 Notify = Callable[[float, str], object]
 """Called with the share that is done, 0 to 1, and what comes next."""
@@ -69,15 +71,19 @@ def read_recording(path: str | None, sample_rate: int, which: str = "") -> Tenso
         raise ValueError(f"there is no {which}recording: choose, record or upload one")
     try:
         # The header first: a small file can hold hours.
-        seconds = soundfile.info(path).duration
-    except soundfile.LibsndfileError:
+        seconds = duration(path)
+    except (OSError, ValueError, soundfile.LibsndfileError):
         seconds = SHORTEST_SECONDS  # read_audio says what is wrong
     if not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS:
         raise ValueError(
             f"the {which}recording lasts {seconds:.2f} s: choose one of {SHORTEST_SECONDS:g} to "
             f"{LONGEST_SECONDS:g} s, or cut it with the scissors below it"
         )
-    return read_audio(path, sample_rate)[0].clamp(-1, 1)
+    try:
+        return read_audio(path, sample_rate)[0].clamp(-1, 1)
+    except (OSError, ValueError) as error:
+        # The folder of an upload means nothing to the visitor.
+        raise ValueError(str(error).replace(path, Path(path).name)) from error
 
 
 def beginning(samples: Tensor, spec: MelSpec) -> Tensor:
