@@ -93,7 +93,8 @@ def say(client: httpx.Client, address: str, text: str) -> np.ndarray[Any, Any]:
         RuntimeError: another answer than audio.
     """
     call = f"{address}/gradio_api/call/say"
-    asked = client.post(call, json={"data": [text, "acoustic/heart", "default", 8, 1.0, 0.0, 0.667, 0]})
+    data = [text, "acoustic/heart", "default", 8, 1.0, 0.0, 0.667, 0]
+    asked = client.post(call, json={"data": data})
     if asked.status_code == 503 and "queue is full" in asked.text.lower():
         raise RefusedError(asked.json()["detail"])
     if asked.status_code != 200:
