@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import warnings
 from pathlib import Path
 
@@ -276,3 +277,21 @@ def test_blocks_are_the_whole_file(tmp_path):
         assert max(map(len, blocks)) <= 1 << 16
         assert torch.equal(torch.cat(blocks), torch.cat(again))
         assert torch.equal(torch.cat(blocks), read_audio(tmp_path / "a.wav", rate)[0])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such devices")
+def test_devices_are_no_audio_files(tmp_path):
+    with pytest.raises(ValueError, match="is a device"):
+        read_audio("/dev/zero")
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(ValueError, match="is a device or a pipe"):
+        write_audio(tmp_path / "pipe.wav", torch.zeros(9), 8000)
+
+
+def test_minutes_of_ogg_are_written_whole(tmp_path):
+    """Written in one call, libsndfile's encoder would overflow the stack."""
+    audio = tone(440, 8000, seconds=240)
+    write_audio(tmp_path / "a.ogg", audio, 8000)
+    again, rate = read_audio(tmp_path / "a.ogg")
+    assert (len(again), rate) == (len(audio), 8000)
+    assert level(again - audio) < level(audio) - 20

@@ -86,6 +86,23 @@ def _encoder(target: Any, name: str, suffix: str, sample_rate: int) -> soundfile
         ) from error
 
 
+class _File(io.FileIO):
+    """Keeps the error of a full disk, which libsndfile ignores while it closes a file."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of it; 0 after an error."""
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = error
+            return 0
+        return len(data)
+
+
 class _Samples:
     """Checks audio to write, rounds it to 16 bits, and counts the samples that this clips."""
 
@@ -170,10 +187,9 @@ class AudioWriter(_Samples):
     def __enter__(self) -> Self:
         with ExitStack() as cleaning:
             self._partial = cleaning.enter_context(partial_file(self.path))
-            self._partial.open("wb").close()  # for Python's own error where writing is not allowed
+            self._file = cleaning.enter_context(_File(self._partial, "w"))
             suffix = self.path.suffix.lower()
-            partial = openable(self._partial)
-            self._sound = _encoder(partial, str(self.path), suffix, self.sample_rate)
+            self._sound = _encoder(self._file, str(self.path), suffix, self.sample_rate)
             self._cleaning = cleaning.pop_all()
         return self
 
@@ -195,7 +211,7 @@ class AudioWriter(_Samples):
         with self._cleaning:
             try:
                 self._sound.close()
-                # Closing a Vorbis file on a full disk reports no error.
+                self._file.close()  # before it is renamed, for Windows
                 written = 0 if kind else soundfile.info(openable(self._partial)).frames
             except soundfile.LibsndfileError as error:
                 if kind is None:
@@ -204,8 +220,8 @@ class AudioWriter(_Samples):
                 return
             if self.samples == 0:
                 raise ValueError("There are no samples to write.")
-            if written < self.samples:
-                raise self._cut_short()
+            if self._file.error or written < self.samples:
+                raise self._cut_short() from self._file.error
             os.replace(self._partial, self.path)
         self._warn()
 
