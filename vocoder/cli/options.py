@@ -63,7 +63,7 @@ Restore = Annotated[
     typer.Option(
         "--restore",
         help="How far mels that no audio has, such as an acoustic model's, become mels of speech "
-        "first: 0 (as they are) to 1. \\[default: 1]",
+        "first: 0 (as they are) to 1. \\[default: 1 where the model has a restoring flow]",
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]

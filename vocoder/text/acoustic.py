@@ -81,8 +81,8 @@ class AcousticModel(SavedModel):
     silence there) has ``states`` states in a row, and s(t) is the state of frame t under the
     durations d, k_t its place in that state. E works on symbols; P predicts pitch (log F0), voicing
     and loudness of every frame; D makes the log-mel x of them, so that speaking rate and pitch can
-    be changed. E, P and D are stacks of `ConvNeXtBlock`. The prediction is a mean: the vocoder's
-    restoring flow (`vocoder.models.restoration`) adds the detail that a mean lacks.
+    be changed. E, P and D are stacks of `ConvNeXtBlock`. The prediction is a mean: a
+    restoring flow (`vocoder.models.restoration`) can add the detail that a mean lacks.
 
     Durations and the idea of predicting pitch and energy: FastSpeech 2 (Ren et al., 2021); pitch as
     an input of the decoder: FastPitch (Łańcucki, 2021).
