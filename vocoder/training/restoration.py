@@ -26,8 +26,8 @@ def degrade(mel: Tensor, generator: torch.Generator) -> Tensor:
     """Log-mels (batch, n_mels, frames) in nats with the faults that acoustic models' mels have.
 
     A share `CLEAN` stays as it is. The others are, each by chance and to a random degree, smoothed
-    over 3 to 7 frames and over 3 bands, jittered by up to 0.4 nats (white noise, or smooth in time
-    or frequency), and shifted in level and tilt.
+    over 3 to 7 frames and over 3 bands, and jittered by up to 0.4 nats (white noise, or smooth in
+    time or frequency). Level and tilt stay: undoing them would teach the colour of the voices.
     """
     return torch.cat([_degraded(one, generator) for one in mel.split(1)])
 
@@ -47,10 +47,6 @@ def _degraded(mel: Tensor, generator: torch.Generator) -> Tensor:
         if kind < 0.45:  # smoothing over 3 divides the deviation by 1.7
             noise = 1.7 * (_smooth(noise, 3) if kind < 0.3 else _smooth(noise.mT, 3).mT)
         mel = mel + 0.4 * chance() * noise.to(mel)
-    if chance() < 0.2:
-        tilt = torch.linspace(-1, 1, mel.shape[1], device=mel.device).unsqueeze(1)
-        level, slope = torch.randn(2, generator=generator).tolist()
-        mel = mel + 0.25 * level + (0.3 * slope * tilt if chance() < 0.5 else 0.0)
     return mel
 
 
