@@ -4,7 +4,7 @@ Every piece is a `Bijection`: ``forward(x, condition) -> (z, log_det)`` and
 ``inverse(z, condition) -> x``.
 """
 
-from .bijection import Bijection, Chain, FactorOut
+from .bijection import Bijection, Chain, FactorOut, log_density
 from .coupling import (
     AdditiveCoupling,
     AffineCoupling,
@@ -43,4 +43,5 @@ __all__ = [
     "Squeeze",
     "Swap",
     "initial_matrix",
+    "log_density",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 
@@ -43,6 +44,13 @@ def zero_log_det(x: Tensor) -> Tensor:
 def promote(dtype: torch.dtype) -> torch.dtype:
     """float32, or float64 if the input has it: sums of logs need at least that."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def log_density(z: Tensor, log_det: Tensor) -> Tensor:
+    """log N(z; 0, I) + log_det in nats, (batch,), of latents (batch, channels, time)."""
+    z = z.to(log_det.dtype)
+    size = z[0].numel()
+    return log_det - 0.5 * z.square().sum(dim=(1, 2)) - 0.5 * size * math.log(2 * math.pi)
 
 
 class Chain(Bijection):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vocoder.audio import MelSpec, Noise, Refine
-from vocoder.flows import Chain
+from vocoder.flows import Chain, log_density
 from vocoder.nn.source import WhiteSource
 
 from .base import Array, Renderer, Vocoder, _like, _tensor
@@ -166,10 +166,7 @@ class FlowVocoder(Vocoder):
 
     def _density(self, audio: Tensor, condition: Tensor) -> Tensor:
         """The log-density of audio (batch, samples) given what the flow sees of it, (batch,)."""
-        z, log_det = self.flow(audio.unsqueeze(1), condition)
-        z = z.to(log_det.dtype)
-        size = z[0].numel()
-        return log_det - 0.5 * z.square().sum(dim=(1, 2)) - 0.5 * size * math.log(2 * math.pi)
+        return log_density(*self.flow(audio.unsqueeze(1), condition))
 
     # -- rendering -----------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
@@ -20,6 +19,7 @@ from vocoder.flows import (
     ConditionalScale,
     InvertibleConv1x1,
     Squeeze,
+    log_density,
 )
 from vocoder.models.card import RESTORATION
 from vocoder.models.saved import SavedModel
@@ -114,9 +114,7 @@ class Restoration(SavedModel):
 
     def fused(self) -> Restoration:
         """The same function with the 1x1 convolutions inverted once; frozen, for inference."""
-        model = self._frozen_copy()
-        del model.config["weight_norm"]
-        return model
+        return self._frozen_copy()
 
     @property
     def look_ahead(self) -> int:
@@ -148,9 +146,7 @@ class Restoration(SavedModel):
     def log_density(self, residual: Tensor, h: Tensor) -> Tensor:
         """Log-density in nats, (batch,), of what is left of a mel (batch, 2 n_mels, frames / 2)
         after the mean, given h; both from `read`."""
-        z, log_det = self.flow(residual, h)
-        prior = -0.5 * z.square().sum(dim=(1, 2)) - 0.5 * math.log(2 * math.pi) * z[0].numel()
-        return prior + log_det
+        return log_density(*self.flow(residual, h))
 
     @torch.no_grad()
     def restore(

@@ -157,8 +157,8 @@ class SavedModel(nn.Module):
     # -- fused ---------------------------------------------------------------------------------
 
     def _frozen_copy(self) -> Self:
-        """A frozen copy with weight normalisation taken out (an argument ``weight_norm`` is
-        expected) and 1x1 convolutions inverted: see `FlowVocoder.fused`.
+        """A frozen copy with weight normalisation taken out, where there is an argument
+        ``weight_norm``, and 1x1 convolutions inverted: see `FlowVocoder.fused`.
         """
         # A copy: building the model a second time takes longer than loading it.
         model = copy.deepcopy(self)
@@ -174,7 +174,8 @@ class SavedModel(nn.Module):
                 layer._parameters |= others
             elif isinstance(layer, InvertibleConv1x1):
                 model.set_submodule(name, layer.fused())
-        model.config["weight_norm"] = False
+        if "weight_norm" in model.config:
+            model.config["weight_norm"] = False
         model.eval().requires_grad_(False)
         model.frozen = True
         return model

@@ -197,19 +197,14 @@ class AcousticModel(SavedModel):
             ValueError: no phonemes, too many, unknown ones, an unknown voice, or an argument out of
                 range.
         """
-        check_speaking_rate(speaking_rate)
         check_pitch(pitch)
-        symbols = self.indices(phonemes).to(self.device)[None]
-        counts = torch.tensor([symbols.shape[1]], device=self.device)
-        speaker = torch.tensor([self.voice_index(voice)], device=self.device)
-        encoded, _, log_duration = self.encode(symbols, counts, speaker)
+        encoded, speaker, predicted = self._read(phonemes, voice, speaking_rate)
         if durations is None:
-            durations = whole_durations(log_duration[0].double().exp().cpu() / speaking_rate)
-            durations[-1] += int(durations.sum() == 0)
-        elif durations.shape != log_duration[0].shape or int(durations.sum()) < 1:
+            durations = predicted
+        elif durations.shape != predicted.shape or int(durations.sum()) < 1:
             raise ValueError(
                 f"durations of shape {tuple(durations.shape)} and sum {int(durations.sum())} do "
-                f"not fit: {log_duration.shape[1]} whole numbers are needed, not all 0"
+                f"not fit: {len(predicted)} whole numbers are needed, not all 0"
             )
         place = places(durations).to(self.device)[None]
         mask = encoded.new_ones(1, place.shape[1], 1)
@@ -228,12 +223,20 @@ class AcousticModel(SavedModel):
         Raises:
             ValueError: as `synthesize`.
         """
+        return self._read(phonemes, voice, speaking_rate)[2]
+
+    def _read(
+        self, phonemes: Sequence[str], voice: str | None, speaking_rate: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Encoded symbols (1, S, channels), index of the voice (1,), and predicted durations."""
         check_speaking_rate(speaking_rate)
         symbols = self.indices(phonemes).to(self.device)[None]
         counts = torch.tensor([symbols.shape[1]], device=self.device)
         speaker = torch.tensor([self.voice_index(voice)], device=self.device)
-        log_duration = self.encode(symbols, counts, speaker)[2][0]
-        return whole_durations(log_duration.double().exp().cpu() / speaking_rate)
+        encoded, _, log_duration = self.encode(symbols, counts, speaker)
+        durations = whole_durations(log_duration[0].double().exp().cpu() / speaking_rate)
+        durations[-1] += int(durations.sum() == 0)  # a mel has a frame
+        return encoded, speaker, durations
 
     def voice_index(self, voice: str | None) -> int:
         """The place of a voice in `voices`, 0 for None.

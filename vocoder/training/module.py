@@ -125,6 +125,21 @@ class Training(lightning.LightningModule):
             used = max(used, elapsed / max(elapsed + left, 1e-9))
         return min(used, 1.0)
 
+    def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
+        """Of the random numbers of this step and device.
+
+        It depends on the seed and `items_seen` alone, so that a resumed run draws what an unbroken
+        one would.
+        """
+        draw = self.seed * 1_000_003 + self.items_seen
+        draw = draw * self.trainer.world_size + self.global_rank
+        return torch.Generator(device).manual_seed(draw % 2**63)
+
+    def count(self, items: int, samples: int) -> None:
+        """Add what this device has trained on in a step to `items_seen` and `samples_seen`."""
+        self.items_seen += items * self.trainer.world_size
+        self.samples_seen += samples * self.trainer.world_size
+
     def logged(self, values: dict[str, Tensor]) -> Tensor:
         """Log the scalars of a training step; returns the loss to differentiate."""
         for name, value in values.items():
@@ -214,15 +229,12 @@ class VocoderTraining(Training):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         audio = batch["audio"]
-        world = self.trainer.world_size
-        # Stateless, like the crops, so that a resumed run draws what an unbroken one would.
-        draw = (self.seed * 1_000_003 + self.items_seen) * world + self.global_rank
         step = Step(
             self.model,
             audio,
             mel_of_hops(self.model, batch["clean"]),
             self.budget_used,
-            torch.Generator(audio.device).manual_seed(draw % 2**63),
+            self.generator(audio.device),
             self.sample_temperature,
             self.sample_fraction,
         )
@@ -231,8 +243,7 @@ class VocoderTraining(Training):
             values = total_loss(losses, step)
         except NotImplementedError as error:
             raise TrainingError(f"one of the losses does not suit the model: {error}") from error
-        self.items_seen += audio.shape[0] * world
-        self.samples_seen += audio.numel() * world
+        self.count(audio.shape[0], audio.numel())
         return self.logged(values)
 
     def on_validation_epoch_start(self) -> None:

@@ -109,15 +109,10 @@ class RestorationTraining(Training):
         }
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        world = self.trainer.world_size
-        # Stateless, like the crops, so that a resumed run draws what an unbroken one would.
-        draw = (self.seed * 1_000_003 + self.items_seen) * world + self.global_rank
-        generator = torch.Generator().manual_seed(draw % 2**63)
-        scores = self._scores(self._mel(batch["clean"]), generator)
+        scores = self._scores(self._mel(batch["clean"]), self.generator())
         loss = scores["error"] + 0.3 * scores["slopes"]
         loss = loss - self.likelihood_weight * scores["log_likelihood"]
-        self.items_seen += len(batch["clean"]) * world
-        self.samples_seen += batch["clean"].numel() * world
+        self.count(len(batch["clean"]), batch["clean"].numel())
         return self.logged({"loss": loss, **scores})
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:

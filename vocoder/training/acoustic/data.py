@@ -179,6 +179,7 @@ class TextAndSpeech(CorpusData):
         self.phonemes: dict[str, list[str]] = {}
         self.mels: dict[str, Tensor] = {}
         self._pitch: dict[str, tuple[Tensor, Tensor]] = {}
+        self._items: dict[str, Item] | None = None  # aligned when first asked for
         for utterance in track(self.corpus.utterances, "mels and pitch", transient=True):
             entry = self.prepared.entries.get(utterance.id)
             if entry is None or entry.samples > longest:
@@ -204,10 +205,16 @@ class TextAndSpeech(CorpusData):
 
     def items(self, ids: Sequence[str], model: AcousticModel) -> dict[str, Item]:
         """Aligned utterances; one with fewer frames than states is left out."""
+        if self._items is None:
+            self._items = self._aligned(model)
+        return {id: self._items[id] for id in ids if id in self._items}
+
+    def _aligned(self, model: AcousticModel) -> dict[str, Item]:
+        """All utterances: the more of them, the better the alignment, held-out ones included."""
         items: dict[str, Item] = {}
         for voice, name in enumerate(self.prefixes):
             symbols: dict[str, Tensor] = {}
-            for id in ids:
+            for id in self.mels:
                 if self._voice(id) != name:
                     continue
                 found = model.indices(self.phonemes[id])

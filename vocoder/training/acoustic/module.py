@@ -32,9 +32,8 @@ class AcousticTraining(Training):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         parts = losses(self.model, batch)
-        world = self.trainer.world_size
-        self.items_seen += len(batch.mel) * world
-        self.samples_seen += int(batch.mask.sum()) * self.model.mel_spec.hop_length * world
+        samples = int(batch.mask.sum()) * self.model.mel_spec.hop_length
+        self.count(len(batch.mel), samples)
         loss = sum((_WEIGHTS[name] * value for name, value in parts.items()), torch.zeros(()))
         return self.logged({"loss": loss, **parts})
 
