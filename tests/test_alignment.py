@@ -37,37 +37,15 @@ def test_search_finds_the_best_of_all_alignments(states: int, frames: int) -> No
     paths = torch.stack([path(durations) for durations in alignments])
     for _ in range(20):
         scores = 10 * torch.randn(frames, states, generator=generator)
-        found = monotonic_alignment_search(
-            scores.unsqueeze(0), torch.tensor([states]), torch.tensor([frames])
-        )
+        kept = scores.clone()
         totals = scores[torch.arange(frames), paths].sum(1)
-        assert found.tolist() == [alignments[int(totals.argmax())]]
-
-
-def test_search_in_a_padded_batch_equals_each_alone() -> None:
-    generator = torch.Generator().manual_seed(0)
-    states, frames = torch.tensor([s for s, _ in SIZES]), torch.tensor([f for _, f in SIZES])
-    # The padding would win everywhere if it were looked at.
-    scores = torch.full((len(SIZES), int(frames.max()), int(states.max())), 1e6)
-    alone = []
-    for item, (s, f) in enumerate(SIZES):
-        own = torch.randn(f, s, generator=generator)
-        scores[item, :f, :s] = own
-        alone.append(
-            monotonic_alignment_search(own.unsqueeze(0), states[item, None], frames[item, None])[0]
-        )
-    kept = scores.clone()
-    together = monotonic_alignment_search(scores, states, frames)
-    assert torch.equal(scores, kept)
-    for item, (s, _) in enumerate(SIZES):
-        assert torch.equal(together[item, :s], alone[item])
-        assert together[item, s:].sum() == 0
-    assert torch.equal(together.sum(1), frames)
+        assert monotonic_alignment_search(scores).tolist() == alignments[int(totals.argmax())]
+        assert torch.equal(scores, kept)
 
 
 def test_search_refuses_more_states_than_frames() -> None:
     with pytest.raises(ValueError, match="5 states do not fit into 4 frames"):
-        monotonic_alignment_search(torch.zeros(2, 6, 5), torch.tensor([5, 5]), torch.tensor([6, 4]))
+        monotonic_alignment_search(torch.zeros(4, 5))
 
 
 @pytest.mark.parametrize("fit_on", [1000, 20])

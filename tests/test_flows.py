@@ -24,12 +24,11 @@ from vocoder.flows import (
     FactorOut,
     InvertibleConv1x1,
     Mdct,
-    SourceFilter,
     Squeeze,
     Swap,
     initial_matrix,
 )
-from vocoder.nn import GatedConvStack
+from vocoder.nn import GatedConvStack, SourceFilter
 
 pytestmark = pytest.mark.usefixtures("double_precision")
 
@@ -78,55 +77,48 @@ def fused_conv1x1() -> Bijection:
     return piece.fused()
 
 
-# name -> (piece, channels of its input, time of its input)
-PIECES: dict[str, tuple[Callable[[], Bijection], int, int]] = {
-    "squeeze": (lambda: Squeeze(3), 2, 6),
-    "mdct": (lambda: Mdct(4), 1, 24),
-    "mdct one block": (lambda: Mdct(4), 1, 4),
-    "conv1x1": (lambda: InvertibleConv1x1(CHANNELS), CHANNELS, TIME),
-    "conv1x1 even-odd": (lambda: InvertibleConv1x1(5, "even-odd"), 5, TIME),
-    "conv1x1 fused": (lambda: fused_conv1x1(), CHANNELS, TIME),
-    "swap": (lambda: Swap(), CHANNELS, TIME),
-    "swap odd": (lambda: Swap(), 5, TIME),
-    "actnorm": (lambda: ActNorm(CHANNELS), CHANNELS, TIME),
-    "batchnorm": (lambda: BatchNorm(CHANNELS), CHANNELS, TIME),
-    "affine": (lambda: AffineCoupling(stack(2, 4)), CHANNELS, TIME),
-    "affine plain weights": (
-        lambda: AffineCoupling(stack(2, 4, weight_norm=False)),
-        CHANNELS,
-        TIME,
-    ),
-    "affine odd channels": (lambda: AffineCoupling(stack(2, 6)), 5, TIME),
-    "affine swapped": (lambda: AffineCoupling(Dense(3, 4), ChannelHalves(swap=True)), 5, TIME),
-    "affine bounded": (lambda: AffineCoupling(stack(2, 4), log_scale_bound=0.5), CHANNELS, TIME),
-    "affine checkerboard": (lambda: AffineCoupling(stack(4, 8), Checkerboard()), CHANNELS, TIME),
-    "affine checkerboard odd": (lambda: AffineCoupling(stack(4, 8), Checkerboard(1)), CHANNELS, 5),
-    "affine frames": (lambda: AffineCoupling(halved(4, 8), AlternatingFrames()), CHANNELS, TIME),
-    "affine frames odd": (lambda: AffineCoupling(halved(4, 8), AlternatingFrames()), CHANNELS, 5),
-    "affine odd frames": (lambda: AffineCoupling(halved(4, 8), AlternatingFrames(1)), CHANNELS, 5),
-    "affine channel mask": (
-        lambda: AffineCoupling(Dense(4, 8), ChannelMask([True, False, False, True])),
-        CHANNELS,
-        TIME,
-    ),
-    "additive": (lambda: AdditiveCoupling(stack(2, 2)), CHANNELS, TIME),
-    "additive checkerboard": (
-        lambda: AdditiveCoupling(stack(4, 4), Checkerboard()),
-        CHANNELS,
-        TIME,
-    ),
-    "additive frames": (lambda: AdditiveCoupling(halved(4, 4), AlternatingFrames()), CHANNELS, 5),
-    "conditional scale": (
-        lambda: ConditionalScale(nn.Conv1d(CONDITION, CHANNELS, 3, padding=1)),
-        CHANNELS,
-        TIME,
-    ),
+# name -> a piece of `CHANNELS` and `TIME`, or of the sizes below
+PIECES: dict[str, Callable[[], Bijection]] = {
+    "squeeze": lambda: Squeeze(3),
+    "mdct": lambda: Mdct(4),
+    "mdct one block": lambda: Mdct(4),
+    "conv1x1": lambda: InvertibleConv1x1(CHANNELS),
+    "conv1x1 even-odd": lambda: InvertibleConv1x1(5, "even-odd"),
+    "conv1x1 fused": fused_conv1x1,
+    "swap": Swap,
+    "swap odd": Swap,
+    "actnorm": lambda: ActNorm(CHANNELS),
+    "batchnorm": lambda: BatchNorm(CHANNELS),
+    "affine": lambda: AffineCoupling(stack(2, 4)),
+    "affine plain weights": lambda: AffineCoupling(stack(2, 4, weight_norm=False)),
+    "affine odd channels": lambda: AffineCoupling(stack(2, 6)),
+    "affine swapped": lambda: AffineCoupling(Dense(3, 4), ChannelHalves(swap=True)),
+    "affine bounded": lambda: AffineCoupling(stack(2, 4), log_scale_bound=0.5),
+    "affine checkerboard": lambda: AffineCoupling(stack(4, 8), Checkerboard()),
+    "affine checkerboard odd": lambda: AffineCoupling(stack(4, 8), Checkerboard(1)),
+    "affine frames": lambda: AffineCoupling(halved(4, 8), AlternatingFrames()),
+    "affine frames odd": lambda: AffineCoupling(halved(4, 8), AlternatingFrames()),
+    "affine odd frames": lambda: AffineCoupling(halved(4, 8), AlternatingFrames(1)),
+    "affine mask": lambda: AffineCoupling(Dense(4, 8), ChannelMask([True, False, False, True])),
+    "additive": lambda: AdditiveCoupling(stack(2, 2)),
+    "additive checkerboard": lambda: AdditiveCoupling(stack(4, 4), Checkerboard()),
+    "additive frames": lambda: AdditiveCoupling(halved(4, 4), AlternatingFrames()),
+    "conditional scale": lambda: ConditionalScale(nn.Conv1d(CONDITION, CHANNELS, 3, padding=1)),
     # Of the condition, the network sees 3 channels; E and Q of 2 bands come last.
-    "source filter": (lambda: SourceFilter(2, 3, sample_rate=16000, channels=4), 2, TIME),
-    "factor out": (lambda: FactorOut(1, AffineCoupling(stack(1, 4))), CHANNELS, TIME),
-    "chain": (lambda: Chain([Swap(), InvertibleConv1x1(CHANNELS)]), CHANNELS, TIME),
-    "whole model": (small_model, 1, 24),
+    "source filter": lambda: SourceFilter(2, 3, sample_rate=16000, channels=4),
+    "factor out": lambda: FactorOut(1, AffineCoupling(stack(1, 4))),
+    "chain": lambda: Chain([Swap(), InvertibleConv1x1(CHANNELS)]),
+    "whole model": small_model,
 }
+# name -> channels and time of its input, where they are others
+SIZES = {
+    "squeeze": (2, 6), "mdct": (1, 24), "mdct one block": (1, 4), "conv1x1 even-odd": (5, TIME),
+    "swap odd": (5, TIME), "affine odd channels": (5, TIME), "affine swapped": (5, TIME),
+    "affine checkerboard odd": (CHANNELS, 5), "affine frames odd": (CHANNELS, 5),
+    "affine odd frames": (CHANNELS, 5), "additive frames": (CHANNELS, 5),
+    "source filter": (2, TIME),
+    "whole model": (1, 24),
+}  # fmt: skip
 
 
 def perturbed(piece: Bijection) -> Bijection:
@@ -143,18 +135,13 @@ def perturbed(piece: Bijection) -> Bijection:
     return piece.eval()
 
 
-WITH_PARAMETERS = [
-    name
-    for name, (build, _, _) in PIECES.items()
-    if any(parameter.requires_grad for parameter in build().parameters())
-]
+WITH_PARAMETERS = [n for n in PIECES if any(p.requires_grad for p in PIECES[n]().parameters())]
 
 Case = tuple[Bijection, Tensor, Tensor]
 
 
 def piece_and_inputs(name: str) -> Case:
-    build, channels, time = PIECES[name]
-    piece = perturbed(build())
+    piece, (channels, time) = perturbed(PIECES[name]()), SIZES.get(name, (CHANNELS, TIME))
     x = torch.randn(2, channels, time)
     condition_time = time // 4 if name == "whole model" else time
     return piece, x, torch.rand(2, CONDITION, condition_time)  # as a voicing, from 0 to 1
@@ -215,17 +202,9 @@ def test_gradcheck(case: Case) -> None:
 
 def test_density_integrates_to_one() -> None:
     """p(x) of a two-dimensional flow, summed over a grid that holds all of its mass."""
-    flow = perturbed(
-        Chain(
-            [
-                ActNorm(2),
-                InvertibleConv1x1(2),
-                AffineCoupling(stack(1, 2), log_scale_bound=1.0),
-                InvertibleConv1x1(2),
-                AffineCoupling(stack(1, 2), log_scale_bound=1.0),
-            ]
-        )
-    )
+    couplings = [AffineCoupling(stack(1, 2), log_scale_bound=1.0) for _ in range(2)]
+    mixings = [InvertibleConv1x1(2) for _ in range(2)]
+    flow = perturbed(Chain([ActNorm(2), mixings[0], couplings[0], mixings[1], couplings[1]]))
     condition = torch.ones(1, CONDITION, 1)
     with torch.no_grad():
         samples = flow.inverse(torch.randn(10_000, 2, 1), condition.expand(10_000, -1, -1))
@@ -325,11 +304,10 @@ def test_alternating_frames_are_the_checkerboard(parity: int, time: int) -> None
 
 def test_log_det_is_float32_under_autocast() -> None:
     torch.set_default_dtype(torch.float32)
-    for build, channels, time in PIECES.values():
-        piece = perturbed(build().float())
+    for name in PIECES:
+        piece, x, condition = piece_and_inputs(name)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            steps = time // 4 if build is small_model else time
-            z, log_det = piece(torch.randn(2, channels, time), torch.randn(2, CONDITION, steps))
+            z, log_det = piece.float()(x, condition)
         assert log_det.dtype == torch.float32
         assert z.dtype == torch.float32
 

@@ -4,39 +4,26 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from vocoder.audio import MelError, MelSpec
-from vocoder.models import FlowVocoder, MdctFlow, WaveGlow
+from tests.test_contract import SPEC, build
+from vocoder.audio import MelError
+from vocoder.models import FlowVocoder
 
 pytest.importorskip("onnxscript", reason="extra export is not installed")
 pytest.importorskip("onnxruntime", reason="extra export is not installed")
 
 from vocoder.export import OnnxVocoder, export_onnx
 
-SPEC = MelSpec(
-    sample_rate=8000, n_fft=256, hop_length=16, win_length=64, n_mels=40, fmin=0, fmax=4000
-)
-VARIANTS: dict[str, tuple[type[FlowVocoder], dict[str, Any]]] = {
-    "mdct": (MdctFlow, {"scale_channels": 5}),
-    "source": (MdctFlow, {"n_flows": 1, "scale_channels": 5, "source": True, "source_channels": 5}),
-    "published": (WaveGlow, {"n_group": 8, "n_early_every": 2, "n_early_size": 2}),
-}
 
-
-@pytest.fixture(scope="module", params=VARIANTS)
+@pytest.fixture(scope="module", params=["mdct", "source", "published"])
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[FlowVocoder, OnnxVocoder]:
-    torch.manual_seed(0)
-    architecture, sizes = VARIANTS[request.param]
-    model = architecture(SPEC, **({"n_flows": 3, "channels": 8, "n_layers": 2} | sizes))
-    for parameter in model.parameters():
-        parameter.data.add_(0.05 * torch.randn_like(parameter))
+    model = build(request.param)
     path = export_onnx(model.fused(), tmp_path_factory.mktemp("onnx") / "model.onnx")
     assert [p.name for p in path.parent.iterdir()] == ["model.onnx"]
     return model, OnnxVocoder(path, threads=1)
@@ -89,4 +76,4 @@ def test_without_the_extra_it_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ImportError, match=r"flow-vocoder\[export\]"):
-        export_onnx(WaveGlow(mel_spec=SPEC, n_flows=1, channels=4, n_layers=1), tmp_path / "x.onnx")
+        export_onnx(build("published"), tmp_path / "x.onnx")

@@ -85,12 +85,8 @@ def test_numbers_of_the_published_implementation(
 def fused(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weight norm taken out by torch itself."""
     result = {k: v for k, v in weights.items() if not k.endswith(("weight_g", "weight_v"))}
-    for name in weights:
-        if name.endswith("weight_v"):
-            stem = name.removesuffix("weight_v")
-            result[stem + "weight"] = torch._weight_norm(
-                weights[name], weights[stem + "weight_g"], 0
-            )
+    for stem in (name.removesuffix("_v") for name in weights if name.endswith("weight_v")):
+        result[stem] = torch._weight_norm(weights[stem + "_v"], weights[stem + "_g"], 0)
     return result
 
 
@@ -204,13 +200,11 @@ def test_other_files_and_dicts_are_refused(weights: dict[str, Tensor], tmp_path:
     (tmp_path / "text.safetensors").write_text("hello")
     with pytest.raises(CheckpointError, match="not a readable file of tensors"):
         load_published_waveglow(tmp_path / "text.safetensors")
-    with pytest.raises(CheckpointError, match="not the weights of a WaveGlow"):
-        load_published_waveglow({"layer.weight": torch.zeros(2)})
-    some = {k: v for k, v in weights.items() if k != "WN.1.end.bias"}
-    with pytest.raises(CheckpointError, match="Missing"):
-        load_published_waveglow(some)
-    with pytest.raises(CheckpointError, match="Unexpected"):
-        load_published_waveglow({**weights, "WN.1.extra.bias": torch.zeros(2)})
-    lone = {k: v for k, v in weights.items() if k != "WN.0.start.weight_v"}
-    with pytest.raises(CheckpointError, match="weight_v is not"):
-        load_published_waveglow(lone)
+    for wrong, words in (
+        ({"layer.weight": torch.zeros(2)}, "not the weights of a WaveGlow"),
+        ({k: v for k, v in weights.items() if k != "WN.1.end.bias"}, "Missing"),
+        ({**weights, "WN.1.extra.bias": torch.zeros(2)}, "Unexpected"),
+        ({k: v for k, v in weights.items() if k != "WN.0.start.weight_v"}, "weight_v is not"),
+    ):
+        with pytest.raises(CheckpointError, match=words):
+            load_published_waveglow(wrong)

@@ -252,6 +252,8 @@ def test_long_sentences_are_cut_where_they_pause() -> None:
         ("I bought 2 lbs. of apples.", ["I bought two pounds of apples."]),
         ("She is 5 ft. He is 6 ft. tall.", ["She is five feet.", "He is six feet tall."]),
         ("It weighs 3 kg. Lift it.", ["It weighs three kilograms.", "Lift it."]),
+        ("He has no. Then he left.", ["He has no.", "Then he left."]),
+        ("3 tbsp. Salt", ["three tablespoons Salt"]),
         ("1. First\n2. Second", ["one, First", "two, Second"]),
         ("1.299,00 euros", ["one thousand two hundred ninety-nine euros"]),
         ("12,50 € each", ["twelve euros and fifty cents each"]),

@@ -55,19 +55,18 @@ def export_onnx(
 ) -> Path:
     """Write a flow as an ONNX graph ``(mel, noise) -> audio`` with dynamic batch and length.
 
-    The mel convention travels in the graph's metadata. Run it with `OnnxVocoder` or with
-    onnxruntime directly.
+    Run it with `OnnxVocoder` or with onnxruntime; the mel convention is in the graph's metadata.
 
     Args:
         model: a trained flow.
         path: file to write, ``.onnx``; replaced whole or not at all.
-        refine: iterations in the graph, as in `Vocoder.synthesize`; None takes the model's
-            ``default_refine``. They take some ten times as long as outside of it.
+        refine: iterations in the graph, as in `Vocoder.synthesize`. They take some ten times as
+            long as outside of it.
         restore: as in `Vocoder.synthesize`; in the graph a mel is restored to its mean.
 
     Raises:
         ImportError: the extra ``export`` is not installed.
-        ValueError: the model is not a flow (only flows run in one pass), or refine is out of range.
+        ValueError: the model is not a flow, or refine is out of range.
     """
     try:
         import onnx
@@ -80,21 +79,17 @@ def export_onnx(
         raise ValueError(f"{type(model).__name__} is not a flow: only flows export as one graph")
     refine = model.default_refine if refine is None else refine
     check_refine(refine)
-    if restore is None:
-        restore = float(model.restoration is not None)
+    restore = float(model.restoration is not None) if restore is None else restore
     graph = InferenceGraph(model, refine, restore).float().cpu().eval()
     spec = model.mel_spec
     # Any sizes but 0 and 1, which the exporter would take for constants, as it would frames - 1.
     # The graph runs on any number of frames.
-    frames = 5
-    example = (torch.zeros(2, spec.n_mels, frames), torch.zeros(2, frames, model.noise_per_frame))
+    example = (torch.zeros(2, spec.n_mels, 5), torch.zeros(2, 5, model.noise_per_frame))
     batch_size, length = torch.export.Dim("batch"), torch.export.Dim("frames", min=3)
-    exporter_log = logging.getLogger("torch.onnx")
-    level = exporter_log.level
+    # The exporter's own warnings (deprecations, optional packages) do not help users.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        # The exporter's own warnings (deprecations, optional packages) do not help users.
         warnings.simplefilter("ignore")
-        exporter_log.setLevel(logging.ERROR)
         program = torch.onnx.export(
             graph,
             example,
@@ -105,7 +100,6 @@ def export_onnx(
             dynamic_shapes=({0: batch_size, 2: length}, {0: batch_size, 1: length}),
             verbose=False,
         )
-    exporter_log.setLevel(level)
     assert program is not None
     proto = program.model_proto
     facts = {
@@ -154,11 +148,12 @@ class OnnxVocoder:
         facts = self.session.get_modelmeta().custom_metadata_map
         if "mel_spec" not in facts:
             raise ValueError(f"{path} carries no mel_spec: export it with vocoder export --onnx")
-        self.mel_spec = MelSpec.from_dict(json.loads(facts["mel_spec"]))
-        self.default_temperature: float = json.loads(facts["default_temperature"])
-        self.noise_per_frame: int = json.loads(facts["noise_per_frame"])
+        values = {name: json.loads(value) for name, value in facts.items()}
+        self.mel_spec = MelSpec.from_dict(values["mel_spec"])
+        self.default_temperature: float = values["default_temperature"]
+        self.noise_per_frame: int = values["noise_per_frame"]
         """Standard normal numbers that the graph takes for each frame."""
-        self.refine: Refine = json.loads(facts["refine"])
+        self.refine: Refine = values["refine"]
         """Iterations in the graph."""
 
     def synthesize(
@@ -168,24 +163,15 @@ class OnnxVocoder:
         seed: int | Sequence[int] | None = 0,
     ) -> NDArray[np.float32]:
         """Audio from a mel, equal to `Vocoder.synthesize` with the same seed and as many iterations
-        (to 1e-4).
+        (to 1e-4): arguments, result and errors are those of it.
 
         Args:
             mel: (n_mels, frames) or (batch, n_mels, frames), float32.
-            temperature, seed: as in `Vocoder.synthesize`.
-
-        Returns:
-            (frames * hop,) or (batch, frames * hop), float32, in [-1, 1].
-
-        Raises:
-            MelError: the mel cannot come from the model's `mel_spec`, or is far too loud.
-            ValueError: the temperature or the seed is out of range.
         """
         if not isinstance(mel, np.ndarray):
             raise TypeError(f"mel is a {type(mel).__name__}: give a numpy array")
         check_mel(as_tensor(mel), self.mel_spec)
-        if temperature is None:
-            temperature = self.default_temperature
+        temperature = self.default_temperature if temperature is None else temperature
         check_temperature(temperature)
         batch = mel if mel.ndim == 3 else mel[None]
         clamps = [Clamp(self.mel_spec, temperature) for _ in batch]

@@ -21,7 +21,7 @@ from vocoder.flows import (
     FactorOut,
     InvertibleConv1x1,
 )
-from vocoder.flows.bijection import zero_log_det
+from vocoder.flows.layers import zero_log_det
 
 SIDE = 16
 LEVELS = 3

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vocoder.nn.causal import CausalGatedStack
 from vocoder.nn.mixture import COLDEST, LOG_SCALES, SMALLEST_SCALE, STEP
+from vocoder.nn.networks import CausalGatedStack
 
 from .jit import jit
 

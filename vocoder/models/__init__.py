@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from vocoder.audio import Noise
-from vocoder.checkpoints import CheckpointError, no_larger_than, read_checkpoint
+from vocoder.checkpoints import CheckpointError, read_checkpoint
 
-from .base import Vocoder
+from .base import SavedModel, Vocoder
 from .flow import FlowVocoder
 from .mdct_flow import MdctFlow
 from .published import load_published_waveglow
-from .saved import SavedModel
 from .waveglow import WaveGlow
 from .wavenet import WaveNet
 
@@ -29,12 +28,16 @@ def build(architecture: str, config: Mapping[str, Any]) -> Vocoder:
     Raises:
         CheckpointError: the architecture is unknown or does not take these arguments.
     """
+    return _named(architecture).from_config(config)
+
+
+def _named(architecture: str) -> type[Vocoder]:
     if architecture not in ARCHITECTURES:
         raise CheckpointError(
             f"the architecture {architecture!r} is unknown; this version knows "
             f"{', '.join(ARCHITECTURES)}"
         )
-    return ARCHITECTURES[architecture].from_config(config)
+    return ARCHITECTURES[architecture]
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Vocoder:
@@ -48,9 +51,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Vocoder:
         raise CheckpointError(
             f"{path} lacks `family` or `config`: it is not a checkpoint of a vocoder"
         )
-    with no_larger_than(config["config"], tensors, path):
-        model = build(config["family"], config["config"])
-    return model.load_weights(tensors, path)
+    return _named(config["family"]).from_checkpoint(config["config"], tensors, path)
 
 
 __all__ = [

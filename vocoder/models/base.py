@@ -1,28 +1,44 @@
-"""The contract of every vocoder: mel in, audio out, checked and repeatable."""
+"""Models with a checkpoint, and the contract of every vocoder: mel in, audio out, repeatable."""
 
 from __future__ import annotations
 
+import copy
+import functools
+import inspect
 import operator
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
-from vocoder.audio import LogMel, MelGriffinLim, MelSpec, Noise, Refine, check_mel, check_refine
+from vocoder.atomic import write_atomic
+from vocoder.audio import (
+    LogMel,
+    MelGriffinLim,
+    MelSpec,
+    Noise,
+    Refine,
+    check_mel,
+    check_refine,
+    check_temperature,
+)
 from vocoder.audio.levels import schedule
 from vocoder.audio.log_mel import check_amplitude
 from vocoder.audio.noise import batch_noise, fresh_seed
 from vocoder.audio.pcm import as_tensor
 from vocoder.audio.validation import Clamp
+from vocoder.checkpoints import CheckpointError, no_larger_than, read_checkpoint, write_checkpoint
+from vocoder.flows import InvertibleConv1x1
 
-from .card import VOCODER
-from .restoration import Restoration
-from .saved import SavedModel
+from .card import CARD_NAME, VOCODER, Card, model_card
 
 Array = TypeVar("Array", Tensor, NDArray[Any])
 
@@ -34,19 +50,226 @@ Renderer = Callable[[Tensor, int, int, int], Tensor]
 after the last) -> samples, (1, samples)."""
 
 
-class Vocoder(SavedModel, ABC):
-    """Base class of all vocoders; owns the `MelSpec` that its mels must follow.
+class SavedModel(nn.Module):
+    """Base class of models with a checkpoint; owns the `MelSpec` of their mels.
 
-    A subclass names its ``architecture`` and ``title``, passes its `MelSpec` to
-    ``super().__init__`` and implements `generate` and `log_likelihood`. `SavedModel` records its
-    arguments.
-
-    Everywhere: F frames of mel describe exactly F * hop samples.
+    A subclass names its ``architecture`` and ``title`` and passes its `MelSpec` to
+    ``super().__init__``. ``config`` then holds the constructor's arguments, which is all that a
+    checkpoint needs besides the weights.
     """
 
     architecture: ClassVar[str]
     """Name of the architecture in checkpoints and on the command line."""
 
+    key: ClassVar[str] = "kind"
+    """Entry of ``config.json`` that holds the architecture."""
+
+    title: ClassVar[str]
+    """Name of the model for people."""
+
+    default_temperature: ClassVar[float] = 1.0
+    """Temperature used by default."""
+
+    card: ClassVar[Card]
+    """What the model card says of all models of this class."""
+
+    former: ClassVar[dict[str, Any]] = {}
+    """Arguments of earlier versions that had one value in all bundled models and recipes."""
+
+    config: dict[str, Any]
+    """The constructor's arguments as plain JSON values."""
+
+    frozen = False
+    """Whether the model is fused, so that its weights cannot change."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" not in cls.__dict__:
+            return
+        build = cls.__init__
+        signature = inspect.signature(build)
+
+        @functools.wraps(build)
+        def record_and_build(self: SavedModel, *args: Any, **kwargs: Any) -> None:
+            # Only the outermost constructor: a subclass's arguments are not its parent's.
+            outermost = type(self).__init__ is record_and_build
+            if outermost:
+                bound = signature.bind(self, *args, **kwargs)
+                bound.apply_defaults()
+                self.config = {k: _plain(v) for k, v in bound.arguments.items() if k != "self"}
+            build(self, *args, **kwargs)
+            if outermost:
+                self.config["mel_spec"] = self.mel_spec.to_dict()
+
+        cls.__init__ = record_and_build  # type: ignore[method-assign]
+
+    def __init__(self, mel_spec: MelSpec | str) -> None:
+        super().__init__()
+        _survive_forks()
+        self.mel_spec = MelSpec.preset(mel_spec) if isinstance(mel_spec, str) else mel_spec
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of the audio that mels are made of, Hz."""
+        return self.mel_spec.sample_rate
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the parameters."""
+        return next(self.parameters()).dtype
+
+    def _temperature(self, temperature: float | None) -> float:
+        """The temperature to use; ValueError if it is negative, infinite or NaN."""
+        if temperature is not None:
+            check_temperature(temperature)
+        return self.default_temperature if temperature is None else temperature
+
+    # -- on disk -------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str], dtype: torch.dtype | None = None) -> Path:
+        """Write a checkpoint directory: ``model.safetensors`` and ``config.json``.
+
+        A README.md (a model card) is added unless there is one, so that the directory can be
+        uploaded to a hub of models as it is.
+
+        Args:
+            path: the directory, which is returned.
+            dtype: type that floating-point weights are stored in; torch.float16 halves the file. A
+                loaded model is float32 in any case. None keeps their type.
+        """
+        weights = {
+            name: value.to(dtype) if value.is_floating_point() else value
+            for name, value in self.state_dict().items()
+        }
+        header = {self.key: self.architecture, "config": self.config}
+        directory = write_checkpoint(path, header, weights)
+        if not (readme := directory / CARD_NAME).exists():
+            write_atomic(readme, model_card(self.card, self.title, self.mel_spec).encode())
+        return directory
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """A model with random weights, from the ``config`` of a checkpoint.
+
+        Raises:
+            CheckpointError: these are not arguments of this class.
+        """
+        try:
+            arguments = {k: v for k, v in config.items() if (k, v) not in cls.former.items()}
+            if isinstance(spec := config.get("mel_spec"), Mapping):
+                arguments["mel_spec"] = MelSpec.from_dict(spec)
+            return cls(**arguments)
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RuntimeError,
+                AssertionError, MemoryError) as error:  # fmt: skip
+            raise CheckpointError(
+                f"the config does not fit {cls.__name__} of this version: {error}"
+            ) from error
+
+    @classmethod
+    def renamed(cls, name: str) -> str:
+        """The present name of a weight in a checkpoint of an earlier version."""
+        return name
+
+    @classmethod
+    def from_checkpoint(
+        cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], path: str | os.PathLike[str]
+    ) -> Self:
+        """The model of the checkpoint at ``path``, in evaluation mode.
+
+        Raises:
+            CheckpointError: config and weights do not fit each other or this version.
+        """
+        with no_larger_than(config, tensors, path):
+            model = cls.from_config(config)
+        try:
+            model.load_state_dict({cls.renamed(name): value for name, value in tensors.items()})
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"the weights in {path} do not fit their config: {error}"
+            ) from error
+        return model.eval()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], recipe: str) -> Self:
+        """The model of a checkpoint directory, in evaluation mode, on the CPU, in float32.
+
+        Raises:
+            CheckpointError: no checkpoint there, or not one of this class; the message names the
+                recipe that trains one.
+        """
+        header, tensors = read_checkpoint(path)
+        config = header.get("config")
+        if header.get(cls.key) != cls.architecture or not isinstance(config, Mapping):
+            what = f"a vocoder ({header['family']})" if "family" in header else "something else"
+            raise CheckpointError(
+                f"{path} holds {what} and no {cls.title}: give a checkpoint of {recipe}"
+            )
+        return cls.from_checkpoint(config, tensors, path)
+
+    # -- fused ---------------------------------------------------------------------------------
+
+    def _frozen_copy(self) -> Self:
+        """A frozen copy with weight normalisation taken out, where there is an argument
+        ``weight_norm``, and 1x1 convolutions inverted: see `FlowVocoder.fused`.
+        """
+        # A copy: building the model a second time takes longer than loading it.
+        model = copy.deepcopy(self)
+        for name, layer in list(model.named_modules()):
+            if is_parametrized(layer, "weight"):
+                weight = layer.weight.detach()
+                # Not by `remove_parametrizations`: it changes the class, which copies share.
+                layer.__class__ = type_before_parametrizations(layer)
+                del layer.parametrizations
+                layer._load_state_dict_pre_hooks.clear()  # weight_norm's, for old checkpoints
+                layer.weight = nn.Parameter(weight)
+            elif isinstance(layer, InvertibleConv1x1):
+                model.set_submodule(name, layer.fused())
+        if "weight_norm" in model.config:
+            model.config["weight_norm"] = False
+        model.eval().requires_grad_(False)
+        model.frozen = True
+        return model
+
+    def train(self, mode: bool = True) -> Self:
+        if mode and self.frozen:
+            raise RuntimeError(
+                "a fused model is frozen: train the one that load_checkpoint gives, or start a "
+                "recipe from it with --start_from"
+            )
+        return super().train(mode)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if self.frozen:
+            raise RuntimeError("a fused model is frozen: load the weights first, then fuse")
+        return super().load_state_dict(state_dict, *args, **kwargs)
+
+
+class Restorer(Protocol):
+    """What turns mels that no audio has into mels of speech: `vocoder.models.restoration`."""
+
+    mel_spec: MelSpec
+
+    @property
+    def look_ahead(self) -> int: ...
+    def restore(self, *args: Any, **kwargs: Any) -> Tensor: ...
+    def stream(self, *args: Any, **kwargs: Any) -> Iterator[Any]: ...
+    def to(self, device: torch.device) -> Self: ...
+
+
+class Vocoder(SavedModel, ABC):
+    """Base class of all vocoders; owns the `MelSpec` that its mels must follow.
+
+    A subclass implements `context_frames`, `generate` and, if it is a density, `log_likelihood`.
+    `SavedModel` records its arguments. Everywhere: F frames of mel describe exactly F * hop
+    samples.
+    """
+
+    key = "family"
     card = VOCODER
 
     likelihood: ClassVar[Literal["exact", "lower bound"] | None] = None
@@ -65,13 +288,10 @@ class Vocoder(SavedModel, ABC):
         super().__init__(mel_spec)
         check_refine(refine)
         self.default_refine = refine
-        self.restored_by(None)
+        # In a tuple, which is no part of the model for PyTorch.
+        self._restoration: tuple[Restorer | None] = (None,)
         self.mel_griffin_lim = MelGriffinLim(self.mel_spec)
         self._log_mel = LogMel(self.mel_spec)
-
-    @classmethod
-    def header(cls) -> dict[str, str]:
-        return {"family": cls.architecture}
 
     # -- what an architecture implements ---------------------------------------------------------
 
@@ -124,12 +344,11 @@ class Vocoder(SavedModel, ABC):
         )
 
     @property
-    def restoration(self) -> Restoration | None:
+    def restoration(self) -> Restorer | None:
         """What `synthesize` and `stream` restore mels with, see `restored_by`."""
-        found: Restoration | None = self.__dict__["_restoration"]
-        return found
+        return self._restoration[0]
 
-    def restored_by(self, restoration: Restoration | None) -> Self:
+    def restored_by(self, restoration: Restorer | None) -> Self:
         """Restore mels with a restoring flow, or with none; returns the model.
 
         `vocoder.load` sets the bundled one where the conventions of the mels agree. It is not a
@@ -143,7 +362,7 @@ class Vocoder(SavedModel, ABC):
                 f"the restoring flow is for mels of {restoration.mel_spec} and the vocoder for "
                 f"{self.mel_spec}"
             )
-        self.__dict__["_restoration"] = restoration
+        self._restoration = (restoration,)
         return self
 
     # -- what users call -----------------------------------------------------------------------
@@ -209,7 +428,7 @@ class Vocoder(SavedModel, ABC):
         self._check_weights()
         frames = self._checked(mel)
         temperature = self._temperature(temperature)
-        iterations, restored = self._refine(refine), self._restorer(restore)
+        iterations, (restorer, strength) = self._refine(refine), self._restorer(restore)
         batch = frames if frames.ndim == 3 else frames.unsqueeze(0)
         noise = batch_noise(seed, len(batch))
         sizes = _checked_lengths(lengths, batch)
@@ -223,10 +442,8 @@ class Vocoder(SavedModel, ABC):
             for size in sorted(set(sizes)):
                 rows = [i for i, own in enumerate(sizes) if own == size]
                 own, own_noise = batch[rows, :, :size], noise.of_items(rows)
-                if restored is not None:
-                    own = restored.restore(
-                        own, None, own_noise, 1.0 if restore is None else restore
-                    )
+                if restorer is not None:
+                    own = restorer.restore(own, None, own_noise, strength)
                 generated = self._in_windows(own, own_noise, temperature).float()
                 refined = self._refined(generated, own, iterations)
                 for row, item, item_mel in zip(rows, refined, own, strict=True):
@@ -259,7 +476,7 @@ class Vocoder(SavedModel, ABC):
         temperature = self._temperature(temperature)
         clamp = Clamp(self.mel_spec, temperature)
         noise = Noise(fresh_seed() if seed is None else seed)
-        refiner = self._refiner(self._refine(refine))
+        refiner = self._refiner(refine)
         (past, ahead), make = self._renderer(noise, temperature)
         # Frames that are still needed; the first has index `start`, and `done` are rendered.
         held = torch.zeros(self.mel_spec.n_mels, 0, dtype=torch.float32, device=self.device)
@@ -290,9 +507,9 @@ class Vocoder(SavedModel, ABC):
                     clamp.expect(frames)
                     yield chunk, frames
 
-        chunks, restored = checked(), self._restorer(restore)
-        if restored is not None:
-            chunks = restored.stream(chunks, None, noise, 1.0 if restore is None else restore)
+        chunks, (restorer, strength) = checked(), self._restorer(restore)
+        if restorer is not None:
+            chunks = restorer.stream(chunks, None, noise, strength)
         for chunk, frames in chunks:
             held, latest = torch.cat([held, frames], dim=1), frames[:, -1:]
             ready = start + held.shape[1] - ahead
@@ -319,9 +536,8 @@ class Vocoder(SavedModel, ABC):
         Args:
             refine, restore: as in `synthesize`; each iteration looks some frames further.
         """
-        refiner, restored = self._refiner(self._refine(refine)), self._restorer(restore)
-        ahead = self.context_frames[1] + (0 if refiner is None else refiner.look_ahead)
-        return ahead + (0 if restored is None else restored.look_ahead)
+        stages = self._refiner(refine), self._restorer(restore)[0]
+        return self.context_frames[1] + sum(s.look_ahead for s in stages if s is not None)
 
     def refine_target(self, mel: Tensor) -> Tensor:
         """The mel (batch, n_mels, frames) that audio of frames * hop samples is refined to.
@@ -344,20 +560,20 @@ class Vocoder(SavedModel, ABC):
         """
         return self.mel_griffin_lim(audio, self.refine_target(mel), refine)
 
-    def _restorer(self, restore: float | None) -> Restoration | None:
-        """What mels are restored with, on the model's device; None if they stay as they are.
+    def _restorer(self, restore: float | None) -> tuple[Restorer | None, float]:
+        """What mels are restored with, None if they stay as they are, and how far.
 
         Raises:
             ValueError: restoration is asked for and there is none.
         """
         if restore == 0 or (restore is None and self.restoration is None):
-            return None
+            return None, 0.0
         if self.restoration is None:
             raise ValueError(
                 "the model has no restoring flow for its mels: leave restore out, or give it "
                 "one with model.restored_by(vocoder.models.restoration.load_checkpoint(path))"
             )
-        return self.restoration.to(self.device)
+        return self.restoration.to(self.device), 1.0 if restore is None else restore
 
     def _refined(self, audio: Tensor, mel: Tensor, refine: Refine) -> Tensor:
         """Audio (batch, frames * hop) refined to match its mel (batch, n_mels, frames)."""
@@ -369,13 +585,12 @@ class Vocoder(SavedModel, ABC):
 
         return refine_audio(audio, self.refine_target(mel), self.mel_spec, refine)
 
-    def _refiner(self, refine: Refine) -> Any:
+    def _refiner(self, refine: Refine | None) -> Any:
         """A `RefineStream`; None if nothing is to be refined."""
-        if not refine:
-            return None
         from vocoder.backends.refinement import RefineStream
 
-        return RefineStream(self.mel_spec, refine)
+        iterations = self._refine(refine)
+        return RefineStream(self.mel_spec, iterations) if iterations else None
 
     def _refine(self, refine: Refine | None) -> Refine:
         """The levels to refine on; none of them if nothing is to be refined."""
@@ -413,8 +628,8 @@ class Vocoder(SavedModel, ABC):
 
         A lower bound of it if `likelihood` says so.
 
-        A density over audio in [-1, 1]: recorded 16-bit audio should be dequantised first (one
-        quantisation step, 1/32768, of uniform noise), and figures should say so.
+        A density over audio in [-1, 1]: dequantise recorded 16-bit audio first (uniform noise of
+        one quantisation step, 1/32768), and say so beside figures.
 
         Args:
             audio: (samples,) or (batch, samples); F * hop samples for F frames of mel. Up to one
@@ -442,9 +657,8 @@ class Vocoder(SavedModel, ABC):
         return -self.log_likelihood(audio, batch["mel"]).mean() / audio.shape[-1]
 
     def fused(self, dtype: torch.dtype = torch.float32) -> Vocoder:
-        """The same function in the form that is fastest to run, in evaluation mode.
-
-        A model with nothing to fuse returns itself.
+        """The same function in the form that is fastest to run, in evaluation mode: the model
+        itself where there is nothing to fuse.
 
         Args:
             dtype: type that audio is computed in.
@@ -452,16 +666,12 @@ class Vocoder(SavedModel, ABC):
         Raises:
             ValueError: the model cannot compute in this type.
         """
-        self._check_dtype(dtype)
-        return self.eval()
-
-    # -- checks --------------------------------------------------------------------------------
-
-    def _check_dtype(self, dtype: torch.dtype) -> None:
-        """Raise ValueError for a type that `fused` cannot compute in."""
         if dtype not in self.dtypes:
             types = " or ".join(map(str, self.dtypes))
             raise ValueError(f"the {self.title} computes in {types}, and dtype is {dtype!r}")
+        return self.eval()
+
+    # -- checks --------------------------------------------------------------------------------
 
     def _check_weights(self) -> None:
         """Raise ValueError for weights that synthesis cannot compute with."""
@@ -480,7 +690,13 @@ class Vocoder(SavedModel, ABC):
 
     def _paired(self, audio: Tensor | NDArray[Any], frames: Tensor) -> tuple[Tensor, Tensor, bool]:
         """Audio (batch, F * hop) and mel (batch, n_mels, F) that belong together."""
-        samples = _audio(audio).to(device=self.device, dtype=frames.dtype)
+        samples = _tensor(audio, "audio")
+        if not samples.is_floating_point():
+            raise ValueError(
+                f"audio must be floating point in [-1, 1], got {samples.dtype}: divide int16 "
+                "samples by 32768"
+            )
+        samples = samples.to(device=self.device, dtype=frames.dtype)
         batched = samples.ndim == 2
         if samples.ndim not in (1, 2) or frames.ndim != samples.ndim + 1:
             raise ValueError(
@@ -508,16 +724,6 @@ def _tensor(array: Tensor | NDArray[Any], name: str) -> Tensor:
     raise TypeError(f"{name} is a {type(array).__name__}: give a torch tensor or a numpy array")
 
 
-def _audio(array: Tensor | NDArray[Any]) -> Tensor:
-    tensor = _tensor(array, "audio")
-    if not tensor.is_floating_point():
-        raise ValueError(
-            f"audio must be floating point in [-1, 1], got {tensor.dtype}: divide int16 samples by "
-            "32768"
-        )
-    return tensor
-
-
 def _like(original: Array, result: Tensor) -> Array:
     """``result`` as numpy if ``original`` is, else on the device of ``original``."""
     if isinstance(original, Tensor):
@@ -538,3 +744,19 @@ def _checked_lengths(lengths: Sequence[int] | None, batch: Tensor) -> list[int]:
             "frames: give one number of frames per item, at least 1 and at most the padded length"
         )
     return sizes
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as the lists that they are in JSON."""
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@functools.cache
+def _survive_forks() -> None:
+    """From now on, forked children run PyTorch on a single thread.
+
+    A fork copies the memory of PyTorch's thread pool but not its threads, so a child would wait for
+    them for ever; on a single thread it needs no pool.
+    """
+    if hasattr(os, "register_at_fork"):  # Windows does not fork
+        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))

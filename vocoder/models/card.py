@@ -39,21 +39,21 @@ RESTORATION = Card(
 )
 
 
-def metadata(card: Card, licence: str) -> str:
-    """The block of YAML that a model card begins with."""
-    return (
-        f"---\nlicense: {licence}\nlibrary_name: flow-vocoder\npipeline_tag: {card.task}\n"
-        f"tags:\n- speech\n- {card.tag}\n---\n"
-    )
-
-
 def model_card(card: Card, title: str, spec: MelSpec) -> str:
     """A model card in Markdown: metadata, what the model is and how to use it.
 
     The licence is left open: it depends on the data, which the model does not know.
     """
     example = card.example.replace("NAME", '"hf:OWNER/NAME"')
-    return f"""{metadata(card, "other  # such as apache-2.0: the terms of the training data count")}
+    return f"""---
+license: other  # such as apache-2.0: the terms of the training data count
+library_name: flow-vocoder
+pipeline_tag: {card.task}
+tags:
+- speech
+- {card.tag}
+---
+
 # {title}
 
 {card.purpose}, at {spec.sample_rate:,} Hz. Install: `pip install "flow-vocoder[hub]"`.

@@ -30,17 +30,8 @@ class FlowVocoder(Vocoder):
     `log_likelihood` is this sum, exactly; `synthesize` draws theta by its seed. Without a tone, n
     is 1 and training maximises the likelihood (`training_loss`).
 
-    An architecture passes the width of its latents and its source to ``super().__init__``, and sets
-    ``flow`` and ``flow_context``.
-
-    Args:
-        mel_spec: the mel convention, as a `MelSpec` or the name of a preset.
-        n_group: channels of the latents; must divide the hop.
-        source: what the flow sees of the mel; white noise alone by default.
-        refine: see `Vocoder`.
-
-    Raises:
-        ValueError: n_group does not divide the hop.
+    An architecture passes the width of its latents ``n_group``, which must divide the hop, and its
+    source to ``super().__init__``, and sets ``flow`` and ``flow_context``.
     """
 
     likelihood = "exact"
@@ -110,19 +101,17 @@ class FlowVocoder(Vocoder):
         """From audio to latents; with a tone, of phase 0.
 
         Args:
-            audio: (batch, samples) or (samples,) with samples = frames * hop (up to a hop fewer are
-                completed with zeros).
-            mel: (batch, n_mels, frames) or (n_mels, frames).
+            audio, mel: as in `log_prob`.
 
         Returns:
             z (batch, n_group, samples / n_group), standard normal under the model; and log_det
             (batch,), in nats. Without the batch axis for input without one.
         """
-        frames = _tensor(mel, "mel").to(device=self.device, dtype=self.dtype)
-        samples, frames, batched = self._paired(audio, frames)
+        samples, frames, batched = self._paired(audio, self._moved(mel, "mel"))
         z, log_det = self.flow(samples.unsqueeze(1), self.condition(frames))
-        results = (z, log_det) if batched else (z[0], log_det[0])
-        return _like(audio, results[0]), _like(audio, results[1])
+        if not batched:
+            z, log_det = z[0], log_det[0]
+        return _like(audio, z), _like(audio, log_det)
 
     def inverse(self, z: Array, mel: Array) -> Array:
         """From latents to audio: the exact inverse of `forward`, differentiable, not clipped.
@@ -134,8 +123,7 @@ class FlowVocoder(Vocoder):
         Returns:
             (batch, frames * hop), or (frames * hop,).
         """
-        frames = _tensor(mel, "mel").to(device=self.device, dtype=self.dtype)
-        latents = _tensor(z, "z").to(device=self.device, dtype=self.dtype)
+        frames, latents = self._moved(mel, "mel"), self._moved(z, "z")
         batched = latents.ndim == 3
         if not batched:
             latents, frames = latents.unsqueeze(0), frames.unsqueeze(0)
@@ -146,6 +134,9 @@ class FlowVocoder(Vocoder):
             )
         audio = self.flow.inverse(latents, self.condition(frames)).squeeze(1)
         return _like(z, audio if batched else audio[0])
+
+    def _moved(self, array: Array, name: str) -> Tensor:
+        return _tensor(array, name).to(device=self.device, dtype=self.dtype)
 
     def log_likelihood(self, audio: Tensor, mel: Tensor) -> Tensor:
         reading, n = self.source.read(mel), self.source.phases
@@ -167,8 +158,6 @@ class FlowVocoder(Vocoder):
     def _density(self, audio: Tensor, condition: Tensor) -> Tensor:
         """The log-density of audio (batch, samples) given what the flow sees of it, (batch,)."""
         return log_density(*self.flow(audio.unsqueeze(1), condition))
-
-    # -- rendering -----------------------------------------------------------------------------
 
     def sample(self, mel: Tensor, noise: Tensor, temperature: float) -> Tensor:
         condition = self.condition(mel, self._phase(temperature * noise))
@@ -209,11 +198,7 @@ class FlowVocoder(Vocoder):
         return torch.autocast(self.device.type, self.compute_dtype if half else None, enabled=half)
 
     def latents(self, noise: Tensor, temperature: float) -> Tensor:
-        """Noise (batch, frames, `noise_per_frame`) as latents, times the temperature.
-
-        Returns:
-            (batch, n_group, time).
-        """
+        """Noise (batch, frames, `noise_per_frame`) as latents (batch, n_group, time), scaled."""
         own = noise[..., : self.mel_spec.hop_length]
         return temperature * own.reshape(noise.shape[0], -1, self.n_group).transpose(1, 2)
 
@@ -227,15 +212,10 @@ class FlowVocoder(Vocoder):
         return (number.double() + n // 2) % n / n
 
     def draw(self, noise: Noise, first_frame: int, frames: int) -> Tensor:
-        """The noise of frames from ``first_frame`` on, on the model's device.
-
-        Returns:
-            (1, frames, `noise_per_frame`), or (items, ...) of a `BatchNoise`.
-        """
+        """The noise of frames from ``first_frame`` on: (1, frames, `noise_per_frame`), or
+        (items, ...) of a `BatchNoise`."""
         drawn = noise.normal(first_frame, frames, self.noise_per_frame)
-        return drawn.reshape(-1, frames, self.noise_per_frame).to(
-            device=self.device, dtype=self.dtype
-        )
+        return self._moved(drawn, "noise").reshape(-1, frames, self.noise_per_frame)
 
     def fused(self, dtype: torch.dtype = torch.float32) -> Self:
         """The same function with nothing left to compute from the weights: for inference.
@@ -254,7 +234,7 @@ class FlowVocoder(Vocoder):
         Raises:
             ValueError: the architecture cannot compute in this type.
         """
-        self._check_dtype(dtype)
+        super().fused(dtype)
         model = self._frozen_copy()
         model.compute_dtype = dtype
         return model

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from typing import Self
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from vocoder.audio import MelSpec, Refine
 from vocoder.flows import (
@@ -19,9 +17,8 @@ from vocoder.flows import (
     Conv1x1Init,
     InvertibleConv1x1,
     Mdct,
-    SourceFilter,
 )
-from vocoder.nn import BandScale, GatedConvStack, MelSource, WhiteSource
+from vocoder.nn import BandScale, GatedConvStack, MelSource, SourceFilter, WhiteSource
 
 from .flow import FlowVocoder
 
@@ -51,7 +48,7 @@ class MdctFlow(FlowVocoder):
         look_ahead: pairs of frames that each coupling's stack looks ahead at most, for streaming
             with a short delay (see `GatedConvStack`); None for as many as it looks back.
             `context_frames` gives the total.
-        scale_channels, scale_kernel_size: width and taps of the `BandScale` network.
+        scale_channels: width of the `BandScale` network.
         weight_norm: weight normalisation in the couplings.
         log_scale_bound: bound of the couplings' log-scales (see `AffineCoupling`). Without one, a
             flow of several couplings can give recordings unlike its training data a density that
@@ -69,6 +66,7 @@ class MdctFlow(FlowVocoder):
     architecture = "mdct-flow"
     title = "MDCT flow"
     dtypes = (torch.float32, torch.bfloat16)
+    former: ClassVar = {"split": "frames", "scale_kernel_size": 5}
 
     def __init__(
         self,
@@ -80,7 +78,6 @@ class MdctFlow(FlowVocoder):
         conv1x1_init: Sequence[Conv1x1Init] = ("even-odd", "half-swap"),
         look_ahead: int | None = None,
         scale_channels: int = 256,
-        scale_kernel_size: int = 5,
         weight_norm: bool = True,
         log_scale_bound: float | None = None,
         source: bool = False,
@@ -98,7 +95,7 @@ class MdctFlow(FlowVocoder):
             )
         n_features = source_features if source and n_flows else 0
         n_condition = spec.n_mels + 2 * source + n_features
-        scale = BandScale(spec, bands, scale_channels, scale_kernel_size)
+        scale = BandScale(spec, bands, scale_channels)
         steps: list[Bijection] = []
         reach = ahead = 0  # of all couplings together, in frames
         for step in range(n_flows):
@@ -134,15 +131,5 @@ class MdctFlow(FlowVocoder):
         self.flow_context = max(nearest, reach) + 1, max(nearest, ahead) + 1
 
     @classmethod
-    def from_config(cls, config: Mapping[str, object]) -> Self:
-        # Version 0.2 had another split, which no bundled model used.
-        return super().from_config({k: v for k, v in config.items() if (k, v) != _OLD_SPLIT})
-
-    def load_weights(self, weights: Mapping[str, Tensor], path: str | os.PathLike[str]) -> Self:
-        def renamed(name: str) -> str:  # from version 0.2
-            return name.replace(".piece.", ".").replace("tone_features.", "source.features.")
-
-        return super().load_weights({renamed(k): v for k, v in weights.items()}, path)
-
-
-_OLD_SPLIT = ("split", "frames")
+    def renamed(cls, name: str) -> str:  # from version 0.2
+        return name.replace(".piece.", ".").replace("tone_features.", "source.features.")

@@ -19,7 +19,7 @@ from torch import Tensor
 from vocoder.audio import MelSpec
 from vocoder.checkpoints import CheckpointError
 from vocoder.flows import AffineCoupling, InvertibleConv1x1
-from vocoder.nn.weight_norm import fuse_weight_norm
+from vocoder.nn import fuse_weight_norm
 
 from .waveglow import WaveGlow
 
@@ -28,13 +28,11 @@ _HOW_TO_CONVERT = (
     "torch.save({'state_dict': model.state_dict()}, 'waveglow_tensors.pt') and load that file"
 )
 
-# Published name of a module within coupling k -> name in our GatedConvStack.
+# Published names of modules within coupling k -> names in our GatedConvStack, where they differ.
 _STACK_NAMES = {
-    "start": "start",
     "cond_layer": "condition",
     "in_layers": "dilated",
     "res_skip_layers": "residual_skip",
-    "end": "end",
 }
 
 # Published name of a number of the mel -> field of our MelSpec.
@@ -144,15 +142,14 @@ def _read(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
 
 def _tensors(content: Any) -> dict[str, Tensor]:
     """The state dict, wherever it is nested, with prefixes removed from its names."""
-    while isinstance(content, Mapping):
-        inner = next((content[k] for k in ("state_dict", "model", "weights") if k in content), None)
-        if inner is None:
-            break
-        content = inner
-    if isinstance(content, torch.nn.Module):
-        raise CheckpointError(f"this is a module, not its tensors: {_HOW_TO_CONVERT}")
+    nests = "state_dict", "model", "weights"
+    while isinstance(content, Mapping) and (found := [k for k in nests if k in content]):
+        content = content[found[0]]
     if not isinstance(content, Mapping):
-        raise CheckpointError("this holds no state dict: expected a mapping from names to tensors")
+        raise CheckpointError(
+            f"this is a {type(content).__name__}, not a mapping from names to tensors: "
+            f"{_HOW_TO_CONVERT}"
+        )
     known = re.compile(r"^(?:weights\.)?(?:module\.)*((?:upsample|convinv|WN)\..*)")
     return {
         match[1]: value.float()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vocoder.audio import MelSpec, Noise
-from vocoder.checkpoints import CheckpointError, no_larger_than, read_checkpoint
 from vocoder.flows import (
     AffineCoupling,
     Bijection,
@@ -21,14 +20,12 @@ from vocoder.flows import (
     Squeeze,
     log_density,
 )
-from vocoder.models.card import RESTORATION
-from vocoder.models.saved import SavedModel
-from vocoder.nn.convnext import ConvNeXtBlock
+from vocoder.nn import ConvNeXtBlock
+
+from .base import SavedModel
+from .card import RESTORATION
 
 T = TypeVar("T")
-
-KIND = "restoration"
-"""Marks checkpoints of restoring flows in ``config.json``, as ``family`` marks vocoders."""
 
 PAIR = 2
 """Frames that the flow handles as one step."""
@@ -65,6 +62,7 @@ class Restoration(SavedModel):
         log_scale_bound: of the couplings, see `AffineCoupling`.
     """
 
+    architecture = "restoration"
     title = "restoring flow"
     card = RESTORATION
     default_temperature = 0.0
@@ -107,10 +105,6 @@ class Restoration(SavedModel):
         reach = n_blocks * (kernel_size // 2) + max(GATE_STEPS, 2 * n_flows)
         self.context_frames = PAIR * (reach + 1)
         """Frames before and after a frame on which its restoration depends."""
-
-    @classmethod
-    def header(cls) -> dict[str, str]:
-        return {"kind": KIND}
 
     def fused(self) -> Restoration:
         """The same function with the 1x1 convolutions inverted once; frozen, for inference."""
@@ -268,15 +262,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Restoration:
     Raises:
         CheckpointError: no checkpoint there, or not one of a restoring flow.
     """
-    header, tensors = read_checkpoint(path)
-    config = header.get("config")
-    if header.get("kind") != KIND or not isinstance(config, Mapping):
-        raise CheckpointError(
-            f"{path} holds no restoring flow: give a checkpoint of recipes/restoration/train.py"
-        )
-    with no_larger_than(config, tensors, path):
-        model = Restoration.from_config(config)
-    return model.load_weights(tensors, path)
+    return Restoration.load(path, "recipes/restoration/train.py")
 
 
 __all__ = ["Restoration", "load_checkpoint"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from vocoder.audio import MelSpec, Refine
 from vocoder.flows import AffineCoupling, Bijection, Chain, FactorOut, InvertibleConv1x1, Squeeze
-from vocoder.nn import GatedConvStack, TransposedUpsampling
+from vocoder.nn import GatedConvStack
 
 from .flow import FlowVocoder
 
@@ -64,10 +64,16 @@ class WaveGlow(FlowVocoder):
                 f"{n_group}: raise n_early_every or n_group"
             )
         n_mels, hop = self.mel_spec.n_mels, self.mel_spec.hop_length
-        self.upsampling: TransposedUpsampling | None = None
+        # From mel frames to samples, cropped to frames * hop: the kernel is the window.
+        self.upsampling = nn.ModuleDict()
         condition_channels = n_mels
         if self.steps_per_frame > 1:
-            self.upsampling = TransposedUpsampling(n_mels, self.mel_spec.win_length, hop)
+            window = self.mel_spec.win_length
+            if window < hop:
+                raise ValueError(
+                    f"windows of {window} samples leave gaps between frames {hop} apart"
+                )
+            self.upsampling["conv"] = nn.ConvTranspose1d(n_mels, n_mels, window, stride=hop)
             condition_channels *= n_group
         self._blocks = Squeeze(n_group)  # of the upsampled mel, to the rate of the latents
 
@@ -98,12 +104,12 @@ class WaveGlow(FlowVocoder):
         # Of all couplings together, in steps of the latents.
         reach = sum(m.reach for m in self.flow.modules() if isinstance(m, GatedConvStack))
         past = future = math.ceil(reach / self.steps_per_frame)
-        if self.upsampling is not None:
+        if self.upsampling:
             past += math.ceil(self.mel_spec.win_length / hop) - 1
         self.flow_context = past, future
 
     def _at_latent_rate(self, condition: Tensor) -> Tensor:
-        if self.upsampling is None:
+        if not self.upsampling:
             return condition
-        blocks, _ = self._blocks(self.upsampling(condition))
-        return blocks
+        samples = condition.shape[2] * self.mel_spec.hop_length
+        return self._blocks(self.upsampling["conv"](condition)[..., :samples])[0]

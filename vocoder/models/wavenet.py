@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -67,15 +68,14 @@ class WaveNet(Vocoder):
 
     Papers: WaveNet (van den Oord et al., 2016); Fast WaveNet (Le Paine et al., 2016) for the loop;
     LPCNet (Valin and Skoglund, 2019) and LP-WaveNet (Hwang et al., 2020) for linear prediction;
-    Atal and Schroeder, 1970, for pitch taps. The sizes are those of DiffWave's baseline (Kong et
-    al., 2021).
+    Atal and Schroeder, 1970, for pitch taps. Sizes are those of Kong et al., 2021.
 
     Args:
         mel_spec: the mel convention, as a `MelSpec` or the name of a preset.
         n_mixtures: components of the output.
         channels, n_layers, cycle, kernel_size: width, depth, layers per cycle of dilations and taps
             (see `CausalGatedStack`).
-        condition_channels, condition_kernel_size: width and taps of the network on the mel.
+        condition_channels: width of the network on the mel.
         linear_prediction: order K.
         pitch_taps: J, an odd number, or 0 for none; needs mels that show harmonics (`MelPitch`).
         refine: iterations on the output unless another number is given (see `synthesize`).
@@ -88,6 +88,7 @@ class WaveNet(Vocoder):
     title = "WaveNet"
     likelihood = "exact"
     sequential = True
+    former: ClassVar = {"condition_kernel_size": 5}
 
     def __init__(
         self,
@@ -98,7 +99,6 @@ class WaveNet(Vocoder):
         cycle: int = 10,
         kernel_size: int = 3,
         condition_channels: int = 80,
-        condition_kernel_size: int = 5,
         linear_prediction: int = 16,
         pitch_taps: int = 0,
         refine: Refine = 0,
@@ -108,11 +108,6 @@ class WaveNet(Vocoder):
             raise ValueError(f"n_mixtures is {n_mixtures}: a mixture has at least one component")
         if pitch_taps < 0 or (pitch_taps and pitch_taps % 2 == 0):
             raise ValueError(f"pitch_taps is {pitch_taps}: give an odd number, or 0 for none")
-        if condition_kernel_size % 2 == 0:
-            raise ValueError(
-                f"condition_kernel_size is {condition_kernel_size}: it must be odd to keep the "
-                "number of frames"
-            )
         self.pitch_taps = pitch_taps
         self.hop = self.mel_spec.hop_length
         self.predictor = MelLinearPrediction(self.mel_spec, linear_prediction)
@@ -121,17 +116,13 @@ class WaveNet(Vocoder):
         self.longest_lag = round(self.mel_spec.sample_rate / LOWEST_HZ)
         self.conditioner = nn.Sequential(
             nn.Conv1d(
-                self.mel_spec.n_mels + 2 * (pitch_taps > 0),
-                condition_channels,
-                condition_kernel_size,
-                padding=condition_kernel_size // 2,
+                self.mel_spec.n_mels + 2 * (pitch_taps > 0), condition_channels, 5, padding=2
             ),
             nn.GELU(),
             nn.Conv1d(condition_channels, condition_channels, 1),
             nn.GELU(),
         )
-        # The taps of the conditioner, and the neighbour used in interpolation.
-        reach = condition_kernel_size // 2 + 1
+        reach = 3  # two by the taps of the conditioner, one by interpolation
         back, ahead = self.pitch.context_frames if self.pitch is not None else (0, 0)
         self._reach = reach + back, reach + ahead
         self.stack = CausalGatedStack(
@@ -148,8 +139,6 @@ class WaveNet(Vocoder):
         assert isinstance(last, nn.Conv1d)
         # The scale of a logistic is about a half of its level, which is that of the residual.
         start_mixture(last, 0.5)
-
-    # -- the contract of Vocoder ---------------------------------------------------------------
 
     @property
     def context_frames(self) -> tuple[None, int]:

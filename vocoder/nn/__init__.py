@@ -1,19 +1,24 @@
-"""Networks: convolution stacks, the scale of bands, pitch, the harmonic source."""
+"""Networks: convolution stacks, pitch, the harmonic source, the distribution of samples."""
 
-from .band_scale import BandScale
-from .causal import CausalGatedStack
-from .gated import GatedConvStack
 from .mixture import LogisticMixture
-from .source import MelSource, WhiteSource
-from .upsampling import LinearUpsampling, TransposedUpsampling
+from .networks import (
+    CausalGatedStack,
+    ConvNeXtBlock,
+    GatedConvStack,
+    LinearUpsampling,
+    fuse_weight_norm,
+)
+from .source import BandScale, MelSource, SourceFilter, WhiteSource
 
 __all__ = [
     "BandScale",
     "CausalGatedStack",
+    "ConvNeXtBlock",
     "GatedConvStack",
     "LinearUpsampling",
     "LogisticMixture",
     "MelSource",
-    "TransposedUpsampling",
+    "SourceFilter",
     "WhiteSource",
+    "fuse_weight_norm",
 ]

@@ -178,7 +178,7 @@ class HarmonicSalience(nn.Module):
 
     def __init__(self, mel_spec: MelSpec) -> None:
         super().__init__()
-        filters, centres = _filters(mel_spec)
+        filters, centres = filters_of(mel_spec)
         kept = int((centres < _TEMPLATE_HZ).sum())
         if kept < 2 * _LIFTER_BANDS:
             raise ValueError(
@@ -222,7 +222,7 @@ class BandLevels(nn.Module):
 
     def __init__(self, mel_spec: MelSpec) -> None:
         super().__init__()
-        filters, centres = _filters(mel_spec)
+        filters, centres = filters_of(mel_spec)
         weight = torch.zeros(self.count, mel_spec.n_mels, dtype=torch.float64)
         for row, (low, high) in enumerate(itertools.pairwise(_LEVEL_EDGES_HZ)):
             inside = (centres >= low) & (centres < high)
@@ -262,7 +262,7 @@ def expected_pitch(logits: Tensor, reach: int = 3) -> Tensor:
     return LOWEST_HZ * torch.exp2(octaves)
 
 
-def _filters(mel_spec: MelSpec) -> tuple[Tensor, Tensor]:
+def filters_of(mel_spec: MelSpec) -> tuple[Tensor, Tensor]:
     """The mel filters (n_mels, bins) and their centres of gravity in Hz, float64."""
     filters = mel_spec.filters().double()
     bins = torch.linspace(0, mel_spec.sample_rate / 2, filters.shape[1], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Sources of flows: white noise, or noise and a harmonic tone with the F0 that the mel shows.
+"""What the mel says of the sound, for flows: a harmonic tone with its F0, and the scale of bands.
 
 Whitened, voiced speech is much like the tone; a network that starts from it need not integrate
 frequencies, which convolutions cannot. Frame t of F0 is centred on sample (t + 1/2) hop.
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vocoder.audio.mel_spec import MelSpec
-from vocoder.flows import Mdct
+from vocoder.flows import Bijection, Mdct
 
-from .pitch import load_pitch
+from .pitch import filters_of, load_pitch
 
 CENTRE_HZ = 150.0
 _LOWEST_HZ = 20.0
@@ -165,11 +165,7 @@ class HarmonicSource:
         self.hop_length = hop_length
 
     def __call__(
-        self,
-        f0: Tensor,
-        voicing: Tensor,
-        phase: Tensor | float = 0.0,
-        drift: Tensor | None = None,
+        self, f0: Tensor, voicing: Tensor, phase: Tensor | float = 0.0, drift: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The source of whole utterances.
 
@@ -249,9 +245,7 @@ class HarmonicSource:
         offset = (offset - (hop - 1) / 2) / hop
         before, after = (-offset).clamp_min(0), offset.clamp_min(0)
         # Sums, not a matrix product, whose rounding would depend on the length of the piece.
-        left, middle, right = (
-            part.unsqueeze(2) for part in (values[:, :-2], values[:, 1:-1], values[:, 2:])
-        )
+        left, middle, right = values.unfold(1, 3, 1).unsqueeze(2).unbind(3)
         return middle + before * (left - middle) + after * (right - middle)
 
     def _interpolate(self, f0: Tensor, voicing: Tensor) -> tuple[Tensor, Tensor]:
@@ -296,3 +290,171 @@ class HarmonicSource:
 def _framed(values: Tensor) -> Tensor:
     """(batch, frames) with the first and the last frame repeated."""
     return torch.cat([values[:, :1], values, values[:, -1:]], dim=1)
+
+
+_LARGEST_SHARE = 0.99
+
+
+class SourceFilter(Bijection):
+    r"""Takes a known tone out of whitened frequency bands; with noise, puts it back.
+
+    .. math::
+        w = \frac{u - \mu}{\sigma}, \qquad u = \mu + \sigma w, \qquad
+        \log|\det| = -\sum \log\sigma
+
+    .. math::
+        \mu = h\,(\cos\psi\, E + \sin\psi\, Q), \qquad
+        \log\sigma = \tfrac12 \log(1 - h^2) + l
+
+    u (batch, bands, frames) are whitened bands, E and Q the same transform of a harmonic source of
+    unit power and of its quadrature (`vocoder.nn.MelSource`): so the filter of the source-filter
+    model of speech is a gain h and a rotation psi for each band. E and Q are functions of the
+    condition and a phase, so the density of u given the condition and the phase is exact.
+    Temperature scales w alone: the tone keeps its level.
+
+    .. math:: h = 0.99\, v\, s(a), \qquad \psi = \operatorname{atan2}(c, 1 + d), \qquad
+        l = 1.5 \tanh(g / 1.5)
+
+    with v the voicing, from 0 to 1, and s the logistic function. a, c, d and g come from a small
+    convolutional network of the condition whose last layer starts at zero but for the bias of a: h
+    starts at 0.95 below 4 kHz and falls to 0.1 above it. l is bounded, since a network meets voices
+    that it was not trained on.
+
+    The condition (batch, n_seen + ... + 2 bands, frames) starts with the channels that the network
+    sees, of which the last two are v and v ln(F0); it ends with E and Q. What lies between is not
+    used.
+
+    Args:
+        bands: number of frequency bands.
+        n_seen: channels that the network sees.
+        sample_rate: of the audio, in Hz, for the start of a.
+        channels: width of the network.
+    """
+
+    reach = 3
+    """Frames before and after a frame on which its tone and noise depend."""
+
+    def __init__(self, bands: int, n_seen: int, sample_rate: int, channels: int = 192) -> None:
+        super().__init__()
+        self.bands, self.n_seen = bands, n_seen
+        self.first = nn.Conv1d(n_seen, channels, 5, padding=2)
+        self.middle = nn.Conv1d(channels, channels, 3, padding=1)
+        self.last = nn.Conv1d(channels, 4 * bands, 1)
+        share = 0.95 - (0.95 - 0.1) * torch.sigmoid((_centres(bands, sample_rate) - 4000.0) / 500.0)
+        assert self.first.bias is not None
+        assert self.last.bias is not None
+        with torch.no_grad():
+            # As if the mel were scaled by 1/5 and shifted by 1: log-mels lie between -11 and 1.
+            self.first.bias.add_(self.first.weight[:, :-2].sum(dim=(1, 2)))
+            self.first.weight[:, :-2] /= 5
+            self.last.weight.zero_()
+            self.last.bias.zero_()
+            self.last.bias[:bands] = torch.logit(share / _LARGEST_SHARE)
+
+    def coefficients(self, condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """h cos(psi), h sin(psi) and log sigma, (batch, bands, frames), in at least float32."""
+        seen = condition[:, : self.n_seen]
+        # In half precision 1 - h^2 would be mostly rounding, and the network is small.
+        with torch.autocast(condition.device.type, enabled=False):
+            seen = seen.to(self.first.weight.dtype)
+            x = F.gelu(self.first(seen))
+            x = x + F.gelu(self.middle(x))
+            assert self.last.bias is not None
+            # A product: PyTorch's 1x1 convolution of one sequence takes twice as long.
+            y = torch.matmul(self.last.weight[:, :, 0], x) + self.last.bias[:, None]
+        a, c, d, g = y.to(torch.promote_types(y.dtype, torch.float32)).chunk(4, dim=1)
+        share = _LARGEST_SHARE * seen[:, -2:-1].to(a.dtype) * torch.sigmoid(a)
+        log_sigma = 0.5 * torch.log1p(-share.square()) + 1.5 * torch.tanh(g / 1.5)
+        d = 1 + d
+        turned = share * torch.rsqrt(c.square() + d.square() + 1e-12)
+        return turned * d, turned * c, log_sigma
+
+    def _parts(self, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+        """mu and log sigma."""
+        channels = 0 if condition is None else condition.shape[1]
+        if condition is None or channels < self.n_seen + 2 * self.bands:
+            raise ValueError(
+                f"got {channels} channels as condition: a source and filter need at least "
+                f"{self.n_seen + 2 * self.bands}"
+            )
+        of_e, of_q, log_sigma = self.coefficients(condition)
+        e, q = condition[:, -2 * self.bands :].chunk(2, dim=1)
+        return of_e * e + of_q * q, log_sigma
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        tone, log_sigma = self._parts(condition)
+        return (x - tone) * torch.exp(-log_sigma), -log_sigma.sum(dim=(1, 2))
+
+    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        tone, log_sigma = self._parts(condition)
+        return tone + torch.exp(log_sigma) * z
+
+
+class BandScale(nn.Module):
+    r"""Minus the log standard deviation of each MDCT band, read off the mel.
+
+    .. math:: s(m) = -(A m + a) - g(m)
+
+    A interpolates the log-mel linearly in frequency at the band centres, and a removes the gains
+    of window and mel filters, so that Gaussian noise of standard deviation sigma gives
+    :math:`s \approx -\log\sigma` before any training; both are then learnt. g is a small
+    convolutional network that starts at zero.
+
+    Shapes: mel (batch, n_mels or more, frames) to (batch, bands, frames); channels after the mel's
+    are not used.
+
+    Args:
+        mel_spec: the convention of the mel.
+        bands: number of MDCT bands.
+        channels: width of g.
+    """
+
+    reach = 2
+    """Frames before and after a frame on which its scale depends."""
+
+    def __init__(self, mel_spec: MelSpec, bands: int, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Conv1d(mel_spec.n_mels, bands, 1)
+        self.network = nn.Sequential(
+            nn.Conv1d(mel_spec.n_mels, channels, 5, padding=2),
+            nn.GELU(),
+            nn.Conv1d(channels, bands, 1),
+        )
+        weight, bias = _band_interpolation(mel_spec, bands)
+        assert self.linear.bias is not None
+        with torch.no_grad():
+            self.linear.weight.copy_(-weight.unsqueeze(-1))
+            self.linear.bias.copy_(-bias)
+            for parameter in self.network[-1].parameters():
+                parameter.zero_()
+
+    def forward(self, mel: Tensor) -> Tensor:
+        mel = mel[:, : self.linear.in_channels]
+        result: Tensor = self.linear(mel) - self.network(mel)
+        return result
+
+
+def _band_interpolation(mel_spec: MelSpec, bands: int) -> tuple[Tensor, Tensor]:
+    """(bands, n_mels) and (bands,): log standard deviation of a band from the log-mel."""
+    filters, mel_centres = filters_of(mel_spec)
+    centres = _centres(bands, mel_spec.sample_rate)
+    right = torch.searchsorted(mel_centres, centres).clamp(1, mel_spec.n_mels - 1)
+    left = right - 1
+    fraction = (centres - mel_centres[left]) / (mel_centres[right] - mel_centres[left])
+    # Bands outside the mel's range take the value of its nearest filter.
+    fraction = fraction.clamp(0, 1)
+    rows = torch.arange(bands)
+    weight = torch.zeros(bands, mel_spec.n_mels, dtype=torch.float64)
+    weight[rows, left] += 1 - fraction
+    weight[rows, right] += fraction
+    # For white noise of unit variance |X| is Rayleigh with E|X| = sqrt(pi/4 sum w^2), and
+    # E|X|^2 = sum w^2; a periodic Hann window has sum w^2 = 3/8 of its length.
+    energy = 3 / 8 * mel_spec.win_length
+    gain = math.pi / 4 * energy if mel_spec.power == 1 else energy
+    log_gain = filters.sum(dim=1).clamp_min(1e-12).log() + mel_spec.power / 2 * math.log(gain)
+    return weight * mel_spec.nats / mel_spec.power, -(weight @ log_gain) / mel_spec.power
+
+
+def _centres(bands: int, sample_rate: int) -> Tensor:
+    """The centre of each MDCT band in Hz, (bands,), float64."""
+    return (torch.arange(bands, dtype=torch.float64) + 0.5) * sample_rate / 2 / bands

@@ -5,24 +5,27 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from vocoder.audio import MelSpec
-from vocoder.checkpoints import CheckpointError, no_larger_than, read_checkpoint
+from vocoder.checkpoints import CheckpointError
+from vocoder.models import SavedModel
 from vocoder.models.card import ACOUSTIC
-from vocoder.models.saved import SavedModel
-from vocoder.nn.convnext import ConvNeXtBlock
+from vocoder.nn import ConvNeXtBlock
 from vocoder.text.alignment import whole_durations
-from vocoder.text.settings import LONGEST_TEXT, check_pitch, check_speaking_rate
-
-KIND = "acoustic model"
-"""Marks checkpoints of acoustic models in ``config.json``, as ``family`` marks vocoders."""
+from vocoder.text.frontend import LONGEST_TEXT
 
 REFERENCE_HZ = 150.0
 """Pitch is the logarithm of F0 over this frequency."""
+
+SLOWEST, FASTEST = 0.25, 4.0
+"""Range of the speaking rate."""
+
+LARGEST_PITCH = 12.0
+"""Semitones that a voice can be raised or lowered by."""
 
 _HARMONICS = 8
 
@@ -99,7 +102,7 @@ class AcousticModel(SavedModel):
         ValueError: sizes that do not fit together; the message names them.
     """
 
-    title = "acoustic model"
+    architecture = title = "acoustic model"
     card = ACOUSTIC
     default_temperature = 0.0
 
@@ -147,14 +150,19 @@ class AcousticModel(SavedModel):
         self.prosody_in = nn.Linear(3 + 2 * _HARMONICS, channels)
         self.decoder = _blocks(decoder_blocks, channels, 7, 3)
         self.mel_out = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, n_mels))
-        # Statistics of the corpus, set by `normalise_by`; not trained.
+        # Statistics of the corpus, set by `normalise_by`.
         self.register_buffer("mel_mean", torch.zeros(n_mels))
         self.register_buffer("mel_scale", torch.ones(n_mels))
         self.register_buffer("prosody_mean", torch.zeros(len(self.voices), 2))
 
     @classmethod
-    def header(cls) -> dict[str, str]:
-        return {"kind": KIND}
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        if "n_flows" in config:
+            raise CheckpointError(
+                "it is an acoustic model of version 0.2, which this version does not read: train "
+                "it anew, or install flow-vocoder 0.2"
+            )
+        return super().from_config(config)
 
     def fused(self) -> AcousticModel:
         """The model in evaluation mode, its weights without gradients."""
@@ -197,7 +205,7 @@ class AcousticModel(SavedModel):
             ValueError: no phonemes, too many, unknown ones, an unknown voice, or an argument out of
                 range.
         """
-        check_pitch(pitch)
+        self.check(pitch=pitch)
         encoded, speaker, predicted = self._read(phonemes, voice, speaking_rate)
         if durations is None:
             durations = predicted
@@ -229,26 +237,36 @@ class AcousticModel(SavedModel):
         self, phonemes: Sequence[str], voice: str | None, speaking_rate: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Encoded symbols (1, S, channels), index of the voice (1,), and predicted durations."""
-        check_speaking_rate(speaking_rate)
+        self.check(voice, speaking_rate)
         symbols = self.indices(phonemes).to(self.device)[None]
         counts = torch.tensor([symbols.shape[1]], device=self.device)
-        speaker = torch.tensor([self.voice_index(voice)], device=self.device)
+        index = 0 if voice is None else self.voices.index(voice)
+        speaker = torch.tensor([index], device=self.device)
         encoded, _, log_duration = self.encode(symbols, counts, speaker)
         durations = whole_durations(log_duration[0].double().exp().cpu() / speaking_rate)
         durations[-1] += int(durations.sum() == 0)  # a mel has a frame
         return encoded, speaker, durations
 
-    def voice_index(self, voice: str | None) -> int:
-        """The place of a voice in `voices`, 0 for None.
+    def check(
+        self, voice: str | None = None, speaking_rate: float = 1.0, pitch: float = 0.0
+    ) -> None:
+        """Check arguments of `synthesize`.
 
         Raises:
-            ValueError: the model has no voice of this name.
+            ValueError: the model has no such voice, or a number is out of range.
         """
-        if voice is None:
-            return 0
-        if voice not in self.voices:
+        if voice is not None and voice not in self.voices:
             raise ValueError(f"there is no voice {voice!r}: choose {' or '.join(self.voices)}")
-        return self.voices.index(voice)
+        if not SLOWEST <= speaking_rate <= FASTEST:
+            raise ValueError(
+                f"speaking_rate is {speaking_rate}: it must be from {SLOWEST:g} (slow) to "
+                f"{FASTEST:g} (fast); 1 is the rate of the recordings"
+            )
+        if not -LARGEST_PITCH <= pitch <= LARGEST_PITCH:
+            raise ValueError(
+                f"pitch is {pitch}: it must be from {-LARGEST_PITCH:g} (lower) to "
+                f"{LARGEST_PITCH:g} (higher) semitones; 0 leaves the voice as it is"
+            )
 
     def indices(self, phonemes: Sequence[str]) -> Tensor:
         """Indices of the symbols for the network: (symbols + 2,) int64, with a mark at either end.
@@ -383,22 +401,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> AcousticModel:
         CheckpointError: no checkpoint there, or not one of an acoustic model that this version
             reads.
     """
-    header, tensors = read_checkpoint(path)
-    config = header.get("config")
-    if header.get("kind") != KIND or not isinstance(config, Mapping):
-        what = f"a vocoder ({header['family']})" if "family" in header else "something else"
-        raise CheckpointError(
-            f"{path} holds {what} and no acoustic model: give a "
-            "checkpoint of recipes/ljspeech/train_acoustic.py"
-        )
-    if "n_flows" in config:
-        raise CheckpointError(
-            f"{path} holds an acoustic model of version 0.2, which this version does not read: "
-            "train it anew, or install flow-vocoder 0.2"
-        )
-    with no_larger_than(config, tensors, path):
-        model = AcousticModel.from_config(config)
-    return model.load_weights(tensors, path)
+    return AcousticModel.load(path, "recipes/ljspeech/train_acoustic.py")
 
 
 __all__ = ["LONGEST_TEXT", "AcousticModel", "Batch", "Predicted", "load_checkpoint", "places"]

@@ -15,7 +15,7 @@ from monotonic_alignment_search.core import maximum_path_c
 from torch import Tensor
 
 
-def monotonic_alignment_search(scores: Tensor, states: Tensor, frames: Tensor) -> Tensor:
+def monotonic_alignment_search(scores: Tensor) -> Tensor:
     r"""The best monotonic alignment, in which no state is skipped.
 
     .. math:: \hat d = \arg\max_{d \ge 1,\; \sum_s d_s = T} \sum_{t=1}^{T} q_{t, s(t; d)}
@@ -24,33 +24,24 @@ def monotonic_alignment_search(scores: Tensor, states: Tensor, frames: Tensor) -
     dynamic programming in O(T S). Paper: Glow-TTS (Kim et al., 2020), algorithm 1.
 
     Args:
-        scores: q, (batch, frames, states), finite; values in the padding do not matter.
-        states: S of each item, (batch,).
-        frames: T of each item, (batch,).
+        scores: q, (frames, states), finite.
 
     Returns:
-        Durations (batch, states), int64, 0 where there is padding.
+        Durations (states,), int64.
 
     Raises:
-        ValueError: an item has more states than frames.
+        ValueError: there are more states than frames.
     """
-    short = (states > frames).nonzero().flatten().tolist()
-    if short:
-        item = short[0]
+    frames, states = scores.shape
+    if states > frames:
         raise ValueError(
-            f"{int(states[item])} states do not fit into {int(frames[item])} frames (item {item} "
-            "of the batch): every state lasts at least one frame"
+            f"{states} states do not fit into {frames} frames: every state lasts at least one frame"
         )
     # The library overwrites its input, so it gets a copy; it wants (batch, states, frames).
-    values = scores.detach().transpose(1, 2).float().cpu().contiguous().numpy().copy()
-    path = np.zeros(values.shape, dtype=np.int32)
-    maximum_path_c(
-        path,
-        values,
-        states.cpu().numpy().astype(np.int32),
-        frames.cpu().numpy().astype(np.int32),
-    )
-    return torch.from_numpy(path.sum(axis=2, dtype=np.int64)).to(scores.device)
+    values = scores.T.float().numpy()[np.newaxis].copy()
+    path = np.zeros_like(values, dtype=np.int32)
+    maximum_path_c(path, values, np.array([states], np.int32), np.array([frames], np.int32))
+    return torch.from_numpy(path[0].sum(axis=1, dtype=np.int64))
 
 
 def whole_durations(lengths: Tensor) -> Tensor:
@@ -89,8 +80,7 @@ def align(
     .. math:: (\mu_s, \sigma_s) \leftarrow \text{moments of } \{y_t : s(t) = s\}, \qquad
         d \leftarrow \arg\max_d \sum_t \log \mathcal N(y_t;\ \mu_{s(t)}, \sigma_{s(t)}^2).
 
-    This is segmental k-means, as in Rabiner, 1989, "A tutorial on hidden Markov models". It needs
-    no training by gradients and takes 10 ms an utterance.
+    This is segmental k-means, as in Rabiner, 1989, "A tutorial on hidden Markov models".
 
     Args:
         utterances: symbols, (symbols,) int64, and log-mel, (n_mels, frames), of each; at least one
@@ -116,11 +106,12 @@ def align(
     sample = torch.cat([features[k] for k in chosen])
     average, deviation = sample.mean(dim=0), sample.std(dim=0).clamp_min(1e-6)
     features = [(feature - average) / deviation for feature in features]
-    ids = [
-        (symbols.unsqueeze(1) * states + torch.arange(states)).flatten()
-        for symbols, _ in utterances
-    ]
-    durations = {k: whole_durations(_equal_parts(len(ids[k]), len(features[k]))) for k in chosen}
+    within = torch.arange(states)
+    ids = [(symbols.unsqueeze(1) * states + within).flatten() for symbols, _ in utterances]
+    durations = {}
+    for k in chosen:
+        equal = torch.full((len(ids[k]),), len(features[k]) / len(ids[k]))
+        durations[k] = whole_durations(equal)
     count = int(max(int(i.max()) for i in ids)) + 1
     for _ in range(iterations):
         frames, first, second = torch.zeros(count, 1), *torch.zeros(2, count, len(average))
@@ -140,17 +131,12 @@ def align(
     ]
 
 
-def _equal_parts(states: int, frames: int) -> Tensor:
-    return torch.full((states,), frames / states)
-
-
 def _best_path(feature: Tensor, ids: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     """Durations of the best alignment of one utterance under the Gaussians of its states."""
     mean, variance = mean[ids], variance[ids]
     scores = feature @ (mean / variance).T - 0.5 * feature.square() @ (1 / variance).T
     scores -= 0.5 * (mean.square() / variance + variance.log()).sum(dim=1)
-    sizes = torch.tensor([len(ids)]), torch.tensor([len(feature)])
-    return monotonic_alignment_search(scores.unsqueeze(0), *sizes)[0]
+    return monotonic_alignment_search(scores)
 
 
 def _cepstra(mel: Tensor, count: int = 13, reach: int = 2) -> Tensor:

@@ -25,8 +25,11 @@ class TextError(ValueError):
     """A text cannot be read aloud; the message says why."""
 
 
-# Longest text of one call, in characters; `split_sentences` cuts up longer ones.
 MAX_CHARACTERS = 1000
+"""Longest text of one call, in characters; `split_sentences` cuts up longer ones."""
+
+LONGEST_TEXT = 2000
+"""Symbols that `AcousticModel.synthesize` takes at once."""
 
 MAX_SENTENCE = 400
 """Longest sentence that `split_sentences` leaves whole, in characters."""
@@ -71,6 +74,7 @@ _VOWELS = frozenset(VOWELS)
 _YEAR = re.compile(r"(?<![\w.,$£€#-])(1[1-9]\d\d|20\d\d)(?![\w%]|[.,]\d)")
 # Fractions and degrees in one character, with a preceding digit: "1½", "⅓ cup", "200 ℃".
 _UNUSUAL_SIGN = re.compile(r"(?:(\d)\s?)?([¼½¾⅐-⅞↉℃℉])")
+_NO = re.compile(r"(?<=\bno)(?=\.(?!\s?\d))", re.I)  # hibari-tts reads any "no." as "number"
 _ITEM = re.compile(r"^[ \t]*(?:\d{1,3}[.)]|[-*•])[ \t]+(?=\S)", re.M)
 _LIST_NUMBER = re.compile(r"^\d{1,3}\.(?=\s[^\W\d_])")
 _HELD = "\ue000"  # of the private use area: no text has it, and no sentence ends with it
@@ -125,7 +129,7 @@ def normalise(text: str) -> str:
     text = spelled_out(plain_characters(without_markup(text)))
     text = _UNUSUAL_SIGN.sub(_in_usual_signs, text)
     try:
-        text = normalize(text)
+        text = normalize(_NO.sub(_HELD, text)).replace(_HELD, "")
         text = _YEAR.sub(lambda match: numbers.year(int(match[1])).replace(",", ""), text)
         return _number_words().normalize(text).strip()
     except (ValueError, LookupError, ArithmeticError, RecursionError) as error:  # of the libraries
@@ -159,25 +163,18 @@ def phonemes(text: str) -> list[str]:
     words = normalise(text)
     _refuse_other_scripts(words)
     try:
-        read = _symbols(_g2p()(words, normalize_text=False))
+        read = list(_symbols(_g2p()(words, normalize_text=False)))
     except (ValueError, LookupError) as error:  # from a library, on a rare character
         raise TextError(
             f"{_shortened(text)} cannot be read ({error}): write it in words"
         ) from error
     symbols: list[str] = []
-    for symbol in read:
-        after_boundary = not symbols or symbols[-1] == WORD_BOUNDARY or symbols[-1] in PUNCTUATION
-        if symbol == WORD_BOUNDARY:
-            if not after_boundary:
-                symbols.append(symbol)
-        elif symbol in PUNCTUATION:
-            if symbols and symbols[-1] == WORD_BOUNDARY:
-                symbols[-1] = symbol
-            elif not after_boundary:
-                symbols.append(symbol)
-        else:
-            symbols.append(symbol)
-    if symbols and symbols[-1] == WORD_BOUNDARY:
+    for between, run in itertools.groupby(read, lambda s: s == WORD_BOUNDARY or s in PUNCTUATION):
+        if not between:
+            symbols.extend(run)
+        elif symbols:
+            symbols.append(next((s for s in run if s in PUNCTUATION), WORD_BOUNDARY))
+    if symbols[-1:] == [WORD_BOUNDARY]:
         symbols.pop()
     if not symbols:
         raise TextError(f"nothing in {_shortened(text)} can be pronounced: give at least one word")

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vocoder.text.frontend import (
+    LONGEST_TEXT,
     MAX_SENTENCE,
     TextError,
     normalise,
@@ -23,7 +24,6 @@ from vocoder.text.frontend import (
     split_paragraphs,
     split_sentences,
 )
-from vocoder.text.settings import LONGEST_TEXT, check_pitch, check_speaking_rate
 
 if TYPE_CHECKING:
     from vocoder.audio import Refine
@@ -140,17 +140,13 @@ def speak(
         ValueError: an argument is out of range, or the models have different mel conventions.
             Raised by the call itself, before the first sentence is asked for.
     """
-    from vocoder.audio import (  # loads PyTorch, which `sentences` does not need
-        check_refine,
-        check_temperature,
-    )
+    # They load PyTorch, which `sentences` does not need.
+    from vocoder.audio import check_refine, check_temperature
     from vocoder.audio.validation import limited
 
     if temperature is not None:
         check_temperature(temperature)
-    check_speaking_rate(speaking_rate)
-    check_pitch(pitch)
-    acoustic.voice_index(voice)
+    acoustic.check(voice, speaking_rate, pitch)
     if refine is not None:
         check_refine(refine)
     if seed < 0:

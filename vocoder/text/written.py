@@ -111,7 +111,8 @@ UNFINISHED = re.compile(
     rf"(?<![\w.])(?<!\d )(?:{_BEFORE_NUMBER})(\.)(?=\s?\d)"
     rf"|(?<=\d)(?:\s|-)?(?:{_UNITS})(\.)(?=,?\s+(?-i:[a-z][a-z])|\s+[x×]\s|[,;:])"
     rf"|(?<![\w.])(?:{_BEFORE_WORD})(\.)(?=,?\s+(?-i:[a-z])|[,;:])"
-    r"|(?<![\w.])approx(\.)(?!\s*$)",
+    r"|(?<![\w.])approx(\.)(?!\s*$)"
+    r"|^\s*[\d¼½¾⅓⅔][\d./]*\s?(?:tbsps?|tsps?)(\.)(?=\s+\w)",
     re.IGNORECASE,
 )
 """Abbreviations whose full stop ends no sentence: one of the groups is the stop."""

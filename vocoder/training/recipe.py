@@ -24,7 +24,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from vocoder.atomic import write_atomic
 from vocoder.corpus import download_ljspeech, find_ljspeech
 from vocoder.models import Vocoder, load_checkpoint
-from vocoder.nn.weight_norm import fuse_weight_norm
+from vocoder.nn import fuse_weight_norm
 from vocoder.training.callbacks import AveragedWeights, Best, History, TrainingBar
 from vocoder.training.crops import CorpusData, SpeechData
 from vocoder.training.losses import Loss

@@ -20,7 +20,7 @@ from vocoder.audio import write_audio
 from vocoder.evaluation import METRICS, installed_metrics, measure
 from vocoder.evaluation.results import finite, machine_facts, save_result
 from vocoder.evaluation.tables import markdown
-from vocoder.nn.weight_norm import fuse_weight_norm
+from vocoder.nn import fuse_weight_norm
 from vocoder.training.callbacks import Best
 from vocoder.training.crops import SpeechData
 from vocoder.training.losses import mel_of_hops

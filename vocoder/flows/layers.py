@@ -1,0 +1,666 @@
+"""The contract of every invertible piece, and the pieces: blocks, linear maps, normalisation,
+couplings.
+
+A coupling is built from a *partition*, which says what the conditioner sees and what is
+transformed, and a *conditioner*, any network ``conditioner(context, condition) -> parameters``.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Conv1x1Init = Literal["rotation", "even-odd", "half-swap", "identity"]
+
+
+class Bijection(nn.Module, ABC):
+    r"""An invertible map with a tractable Jacobian determinant.
+
+    Change of variables: if :math:`z = f(x; c)` and :math:`z \sim p_z`, then
+
+    .. math:: \log p_x(x \mid c) = \log p_z(f(x; c)) + \log |\det \partial f / \partial x|.
+
+    Shapes: ``x`` is (batch, channels, time), ``condition`` (batch, condition channels, time) or
+    None where the piece takes none, ``log_det`` is (batch,), in nats, at least float32 whatever
+    the autocast.
+    """
+
+    @abstractmethod
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """From data to latent: ``(z, log_det)``."""
+
+    @abstractmethod
+    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        """From latent to data: the ``x`` of which ``forward`` gives ``z``."""
+
+    # nn.Module declares __call__ as returning Any; the contract is tighter.
+    def __call__(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        result: tuple[Tensor, Tensor] = super().__call__(x, condition)
+        return result
+
+
+def zero_log_det(x: Tensor) -> Tensor:
+    """The log-determinant of a volume-preserving map: (batch,) zeros in at least float32."""
+    return torch.zeros(x.shape[0], device=x.device, dtype=promote(x.dtype))
+
+
+def promote(dtype: torch.dtype) -> torch.dtype:
+    """float32, or float64 if the input has it: sums of logs need at least that."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def log_density(z: Tensor, log_det: Tensor) -> Tensor:
+    """log N(z; 0, I) + log_det in nats, (batch,), of latents (batch, channels, time)."""
+    z = z.to(log_det.dtype)
+    size = z[0].numel()
+    return log_det - 0.5 * z.square().sum(dim=(1, 2)) - 0.5 * size * math.log(2 * math.pi)
+
+
+class Chain(Bijection):
+    r"""Composition :math:`f = f_n \circ \dots \circ f_1`; log-determinants add up.
+
+    Every piece sees the same condition.
+    """
+
+    def __init__(self, pieces: Iterable[Bijection]) -> None:
+        super().__init__()
+        self.pieces = nn.ModuleList(pieces)
+
+    def __iter__(self) -> Iterator[Bijection]:
+        return iter(self.pieces)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        log_det = zero_log_det(x)
+        for piece in self:
+            x, piece_log_det = piece(x, condition)
+            log_det = log_det + piece_log_det
+        return x, log_det
+
+    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        for piece in reversed(list(self)):
+            z = piece.inverse(z, condition)
+        return z
+
+
+class FactorOut(Bijection):
+    r"""Multi-scale architecture: some channels are finished here, the others continue.
+
+    .. math:: z = [x_{1..n},\; g(x_{n+1..C}; c)]
+
+    where :math:`g` is a bijection of the remaining channels that keeps time. The finished
+    channels come first in ``z``. Real NVP (Dinh et al., 2017, section 3.6) factors half of the
+    variables out at a time; WaveGlow (Prenger et al., 2019) calls the same "early outputs".
+
+    Args:
+        n_channels: how many channels, counted from the first, are finished here.
+        rest: the bijection of the remaining channels.
+    """
+
+    def __init__(self, n_channels: int, rest: Bijection) -> None:
+        super().__init__()
+        if n_channels < 1:
+            raise ValueError(
+                f"n_channels is {n_channels}: at least one channel must be factored out"
+            )
+        self.n_channels = n_channels
+        self.rest = rest
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z, log_det = self.rest(x[:, self.n_channels :], condition)
+        return torch.cat([x[:, : self.n_channels], z], dim=1), log_det
+
+    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        x = self.rest.inverse(z[:, self.n_channels :], condition)
+        return torch.cat([z[:, : self.n_channels], x], dim=1)
+
+
+class Squeeze(Bijection):
+    r"""Plain blocks: :math:`z_{cf+i,\,t} = x_{c,\,tf+i}` for factor f, log-determinant 0.
+
+    (batch, channels, time * factor) -> (batch, channels * factor, time). For a waveform (one
+    channel) this is WaveGlow's "squeeze to vectors" of ``factor`` consecutive samples.
+    """
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        if factor < 1:
+            raise ValueError(f"factor is {factor}: a block holds at least one sample")
+        self.factor = factor
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        batch, channels, time = x.shape
+        if time % self.factor:
+            raise ValueError(f"{time} samples are not a whole number of blocks of {self.factor}")
+        z = x.reshape(batch, channels, time // self.factor, self.factor)
+        return z.transpose(2, 3).flatten(1, 2), zero_log_det(x)
+
+    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        return z.unflatten(1, (-1, self.factor)).transpose(2, 3).flatten(2)
+
+
+class Mdct(Bijection):
+    r"""Modified discrete cosine transform (MDCT) with a sine window: orthogonal, log-det 0.
+
+    (batch, 1, time * bands) -> (batch, bands, time): frame t is centred on the middle of block t
+    of ``bands`` samples and reaches half a block into each neighbour, so blocks have no edges.
+
+    The MDCT of M bands factors into two orthogonal steps (Malvar, 1990): a plane rotation of each
+    pair of samples that lie mirrored about a block boundary,
+
+    .. math::
+        \begin{pmatrix} v'_i \\ u'_i \end{pmatrix} =
+        \begin{pmatrix} \sin\theta_i & \cos\theta_i \\ -\cos\theta_i & \sin\theta_i \end{pmatrix}
+        \begin{pmatrix} v_i \\ u_i \end{pmatrix}, \qquad
+        \theta_i = \frac{\pi}{2M}\Big(\frac{M}{2} + i + \frac12\Big),
+
+    where :math:`v_i` is sample i after the boundary and :math:`u_i` sample i before it; then a
+    DCT-IV of each block, :math:`C_{kn} = \sqrt{2/M} \cos\frac{\pi}{M}(n+\frac12)(k+\frac12)`.
+    The two ends of the signal have no neighbour and hence no rotation (a half-rectangular
+    window): T blocks of samples give exactly T frames, for every T, and the map stays orthogonal.
+
+    Band k is centred on :math:`(k + 1/2) f_s / 2M`. Paper: Princen and Bradley, 1986.
+
+    Args:
+        bands: M, the number of bands and the hop in samples; even.
+    """
+
+    rotation_sin: Tensor
+    rotation_cos: Tensor
+    dct: Tensor
+
+    def __init__(self, bands: int) -> None:
+        super().__init__()
+        if bands < 2 or bands % 2:
+            raise ValueError(f"bands is {bands}: an MDCT needs an even number of bands")
+        self.bands = bands
+        # Built in float64, since the cosine of a large argument loses digits in float32; a float64
+        # model gets them back by `_apply`.
+        n = torch.arange(bands, dtype=torch.float64) + 0.5
+        dct = math.sqrt(2 / bands) * torch.cos(math.pi / bands * torch.outer(n, n))
+        theta = math.pi / (2 * bands) * (bands / 2 + n[: bands // 2])
+        self._exact = {"dct": dct, "rotation_sin": theta.sin(), "rotation_cos": theta.cos()}
+        for name, value in self._exact.items():
+            self.register_buffer(name, value.to(torch.get_default_dtype()), persistent=False)
+
+    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
+        super()._apply(fn, recurse)
+        for name, value in self._exact.items():
+            buffer = getattr(self, name)
+            if buffer.dtype == torch.float64:
+                setattr(self, name, value.to(buffer.device))
+        return self
+
+    def _rotate(self, blocks: Tensor, sign: int) -> Tensor:
+        """Rotate mirrored pairs about each inner boundary; sign -1 undoes it. (batch, time, M)"""
+        half = self.bands // 2
+        sin, cos = self.rotation_sin, sign * self.rotation_cos
+        after, before = blocks[:, 1:, :half], blocks[:, :-1, half:].flip(-1)
+        rotated_after = sin * after + cos * before
+        rotated_before = (sin * before - cos * after).flip(-1)
+        left = torch.cat([blocks[:, :1, :half], rotated_after], dim=1)
+        right = torch.cat([rotated_before, blocks[:, -1:, half:]], dim=1)
+        return torch.cat([left, right], dim=2)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        batch, channels, time = x.shape
+        if channels != 1 or time % self.bands:
+            raise ValueError(
+                f"got {channels} channels of {time} samples: an MDCT takes one channel "
+                f"and a whole number of blocks of {self.bands} samples"
+            )
+        # Half precision would cost the exact inverse, and the transform is cheap.
+        with torch.autocast(x.device.type, enabled=False):
+            blocks = self._rotate(x.reshape(batch, -1, self.bands).to(self.dct.dtype), 1)
+            return torch.matmul(self.dct, blocks.transpose(1, 2)), zero_log_det(x)
+
+    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        with torch.autocast(z.device.type, enabled=False):
+            # The DCT-IV matrix is symmetric and orthogonal: its own inverse.
+            blocks = torch.matmul(z.to(self.dct.dtype).transpose(1, 2), self.dct)
+            return self._rotate(blocks, -1).reshape(z.shape[0], 1, -1)
+
+
+def initial_matrix(channels: int, kind: Conv1x1Init) -> Tensor:
+    """A (channels, channels) orthogonal matrix for a 1x1 convolution to start from.
+
+    rotation: random orthogonal with determinant +1 (Glow, WaveGlow), from torch's global generator.
+    even-odd: even channels first, then the odd ones. half-swap: second half first.
+
+    Raises:
+        ValueError: the kind is unknown.
+    """
+    if kind == "rotation":
+        # Drawn in float64 on the CPU so that the start is the same whatever the default type.
+        q, r = torch.linalg.qr(torch.randn(channels, channels, dtype=torch.float64))
+        q = q * r.diagonal().sign()
+        if torch.det(q) < 0:
+            q[:, 0] = -q[:, 0]
+        return q.to(torch.get_default_dtype())
+    index = torch.arange(channels)
+    orders = {
+        "even-odd": torch.cat([index[0::2], index[1::2]]),
+        "half-swap": torch.cat([index[channels // 2 :], index[: channels // 2]]),
+        "identity": index,
+    }
+    if kind not in orders:
+        raise ValueError(
+            f"unknown start {kind!r} of a 1x1 convolution: choose rotation or one of "
+            f"{', '.join(orders)}"
+        )
+    return torch.eye(channels)[orders[kind]]
+
+
+class InvertibleConv1x1(Bijection):
+    r"""Invertible 1x1 convolution.
+
+    .. math:: z_{:,t} = W x_{:,t}, \qquad \log|\det| = T \log|\det W|
+
+    with T time steps and W of shape (channels, channels). Papers: Glow (Kingma and Dhariwal,
+    2018), WaveGlow (Prenger et al., 2019). W may have a negative determinant; a singular W has
+    log-determinant -inf and no inverse (`torch.linalg.LinAlgError`).
+
+    Inverse and log-determinant are computed in every pass, in O(C^3) for C channels; `fused` gives
+    a copy that stores them.
+
+    Args:
+        channels: number of channels C.
+        init: the orthogonal matrix W starts as, see `initial_matrix`.
+    """
+
+    stored_inverse: Tensor | None
+    stored_log_det: Tensor | None
+
+    def __init__(self, channels: int, init: Conv1x1Init = "rotation") -> None:
+        super().__init__()
+        self.weight = nn.Parameter(initial_matrix(channels, init))
+        self.register_buffer("stored_inverse", None, persistent=False)
+        self.register_buffer("stored_log_det", None, persistent=False)
+
+    def inverse_matrix(self) -> Tensor:
+        """W^-1, (channels, channels), differentiable; in float64 where no gradient flows."""
+        weight = self.weight
+        if self.stored_inverse is not None:
+            return self.stored_inverse
+        if torch.is_grad_enabled() and weight.requires_grad:
+            return torch.linalg.inv(weight.to(promote(weight.dtype)))
+        # On the CPU float64 costs little, and keeps W W^-1 = 1 to rounding.
+        exact = torch.linalg.inv(weight.detach().double().cpu())
+        return exact.to(device=weight.device, dtype=promote(weight.dtype))
+
+    def log_abs_det(self) -> Tensor:
+        """log |det W| in nats, a scalar in at least float32."""
+        if self.stored_log_det is not None:
+            return self.stored_log_det
+        return torch.linalg.slogdet(self.weight.to(promote(self.weight.dtype))).logabsdet
+
+    def fused(self) -> Self:
+        """A copy that cannot change any more, its inverse and log-determinant computed once."""
+        copied = copy.deepcopy(self).requires_grad_(False)
+        copied.stored_inverse = copied.inverse_matrix()
+        copied.stored_log_det = copied.log_abs_det()
+        return copied
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z = _mix(self.weight, x)
+        return z, zero_log_det(z) + x.shape[-1] * self.log_abs_det()
+
+    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        return _mix(self.inverse_matrix(), z)
+
+
+def _mix(weight: Tensor, x: Tensor) -> Tensor:
+    """The matrix times the channels of every step, in at least float32."""
+    with torch.autocast(x.device.type, enabled=False):
+        weight = weight.to(promote(weight.dtype))
+        return torch.matmul(weight, x.to(weight.dtype))
+
+
+class Swap(Bijection):
+    r"""Exchange the halves of the channels: :math:`z = [x_{\lceil C/2 \rceil ..}, x_{..}]`.
+
+    The simplest alternation between couplings (NICE, Dinh et al., 2015). Log-determinant 0. With
+    an odd number of channels the longer part comes first after the swap of ``forward`` and last
+    before it, so ``inverse`` undoes it exactly.
+    """
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        half = x.shape[1] // 2
+        return torch.cat([x[:, half:], x[:, :half]], dim=1), zero_log_det(x)
+
+    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        rest = z.shape[1] - z.shape[1] // 2
+        return torch.cat([z[:, rest:], z[:, :rest]], dim=1)
+
+
+class ActNorm(Bijection):
+    r"""Per-channel affine map that starts by normalising the first batch.
+
+    .. math:: z_{c,t} = e^{s_c} x_{c,t} + b_c, \qquad \log|\det| = T \textstyle\sum_c s_c
+
+    On the first call of ``forward`` in training mode s and b are set so that each channel of z has
+    zero mean and unit variance over batch and time; from then on they are ordinary parameters.
+    Paper: Glow (Kingma and Dhariwal, 2018), section 3.1.
+    """
+
+    initialized: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(channels, 1))
+        self.shift = nn.Parameter(torch.zeros(channels, 1))
+        # A buffer, so that a resumed or loaded model is not initialised a second time.
+        self.register_buffer("initialized", torch.tensor(False))
+
+    @torch.no_grad()
+    def _initialize(self, x: Tensor) -> None:
+        flat = x.transpose(0, 1).flatten(1).to(self.shift.dtype)
+        # A channel that is constant in the first batch has no scale to learn from it.
+        std = flat.std(dim=1, correction=0, keepdim=True).clamp_min(1e-6)
+        self.log_scale.copy_(-std.log())
+        self.shift.copy_(-flat.mean(dim=1, keepdim=True) / std)
+        self.initialized.fill_(True)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if self.training and not self.initialized:
+            self._initialize(x)
+        z = self.log_scale.exp() * x + self.shift
+        log_scale = self.log_scale.to(promote(self.log_scale.dtype))
+        return z, zero_log_det(z) + x.shape[-1] * log_scale.sum()
+
+    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        return (z - self.shift) * (-self.log_scale).exp()
+
+
+class BatchNorm(Bijection):
+    r"""Batch normalisation with its log-determinant.
+
+    .. math:: z_{c,t} = (x_{c,t} - \mu_c) / \sqrt{v_c + \epsilon}, \qquad
+              \log|\det| = -\tfrac{T}{2} \textstyle\sum_c \log(v_c + \epsilon)
+
+    In training mode mean and variance are those of the batch (and are taken as constants in the
+    log-determinant, as in the paper), and running averages are kept; in evaluation mode, and for
+    ``inverse`` in either mode, the running averages are used. Exact inversion therefore holds in
+    evaluation mode. Paper: Real NVP (Dinh et al., 2017), section 3.7 and appendix E.
+
+    Args:
+        channels: number of channels.
+        momentum: weight of the newest batch in the running averages, in (0, 1].
+        eps: added to the variance.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
+        super().__init__()
+        if not 0 < momentum <= 1:
+            raise ValueError(f"momentum is {momentum}: it must lie in (0, 1]")
+        self.momentum = momentum
+        self.eps = eps
+        self.register_buffer("running_mean", torch.zeros(channels, 1))
+        self.register_buffer("running_var", torch.ones(channels, 1))
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if self.training:
+            mean = x.mean(dim=(0, 2)).unsqueeze(1)
+            variance = x.var(dim=(0, 2), correction=0).unsqueeze(1)
+            with torch.no_grad():
+                self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+                self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
+        else:
+            mean, variance = self.running_mean, self.running_var
+        variance = variance.to(promote(variance.dtype)) + self.eps
+        log_det = -0.5 * x.shape[-1] * variance.log().sum()
+        z = (x - mean) * variance.rsqrt()
+        return z, zero_log_det(z) + log_det
+
+    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        return z * (self.running_var + self.eps).sqrt() + self.running_mean
+
+
+class Partition(nn.Module, ABC):
+    """Which variables a coupling reads and which it changes."""
+
+    @abstractmethod
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the conditioner may see of x, and the values passed to the affine map."""
+
+    @abstractmethod
+    def merge(self, x: Tensor, target: Tensor) -> Tensor:
+        """x with its changing variables replaced by those of ``target``."""
+
+    def condition(self, condition: Tensor | None) -> Tensor | None:
+        """The condition as the conditioner receives it."""
+        return condition
+
+    def changes(self, x: Tensor) -> Tensor | None:
+        """Mask, 1 where the target of x holds changing variables; None where all of it does."""
+        return None
+
+
+class ChannelHalves(Partition):
+    """The first half of the channels conditions the second (with ``swap``: the other way round).
+
+    With an odd number of channels C the first part has C // 2. The conditioner sees
+    (batch, C // 2, time) and transforms C - C // 2 channels.
+    """
+
+    def __init__(self, swap: bool = False) -> None:
+        super().__init__()
+        self.swap = swap
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        half = x.shape[1] // 2
+        first, second = x[:, :half], x[:, half:]
+        return (second, first) if self.swap else (first, second)
+
+    def merge(self, x: Tensor, target: Tensor) -> Tensor:
+        context, _ = self.split(x)
+        return torch.cat([target, context] if self.swap else [context, target], dim=1)
+
+
+class _Masked(Partition):
+    """A mask over (channels, time): the conditioner sees x with the changing variables zeroed."""
+
+    @abstractmethod
+    def keep(self, x: Tensor) -> Tensor:
+        """1 where x stays as it is, broadcastable to x."""
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x * self.keep(x), x
+
+    def merge(self, x: Tensor, target: Tensor) -> Tensor:
+        return torch.where(self.keep(x) > 0, x, target)
+
+    def changes(self, x: Tensor) -> Tensor:
+        return 1 - self.keep(x)
+
+
+class Checkerboard(_Masked):
+    """Alternating time steps (parity 0: the even ones condition the odd ones).
+
+    The one-dimensional checkerboard of Real NVP (Dinh et al., 2017, section 3.4). The conditioner
+    maps (batch, C, time) to parameters of C channels.
+    """
+
+    def __init__(self, parity: int = 0) -> None:
+        super().__init__()
+        self.parity = _checked_parity(parity)
+
+    def keep(self, x: Tensor) -> Tensor:
+        steps = torch.arange(x.shape[-1], device=x.device) + self.parity
+        return (steps % 2 == 0).to(x.dtype)
+
+
+class ChannelMask(_Masked):
+    """Any subset of channels conditions the others.
+
+    Args:
+        keep: one truth value per channel, true for the channels that are kept and seen by the
+            conditioner; neither all true nor all false.
+    """
+
+    kept: Tensor
+
+    def __init__(self, keep: list[bool]) -> None:
+        super().__init__()
+        if all(keep) or not any(keep):
+            raise ValueError("keep must name some channels to keep and some to transform")
+        self.register_buffer("kept", torch.tensor(keep).unsqueeze(1), persistent=False)
+
+    def keep(self, x: Tensor) -> Tensor:
+        return self.kept.to(x.dtype)
+
+
+class AlternatingFrames(Partition):
+    """The partition of `Checkerboard`, with a conditioner at half the rate instead of a mask.
+
+    Two neighbouring time steps make one of the conditioner: of T steps it sees the
+    n = ceil(T / 2) even ones (with ``parity`` 1 the odd ones), (batch, C, n), and sets the others.
+    Its condition is both steps' condition, (batch, 2 * condition channels, n), even step first.
+    So it does half the work and sees twice as far. If T is odd, the missing step is zero, under
+    the condition of the last one.
+
+    Even and odd are counted from the first step of x: if a signal is processed in pieces,
+    each must begin at an even step.
+
+    Args:
+        parity: 0 if the even steps condition the odd ones, 1 if the odd ones the even.
+        n_condition: the conditioner sees as many channels of the condition, the first ones; None
+            for all.
+    """
+
+    def __init__(self, parity: int = 0, n_condition: int | None = None) -> None:
+        super().__init__()
+        self.parity, self.n_condition = _checked_parity(parity), n_condition
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        even, odd = x[..., 0::2], F.pad(x, (0, 1))[..., 1::2]
+        return (odd, even) if self.parity else (even, odd)
+
+    def merge(self, x: Tensor, target: Tensor) -> Tensor:
+        context, _ = self.split(x)
+        pair = [target, context] if self.parity else [context, target]
+        return torch.stack(pair, dim=-1).flatten(-2).narrow(-1, 0, x.shape[-1])
+
+    def condition(self, condition: Tensor | None) -> Tensor | None:
+        if condition is None:
+            return None
+        condition = condition[:, : self.n_condition]
+        # Zeros in a log-mel would be a loud sound, which a conditioner has never seen here.
+        longer = F.pad(condition, (0, 1), mode="replicate")
+        return torch.cat([condition[..., 0::2], longer[..., 1::2]], dim=1)
+
+    def changes(self, x: Tensor) -> Tensor | None:
+        if self.parity:
+            return None  # there is an even step in every pair
+        steps = torch.arange(1, x.shape[-1] + 1, 2, device=x.device)
+        return (steps < x.shape[-1]).to(x.dtype)
+
+
+def _checked_parity(parity: int) -> int:
+    if parity not in (0, 1):
+        raise ValueError(f"parity is {parity}: it must be 0 or 1")
+    return parity
+
+
+class AffineCoupling(Bijection):
+    r"""Affine coupling, the layer of Real NVP, Glow and WaveGlow.
+
+    .. math:: z_b = e^{s} \odot x_b + t, \quad z_a = x_a, \quad (t, s) = g(x_a, c), \qquad
+              \log|\det| = \textstyle\sum s
+
+    Paper: Real NVP (Dinh et al., 2017).
+
+    Args:
+        conditioner: network g; of its output channels the first half is the shift t, the second
+            half the log-scale s (WaveGlow's order). Give it a zero-initialised last layer and the
+            coupling starts as the identity.
+        partition: which variables are a and which are b; halves of the channels by default.
+        log_scale_bound: if given, :math:`s = \beta \tanh(s'/\beta)` lies in (-beta, beta), which
+            keeps early training and half precision from overflowing.
+    """
+
+    def __init__(
+        self,
+        conditioner: nn.Module,
+        partition: Partition | None = None,
+        log_scale_bound: float | None = None,
+    ) -> None:
+        super().__init__()
+        if log_scale_bound is not None and log_scale_bound <= 0:
+            raise ValueError(f"log_scale_bound is {log_scale_bound}: it must be positive")
+        self.conditioner = conditioner
+        self.partition = partition or ChannelHalves()
+        self.log_scale_bound = log_scale_bound
+
+    def _affine(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """The target, and its shift and log-scale in at least float32."""
+        context, target = self.partition.split(x)
+        parameters: Tensor = self.conditioner(context, self.partition.condition(condition))
+        shift, log_scale = self._shift_and_log_scale(parameters.to(promote(parameters.dtype)))
+        changes = self.partition.changes(x)
+        return target, shift, log_scale if changes is None else log_scale * changes
+
+    def _shift_and_log_scale(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        shift, log_scale = parameters.chunk(2, dim=1)
+        if self.log_scale_bound is not None:
+            log_scale = self.log_scale_bound * torch.tanh(log_scale / self.log_scale_bound)
+        return shift, log_scale
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        target, shift, log_scale = self._affine(x, condition)
+        z = self.partition.merge(x, torch.exp(log_scale) * target + shift)
+        return z, log_scale.sum(dim=(1, 2))
+
+    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        target, shift, log_scale = self._affine(z, condition)
+        return self.partition.merge(z, torch.exp(-log_scale) * (target - shift))
+
+
+class AdditiveCoupling(AffineCoupling):
+    r"""Additive coupling: :math:`z_b = x_b + t(x_a, c)`, :math:`z_a = x_a`, log-determinant 0.
+
+    Its conditioner t gives as many channels as the partition's target has. Paper: NICE (Dinh et
+    al., 2015).
+    """
+
+    def _shift_and_log_scale(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        return parameters, torch.zeros_like(parameters)
+
+
+class ConditionalScale(Bijection):
+    r"""Diagonal scale set by the condition alone: an affine layer without coupling.
+
+    .. math:: z = e^{s(c)} \odot x, \qquad \log|\det| = \textstyle\sum s(c)
+
+    In a vocoder s is minus the log standard deviation that the mel spectrogram predicts for each
+    band and frame, so z is close to white whatever the loudness.
+
+    Args:
+        network: s, from (batch, condition channels, time) to (batch, channels, time).
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def _log_scale(self, condition: Tensor | None) -> Tensor:
+        if condition is None:
+            raise ValueError("a conditional scale needs a condition, got None")
+        log_scale: Tensor = self.network(condition)
+        return log_scale.to(promote(log_scale.dtype))
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        log_scale = self._log_scale(condition)
+        return torch.exp(log_scale) * x, log_scale.sum(dim=(1, 2))
+
+    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        return torch.exp(-self._log_scale(condition)) * z

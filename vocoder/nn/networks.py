@@ -1,0 +1,304 @@
+"""Convolution stacks: gated (flows), gated and causal (WaveNet), ConvNeXt; weight normalisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations
+
+
+class GatedConvStack(nn.Module):
+    r"""WaveNet's residual stack without causality ("WN" in WaveGlow).
+
+    With h the hidden channels of layer l, dilation :math:`2^l` and condition c,
+
+    .. math::
+        a, b &= W_l *_{2^l} h + V_l c \\
+        r, k &= R_l (\tanh a \odot \sigma(b)) \\
+        h &\leftarrow h + r, \qquad y \leftarrow y + k,
+
+    where h starts as a 1x1 convolution of the input and the output is a 1x1 convolution of the
+    summed skips y, initialised with zeros, so that a coupling built on it starts as the identity.
+    Sequence length is kept (zero padding at the ends). Shapes: x (batch, in_channels, time),
+    condition (batch, condition_channels, time), result (batch, out_channels, time). Papers:
+    WaveNet (van den Oord et al., 2016), WaveGlow (Prenger et al., 2019).
+
+    Args:
+        in_channels, out_channels, condition_channels: widths of input, output and condition; 0 for
+            no condition.
+        channels: hidden width h.
+        n_layers: number of gated layers; dilation doubles from 1.
+        kernel_size: taps of each dilated convolution, odd.
+        weight_norm: train with weight normalisation; off for weights with the norm fused.
+        look_ahead: steps after a step on which its output may depend, of the input and of the
+            condition together; the first layers use them up, and the taps of the others move to the
+            past (0: causal). None for as many after as before.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        condition_channels: int,
+        channels: int = 256,
+        n_layers: int = 8,
+        kernel_size: int = 3,
+        weight_norm: bool = True,
+        look_ahead: int | None = None,
+    ) -> None:
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size is {kernel_size}: it must be odd to keep the length")
+        if n_layers < 1:
+            raise ValueError(f"n_layers is {n_layers}: the stack needs at least one layer")
+        if look_ahead is not None and look_ahead < 0:
+            raise ValueError(f"look_ahead is {look_ahead}: it must be 0 or more")
+        self.padding: list[tuple[int, int]] = []  # before and after the input of each layer
+        for layer in range(n_layers):
+            half = after = (kernel_size // 2) * 2**layer
+            if look_ahead is not None:
+                after = min(half, look_ahead - sum(right for _, right in self.padding))
+            self.padding.append((2 * half - after, after))
+        # Steps before and after a step that its output depends on.
+        self.reach = sum(left for left, _ in self.padding)
+        self.look_ahead = sum(right for _, right in self.padding)
+
+        def conv(n_in: int, n_out: int, kernel: int = 1, dilation: int = 1) -> nn.Conv1d:
+            layer = nn.Conv1d(n_in, n_out, kernel, dilation=dilation)
+            if weight_norm:
+                parametrizations.weight_norm(layer)
+            return layer
+
+        self.start = conv(in_channels, channels)
+        # One convolution serves the condition of all layers: computed once a pass.
+        self.condition = (
+            conv(condition_channels, 2 * channels * n_layers) if condition_channels else None
+        )
+        self.dilated = nn.ModuleList(
+            conv(channels, 2 * channels, kernel_size, 2**layer) for layer in range(n_layers)
+        )
+        # The residual of the last layer would go nowhere, so that layer has a skip only.
+        self.residual_skip = nn.ModuleList(
+            conv(channels, channels if layer == n_layers - 1 else 2 * channels)
+            for layer in range(n_layers)
+        )
+        # Weight normalisation cannot hold a zero-initialised layer, so this one has none.
+        self.end = nn.Conv1d(channels, out_channels, 1)
+        nn.init.zeros_(self.end.weight)
+        nn.init.zeros_(self.end.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        hidden = _convolve(self.start, x.transpose(1, 2))  # (batch, time, channels)
+        conditions: Sequence[Tensor | float] = [0.0] * len(self.padding)
+        if self.condition is not None and condition is not None:
+            product = _convolve(self.condition, condition.transpose(1, 2))
+            conditions = product.chunk(len(self.padding), dim=2)
+        skip = torch.zeros_like(hidden)
+        layers = zip(self.dilated, self.residual_skip, self.padding, conditions, strict=True)
+        for dilated, residual_skip, padding, own in layers:
+            a, b = (_convolve(dilated, hidden, padding) + own).chunk(2, 2)
+            # tanh(a) as 2 sigmoid(2a) - 1, which is faster on a CPU.
+            out = _convolve(residual_skip, (2 * torch.sigmoid(2 * a) - 1) * torch.sigmoid(b))
+            if residual_skip is not self.residual_skip[-1]:
+                residual, out = out.chunk(2, dim=2)
+                hidden = hidden + residual
+            skip = skip + out
+        # Contiguous, since what couplings do with it is several times faster then.
+        return _convolve(self.end, skip).transpose(1, 2).contiguous()
+
+
+class CausalGatedStack(nn.Module):
+    r"""WaveNet's residual stack: output t sees inputs up to t and the condition of its frames.
+
+    With h the hidden channels of layer l, dilation :math:`d_l = 2^{l \bmod cycle}`, K taps and
+    condition c at time t,
+
+    .. math::
+        a, b &= \sum_{k=0}^{K-1} W_{l,k} h_{t - k d_l} + V_l c_t \\
+        r, y_l &= R_l (\tanh a \odot \sigma(b)) \\
+        h &\leftarrow h + r
+
+    and the output is two 1x1 convolutions, each behind a ReLU, of :math:`\sum_l y_l / \sqrt{L}`.
+    Before the first input everything is zero, hidden channels included. V_l is applied to frames
+    and the result is interpolated in time, which is the same at a fraction of the cost, since
+    interpolation is linear. Paper: WaveNet (van den Oord et al., 2016).
+
+    Args:
+        in_channels, condition_channels, out_channels: widths of input, condition and result.
+        hop: samples per frame of the condition.
+        channels: C, width of hidden channels and skips.
+        n_layers: L.
+        cycle: layers after which dilations start again at 1.
+        kernel_size: K, taps of each dilated convolution, at least 2.
+
+    Raises:
+        ValueError: a size is out of range.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        condition_channels: int,
+        out_channels: int,
+        hop: int,
+        channels: int = 128,
+        n_layers: int = 30,
+        cycle: int = 10,
+        kernel_size: int = 3,
+    ) -> None:
+        super().__init__()
+        if min(n_layers, cycle) < 1 or kernel_size < 2:
+            raise ValueError(
+                f"n_layers is {n_layers}, cycle {cycle} and kernel_size {kernel_size}: give at "
+                "least one layer and two taps"
+            )
+        self.channels, self.n_layers, self.kernel_size = channels, n_layers, kernel_size
+        self.dilations = [2 ** (layer % cycle) for layer in range(n_layers)]
+        self.upsampling = LinearUpsampling(hop)
+        self.start = nn.Conv1d(in_channels, channels, 1)
+        # One convolution serves the condition of all layers, and is their bias.
+        self.condition = nn.Conv1d(condition_channels, 2 * channels * n_layers, 1)
+        self.dilated = nn.ModuleList(
+            nn.Conv1d(channels, 2 * channels, kernel_size, dilation=dilation, bias=False)
+            for dilation in self.dilations
+        )
+        # The residual of the last layer would go nowhere, so that layer has a skip only.
+        self.residual_skip = nn.ModuleList(
+            nn.Conv1d(channels, channels if layer == n_layers - 1 else 2 * channels, 1)
+            for layer in range(n_layers)
+        )
+        self.head = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv1d(channels, channels, 1),
+            nn.ReLU(),
+            nn.Conv1d(channels, out_channels, 1),
+        )
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """One pass over all times.
+
+        Args:
+            x: (batch, in_channels, time).
+            condition: (batch, condition_channels, frames + 2), the frames of x with one more on
+                each side; time is frames * hop.
+
+        Returns:
+            (batch, out_channels, time).
+        """
+        hidden = _convolve(self.start, x.transpose(1, 2))
+        skips = torch.zeros_like(hidden)
+        frames = _convolve(self.condition, condition.transpose(1, 2))
+        # (batch, frames, 3, 2 C) each, interpolated as in `LinearUpsampling`
+        neighbours = frames.unfold(1, 3, 1).transpose(2, 3).chunk(self.n_layers, dim=-1)
+        weights = self.upsampling.weights.T.to(frames.dtype)
+        for layer, dilation in enumerate(self.dilations):
+            past = (self.kernel_size - 1) * dilation
+            dilated = _convolve(self.dilated[layer], hidden, (past, 0))
+            interpolated = torch.matmul(weights, neighbours[layer]).flatten(1, 2)
+            a, b = (dilated + interpolated).chunk(2, dim=-1)
+            out = _convolve(self.residual_skip[layer], torch.tanh(a) * torch.sigmoid(b))
+            if layer < self.n_layers - 1:
+                hidden = hidden + out[..., : self.channels]
+            skips = skips + out[..., -self.channels :]
+        middle = _convolve(self.head[1], torch.relu(skips / math.sqrt(self.n_layers)))
+        return _convolve(self.head[3], torch.relu(middle)).transpose(1, 2)
+
+
+def _convolve(layer: nn.Module, x: Tensor, padding: tuple[int, int] = (0, 0)) -> Tensor:
+    """A convolution of x, (batch, time, channels), as one product of gathered taps and weights.
+
+    On a CPU, PyTorch's own convolutions of short sequences take a third longer.
+    """
+    assert isinstance(layer, nn.Conv1d)
+    (dilation,), (kernel_size,), steps = layer.dilation, layer.kernel_size, x.shape[1]
+    if kernel_size > 1:
+        x = F.pad(x, (0, 0, *padding))
+        x = torch.cat([x[:, i * dilation :][:, :steps] for i in range(kernel_size)], dim=2)
+    return F.linear(x, layer.weight.transpose(1, 2).flatten(1), layer.bias)
+
+
+class LinearUpsampling(nn.Module):
+    """Linear interpolation between the middles of frames, without parameters.
+
+    (batch, channels, frames + 2) -> (batch, channels, frames * hop): the first and the last frame
+    are neighbours that the frames between them need. Sample j of a frame of ``hop`` samples lies
+    at p = (j + 1/2) / hop - 1/2 of the way from the middle of its frame to that of the next, or,
+    where p is negative, |p| of the way to that of the one before.
+    """
+
+    weights: Tensor
+
+    def __init__(self, hop: int) -> None:
+        super().__init__()
+        self.hop = hop
+        p = (torch.arange(hop, dtype=torch.float64) + 0.5) / hop - 0.5
+        weights = torch.stack([(-p).clamp_min(0), 1 - p.abs(), p.clamp_min(0)])
+        # (before, own, after) x hop. It follows from the sizes, so no checkpoint holds it.
+        self.register_buffer("weights", weights.to(torch.get_default_dtype()), persistent=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        neighbours = frames.unfold(-1, 3, 1)  # (batch, channels, frames, 3)
+        return torch.matmul(neighbours, self.weights.to(frames.dtype)).flatten(-2)
+
+
+class ConvNeXtBlock(nn.Module):
+    r"""A depthwise convolution over time, then a two-layer network on every frame; residual.
+
+    .. math:: x + \gamma\, W_2\, \mathrm{gelu}(W_1\, \mathrm{norm}(k * x) + b_1) + b_2
+
+    Shape (batch, time, channels) in and out. Where ``mask`` (batch, time, 1) is 0, there is
+    padding: zeros in and zeros out. Paper: ConvNeXt (Liu et al., 2022); over frames of a mel as in
+    Vocos (Siuzdak, 2023).
+
+    Args:
+        channels: width.
+        kernel_size: odd number of taps.
+        expansion: width of the hidden layer over that of the block.
+    """
+
+    def __init__(self, channels: int, kernel_size: int = 7, expansion: int = 3) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv1d(
+            channels, channels, kernel_size, padding=kernel_size // 2, groups=channels
+        )
+        self.norm = nn.LayerNorm(channels)
+        # 1x1 convolutions, written as products: faster on CPUs, above all in bfloat16.
+        self.expand = nn.Linear(channels, expansion * channels)
+        self.project = nn.Linear(expansion * channels, channels)
+        self.gain = nn.Parameter(torch.full((channels,), 0.1))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        y = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
+        y = self.project(F.gelu(self.expand(self.norm(y)), approximate="tanh"))
+        x = x + self.gain * y
+        return x if mask is None else x * mask
+
+
+def fuse_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    r"""A state dict with every weight-normalised pair replaced by the weight it stands for.
+
+    .. math:: w = g \, v / \lVert v \rVert
+
+    with the norm over all axes but the first. Paper: Salimans and Kingma, 2016.
+
+    Raises:
+        ValueError: half of a pair is missing.
+    """
+    result = dict(state)
+    # Gain and direction as torch names them: its first weight_norm, and the present one.
+    for gain_name, direction_name in (
+        ("weight_g", "weight_v"),
+        ("parametrizations.weight.original0", "parametrizations.weight.original1"),
+    ):
+        for name in [n for n in result if n.endswith("." + gain_name)]:
+            stem = name[: -len(gain_name)]
+            if stem + direction_name not in result:
+                raise ValueError(f"{name} is there and {stem}{direction_name} is not")
+            gain, direction = result.pop(name), result.pop(stem + direction_name)
+            norm = direction.flatten(1).norm(dim=1).reshape(gain.shape)
+            result[stem + "weight"] = gain * direction / norm
+    return result
