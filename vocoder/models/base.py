@@ -74,7 +74,7 @@ class SavedModel(nn.Module):
     """What the model card says of all models of this class."""
 
     former: ClassVar[dict[str, Any]] = {}
-    """Arguments of earlier versions that had one value in all bundled models and recipes."""
+    """Arguments of earlier versions, and the one value that checkpoints may have; ... for any."""
 
     config: dict[str, Any]
     """The constructor's arguments as plain JSON values."""
@@ -160,7 +160,8 @@ class SavedModel(nn.Module):
             CheckpointError: these are not arguments of this class.
         """
         try:
-            arguments = {k: v for k, v in config.items() if (k, v) not in cls.former.items()}
+            unused = {k for k, v in config.items() if cls.former.get(k, cls) in (v, ...)}
+            arguments = {k: v for k, v in config.items() if k not in unused}
             if isinstance(spec := config.get("mel_spec"), Mapping):
                 arguments["mel_spec"] = MelSpec.from_dict(spec)
             return cls(**arguments)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -14,7 +13,6 @@ from vocoder.flows import (
     Bijection,
     Chain,
     ConditionalScale,
-    Conv1x1Init,
     InvertibleConv1x1,
     Mdct,
 )
@@ -43,8 +41,6 @@ class MdctFlow(FlowVocoder):
         mel_spec: the mel convention, as a `MelSpec` or the name of a preset.
         n_flows: number of steps; 0 leaves the scaled noise (and tone) alone.
         channels, n_layers, kernel_size: width, depth and taps of each coupling's `GatedConvStack`.
-        conv1x1_init: what the 1x1 convolutions start as (see `vocoder.flows.initial_matrix`),
-            cycled through.
         look_ahead: pairs of frames that each coupling's stack looks ahead at most, for streaming
             with a short delay (see `GatedConvStack`); None for as many as it looks back.
             `context_frames` gives the total.
@@ -66,7 +62,7 @@ class MdctFlow(FlowVocoder):
     architecture = "mdct-flow"
     title = "MDCT flow"
     dtypes = (torch.float32, torch.bfloat16)
-    former: ClassVar = {"split": "frames", "scale_kernel_size": 5}
+    former: ClassVar = {"split": "frames", "scale_kernel_size": 5, "conv1x1_init": ...}
 
     def __init__(
         self,
@@ -75,7 +71,6 @@ class MdctFlow(FlowVocoder):
         channels: int = 280,
         n_layers: int = 3,
         kernel_size: int = 3,
-        conv1x1_init: Sequence[Conv1x1Init] = ("even-odd", "half-swap"),
         look_ahead: int | None = None,
         scale_channels: int = 256,
         weight_norm: bool = True,
@@ -89,10 +84,6 @@ class MdctFlow(FlowVocoder):
         bands = spec.hop_length
         if n_flows < 0:
             raise ValueError(f"n_flows is {n_flows}: give 0 or more steps")
-        if isinstance(conv1x1_init, str) or not conv1x1_init:
-            raise ValueError(
-                f"conv1x1_init is {conv1x1_init!r}: give a list of starts to cycle through"
-            )
         n_features = source_features if source and n_flows else 0
         n_condition = spec.n_mels + 2 * source + n_features
         scale = BandScale(spec, bands, scale_channels)
@@ -112,7 +103,7 @@ class MdctFlow(FlowVocoder):
             )
             reach, ahead = reach + 2 * network.reach + 1, ahead + 2 * network.look_ahead + 1
             steps += [
-                InvertibleConv1x1(bands, conv1x1_init[step % len(conv1x1_init)]),
+                InvertibleConv1x1(bands, "half-swap" if step % 2 else "even-odd"),
                 AffineCoupling(network, AlternatingFrames(step % 2, n_condition), log_scale_bound),
             ]
         mel_source = MelSource(spec, bands, n_features) if source else WhiteSource()

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -74,8 +73,7 @@ def load_published_waveglow(
     """
     content: Any = state_dict_or_path
     if not isinstance(content, Mapping):
-        content, own_config = _read(Path(content))
-        config = own_config if config is None else config
+        content = _read(Path(content))
     if config is not None and not isinstance(config, Mapping):
         try:
             config = json.loads(Path(config).read_text(encoding="utf-8"))
@@ -115,17 +113,14 @@ def load_published_waveglow(
     return model.eval()
 
 
-def _read(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
-    """The content of a file, and the config if it carries one."""
+def _read(path: Path) -> Any:
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}: check the name")
     try:
         if path.suffix == ".safetensors":
-            with safetensors.safe_open(path, framework="pt") as file:
-                config = json.loads((file.metadata() or {}).get("config", "null"))
-            return load_file(path), config
+            return load_file(path)
         # weights_only: tensors and plain containers, never code.
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} holds a pickled module, and loading it would run code from the file, so it is "
@@ -136,8 +131,6 @@ def _read(path: Path) -> tuple[Any, Mapping[str, Any] | None]:
         raise CheckpointError(
             f"{path} is not a readable file of tensors ({type(error).__name__}: {error})"
         ) from error
-    config = content.get("config") if isinstance(content, Mapping) else None
-    return content, config if isinstance(config, Mapping) else None
 
 
 def _tensors(content: Any) -> dict[str, Tensor]:

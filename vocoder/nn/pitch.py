@@ -22,6 +22,7 @@ N_CANDIDATES = 180
 _TEMPLATE_HZ = 1800.0  # above it mel bands are too wide for the harmonics of most voices
 _LIFTER_BANDS = 11
 _LEVEL_EDGES_HZ = (0, 150, 300, 500, 750, 1000, 1400, 2000, 2800, 3800, 5000, 6200, 7400)
+_CHANNELS = 96
 _BACK = (4, 4, 3, 3)
 _AHEAD = (2, 2, 1, 1)
 _SALIENCE_GAIN = 10.0
@@ -49,21 +50,18 @@ class MelPitch(nn.Module):
 
     Args:
         mel_spec: the convention of the mel, with at least 22 bands below 1.8 kHz.
-        channels: width of the stack.
 
     Raises:
         ValueError: the mel has too few bands to show harmonics.
     """
 
-    def __init__(self, mel_spec: MelSpec, channels: int = 96) -> None:
+    def __init__(self, mel_spec: MelSpec) -> None:
         super().__init__()
         self.salience = HarmonicSalience(mel_spec)
         self.levels = BandLevels(mel_spec)
-        self.first = nn.Conv1d(N_CANDIDATES + self.levels.count + 1, channels, 1)
-        self.blocks = nn.ModuleList(
-            _Block(channels, back, ahead) for back, ahead in zip(_BACK, _AHEAD, strict=True)
-        )
-        self.last = nn.Conv1d(channels, N_CANDIDATES + 1, 1)
+        self.first = nn.Conv1d(N_CANDIDATES + self.levels.count + 1, _CHANNELS, 1)
+        self.blocks = nn.ModuleList(map(_Block, _BACK, _AHEAD))
+        self.last = nn.Conv1d(_CHANNELS, N_CANDIDATES + 1, 1)
         self.certainty = nn.Parameter(torch.ones(()))
         self.context_frames = (sum(_BACK), sum(_AHEAD))
         """Frames before and after a frame on which its F0 and voicing depend."""
@@ -98,11 +96,11 @@ class MelPitch(nn.Module):
 class _Block(nn.Module):
     """A depthwise convolution over frames, then one over channels; residual."""
 
-    def __init__(self, channels: int, back: int, ahead: int) -> None:
+    def __init__(self, back: int, ahead: int) -> None:
         super().__init__()
         self.padding = (back, ahead)
-        self.depthwise = nn.Conv1d(channels, channels, back + 1 + ahead, groups=channels)
-        self.pointwise = nn.Conv1d(channels, channels, 1)
+        self.depthwise = nn.Conv1d(_CHANNELS, _CHANNELS, back + 1 + ahead, groups=_CHANNELS)
+        self.pointwise = nn.Conv1d(_CHANNELS, _CHANNELS, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         y = _pointwise(self.pointwise, _gelu(_depthwise(self.depthwise, F.pad(x, self.padding))))
@@ -142,9 +140,7 @@ def load_pitch(mel_spec: MelSpec) -> MelPitch:
     """
     path = Path(str(resources.files("vocoder"))) / "weights" / "pitch.safetensors"
     network = MelPitch(mel_spec)
-    # Stored in half precision.
-    weights = {name: w.float() for name, w in safetensors.torch.load_file(path).items()}
-    network.load_state_dict(weights)
+    network.load_state_dict(safetensors.torch.load_file(path))  # from half precision
     return network.eval().requires_grad_(False)
 
 

@@ -67,7 +67,6 @@ def align(
     utterances: Sequence[tuple[Tensor, Tensor]],
     states: int = 2,
     voicing: Sequence[Tensor] | None = None,
-    iterations: int = 15,
     fit_on: int = 1000,
 ) -> list[Tensor]:
     r"""Alignments of the utterances of one voice, from their texts and mels alone.
@@ -87,7 +86,6 @@ def align(
             frame per state.
         states: states per symbol.
         voicing: probability that each frame is voiced, (frames,), for each utterance.
-        iterations: rounds of estimating and aligning.
         fit_on: the Gaussians are estimated on this many utterances, spread over the list.
 
     Returns:
@@ -113,7 +111,7 @@ def align(
         equal = torch.full((len(ids[k]),), len(features[k]) / len(ids[k]))
         durations[k] = whole_durations(equal)
     count = int(max(int(i.max()) for i in ids)) + 1
-    for _ in range(iterations):
+    for _ in range(15):
         frames, first, second = torch.zeros(count, 1), *torch.zeros(2, count, len(average))
         for k in chosen:
             path = torch.repeat_interleave(ids[k], durations[k])
