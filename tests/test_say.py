@@ -22,7 +22,8 @@ import vocoder
 from vocoder import cli
 from vocoder.audio import AudioWriter
 from vocoder.models import MdctFlow
-from vocoder.text.acoustic import LONGEST_TEXT, AcousticModel
+from vocoder.text.acoustic import AcousticModel
+from vocoder.text.frontend import LONGEST_TEXT
 from vocoder.text.speech import PARAGRAPH_PAUSE, SENTENCE_PAUSE, sentences, speak
 
 needs_signals = pytest.mark.skipif(os.name == "nt", reason="no such signals")

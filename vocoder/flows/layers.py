@@ -471,16 +471,16 @@ class _Masked(Partition):
 
     @abstractmethod
     def keep(self, x: Tensor) -> Tensor:
-        """1 where x stays as it is, broadcastable to x."""
+        """True where x stays as it is, broadcastable to x."""
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x * self.keep(x), x
 
     def merge(self, x: Tensor, target: Tensor) -> Tensor:
-        return torch.where(self.keep(x) > 0, x, target)
+        return torch.where(self.keep(x), x, target)
 
     def changes(self, x: Tensor) -> Tensor:
-        return 1 - self.keep(x)
+        return (~self.keep(x)).to(x.dtype)
 
 
 class Checkerboard(_Masked):
@@ -495,8 +495,7 @@ class Checkerboard(_Masked):
         self.parity = _checked_parity(parity)
 
     def keep(self, x: Tensor) -> Tensor:
-        steps = torch.arange(x.shape[-1], device=x.device) + self.parity
-        return (steps % 2 == 0).to(x.dtype)
+        return (torch.arange(x.shape[-1], device=x.device) + self.parity) % 2 == 0
 
 
 class ChannelMask(_Masked):
@@ -516,7 +515,7 @@ class ChannelMask(_Masked):
         self.register_buffer("kept", torch.tensor(keep).unsqueeze(1), persistent=False)
 
     def keep(self, x: Tensor) -> Tensor:
-        return self.kept.to(x.dtype)
+        return self.kept
 
 
 class AlternatingFrames(Partition):

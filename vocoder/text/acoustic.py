@@ -283,8 +283,7 @@ class AcousticModel(SavedModel):
                 f"{len(phonemes)} phonemes are too many at once (at most {LONGEST_TEXT}): split "
                 "the text into sentences"
             )
-        unknown = sorted({p for p in phonemes if p not in self._index})
-        if unknown:
+        if unknown := sorted(set(phonemes) - self._index.keys()):
             raise ValueError(
                 f"the model knows no phoneme {', '.join(map(repr, unknown))}; it knows "
                 f"{' '.join(self.symbols)}"
@@ -323,13 +322,8 @@ class AcousticModel(SavedModel):
         first = torch.arange(symbols.shape[1], device=symbols.device).expand(symbols.shape).float()
         total = counts.unsqueeze(1).float()
         mask = (first < total).float().unsqueeze(2)
-        last = (total - 1 - first).clamp_min(0)
-        place = [
-            torch.log1p(first) / 4,
-            torch.log1p(last) / 4,
-            (first / total).clamp(max=1),
-            total.log().expand_as(first) / 5,
-        ]
+        ends = torch.log1p(first) / 4, torch.log1p((total - 1 - first).clamp_min(0)) / 4
+        place = [*ends, (first / total).clamp(max=1), total.log().expand_as(first) / 5]
         x = self.embedding(symbols) + self.voice(voice).unsqueeze(1)
         x = (x + self.symbol_place(torch.stack(place, dim=-1))) * mask
         for block in self.encoder:
@@ -343,13 +337,8 @@ class AcousticModel(SavedModel):
         batch = torch.arange(len(state), device=state.device).unsqueeze(1)
         frame, length = frame.float(), length.float()
         fraction = (frame + 0.5) / length
-        features = [
-            fraction,
-            1 - fraction,
-            length.log(),
-            frame.clamp(max=20) / 10,
-            (length - frame).clamp(max=20) / 10,
-        ]
+        ends = frame.clamp(max=20) / 10, (length - frame).clamp(max=20) / 10
+        features = [fraction, 1 - fraction, length.log(), *ends]
         return (states[batch, state] + self.frame_place(torch.stack(features, dim=-1))) * mask
 
     def predict_prosody(
@@ -402,6 +391,3 @@ def load_checkpoint(path: str | os.PathLike[str]) -> AcousticModel:
             reads.
     """
     return AcousticModel.load(path, "recipes/ljspeech/train_acoustic.py")
-
-
-__all__ = ["LONGEST_TEXT", "AcousticModel", "Batch", "Predicted", "load_checkpoint", "places"]

@@ -19,7 +19,6 @@ from vocoder.text.frontend import (
     LONGEST_TEXT,
     MAX_SENTENCE,
     TextError,
-    normalise,
     phonemes,
     split_paragraphs,
     split_sentences,
@@ -196,13 +195,3 @@ def _levelled(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         return audio
     peak = float(np.abs(audio).max())
     return audio * np.float32(min(10 ** (LEVEL_DB / 20) / rms, _HIGHEST_PEAK / peak))
-
-
-__all__ = [
-    "Sentence",
-    "TextError",
-    "normalise",
-    "phonemes",
-    "sentences",
-    "speak",
-]
