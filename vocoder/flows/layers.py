@@ -98,19 +98,13 @@ class FactorOut(Bijection):
     channels come first in ``z``. Real NVP (Dinh et al., 2017, section 3.6) factors half of the
     variables out at a time; WaveGlow (Prenger et al., 2019) calls the same "early outputs".
 
-    Args:
-        n_channels: how many channels, counted from the first, are finished here.
-        rest: the bijection of the remaining channels.
     """
 
     def __init__(self, n_channels: int, rest: Bijection) -> None:
         super().__init__()
         if n_channels < 1:
-            raise ValueError(
-                f"n_channels is {n_channels}: at least one channel must be factored out"
-            )
-        self.n_channels = n_channels
-        self.rest = rest
+            raise ValueError(f"n_channels is {n_channels}: factor out at least one channel")
+        self.n_channels, self.rest = n_channels, rest
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         z, log_det = self.rest(x[:, self.n_channels :], condition)
@@ -124,8 +118,7 @@ class FactorOut(Bijection):
 class Squeeze(Bijection):
     r"""Plain blocks: :math:`z_{cf+i,\,t} = x_{c,\,tf+i}` for factor f, log-determinant 0.
 
-    (batch, channels, time * factor) -> (batch, channels * factor, time). For a waveform (one
-    channel) this is WaveGlow's "squeeze to vectors" of ``factor`` consecutive samples.
+    (batch, channels, time * factor) -> (batch, channels * factor, time): WaveGlow's squeeze.
     """
 
     def __init__(self, factor: int) -> None:
@@ -269,9 +262,7 @@ class InvertibleConv1x1(Bijection):
     Inverse and log-determinant are computed in every pass, in O(C^3) for C channels; `fused` gives
     a copy that stores them.
 
-    Args:
-        channels: number of channels C.
-        init: the orthogonal matrix W starts as, see `initial_matrix`.
+    W starts as an orthogonal matrix, see `initial_matrix`.
     """
 
     stored_inverse: Tensor | None
@@ -389,10 +380,7 @@ class BatchNorm(Bijection):
     ``inverse`` in either mode, the running averages are used. Exact inversion therefore holds in
     evaluation mode. Paper: Real NVP (Dinh et al., 2017), section 3.7 and appendix E.
 
-    Args:
-        channels: number of channels.
-        momentum: weight of the newest batch in the running averages, in (0, 1].
-        eps: added to the variance.
+    ``momentum`` is the weight of the newest batch in the running averages, in (0, 1].
     """
 
     running_mean: Tensor

@@ -320,15 +320,8 @@ class Vocoder(SavedModel, ABC):
         return self.mel_spec.hop_length
 
     def sample(self, mel: Tensor, noise: Tensor, temperature: float) -> Tensor:
-        """Audio from a mel and noise, differentiable: what training through samples needs.
-
-        Args:
-            mel: (batch, n_mels, frames).
-            noise: (batch, frames, `noise_per_frame`), standard normal.
-            temperature: scale of the noise.
-
-        Returns:
-            (batch, frames * hop), not clipped.
+        """Audio (batch, frames * hop), not clipped, from a mel (batch, n_mels, frames) and standard
+        normal noise (batch, frames, `noise_per_frame`), differentiable.
 
         Raises:
             NotImplementedError: the architecture has no differentiable sample.
@@ -532,32 +525,21 @@ class Vocoder(SavedModel, ABC):
         clamp.finish()
 
     def look_ahead(self, refine: Refine | None = None, restore: float | None = None) -> int:
-        """Frames of mel by which the output of `stream` lags its input.
-
-        Args:
-            refine, restore: as in `synthesize`; each iteration looks some frames further.
+        """Frames of mel by which the output of `stream` lags its input; each iteration of refine
+        looks some frames further.
         """
         stages = self._refiner(refine), self._restorer(restore)[0]
         return self.context_frames[1] + sum(s.look_ahead for s in stages if s is not None)
 
     def refine_target(self, mel: Tensor) -> Tensor:
-        """The mel (batch, n_mels, frames) that audio of frames * hop samples is refined to.
-
-        With centred frames such audio has one more frame, centred on its end: the last one is
-        repeated.
+        """The mel that audio of its frames * hop samples is refined to: with centred frames such
+        audio has one more, centred on its end, so the last one is repeated.
         """
         return torch.cat([mel, mel[..., -1:]], dim=-1) if self.mel_spec.center else mel
 
     def refine_audio(self, audio: Tensor, mel: Tensor, refine: Refine) -> Tensor:
-        """Audio refined to match its mel, in plain PyTorch: differentiable, on any device.
-
-        Args:
-            audio: (batch, frames * hop).
-            mel: (batch, n_mels, frames).
-            refine: as in `synthesize`.
-
-        Returns:
-            (batch, frames * hop), not clipped.
+        """Audio (batch, frames * hop) refined to match its mel (batch, n_mels, frames), not
+        clipped; in plain PyTorch: differentiable, on any device.
         """
         return self.mel_griffin_lim(audio, self.refine_target(mel), refine)
 
@@ -610,9 +592,8 @@ class Vocoder(SavedModel, ABC):
         return torch.cat(pieces, dim=1)
 
     def _renderer(self, noise: Noise, temperature: float) -> tuple[tuple[int, int], Renderer]:
-        """What long mels and streams are rendered with: the frames of mel needed before and after
-        those to render, and the renderer, which is called for consecutive frames, so that it may
-        keep a state.
+        """Frames of mel needed before and after those to render, and what renders long mels and
+        streams; it is called for consecutive frames, so that it may keep a state.
         """
         past, ahead = self.context_frames
         assert past is not None, "an unbounded past needs a renderer of its own"
@@ -649,10 +630,8 @@ class Vocoder(SavedModel, ABC):
         return _like(audio, result if batched else result[0])
 
     def training_loss(self, batch: dict[str, Tensor]) -> Tensor:
-        """Mean negative log-likelihood in nats per sample, a scalar.
-
-        Args:
-            batch: ``audio`` (batch, frames * hop) and ``mel`` (batch, n_mels, frames).
+        """Mean negative log-likelihood in nats per sample, a scalar, of ``audio``
+        (batch, frames * hop) and ``mel`` (batch, n_mels, frames).
         """
         audio = batch["audio"]
         return -self.log_likelihood(audio, batch["mel"]).mean() / audio.shape[-1]

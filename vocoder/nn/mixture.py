@@ -77,10 +77,8 @@ class LogisticMixture(NamedTuple):
 
         rounded to the nearest level; at temperature tau = 1 this has the probabilities P.
 
-        Args:
-            choice: noise that selects i, uniform on [0, 1), (batch, time).
-            value: epsilon, standard logistic noise, (batch, time).
-            temperature: tau, 0 or more.
+        i is chosen by ``choice``, uniform noise on [0, 1); epsilon is ``value``, standard logistic
+        noise; (batch, time) each.
         """
         index = self.logits.argmax(dim=1, keepdim=True)
         if temperature >= COLDEST:

@@ -30,9 +30,7 @@ class GatedConvStack(nn.Module):
     Args:
         in_channels, out_channels, condition_channels: widths of input, output and condition; 0 for
             no condition.
-        channels: hidden width h.
-        n_layers: number of gated layers; dilation doubles from 1.
-        kernel_size: taps of each dilated convolution, odd.
+        channels, n_layers, kernel_size: hidden width, gated layers, and their taps, odd.
         weight_norm: train with weight normalisation; off for weights with the norm fused.
         look_ahead: steps after a step on which its output may depend, of the input and of the
             condition together; the first layers use them up, and the taps of the others move to the
@@ -130,13 +128,8 @@ class CausalGatedStack(nn.Module):
     Args:
         in_channels, condition_channels, out_channels: widths of input, condition and result.
         hop: samples per frame of the condition.
-        channels: C, width of hidden channels and skips.
-        n_layers: L.
+        channels, n_layers, kernel_size: C, L and K.
         cycle: layers after which dilations start again at 1.
-        kernel_size: K, taps of each dilated convolution, at least 2.
-
-    Raises:
-        ValueError: a size is out of range.
     """
 
     def __init__(
@@ -179,15 +172,9 @@ class CausalGatedStack(nn.Module):
         )
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """One pass over all times.
-
-        Args:
-            x: (batch, in_channels, time).
-            condition: (batch, condition_channels, frames + 2), the frames of x with one more on
-                each side; time is frames * hop.
-
-        Returns:
-            (batch, out_channels, time).
+        """One pass over all times: x (batch, in_channels, frames * hop) and its condition
+        (batch, condition_channels, frames + 2), one more frame on each side, to
+        (batch, out_channels, frames * hop).
         """
         hidden = _convolve(self.start, x.transpose(1, 2))
         skips = torch.zeros_like(hidden)
@@ -234,7 +221,6 @@ class LinearUpsampling(nn.Module):
 
     def __init__(self, hop: int) -> None:
         super().__init__()
-        self.hop = hop
         p = (torch.arange(hop, dtype=torch.float64) + 0.5) / hop - 0.5
         weights = torch.stack([(-p).clamp_min(0), 1 - p.abs(), p.clamp_min(0)])
         # (before, own, after) x hop. It follows from the sizes, so no checkpoint holds it.
@@ -251,13 +237,9 @@ class ConvNeXtBlock(nn.Module):
     .. math:: x + \gamma\, W_2\, \mathrm{gelu}(W_1\, \mathrm{norm}(k * x) + b_1) + b_2
 
     Shape (batch, time, channels) in and out. Where ``mask`` (batch, time, 1) is 0, there is
-    padding: zeros in and zeros out. Paper: ConvNeXt (Liu et al., 2022); over frames of a mel as in
+    padding: zeros in and zeros out. ``kernel_size`` is odd, ``expansion`` the width of the hidden
+    layer over that of the block. Paper: ConvNeXt (Liu et al., 2022); over frames of a mel as in
     Vocos (Siuzdak, 2023).
-
-    Args:
-        channels: width.
-        kernel_size: odd number of taps.
-        expansion: width of the hidden layer over that of the block.
     """
 
     def __init__(self, channels: int, kernel_size: int = 7, expansion: int = 3) -> None:

@@ -79,16 +79,8 @@ class MelPitch(nn.Module):
         return logits, y[:, -1] + self.certainty.to(mel.dtype) * certainty
 
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """F0 in Hz, of unvoiced frames too, and the probability that a frame is voiced.
-
-        A frame counts as voiced from 0.5 on.
-
-        Args:
-            mel: (batch, n_mels, frames).
-
-        Returns:
-            (batch, frames) each.
-        """
+        """F0 in Hz, of unvoiced frames too, and the probability that a frame is voiced, which it
+        counts as from 0.5 on: (batch, n_mels, frames) to (batch, frames) each."""
         logits, voicing = self.scores(mel)
         return expected_pitch(logits), torch.sigmoid(voicing)
 
@@ -164,9 +156,6 @@ class HarmonicSalience(nn.Module):
     the filters and leaves the ripple of the harmonics. :math:`\epsilon` keeps silence at 0.
 
     Shapes: mel (batch, n_mels, frames) to (batch, N_CANDIDATES, frames).
-
-    Args:
-        mel_spec: the convention of the mel.
     """
 
     lifter: Tensor
@@ -204,11 +193,7 @@ class BandLevels(nn.Module):
     r"""Mean log magnitude in 12 bands up to 7.4 kHz, whatever the filters of the mel.
 
     In units of 5 nats, 0 at 5 nats below the spectral peak of a full-scale sine.
-
     Shapes: mel (batch, n_mels, frames) to (batch, 12, frames).
-
-    Args:
-        mel_spec: the convention of the mel.
     """
 
     weight: Tensor
@@ -237,22 +222,17 @@ class BandLevels(nn.Module):
         return torch.matmul(self.weight.to(mel.dtype), mel) + self.bias.to(mel.dtype)
 
 
-def expected_pitch(logits: Tensor, reach: int = 3) -> Tensor:
+def expected_pitch(logits: Tensor) -> Tensor:
     r"""F0 in Hz from scores of the candidates: the mean of log F0 around the best candidate.
 
     .. math:: \log_2 f = \frac{\sum_{|i - j| \le r} p_i \log_2 c_i}{\sum_{|i - j| \le r} p_i},
         \qquad j = \arg\max_i p_i, \quad p = \mathrm{softmax}(\text{logits})
 
-    Args:
-        logits: (batch, N_CANDIDATES, frames).
-        reach: r, candidates on either side.
-
-    Returns:
-        (batch, frames), Hz.
+    with r = 3 candidates on either side; (batch, N_CANDIDATES, frames) to (batch, frames).
     """
     index = torch.arange(logits.shape[1], device=logits.device).unsqueeze(1)
     best = logits.argmax(dim=1, keepdim=True)
-    near = (index - best).abs() <= reach
+    near = (index - best).abs() <= 3
     weight = torch.softmax(logits.masked_fill(~near, -math.inf), dim=1)
     octaves = (weight * (index / BINS_PER_OCTAVE).to(logits.dtype)).sum(dim=1)
     return LOWEST_HZ * torch.exp2(octaves)

@@ -80,12 +80,7 @@ class MelSource(WhiteSource):
     power there. g is a learnt 1x1 convolution: what couplings see of the tone.
 
     F0 and phase are computed in float64, so that pieces of an utterance of any length give what the
-    whole gives.
-
-    Args:
-        mel_spec: the convention of the mel.
-        bands: of the MDCT; the hop of the mel.
-        n_features: channels of g; 0 for none.
+    whole gives. ``bands`` are those of the MDCT, ``n_features`` the channels of g, 0 for none.
     """
 
     phases = 16
@@ -154,32 +149,22 @@ class HarmonicSource:
 
     The phase is computed in float64 and modulo 1 cycle: a stream that carries it from window to
     window (`cycles`) is as exact after hours as at the start.
-
-    Args:
-        sample_rate: in Hz.
-        hop_length: samples per frame.
     """
 
     def __init__(self, sample_rate: int, hop_length: int) -> None:
-        self.sample_rate = sample_rate
-        self.hop_length = hop_length
+        self.sample_rate, self.hop_length = sample_rate, hop_length
 
     def __call__(
         self, f0: Tensor, voicing: Tensor, phase: Tensor | float = 0.0, drift: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The source of whole utterances.
+        """e and q, (batch, frames * hop) each, in the dtype of voicing, of whole utterances.
 
         Args:
-            f0: (batch, frames), at least one frame, in Hz, below a quarter of the sample rate;
-                anything finite in unvoiced frames.
+            f0: (batch, frames), in Hz, below a quarter of the sample rate; anything finite in
+                unvoiced frames.
             voicing: (batch, frames), the amplitude of the tone, 0 to 1.
             phase: theta, the phase before the first sample, in cycles; a number or (batch,).
-            drift: added to the phase at the centre of each frame, in cycles, (batch, frames);
-                between centres it runs linearly. See `drift_of`.
-
-        Returns:
-            e and q, (batch, frames * hop) each, in the dtype of voicing; zero between unvoiced
-            frames.
+            drift: added to the phase at the centre of each frame, in cycles; see `drift_of`.
         """
         f, v = _framed(f0), _framed(voicing)
         frequency, amplitude = self._interpolate(f, v)  # (batch, frames, hop)
@@ -191,11 +176,7 @@ class HarmonicSource:
         return gain * e, gain * q
 
     def cycles(self, f0: Tensor, voicing: Tensor) -> Tensor:
-        """Cycles from the start to the start of each frame and to the end, float64.
-
-        Returns:
-            (batch, frames + 1), the first 0.
-        """
+        """Cycles from the start to each frame's start and to the end, (batch, frames + 1)."""
         frequency, _ = self._interpolate(_framed(f0), _framed(voicing))
         return F.pad(frequency.sum(dim=2).cumsum(dim=1) / self.sample_rate, (1, 0))
 
@@ -204,15 +185,9 @@ class HarmonicSource:
 
         .. math:: d_t = \frac1{2\pi} \arg \sum_n w(n - n_t)\, x(n)\, e^{-j\phi(n)},
 
-        with w a Hann window of four hops around the centre of frame t, and unwrapped over frames.
-        With this drift the source is locked to the fundamental of a recording.
-
-        Args:
-            audio: x, (batch, frames * hop).
-            f0, voicing: as for `__call__`.
-
-        Returns:
-            (batch, frames), in cycles, float64.
+        with x the audio (batch, frames * hop) and w a Hann window of four hops around the centre of
+        frame t; in cycles, (batch, frames), float64, and unwrapped over frames. With this drift the
+        source is locked to the fundamental of a recording.
         """
         frequency, _ = self._interpolate(_framed(f0), _framed(voicing))
         phase = self._phases(frequency, 0.0)
@@ -249,10 +224,7 @@ class HarmonicSource:
         return middle + before * (left - middle) + after * (right - middle)
 
     def _interpolate(self, f0: Tensor, voicing: Tensor) -> tuple[Tensor, Tensor]:
-        """F0 and voicing of each sample but those of the first and last frame, in float64.
-
-        (batch, frames) to (batch, frames - 2, hop).
-        """
+        """F0 and voicing of each sample but the ends, (batch, frames - 2, hop), in float64."""
         f0, voicing = f0.double(), voicing.double()
         amplitude = self._between(voicing)
         # F0 counts by its voicing; between two unvoiced frames, where it is not heard, equally.
@@ -325,10 +297,8 @@ class SourceFilter(Bijection):
     used.
 
     Args:
-        bands: number of frequency bands.
-        n_seen: channels that the network sees.
+        bands, n_seen, channels: frequency bands, channels that the network sees, and its width.
         sample_rate: of the audio, in Hz, for the start of a.
-        channels: width of the network.
     """
 
     reach = 3
@@ -401,12 +371,7 @@ class BandScale(nn.Module):
     convolutional network that starts at zero.
 
     Shapes: mel (batch, n_mels or more, frames) to (batch, bands, frames); channels after the mel's
-    are not used.
-
-    Args:
-        mel_spec: the convention of the mel.
-        bands: number of MDCT bands.
-        channels: width of g.
+    are not used. ``channels`` is the width of g.
     """
 
     reach = 2
