@@ -33,8 +33,8 @@ PAIR = 2
 GATE_NATS = (0.06, 0.12)
 """Mean changes below the first are left out, those above the second made in full."""
 
-GATE_STEPS = 10
-"""Steps on either side over which the change is averaged."""
+GATE_FRAMES = 20
+"""Frames on either side over which the change is averaged."""
 
 
 class Restoration(SavedModel):
@@ -44,14 +44,14 @@ class Restoration(SavedModel):
         \log p(x \mid y) = \log \mathcal N\bigl(f(x - \mu; h);\ 0, I\bigr)
         + \log |\det \partial f / \partial x|
 
-    x and y are squeezed: pairs of frames become one step of 2 n_mels channels. H is a stack of
-    `ConvNeXtBlock`, and its mean :math:`\mu` alone is a regression. f is a scale set by h, then
+    H is a stack of `ConvNeXtBlock` over frames, and its mean :math:`\mu` alone is a regression. f
+    sees pairs of frames as one step of 2 n_mels channels (h likewise): a scale set by h, then
     ``n_flows`` times an invertible 1x1 convolution and an affine coupling conditioned on h.
     Acoustic models predict means, whose mels are smoother than those of speech, or make errors
     that no audio has; the flow draws what fits.
 
     In `restore`, a gate leaves mels alone that are those of recordings already: the change is
-    scaled by 0 where its mean over `GATE_STEPS` steps on either side is below the first of
+    scaled by 0 where its mean over `GATE_FRAMES` frames on either side is below the first of
     `GATE_NATS`, by 1 above the second, and linearly between.
 
     Args:
@@ -71,40 +71,41 @@ class Restoration(SavedModel):
         self,
         mel_spec: MelSpec | str = "ljspeech",
         channels: int = 224,
-        n_blocks: int = 5,
-        kernel_size: int = 5,
+        n_blocks: int = 7,
+        kernel_size: int = 7,
         expansion: int = 2,
         n_flows: int = 4,
         coupling_channels: int = 96,
         log_scale_bound: float = 2.0,
     ) -> None:
         super().__init__(mel_spec)
-        width = PAIR * self.mel_spec.n_mels
-        self.squeeze = Squeeze(PAIR)
-        self.first = nn.Linear(width, channels)
+        n_mels = self.mel_spec.n_mels
+        self.first = nn.Linear(n_mels, channels)
         self.blocks = nn.ModuleList(
             ConvNeXtBlock(channels, kernel_size, expansion) for _ in range(n_blocks)
         )
         self.norm = nn.LayerNorm(channels)
-        self.change = nn.Linear(channels, width)
+        self.change = nn.Linear(channels, n_mels)
         nn.init.zeros_(self.change.weight)
         nn.init.zeros_(self.change.bias)
-        scale = _Pointwise(channels, width)
+        self.squeeze = Squeeze(PAIR)
+        width, condition = PAIR * n_mels, PAIR * channels
+        scale = _Pointwise(condition, width)
         nn.init.constant_(scale.layer.bias, 1.5)
         pieces: list[Bijection] = [ConditionalScale(scale)]
         undo = torch.eye(width)
         for k in range(n_flows):
             mixing = InvertibleConv1x1(width, "even-odd" if k % 2 else "half-swap")
             undo = undo @ mixing.weight.detach().T
-            conditioner = _Conditioner(width // 2, channels, coupling_channels)
+            conditioner = _Conditioner(width // 2, condition, coupling_channels)
             pieces += [mixing, AffineCoupling(conditioner, log_scale_bound=log_scale_bound)]
         last = InvertibleConv1x1(width, "identity")
         last.weight.data.copy_(undo)  # so that the flow starts as the scale alone
         self.flow = Chain([*pieces, last])
-        # In a coupling a step sees 2 others on either side.
-        reach = n_blocks * (kernel_size // 2) + max(GATE_STEPS, 2 * n_flows)
-        self.context_frames = PAIR * (reach + 1)
-        """Frames before and after a frame on which its restoration depends."""
+        # In a coupling a pair sees 2 others on either side.
+        reach = n_blocks * (kernel_size // 2) + max(GATE_FRAMES, PAIR * 2 * n_flows)
+        self.context_frames = -(-reach // PAIR) * PAIR + PAIR
+        """Frames before and after a frame on which its restoration depends; even."""
 
     def fused(self) -> Restoration:
         """The same function with the 1x1 convolutions inverted once; frozen, for inference."""
@@ -116,31 +117,26 @@ class Restoration(SavedModel):
         return self.context_frames + PAIR - 1
 
     def read(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """What H sees in a degraded mel (batch, n_mels, frames), frames even.
+        """What H sees in a degraded mel (batch, n_mels, frames), and the mean that it predicts.
 
         Returns:
-            h, (batch, channels, frames / 2), and the mean, (batch, 2 n_mels, frames / 2).
+            h, (batch, channels, frames), and the mean, (batch, n_mels, frames).
         """
-        return self._read(self.squeeze(mel)[0])
-
-    def _read(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        steps = y.transpose(1, 2)
-        h = self.first((steps - self.mel_spec.log_floor) * (self.mel_spec.nats / 4) - 1.6)
+        h = self.first((mel.mT - self.mel_spec.log_floor) * (self.mel_spec.nats / 4) - 1.6)
         for block in self.blocks:
             h = block(h)
         h = self.norm(h)
-        return h.transpose(1, 2), y + self.change(h).transpose(1, 2).float()
+        return h.mT, mel + self.change(h).mT.float()
 
     def log_prob(self, mel: Tensor, degraded: Tensor) -> Tensor:
         """log p(mel | degraded) in nats, (batch,); both (batch, n_mels, frames), frames even."""
         h, mean = self.read(degraded)
-        x, _ = self.squeeze(mel)
-        return self.log_density(x - mean, h)
+        return self.log_density(mel - mean, h)
 
     def log_density(self, residual: Tensor, h: Tensor) -> Tensor:
-        """Log-density in nats, (batch,), of what is left of a mel (batch, 2 n_mels, frames / 2)
-        after the mean, given h; both from `read`."""
-        return log_density(*self.flow(residual, h))
+        """Log-density in nats, (batch,), of what is left of a mel (batch, n_mels, frames) after
+        the mean, given h; both from `read`, of an even number of frames."""
+        return log_density(*self.flow(self.squeeze(residual)[0], self.squeeze(h)[0]))
 
     @torch.no_grad()
     def restore(
@@ -167,19 +163,20 @@ class Restoration(SavedModel):
                 f"restore is {strength}: give 0 (the mel as it is) to 1 (restored in full)"
             )
         batch = mel if mel.ndim == 3 else mel.unsqueeze(0)
-        # As `squeeze`, but of any number of frames: the last one is repeated.
-        odd = torch.cat([batch, batch[:, :, -1:]], dim=2)[:, :, 1::PAIR]
-        pairs = torch.stack([batch[:, :, ::PAIR], odd], dim=2).flatten(1, 2)
-        h, mean = self._read(pairs)
-        change = mean - pairs
+        h, mean = self.read(batch)
+        change = mean - batch
         gate = strength * self._gate(change)
         if temperature:
+            frames = batch.shape[2]
+            even = F.pad(h, (0, frames % PAIR), mode="replicate")
             noise = Noise(seed) if isinstance(seed, int) else seed
-            drawn = noise.normal(first_frame, PAIR * pairs.shape[2], self.mel_spec.n_mels)
+            drawn = noise.normal(first_frame, even.shape[2], self.mel_spec.n_mels)
             z, _ = self.squeeze(drawn.reshape(-1, *drawn.shape[-2:]).mT.to(mean))
-            change = change + self.flow.inverse(temperature * z.expand_as(mean), h)
-        restored = (pairs + gate * change).unflatten(1, (-1, PAIR)).transpose(2, 3).flatten(2)
-        restored = restored.narrow(2, 0, batch.shape[2]).clamp_min(self.mel_spec.log_floor)
+            condition, _ = self.squeeze(even)
+            z = temperature * z.expand(len(batch), -1, -1)
+            detail = self.squeeze.inverse(self.flow.inverse(z, condition))
+            change = change + detail.narrow(2, 0, frames)
+        restored = (batch + gate * change).clamp_min(self.mel_spec.log_floor)
         return restored if mel.ndim == 3 else restored[0]
 
     def stream(
@@ -217,9 +214,9 @@ class Restoration(SavedModel):
             yield tag, restored(start + held.shape[1])
 
     def _gate(self, change: Tensor) -> Tensor:
-        """How much of the change to make, (batch, 1, steps), from 0 to 1."""
+        """How much of the change to make, (batch, 1, frames), from 0 to 1."""
         size = change.abs().mean(dim=1, keepdim=True) * self.mel_spec.nats
-        size = F.avg_pool1d(size, 2 * GATE_STEPS + 1, 1, GATE_STEPS, count_include_pad=False)
+        size = F.avg_pool1d(size, 2 * GATE_FRAMES + 1, 1, GATE_FRAMES, count_include_pad=False)
         low, high = GATE_NATS
         return ((size - low) / (high - low)).clamp(0, 1)
 

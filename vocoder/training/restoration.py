@@ -64,7 +64,7 @@ class RestorationTraining(Training):
     x are the mels of crops, y the same after `degrade`, and :math:`\epsilon` noise of 0.05 nats,
     since the density of an undegraded mel would be unbounded. :math:`\rho` is smooth at zero: with
     an absolute error and many undegraded examples the network stays the identity. The likelihood
-    shapes the flow and what the mean's network sees, but does not move the mean.
+    trains the flow alone: neither h nor the mean sees its gradient.
 
     Args:
         model: what to train.
@@ -96,10 +96,9 @@ class RestorationTraining(Training):
         floor = self.model.mel_spec.log_floor
         degraded = degrade(mel, generator).clamp_min(floor)
         h, mean = self.model.read(degraded)
-        x, _ = self.model.squeeze(mel)
-        noise = self.noise * torch.randn(x.shape, generator=generator).to(x)
-        likelihood = self.model.log_density(x + noise - mean.detach(), h).sum() / x.numel()
-        error = self.model.squeeze.inverse(mean) - mel
+        error = mean - mel
+        noise = self.noise * torch.randn(mel.shape, generator=generator).to(mel)
+        likelihood = self.model.log_density(noise - error.detach(), h.detach()).sum() / mel.numel()
         return {
             "error": _rho(error),
             "slopes": _rho(torch.diff(error, dim=1)) + _rho(torch.diff(error, dim=2)),
