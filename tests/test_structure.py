@@ -30,32 +30,23 @@ LAYER = {name: height for height, names in enumerate(LAYERS) for name in names}
 def imports(file: Path) -> set[str]:
     """Modules of the package that a file imports anywhere, for type checking too."""
     found: set[str] = set()
-
-    def visit(node: ast.AST) -> None:
+    here = ("vocoder", *file.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names if alias.name.startswith("vocoder."))
-        if isinstance(node, ast.ImportFrom):
-            here = ("vocoder", *file.relative_to(PACKAGE).parts[:-1])
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
             base = ".".join(here[: len(here) - node.level + 1]) if node.level else ""
-            module = ".".join(part for part in (base, node.module or "") if part)
-            if module.split(".")[0] == "vocoder":
-                for alias in node.names:
-                    inner = f"{module}.{alias.name}"
-                    found.add(inner if path_of(inner) else module)
-        for child in ast.iter_child_nodes(node):
-            visit(child)
-
-    visit(ast.parse(file.read_text(encoding="utf-8")))
-    return found - {"vocoder"}
+            module = ".".join(part for part in (base, node.module) if part)
+            inner = [f"{module}.{alias.name}" for alias in node.names]
+            found.update(name if path_of(name) else module for name in inner)
+    return {name for name in found if name.startswith("vocoder.")}
 
 
 def path_of(module: str) -> Path | None:
     """The file of a module, None if it is not one."""
     path = PACKAGE.joinpath(*module.split(".")[1:])
-    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
-        if candidate.is_file():
-            return candidate
-    return None
+    places = path.with_suffix(".py"), path / "__init__.py"
+    return next((place for place in places if place.is_file()), None)
 
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -74,7 +74,7 @@ _VOWELS = frozenset(VOWELS)
 _YEAR = re.compile(r"(?<![\w.,$£€#-])(1[1-9]\d\d|20\d\d)(?![\w%]|[.,]\d)")
 # Fractions and degrees in one character, with a preceding digit: "1½", "⅓ cup", "200 ℃".
 _UNUSUAL_SIGN = re.compile(r"(?:(\d)\s?)?([¼½¾⅐-⅞↉℃℉])")
-_NO = re.compile(r"(?<=\bno)(?=\.(?!\s?\d))", re.I)  # hibari-tts reads any "no." as "number"
+_NO = re.compile(r"(?<=\bno)(?=\.(?!\s*\d))", re.I)  # hibari-tts reads any "no." as "number"
 _ITEM = re.compile(r"^[ \t]*(?:\d{1,3}[.)]|[-*•])[ \t]+(?=\S)", re.M)
 _LIST_NUMBER = re.compile(r"^\d{1,3}\.(?=\s[^\W\d_])")
 _HELD = "\ue000"  # of the private use area: no text has it, and no sentence ends with it
