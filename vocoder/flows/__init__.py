@@ -23,7 +23,6 @@ from .layers import (
     Partition,
     Squeeze,
     Swap,
-    initial_matrix,
     log_density,
     zero_log_det,
 )
@@ -47,7 +46,6 @@ __all__ = [
     "Partition",
     "Squeeze",
     "Swap",
-    "initial_matrix",
     "log_density",
     "zero_log_det",
 ]

@@ -220,36 +220,6 @@ class Mdct(Bijection):
             return self._rotate(blocks, -1).reshape(z.shape[0], 1, -1)
 
 
-def initial_matrix(channels: int, kind: Conv1x1Init) -> Tensor:
-    """A (channels, channels) orthogonal matrix for a 1x1 convolution to start from.
-
-    rotation: random orthogonal with determinant +1 (Glow, WaveGlow), from torch's global generator.
-    even-odd: even channels first, then the odd ones. half-swap: second half first.
-
-    Raises:
-        ValueError: the kind is unknown.
-    """
-    if kind == "rotation":
-        # Drawn in float64 on the CPU so that the start is the same whatever the default type.
-        q, r = torch.linalg.qr(torch.randn(channels, channels, dtype=torch.float64))
-        q = q * r.diagonal().sign()
-        if torch.det(q) < 0:
-            q[:, 0] = -q[:, 0]
-        return q.to(torch.get_default_dtype())
-    index = torch.arange(channels)
-    orders = {
-        "even-odd": torch.cat([index[0::2], index[1::2]]),
-        "half-swap": torch.cat([index[channels // 2 :], index[: channels // 2]]),
-        "identity": index,
-    }
-    if kind not in orders:
-        raise ValueError(
-            f"unknown start {kind!r} of a 1x1 convolution: choose rotation or one of "
-            f"{', '.join(orders)}"
-        )
-    return torch.eye(channels)[orders[kind]]
-
-
 class InvertibleConv1x1(Bijection):
     r"""Invertible 1x1 convolution.
 
@@ -262,7 +232,11 @@ class InvertibleConv1x1(Bijection):
     Inverse and log-determinant are computed in every pass, in O(C^3) for C channels; `fused` gives
     a copy that stores them.
 
-    W starts as an orthogonal matrix, see `initial_matrix`.
+    W starts as an orthogonal matrix: "rotation" is random with determinant +1, from torch's global
+    generator (Glow, WaveGlow); "even-odd" puts even channels first, "half-swap" the second half.
+
+    Raises:
+        ValueError: the start is unknown.
     """
 
     stored_inverse: Tensor | None
@@ -270,7 +244,7 @@ class InvertibleConv1x1(Bijection):
 
     def __init__(self, channels: int, init: Conv1x1Init = "rotation") -> None:
         super().__init__()
-        self.weight = nn.Parameter(initial_matrix(channels, init))
+        self.weight = nn.Parameter(_initial_matrix(channels, init))
         self.register_buffer("stored_inverse", None, persistent=False)
         self.register_buffer("stored_log_det", None, persistent=False)
 
@@ -304,6 +278,27 @@ class InvertibleConv1x1(Bijection):
 
     def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         return _mix(self.inverse_matrix(), z)
+
+
+def _initial_matrix(channels: int, kind: Conv1x1Init) -> Tensor:
+    if kind == "rotation":
+        # Drawn in float64 on the CPU so that the start is the same whatever the default type.
+        q, r = torch.linalg.qr(torch.randn(channels, channels, dtype=torch.float64))
+        q = q * r.diagonal().sign()
+        q[:, 0] *= torch.det(q).sign()
+        return q.to(torch.get_default_dtype())
+    index = torch.arange(channels)
+    orders = {
+        "even-odd": torch.cat([index[0::2], index[1::2]]),
+        "half-swap": index.roll(-(channels // 2)),
+        "identity": index,
+    }
+    if kind not in orders:
+        raise ValueError(
+            f"unknown start {kind!r} of a 1x1 convolution: choose rotation or one of "
+            f"{', '.join(orders)}"
+        )
+    return torch.eye(channels)[orders[kind]]
 
 
 def _mix(weight: Tensor, x: Tensor) -> Tensor:

@@ -68,7 +68,6 @@ class SavedModel(nn.Module):
     """Name of the model for people."""
 
     default_temperature: ClassVar[float] = 1.0
-    """Temperature used by default."""
 
     card: ClassVar[Card]
     """What the model card says of all models of this class."""
@@ -570,10 +569,12 @@ class Vocoder(SavedModel, ABC):
 
     def _refiner(self, refine: Refine | None) -> Any:
         """A `RefineStream`; None if nothing is to be refined."""
+        iterations = self._refine(refine)
+        if not iterations:
+            return None
         from vocoder.backends.refinement import RefineStream
 
-        iterations = self._refine(refine)
-        return RefineStream(self.mel_spec, iterations) if iterations else None
+        return RefineStream(self.mel_spec, iterations)
 
     def _refine(self, refine: Refine | None) -> Refine:
         """The levels to refine on; none of them if nothing is to be refined."""
@@ -606,9 +607,8 @@ class Vocoder(SavedModel, ABC):
         return (past, ahead), render
 
     def log_prob(self, audio: Array, mel: Array) -> Array:
-        """Log-likelihood log p(audio | mel) in nats, summed over the samples.
-
-        A lower bound of it if `likelihood` says so.
+        """Log-likelihood log p(audio | mel) in nats, summed over the samples, or a lower bound:
+        see `likelihood`.
 
         A density over audio in [-1, 1]: dequantise recorded 16-bit audio first (uniform noise of
         one quantisation step, 1/32768), and say so beside figures.

@@ -10,12 +10,12 @@ CARD_NAME = "README.md"
 
 
 class Card(NamedTuple):
-    """What the card of a class of models says."""
+    """What the card of a class of models says; the example loads ``NAME`` and runs the model."""
 
-    task: str  # the hub's name of it (``pipeline_tag``)
+    task: str  # the hub's ``pipeline_tag``
     tag: str
     purpose: str
-    example: str  # code that loads ``NAME`` and runs the model
+    example: str
 
 
 VOCODER = Card(

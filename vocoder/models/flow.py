@@ -234,7 +234,7 @@ class FlowVocoder(Vocoder):
         Raises:
             ValueError: the architecture cannot compute in this type.
         """
-        super().fused(dtype)
         model = self._frozen_copy()
+        Vocoder.fused(model, dtype)  # checks the type
         model.compute_dtype = dtype
         return model
