@@ -9,11 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vocoder.text.alignment import (
-    align,
-    monotonic_alignment_search,
-    whole_durations,
-)
+from vocoder.text.alignment import align, monotonic_alignment_search, whole_durations
 
 
 def every_alignment(states: int, frames: int) -> list[list[int]]:

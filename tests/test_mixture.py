@@ -7,13 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vocoder.nn.mixture import (
-    SMALLEST_SCALE,
-    STEP,
-    LogisticMixture,
-    levels_of,
-    logistic_noise,
-)
+from vocoder.nn.mixture import SMALLEST_SCALE, STEP, LogisticMixture, levels_of, logistic_noise
 
 LEVELS = torch.arange(-32768.0, 32768)
 

@@ -13,11 +13,7 @@ from torch import Tensor
 
 from tests.conftest import scripts
 from vocoder.audio import PRESETS, LogMel, MelSpec, read_audio
-from vocoder.nn.pitch import (
-    HarmonicSalience,
-    MelPitch,
-    load_pitch,
-)
+from vocoder.nn.pitch import HarmonicSalience, MelPitch, load_pitch
 from vocoder.nn.source import HarmonicSource
 
 RECIPES = Path(__file__).parents[1] / "recipes"

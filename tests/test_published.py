@@ -92,11 +92,9 @@ def fused(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def new_style(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The names that torch's present weight_norm gives."""
-    renamed = {}
-    for name, value in weights.items():
-        name = name.replace("weight_g", "parametrizations.weight.original0")
-        renamed[name.replace("weight_v", "parametrizations.weight.original1")] = value
-    return renamed
+    present = "parametrizations.weight.original"
+    names = ((n.replace("weight_g", f"{present}0"), n) for n in weights)
+    return {new.replace("weight_v", f"{present}1"): weights[old] for new, old in names}
 
 
 FORMS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
@@ -116,14 +114,12 @@ def test_every_form_gives_the_same_audio(
     form: str, where: str, weights: dict[str, Tensor], reference: dict[str, Tensor], tmp_path: Path
 ) -> None:
     content = FORMS[form](weights)
-    source: Any = content
+    source: Any = content if where == "dict" else tmp_path / f"waveglow.{where}"
     if where == "pt":
-        source = tmp_path / "waveglow.pt"
         torch.save(content, source)
     elif where == "safetensors":
         if not all(isinstance(value, Tensor) for value in content.values()):
             pytest.skip("safetensors files hold no nested dicts")
-        source = tmp_path / "waveglow.safetensors"
         save_file(content, source)
     model = load_published_waveglow(source)
     with torch.no_grad():
@@ -143,10 +139,8 @@ def test_it_is_a_vocoder_like_any_other(tmp_path: Path, reference: dict[str, Ten
 def test_config_is_read_and_checked(
     weights: dict[str, Tensor], config: dict[str, Any], tmp_path: Path
 ) -> None:
-    whole = {
-        "waveglow_config": config,
-        "data_config": {"sampling_rate": 24000, "mel_fmax": 7600.0, "segment_length": 16000},
-    }
+    data = {"sampling_rate": 24000, "mel_fmax": 7600.0, "segment_length": 16000}
+    whole = {"waveglow_config": config, "data_config": data}
     path = tmp_path / "config.json"
     path.write_text(json.dumps(whole))
     for given in (whole, path, str(path)):

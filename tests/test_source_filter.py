@@ -30,18 +30,11 @@ def condition(
     batch: int = 2, voicing: Tensor | None = None, bands: int = BANDS, tone: Tensor | None = None
 ) -> Tensor:
     """[mel, v, v ln F0, one channel that is not used, E, Q]"""
-    if voicing is None:
-        voicing = torch.rand(batch, TIME)
+    voicing = torch.rand(batch, TIME) if voicing is None else voicing
     time = voicing.shape[1]
-    if tone is None:
-        tone = torch.randn(batch, 2 * bands, time)
-    parts = [
-        torch.randn(batch, MELS, time),
-        voicing.unsqueeze(1),
-        torch.randn(batch, 2, time),
-        tone,
-    ]
-    return torch.cat(parts, dim=1)
+    tone = torch.randn(batch, 2 * bands, time) if tone is None else tone
+    mel, others = torch.randn(batch, MELS, time), torch.randn(batch, 2, time)
+    return torch.cat([mel, voicing.unsqueeze(1), others, tone], dim=1)
 
 
 def test_unvoiced_sound_has_no_tone() -> None:

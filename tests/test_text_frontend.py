@@ -8,16 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vocoder.text.frontend import (
-    MAX_CHARACTERS,
-    PUNCTUATION,
-    SYMBOLS,
-    WORD_BOUNDARY,
-    TextError,
-    normalise,
-    phonemes,
-    split_sentences,
-)
+from vocoder.text import frontend
+from vocoder.text.frontend import SYMBOLS, TextError, normalise, phonemes, split_sentences
 
 SPOKEN = {
     "$3.50": "three dollars and fifty cents",
@@ -173,16 +165,16 @@ def test_the_inventory_is_closed_over_text_of_all_kinds() -> None:
     read = 0
     for text in texts:
         try:
-            symbols = phonemes(text[:MAX_CHARACTERS])
+            symbols = phonemes(text[: frontend.MAX_CHARACTERS])
         except TextError:
             continue
         read += 1
         assert set(symbols) <= known, text
-        assert symbols[-1] in PUNCTUATION
-        assert symbols[0] not in (*PUNCTUATION, WORD_BOUNDARY)
+        assert symbols[-1] in frontend.PUNCTUATION
+        assert symbols[0] not in (*frontend.PUNCTUATION, frontend.WORD_BOUNDARY)
         for left, right in itertools.pairwise(symbols):
-            assert not {left, right} <= {*PUNCTUATION, WORD_BOUNDARY}, text
-        assert phonemes(text[:MAX_CHARACTERS]) == symbols
+            assert not {left, right} <= {*frontend.PUNCTUATION, frontend.WORD_BOUNDARY}, text
+        assert phonemes(text[: frontend.MAX_CHARACTERS]) == symbols
     assert read > len(SPOKEN) + len(PRONOUNCED)
     for text in russian:
         with pytest.raises(TextError):
