@@ -108,9 +108,7 @@ def export_onnx(
         "noise_per_frame": model.noise_per_frame,
         "refine": refine,
     }
-    for name, value in facts.items():
-        entry = proto.metadata_props.add()
-        entry.key, entry.value = name, json.dumps(value)
+    onnx.helper.set_model_props(proto, {name: json.dumps(value) for name, value in facts.items()})
     onnx.checker.check_model(proto)
     return write_atomic(Path(path), proto.SerializeToString())
 
@@ -124,7 +122,7 @@ class OnnxVocoder:
 
     Raises:
         ImportError: onnxruntime is not installed.
-        ValueError: the graph carries no mel convention: this package did not export it.
+        ValueError: `export_onnx` did not write the file.
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int = 0) -> None:

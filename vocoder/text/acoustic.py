@@ -226,11 +226,7 @@ class AcousticModel(SavedModel):
     def durations(
         self, phonemes: Sequence[str], voice: str | None = None, speaking_rate: float = 1.0
     ) -> Tensor:
-        """The durations that `synthesize` predicts: (states * (phonemes + 2),) int64, in frames.
-
-        Raises:
-            ValueError: as `synthesize`.
-        """
+        """The durations that `synthesize` predicts: (states * (phonemes + 2),) int64, in frames."""
         return self._read(phonemes, voice, speaking_rate)[2]
 
     def _read(
@@ -371,10 +367,8 @@ def _blocks(count: int, channels: int, kernel_size: int, expansion: int) -> nn.M
 
 
 def places(durations: Tensor) -> Tensor:
-    """State, frame within the state, and frames of the state, for every frame: (frames, 3) int64.
-
-    Args:
-        durations: frames of every state, (states,) int64.
+    """State, frame within the state, and frames of the state, for every frame: (frames, 3) int64,
+    from the frames of every state, (states,) int64.
     """
     durations = durations.cpu()
     state = torch.repeat_interleave(torch.arange(len(durations)), durations)

@@ -136,8 +136,8 @@ def speak(
         (samples,), float32, in [-1, 1], at `vocoder.sample_rate`.
 
     Raises:
-        ValueError: an argument is out of range, or the models have different mel conventions.
-            Raised by the call itself, before the first sentence is asked for.
+        ValueError: an argument is out of range, or the models have different mel conventions;
+            raised by the call itself, before the first sentence is asked for.
     """
     # They load PyTorch, which `sentences` does not need.
     from vocoder.audio import check_refine, check_temperature
