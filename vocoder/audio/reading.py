@@ -61,13 +61,8 @@ class AudioReader(AbstractContextManager["AudioReader"]):
             on, copied to a temporary file, and left open. So are pipes.
         sample_rate: rate to resample to, in Hz; None keeps the file's own.
 
-    Raises:
-        FileNotFoundError, IsADirectoryError, PermissionError: there is no such file, or it cannot
-            be opened.
-        ValueError: as for `read_audio`.
-
-    Warns:
-        UserWarning: as for `read_audio`.
+    Raises, warns:
+        As `read_audio`.
     """
 
     def __init__(self, source: Source, sample_rate: int | None = None) -> None:
@@ -132,14 +127,19 @@ class AudioReader(AbstractContextManager["AudioReader"]):
 
     def _blocks(self) -> Iterator[NDArray[np.float32]]:
         """(samples, channels) each, until the file ends, whatever its header promises."""
-        size = max(_BLOCK // self._header.channels, 1)
+        first = self._header.samplerate, self._header.channels
         self._missing = 0
         try:
             for path in self._parts:
                 # Opened again, since not all formats can go back to their start.
                 with self._opened(path) as sound:
-                    self._check_alike(sound)
-                    samples = 0
+                    other = sound.samplerate, sound.channels
+                    if first != other:
+                        raise ValueError(
+                            f"{self.name} joins audio of {first[0]:,} Hz, {first[1]} channels, and "
+                            f"of {other[0]:,} Hz, {other[1]} channels: split or convert it."
+                        )
+                    samples, size = 0, max(_BLOCK // first[1], 1)
                     while len(block := sound.read(size, dtype="float32", always_2d=True)):
                         samples += len(block)
                         yield block
@@ -149,15 +149,6 @@ class AudioReader(AbstractContextManager["AudioReader"]):
                 f"{self.name} is damaged{_reason(error)}: only a part of it can be decoded, so "
                 "copy or convert it again."
             ) from error
-
-    def _check_alike(self, part: soundfile.SoundFile) -> None:
-        """Refuse files joined of different ones."""
-        first, other = ((s.samplerate, s.channels) for s in (self._header, part))
-        if first != other:
-            raise ValueError(
-                f"{self.name} joins audio of {first[0]:,} Hz, {first[1]} channels, and of "
-                f"{other[0]:,} Hz, {other[1]} channels: split or convert it."
-            )
 
     def _check(self) -> list[str]:
         """Read the file once, refuse what cannot be right, and return what is doubtful."""
@@ -180,27 +171,24 @@ class AudioReader(AbstractContextManager["AudioReader"]):
         if bad:
             raise ValueError(f"{self.name} holds NaN or infinity in {bad} of {samples} samples.")
         # Channels that have nothing in common leave 1 / channels of their power.
-        channels = self._header.channels
+        channels, rate = self._header.channels, self._file_rate
         if channels > 1 and mono_power * channels < 0.04 * channel_power:
             raise ValueError(
                 f"{self.name} has {channels} channels that cancel each other: their mean is "
                 "nearly silent, as if one had its polarity reversed; keep a single channel."
             )
-        return self._check_length(samples) + self._check_peak(samples, peak, beyond, whole)
+        if self._missing > max(DOUBTFUL * rate, 1):
+            raise ValueError(
+                f"{self.name} is cut off: its header promises "
+                f"{(samples + self._missing) / rate:.2f} s and it holds {samples / rate:.2f} s. "
+                "Copy it again."
+            )
+        doubts = self._doubts_of_level(samples, peak, beyond, whole)
+        if self._missing > 1:
+            doubts += [f"ends {self._missing} samples before its header says"]
+        return doubts
 
-    def _check_length(self, samples: int) -> list[str]:
-        missing = self._missing
-        if missing <= 1:
-            return []
-        if missing <= DOUBTFUL * self._file_rate:
-            return [f"ends {missing} samples before its header says: all that is there is read"]
-        raise ValueError(
-            f"{self.name} is cut off: its header promises "
-            f"{(samples + missing) / self._file_rate:.2f} s and it holds "
-            f"{samples / self._file_rate:.2f} s. Copy it again."
-        )
-
-    def _check_peak(self, samples: int, peak: float, beyond: int, whole: bool) -> list[str]:
+    def _doubts_of_level(self, samples: int, peak: float, beyond: int, whole: bool) -> list[str]:
         floating = self._header.subtype in ("FLOAT", "DOUBLE")
         if floating and 0 < peak < 1 / FULL_SCALE:
             return [f"is nearly silent, with a peak of {peak:.2g}: was it divided by 32768 twice?"]
@@ -211,12 +199,9 @@ class AudioReader(AbstractContextManager["AudioReader"]):
             return [f"has {what}: they are kept here, and clipped where audio is stored in 16 bits"]
         hint = "write it again at a lower level"
         if whole or peak > 256:
-            bits = next((b for b in (16, 24, 32) if peak <= 2 ** (b - 1)), 0)
-            hint = (
-                f"it looks like {bits}-bit integers, so divide it by {2 ** (bits - 1)}"
-                if bits
-                else "it is damaged, or not audio"
-            )
+            hint = "it is damaged, or not audio"
+            if bits := next((b for b in (16, 24, 32) if peak <= 2 ** (b - 1)), 0):
+                hint = f"it looks like {bits}-bit integers, so divide it by {2 ** (bits - 1)}"
         raise ValueError(f"{self.name} is not audio in [-1, 1]: it has {what}; {hint}.")
 
 
