@@ -76,10 +76,10 @@ def test_kind_and_shape_stay(kind):
         ({"n_mels": 100}, "n_mels is 100 there and 80 here"),
         (
             {"fmin": 80.0, "fmax": 7600.0},
-            "fmin is 80 there and 0 here, fmax is 7600 there and 8000",
+            "fmin is 80.0 there and 0.0 here, fmax is 7600.0 there and 8000",
         ),
         ({"mel_scale": "htk", "mel_norm": None}, "mel_scale is htk there.*mel_norm is None there"),
-        ({"power": 2.0}, "power is 2 there and 1 here"),
+        ({"power": 2.0}, "power is 2.0 there and 1.0 here"),
         ({"floor": 1e-4}, r"below its floor, 0\.0001, is lost, and the floor here is 1e-05"),
     ],
 )

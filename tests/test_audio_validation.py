@@ -162,7 +162,7 @@ def test_a_natural_logarithm_is_recognised_where_base_10_is_expected():
 def test_decibels_relative_to_the_peak_are_recognised():
     mel = speech_mel(LJSPEECH)
     decibels = (20 / math.log(10) * (mel - mel.max())).clamp(min=-80)
-    with pytest.raises(MelError, match=r"relative to the peak, so compute it with ref=1\.0 and"):
+    with pytest.raises(MelError, match=r"relative to the peak: compute it with ref=1\.0 and"):
         check_mel(decibels, LJSPEECH)
 
 

@@ -11,8 +11,7 @@ from torch import Tensor
 
 import vocoder
 from vocoder.audio import LogMel, MelSpec, mel_distance, read_audio, refine_audio
-from vocoder.audio.levels import SCHEDULES, decimations, down, low_pass, schedule, up
-from vocoder.audio.refinement import Level
+from vocoder.audio.refinement import SCHEDULES, Level, decimations, down, low_pass, schedule, up
 from vocoder.backends.refinement import RefineStream
 from vocoder.backends.refinement import refine_audio as refine
 

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from vocoder.audio.mel_spec import MelSpec
-from vocoder.audio.pcm import as_tensor
-from vocoder.audio.validation import MelError, check_mel
+from vocoder.audio.validation import MelError, as_tensor, check_mel
 
 Array = TypeVar("Array", Tensor, npt.NDArray[Any])
 Statistic = float | npt.NDArray[Any] | Tensor
@@ -62,8 +61,7 @@ def convert_mel(
     Warns:
         UserWarning: the mel looks like another convention (`check_mel`).
     """
-    origin = MelSpec.preset(source) if isinstance(source, str) else source
-    goal = MelSpec.preset(target) if isinstance(target, str) else target
+    origin, goal = _spec(source), _spec(target)
     _check_convertible(origin, goal, source if isinstance(source, str) else "the source")
     values = as_tensor(mel, "A mel")
     if values.is_floating_point() and values.ndim >= 2 and values.shape[-2] == origin.n_mels:
@@ -104,10 +102,10 @@ def mel_from_linear(
         ValueError: there is no such preset, power is neither 1 nor 2, or epsilon is negative or
             not finite.
     """
-    goal = MelSpec.preset(target) if isinstance(target, str) else target
+    goal = _spec(target)
     if power not in (1.0, 2.0):
         raise ValueError(f"power must be 1 for magnitudes or 2 for powers, got {power!r}.")
-    if not (math.isfinite(epsilon) and epsilon >= 0):
+    if not 0 <= epsilon < math.inf:
         raise ValueError(f"epsilon must be 0 or more, got {epsilon!r}.")
     values = as_tensor(spectrogram, "A spectrogram")
     bins = goal.n_fft // 2 + 1
@@ -126,16 +124,19 @@ def mel_from_linear(
     squares = values.double() if power == 2 else values.double().square()
     squares = (squares - epsilon).clamp(min=0)
     summed = goal.filters().to(values.device).double() @ squares.pow(goal.power / 2)
-    summed = summed.clamp(min=goal.floor)
-    mel = (summed.log() if goal.log_base == "e" else summed.log10()).float()
+    mel = (summed.clamp(min=goal.floor).log() / goal.nats).float()
     check_mel(mel, goal)
     return mel if isinstance(spectrogram, Tensor) else mel.detach().numpy()
+
+
+def _spec(mel_spec: MelSpec | str) -> MelSpec:
+    return MelSpec.preset(mel_spec) if isinstance(mel_spec, str) else mel_spec
 
 
 def _check_convertible(source: MelSpec, target: MelSpec, name: str) -> None:
     goal = target.to_dict()
     differences = [
-        "{} is {} there and {} here".format(field, *map(_shown, (value, goal[field])))
+        f"{field} is {value} there and {goal[field]} here"
         for field, value in source.to_dict().items()
         if field not in _CONVERTED and value != goal[field]
     ]
@@ -149,10 +150,6 @@ def _check_convertible(source: MelSpec, target: MelSpec, name: str) -> None:
             f"A mel of {name} cannot be converted exactly: {', '.join(differences)}; compute the "
             "mel from audio with model.mel, or train a vocoder with the mel_spec of the source."
         )
-
-
-def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _statistic(name: str, value: Statistic, spec: MelSpec, mel: Tensor) -> Tensor:

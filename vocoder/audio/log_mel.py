@@ -199,7 +199,12 @@ def _reflect(audio: Tensor, left: int, right: int) -> Tensor:
     if samples > max(left, right):
         # torch pads by reflection only where there is a channel axis.
         return F.pad(audio.unsqueeze(-2), (left, right), mode="reflect").squeeze(-2)
-    # A triangle wave over the samples: 0 1 2 1 0 1 2 ... for three of them.
-    period = max(2 * (samples - 1), 1)
-    index = torch.arange(-left, samples + right, device=audio.device) % period
-    return audio[..., torch.minimum(index, period - index) if samples > 1 else index]
+    return audio[..., mirror(torch.arange(-left, samples + right, device=audio.device), samples)]
+
+
+def mirror(index: Tensor, samples: int) -> Tensor:
+    """Indices of reflected samples brought into [0, samples): 0 1 2 1 0 1 2 ... for 3 samples."""
+    # A tensor, since the ONNX exporter cannot divide by a symbolic number.
+    period = torch.full_like(index[:1], max(2 * (samples - 1), 1))
+    index = index % period
+    return torch.minimum(index, (period - index) % period)

@@ -11,25 +11,26 @@ import logging
 import math
 import warnings
 from functools import lru_cache
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vocoder.audio.mel_spec import PRESETS, MelSpec
 
 log = logging.getLogger(__name__)
 
-#: How far below the floor a mel may reach, in nats of magnitude: acoustic models undershoot.
-MARGIN_BELOW = 1.5
+MARGIN_BELOW, MARGIN_ABOVE = 1.5, 2.0
+"""How far below the floor and above the mel of the loudest possible audio a mel may reach, in nats
+of magnitude: acoustic models undershoot."""
 
-#: How far above the mel of the loudest possible audio a mel may reach, in nats of magnitude.
-MARGIN_ABOVE = 2.0
-
-#: Mels of fewer frames are too little evidence for a warning.
 MIN_FRAMES = 20
+"""Mels of fewer frames are too little evidence for a warning."""
 
-#: Distance of the 1 % and 99 % quantiles, in the mel's units, from which base 10 is suspected.
 MIN_SPREAD = 3.5
+"""Distance of the 1 % and 99 % quantiles, in the mel's units, from which base 10 is suspected."""
 
 WARN_FRACTION = 2e-3
 """Share of clamped samples that is worth a warning; the mels of loud recordings have half of it."""
@@ -46,16 +47,33 @@ LOUD = 0.5
 
 _SHORTEST = 0.01  # seconds of window; a shorter one can hold a single pulse of a voice
 _FULL_SCALE = 1 - 2.0**-15  # in 16 bits: autoregressive models go no further
-
 # Below any logarithm in use (the natural one of 1e-15 is -34.5), above the quiet parts of any mel
 # in decibels.
 _LEAST_LOG = -36.0
-
 _LN10 = math.log(10)
 
 
 class MelError(ValueError):
     """A mel that cannot have come from the MelSpec it was checked against."""
+
+
+def as_tensor(array: Tensor | NDArray[Any], name: str = "this") -> Tensor:
+    """A tensor itself, or a copy of an array, of any strides and byte order, as a tensor.
+
+    Raises:
+        ValueError: it is neither, or PyTorch has no such numbers.
+    """
+    if isinstance(array, Tensor):
+        return array
+    if not isinstance(array, np.ndarray):
+        kind = type(array).__name__
+        raise ValueError(f"{name} must be a torch tensor or a numpy array, got {kind}.")
+    try:
+        return torch.from_numpy(np.array(array, array.dtype.newbyteorder("=")))
+    except TypeError as error:
+        raise ValueError(
+            f"An array of {array.dtype} holds no numbers that PyTorch has: make it float32."
+        ) from error
 
 
 def check_mel(mel: Tensor, mel_spec: MelSpec) -> None:
@@ -64,8 +82,7 @@ def check_mel(mel: Tensor, mel_spec: MelSpec) -> None:
     A wrong shape or dtype, NaN, infinities, and values outside
     [log_floor - MARGIN_BELOW, log_ceiling + MARGIN_ABOVE] are refused (margins in nats of
     magnitude: they double for power mels and shrink by ln 10 for base 10). The message guesses the
-    convention (decibels, another base, linear, int16 audio) and gives the expression that converts
-    it.
+    convention (decibels, another base, linear, int16 audio) and how to convert it.
 
     A base-10 mel lies inside the range of a natural-log MelSpec: it is refused if its lowest value
     is log10(floor) and occurs several times. What only looks like base 10 by its range, or like
@@ -76,8 +93,7 @@ def check_mel(mel: Tensor, mel_spec: MelSpec) -> None:
         mel_spec: the MelSpec it should follow.
 
     Raises:
-        MelError: the mel cannot have come from the MelSpec; one sentence says why and how to
-            convert it.
+        MelError: the mel cannot have come from the MelSpec.
 
     Warns:
         UserWarning: the mel can have come from the MelSpec, but looks like another convention.
@@ -97,11 +113,11 @@ def check_mel(mel: Tensor, mel_spec: MelSpec) -> None:
             f"first in frame {frame}{item}{hint}."
         )
     low, high = _limits(mel_spec)
-    scale = (
-        f"{'natural' if mel_spec.log_base == 'e' else 'base-10'} logarithm of "
-        f"{_quantity(mel_spec)} with floor {mel_spec.floor:g}"
+    base = "natural" if mel_spec.log_base == "e" else "base-10"
+    range_ = (
+        f"The mel's values run from {least:.4g} to {most:.4g}, where the MelSpec, {base} logarithm "
+        f"of {_quantity(mel_spec)} with floor {mel_spec.floor:g},"
     )
-    range_ = f"The mel's values run from {least:.4g} to {most:.4g}, where the MelSpec, {scale},"
     if least < low or most > high:
         advice = _advice(values, mel_spec)
         raise MelError(f"{range_} allows {low:.4g} to {high:.4g}: {advice}.")
@@ -133,20 +149,19 @@ def _check_layout(mel: Tensor, spec: MelSpec) -> None:
     if not isinstance(mel, Tensor):
         raise MelError(f"A mel must be a torch tensor, got {type(mel).__name__}.")
     if not mel.is_floating_point():
-        kind = "complex (a Fourier transform?)" if mel.is_complex() else str(mel.dtype)
-        raise MelError(f"A mel must be floating point, since it holds logarithms, but is {kind}.")
+        raise MelError(f"A mel must be floating point, since it holds logarithms, got {mel.dtype}.")
     shape = tuple(mel.shape)
     if mel.ndim not in (2, 3):
         raise MelError(
             f"A mel must be (n_mels, frames) or (batch, n_mels, frames), got shape {shape}."
         )
     bands, frames = shape[-2:]
+    if bands != spec.n_mels and frames == spec.n_mels:
+        raise MelError(
+            f"The mel of shape {shape} is transposed, (frames, n_mels): the MelSpec wants "
+            f"(n_mels, frames) with n_mels = {spec.n_mels}, so pass mel.swapaxes(-1, -2)."
+        )
     if bands != spec.n_mels:
-        if frames == spec.n_mels:
-            raise MelError(
-                f"The mel of shape {shape} is transposed, (frames, n_mels): the MelSpec wants "
-                f"(n_mels, frames) with n_mels = {spec.n_mels}, so pass mel.swapaxes(-1, -2)."
-            )
         presets = ", ".join(repr(name) for name, p in PRESETS.items() if p.n_mels == bands)
         owners = f" ({bands} is the number of {presets})" if presets else ""
         raise MelError(
@@ -161,33 +176,28 @@ def _advice(values: Tensor, spec: MelSpec) -> str:
     """What values out of range look like, and the expression that converts them."""
     low, high = _limits(spec)
     least, most = _extremes(values)
+    natural = spec.log_base == "e"
     if _looks_linear(values) and spec.log(most) <= high:
         return _linear_advice(spec)
     if least >= low and most <= high + spec.power * spec.log(32768):
-        log2 = "math.log(2)" if spec.log_base == "e" else "math.log10(2)"
+        log2 = "math.log(2)" if natural else "math.log10(2)"
         return (
             "it looks like the mel of int16 samples, so divide the audio by 32768, or use "
             f"mel - {15 * spec.power:g} * {log2}"
         )
-    if spec.log_base == "10" and least >= low * _LN10 and most <= high * _LN10:
+    if not natural and least >= low * _LN10 and most <= high * _LN10:
         return "it looks like a natural logarithm, so use mel / math.log(10)"
     if least < _LEAST_LOG or most > high:
         factor = 10 if spec.power == 2 or _rests_on(values, 10 * math.log10(spec.floor)) else 20
-        scale = (_LN10 if spec.log_base == "e" else 1.0) / factor
-        base = " * math.log(10)" if spec.log_base == "e" else ""
-        if most * scale > high:
-            pass
+        scale = (_LN10 if natural else 1.0) / factor
+        use = f"use mel / {factor}{' * math.log(10)' if natural else ''}"
         # Decibels relative to the peak have a peak of exactly 0, and may lie lower by any amount.
-        elif abs(most) < 1e-4 and least * scale >= low - spec.log_ceiling:
+        if abs(most) < 1e-4 and least * scale >= low - spec.log_ceiling:
             return (
-                "it looks like decibels, relative to the peak, so compute it with ref=1.0 and use "
-                f"mel / {factor}{base}"
+                f"it looks like decibels, relative to the peak: compute it with ref=1.0 and {use}"
             )
-        elif least * scale >= low:
-            return (
-                f"it looks like decibels, {factor} * log10 of {_quantity(spec)}, so use "
-                f"mel / {factor}{base}"
-            )
+        if most * scale <= high and least * scale >= low:
+            return f"it looks like decibels, {factor} * log10 of {_quantity(spec)}, so {use}"
     elif least < low:
         other = "powers" if spec.power == 1 else "magnitudes"
         return (
@@ -195,32 +205,6 @@ def _advice(values: Tensor, spec: MelSpec) -> str:
             f"or compute it again with power={spec.power:g} if it was made of {other}"
         )
     return "compute it with LogMel(mel_spec), or model.mel(audio), from audio in [-1, 1]"
-
-
-def _normalisation(mel: Tensor, spec: MelSpec) -> str:
-    """What a mel within the range looks like whose audio is far too loud, in a sentence or two."""
-    values = mel.detach().float()
-    least, most = _extremes(values)
-    mean, deviation = values.mean().item(), values.std().item()
-    seen = f"Its values run from {least:.3g} to {most:.3g}, with mean {mean:.2g}"
-    if least >= -0.01 and most <= 1 + 1e-3:
-        guess, advice = "to [0, 1]", "mel * (high - low) + low"
-    elif least < 0 and max(-least, most) <= 4 + 1e-3 and abs(least + most) < 1e-2:
-        guess = f"to [{least:.2g}, {most:.2g}]"
-        advice = f"(mel + {most:.2g}) / {2 * most:.2g} * (high - low) + low"
-    elif abs(mean) < 2 and deviation < 2.5:
-        guess = "to mean 0 and standard deviation 1"
-        advice = "mel * std + mean (Matcha-TTS: mel * 2.1 - 5.5 on LJSpeech)"
-    else:
-        louder = "" if spec.log_base == "e" else " / math.log(10)"
-        return (
-            f"{seen}: it is of audio beyond [-1, 1], or of another level. Compute it from audio in "
-            f"[-1, 1], or lower it, as mel - math.log(4){louder} does by 12 dB."
-        )
-    return (
-        f"{seen}: it looks normalised {guess}, so undo the normalisation of your acoustic model "
-        f"with the statistics that it was trained with, such as {advice}."
-    )
 
 
 def _limits(spec: MelSpec) -> tuple[float, float]:
@@ -299,11 +283,9 @@ class Clamp:
     """
 
     def __init__(self, mel_spec: MelSpec, temperature: float) -> None:
-        self.mel_spec = mel_spec
-        self.temperature = temperature
-        self.samples = self.clamped = 0
-        """Samples so far, and those of them that were at or beyond full scale."""
-        self.peak = 0.0
+        self.mel_spec, self.temperature = mel_spec, temperature
+        self._samples = self._clamped = 0
+        self._peak = 0.0
         self._frames = self._loud = self._impossible = 0
 
     def expect(self, mel: Tensor) -> None:
@@ -331,30 +313,56 @@ class Clamp:
         """Audio (samples,), of one item or the next piece of a stream, clamped to [-1, 1]."""
         if audio.numel():
             size = audio.abs()
-            self.samples += len(audio)
-            self.clamped += int((size >= _FULL_SCALE).sum())
-            self.peak = max(self.peak, size.max().item())
+            self._samples += len(audio)
+            self._clamped += int((size >= _FULL_SCALE).sum())
+            self._peak = max(self._peak, size.max().item())
         return audio.clamp(-1, 1)
 
-    def finish(self, stacklevel: int = 3) -> None:
+    def finish(self) -> None:
         """Say how much was cut, once all audio is there: to the log where the mel is not at fault.
 
         Warns:
             UserWarning: the mel is of loud audio, and more than a few samples were clamped.
         """
-        if not self.clamped:
+        if not self._clamped:
             return
         what = (
-            f"Clamped {self.clamped:,} of {self.samples:,} samples to [-1, 1]; the peak was "
-            f"{self.peak:.3g}."
+            f"Clamped {self._clamped:,} of {self._samples:,} samples to [-1, 1]; the peak was "
+            f"{self._peak:.3g}."
         )
-        if self.clamped < WARN_FRACTION * self.samples:
+        if self._clamped < WARN_FRACTION * self._samples:
             log.info(what)
         elif self._loud > 0.02 * self._frames >= 0.02 * MIN_FRAMES:
             warnings.warn(
                 f"{what} The mel is that of very loud audio: lower it, or check its MelSpec.",
-                stacklevel=stacklevel,
+                stacklevel=3,
             )
         else:
             cause = "the temperature is high" if self.temperature > 1 else "the model is too loud"
             log.warning("%s The mel is not that loud: %s.", what, cause)
+
+
+def _normalisation(mel: Tensor, spec: MelSpec) -> str:
+    """What a mel within the range looks like whose audio is far too loud, in a sentence or two."""
+    values = mel.detach().float()
+    least, most = _extremes(values)
+    mean, deviation = values.mean().item(), values.std().item()
+    seen = f"Its values run from {least:.3g} to {most:.3g}, with mean {mean:.2g}"
+    if least >= -0.01 and most <= 1 + 1e-3:
+        guess, advice = "to [0, 1]", "mel * (high - low) + low"
+    elif least < 0 and max(-least, most) <= 4 + 1e-3 and abs(least + most) < 1e-2:
+        guess = f"to [{least:.2g}, {most:.2g}]"
+        advice = f"(mel + {most:.2g}) / {2 * most:.2g} * (high - low) + low"
+    elif abs(mean) < 2 and deviation < 2.5:
+        guess = "to mean 0 and standard deviation 1"
+        advice = "mel * std + mean (Matcha-TTS: mel * 2.1 - 5.5 on LJSpeech)"
+    else:
+        louder = "" if spec.log_base == "e" else " / math.log(10)"
+        return (
+            f"{seen}: it is of audio beyond [-1, 1], or of another level. Compute it from audio in "
+            f"[-1, 1], or lower it, as mel - math.log(4){louder} does by 12 dB."
+        )
+    return (
+        f"{seen}: it looks normalised {guess}, so undo the normalisation of your acoustic model "
+        f"with the statistics that it was trained with, such as {advice}."
+    )

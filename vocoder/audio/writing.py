@@ -65,8 +65,9 @@ def write_audio(target: str | os.PathLike[str] | IO[bytes], audio: Audio, sample
             sound.write(block)
     try:
         target.write(encoded.getvalue())
-    except TypeError:
-        raise ValueError(f"{samples.name} is opened as text: open it in binary mode, 'wb'.") from None
+    except TypeError as error:
+        message = f"{samples.name} is opened as text: open it in binary mode, 'wb'."
+        raise ValueError(message) from error
     samples._warn()
 
 

@@ -18,21 +18,24 @@ import scipy.fft
 import torch
 from numpy.typing import NDArray
 
-from vocoder.audio.levels import REACH, Refine, down_taps, schedule, up_taps
 from vocoder.audio.mel_spec import MelSpec
 from vocoder.audio.refinement import (
     MAX_STEP,
     MIN_COVER,
     MOMENTUM,
+    REACH,
     Array,
     Level,
+    Refine,
     check_audio,
     check_frames,
+    low_pass,
     pair,
     phases_of,
-    tensors,
+    schedule,
+    up_taps,
 )
-from vocoder.audio.validation import check_mel
+from vocoder.audio.validation import as_tensor, check_mel
 from vocoder.backends.jit import jit
 
 Floats = NDArray[np.float32]
@@ -299,7 +302,7 @@ def _advance(
 
 @_compiled
 def _lowered(padded: Any, taps: Any, decimation: int) -> Any:
-    """`vocoder.audio.levels.down` of samples with the reach of the filter on either side."""
+    """`vocoder.audio.refinement.down` of samples with the reach of the filter on either side."""
     size = taps.shape[0]
     low = np.empty(max((padded.shape[0] - size) // decimation + 1, 0), np.float32)
     for n in range(low.shape[0]):
@@ -312,7 +315,7 @@ def _lowered(padded: Any, taps: Any, decimation: int) -> Any:
 
 @_compiled
 def _raised(padded: Any, taps: Any) -> Any:
-    """`vocoder.audio.levels.up` of samples with the reach of the filter on either side."""
+    """`vocoder.audio.refinement.up` of samples with the reach of the filter on either side."""
     size, decimation = taps.shape
     high = np.zeros((max(padded.shape[0] - size + 1, 0), decimation), np.float32)
     for n in range(high.shape[0]):
@@ -397,7 +400,7 @@ class _CoarseLevel:
         self._waiting = np.concatenate([self._waiting, audio])
         end = np.zeros(final * REACH * d, np.float32)
         self._input = np.concatenate([self._input, audio, end])
-        low: Floats = _lowered(self._input, down_taps(d), d)
+        low: Floats = _lowered(self._input, low_pass(d), d)
         if final:
             low = low[: self._received // d - self._lowered]
         self._input = self._input[len(low) * d :]
@@ -523,7 +526,7 @@ class RefineStream:
             ValueError: the audio is not (samples,), floating point and finite, or the stream has
                 ended.
         """
-        samples, target = tensors(audio, mel)
+        samples, target = as_tensor(audio, "audio"), as_tensor(mel, "mel")
         if samples.ndim != 1 or target.ndim != 2:
             raise ValueError(
                 f"A stream takes audio (samples,) and a mel (n_mels, frames), got shapes "

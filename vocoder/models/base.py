@@ -14,11 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vocoder.audio import LogMel, MelGriffinLim, MelSpec, Noise, Refine, check_mel, check_refine
-from vocoder.audio.levels import schedule
 from vocoder.audio.log_mel import check_amplitude
 from vocoder.audio.noise import batch_noise, fresh_seed
-from vocoder.audio.pcm import as_tensor
-from vocoder.audio.validation import Clamp
+from vocoder.audio.refinement import schedule
+from vocoder.audio.validation import Clamp, as_tensor
 
 from .card import VOCODER
 from .restoration import Restoration
