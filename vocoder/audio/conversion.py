@@ -6,16 +6,15 @@ Bands, sample rate and hop decide what was summed: a mel that differs there must
 from __future__ import annotations
 
 import math
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from vocoder.audio.mel_spec import MelSpec
-from vocoder.audio.validation import MelError, as_tensor, check_mel
+from vocoder.audio.validation import Array, MelError, as_tensor, check_mel
 
-Array = TypeVar("Array", Tensor, npt.NDArray[Any])
 Statistic = float | npt.NDArray[Any] | Tensor
 
 _CONVERTED = {"log_base", "floor", "center"}

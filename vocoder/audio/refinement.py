@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,11 +26,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vocoder.audio.log_mel import ExactBuffers, LogMel, check_layout, mirror
+from vocoder.audio.log_mel import ExactBuffers, LogMel, mirror
 from vocoder.audio.mel_spec import MelSpec
-from vocoder.audio.validation import MelError, as_tensor, check_mel
-
-Array = TypeVar("Array", Tensor, NDArray[Any])
+from vocoder.audio.validation import Array, pair
 
 Schedule = tuple[tuple[int, int], ...]
 """Levels in order: (decimation, iterations) each; the decimation of the whole rate is 1."""
@@ -138,38 +136,6 @@ def mel_distance(audio: Array, mel: Array, mel_spec: MelSpec) -> float:
     with torch.no_grad():
         own = LogMel(mel_spec).to(samples.device)(samples)
         return mel_spec.distance(own, target.clamp(min=mel_spec.log_floor)).item()
-
-
-def check_audio(audio: Tensor) -> None:
-    """Raise ValueError for audio that is not (samples,) or (batch, samples), float and finite."""
-    check_layout(audio)
-    if not bool(audio.isfinite().all()):
-        raise ValueError("The audio holds NaN or infinite samples.")
-
-
-def check_frames(samples: int, frames: int, mel_spec: MelSpec) -> None:
-    """Raise MelError for a mel that has not as many frames as its audio needs."""
-    expected = mel_spec.frames(samples)
-    if frames != expected:
-        raise MelError(
-            f"{samples:,} samples have {expected:,} frames under this MelSpec, but the mel has "
-            f"{frames:,}: cut or pad one of them to match."
-        )
-
-
-def pair(audio: Array, mel: Array, mel_spec: MelSpec) -> tuple[Tensor, Tensor]:
-    """Audio and its mel as tensors on the device of the audio, checked as for `refine_audio`."""
-    samples = as_tensor(audio, "audio")
-    target = as_tensor(mel, "mel").to(samples.device)
-    check_audio(samples)
-    check_mel(target, mel_spec)
-    if target.ndim != samples.ndim + 1 or target.shape[:-2] != samples.shape[:-1]:
-        raise MelError(
-            f"Audio of shape {tuple(samples.shape)} and a mel of shape {tuple(target.shape)} do "
-            f"not belong together: give (samples,) and (n_mels, frames), or a batch of both."
-        )
-    check_frames(samples.shape[-1], target.shape[-1], mel_spec)
-    return samples, target
 
 
 def schedule(refine: Refine, mel_spec: MelSpec) -> Schedule:

@@ -11,7 +11,7 @@ import logging
 import math
 import warnings
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from torch import Tensor
 from vocoder.audio.mel_spec import PRESETS, MelSpec
 
 log = logging.getLogger(__name__)
+
+Array = TypeVar("Array", Tensor, NDArray[Any])
 
 MARGIN_BELOW, MARGIN_ABOVE = 1.5, 2.0
 """How far below the floor and above the mel of the loudest possible audio a mel may reach, in nats
@@ -44,6 +46,12 @@ ERROR_FRACTION = 0.1
 
 LOUD = 0.5
 """RMS that speech with peaks at full scale reaches in one frame of thirty."""
+
+LOUDEST = 100.0
+"""Peak from which audio given in memory is refused: only that of whole numbers is so loud."""
+
+MOST_CHANNELS = 64
+"""Recordings no longer than this are taken for the channels of a longer one."""
 
 _SHORTEST = 0.01  # seconds of window; a shorter one can hold a single pulse of a voice
 _FULL_SCALE = 1 - 2.0**-15  # in 16 bits: autoregressive models go no further
@@ -74,6 +82,63 @@ def as_tensor(array: Tensor | NDArray[Any], name: str = "this") -> Tensor:
         raise ValueError(
             f"An array of {array.dtype} holds no numbers that PyTorch has: make it float32."
         ) from error
+
+
+def check_layout(audio: Tensor) -> None:
+    """Raise ValueError for audio that is not (samples,) or (batch, samples), float, not empty."""
+    shape = tuple(audio.shape)
+    if audio.ndim not in (1, 2):
+        raise ValueError(f"Audio must be (samples,) or (batch, samples), got shape {shape}.")
+    if not audio.is_floating_point():
+        raise ValueError(
+            f"Audio must be floating point in [-1, 1], got {audio.dtype}; divide int16 samples by "
+            "32768."
+        )
+    if shape[-1] == 0:
+        raise ValueError("Audio has no samples, so it has no mel.")
+    if audio.ndim == 2 and shape[1] <= MOST_CHANNELS and shape[1] < shape[0]:
+        raise ValueError(
+            f"Audio of shape {shape} would be a batch of {shape[0]} recordings of {shape[1]} "
+            "samples each; if it is (samples, channels), as soundfile reads it, pass audio.mean(1)."
+        )
+
+
+def check_audio(audio: Tensor, most: float = math.inf) -> None:
+    """`check_layout`, and raise ValueError for audio that is not finite or has a higher peak."""
+    check_layout(audio)
+    peak = max(map(abs, _extremes(audio.detach())))
+    if not math.isfinite(peak):  # aminmax propagates NaN
+        raise ValueError("The audio holds NaN or infinite samples.")
+    if peak > most:
+        raise ValueError(
+            f"The audio's peak is {peak:.4g}, and audio is in [-1, 1]: divide int16 samples by "
+            "32768."
+        )
+
+
+def check_frames(samples: int, frames: int, mel_spec: MelSpec) -> None:
+    """Raise MelError for a mel that has not as many frames as its audio needs."""
+    expected = mel_spec.frames(samples)
+    if frames != expected:
+        raise MelError(
+            f"{samples:,} samples have {expected:,} frames under this MelSpec, but the mel has "
+            f"{frames:,}: cut or pad one of them to match."
+        )
+
+
+def pair(audio: Array, mel: Array, mel_spec: MelSpec) -> tuple[Tensor, Tensor]:
+    """Audio and its mel as tensors on the device of the audio, checked as for `refine_audio`."""
+    samples = as_tensor(audio, "audio")
+    target = as_tensor(mel, "mel").to(samples.device)
+    check_audio(samples)
+    check_mel(target, mel_spec)
+    if target.ndim != samples.ndim + 1 or target.shape[:-2] != samples.shape[:-1]:
+        raise MelError(
+            f"Audio of shape {tuple(samples.shape)} and a mel of shape {tuple(target.shape)} do "
+            f"not belong together: give (samples,) and (n_mels, frames), or a batch of both."
+        )
+    check_frames(samples.shape[-1], target.shape[-1], mel_spec)
+    return samples, target
 
 
 def check_mel(mel: Tensor, mel_spec: MelSpec) -> None:

@@ -24,18 +24,21 @@ from vocoder.audio.refinement import (
     MIN_COVER,
     MOMENTUM,
     REACH,
-    Array,
     Level,
     Refine,
-    check_audio,
-    check_frames,
     low_pass,
-    pair,
     phases_of,
     schedule,
     up_taps,
 )
-from vocoder.audio.validation import as_tensor, check_mel
+from vocoder.audio.validation import (
+    Array,
+    as_tensor,
+    check_audio,
+    check_frames,
+    check_mel,
+    pair,
+)
 from vocoder.backends.jit import jit
 
 Floats = NDArray[np.float32]

@@ -14,10 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vocoder.audio import LogMel, MelGriffinLim, MelSpec, Noise, Refine, check_mel, check_refine
-from vocoder.audio.log_mel import check_amplitude
 from vocoder.audio.noise import batch_noise, fresh_seed
 from vocoder.audio.refinement import schedule
-from vocoder.audio.validation import Clamp, as_tensor
+from vocoder.audio.validation import LOUDEST, Clamp, as_tensor, check_audio
 
 from .card import VOCODER
 from .restoration import Restoration
@@ -161,7 +160,7 @@ class Vocoder(SavedModel, ABC):
                 not floating point, or is far beyond [-1, 1], as int16 samples are.
         """
         tensor = _tensor(audio, "audio")
-        check_amplitude(tensor)
+        check_audio(tensor, LOUDEST)
         return _like(audio, self._log_mel(tensor.to(self.device)))
 
     def synthesize(
