@@ -89,13 +89,11 @@ def test_audio_of_the_wrong_layout_or_scale_has_no_mel(model: vocoder.Vocoder) -
         model.mel(audio / 0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_weights_of_another_type_are_refused_with_the_way_out(
-    tiny_flow: Callable[..., vocoder.Vocoder], dtype: torch.dtype
+    tiny_flow: Callable[..., vocoder.Vocoder],
 ) -> None:
-    model = tiny_flow().to(dtype)
     with pytest.raises(ValueError, match=r"load\(dtype=torch.bfloat16\) instead of model.half"):
-        model.synthesize(torch.full((80, 30), -5.0))
+        tiny_flow().half().synthesize(torch.full((80, 30), -5.0))
 
 
 @pytest.mark.parametrize("kind", ["clipped speech", "square wave", "noise of two values"])

@@ -111,14 +111,10 @@ def mel_from_linear(
     if not values.is_floating_point() or values.ndim not in (2, 3) or values.shape[-2] != bins:
         raise MelError(
             f"A linear spectrogram must be ({bins}, frames) or (batch, {bins}, frames), floating "
-            f"point, got {values.dtype} of shape {tuple(values.shape)}: n_fft is {goal.n_fft}, and "
-            "another cannot be converted, so compute the mel from audio."
+            f"point, got {values.dtype} of shape {tuple(values.shape)}: n_fft is {goal.n_fft}."
         )
     if bool((values < 0).any()):
-        raise MelError(
-            "The spectrogram has values below 0, so it holds logarithms: undo them, for instance "
-            "with exp, or use convert_mel if it is a mel."
-        )
+        raise MelError("The spectrogram has values below 0, so it holds logarithms: undo them.")
     # In float64, as LogMel: epsilon leaves few digits of quiet bins in float32.
     squares = values.double() if power == 2 else values.double().square()
     squares = (squares - epsilon).clamp(min=0)
@@ -153,11 +149,9 @@ def _check_convertible(source: MelSpec, target: MelSpec, name: str) -> None:
 
 def _statistic(name: str, value: Statistic, spec: MelSpec, mel: Tensor) -> Tensor:
     statistic = torch.as_tensor(value, dtype=torch.float32, device=mel.device)
-    if statistic.ndim and statistic.shape != (spec.n_mels,):
-        raise ValueError(
-            f"{name} must be one number or one for each of the {spec.n_mels} bands, got shape "
-            f"{tuple(statistic.shape)}."
-        )
+    shape = tuple(statistic.shape)
+    if shape not in ((), (spec.n_mels,)):
+        raise ValueError(f"{name} must be one number or {spec.n_mels}, got shape {shape}.")
     if not bool(statistic.isfinite().all()):
         raise ValueError(f"{name} must be finite.")
     return statistic if statistic.ndim == 0 else statistic[:, None]

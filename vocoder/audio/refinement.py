@@ -112,11 +112,13 @@ def refine_audio(
     return refined if isinstance(audio, Tensor) else refined.detach().numpy()
 
 
-def refine_mel(audio: Array, mel: Array, mel_spec: MelSpec, **iterations: Refine) -> Array:
+def refine_mel(
+    audio: Array, mel: Array, mel_spec: MelSpec, *iterations: Refine, **named: Refine
+) -> Array:
     """The former name of `refine_audio`, which goes in the next version."""
     message = "refine_mel is now refine_audio(audio, mel, mel_spec, iterations)"
     warnings.warn(message, DeprecationWarning, stacklevel=2)
-    return refine_audio(audio, mel, mel_spec, *iterations.values())
+    return refine_audio(audio, mel, mel_spec, *iterations, *named.values())
 
 
 def mel_distance(audio: Array, mel: Array, mel_spec: MelSpec) -> float:

@@ -448,23 +448,14 @@ def refine_audio(
     mel: Array,
     mel_spec: MelSpec,
     iterations: Refine = "default",
-    threads: int | None = None,
 ) -> Array:
     """`vocoder.audio.refine_audio` on a CPU, several times as fast: equal to 1e-5 in float32.
 
-    Args:
-        audio, mel, mel_spec, iterations: as there, on the CPU. Gradients are not recorded.
-        threads: how many recordings of a batch are worked on at once; None for PyTorch's number
-            of threads.
-
-    Raises:
-        MelError, ValueError: as there, or the tensors are on another device.
+    Arguments and errors are the same, but the tensors must be on the CPU, and gradients are not
+    recorded. The recordings of a batch are worked on at once, by PyTorch's number of threads.
     """
     schedule(iterations, mel_spec)
     samples, target = pair(audio, mel, mel_spec)
-    threads = torch.get_num_threads() if threads is None else threads
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}.")
 
     def refined(item: Floats, own: Floats) -> Floats:
         for level in _levels(mel_spec, iterations):
@@ -473,7 +464,7 @@ def refine_audio(
 
     items = _floats(samples).reshape(-1, samples.shape[-1])
     mels = _floats(target).reshape(-1, *target.shape[-2:])
-    apply = _pool().map if threads > 1 and len(items) > 1 else map
+    apply = _pool().map if torch.get_num_threads() > 1 and len(items) > 1 else map
     stacked = np.stack(list(apply(refined, items, mels)))
     result = torch.from_numpy(stacked).reshape(samples.shape).to(samples.dtype)
     return result if isinstance(audio, torch.Tensor) else result.numpy()
