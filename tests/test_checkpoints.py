@@ -6,7 +6,6 @@ import json
 import resource
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 import safetensors.torch
@@ -56,9 +55,7 @@ def test_half_precision_halves_the_file_and_loads_as_float32(checkpoint: Path) -
         ({"config": {"n_flows": 3}}, "do not fit their config"),
     ],
 )
-def test_a_config_that_does_not_fit_is_refused(
-    checkpoint: Path, changes: dict[str, object], words: str
-) -> None:
+def test_a_config_that_does_not_fit_is_refused(checkpoint, changes, words):
     edit(checkpoint, **changes)
     with pytest.raises(CheckpointError, match=words):
         vocoder.load(checkpoint)
@@ -92,9 +89,7 @@ def test_broken_or_missing_files_are_refused(checkpoint: Path, tmp_path: Path) -
         {"mel_spec": {"n_fft": 2**40}}, {"mel_spec": {"n_mels": 10**9}}, {"mel_spec": []},
     ],
 )  # fmt: skip
-def test_a_forged_config_cannot_ask_for_memory_without_bound(
-    checkpoint: Path, forged: dict[str, Any]
-) -> None:
+def test_a_forged_config_cannot_ask_for_memory_without_bound(checkpoint, forged):
     vocoder.load(checkpoint)  # the limits let the true one pass
     config = json.loads((checkpoint / "config.json").read_text())["config"]
     if isinstance(spec := forged.get("mel_spec"), dict):
@@ -127,9 +122,7 @@ def test_a_forged_header_of_the_weights_is_refused(checkpoint: Path) -> None:
             vocoder.load(checkpoint)
 
 
-def test_an_interrupted_write_leaves_the_previous_checkpoint(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_write_leaves_the_previous_checkpoint(checkpoint, monkeypatch):
     before = (checkpoint / "model.safetensors").read_bytes()
 
     def interrupted(*_: object) -> None:

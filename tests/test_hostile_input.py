@@ -84,9 +84,7 @@ def test_audio_of_any_kind_has_a_mel_or_is_refused(model: MdctFlow, data: st.Dat
     frames=st.integers(0, 6),
     level=st.sampled_from([0.0, 1e-30, 0.1, 1.0]),
 )
-def test_log_prob_and_refine_audio_pair_audio_with_its_mel(
-    model: MdctFlow, samples: int, frames: int, level: float
-) -> None:
+def test_log_prob_and_refine_audio_pair_audio_with_its_mel(model, samples, frames, level):
     audio = level * torch.sin(torch.arange(samples).float())
     mel = torch.full((80, frames), -5.0)
     fits = samples > 0 and frames == SPEC.frames(samples)
@@ -195,9 +193,7 @@ def test_mutated_audio_is_refused_in_words_or_read(tmp_path: Path, kind: str) ->
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "a value"])
-def test_mutated_checkpoints_are_refused_in_words_or_read(
-    model: MdctFlow, tmp_path: Path, file: str
-) -> None:
+def test_mutated_checkpoints_are_refused_in_words_or_read(model, tmp_path, file):
     folder, rng = model.save(tmp_path / "model"), random.Random(file)
     path = folder / ("config.json" if file == "a value" else file)
     whole = path.read_bytes()

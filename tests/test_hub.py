@@ -20,7 +20,6 @@ import vocoder
 from vocoder import cli
 from vocoder.hub import HubError, download
 from vocoder.models import MdctFlow
-from vocoder.text.acoustic import AcousticModel
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -102,7 +101,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
         monkeypatch.setattr(constants, name, value)
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    yield server
+    yield Hub
     server.shutdown()
     thread.join()
     server.server_close()
@@ -113,9 +112,7 @@ def model(tiny_flow: Callable[..., MdctFlow]) -> MdctFlow:
     return tiny_flow()
 
 
-def test_a_model_is_downloaded_once_and_used_without_a_network(
-    hub: type[Hub], model: MdctFlow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_is_downloaded_once_and_used_without_a_network(hub, model, tmp_path, monkeypatch):
     folder = model.save(tmp_path / "model")
     (folder / "pytorch_model.bin").write_bytes(b"a pickle")
     hub.add("someone/voice", folder, COMMIT, "main")
@@ -133,12 +130,7 @@ def test_a_model_is_downloaded_once_and_used_without_a_network(
         assert download(f"hf:someone/voice@{COMMIT}") == cached
 
 
-def test_a_revision_is_a_branch_a_tag_or_a_commit(
-    hub: type[Hub],
-    tiny_flow: Callable[..., MdctFlow],
-    tiny_acoustic: Callable[..., AcousticModel],
-    tmp_path: Path,
-) -> None:
+def test_a_revision_is_a_branch_a_tag_or_a_commit(hub, tiny_flow, tiny_acoustic, tmp_path):
     hub.add("someone/voice", tiny_flow(n_flows=1).save(tmp_path / "old"), OLDER, "v1")
     hub.add("someone/voice", tiny_flow(n_flows=2).save(tmp_path / "new"), COMMIT, "main")
     for name, flows in (("", 2), ("@v1", 1), ("@main", 2), (f"@{OLDER}", 1)):
@@ -149,9 +141,7 @@ def test_a_revision_is_a_branch_a_tag_or_a_commit(
     assert vocoder.load_acoustic("hf:someone/reader").voices == ("speaker",)
 
 
-def test_what_cannot_be_had_is_said_in_a_sentence(
-    hub: type[Hub], model: MdctFlow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_had_is_said_in_a_sentence(hub, model, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/README.md").write_text("Nothing here.")
     hub.add("someone/empty", tmp_path / "empty", COMMIT, "main")
@@ -184,9 +174,7 @@ def test_what_cannot_be_had_is_said_in_a_sentence(
         vocoder.load("hf:someone/none")
 
 
-def test_the_extra_and_the_prefix_are_named_where_they_are_missing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_extra_and_the_prefix_are_named_where_they_are_missing(monkeypatch):
     with pytest.raises(vocoder.CheckpointError, match="write hf:owner/name for a model on the Hub"):
         vocoder.load("owner/name")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
@@ -203,9 +191,7 @@ def test_the_command_takes_such_a_name(hub: type[Hub], model: MdctFlow, tmp_path
     assert missing.stderr.startswith("vocoder: there is no repository someone/none on the Hub")
 
 
-def test_a_saved_model_has_a_card_that_a_hub_shows(
-    model: MdctFlow, tiny_acoustic: Callable[..., AcousticModel], tmp_path: Path
-) -> None:
+def test_a_saved_model_has_a_card_that_a_hub_shows(model, tiny_acoustic, tmp_path):
     tasks = {model: "audio-to-audio", tiny_acoustic(): "text-to-speech"}
     for number, (saved, task) in enumerate(tasks.items()):
         card = saved.save(tmp_path / str(number)) / "README.md"

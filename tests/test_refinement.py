@@ -236,9 +236,7 @@ def test_absurd_numbers_of_iterations_are_refused(iterations: int) -> None:
         (AUDIO, [[0.0]], ValueError, "mel must be a torch tensor or a numpy array"),
     ],
 )
-def test_audio_and_mel_that_do_not_fit_are_refused(
-    audio: Tensor, mel: Tensor, error: type[Exception], message: str
-) -> None:
+def test_audio_and_mel_that_do_not_fit_are_refused(audio, mel, error, message):
     for function in (
         lambda *pair: refine_audio(*pair, 1),
         lambda *pair: backend.refine_audio(*pair, 1),
@@ -470,9 +468,7 @@ def test_without_a_folder_for_the_cache_it_compiles_all_the_same() -> None:
     assert jit.jit(set())(namespace["double"])(21) == 42
 
 
-def test_a_read_only_installation_without_a_home_gets_a_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_read_only_installation_without_a_home_gets_a_cache(tmp_path, monkeypatch):
     """What librosa compiles on its import would otherwise end in an error of numba."""
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     monkeypatch.setattr(jit, "_can_write", lambda folder: False)

@@ -181,11 +181,7 @@ _default_acoustic = functools.cache(load_acoustic)
 
 
 def _find(name: Name | None, default: str) -> Path:
-    """The checkpoint of a path, of a model on the Hub, of a bundled model, or of the default.
-
-    Raises:
-        CheckpointError: no bundled model has this name, or it cannot be downloaded.
-    """
+    """The checkpoint of a path, of a model on the Hub, of a bundled model, or of the default."""
     wanted = default if name is None else os.fspath(name)
     if name is not None and Path(wanted).exists():
         return Path(wanted)

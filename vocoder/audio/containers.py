@@ -283,16 +283,16 @@ def _ogg(data: Bytes, at: int) -> Parts:
     if not any(last) and len(starts) < 2:
         return [], []
     parts: list[Pieces] = []
-    for page, (begin, end) in zip(last, pairwise([*starts, len(data)]), strict=True):
-        if page is None:
+    for final, (begin, end) in zip(last, pairwise([*starts, len(data)]), strict=True):
+        if final is None:
             parts.append([slice(begin, end)])
             continue
         # Without the end, libsndfile loses the last block.
-        mended = bytearray(data[page])
+        mended = bytearray(data[final])
         mended[5] |= 4
         mended[22:26] = bytes(4)
         mended[22:26] = _ogg_crc(bytes(mended)).to_bytes(4, "little")
-        parts.append([slice(begin, page.start), bytes(mended), slice(page.stop, end)])
+        parts.append([slice(begin, final.start), bytes(mended), slice(final.stop, end)])
     doubt = "does not say that it ends: if it was cut off, its last part is missing"
     return parts, [doubt] if any(last) else []
 

@@ -24,34 +24,26 @@ log = logging.getLogger(__name__)
 
 Array = TypeVar("Array", Tensor, NDArray[Any])
 
+# How far below the floor and above the mel of the loudest possible audio a mel may reach, in nats
+# of magnitude: acoustic models undershoot.
 MARGIN_BELOW, MARGIN_ABOVE = 1.5, 2.0
-"""How far below the floor and above the mel of the loudest possible audio a mel may reach, in nats
-of magnitude: acoustic models undershoot."""
-
+# Mels of fewer frames are too little evidence for a warning.
 MIN_FRAMES = 20
-"""Mels of fewer frames are too little evidence for a warning."""
-
+# Distance of the 1 % and 99 % quantiles, in the mel's units, from which base 10 is suspected.
 MIN_SPREAD = 3.5
-"""Distance of the 1 % and 99 % quantiles, in the mel's units, from which base 10 is suspected."""
-
+# Share of clamped samples that is worth a warning; the mels of loud recordings have half of it.
 WARN_FRACTION = 2e-3
-"""Share of clamped samples that is worth a warning; the mels of loud recordings have half of it."""
-
+# RMS by `frame_rms` that no frame of a recording has: square waves and speech that was clipped
+# however hard stay below 1.1, by whatever convention.
 IMPOSSIBLE = 1.15
-"""RMS by `frame_rms` that no frame of a recording has: square waves and speech that was clipped
-however hard stay below 1.1, by whatever convention."""
-
+# Share of frames beyond it from which a mel is refused: normalised ones have 0.6 to 1.
 ERROR_FRACTION = 0.1
-"""Share of frames beyond it from which a mel is refused: normalised ones have 0.6 to 1."""
-
+# RMS that speech with peaks at full scale reaches in one frame of thirty.
 LOUD = 0.5
-"""RMS that speech with peaks at full scale reaches in one frame of thirty."""
-
+# Peak from which audio given in memory is refused: only that of whole numbers is so loud.
 LOUDEST = 100.0
-"""Peak from which audio given in memory is refused: only that of whole numbers is so loud."""
-
+# Recordings no longer than this are taken for the channels of a longer one.
 MOST_CHANNELS = 64
-"""Recordings no longer than this are taken for the channels of a longer one."""
 
 _SHORTEST = 0.01  # seconds of window; a shorter one can hold a single pulse of a voice
 _FULL_SCALE = 1 - 2.0**-15  # in 16 bits: autoregressive models go no further
@@ -66,11 +58,7 @@ class MelError(ValueError):
 
 
 def as_tensor(array: Tensor | NDArray[Any], name: str = "this") -> Tensor:
-    """A tensor itself, or a copy of an array, of any strides and byte order, as a tensor.
-
-    Raises:
-        ValueError: it is neither, or PyTorch has no such numbers.
-    """
+    """A tensor itself, or a copy of an array, of any strides and byte order; else ValueError."""
     if isinstance(array, Tensor):
         return array
     if not isinstance(array, np.ndarray):
@@ -79,9 +67,7 @@ def as_tensor(array: Tensor | NDArray[Any], name: str = "this") -> Tensor:
     try:
         return torch.from_numpy(np.array(array, array.dtype.newbyteorder("=")))
     except TypeError as error:
-        raise ValueError(
-            f"An array of {array.dtype} holds no numbers that PyTorch has: make it float32."
-        ) from error
+        raise ValueError(f"PyTorch has no numbers as {array.dtype}: make it float32.") from error
 
 
 def check_layout(audio: Tensor) -> None:
@@ -90,10 +76,7 @@ def check_layout(audio: Tensor) -> None:
     if audio.ndim not in (1, 2):
         raise ValueError(f"Audio must be (samples,) or (batch, samples), got shape {shape}.")
     if not audio.is_floating_point():
-        raise ValueError(
-            f"Audio must be floating point in [-1, 1], got {audio.dtype}; divide int16 samples by "
-            "32768."
-        )
+        raise ValueError(f"Audio must be floating point, not {audio.dtype}: divide int16 by 32768.")
     if shape[-1] == 0:
         raise ValueError("Audio has no samples, so it has no mel.")
     if audio.ndim == 2 and shape[1] <= MOST_CHANNELS and shape[1] < shape[0]:
@@ -110,10 +93,7 @@ def check_audio(audio: Tensor, most: float = math.inf) -> None:
     if not math.isfinite(peak):  # aminmax propagates NaN
         raise ValueError("The audio holds NaN or infinite samples.")
     if peak > most:
-        raise ValueError(
-            f"The audio's peak is {peak:.4g}, and audio is in [-1, 1]: divide int16 samples by "
-            "32768."
-        )
+        raise ValueError(f"The audio's peak is {peak:.4g}: divide int16 samples by 32768.")
 
 
 def check_frames(samples: int, frames: int, mel_spec: MelSpec) -> None:
@@ -340,12 +320,7 @@ def limited(mel: Tensor, mel_spec: MelSpec) -> Tensor:
 
 
 class Clamp:
-    """Clamps the audio of one item, or of one stream, and refuses mels that are far too loud.
-
-    Args:
-        mel_spec: the convention of the mels.
-        temperature: of the synthesis.
-    """
+    """Clamps the audio of one item, or of one stream, and refuses mels that are far too loud."""
 
     def __init__(self, mel_spec: MelSpec, temperature: float) -> None:
         self.mel_spec, self.temperature = mel_spec, temperature
@@ -354,11 +329,7 @@ class Clamp:
         self._frames = self._loud = self._impossible = 0
 
     def expect(self, mel: Tensor) -> None:
-        """Look at the level of a mel, or of the next piece of it, (n_mels, frames).
-
-        Raises:
-            MelError: many of its frames are louder than any audio in [-1, 1].
-        """
+        """Raise MelError for a mel, or the next piece of it, louder than any audio in [-1, 1]."""
         least, most = torch.aminmax(mel)
         short = self.mel_spec.win_length < _SHORTEST * self.mel_spec.sample_rate
         if least == most or short:  # a constant fits any convention
@@ -384,11 +355,7 @@ class Clamp:
         return audio.clamp(-1, 1)
 
     def finish(self) -> None:
-        """Say how much was cut, once all audio is there: to the log where the mel is not at fault.
-
-        Warns:
-            UserWarning: the mel is of loud audio, and more than a few samples were clamped.
-        """
+        """Warn of what was cut, in the log where the mel is not at fault."""
         if not self._clamped:
             return
         what = (

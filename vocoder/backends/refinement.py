@@ -206,13 +206,9 @@ def _correct(spectra: Any, target: Any, skipped: int, r: Any, x: Any, t: Any) ->
 
 @_compiled
 def _covers(t: Any, first: int, last: int, frames: int, end: int) -> Any:
-    """Factors of the corrections and of the momentum at samples first to last - 1.
+    """Factors of corrections and momentum at samples first to last - 1, (phases, samples) each.
 
-    Args:
-        frames, end: number of frames and samples of all the audio, `_FAR` if it goes on.
-
-    Returns:
-        Both, (phases, last - first) each.
+    Frames and end are those of all the audio, `_FAR` if it goes on.
     """
     cover = np.zeros((t.phases, last - first), np.float32)
     n = t.window.shape[0]
@@ -228,20 +224,16 @@ def _advance(
     held: Any, at: Any, audio: Any, target: Any, skipped: int, norms: Any, aheads: Any,
     frames: int, end: int, t: Any,
 ) -> Any:  # fmt: skip
-    """All steps over the next piece of audio.
+    """All steps over the next piece of audio; returns the samples that the last step releases.
 
     Args:
         held: (steps, 3, n_fft + 1), of each step the samples that are not released: its input, the
             result of the step before it, and the sum of the corrections so far.
         at: (steps, 3), of each step: samples released, samples received, next frame.
-        audio: (samples,).
         target: (frames - skipped, bands), exp of the mel.
         norms, aheads: of `_covers`, from the first sample that the last step has not released.
         frames: that are known.
         end: number of samples of all the audio, `_FAR` if it goes on.
-
-    Returns:
-        The samples that the last step releases.
     """
     n_fft = t.window.shape[0]
     r = np.empty((t.first.shape[0] + 1, _BLOCK), np.float32)
