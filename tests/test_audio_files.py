@@ -95,31 +95,26 @@ def test_resampling_keeps_time_pitch_and_level(tmp_path, old, new):
     audio, rate = read_audio(tmp_path / "a.wav", sample_rate=new)
     assert (rate, audio.dtype, len(audio)) == (new, torch.float32, new)
     assert level(audio - tone(1000, new)) < -80
-
-
-def test_resampling_leaves_no_alias(tmp_path):
-    write_audio(tmp_path / "a.wav", tone(15000, 44100), 44100)
-    assert level(read_audio(tmp_path / "a.wav")[0]) > -10
-    assert level(read_audio(tmp_path / "a.wav", 22050)[0]) < -90
+    if old > new:  # no alias
+        write_audio(tmp_path / "a.wav", tone(15000, old), old)
+        assert level(read_audio(tmp_path / "a.wav", new)[0]) < -90
 
 
 def test_unreadable_files_are_refused_in_one_sentence(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"There is no file .*none\.wav\.$"):
-        read_audio(tmp_path / "none.wav")
-    with pytest.raises(IsADirectoryError, match="is a directory, not an audio file"):
-        read_audio(tmp_path)
     (tmp_path / "empty.wav").touch()
-    with pytest.raises(ValueError, match=r"empty\.wav is empty"):
-        read_audio(tmp_path / "empty.wav")
     (tmp_path / "text.wav").write_text("this is not audio\n" * 100)
-    with pytest.raises(ValueError, match=r"text\.wav is not audio that can be read"):
-        read_audio(tmp_path / "text.wav")
     soundfile.write(tmp_path / "header.wav", np.zeros(0), 16000)
-    with pytest.raises(ValueError, match=r"header\.wav holds no samples"):
-        read_audio(tmp_path / "header.wav")
-    soundfile.write(tmp_path / "nan.wav", np.array([0.0, np.nan, np.inf]), 16000, subtype="FLOAT")
-    with pytest.raises(ValueError, match="NaN or infinity in 2 of 3 samples"):
-        read_audio(tmp_path / "nan.wav")
+    float_wav(tmp_path / "nan.wav", [0.0, np.nan, np.inf])
+    for name, error, words in (
+        ("none.wav", FileNotFoundError, r"There is no file .*none\.wav\.$"),
+        ("", IsADirectoryError, "is a directory, not an audio file"),
+        ("empty.wav", ValueError, r"empty\.wav is empty"),
+        ("text.wav", ValueError, r"text\.wav is not audio that can be read"),
+        ("header.wav", ValueError, r"header\.wav holds no samples"),
+        ("nan.wav", ValueError, "NaN or infinity in 2 of 3 samples"),
+    ):
+        with pytest.raises(error, match=words):
+            read_audio(tmp_path / name)
     for rate in (0, -1, 22050.0, True):
         with pytest.raises(ValueError, match="positive whole number of Hz"):
             read_audio(RECORDING, rate)
@@ -147,34 +142,17 @@ def test_bad_audio_leaves_the_previous_file(tmp_path, kind):
 
 
 def test_bad_paths_are_refused_in_one_sentence(tmp_path):
-    audio = torch.zeros(100)
-    with pytest.raises(FileNotFoundError, match=r"no folder .*missing to write a\.wav to"):
-        write_audio(tmp_path / "missing" / "a.wav", audio, 16000)
-    with pytest.raises(IsADirectoryError, match="is a directory"):
-        write_audio(tmp_path, audio, 16000)
-    for name in ("a.mp3", "a"):
-        with pytest.raises(ValueError, match=r"by its suffix: use \.wav, \.flac, \.ogg"):
-            write_audio(tmp_path / name, audio, 16000)
-    with pytest.raises(ValueError, match="positive whole number of Hz"):
-        write_audio(tmp_path / "a.wav", audio, 0)
-    with pytest.raises(ValueError, match=r"Cannot write .*a\.flac as FLAC at 10000000 Hz"):
-        write_audio(tmp_path / "a.flac", audio, 10_000_000)
+    for name, rate, error, words in (
+        ("missing/a.wav", 16000, FileNotFoundError, r"no folder .*missing to write a\.wav to"),
+        ("", 16000, IsADirectoryError, "is a directory"),
+        ("a.mp3", 16000, ValueError, r"by its suffix: use \.wav, \.flac, \.ogg"),
+        ("a", 16000, ValueError, r"by its suffix: use \.wav, \.flac, \.ogg"),
+        ("a.wav", 0, ValueError, "positive whole number of Hz"),
+        ("a.flac", 10_000_000, ValueError, r"Cannot write .*a\.flac as FLAC at 10000000 Hz"),
+    ):
+        with pytest.raises(error, match=words):
+            write_audio(tmp_path / name, torch.zeros(100), rate)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_full_disk_leaves_the_previous_file(tmp_path):
-    resource = pytest.importorskip("resource")
-    path = tmp_path / "a.wav"
-    path.write_bytes(b"previous")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    try:
-        with pytest.raises(OSError, match="is the disk full"):
-            write_audio(path, torch.zeros(10000), 16000)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert path.read_bytes() == b"previous"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_clipped_audio_is_written_even_if_warnings_are_errors(tmp_path):
@@ -204,17 +182,17 @@ def test_audio_that_is_far_too_loud_is_refused(tmp_path, scale, words):
         read_audio(path)
 
 
-def test_audio_a_little_beyond_full_scale_is_counted_and_kept(tmp_path):
-    path = float_wav(tmp_path / "a.wav", [0.0, 1.25, -1.125, 0.5])
-    with pytest.warns(UserWarning, match=r"a\.wav has 2 of 4 samples beyond \[-1, 1\].*1\.25"):
-        audio, _ = read_audio(path)
-    assert audio.tolist() == [0.0, 1.25, -1.125, 0.5]
-
-
-def test_audio_that_was_scaled_twice_is_warned_of(tmp_path):
-    path = float_wav(tmp_path / "a.wav", tone(440, 16000).numpy() / 32768)
-    with pytest.warns(UserWarning, match="nearly silent.*divided by 32768 twice"):
-        read_audio(path)
+@pytest.mark.parametrize(
+    ("audio", "words"),
+    [
+        ([0.0, 1.25, -1.125, 0.5], r"a\.wav has 2 of 4 samples beyond \[-1, 1\].*1\.25"),
+        (tone(440, 16000) / 32768, "nearly silent.*divided by 32768 twice"),
+    ],
+)
+def test_audio_of_a_doubtful_level_is_kept_with_a_warning(tmp_path, audio, words):
+    with pytest.warns(UserWarning, match=words):
+        again, _ = read_audio(float_wav(tmp_path / "a.wav", audio))
+    assert torch.equal(again, torch.as_tensor(audio))
 
 
 def test_channels_that_cancel_are_refused(tmp_path):

@@ -24,12 +24,13 @@ VARIANTS = {
 
 
 def by_librosa(audio: np.ndarray, spec: MelSpec) -> np.ndarray:
+    left = right = spec.n_fft // 2
     if not spec.center:
         audio = np.pad(audio, (0, -len(audio) % spec.hop_length))
         left = (spec.n_fft - spec.hop_length) // 2
-        audio = np.pad(audio, (left, spec.n_fft - spec.hop_length - left), mode="reflect")
+        right = spec.n_fft - spec.hop_length - left
     mel = librosa.feature.melspectrogram(
-        y=audio,
+        y=np.pad(audio, (left, right), mode="reflect"),
         sr=spec.sample_rate,
         n_fft=spec.n_fft,
         hop_length=spec.hop_length,
@@ -40,8 +41,7 @@ def by_librosa(audio: np.ndarray, spec: MelSpec) -> np.ndarray:
         htk=spec.mel_scale == "htk",
         norm=spec.mel_norm,
         power=spec.power,
-        center=spec.center,
-        pad_mode="reflect",
+        center=False,
     )
     mel = np.maximum(mel, spec.floor)
     return np.log(mel) if spec.log_base == "e" else np.log10(mel)
@@ -56,9 +56,9 @@ def speech(spec: MelSpec, noise: float = 0.0) -> np.ndarray:
 
 @pytest.mark.parametrize("center", [False, True])
 @pytest.mark.parametrize("noise", [0.0, 1e-3, 0.1])
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_equal_librosa(name, noise, center):
-    spec = dataclasses.replace(MelSpec.preset(name), center=center)
+@pytest.mark.parametrize("name", [*PRESETS, *VARIANTS])
+def test_every_convention_equals_librosa(name, noise, center):
+    spec = dataclasses.replace(PRESETS.get(name, LJSPEECH), center=center, **VARIANTS.get(name, {}))
     audio = speech(spec, noise)
     mel = LogMel(spec)(torch.from_numpy(audio)).numpy()
     expected = by_librosa(audio, spec)
@@ -68,37 +68,13 @@ def test_presets_equal_librosa(name, noise, center):
 
 
 @pytest.mark.parametrize("center", [False, True])
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_other_conventions_equal_librosa(variant, center):
-    spec = dataclasses.replace(LJSPEECH, center=center, **VARIANTS[variant])
-    audio = speech(spec, noise=1e-3)
-    mel = LogMel(spec)(torch.from_numpy(audio)).numpy()
-    np.testing.assert_allclose(mel, by_librosa(audio, spec), rtol=0, atol=TOLERANCE)
-
-
-@pytest.mark.parametrize("center", [False, True])
 @pytest.mark.parametrize("samples", [1, 2, 3, 255, 256, 257, 384, 385, 512, 513, 1024])
 def test_short_clips_have_their_frames_and_equal_librosa(samples, center):
     spec = dataclasses.replace(LJSPEECH, center=center)
     audio = speech(spec, noise=1e-2)[20000 : 20000 + samples]
     mel = LogMel(spec)(torch.from_numpy(audio)).numpy()
     assert mel.shape[-1] == (1 + samples // 256 if center else -(-samples // 256))
-    if center:  # librosa warns if a frame is longer than the audio
-        audio, spec = np.pad(audio, 512, mode="reflect"), dataclasses.replace(spec, center=False)
-        expected = by_librosa_unpadded(audio, spec)
-    else:
-        expected = by_librosa(audio, spec)
-    np.testing.assert_allclose(mel, expected, rtol=0, atol=TOLERANCE)
-
-
-def by_librosa_unpadded(audio: np.ndarray, spec: MelSpec) -> np.ndarray:
-    magnitude = np.abs(
-        librosa.stft(audio, n_fft=spec.n_fft, hop_length=spec.hop_length, center=False)
-    )
-    filters = librosa.filters.mel(
-        sr=spec.sample_rate, n_fft=spec.n_fft, n_mels=spec.n_mels, fmin=spec.fmin, fmax=spec.fmax
-    )
-    return np.log(np.maximum(filters @ magnitude, spec.floor))
+    np.testing.assert_allclose(mel, by_librosa(audio, spec), rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("center", [False, True])
@@ -169,7 +145,7 @@ def test_input_that_is_not_audio_is_refused():
     log_mel = LogMel(LJSPEECH)
     with pytest.raises(ValueError, match=r"\(samples,\) or \(batch, samples\).*\(1, 1, 1000\)"):
         log_mel(torch.zeros(1, 1, 1000))
-    with pytest.raises(ValueError, match=r"int16.*divide int16 samples by 32768"):
+    with pytest.raises(ValueError, match=r"int16.*divide int16 by 32768"):
         log_mel(torch.zeros(1000, dtype=torch.int16))
     with pytest.raises(ValueError, match="no samples"):
         log_mel(torch.zeros(2, 0))

@@ -16,20 +16,10 @@ LJSPEECH = MelSpec.preset("ljspeech")
 
 def test_ljspeech_is_the_convention_of_hifi_gan():
     assert LJSPEECH.to_dict() == {
-        "sample_rate": 22050,
-        "n_fft": 1024,
-        "hop_length": 256,
-        "win_length": 1024,
-        "n_mels": 80,
-        "fmin": 0.0,
-        "fmax": 8000.0,
-        "mel_scale": "slaney",
-        "mel_norm": "slaney",
-        "power": 1.0,
-        "log_base": "e",
-        "floor": 1e-5,
-        "center": False,
-    }
+        "sample_rate": 22050, "n_fft": 1024, "hop_length": 256, "win_length": 1024, "n_mels": 80,
+        "fmin": 0.0, "fmax": 8000.0, "mel_scale": "slaney", "mel_norm": "slaney", "power": 1.0,
+        "log_base": "e", "floor": 1e-5, "center": False,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -53,13 +53,10 @@ def test_silence_noise_and_full_scale_square_waves_pass(name):
     samples = 100 * spec.hop_length
     check_mel(log_mel(torch.zeros(samples)), spec)
     noise = torch.rand(samples, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    for level in (1.0, 0.1, 1e-3, 1e-5):
-        check_mel(log_mel(level * noise), spec)
-    period = torch.arange(samples) * 100 / spec.sample_rate
-    check_mel(log_mel(torch.where(period % 1 < 0.5, 1.0, -1.0)), spec)
-    half_silent = noise.clone()
-    half_silent[samples // 2 :] = 0
-    check_mel(log_mel(half_silent), spec)
+    square = torch.where(torch.arange(samples) * 100 / spec.sample_rate % 1 < 0.5, 1.0, -1.0)
+    half_silent = noise * (torch.arange(samples) < samples // 2)
+    for audio in (*(level * noise for level in (1.0, 0.1, 1e-3, 1e-5)), square, half_silent):
+        check_mel(log_mel(audio), spec)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -119,20 +116,12 @@ def test_nan_and_infinity_are_counted_and_located():
         check_mel(torch.zeros(80, 20).log(), LJSPEECH)
 
 
-def as_natural(mel: torch.Tensor, spec: MelSpec) -> torch.Tensor:
-    return mel if spec.log_base == "e" else mel * math.log(10)
-
-
 #: Convention: (natural log of the mel, MelSpec) -> the mel in that convention.
 CONVENTIONS = {
     "decibels": lambda log, spec: log * (20 / spec.power) / math.log(10),
     "linear": lambda log, spec: log.exp(),
-    "int16": lambda log, spec: (log + spec.power * math.log(32768)) / math.log(spec_base(spec)),
+    "int16": lambda log, spec: (log + spec.power * math.log(32768)) / spec.nats,
 }
-
-
-def spec_base(spec: MelSpec) -> float:
-    return math.e if spec.log_base == "e" else 10.0
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
@@ -141,7 +130,7 @@ def test_the_conversion_in_the_message_gives_the_mel_back(name, convention):
     """The expression after "use" is evaluated verbatim."""
     spec = SPECS[name]
     mel = speech_mel(spec, gain=8.0 if convention == "linear" else 1.0)  # linear: beyond the bound
-    other = CONVENTIONS[convention](as_natural(mel, spec), spec)
+    other = CONVENTIONS[convention](mel * spec.nats, spec)
     with pytest.raises(MelError) as caught:
         check_mel(other, spec)
     expression = str(caught.value).rsplit("use ", 1)[1].removesuffix(".")
@@ -151,33 +140,34 @@ def test_the_conversion_in_the_message_gives_the_mel_back(name, convention):
     check_mel(converted, spec)
 
 
-def test_a_natural_logarithm_is_recognised_where_base_10_is_expected():
-    mel = speech_mel(LJSPEECH)
-    spec = SPECS["base 10"]
-    with pytest.raises(MelError, match=r"natural logarithm, so use mel / math\.log\(10\)"):
-        check_mel(mel, spec)
-    check_mel(mel / math.log(10), spec)
+def to_the_floor(spec: MelSpec) -> torch.Tensor:
+    return torch.cat([speech_mel(spec), LogMel(spec)(torch.zeros(5120))], dim=-1)
 
 
-def test_decibels_relative_to_the_peak_are_recognised():
-    mel = speech_mel(LJSPEECH)
-    decibels = (20 / math.log(10) * (mel - mel.max())).clamp(min=-80)
-    with pytest.raises(MelError, match=r"relative to the peak, so compute it with ref=1\.0 and"):
-        check_mel(decibels, LJSPEECH)
-
-
-def test_ten_times_log10_of_magnitudes_is_recognised_by_its_floor():
-    mel = torch.cat([speech_mel(LJSPEECH), LogMel(LJSPEECH)(torch.zeros(5120))], dim=-1)
-    with pytest.raises(MelError, match=r"10 \* log10 of magnitudes, so use mel / 10 \* math"):
-        check_mel(10 / math.log(10) * mel, LJSPEECH)
-
-
-def test_a_lower_floor_is_recognised():
-    low = dataclasses.replace(LJSPEECH, floor=1e-10)
-    mel = torch.cat([speech_mel(low), LogMel(low)(torch.zeros(5120))], dim=-1)
-    with pytest.raises(MelError, match=r"lower floor, so use mel\.clip\(-11\.5129\).*power=1"):
-        check_mel(mel, LJSPEECH)
-    check_mel(mel.clip(-11.5129), LJSPEECH)
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("natural", r"natural logarithm, so use mel / math\.log\(10\)"),
+        ("relative decibels", r"relative to the peak: compute it with ref=1\.0 and"),
+        ("10 log10", r"10 \* log10 of magnitudes, so use mel / 10 \* math"),
+        ("lower floor", r"lower floor, so use mel\.clip\(-11\.5129\).*power=1"),
+    ],
+)
+def test_more_conventions_are_recognised(kind, words):
+    mel, spec = speech_mel(LJSPEECH), SPECS["base 10"] if kind == "natural" else LJSPEECH
+    decibels = 10 / math.log(10)
+    other = {
+        "natural": mel,
+        "relative decibels": (2 * decibels * (mel - mel.max())).clamp(min=-80),
+        "10 log10": decibels * to_the_floor(LJSPEECH),
+        "lower floor": to_the_floor(dataclasses.replace(LJSPEECH, floor=1e-10)),
+    }[kind]
+    with pytest.raises(MelError, match=words):
+        check_mel(other, spec)
+    if kind == "natural":
+        check_mel(other / math.log(10), spec)
+    if kind == "lower floor":
+        check_mel(other.clip(-11.5129), spec)
 
 
 @pytest.mark.parametrize("name", [name for name, spec in PRESETS.items() if spec.log_base == "e"])

@@ -6,6 +6,9 @@ The rows, and how each makes the audio again, are in docs/scripts/determinism.py
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,9 +45,7 @@ def cases(checkpoint: Path) -> dict[int, Any]:
 
 @pytest.mark.parametrize("iterations", [0, 8])
 @pytest.mark.parametrize("name", determinism.ROWS)
-def test_the_same_seed_gives_the_same_audio(
-    name: str, iterations: int, checkpoint: Path, cases: dict[int, Any]
-) -> None:
+def test_the_same_seed_gives_the_same_audio(name, iterations, checkpoint, cases):
     if name == "onnx":
         if iterations or not checkpoint.parent.name.startswith("tiny"):
             pytest.skip("exporting a large graph takes minutes; test_onnx compares others")
@@ -71,3 +72,31 @@ def test_what_was_measured_is_what_is_promised() -> None:
     for row in measured["rows"]:
         for value, most in zip(row["measured"], row["promised"], strict=True):
             assert value <= most
+
+
+FORKED = """
+import os, signal, torch
+from vocoder.models import MdctFlow
+
+torch.set_num_threads(2)
+model = MdctFlow("speech-16k", n_flows=1, channels=64, n_layers=2, scale_channels=8).eval()
+mel = torch.full((80, 400), -6.0)
+before = model.synthesize(mel, refine=1)
+child = os.fork()
+if child == 0:
+    signal.alarm(120)  # a child that hangs is ended
+    same = torch.allclose(model.synthesize(mel, refine=1), before, atol=1e-5)
+    os._exit(0 if same and torch.get_num_threads() == 1 else 3)
+_, status = os.waitpid(child, 0)
+print(os.waitstatus_to_exitcode(status), torch.get_num_threads())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_runs_the_model_of_its_parent() -> None:
+    """As servers fork."""
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    result = subprocess.run(
+        [sys.executable, "-c", FORKED], env=environment, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == ["0", "2"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import sys
@@ -10,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -21,7 +20,6 @@ import vocoder
 from vocoder import cli
 from vocoder.hub import HubError, download
 from vocoder.models import MdctFlow
-from vocoder.text.acoustic import AcousticModel
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -29,29 +27,21 @@ constants = pytest.importorskip("huggingface_hub.constants")
 COMMIT, OLDER = "a" * 40, "b" * 40
 
 
-class Hub(ThreadingHTTPServer):
-    """Repositories of files, by name and revision."""
+class Hub(BaseHTTPRequestHandler):
+    """Answers for repositories of files, by name and revision."""
 
-    def __init__(self) -> None:
-        self.repositories: dict[str, dict[str, dict[str, bytes]]] = {}
-        self.status: dict[str, int] = {}
-        """Repositories that are answered with an error."""
-        self.requests: list[str] = []
-        super().__init__(("127.0.0.1", 0), _Handler)
+    repositories: ClassVar[dict[str, dict[str, tuple[str, dict[str, bytes]]]]] = {}
+    """Name -> revision -> commit and files."""
+    status: ClassVar[dict[str, int]] = {}
+    """Repositories that are answered with an error."""
+    requests: ClassVar[list[str]] = []
+    protocol_version = "HTTP/1.1"
 
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def add(self, name: str, folder: Path, commit: str = COMMIT, *names: str) -> None:
+    @classmethod
+    def add(cls, name: str, folder: Path, commit: str = COMMIT, *names: str) -> None:
         files = {path.name: path.read_bytes() for path in folder.iterdir()}
         for revision in (commit, *names):
-            self.repositories.setdefault(name, {})[revision] = files | {".commit": commit.encode()}
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Hub
-    protocol_version = "HTTP/1.1"
+            cls.repositories.setdefault(name, {})[revision] = commit, files
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -61,65 +51,57 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        self.server.requests.append(f"{self.command} {path}")
+        self.requests.append(f"{self.command} {path}")
         words = path.removeprefix("/api/models").strip("/").split("/")
         name, rest = "/".join(words[:2]), words[2:]
-        if status := self.server.status.get(name):
-            gated = {"X-Error-Code": "GatedRepo"} if status == 403 else {}
-            return self.answer(status, b"{}", gated)
-        if name not in self.server.repositories:
-            return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
-        files = self.server.repositories[name].get(rest[1] if len(rest) > 1 else "main")
-        if files is None:
-            return self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
-        commit = files[".commit"].decode()
-        if rest[:1] == ["resolve"]:
-            content = files["/".join(rest[2:])]
-            headers = {"ETag": f'"{digest(content)}"', "X-Repo-Commit": commit}
-            return self.answer(200, content, headers, "application/octet-stream")
-        listed = {file: content for file, content in files.items() if file != ".commit"}
-        if rest[:1] == ["tree"]:
-            answer: Any = [
-                {"type": "file", "path": file, "size": len(content), "oid": digest(content)}
-                for file, content in listed.items()
-            ]
+        status, content, headers = self.status.get(name, 404), b"{}", {}
+        revisions = self.repositories.get(name)
+        if name in self.status or revisions is None:
+            headers["X-Error-Code"] = {403: "GatedRepo", 404: "RepoNotFound"}.get(status, "")
+        elif (revision := rest[1] if len(rest) > 1 else "main") not in revisions:
+            headers["X-Error-Code"] = "RevisionNotFound"
         else:
-            siblings = [{"rfilename": file} for file in listed]
-            answer = {"id": name, "modelId": name, "sha": commit, "siblings": siblings}
-        return self.answer(200, json.dumps(answer).encode(), {})
-
-    def answer(
-        self, status: int, content: bytes, headers: dict[str, str], kind: str = "application/json"
-    ) -> None:
+            status, (commit, files) = 200, revisions[revision]
+            oid = {file: hashlib.sha1(data).hexdigest() for file, data in files.items()}
+            answer: Any = {"id": name, "sha": commit, "siblings": [{"rfilename": f} for f in files]}
+            if rest[:1] == ["tree"]:
+                answer = [
+                    {"type": "file", "path": file, "size": len(data), "oid": oid[file]}
+                    for file, data in files.items()
+                ]
+            content = json.dumps(answer).encode()
+            if rest[:1] == ["resolve"]:
+                content = files[rest[2]]
+                headers = {"ETag": f'"{oid[rest[2]]}"', "X-Repo-Commit": commit}
         self.send_response(status)
-        length = str(len(content))
-        for key, value in {**headers, "Content-Type": kind, "Content-Length": length}.items():
+        for key, value in {**headers, "Content-Length": str(len(content))}.items():
             self.send_header(key, value)
         self.end_headers()
         if self.command == "GET":
             self.wfile.write(content)
 
 
-def digest(content: bytes) -> str:
-    return hashlib.sha1(content, usedforsecurity=False).hexdigest()
-
-
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    server = Hub()
-    thread = threading.Thread(target=functools.partial(server.serve_forever, 0.05))
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
+    for store in (Hub.repositories, Hub.status, Hub.requests):
+        store.clear()  # type: ignore[attr-defined]
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
+    address = f"http://127.0.0.1:{server.server_address[1]}"
     # What the environment variables of the same names set at import.
-    monkeypatch.setattr(constants, "ENDPOINT", server.address)
-    template = f"{server.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    for name, value in {
+        "ENDPOINT": address,
+        "HUGGINGFACE_CO_URL_TEMPLATE": f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+        "HF_HUB_CACHE": str(tmp_path / "cache"),
+        "HF_HUB_OFFLINE": False,
+        "HF_TOKEN_PATH": str(tmp_path / "no-token"),
+        "HF_HUB_DISABLE_XET": True,
+    }.items():
+        monkeypatch.setattr(constants, name, value)
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    yield server
+    yield Hub
     server.shutdown()
     thread.join()
     server.server_close()
@@ -130,9 +112,7 @@ def model(tiny_flow: Callable[..., MdctFlow]) -> MdctFlow:
     return tiny_flow()
 
 
-def test_a_model_is_downloaded_once_and_used_without_a_network(
-    hub: Hub, model: MdctFlow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_is_downloaded_once_and_used_without_a_network(hub, model, tmp_path, monkeypatch):
     folder = model.save(tmp_path / "model")
     (folder / "pytorch_model.bin").write_bytes(b"a pickle")
     hub.add("someone/voice", folder, COMMIT, "main")
@@ -150,12 +130,7 @@ def test_a_model_is_downloaded_once_and_used_without_a_network(
         assert download(f"hf:someone/voice@{COMMIT}") == cached
 
 
-def test_a_revision_is_a_branch_a_tag_or_a_commit(
-    hub: Hub,
-    tiny_flow: Callable[..., MdctFlow],
-    tiny_acoustic: Callable[..., AcousticModel],
-    tmp_path: Path,
-) -> None:
+def test_a_revision_is_a_branch_a_tag_or_a_commit(hub, tiny_flow, tiny_acoustic, tmp_path):
     hub.add("someone/voice", tiny_flow(n_flows=1).save(tmp_path / "old"), OLDER, "v1")
     hub.add("someone/voice", tiny_flow(n_flows=2).save(tmp_path / "new"), COMMIT, "main")
     for name, flows in (("", 2), ("@v1", 1), ("@main", 2), (f"@{OLDER}", 1)):
@@ -166,16 +141,14 @@ def test_a_revision_is_a_branch_a_tag_or_a_commit(
     assert vocoder.load_acoustic("hf:someone/reader").voices == ("speaker",)
 
 
-def test_what_cannot_be_had_is_said_in_a_sentence(
-    hub: Hub, model: MdctFlow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_had_is_said_in_a_sentence(hub, model, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/README.md").write_text("Nothing here.")
     hub.add("someone/empty", tmp_path / "empty", COMMIT, "main")
     folder = model.save(tmp_path / "pickled")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     hub.add("someone/pickled", folder, COMMIT, "main")
-    hub.status = {"someone/secret": 401, "someone/gated": 403, "someone/broken": 500}
+    hub.status |= {"someone/secret": 401, "someone/gated": 403, "someone/broken": 500}
     cases = {
         "hf:someone/none": "no repository someone/none on the Hub that you may read: check the",
         "hf:someone/secret": "log in with `hf auth login`",
@@ -201,9 +174,7 @@ def test_what_cannot_be_had_is_said_in_a_sentence(
         vocoder.load("hf:someone/none")
 
 
-def test_the_extra_and_the_prefix_are_named_where_they_are_missing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_extra_and_the_prefix_are_named_where_they_are_missing(monkeypatch):
     with pytest.raises(vocoder.CheckpointError, match="write hf:owner/name for a model on the Hub"):
         vocoder.load("owner/name")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
@@ -211,7 +182,7 @@ def test_the_extra_and_the_prefix_are_named_where_they_are_missing(
         vocoder.load("hf:a/b")
 
 
-def test_the_command_takes_such_a_name(hub: Hub, model: MdctFlow, tmp_path: Path) -> None:
+def test_the_command_takes_such_a_name(hub: type[Hub], model: MdctFlow, tmp_path: Path) -> None:
     hub.add("someone/voice", model.save(tmp_path / "model"), COMMIT, "main")
     found = CliRunner().invoke(cli.app, ["info", "hf:someone/voice@main", "--json"])
     assert json.loads(found.stdout)["architecture"] == "mdct-flow"
@@ -220,9 +191,7 @@ def test_the_command_takes_such_a_name(hub: Hub, model: MdctFlow, tmp_path: Path
     assert missing.stderr.startswith("vocoder: there is no repository someone/none on the Hub")
 
 
-def test_a_saved_model_has_a_card_that_a_hub_shows(
-    model: MdctFlow, tiny_acoustic: Callable[..., AcousticModel], tmp_path: Path
-) -> None:
+def test_a_saved_model_has_a_card_that_a_hub_shows(model, tiny_acoustic, tmp_path):
     tasks = {model: "audio-to-audio", tiny_acoustic(): "text-to-speech"}
     for number, (saved, task) in enumerate(tasks.items()):
         card = saved.save(tmp_path / str(number)) / "README.md"

@@ -1,14 +1,20 @@
-"""Iterations push audio onto its mel: what stays, what gets nearer, and what is refused."""
+"""Refinement: what stays, what gets nearer, what is refused; the CPU backend equals it.
+
+`refine_audio` is the plain path, `backend.refine_audio` and `RefineStream` are compiled.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import pickle
+import shutil
+from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -17,33 +23,53 @@ from torch import Tensor
 import vocoder
 from vocoder.audio import LogMel, MelError, MelSpec, read_audio
 from vocoder.audio.refinement import (
+    SCHEDULES,
+    Level,
     MelGriffinLim,
+    decimations,
+    down,
     mel_distance,
     refine_audio,
+    schedule,
+    up,
 )
+from vocoder.backends import jit
 from vocoder.backends import refinement as backend
+from vocoder.backends.refinement import RefineStream
 
 WAVS = sorted((Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs").glob("*.flac"))
 SPEECH = MelSpec.preset("speech-16k")
+SPEC = MelSpec.preset("ljspeech")
+PRESETS = ("ljspeech", "speech-16k", "speech-24k", "speech-44k", "tacotron2")
+
+
+def like_speech(**changes: Any) -> MelSpec:
+    return dataclasses.replace(SPEECH, **changes)
+
+
 SPECS = {
-    "ljspeech": MelSpec.preset("ljspeech"),
-    "speech-16k": SPEECH,
-    "speech-24k": MelSpec.preset("speech-24k"),
-    "speech-44k": MelSpec.preset("speech-44k"),
-    "centred": dataclasses.replace(SPEECH, center=True),
-    "power, base 10": dataclasses.replace(SPEECH, power=2.0, log_base="10", floor=1e-10),
-    "htk without norm": dataclasses.replace(SPEECH, mel_scale="htk", mel_norm=None),
-    "short window, not a multiple": dataclasses.replace(
-        SPEECH, win_length=600, hop_length=125, fmin=60.0, fmax=7000.0
-    ),
-    "three hops": dataclasses.replace(SPEECH, win_length=600, hop_length=200),
-    "two hops, centred": dataclasses.replace(SPEECH, n_fft=512, win_length=512, center=True),
-    "no overlap": dataclasses.replace(SPEECH, n_fft=256, win_length=256, n_mels=20),
-    "ten hops": dataclasses.replace(SPEECH, hop_length=100),
-    "odd": dataclasses.replace(SPEECH, n_fft=401, win_length=401, hop_length=99, n_mels=40),
+    **{name: MelSpec.preset(name) for name in PRESETS[:4]},
+    "centred": like_speech(center=True),
+    "power, base 10": like_speech(power=2.0, log_base="10", floor=1e-10),
+    "htk without norm": like_speech(mel_scale="htk", mel_norm=None),
+    "not a multiple": like_speech(win_length=600, hop_length=125, fmin=60.0, fmax=7000.0),
+    "three hops": like_speech(win_length=600, hop_length=200),
+    "two hops, centred": like_speech(n_fft=512, win_length=512, center=True),
+    "no overlap": like_speech(n_fft=256, win_length=256, n_mels=20),
+    "ten hops": like_speech(hop_length=100),
+    "odd": like_speech(n_fft=401, win_length=401, hop_length=99, n_mels=40),
+}
+STRANGE = {
+    "eight hops, few samples": like_speech(n_fft=16, win_length=16, hop_length=2, n_mels=2),
+    "2048": like_speech(n_fft=2048, win_length=2000, hop_length=301, center=True),
+    "one band": like_speech(n_mels=1),
+    "empty bands": like_speech(n_mels=300, center=True),
 }
 both = pytest.mark.parametrize("refine", [refine_audio, backend.refine_audio], ids=["torch", "cpu"])
 every_spec = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS.keys())
+even_strange = pytest.mark.parametrize(
+    "spec", (SPECS | STRANGE).values(), ids=(SPECS | STRANGE).keys()
+)
 
 
 @cache
@@ -60,6 +86,15 @@ def speech(spec: MelSpec, samples: int | None = None) -> Tensor:
 def noise(samples: int, *batch: int, scale: float = 0.1, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return scale * torch.randn(*batch, samples, generator=generator)
+
+
+def material(spec: MelSpec, samples: int) -> tuple[Tensor, Tensor]:
+    """Speech with noise on it, and the mel of the speech."""
+    audio = speech(spec, samples)
+    return audio + noise(samples, scale=0.02), LogMel(spec)(audio)
+
+
+# ---- the plain path -------------------------------------------------------------------------
 
 
 @every_spec
@@ -177,8 +212,9 @@ MEL = torch.zeros(80, 2)
     "iterations", [-1, 1001, 1.5, "two", "3:2", True, float("nan"), ((3, 1),), (1, 2)]
 )
 def test_absurd_numbers_of_iterations_are_refused(iterations: int) -> None:
-    with pytest.raises(ValueError, match=r"^refine must .*\.$"):
-        refine_audio(AUDIO, MEL, SPEECH, iterations)
+    for refine in (refine_audio, backend.refine_audio):
+        with pytest.raises(ValueError, match=r"^refine must .*\.$"):
+            refine(AUDIO, MEL, SPEECH, iterations)
 
 
 @pytest.mark.parametrize(
@@ -200,10 +236,12 @@ def test_absurd_numbers_of_iterations_are_refused(iterations: int) -> None:
         (AUDIO, [[0.0]], ValueError, "mel must be a torch tensor or a numpy array"),
     ],
 )
-def test_audio_and_mel_that_do_not_fit_are_refused(
-    audio: Tensor, mel: Tensor, error: type[Exception], message: str
-) -> None:
-    for function in (lambda *pair: refine_audio(*pair, 1), mel_distance):
+def test_audio_and_mel_that_do_not_fit_are_refused(audio, mel, error, message):
+    for function in (
+        lambda *pair: refine_audio(*pair, 1),
+        lambda *pair: backend.refine_audio(*pair, 1),
+        mel_distance,
+    ):
         with pytest.raises(error, match=message):
             function(audio, mel, SPEECH)
 
@@ -215,3 +253,233 @@ def test_former_names_work_with_a_warning(name: str) -> None:
     assert torch.equal(made, refine_audio(AUDIO, MEL, SPEECH, 2))
     with pytest.warns(DeprecationWarning, match="MelGriffinLim"):
         assert vocoder.audio.MelConsistency is MelGriffinLim
+
+
+# ---- the backend ----------------------------------------------------------------------------
+
+
+def lengths(spec: MelSpec) -> list[int]:
+    hop = spec.hop_length
+    return [1, hop - 1, hop, hop + 1, spec.n_fft, 2 * spec.n_fft + 3, 31 * hop, 40 * hop + 7]
+
+
+@even_strange
+def test_equals_the_plain_path(spec: MelSpec) -> None:
+    for samples in lengths(spec):
+        audio, mel = material(spec, samples)
+        expected = refine_audio(audio, mel, spec, 3)
+        refined = backend.refine_audio(audio, mel, spec, 3)
+        assert refined.dtype == torch.float32
+        assert (refined - expected).abs().max() < 1e-5
+        assert (refined - audio).abs().max() > 1e-4 or samples < spec.n_fft
+
+
+def pieces(audio: Tensor, mel: Tensor, hop: int, cut: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Audio and mel, cut in one of several ways."""
+    samples, frames = len(audio), mel.shape[1]
+    rng = np.random.default_rng(0)
+    at = frame = 0
+    while at < samples or frame < frames:
+        size, count = {
+            "frames": (hop, 1),
+            "whole": (samples, frames),
+            "mel first": (333, frames),
+            "mel last": (samples, 1 if at else 0),
+            "random": (int(rng.integers(0, 3 * hop)), int(rng.integers(0, 4))),
+        }[cut]
+        yield audio[at : at + size], mel[:, frame : frame + count]
+        at, frame = at + size, frame + count
+
+
+def streamed(stream: RefineStream, audio: Tensor, mel: Tensor, cut: str) -> Tensor:
+    hop = stream.mel_spec.hop_length
+    parts = [stream.push(*piece) for piece in pieces(audio, mel, hop, cut)]
+    return torch.cat([*parts, stream.finish()])
+
+
+@even_strange
+@pytest.mark.parametrize("cut", ["frames", "whole", "mel first", "mel last", "random"])
+def test_pieces_put_together_equal_the_whole(spec: MelSpec, cut: str) -> None:
+    for samples in lengths(spec):
+        audio, mel = material(spec, samples)
+        for iterations in (1, 3):
+            expected = backend.refine_audio(audio, mel, spec, iterations)
+            together = streamed(RefineStream(spec, iterations), audio, mel, cut)
+            assert together.shape == expected.shape
+            assert (together - expected).abs().max() < 2e-6
+
+
+@pytest.mark.parametrize("name", ["ljspeech", "centred", "two hops, centred", "ten hops"])
+@pytest.mark.parametrize("iterations", [0, 1, 4])
+def test_look_ahead_is_the_delay(name: str, iterations: int) -> None:
+    spec = SPECS[name]
+    stream = RefineStream(spec, iterations)
+    hop = spec.hop_length
+    audio, mel = material(spec, 100 * hop)
+    delays, out = [], 0
+    for frame in range(100):
+        part = audio[frame * hop : (frame + 1) * hop]
+        out += len(stream.push(part, mel[:, frame : frame + 1]))
+        delays.append((frame + 1) * hop - out)
+    longest = max(delays)
+    assert stream.look_ahead == -(-longest // hop)
+    if name == "ljspeech":
+        assert stream.look_ahead == {0: 0, 1: 7, 4: 25}[iterations]
+
+
+@pytest.mark.parametrize("iterations", [3, "fast"])
+def test_a_stream_keeps_little(iterations: int | str) -> None:
+    stream = RefineStream(SPECS["ljspeech"], iterations)
+    audio, mel = 0.1 * torch.ones(256), torch.full((80, 1), -5.0)
+    sizes = []
+    for _ in range(600):
+        stream.push(audio, mel)
+        sizes.append(len(pickle.dumps(stream)))
+    assert max(sizes[300:]) < max(sizes[:300]) + 100  # pickled numbers grow
+    assert max(sizes) < 8e6
+
+
+def test_stream_refuses() -> None:
+    audio, mel = material(SPEECH, 1024)
+    with pytest.raises(ValueError, match="refine must"):
+        RefineStream(SPEECH, 1001)
+    with pytest.raises(ValueError, match="runs on the CPU, but the audio is on meta"):
+        RefineStream(SPEECH, 1).push(torch.empty(0, device="meta"), mel[:, :0])
+    stream = RefineStream(SPEECH, 2)
+    with pytest.raises(ValueError, match="NaN"):
+        stream.push(audio * torch.nan, mel)
+    with pytest.raises(MelError, match="NaN"):
+        stream.push(audio, mel * torch.nan)
+    with pytest.raises(MelError):
+        stream.push(audio, mel[:-1])
+    with pytest.raises(ValueError, match=r"takes audio \(samples,\)"):
+        stream.push(audio[None], mel[None])
+    with pytest.raises(ValueError, match="int16"):
+        stream.push((audio * 32768).to(torch.int16), mel)
+    # What was refused has left no trace.
+    assert (
+        streamed(stream, audio, mel, "random") - backend.refine_audio(audio, mel, SPEECH, 2)
+    ).abs().max() < 1e-6
+    for call in (stream.finish, lambda: stream.push(audio, mel)):
+        with pytest.raises(ValueError, match="has ended"):
+            call()
+    stream = RefineStream(SPEECH, 2)
+    stream.push(audio, mel[:, :3])
+    with pytest.raises(MelError, match="1,024 samples have 4 frames"):
+        stream.finish()
+    stream.push(audio[:0], mel[:, 3:])  # what was missing may still come
+    assert len(stream.finish()) == 1024
+
+
+# ---- coarse levels --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decimation", [2, 4, 8, 16])
+def test_a_tone_below_the_edge_survives_the_way_down_and_up(decimation: int) -> None:
+    time = torch.arange(40_000) / 22050
+    for share, kept in ((0.3, True), (0.6, True), (1.3, False)):
+        tone = torch.sin(2 * torch.pi * share * 11025 / decimation * time)[None]
+        there = up(down(tone, decimation), decimation, 40_000)[:, 5000:-5000]
+        expected = tone[:, 5000:-5000] if kept else torch.zeros(1)
+        assert (there - expected).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_level_sees_the_low_bands_of_the_mel(preset: str) -> None:
+    """The recording's own mel is a fixed point of every level, but for what the filters take."""
+    spec = MelSpec.preset(preset)
+    whole = _recording(spec.sample_rate)
+    audio = whole[whole.abs().argmax() // 2 :][: spec.sample_rate]  # not cut within loud speech
+    mel = LogMel(spec)(audio)
+    assert decimations(spec)
+    for decimation in decimations(spec):
+        low = down(audio[None], decimation)
+        change = Level(spec, decimation)(low, mel[None], 1) - low
+        assert change.square().mean() < 2e-3 * low.square().mean()
+
+
+@pytest.mark.parametrize("refinement", ["fast", "default", "8:4+1:1", 3])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_whole_audio_and_streams_equal_the_reference(preset: str, refinement: int | str) -> None:
+    spec = MelSpec.preset(preset)
+    audio = speech(spec, round(0.7 * spec.sample_rate))
+    mel, start = LogMel(spec)(audio), noise(len(audio), scale=0.01)
+    expected = refine_audio(start, mel, spec, refinement)
+    made = backend.refine_audio(start, mel, spec, refinement)
+    # Many iterations amplify what rounding leaves: by as much as they do a change of 1e-7.
+    other = refine_audio(start + 1e-7 * noise(len(start), seed=1).sign(), mel, spec, refinement)
+    bound = 1e-5 + 10 * (other - expected).abs().max().item()
+    assert (made - expected).abs().max() < bound
+    together = streamed(RefineStream(spec, refinement), start, mel, "random")
+    assert together.shape == made.shape
+    assert (together - made).abs().max() < bound
+
+
+@pytest.mark.parametrize("decimation", [4, 8, 16])
+def test_any_number_of_iterations_is_stable(decimation: int) -> None:
+    mel = LogMel(SPEC)(speech(SPEC))
+    start = noise(22050, scale=0.01)
+    few, many = (
+        mel_distance(backend.refine_audio(start, mel, SPEC, f"{decimation}:{k}+1:1"), mel, SPEC)
+        for k in (32, 1000)
+    )
+    assert many < 1.05 * few
+
+
+def test_coarse_levels_pay() -> None:
+    """At equal cost, six iterations, the low bands come much closer to the mel."""
+    audio = speech(SPEC, 44100)
+    mel, start = LogMel(SPEC)(audio), noise(len(audio), scale=0.01)
+    bands = Level(SPEC, 8).bands
+    fine, coarse = (
+        (LogMel(SPEC)(backend.refine_audio(start, mel, SPEC, levels)) - mel)[:bands].abs().mean()
+        for levels in ("1:6", "8:32+1:2")
+    )
+    assert coarse < 0.7 * fine
+
+
+def test_levels_that_a_mel_does_not_have_are_left_out() -> None:
+    odd = MelSpec.from_dict({**SPEC.to_dict(), "hop_length": 257})
+    assert decimations(odd) == ()
+    assert schedule("default", odd) == ((1, 2),)
+    assert schedule("default", SPEC) == SCHEDULES["default"]
+    assert schedule("8:32+1:2", SPEC) == schedule(((8, 32), (1, 2)), SPEC) == SCHEDULES["fast"]
+    assert schedule(5, SPEC) == schedule("5", SPEC) == ((1, 5),)
+    assert schedule(0, SPEC) == schedule("0", SPEC) == ()
+
+
+def test_models_take_schedules() -> None:
+    model = vocoder.load()
+    mel = model.mel(speech(model.mel_spec))
+    made = model.synthesize(mel, refine="fast")
+    assert not torch.equal(made, model.synthesize(mel))
+    batch = model.synthesize(torch.stack([mel, mel]), refine="fast")
+    torch.testing.assert_close(batch[1], made, rtol=0, atol=5e-3)  # rounding, amplified
+    with pytest.raises(ValueError, match="one of fast, default, best, or levels such as"):
+        model.synthesize(mel, refine="fastest")
+
+
+# ---- compilation ----------------------------------------------------------------------------
+
+
+def test_without_a_folder_for_the_cache_it_compiles_all_the_same() -> None:
+    namespace: dict[str, object] = {}
+    exec("def double(x): return 2 * x", namespace)  # of no file, so that no cache has a place
+    assert jit.jit(set())(namespace["double"])(21) == 42
+
+
+def test_a_read_only_installation_without_a_home_gets_a_cache(tmp_path, monkeypatch):
+    """What librosa compiles on its import would otherwise end in an error of numba."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    monkeypatch.setattr(jit, "_can_write", lambda folder: False)
+    jit.give_cache_to("numba")
+    given = Path(numba.config.CACHE_DIR)
+    assert list(given.iterdir()) == []  # it is there
+    shutil.rmtree(given)
+    monkeypatch.undo()
+    assert jit._can_write(tmp_path / "a" / "b")
+    (tmp_path / "file").touch()
+    assert not jit._can_write(tmp_path / "file" / "b")
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    jit.give_cache_to("numba")
+    assert str(tmp_path) == numba.config.CACHE_DIR  # the user's own

@@ -11,7 +11,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 try:
@@ -78,27 +78,22 @@ def _lock(path: Path) -> int | None:
     """A descriptor that holds the lock of an empty file at `path`; None if that cannot be had."""
     if fcntl is None:
         return None
-    try:
+    with suppress(OSError):  # another user's, say; or no folder to write in, as the caller will see
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    except OSError:  # another user's, say; or the folder cannot be written, as the caller will see
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Neither renamed by another writer between the two calls, nor a hard link to a file.
-        if _is_at(descriptor, path) and os.fstat(descriptor).st_nlink == 1:
-            os.ftruncate(descriptor, 0)
-            return descriptor
-    except OSError:
-        pass
-    os.close(descriptor)
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Neither renamed by another writer between the two calls, nor a hard link to a file.
+            if _is_at(descriptor, path) and os.fstat(descriptor).st_nlink == 1:
+                os.ftruncate(descriptor, 0)
+                return descriptor
+        os.close(descriptor)
     return None
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    try:
+    with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False))
-    except FileNotFoundError:
-        return False
+    return False
 
 
 def file_name(text: str, longest: int = 150) -> str:
@@ -132,11 +127,11 @@ def exit_on_termination(status: int | None = None) -> Iterator[None]:
     def leave(number: int, _: object) -> None:
         sys.exit(128 + number if status is None else status)
 
-    numbers = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]  # Windows has one
     previous = {
         number: signal.signal(number, leave)
-        for number in numbers
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN
+        for name in ("SIGTERM", "SIGHUP")
+        if (number := getattr(signal, name, None))  # Windows has one
+        and signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
         yield

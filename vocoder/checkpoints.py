@@ -45,8 +45,7 @@ def write_checkpoint(
     directory = Path(directory)
     if directory.is_file() or directory.suffix in _PICKLE_SUFFIXES | {".safetensors"}:
         raise CheckpointError(
-            f"a checkpoint is a directory ({WEIGHTS_NAME} and {CONFIG_NAME}), and {directory} "
-            "names a file: give the name of a directory"
+            f"{directory} names a file, not a checkpoint: give the name of a directory"
         )
     directory.mkdir(parents=True, exist_ok=True)
     # safetensors refuses tensors that share storage, and views.
@@ -70,20 +69,16 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
     if path.is_file() and path.suffix in _PICKLE_SUFFIXES:
         raise CheckpointError(
             f"{path} is a pickled file, which could run code when loaded, so it is not opened: "
-            f"give the directory with {WEIGHTS_NAME} and {CONFIG_NAME} that a training run writes "
-            "(for weights of the published WaveGlow see vocoder.load_published_waveglow)"
+            f"give a directory with {WEIGHTS_NAME} and {CONFIG_NAME} (for weights of the published "
+            "WaveGlow see vocoder.load_published_waveglow)"
         )
-    directory, weights = _parts(path)
-    config_path = directory / CONFIG_NAME
+    config_path, weights = _parts(path)
     for needed in (config_path, weights):
         if not needed.is_file():
-            raise CheckpointError(
-                f"{directory} is not a checkpoint: it has no {needed.name}, and a checkpoint is a "
-                f"directory with {WEIGHTS_NAME} and {CONFIG_NAME}"
-            )
-    if config_path.stat().st_size > _LONGEST_CONFIG:
-        raise CheckpointError(f"{config_path} is too long to be the config of a model")
+            raise CheckpointError(f"{needed.parent} is not a checkpoint: it has no {needed.name}")
     try:
+        if config_path.stat().st_size > _LONGEST_CONFIG:
+            raise ValueError("it is too long")
         config = json.loads(config_path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{config_path} is not valid JSON: {error}") from error
@@ -106,10 +101,10 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[
 
 
 def _parts(path: Path) -> tuple[Path, Path]:
-    """The directory and the weights file that a path to either, or to the config, stands for."""
+    """Config and weights of the checkpoint that a path to the directory or a file in it names."""
     directory = path if path.is_dir() else path.parent
     named = path.is_file() and path.name != CONFIG_NAME
-    return directory, path if named else directory / WEIGHTS_NAME
+    return directory / CONFIG_NAME, path if named else directory / WEIGHTS_NAME
 
 
 def checkpoint_hash(path: str | os.PathLike[str]) -> str:
@@ -119,10 +114,8 @@ def checkpoint_hash(path: str | os.PathLike[str]) -> str:
     Raises:
         OSError: a file is not there, or cannot be read.
     """
-    path = Path(path)
-    folder, weights = _parts(path)
     digest = hashlib.sha256()
-    for part in (folder / CONFIG_NAME, weights):
+    for part in _parts(Path(path)):
         with part.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
@@ -148,16 +141,9 @@ def no_larger_than(
 
     The sizes in a config are only numbers: a forged one could ask for any amount of memory. A
     model may have a few times as many parameters, and tensors as large, as the weights of the
-    checkpoint at `path`; what goes beyond is refused before it is allocated. Weights are not drawn
-    at random in the block, since the checkpoint's replace them: that takes as long as loading.
-
-    Args:
-        config: the constructor's arguments.
-        tensors: the weights.
-        path: for messages.
-
-    Raises:
-        CheckpointError: the config asks for more, or for what no tensor can be.
+    checkpoint at `path`; what goes beyond is refused with a CheckpointError before it is allocated.
+    Weights are not drawn at random in the block, since the checkpoint's replace them: that takes as
+    long as loading.
     """
     numbers = _SLACK * sum(value.numel() for value in tensors.values()) + _SPARE_NUMBERS
     names = _SLACK * len(tensors) + 100

@@ -6,10 +6,7 @@ import torch
 
 
 def device_named(name: str | torch.device) -> torch.device:
-    """The device of that name.
-
-    Args:
-        name: "auto" (CUDA if there is one, else the CPU), "cpu", "cuda", or "cuda:1" and so on.
+    """The device "auto" (CUDA if there is one, else the CPU), "cpu", "cuda", "cuda:1" and so on.
 
     Raises:
         ValueError: another name, or there is no such device here.

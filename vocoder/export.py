@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from vocoder.atomic import write_atomic
 from vocoder.audio import MelSpec, Refine, check_mel, check_refine, check_temperature
 from vocoder.audio.noise import batch_noise
-from vocoder.audio.pcm import as_tensor
-from vocoder.audio.validation import Clamp
+from vocoder.audio.validation import Clamp, as_tensor
 from vocoder.models import FlowVocoder
 
 OPSET = 18

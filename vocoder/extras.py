@@ -12,15 +12,9 @@ class MissingExtraError(ImportError):
 
 
 def require(module: str, purpose: str, extra: str) -> Any:
-    """The module of that name, imported now.
+    """The module of that name, imported now; MissingExtraError if it is not installed.
 
-    Args:
-        module: name to import.
-        purpose: what needs it, the subject of the message's sentence.
-        extra: the extra of flow-vocoder that installs it.
-
-    Raises:
-        MissingExtraError: it is not installed.
+    `purpose` is the subject of the message, `extra` that of flow-vocoder which installs it.
     """
     try:
         return importlib.import_module(module)
@@ -39,9 +33,8 @@ def torchaudio() -> Any:
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         torch = metadata.version("torch")
         raise ImportError(
-            f"torchaudio does not load with torch {torch}: "
-            f'pip install "torchaudio=={fitting_torchaudio(torch)}", from the index that torch is '
-            "from."
+            f"torchaudio does not load with torch {torch}: from the index that torch is from, "
+            f'pip install "torchaudio=={fitting_torchaudio(torch)}"'
         ) from error
 
 

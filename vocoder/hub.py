@@ -13,7 +13,7 @@ from vocoder.extras import require
 PREFIX = "hf:"
 """What the name of a model on the Hub begins with."""
 
-_NAME = re.compile(rf"{PREFIX}(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[^@\s]+))?")
+_NAME = re.compile(rf"{PREFIX}([\w.-]+/[\w.-]+)(?:@([^@\s]+))?")
 
 
 class HubError(CheckpointError):
@@ -46,44 +46,39 @@ def download(name: str) -> Path:
             f"{name} does not name a model on the Hub: give hf:owner/name, or "
             "hf:owner/name@revision with a branch, a tag or a commit"
         )
-    repository, revision = parts["repository"], parts["revision"]
+    repository, revision = parts.groups()
+    wanted = f"{repository} at {revision}" if revision else repository
     hub = require("huggingface_hub", f"the model {name}", "hub")
     from huggingface_hub import constants, errors
 
     files = [CONFIG_NAME, WEIGHTS_NAME]
+    problem = ""
     try:
         folder = Path(hub.snapshot_download(repository, revision=revision, allow_patterns=files))
     except errors.HFValidationError as error:
-        raise HubError(f"{repository} cannot be the name of a repository: {error}") from error
-    except errors.RevisionNotFoundError as error:
-        raise HubError(
-            f"the repository {repository} on the Hub has no revision {revision}: check the name of "
-            "the branch, tag or commit"
-        ) from error
-    except errors.GatedRepoError as error:
-        raise HubError(
-            f"the repository {repository} is gated: ask for access on its page, then log in with "
-            "`hf auth login`"
-        ) from error
-    except errors.LocalEntryNotFoundError as error:
-        problem, remedy = "the Hub cannot be reached", "check the network and try again"
+        problem = f"{repository} cannot be the name of a repository: {error}"
+    except errors.RevisionNotFoundError:
+        problem = f"{repository} on the Hub has no revision {revision}: check the name"
+    except errors.GatedRepoError:
+        problem = f"{repository} is gated: ask for access on its page, then run `hf auth login`"
+    except errors.LocalEntryNotFoundError:
+        problem = f"the Hub cannot be reached and {wanted} is not in the cache: check the network"
         if constants.is_offline_mode():
-            problem, remedy = "HF_HUB_OFFLINE is set", "unset it to download the model"
-        at = f" at {revision}" if revision else ""
-        raise HubError(f"{problem} and {repository}{at} is not in the cache: {remedy}") from error
+            problem = f"HF_HUB_OFFLINE is set and {wanted} is not in the cache: unset it"
     except errors.HTTPError as error:  # type: ignore[attr-defined]  # of the client it uses
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        problem = f"the model {name} could not be downloaded ({reason}): try again"
         status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
         if isinstance(error, errors.RepositoryNotFoundError) or status == 401:
-            raise HubError(
+            problem = (
                 f"there is no repository {repository} on the Hub that you may read: check the "
                 "name, or log in with `hf auth login` if it is private"
-            ) from error
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise HubError(f"the model {name} could not be downloaded ({reason}): try again") from error
-    for needed in files:
-        if not (folder / needed).is_file():
-            raise HubError(
-                f"the repository {repository} on the Hub has no {needed}, so it is not a model of "
-                "flow-vocoder: name one that holds what `model.save` writes"
             )
+    if problem:
+        raise HubError(problem)
+    if missing := [needed for needed in files if not (folder / needed).is_file()]:
+        raise HubError(
+            f"the repository {repository} on the Hub has no {missing[0]}, so it is not a model of "
+            "flow-vocoder: name one that holds what `model.save` writes"
+        )
     return folder

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from vocoder.audio import Refine
     from vocoder.text.acoustic import AcousticModel
 
+Name = str | os.PathLike[str]
+
 DEFAULT_NAME = "default"
 """The bundled model that `load` gives without a name."""
 
@@ -38,9 +40,7 @@ RESTORATION_NAME = "restoration"
 
 
 def load(
-    name: str | os.PathLike[str] | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: str | torch.device = "cpu",
+    name: Name | None = None, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ) -> Vocoder:
     """A trained vocoder, ready to run: in evaluation mode, weight norms fused, weights without
     gradients.
@@ -72,18 +72,16 @@ def load(
     return model.requires_grad_(False)  # `fused` does not freeze a model with nothing to fuse
 
 
-def find_model(name: str | os.PathLike[str] | None = None) -> Path:
+def find_model(name: Name | None = None) -> Path:
     """The checkpoint directory, or the weights file, that `load` reads for a name.
 
     Raises:
         CheckpointError, MissingExtraError: as in `load`.
     """
-    return _find(name, DEFAULT_NAME, "model", "load", "--checkpoint", "train.py --data sample, or")
+    return _find(name, DEFAULT_NAME)
 
 
-def load_acoustic(
-    name: str | os.PathLike[str] | None = None, device: str | torch.device = "cpu"
-) -> AcousticModel:
+def load_acoustic(name: Name | None = None, device: str | torch.device = "cpu") -> AcousticModel:
     """A trained acoustic model (phonemes to log-mel), ready to run: in evaluation mode, weight
     norms fused.
 
@@ -96,18 +94,13 @@ def load_acoustic(
     target = device_named(device)
     from vocoder.text.acoustic import load_checkpoint as load_acoustic_checkpoint
 
-    path = _find(
-        name, ACOUSTIC_NAME, "acoustic model", "load_acoustic", "--acoustic", "train_acoustic.py"
-    )
-    return load_acoustic_checkpoint(path).fused().to(target)
+    return load_acoustic_checkpoint(_find(name, ACOUSTIC_NAME)).fused().to(target)
 
 
 def bundled_models() -> dict[str, Path]:
     """The models that ship inside the package: name -> checkpoint directory."""
     weights = Path(str(resources.files("vocoder"))) / "weights"
-    if not weights.is_dir():
-        return {}
-    return {path.name: path for path in sorted(weights.iterdir()) if path.is_dir()}
+    return {path.parent.name: path.parent for path in sorted(weights.glob("*/config.json"))}
 
 
 def synthesize(
@@ -169,17 +162,10 @@ def say(
 
     parts = sentences(text)
     pieces = speak(
-        parts,
-        _default_acoustic() if acoustic is None else acoustic,
-        _default() if vocoder is None else vocoder,
-        temperature=temperature,
-        voice=voice,
-        speaking_rate=speaking_rate,
-        pitch=pitch,
-        seed=seed,
-        refine=refine,
-        restore=restore,
-    )
+        parts, acoustic or _default_acoustic(), vocoder or _default(), voice=voice,
+        speaking_rate=speaking_rate, pitch=pitch, temperature=temperature, seed=seed,
+        refine=refine, restore=restore,
+    )  # fmt: skip
     return np.concatenate(list(pieces))
 
 
@@ -190,52 +176,38 @@ def _restoration() -> Restoration | None:
     return None if path is None else load_restoration(path).fused()
 
 
-@functools.cache
-def _default() -> Vocoder:
-    return load()
+_default = functools.cache(load)
+_default_acoustic = functools.cache(load_acoustic)
 
 
-@functools.cache
-def _default_acoustic() -> AcousticModel:
-    return load_acoustic()
-
-
-def _find(
-    name: str | os.PathLike[str] | None,
-    default: str,
-    kind: str,
-    loader: str,
-    option: str,
-    script: str,
-) -> Path:
-    """The checkpoint of a path, of a model on the Hub, of a bundled model, or of the default.
-
-    Raises:
-        CheckpointError: no bundled model has this name, or it cannot be downloaded.
-    """
+def _find(name: Name | None, default: str) -> Path:
+    """The checkpoint of a path, of a model on the Hub, of a bundled model, or of the default."""
     wanted = default if name is None else os.fspath(name)
-    if not Path(wanted).exists() and is_hub_name(name):
+    if name is not None and Path(wanted).exists():
+        return Path(wanted)
+    if is_hub_name(name):
         return download(name)
-    bundled = {
-        key: path
-        for key, path in bundled_models().items()
-        if key != RESTORATION_NAME and (key == ACOUSTIC_NAME) == (default == ACOUSTIC_NAME)
-    }
     # A name with a separator or a suffix is meant as a path, and errors should speak of paths.
-    is_path = os.sep in wanted or "/" in wanted or Path(wanted).suffix != ""
-    if name is not None and (Path(wanted).exists() or is_path):
-        if not Path(wanted).exists() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", wanted):
+    if name is not None and (os.sep in wanted or "/" in wanted or Path(wanted).suffix):
+        if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", wanted):
             raise CheckpointError(
                 f"there is no checkpoint at {name}: check the name, or write hf:{name} for a model "
                 "on the Hub"
             )
         return Path(wanted)
+    acoustic = default == ACOUSTIC_NAME
+    bundled = {
+        key: path
+        for key, path in bundled_models().items()
+        if key != RESTORATION_NAME and (key == ACOUSTIC_NAME) == acoustic
+    }
     if wanted in bundled:
         return bundled[wanted]
+    kind = "acoustic model" if acoustic else "model"
     which = f"default {kind}" if name is None else f"{kind} {wanted!r}"
     have = f"the bundled models are {', '.join(bundled)}" if bundled else "none is bundled yet"
+    script = "train_acoustic.py" if acoustic else "train.py --data sample"
     raise CheckpointError(
-        f"there is no {which} ({have}): train one (python recipes/ljspeech/{script} --data DIR for "
-        "your own speech) and name the checkpoint it writes: "
-        f"vocoder.{loader}('runs/NAME/model'), or {option} runs/NAME/model on the command line"
+        f"there is no {which} ({have}): train one (python recipes/ljspeech/{script}) and name the "
+        "checkpoint that it writes, runs/NAME/model"
     )

@@ -12,8 +12,9 @@ import os
 import re
 import struct
 import tempfile
-from collections.abc import Sequence
-from functools import lru_cache
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,8 @@ DOUBTFUL = 0.01
 Bytes = bytes | mmap.mmap
 Pieces = Sequence[bytes | slice]
 """What a file is made of: new bytes, and parts of the old file."""
+Parts = tuple[list[Pieces], list[str]]
+"""The files to decode instead of one, none if its header is right; and what is doubtful."""
 
 _WAVE = re.compile(rb"RIF[FX].{4}WAVE(?:fmt |JUNK|bext|LIST|fact)", re.DOTALL)
 _FLAC = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22", re.DOTALL)
@@ -69,21 +72,15 @@ def split(path: Path, folder: Path) -> tuple[list[Path], list[str]]:
             _check_single(data, start, _AGAIN[magic])
             return [path], []
         known = {b"RIFF": _wav, b"RIFX": _wav, b"fLaC": _flac, b"OggS": _ogg}
-        first = _frame(data, start)
-        # libsndfile complains of joined MP3s on standard error, so it is asked as a last resort.
-        plain = first is not None and _frame(data, first.end) is not None
-        if magic not in known and not plain and not _is_mp3(path):
+        if magic not in known and not _is_mp3(path, data, start):
             return [path], []
         parts, doubts = known.get(magic, _mp3)(data, start)
-        if not parts:
-            return [path], doubts
-        copies = []
-        for number, pieces in enumerate(parts):
-            copies.append(folder / f"{number}{'' if magic in known else '.mp3'}")
-            with copies[-1].open("wb") as copy, memoryview(data) as view:
+        copies = [folder / f"{n}{'' if magic in known else '.mp3'}" for n in range(len(parts))]
+        for copy, pieces in zip(copies, parts, strict=True):
+            with copy.open("wb") as out, memoryview(data) as view:
                 for piece in pieces:
-                    copy.write(piece if isinstance(piece, bytes) else view[piece])
-        return copies, doubts
+                    out.write(piece if isinstance(piece, bytes) else view[piece])
+        return copies or [path], doubts
 
 
 def duration(path: str | os.PathLike[str]) -> float:
@@ -95,13 +92,6 @@ def duration(path: str | os.PathLike[str]) -> float:
     with tempfile.TemporaryDirectory(prefix="vocoder-") as folder:
         parts, _ = split(Path(path), Path(folder))
         return float(sum(soundfile.info(openable(part)).duration for part in parts))
-
-
-def _is_mp3(path: Path) -> bool:
-    try:
-        return bool(soundfile.info(openable(path)).format == "MP3")
-    except soundfile.LibsndfileError:
-        return False
 
 
 def _check_single(data: Bytes, start: int, begins: re.Pattern[bytes]) -> None:
@@ -122,7 +112,7 @@ def _after_id3(data: Bytes, at: int) -> int:
 
 # ---- MP3 ------------------------------------------------------------------------------------
 
-_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
+_RATES = (44100, 48000, 32000)
 _KBITS = {
     True: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     False: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
@@ -130,7 +120,7 @@ _KBITS = {
 
 
 class _Frame(NamedTuple):
-    """An MP3 frame: where it ends, what all frames of a stream share, where a tag would be."""
+    """An MP3 frame: where it ends, what all frames of a stream share, and its side information."""
 
     end: int
     kind: tuple[int, int, bool]
@@ -145,224 +135,196 @@ def _frame(data: Bytes, at: int) -> _Frame | None:
     if version == 1 or bits in (0, 15) or rate == 3:
         return None
     first, mono = version == 3, head[3] >> 6 == 3
-    hertz = _RATES[version][rate]
+    hertz = _RATES[rate] >> {3: 0, 2: 1, 0: 2}[version]
     length = (144 if first else 72) * _KBITS[first][bits] * 1000 // hertz + (head[2] >> 1 & 1)
     side = (17 if mono else 32) if first else (9 if mono else 17)
     return _Frame(at + length, (version, hertz, mono), side)
 
 
+def _goes_on(data: Bytes, frame: _Frame) -> bool:
+    """Whether a frame of the same kind follows: a single header may be chance."""
+    following = _frame(data, frame.end)
+    return following is not None and following.kind == frame.kind
+
+
+def _is_mp3(path: Path, data: Bytes, at: int) -> bool:
+    first = _frame(data, at)
+    if first is not None and _frame(data, first.end) is not None:
+        return True
+    # libsndfile complains of joined MP3s on standard error, so it is asked as a last resort.
+    with suppress(soundfile.LibsndfileError):
+        return bool(soundfile.info(openable(path)).format == "MP3")
+    return False
+
+
+def _mp3_frames(data: Bytes, at: int) -> Iterator[tuple[int, int, _Frame]]:
+    """(end of the frame before, beginning, frame) of each frame."""
+    last, kind, farthest = at, None, _FIRST + at
+    while 0 <= at < len(data) and (kind or at <= farthest):
+        frame = _frame(data, at)
+        if frame and (
+            (at == last and frame.kind == kind)
+            or _goes_on(data, frame)
+            or (at > last and kind and frame.end == len(data))
+        ):
+            yield last, at, frame
+            last, at, kind = frame.end, frame.end, frame.kind
+        elif (behind := _after_id3(data, at)) > at:
+            at = behind
+        else:
+            at = data.find(b"\xff", at + 1)
+
+
 class _Mp3Part:
     """The frames from one tag, which counts them, to the next."""
 
-    def __init__(self, data: Bytes, at: int, frame: _Frame, tag: int) -> None:
-        self.at, self.frame, self.tag = at, frame, tag
+    def __init__(self, frame: _Frame, first: bytes, place: int) -> None:
+        counts = place and first[place : place + 4] != b"VBRI" and first[place + 7] & 1
+        self.counted = int.from_bytes(first[place + 8 : place + 12], "big") if counts else 0
+        self.kind, self.head, self.place = frame.kind, bytearray(first), place
         self.frames = 0
-        self.runs: list[list[int]] = []
-        known = (
-            tag + 12 <= frame.end and tag and data[tag : tag + 4] != b"VBRI" and data[tag + 7] & 1
-        )
-        self.counted = int.from_bytes(data[tag + 8 : tag + 12], "big") if known else 0
+        self.runs: list[slice] = []
 
     def add(self, at: int, end: int) -> None:
         self.frames += 1
-        if self.runs and self.runs[-1][1] == at:
-            self.runs[-1][1] = end
-        else:
-            self.runs.append([at, end])
+        if self.runs and self.runs[-1].stop == at:
+            at = self.runs.pop().start
+        self.runs.append(slice(at, end))
 
-    def pieces(self, data: Bytes) -> Pieces:
-        audio = [slice(*run) for run in self.runs]
-        if self.counted:
-            head = bytearray(data[self.at : self.frame.end])
-            place = self.tag - self.at
-            head[place + 8 : place + 12] = max(self.frames, self.counted).to_bytes(4, "big")
-            if head[place + 7] & 2:
-                size = len(head) + sum(run.stop - run.start for run in audio)
-                head[place + 12 : place + 16] = size.to_bytes(4, "big")
-            return [bytes(head), *audio]
-        first = bytearray(data[self.at : self.at + 4])
-        first[1] |= 1  # no checksum
-        first[2] = first[2] & 0x0C | 0x90  # of a bit rate that has room for a tag
-        made = _frame(bytes(first), 0)
-        assert made is not None
-        tag = bytes(first) + bytes(made.side) + b"Xing" + struct.pack(">II", 1, self.frames)
-        return [tag.ljust(made.end, b"\0"), *audio]
+    def pieces(self) -> Pieces:
+        head, place = self.head, self.place
+        if not self.counted:
+            head[1] |= 1  # no checksum
+            head[2] = head[2] & 0x0C | 0x90  # of a bit rate that has room for a tag
+            made = _frame(bytes(head), 0)
+            assert made is not None
+            place = 4 + made.side
+            head = (head[:4] + bytes(made.side) + b"Xing\0\0\0\1").ljust(made.end, b"\0")
+        head[place + 8 : place + 12] = max(self.frames, self.counted).to_bytes(4, "big")
+        if head[place + 7] & 2:
+            size = len(head) + sum(run.stop - run.start for run in self.runs)
+            head[place + 12 : place + 16] = size.to_bytes(4, "big")
+        return [bytes(head), *self.runs]
 
 
-def _mp3(data: Bytes, at: int) -> tuple[list[Pieces], list[str]]:
+def _mp3(data: Bytes, at: int) -> Parts:
+    if data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] and data[at + 1] & 6 != 2:
+        return [], []  # another layer
     parts: list[_Mp3Part] = []
     doubts: list[str] = []
     skipped = 0
-    if data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] > b"" and data[at + 1] & 6 != 2:
-        return [], []  # another layer
-    while at < len(data):
-        frame = _frame(data, at)
-        current = parts[-1] if parts else None
-        if frame and (current is None or frame.kind != current.frame.kind):
-            # A single header may be chance.
-            following = _frame(data, frame.end)
-            if not (following and following.kind == frame.kind):
-                frame = None
-        if frame is None:
-            at, unknown = _next_frame(data, at)
-            if not parts and at > _FIRST + _after_id3(data, 0):
-                return [], []
-            skipped += unknown if at < len(data) and parts else 0
-            continue
+    for last, begin, frame in _mp3_frames(data, at):
         if frame.end > len(data):
             doubts.append("ends within a frame, so it may have been cut off")
             break
-        tag = _tag(data, at, frame)
-        if tag or current is None or frame.kind != current.frame.kind:
-            parts.append(_Mp3Part(data, at, frame, tag))
-        if not tag:
-            parts[-1].add(at, frame.end)
-        at = frame.end
+        gap = data[last:begin].strip(b"\0")
+        if parts and b"ID3" not in gap and b"TAG" not in gap:  # of ID3v1 and APE
+            skipped += len(gap)
+        place = _tag(data[begin : frame.end], frame)
+        if place or not parts or frame.kind != parts[-1].kind:
+            parts.append(_Mp3Part(frame, data[begin : frame.end], place))
+        if not place:
+            parts[-1].add(begin, frame.end)
     parts = [part for part in parts if part.frames]
     if skipped:
         doubts.append(f"has {skipped:,} bytes between its frames that are no audio; they are left")
     if len(parts) == 1 and parts[0].counted >= parts[0].frames:
         return [], []  # and libsndfile's count tells if it was cut off
-    return [part.pieces(data) for part in parts], doubts
+    return [part.pieces() for part in parts], doubts
 
 
-def _tag(data: Bytes, at: int, frame: _Frame) -> int:
+def _tag(frame: bytes, about: _Frame) -> int:
     """Where in a frame the tag is that makes it no audio, or 0."""
-    for place, names in (
-        (at + 4 + frame.side, (b"Xing", b"Info")),
-        (at + 6 + frame.side, (b"Xing", b"Info")),
-        (at + 36, (b"VBRI",)),
-    ):
-        if data[place : place + 4] in names:
+    for place in (4 + about.side, 6 + about.side, 36):
+        names = (b"VBRI",) if place == 36 and frame[36:40] == b"VBRI" else (b"Xing", b"Info")
+        if frame[place : place + 4] in names and place + 12 <= len(frame):
             return place
     return 0
 
 
-def _next_frame(data: Bytes, at: int) -> tuple[int, int]:
-    """Where the next frame may be, and how many bytes before it belong to no tag."""
-    if (behind := _after_id3(data, at)) > at:
-        return behind, 0
-    if data[at : at + 3] == b"TAG":
-        return at + 128, 0
-    if data[at : at + 8] == b"APETAGEX":
-        header = data[at + 23] & 0x20 if at + 32 <= len(data) else 0
-        size = int.from_bytes(data[at + 12 : at + 16], "little") if header else 0
-        return at + 32 + size, 0
-    place = at + 1
-    while True:
-        place = data.find(b"\xff", place)
-        if place < 0:
-            return len(data), 0
-        frame = _frame(data, place)
-        if frame:
-            following = _frame(data, frame.end)
-            if (following and following.kind == frame.kind) or frame.end == len(data):
-                return place, _untagged(data, at, place)
-        place += 1
-
-
-def _untagged(data: Bytes, at: int, end: int) -> int:
-    """Bytes of a gap that begin no tag: other encoders' tags and zeros are nothing lost."""
-    gap = data[at:end]
-    return 0 if not gap.strip(b"\0") or b"ID3" in gap or b"TAG" in gap else len(gap)
-
-
 # ---- Ogg ------------------------------------------------------------------------------------
 
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
-def _ogg(data: Bytes, at: int) -> tuple[list[Pieces], list[str]]:
-    cut = "is cut off: its last page is missing. Copy it again."
-    starts: list[int] = []
-    open_ends: dict[int, int] = {}  # chain link -> its last page, unless that says so
-    streams: set[bytes] = set()
-    begun = True
+
+def _ogg_crc(page: bytes) -> int:
+    """Ogg's checksum: that of zlib from 0 on, with the bits in reverse."""
+    crc = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{crc:032b}"[::-1], 2)
+
+
+def _ogg_pages(data: Bytes, at: int) -> Iterator[slice]:
     while at >= 0:
         table = data[at + 27 : at + 27 + data[at + 26]] if at + 27 <= len(data) else b""
         end = at + 27 + len(table) + sum(table)
         if at + 27 > len(data) or len(table) < data[at + 26] or end > len(data):
-            raise ContainerError(cut)
-        flags, serial = data[at + 5], data[at + 14 : at + 18]
-        if flags & 2 and begun:  # a link of a chain; several streams may begin together
-            starts.append(at)
+            raise ContainerError("is cut off: its last page is missing. Copy it again.")
+        yield slice(at, end)
+        at = end if data[end : end + 5] == b"OggS\0" else data.find(b"OggS\0", end)
+
+
+def _ogg(data: Bytes, at: int) -> Parts:
+    starts: list[int] = []  # of the links of a chain
+    last: list[slice | None] = []  # the last page of each, unless that says so
+    streams: set[bytes] = set()
+    begun = False
+    for page in _ogg_pages(data, at):
+        flags, serial = data[page.start + 5], data[page.start + 14 : page.start + 18]
+        if flags & 2 and not begun:  # several streams may begin together
+            starts.append(page.start)
+            last.append(None)
             streams.clear()
-        begun = not flags & 2
-        if flags & 2:
+        begun = bool(flags & 2)
+        if begun:
             streams.add(serial)
         elif serial not in streams:
             raise ContainerError("is damaged: the beginning of a stream is missing. Copy it again.")
-        open_ends[len(starts)] = at
-        if flags & 4:
-            del open_ends[len(starts)]
-        at = end if data[end : end + 5] == b"OggS\0" else data.find(b"OggS\0", end)
-    if not open_ends and len(starts) < 2:
+        last[-1] = None if flags & 4 else page
+    if not any(last) and len(starts) < 2:
         return [], []
-    doubts = ["does not say that it ends: if it was cut off, its last part is missing"]
     parts: list[Pieces] = []
-    for number, (begin, end) in enumerate(pairwise([*starts, len(data)]), 1):
-        page = open_ends.get(number)
-        if page is None:
+    for final, (begin, end) in zip(last, pairwise([*starts, len(data)]), strict=True):
+        if final is None:
             parts.append([slice(begin, end)])
             continue
         # Without the end, libsndfile loses the last block.
-        table = data[page + 27 : page + 27 + data[page + 26]]
-        behind = page + 27 + len(table) + sum(table)
-        mended = bytearray(data[page:behind])
+        mended = bytearray(data[final])
         mended[5] |= 4
         mended[22:26] = bytes(4)
         mended[22:26] = _ogg_crc(bytes(mended)).to_bytes(4, "little")
-        parts.append([slice(begin, page), bytes(mended), slice(behind, end)])
-    return parts, doubts if open_ends else []
-
-
-@lru_cache(maxsize=1)
-def _crc_table() -> list[int]:
-    table = []
-    for byte in range(256):
-        crc = byte << 24
-        for _ in range(8):
-            crc = (crc << 1 ^ (0x104C11DB7 if crc & 0x80000000 else 0)) & 0xFFFFFFFF
-        table.append(crc)
-    return table
-
-
-def _ogg_crc(page: bytes) -> int:
-    crc, table = 0, _crc_table()
-    for byte in page:
-        crc = (crc << 8 & 0xFFFFFFFF) ^ table[crc >> 24 ^ byte]
-    return crc
+        parts.append([slice(begin, final.start), bytes(mended), slice(final.stop, end)])
+    doubt = "does not say that it ends: if it was cut off, its last part is missing"
+    return parts, [doubt] if any(last) else []
 
 
 # ---- FLAC -----------------------------------------------------------------------------------
 
 
-def _flac(data: Bytes, start: int) -> tuple[list[Pieces], list[str]]:
+def _flac(data: Bytes, start: int) -> Parts:
     starts = [match.start() for match in _FLAC.finditer(data, start)]
     parts: list[Pieces] = []
     doubts: list[str] = []
-    mended = len(starts) > 1
     for begin, end in pairwise([*starts, len(data)]):
         field = begin + 18
         about = int.from_bytes(data[field : field + 8], "big")
         declared, found = about & (2**36 - 1), _flac_samples(data, begin, end)
-        if not found or declared >= found:
+        if declared >= found:
             parts.append([slice(begin, end)])
             continue
         if declared:
             doubts.append(f"holds {found:,} samples, though its header says {declared:,}")
-        mended = True
         right = (about - declared + found).to_bytes(8, "big")
         parts.append([slice(begin, field), right, slice(field + 8, end)])
+    mended = len(parts) > 1 or any(len(pieces) > 1 for pieces in parts)
     return (parts if mended else []), doubts
 
 
 def _flac_samples(data: Bytes, at: int, end: int) -> int:
     """Samples up to the last frame of a FLAC stream by its number, 0 if there is none."""
-    at += 4
-    while at + 4 < end:  # blocks of metadata
+    at, last = at + 4, 0
+    while at + 4 < end and not last:  # blocks of metadata
         last = data[at] & 0x80
         at += 4 + int.from_bytes(data[at + 1 : at + 4], "big")
-        if last:
-            break
     first = _flac_frame(data, at)
     if first is None:
         return 0
@@ -381,61 +343,50 @@ def _flac_frame(data: Bytes, at: int) -> tuple[int, int] | None:
     if len(head) < 6 or head[0] != 0xFF or head[1] & 0xFE != 0xF8:
         return None
     more = 8 - (head[4] ^ 0xFF).bit_length()  # ones at the front, as in UTF-8
-    size = more or 1
-    if more in (1, 8) or len(head) < 4 + size + 4:
+    code, place = head[2] >> 4, 4 + (more or 1)
+    if code == 0 or more in (1, 8):
         return None
     number = head[4] & (0x7F >> more)
-    for byte in head[5 : 4 + size]:
+    for byte in head[5:place]:
         number = number << 6 | byte & 0x3F
-    code, place = head[2] >> 4, 4 + size
-    if code == 0:
-        return None
     if code in (6, 7):
-        length = code - 5
-        samples = int.from_bytes(head[place : place + length], "big") + 1
-        place += length
+        samples = int.from_bytes(head[place : place + code - 5], "big") + 1
+        place += code - 5
     else:
         samples = 192 if code == 1 else 576 << (code - 2) if code < 6 else 256 << (code - 8)
     place += {12: 1, 13: 2, 14: 2}.get(head[2] & 0x0F, 0)
-    if place >= len(head) or _crc8(head[:place]) != head[place]:
-        return None
-    return number, samples
-
-
-def _crc8(data: bytes) -> int:
     crc = 0
-    for byte in data:
+    for byte in head[:place]:
         crc ^= byte
         for _ in range(8):
             crc = (crc << 1 ^ (0x107 if crc & 0x80 else 0)) & 0xFF
-    return crc
+    return (number, samples) if head[place : place + 1] == bytes([crc]) else None
 
 
 # ---- WAV ------------------------------------------------------------------------------------
 
 
-def _wav(data: Bytes, start: int) -> tuple[list[Pieces], list[str]]:
+def _wav(data: Bytes, start: int) -> Parts:
     starts = [match.start() for match in _WAVE.finditer(data, start)]
     parts: list[Pieces] = []
     doubts: list[str] = []
     for begin, end in pairwise([*starts, len(data)]):
-        place = _understated(data, begin, end)
+        order = ">" if data[begin : begin + 4] == b"RIFX" else "<"
+        place = _understated(data, begin, end, order)
         if place:
             doubts.append("holds more than its header says; what follows is taken for audio")
-            order = "big" if data[begin : begin + 4] == b"RIFX" else "little"
-            size = min(end - place - 4, 0xFFFFFFFF).to_bytes(4, order)  # type: ignore[arg-type]
+            size = struct.pack(order + "I", min(end - place - 4, 0xFFFFFFFF))
             parts.append([slice(begin, place), size, slice(place + 4, end)])
         else:
             parts.append([slice(begin, end)])
     return (parts if len(parts) > 1 or doubts else []), doubts
 
 
-def _understated(data: Bytes, start: int, end: int) -> int:
+def _understated(data: Bytes, start: int, end: int, order: str) -> int:
     """Where the size of the samples is in a WAV file, if they go on behind it, else 0."""
-    order = ">" if data[start : start + 4] == b"RIFX" else "<"
     at, rate, place = start + 12, 0, 0
     while at + 8 <= end:
-        name, (size,) = data[at : at + 4], struct.unpack(f"{order}I", data[at + 4 : at + 8])
+        name, (size,) = data[at : at + 4], struct.unpack(order + "I", data[at + 4 : at + 8])
         sound = all(32 <= c < 127 for c in name) and at + 8 + size <= end
         if place and not sound:
             left = data[at:end]
@@ -443,7 +394,7 @@ def _understated(data: Bytes, start: int, end: int) -> int:
             lost = len(left) > DOUBTFUL * rate and (at == place + 4 or left.strip(b"\0"))
             return place if lost else 0
         if name == b"fmt " and at + 20 <= end:
-            (rate,) = struct.unpack(f"{order}I", data[at + 16 : at + 20])
+            (rate,) = struct.unpack(order + "I", data[at + 16 : at + 20])
         if name == b"data":
             if size >= _LARGEST or at + 8 + size >= end:
                 return 0

@@ -6,17 +6,15 @@ Bands, sample rate and hop decide what was summed: a mel that differs there must
 from __future__ import annotations
 
 import math
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from vocoder.audio.mel_spec import MelSpec
-from vocoder.audio.pcm import as_tensor
-from vocoder.audio.validation import MelError, check_mel
+from vocoder.audio.validation import Array, MelError, as_tensor, check_mel
 
-Array = TypeVar("Array", Tensor, npt.NDArray[Any])
 Statistic = float | npt.NDArray[Any] | Tensor
 
 _CONVERTED = {"log_base", "floor", "center"}
@@ -62,8 +60,7 @@ def convert_mel(
     Warns:
         UserWarning: the mel looks like another convention (`check_mel`).
     """
-    origin = MelSpec.preset(source) if isinstance(source, str) else source
-    goal = MelSpec.preset(target) if isinstance(target, str) else target
+    origin, goal = _spec(source), _spec(target)
     _check_convertible(origin, goal, source if isinstance(source, str) else "the source")
     values = as_tensor(mel, "A mel")
     if values.is_floating_point() and values.ndim >= 2 and values.shape[-2] == origin.n_mels:
@@ -104,38 +101,37 @@ def mel_from_linear(
         ValueError: there is no such preset, power is neither 1 nor 2, or epsilon is negative or
             not finite.
     """
-    goal = MelSpec.preset(target) if isinstance(target, str) else target
+    goal = _spec(target)
     if power not in (1.0, 2.0):
         raise ValueError(f"power must be 1 for magnitudes or 2 for powers, got {power!r}.")
-    if not (math.isfinite(epsilon) and epsilon >= 0):
+    if not 0 <= epsilon < math.inf:
         raise ValueError(f"epsilon must be 0 or more, got {epsilon!r}.")
     values = as_tensor(spectrogram, "A spectrogram")
     bins = goal.n_fft // 2 + 1
     if not values.is_floating_point() or values.ndim not in (2, 3) or values.shape[-2] != bins:
         raise MelError(
             f"A linear spectrogram must be ({bins}, frames) or (batch, {bins}, frames), floating "
-            f"point, got {values.dtype} of shape {tuple(values.shape)}: n_fft is {goal.n_fft}, and "
-            "another cannot be converted, so compute the mel from audio."
+            f"point, got {values.dtype} of shape {tuple(values.shape)}: n_fft is {goal.n_fft}."
         )
     if bool((values < 0).any()):
-        raise MelError(
-            "The spectrogram has values below 0, so it holds logarithms: undo them, for instance "
-            "with exp, or use convert_mel if it is a mel."
-        )
+        raise MelError("The spectrogram has values below 0, so it holds logarithms: undo them.")
     # In float64, as LogMel: epsilon leaves few digits of quiet bins in float32.
     squares = values.double() if power == 2 else values.double().square()
     squares = (squares - epsilon).clamp(min=0)
     summed = goal.filters().to(values.device).double() @ squares.pow(goal.power / 2)
-    summed = summed.clamp(min=goal.floor)
-    mel = (summed.log() if goal.log_base == "e" else summed.log10()).float()
+    mel = (summed.clamp(min=goal.floor).log() / goal.nats).float()
     check_mel(mel, goal)
     return mel if isinstance(spectrogram, Tensor) else mel.detach().numpy()
+
+
+def _spec(mel_spec: MelSpec | str) -> MelSpec:
+    return MelSpec.preset(mel_spec) if isinstance(mel_spec, str) else mel_spec
 
 
 def _check_convertible(source: MelSpec, target: MelSpec, name: str) -> None:
     goal = target.to_dict()
     differences = [
-        "{} is {} there and {} here".format(field, *map(_shown, (value, goal[field])))
+        f"{field} is {value} there and {goal[field]} here"
         for field, value in source.to_dict().items()
         if field not in _CONVERTED and value != goal[field]
     ]
@@ -151,17 +147,11 @@ def _check_convertible(source: MelSpec, target: MelSpec, name: str) -> None:
         )
 
 
-def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def _statistic(name: str, value: Statistic, spec: MelSpec, mel: Tensor) -> Tensor:
     statistic = torch.as_tensor(value, dtype=torch.float32, device=mel.device)
-    if statistic.ndim and statistic.shape != (spec.n_mels,):
-        raise ValueError(
-            f"{name} must be one number or one for each of the {spec.n_mels} bands, got shape "
-            f"{tuple(statistic.shape)}."
-        )
+    shape = tuple(statistic.shape)
+    if shape not in ((), (spec.n_mels,)):
+        raise ValueError(f"{name} must be one number or {spec.n_mels}, got shape {shape}.")
     if not bool(statistic.isfinite().all()):
         raise ValueError(f"{name} must be finite.")
     return statistic if statistic.ndim == 0 else statistic[:, None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
@@ -11,12 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vocoder.audio.mel_spec import MelSpec
-
-MOST_CHANNELS = 64
-"""Recordings no longer than this are taken for the channels of a longer one."""
-
-LOUDEST = 100.0
-"""Peak from which audio given in memory is refused: only that of whole numbers is so loud."""
+from vocoder.audio.validation import check_layout
 
 TILE = 1024
 """Frames that are transformed at once: some 30 MB at n_fft 1,024."""
@@ -41,14 +35,12 @@ class LogMel(ExactBuffers):
 
     Frames lie as `MelSpec` says: the audio is zero-padded at its end to a whole number of hops and
     (n_fft - hop_length) / 2 samples are reflected at either end; n_fft / 2 with `center=True`,
-    without zeros. Audio shorter than that is reflected back and forth as often as needed (as
-    `numpy.pad` does), so even a single sample has a mel.
+    without zeros. Audio shorter than that is reflected back and forth (as `numpy.pad` does).
 
     The result is float32, whatever the autocast, the dtype of the audio, or a `.half()` of the
     module around it. It is computed in float64, because float32 leaves errors of 2e-3 in quiet
-    bands (in float32 on Apple's GPUs, which have no float64). The gradient is finite
-    everywhere, and zero below the floor. The filters are not in the state dict: the MelSpec
-    defines them.
+    bands (in float32 on Apple's GPUs, which have no float64). The gradient is finite everywhere,
+    and zero below the floor. The filters are not in the state dict: the MelSpec defines them.
 
     Args:
         mel_spec: the definition of the mel.
@@ -98,34 +90,27 @@ class LogMel(ExactBuffers):
         Raises:
             ValueError: as `forward`, or a chunk is not (samples,).
         """
-        spec = self.mel_spec
-        hop, n_fft = spec.hop_length, spec.n_fft
-        left, right = spec.padding
+        hop, n_fft = self.mel_spec.hop_length, self.mel_spec.n_fft
+        left, right = self.mel_spec.padding
         step = TILE * hop
-        # Enough at the start to be reflected, and at the end to know that the end is not needed.
-        needed = step + n_fft + left + right
-        pieces: list[Tensor] = []
-        length = received = 0  # samples that are held, and in all
-        begun = False  # whether the start is reflected already
+        held, received, begun = torch.zeros(0), 0, False  # begun: the start is reflected already
         for chunk in chunks:
             if chunk.ndim != 1:
                 raise ValueError(f"stream takes (samples,), got shape {tuple(chunk.shape)}.")
             if chunk.shape[0] == 0:
                 continue
             check_layout(chunk)
-            pieces.append(chunk)
-            received, length = received + len(chunk), length + len(chunk)
-            while length >= needed:
-                held = torch.cat(pieces)
+            held = torch.cat([held.to(chunk), chunk])
+            received += len(chunk)
+            # Enough at the start to be reflected, and at the end to know that it is not needed.
+            while len(held) >= step + n_fft + left + right:
                 if not begun:
                     held, begun = _reflect(held, left, 0), True
                 yield self._transform(held[: step - hop + n_fft])
-                pieces = [held[step:]]
-                length = held.shape[0] - step
+                held = held[step:]
         if not received:
             raise ValueError("Audio has no samples, so it has no mel.")
-        held = torch.cat(pieces)
-        if not spec.center:
+        if not self.mel_spec.center:
             held = F.pad(held, (0, -received % hop))
         yield from self._tiles(_reflect(held, 0 if begun else left, right))
 
@@ -152,45 +137,9 @@ class LogMel(ExactBuffers):
                 return_complex=True,
             )  # (..., n_fft // 2 + 1, frames)
             # The gradient of abs() at 0 is 0; that of sqrt(re² + im²) would be NaN.
-            spectrogram = spectrum.abs() if spec.power == 1 else spectrum.abs().pow(spec.power)
+            spectrogram = spectrum.abs().pow(spec.power)
             mel = torch.matmul(self.filters.to(dtype), spectrogram).clamp(min=spec.floor)
-            return (mel.log() if spec.log_base == "e" else mel.log10()).float()
-
-
-def check_layout(audio: Tensor) -> None:
-    """Raise ValueError for audio that is not (samples,) or (batch, samples), float, not empty."""
-    if audio.ndim not in (1, 2):
-        raise ValueError(
-            f"Audio must be (samples,) or (batch, samples), got shape {tuple(audio.shape)}."
-        )
-    if not audio.is_floating_point():
-        raise ValueError(
-            f"Audio must be floating point in [-1, 1], got {audio.dtype}; "
-            f"divide int16 samples by 32768."
-        )
-    if audio.shape[-1] == 0:
-        raise ValueError("Audio has no samples, so it has no mel.")
-    if audio.ndim == 2 and audio.shape[1] <= MOST_CHANNELS and audio.shape[1] < audio.shape[0]:
-        raise ValueError(
-            f"Audio of shape {tuple(audio.shape)} would be a batch of {audio.shape[0]} recordings "
-            f"of {audio.shape[1]} samples each; if it is (samples, channels), as soundfile reads "
-            f"it, pass audio.mean(1)."
-        )
-
-
-def check_amplitude(audio: Tensor) -> None:
-    """Raise ValueError for audio that is not finite, or far beyond [-1, 1]."""
-    if not audio.is_floating_point() or not audio.numel():
-        return  # for `check_layout` to say
-    least, most = torch.aminmax(audio.detach())
-    peak = max(-least.item(), most.item())
-    if not math.isfinite(peak):
-        raise ValueError("The audio holds NaN or infinite samples.")
-    if peak > LOUDEST:
-        raise ValueError(
-            f"The audio's peak is {peak:.4g}, and audio is in [-1, 1]: divide int16 samples by "
-            "32768."
-        )
+            return (mel.log() / spec.nats).float()
 
 
 def _reflect(audio: Tensor, left: int, right: int) -> Tensor:
@@ -199,7 +148,12 @@ def _reflect(audio: Tensor, left: int, right: int) -> Tensor:
     if samples > max(left, right):
         # torch pads by reflection only where there is a channel axis.
         return F.pad(audio.unsqueeze(-2), (left, right), mode="reflect").squeeze(-2)
-    # A triangle wave over the samples: 0 1 2 1 0 1 2 ... for three of them.
-    period = max(2 * (samples - 1), 1)
-    index = torch.arange(-left, samples + right, device=audio.device) % period
-    return audio[..., torch.minimum(index, period - index) if samples > 1 else index]
+    return audio[..., mirror(torch.arange(-left, samples + right, device=audio.device), samples)]
+
+
+def mirror(index: Tensor, samples: int) -> Tensor:
+    """Indices of reflected samples brought into [0, samples): 0 1 2 1 0 1 2 ... for 3 samples."""
+    # A tensor, since the ONNX exporter cannot divide by a symbolic number.
+    period = torch.full_like(index[:1], max(2 * (samples - 1), 1))
+    index = index % period
+    return torch.minimum(index, (period - index) % period)

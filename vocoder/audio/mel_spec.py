@@ -130,13 +130,10 @@ class MelSpec:
         for small, large in (("win_length", "n_fft"), ("hop_length", "win_length")):
             a, b = getattr(self, small), getattr(self, large)
             check(a <= b, f"{small} ({a}) must not exceed {large} ({b}).")
-        nyquist = self.sample_rate / 2
-        check(self.fmin >= 0, f"fmin must be at least 0 Hz, got {self.fmin:g}.")
-        check(self.fmax > self.fmin, f"fmax ({self.fmax:g}) must lie above fmin ({self.fmin:g}).")
-        check(
-            self.fmax <= nyquist,
-            f"fmax ({self.fmax:g} Hz) lies above half the sample rate ({nyquist:g} Hz).",
-        )
+        low, high, nyquist = self.fmin, self.fmax, self.sample_rate / 2
+        check(low >= 0, f"fmin must be at least 0 Hz, got {low:g}.")
+        check(high > low, f"fmax ({high:g}) must lie above fmin ({low:g}).")
+        check(high <= nyquist, f"fmax ({high:g}) lies above half the sample rate ({nyquist:g}).")
         check(self.floor > 0, f"floor must be greater than 0, got {self.floor:g}.")
 
     @classmethod
@@ -147,9 +144,7 @@ class MelSpec:
             ValueError: there is no preset of that name; the message lists the presets.
         """
         if name not in PRESETS:
-            raise ValueError(
-                f"There is no MelSpec preset {name!r}; the presets are {', '.join(PRESETS)}."
-            )
+            raise ValueError(f"There is no MelSpec preset {name!r}: choose {', '.join(PRESETS)}.")
         return PRESETS[name]
 
     def to_dict(self) -> dict[str, int | float | str | bool | None]:
@@ -165,11 +160,9 @@ class MelSpec:
         """
         fields = {field.name: field.default for field in dataclasses.fields(cls)}
         if unknown := [repr(key) for key in values if key not in fields]:
-            raise ValueError(
-                f"MelSpec has no {', '.join(unknown)}; its fields are {', '.join(fields)}."
-            )
-        required = [name for name, default in fields.items() if default is dataclasses.MISSING]
-        if missing := [repr(name) for name in required if name not in values]:
+            raise ValueError(f"MelSpec has no {', '.join(unknown)}, only {', '.join(fields)}.")
+        absent = [name for name in fields if name not in values]
+        if missing := [repr(name) for name in absent if fields[name] is dataclasses.MISSING]:
             raise ValueError(f"MelSpec needs {', '.join(missing)}.")
         return cls(**values)
 
@@ -237,10 +230,9 @@ class MelSpec:
         return torch.from_numpy(filters.astype(np.float32))
 
 
-_LJSPEECH: dict[str, Any] = {
-    **{"sample_rate": 22050, "n_fft": 1024, "hop_length": 256, "win_length": 1024},
-    **{"n_mels": 80, "fmin": 0.0, "fmax": 8000.0},
-}
+_LJSPEECH = MelSpec(
+    sample_rate=22050, n_fft=1024, hop_length=256, win_length=1024, n_mels=80, fmin=0, fmax=8000
+)
 _CHANGES: dict[str, dict[str, Any]] = {
     "ljspeech": {},
     "speech-16k": {"sample_rate": 16000},
@@ -257,5 +249,5 @@ _CHANGES: dict[str, dict[str, Any]] = {
 #: sample rates. "tacotron2" (with WaveGlow and FastPitch) and "espnet" (its recipe for LJSpeech)
 #: are those of text-to-speech toolkits.
 PRESETS: Mapping[str, MelSpec] = MappingProxyType(
-    {name: MelSpec(**(_LJSPEECH | changes)) for name, changes in _CHANGES.items()}
+    {name: dataclasses.replace(_LJSPEECH, **changes) for name, changes in _CHANGES.items()}
 )

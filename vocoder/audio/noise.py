@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Real
 
 import numpy as np
@@ -35,25 +35,24 @@ class Noise:
         try:
             self.seed = operator.index(seed)
         except TypeError:
-            raise ValueError(f"seed is {seed!r}: it must be a non-negative integer") from None
+            self.seed = -1
         if self.seed < 0:
-            raise ValueError(f"seed is {seed}: it must be a non-negative integer")
+            raise ValueError(f"seed is {seed!r}: it must be a non-negative integer")
 
     def normal(self, first_frame: int, frames: int, per_frame: int) -> Tensor:
         """Standard normal, (frames, per_frame), float32."""
-        return self._drawn(0, torch.randn, first_frame, frames, per_frame)
+        return self._drawn(0, first_frame, frames, per_frame)
 
     def uniform(self, first_frame: int, frames: int, per_frame: int) -> Tensor:
         """Uniform on [0, 1), (frames, per_frame), float32; independent of `normal`."""
-        return self._drawn(1, torch.rand, first_frame, frames, per_frame)
+        return self._drawn(1, first_frame, frames, per_frame)
 
     def of_items(self, rows: Sequence[int]) -> Noise:
         """The noise of some items of a batch: all have the same."""
         return self
 
-    def _drawn(
-        self, kind: int, draw: Callable[..., Tensor], first_frame: int, frames: int, per_frame: int
-    ) -> Tensor:
+    def _drawn(self, kind: int, first_frame: int, frames: int, per_frame: int) -> Tensor:
+        draw = torch.rand if kind else torch.randn
         first, offset = divmod(first_frame, _BLOCK_FRAMES)
         blocks = []
         for block in range(first, (first_frame + max(frames, 1) - 1) // _BLOCK_FRAMES + 1):
@@ -66,16 +65,7 @@ class Noise:
 
 
 class BatchNoise(Noise):
-    """`Noise` for a batch whose items have seeds of their own.
-
-    Its numbers are (items, frames, per_frame); those of an item are the same as alone.
-
-    Args:
-        seeds: a non-negative integer for each item.
-
-    Raises:
-        ValueError: a seed is negative, or not a whole number.
-    """
+    """`Noise` of (items, frames, per_frame) for a batch, of one seed each, as each has alone."""
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self.items = [Noise(seed) for seed in seeds]
@@ -83,11 +73,9 @@ class BatchNoise(Noise):
     def of_items(self, rows: Sequence[int]) -> Noise:
         return BatchNoise([self.items[row].seed for row in rows])
 
-    def normal(self, first_frame: int, frames: int, per_frame: int) -> Tensor:
-        return torch.stack([item.normal(first_frame, frames, per_frame) for item in self.items])
-
-    def uniform(self, first_frame: int, frames: int, per_frame: int) -> Tensor:
-        return torch.stack([item.uniform(first_frame, frames, per_frame) for item in self.items])
+    def _drawn(self, kind: int, first_frame: int, frames: int, per_frame: int) -> Tensor:
+        drawn = [item._drawn(kind, first_frame, frames, per_frame) for item in self.items]
+        return torch.stack(drawn)
 
 
 def fresh_seed() -> int:
@@ -101,10 +89,8 @@ def batch_noise(seed: int | Sequence[int] | None, items: int) -> Noise:
     Raises:
         ValueError: the number of seeds is not that of the items, or a seed is out of range.
     """
-    if seed is None:
-        return Noise(fresh_seed())
     if not isinstance(seed, Iterable) or isinstance(seed, str):
-        return Noise(seed)
+        return Noise(fresh_seed() if seed is None else seed)
     seeds = list(seed)
     if len(seeds) != items:
         raise ValueError(

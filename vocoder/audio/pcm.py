@@ -8,30 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 FULL_SCALE = 32768
 """Quantisation steps in an amplitude of 1."""
-
-
-def as_tensor(array: torch.Tensor | NDArray[Any], name: str = "this") -> torch.Tensor:
-    """A tensor itself, or a copy of an array, of any strides and byte order, as a tensor.
-
-    Raises:
-        ValueError: it is neither, or PyTorch has no such numbers.
-    """
-    if isinstance(array, torch.Tensor):
-        return array
-    if not isinstance(array, np.ndarray):
-        kind = type(array).__name__
-        raise ValueError(f"{name} must be a torch tensor or a numpy array, got {kind}.")
-    try:
-        return torch.from_numpy(np.array(array, array.dtype.newbyteorder("=")))
-    except TypeError as error:
-        raise ValueError(
-            f"An array of {array.dtype} holds no numbers that PyTorch has: make it float32."
-        ) from error
 
 
 def to_pcm16(samples: NDArray[Any]) -> NDArray[np.int16]:

@@ -61,13 +61,8 @@ class AudioReader(AbstractContextManager["AudioReader"]):
             on, copied to a temporary file, and left open. So are pipes.
         sample_rate: rate to resample to, in Hz; None keeps the file's own.
 
-    Raises:
-        FileNotFoundError, IsADirectoryError, PermissionError: there is no such file, or it cannot
-            be opened.
-        ValueError: as for `read_audio`.
-
-    Warns:
-        UserWarning: as for `read_audio`.
+    Raises, warns:
+        As `read_audio`.
     """
 
     def __init__(self, source: Source, sample_rate: int | None = None) -> None:
@@ -87,10 +82,7 @@ class AudioReader(AbstractContextManager["AudioReader"]):
             self._header = stack.enter_context(self._opened(self._parts[0]))
             self._file_rate = int(self._header.samplerate)
             if not LEAST_RATE <= self._file_rate <= MOST_RATE:
-                raise ValueError(
-                    f"{self.name} has a sample rate of {self._file_rate:,} Hz, which no recording "
-                    "has: its header is damaged."
-                )
+                raise self._refused(f"is damaged: it has a sample rate of {self._file_rate:,} Hz.")
             self.sample_rate = int(sample_rate or self._file_rate)
             """Of the blocks, in Hz."""
             for doubt in doubts + self._check():
@@ -100,15 +92,17 @@ class AudioReader(AbstractContextManager["AudioReader"]):
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def _refused(self, why: str, error: Exception | None = None) -> ValueError:
+        reason = getattr(error, "error_string", "").rstrip(". ")
+        return ValueError(f"{self.name} {why}{f' ({reason})' if reason else ''}")
+
     def _opened(self, path: Path) -> soundfile.SoundFile:
         try:
             # By its name: libsndfile 1.2 now and then takes an MP3 without one for something else.
             return soundfile.SoundFile(openable(path))
         except soundfile.LibsndfileError as error:
-            raise ValueError(
-                f"{self.name} is not audio that can be read{_reason(error)}; WAV, FLAC, OGG and "
-                "MP3 can."
-            ) from error
+            why = "is not audio that can be read; WAV, FLAC, OGG and MP3 can"
+            raise self._refused(why, error) from error
 
     def __iter__(self) -> Iterator[Tensor]:
         """The audio from its start: (samples,) each, float32."""
@@ -125,39 +119,28 @@ class AudioReader(AbstractContextManager["AudioReader"]):
                 given += len(mono)
                 yield torch.from_numpy(mono)
         if not given:
-            raise ValueError(
-                f"{self.name} is too short to resample from {self._file_rate} to "
-                f"{self.sample_rate} Hz."
-            )
+            raise self._refused(f"is too short to resample to {self.sample_rate} Hz.")
 
     def _blocks(self) -> Iterator[NDArray[np.float32]]:
         """(samples, channels) each, until the file ends, whatever its header promises."""
-        size = max(_BLOCK // self._header.channels, 1)
+        first = self._header.samplerate, self._header.channels
         self._missing = 0
         try:
             for path in self._parts:
                 # Opened again, since not all formats can go back to their start.
                 with self._opened(path) as sound:
-                    self._check_alike(sound)
-                    samples = 0
+                    other = sound.samplerate, sound.channels
+                    if first != other:
+                        kinds = [f"{r:,} Hz, {c} channels" for r, c in (first, other)]
+                        raise self._refused(f"joins audio of {' and of '.join(kinds)}: split it.")
+                    samples, size = 0, max(_BLOCK // first[1], 1)
                     while len(block := sound.read(size, dtype="float32", always_2d=True)):
                         samples += len(block)
                         yield block
                     self._missing += max(_declared(sound, samples) - samples, 0)
         except (soundfile.LibsndfileError, AssertionError) as error:
-            raise ValueError(
-                f"{self.name} is damaged{_reason(error)}: only a part of it can be decoded, so "
-                "copy or convert it again."
-            ) from error
-
-    def _check_alike(self, part: soundfile.SoundFile) -> None:
-        """Refuse files joined of different ones."""
-        first, other = ((s.samplerate, s.channels) for s in (self._header, part))
-        if first != other:
-            raise ValueError(
-                f"{self.name} joins audio of {first[0]:,} Hz, {first[1]} channels, and of "
-                f"{other[0]:,} Hz, {other[1]} channels: split or convert it."
-            )
+            why = "is damaged: only a part of it can be decoded, so copy or convert it again"
+            raise self._refused(why, error) from error
 
     def _check(self) -> list[str]:
         """Read the file once, refuse what cannot be right, and return what is doubtful."""
@@ -176,31 +159,28 @@ class AudioReader(AbstractContextManager["AudioReader"]):
             channel_power += float(np.square(block, dtype=np.float64).mean(axis=1).sum())
             mono_power += float(np.square(block.mean(axis=1, dtype=np.float64)).sum())
         if not samples:
-            raise ValueError(f"{self.name} holds no samples.")
+            raise self._refused("holds no samples.")
         if bad:
-            raise ValueError(f"{self.name} holds NaN or infinity in {bad} of {samples} samples.")
+            raise self._refused(f"holds NaN or infinity in {bad} of {samples} samples.")
         # Channels that have nothing in common leave 1 / channels of their power.
-        channels = self._header.channels
+        channels, rate = self._header.channels, self._file_rate
         if channels > 1 and mono_power * channels < 0.04 * channel_power:
-            raise ValueError(
-                f"{self.name} has {channels} channels that cancel each other: their mean is "
-                "nearly silent, as if one had its polarity reversed; keep a single channel."
+            raise self._refused(
+                f"has {channels} channels that cancel each other, as if one had its polarity "
+                "reversed: keep a single channel."
             )
-        return self._check_length(samples) + self._check_peak(samples, peak, beyond, whole)
+        if self._missing > max(DOUBTFUL * rate, 1):
+            promised = (samples + self._missing) / rate
+            raise self._refused(
+                f"is cut off: its header promises {promised:.2f} s and it holds "
+                f"{samples / rate:.2f} s. Copy it again."
+            )
+        doubts = self._doubts_of_level(samples, peak, beyond, whole)
+        if self._missing > 1:
+            doubts += [f"ends {self._missing} samples before its header says"]
+        return doubts
 
-    def _check_length(self, samples: int) -> list[str]:
-        missing = self._missing
-        if missing <= 1:
-            return []
-        if missing <= DOUBTFUL * self._file_rate:
-            return [f"ends {missing} samples before its header says: all that is there is read"]
-        raise ValueError(
-            f"{self.name} is cut off: its header promises "
-            f"{(samples + missing) / self._file_rate:.2f} s and it holds "
-            f"{samples / self._file_rate:.2f} s. Copy it again."
-        )
-
-    def _check_peak(self, samples: int, peak: float, beyond: int, whole: bool) -> list[str]:
+    def _doubts_of_level(self, samples: int, peak: float, beyond: int, whole: bool) -> list[str]:
         floating = self._header.subtype in ("FLOAT", "DOUBLE")
         if floating and 0 < peak < 1 / FULL_SCALE:
             return [f"is nearly silent, with a peak of {peak:.2g}: was it divided by 32768 twice?"]
@@ -211,13 +191,10 @@ class AudioReader(AbstractContextManager["AudioReader"]):
             return [f"has {what}: they are kept here, and clipped where audio is stored in 16 bits"]
         hint = "write it again at a lower level"
         if whole or peak > 256:
-            bits = next((b for b in (16, 24, 32) if peak <= 2 ** (b - 1)), 0)
-            hint = (
-                f"it looks like {bits}-bit integers, so divide it by {2 ** (bits - 1)}"
-                if bits
-                else "it is damaged, or not audio"
-            )
-        raise ValueError(f"{self.name} is not audio in [-1, 1]: it has {what}; {hint}.")
+            hint = "it is damaged, or not audio"
+            if bits := next((b for b in (16, 24, 32) if peak <= 2 ** (b - 1)), 0):
+                hint = f"it looks like {bits}-bit integers, so divide it by {2 ** (bits - 1)}"
+        raise self._refused(f"is not audio in [-1, 1]: it has {what}; {hint}.")
 
 
 def read_audio(source: Source, sample_rate: int | None = None) -> tuple[Tensor, int]:
@@ -269,15 +246,12 @@ def read_mel(path: Path) -> NDArray[np.float32]:
         mel: Any = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, OSError, EOFError, OverflowError, TypeError, SyntaxError, MemoryError,
             RecursionError) as error:  # fmt: skip
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(
             f"{path} is not a readable .npy array of numbers ({reason}): write one with numpy.save"
         ) from error
     if mel.dtype.kind != "f":
-        raise ValueError(
-            f"{path} holds {mel.dtype} numbers: write one array of floating-point numbers with "
-            "numpy.save"
-        )
+        raise ValueError(f"{path} holds {mel.dtype} numbers: save floating-point numbers")
     return mel[0] if mel.ndim == 3 and len(mel) == 1 else mel
 
 
@@ -322,8 +296,3 @@ def _declared(sound: soundfile.SoundFile, samples: int) -> int:
         if promised < _UNKNOWN_SIZE and found:
             declared = max(declared, samples * promised // found)
     return declared
-
-
-def _reason(error: Exception) -> str:
-    text = getattr(error, "error_string", "").rstrip(". ")
-    return f" ({text})" if text else ""

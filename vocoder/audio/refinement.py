@@ -2,26 +2,63 @@
 
 This is the reference, in plain PyTorch; `vocoder.backends.refinement` does the same faster on a
 CPU, and in pieces.
+
+Iterations are cheap where the sample rate is low, and the low bands are where they are needed
+most. So a schedule runs coarse levels first: audio x is brought to a D-th of its rate, iterated on
+there, and what that has changed is added to x, as in a multigrid method (Brandt, 1977):
+
+    low = down(x, D);   x + up(iterated(low) - low, D)
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 import warnings
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vocoder.audio.levels import Refine, bands_of, decimations, down, schedule, up
-from vocoder.audio.log_mel import ExactBuffers, LogMel, check_layout
+from vocoder.audio.log_mel import ExactBuffers, LogMel, mirror
 from vocoder.audio.mel_spec import MelSpec
-from vocoder.audio.pcm import as_tensor
-from vocoder.audio.validation import MelError, check_mel
+from vocoder.audio.validation import Array, pair
 
-Array = TypeVar("Array", Tensor, NDArray[Any])
+Schedule = tuple[tuple[int, int], ...]
+"""Levels in order: (decimation, iterations) each; the decimation of the whole rate is 1."""
+
+Refine = int | str | Sequence[Sequence[int]]
+"""A number of iterations at the whole rate, the name of a schedule, or a schedule."""
+
+SCHEDULES: Mapping[str, Schedule] = MappingProxyType(
+    {
+        "fast": ((8, 32), (1, 2)),
+        "default": ((16, 32), (8, 32), (4, 8), (1, 2)),
+        "best": ((16, 64), (8, 64), (4, 32), (2, 8), (1, 8)),
+    }
+)
+
+MOST_ITERATIONS = 1000
+"""More iterations than this on one level are refused as a mistake."""
+
+DECIMATIONS = (16, 8, 4, 2)
+"""Of the coarse levels, coarsest first."""
+
+EDGE = 0.94
+"""Share of the Nyquist frequency of a coarse level below which its bands must end."""
+
+REACH = 16
+"""Half the length of the resampling filters, in samples of the lower rate."""
+
+# Shares of the lower Nyquist frequency at which the filters are at -6 dB. On the way up the
+# highest bands are faded out: above them, the level knows nothing.
+_DOWN, _UP = 1.0, 0.84
 
 MOMENTUM = 0.9
 """How far each step starts ahead, in units of the step before."""
@@ -53,7 +90,7 @@ def refine_audio(
             `mel_spec.frames(samples)`. It need not be the mel of any audio.
         mel_spec: the definition of the mel.
         iterations: their number, 0 to change nothing; the name of a schedule, "fast", "default" or
-            "best"; or levels, such as ((8, 32), (1, 2)): see `vocoder.audio.levels.schedule`.
+            "best"; or levels, such as ((8, 32), (1, 2)): see `schedule`.
 
     Returns:
         Audio of the shape, kind, dtype and device of `audio`; not clipped to [-1, 1]. Use
@@ -76,21 +113,12 @@ def refine_audio(
 
 
 def refine_mel(
-    audio: Array,
-    mel: Array,
-    mel_spec: MelSpec,
-    refine: Refine = "default",
-    *,
-    sweeps: int | None = None,
+    audio: Array, mel: Array, mel_spec: MelSpec, *iterations: Refine, **named: Refine
 ) -> Array:
     """The former name of `refine_audio`, which goes in the next version."""
-    warnings.warn(
-        "refine_mel is now refine_audio(audio, mel, mel_spec, iterations), and goes in the next "
-        "version",
-        DeprecationWarning,
-        stacklevel=2,
-    )
-    return refine_audio(audio, mel, mel_spec, refine if sweeps is None else sweeps)
+    message = "refine_mel is now refine_audio(audio, mel, mel_spec, iterations)"
+    warnings.warn(message, DeprecationWarning, stacklevel=2)
+    return refine_audio(audio, mel, mel_spec, *iterations, *named.values())
 
 
 def mel_distance(audio: Array, mel: Array, mel_spec: MelSpec) -> float:
@@ -112,41 +140,117 @@ def mel_distance(audio: Array, mel: Array, mel_spec: MelSpec) -> float:
         return mel_spec.distance(own, target.clamp(min=mel_spec.log_floor)).item()
 
 
-def check_audio(audio: Tensor) -> None:
-    """Raise ValueError for audio that is not (samples,) or (batch, samples), float and finite."""
-    check_layout(audio)
-    if not bool(audio.isfinite().all()):
-        raise ValueError("The audio holds NaN or infinite samples.")
+def schedule(refine: Refine, mel_spec: MelSpec) -> Schedule:
+    """The levels that `refine` stands for, without those that the `MelSpec` does not have.
+
+    Args:
+        refine: a number of iterations at the whole rate; a name of `SCHEDULES`; or levels, such as
+            ((8, 32), (1, 2)) or "8:32+1:2".
+        mel_spec: the definition of the mel.
+
+    Raises:
+        ValueError: it is none of these, or a number is out of range.
+    """
+    there = (*decimations(mel_spec), 1)
+    return tuple((d, k) for d, k in check_refine(refine) if k and d in there)
 
 
-def check_frames(samples: int, frames: int, mel_spec: MelSpec) -> None:
-    """Raise MelError for a mel that has not as many frames as its audio needs."""
-    expected = mel_spec.frames(samples)
-    if frames != expected:
-        raise MelError(
-            f"{samples:,} samples have {expected:,} frames under this MelSpec, but the mel has "
-            f"{frames:,}: cut or pad one of them to match."
+def check_refine(refine: Refine) -> Schedule:
+    """`schedule` where no `MelSpec` is known yet: all of the levels."""
+    levels: Any = SCHEDULES.get(refine, refine) if isinstance(refine, str) else refine
+    if isinstance(levels, int | np.integer) and not isinstance(levels, bool):
+        levels = ((1, int(levels)),)
+    if isinstance(levels, str) and re.fullmatch(r"\d+|\d+:\d+(\+\d+:\d+)*", levels):
+        levels = [[1, *map(int, part.split(":"))][-2:] for part in levels.split("+")]
+    if not isinstance(levels, list | tuple) or not all(
+        isinstance(level, list | tuple) and [*map(type, level)] == [int, int] for level in levels
+    ):
+        raise ValueError(
+            f"refine must be a number of iterations, one of {', '.join(SCHEDULES)}, or levels such "
+            f"as 8:32+1:2 (decimation:iterations), got {refine!r}."
         )
+    for decimation, iterations in levels:
+        if decimation not in (*DECIMATIONS, 1):
+            raise ValueError(f"refine must have decimations 16, 8, 4, 2 or 1, got {decimation}.")
+        if not 0 <= iterations <= MOST_ITERATIONS:
+            raise ValueError(
+                f"refine must have from 0 to {MOST_ITERATIONS:,} iterations, got {iterations}."
+            )
+    return tuple((d, k) for d, k in levels)
 
 
-def tensors(audio: Array, mel: Array) -> tuple[Tensor, Tensor]:
-    """Audio and mel as tensors on the device of the audio."""
-    samples = as_tensor(audio, "audio")
-    return samples, as_tensor(mel, "mel").to(samples.device)
+def bands_of(mel_spec: MelSpec, decimation: int) -> int:
+    """How many bands a level iterates on: those that end well below its Nyquist frequency."""
+    if decimation == 1:
+        return mel_spec.n_mels
+    highest = EDGE * mel_spec.n_fft / 2 / decimation  # bin
+    ends = [int(torch.nonzero(row).max()) if row.any() else 0 for row in mel_spec.filters()]
+    return sum(end <= highest for end in ends)
 
 
-def pair(audio: Array, mel: Array, mel_spec: MelSpec) -> tuple[Tensor, Tensor]:
-    """Audio and its mel as tensors on the device of the audio, checked as for `refine_audio`."""
-    samples, target = tensors(audio, mel)
-    check_audio(samples)
-    check_mel(target, mel_spec)
-    if target.ndim != samples.ndim + 1 or target.shape[:-2] != samples.shape[:-1]:
-        raise MelError(
-            f"Audio of shape {tuple(samples.shape)} and a mel of shape {tuple(target.shape)} do "
-            f"not belong together: give (samples,) and (n_mels, frames), or a batch of both."
-        )
-    check_frames(samples.shape[-1], target.shape[-1], mel_spec)
-    return samples, target
+@lru_cache(maxsize=32)
+def decimations(mel_spec: MelSpec) -> tuple[int, ...]:
+    """The coarse levels that a `MelSpec` has, coarsest first.
+
+    Frames must lie where those of the whole audio do, so the sizes of window, hop and padding must
+    be divisible; and a level needs some bands.
+    """
+    spec = mel_spec
+    window_start = (spec.n_fft - spec.win_length) // 2
+    sizes = (spec.n_fft, spec.win_length, spec.hop_length, *spec.padding, window_start)
+    return tuple(
+        d
+        for d in DECIMATIONS
+        if all(size % d == 0 for size in sizes) and spec.n_fft // d >= 32 and bands_of(spec, d) >= 8
+    )
+
+
+@lru_cache(maxsize=32)
+def low_pass(decimation: int, share: float = _DOWN) -> NDArray[np.float32]:
+    """A linear-phase low-pass filter of 2 * `REACH` * decimation + 1 samples: that of `down`.
+
+    A sinc in a Kaiser window, at -6 dB at `share` of the lower Nyquist frequency. Its sum is 1.
+    """
+    reach = REACH * decimation
+    n = np.arange(-reach, reach + 1)
+    taps = np.sinc(share / decimation * n) * np.kaiser(2 * reach + 1, 7.0)
+    result: NDArray[np.float32] = (taps / taps.sum()).astype(np.float32)
+    return result
+
+
+@lru_cache(maxsize=8)
+def up_taps(decimation: int) -> NDArray[np.float32]:
+    """The filter of `up` by phases: (2 * `REACH` + 1, decimation).
+
+    Sample n * decimation + p is the sum over k of taps[k, p] * low[n + k - `REACH`].
+    """
+    taps = np.concatenate([decimation * low_pass(decimation, _UP), np.zeros(decimation - 1)])
+    # Sample m of the higher rate meets low sample j at tap m - j * decimation + reach.
+    last = 2 * REACH
+    rows = [taps[(last - k) * decimation :][:decimation] for k in range(last + 1)]
+    return np.stack(rows).astype(np.float32)
+
+
+def down(audio: Tensor, decimation: int) -> Tensor:
+    """Audio (batch, samples) at a lower rate: (batch, samples // decimation).
+
+    Sample n lies where sample n * decimation was; beyond the ends, the audio counts as silent.
+    """
+    taps = torch.from_numpy(low_pass(decimation)).to(audio)
+    reach = REACH * decimation
+    padded = F.pad(audio, (reach, reach))
+    return (padded.unfold(1, len(taps), decimation) @ taps)[:, : audio.shape[1] // decimation]
+
+
+def up(low: Tensor, decimation: int, samples: int) -> Tensor:
+    """Audio at the rate before `down`, without what is above the level's bands: (batch, samples).
+
+    Beyond the ends, `low` counts as silent.
+    """
+    taps = torch.from_numpy(up_taps(decimation)).to(low)
+    # One more sample of the lower rate may begin before the end of the audio.
+    padded = F.pad(low, (REACH, REACH + 1))
+    return (padded.unfold(1, len(taps), 1) @ taps).flatten(1)[:, :samples]
 
 
 class MelGriffinLim(nn.Module):
@@ -171,7 +275,7 @@ class MelGriffinLim(nn.Module):
         Args:
             audio: (batch, samples).
             mel: (batch, n_mels, frames), with `mel_spec.frames(samples)` frames.
-            iterations: see `vocoder.audio.levels.schedule`.
+            iterations: see `schedule`.
 
         Returns:
             (batch, samples), float64 if `audio` is, else float32.
@@ -361,14 +465,6 @@ class Level(ExactBuffers):
 def phases_of(mel_spec: MelSpec) -> int:
     """How many steps make an iteration: 2 on alternate frames, or 1 on all of them."""
     return 2 if mel_spec.win_length >= 4 * mel_spec.hop_length else 1
-
-
-def mirror(index: Tensor, samples: int) -> Tensor:
-    """Indices of reflected samples brought into [0, samples): 0 1 2 1 0 1 2 ... for 3 samples."""
-    # A tensor, since the ONNX exporter cannot divide by a symbolic number.
-    period = torch.full_like(index[:1], max(2 * (samples - 1), 1))
-    index = index % period
-    return torch.minimum(index, (period - index) % period)
 
 
 def window(mel_spec: MelSpec) -> Tensor:

@@ -11,51 +11,114 @@ import logging
 import math
 import warnings
 from functools import lru_cache
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vocoder.audio.mel_spec import PRESETS, MelSpec
 
 log = logging.getLogger(__name__)
 
-#: How far below the floor a mel may reach, in nats of magnitude: acoustic models undershoot.
-MARGIN_BELOW = 1.5
+Array = TypeVar("Array", Tensor, NDArray[Any])
 
-#: How far above the mel of the loudest possible audio a mel may reach, in nats of magnitude.
-MARGIN_ABOVE = 2.0
-
-#: Mels of fewer frames are too little evidence for a warning.
+# How far below the floor and above the mel of the loudest possible audio a mel may reach, in nats
+# of magnitude: acoustic models undershoot.
+MARGIN_BELOW, MARGIN_ABOVE = 1.5, 2.0
+# Mels of fewer frames are too little evidence for a warning.
 MIN_FRAMES = 20
-
-#: Distance of the 1 % and 99 % quantiles, in the mel's units, from which base 10 is suspected.
+# Distance of the 1 % and 99 % quantiles, in the mel's units, from which base 10 is suspected.
 MIN_SPREAD = 3.5
-
+# Share of clamped samples that is worth a warning; the mels of loud recordings have half of it.
 WARN_FRACTION = 2e-3
-"""Share of clamped samples that is worth a warning; the mels of loud recordings have half of it."""
-
+# RMS by `frame_rms` that no frame of a recording has: square waves and speech that was clipped
+# however hard stay below 1.1, by whatever convention.
 IMPOSSIBLE = 1.15
-"""RMS by `frame_rms` that no frame of a recording has: square waves and speech that was clipped
-however hard stay below 1.1, by whatever convention."""
-
+# Share of frames beyond it from which a mel is refused: normalised ones have 0.6 to 1.
 ERROR_FRACTION = 0.1
-"""Share of frames beyond it from which a mel is refused: normalised ones have 0.6 to 1."""
-
+# RMS that speech with peaks at full scale reaches in one frame of thirty.
 LOUD = 0.5
-"""RMS that speech with peaks at full scale reaches in one frame of thirty."""
+# Peak from which audio given in memory is refused: only that of whole numbers is so loud.
+LOUDEST = 100.0
+# Recordings no longer than this are taken for the channels of a longer one.
+MOST_CHANNELS = 64
 
 _SHORTEST = 0.01  # seconds of window; a shorter one can hold a single pulse of a voice
 _FULL_SCALE = 1 - 2.0**-15  # in 16 bits: autoregressive models go no further
-
 # Below any logarithm in use (the natural one of 1e-15 is -34.5), above the quiet parts of any mel
 # in decibels.
 _LEAST_LOG = -36.0
-
 _LN10 = math.log(10)
 
 
 class MelError(ValueError):
     """A mel that cannot have come from the MelSpec it was checked against."""
+
+
+def as_tensor(array: Tensor | NDArray[Any], name: str = "this") -> Tensor:
+    """A tensor itself, or a copy of an array, of any strides and byte order; else ValueError."""
+    if isinstance(array, Tensor):
+        return array
+    if not isinstance(array, np.ndarray):
+        kind = type(array).__name__
+        raise ValueError(f"{name} must be a torch tensor or a numpy array, got {kind}.")
+    try:
+        return torch.from_numpy(np.array(array, array.dtype.newbyteorder("=")))
+    except TypeError as error:
+        raise ValueError(f"PyTorch has no numbers as {array.dtype}: make it float32.") from error
+
+
+def check_layout(audio: Tensor) -> None:
+    """Raise ValueError for audio that is not (samples,) or (batch, samples), float, not empty."""
+    shape = tuple(audio.shape)
+    if audio.ndim not in (1, 2):
+        raise ValueError(f"Audio must be (samples,) or (batch, samples), got shape {shape}.")
+    if not audio.is_floating_point():
+        raise ValueError(f"Audio must be floating point, not {audio.dtype}: divide int16 by 32768.")
+    if shape[-1] == 0:
+        raise ValueError("Audio has no samples, so it has no mel.")
+    if audio.ndim == 2 and shape[1] <= MOST_CHANNELS and shape[1] < shape[0]:
+        raise ValueError(
+            f"Audio of shape {shape} would be a batch of {shape[0]} recordings of {shape[1]} "
+            "samples each; if it is (samples, channels), as soundfile reads it, pass audio.mean(1)."
+        )
+
+
+def check_audio(audio: Tensor, most: float = math.inf) -> None:
+    """`check_layout`, and raise ValueError for audio that is not finite or has a higher peak."""
+    check_layout(audio)
+    peak = max(map(abs, _extremes(audio.detach())))
+    if not math.isfinite(peak):  # aminmax propagates NaN
+        raise ValueError("The audio holds NaN or infinite samples.")
+    if peak > most:
+        raise ValueError(f"The audio's peak is {peak:.4g}: divide int16 samples by 32768.")
+
+
+def check_frames(samples: int, frames: int, mel_spec: MelSpec) -> None:
+    """Raise MelError for a mel that has not as many frames as its audio needs."""
+    expected = mel_spec.frames(samples)
+    if frames != expected:
+        raise MelError(
+            f"{samples:,} samples have {expected:,} frames under this MelSpec, but the mel has "
+            f"{frames:,}: cut or pad one of them to match."
+        )
+
+
+def pair(audio: Array, mel: Array, mel_spec: MelSpec) -> tuple[Tensor, Tensor]:
+    """Audio and its mel as tensors on the device of the audio, checked as for `refine_audio`."""
+    samples = as_tensor(audio, "audio")
+    target = as_tensor(mel, "mel").to(samples.device)
+    check_audio(samples)
+    check_mel(target, mel_spec)
+    if target.ndim != samples.ndim + 1 or target.shape[:-2] != samples.shape[:-1]:
+        raise MelError(
+            f"Audio of shape {tuple(samples.shape)} and a mel of shape {tuple(target.shape)} do "
+            f"not belong together: give (samples,) and (n_mels, frames), or a batch of both."
+        )
+    check_frames(samples.shape[-1], target.shape[-1], mel_spec)
+    return samples, target
 
 
 def check_mel(mel: Tensor, mel_spec: MelSpec) -> None:
@@ -64,8 +127,7 @@ def check_mel(mel: Tensor, mel_spec: MelSpec) -> None:
     A wrong shape or dtype, NaN, infinities, and values outside
     [log_floor - MARGIN_BELOW, log_ceiling + MARGIN_ABOVE] are refused (margins in nats of
     magnitude: they double for power mels and shrink by ln 10 for base 10). The message guesses the
-    convention (decibels, another base, linear, int16 audio) and gives the expression that converts
-    it.
+    convention (decibels, another base, linear, int16 audio) and how to convert it.
 
     A base-10 mel lies inside the range of a natural-log MelSpec: it is refused if its lowest value
     is log10(floor) and occurs several times. What only looks like base 10 by its range, or like
@@ -76,8 +138,7 @@ def check_mel(mel: Tensor, mel_spec: MelSpec) -> None:
         mel_spec: the MelSpec it should follow.
 
     Raises:
-        MelError: the mel cannot have come from the MelSpec; one sentence says why and how to
-            convert it.
+        MelError: the mel cannot have come from the MelSpec.
 
     Warns:
         UserWarning: the mel can have come from the MelSpec, but looks like another convention.
@@ -97,11 +158,11 @@ def check_mel(mel: Tensor, mel_spec: MelSpec) -> None:
             f"first in frame {frame}{item}{hint}."
         )
     low, high = _limits(mel_spec)
-    scale = (
-        f"{'natural' if mel_spec.log_base == 'e' else 'base-10'} logarithm of "
-        f"{_quantity(mel_spec)} with floor {mel_spec.floor:g}"
+    base = "natural" if mel_spec.log_base == "e" else "base-10"
+    range_ = (
+        f"The mel's values run from {least:.4g} to {most:.4g}, where the MelSpec, {base} logarithm "
+        f"of {_quantity(mel_spec)} with floor {mel_spec.floor:g},"
     )
-    range_ = f"The mel's values run from {least:.4g} to {most:.4g}, where the MelSpec, {scale},"
     if least < low or most > high:
         advice = _advice(values, mel_spec)
         raise MelError(f"{range_} allows {low:.4g} to {high:.4g}: {advice}.")
@@ -133,20 +194,19 @@ def _check_layout(mel: Tensor, spec: MelSpec) -> None:
     if not isinstance(mel, Tensor):
         raise MelError(f"A mel must be a torch tensor, got {type(mel).__name__}.")
     if not mel.is_floating_point():
-        kind = "complex (a Fourier transform?)" if mel.is_complex() else str(mel.dtype)
-        raise MelError(f"A mel must be floating point, since it holds logarithms, but is {kind}.")
+        raise MelError(f"A mel must be floating point, since it holds logarithms, got {mel.dtype}.")
     shape = tuple(mel.shape)
     if mel.ndim not in (2, 3):
         raise MelError(
             f"A mel must be (n_mels, frames) or (batch, n_mels, frames), got shape {shape}."
         )
     bands, frames = shape[-2:]
+    if bands != spec.n_mels and frames == spec.n_mels:
+        raise MelError(
+            f"The mel of shape {shape} is transposed, (frames, n_mels): the MelSpec wants "
+            f"(n_mels, frames) with n_mels = {spec.n_mels}, so pass mel.swapaxes(-1, -2)."
+        )
     if bands != spec.n_mels:
-        if frames == spec.n_mels:
-            raise MelError(
-                f"The mel of shape {shape} is transposed, (frames, n_mels): the MelSpec wants "
-                f"(n_mels, frames) with n_mels = {spec.n_mels}, so pass mel.swapaxes(-1, -2)."
-            )
         presets = ", ".join(repr(name) for name, p in PRESETS.items() if p.n_mels == bands)
         owners = f" ({bands} is the number of {presets})" if presets else ""
         raise MelError(
@@ -161,33 +221,28 @@ def _advice(values: Tensor, spec: MelSpec) -> str:
     """What values out of range look like, and the expression that converts them."""
     low, high = _limits(spec)
     least, most = _extremes(values)
+    natural = spec.log_base == "e"
     if _looks_linear(values) and spec.log(most) <= high:
         return _linear_advice(spec)
     if least >= low and most <= high + spec.power * spec.log(32768):
-        log2 = "math.log(2)" if spec.log_base == "e" else "math.log10(2)"
+        log2 = "math.log(2)" if natural else "math.log10(2)"
         return (
             "it looks like the mel of int16 samples, so divide the audio by 32768, or use "
             f"mel - {15 * spec.power:g} * {log2}"
         )
-    if spec.log_base == "10" and least >= low * _LN10 and most <= high * _LN10:
+    if not natural and least >= low * _LN10 and most <= high * _LN10:
         return "it looks like a natural logarithm, so use mel / math.log(10)"
     if least < _LEAST_LOG or most > high:
         factor = 10 if spec.power == 2 or _rests_on(values, 10 * math.log10(spec.floor)) else 20
-        scale = (_LN10 if spec.log_base == "e" else 1.0) / factor
-        base = " * math.log(10)" if spec.log_base == "e" else ""
-        if most * scale > high:
-            pass
+        scale = (_LN10 if natural else 1.0) / factor
+        use = f"use mel / {factor}{' * math.log(10)' if natural else ''}"
         # Decibels relative to the peak have a peak of exactly 0, and may lie lower by any amount.
-        elif abs(most) < 1e-4 and least * scale >= low - spec.log_ceiling:
+        if abs(most) < 1e-4 and least * scale >= low - spec.log_ceiling:
             return (
-                "it looks like decibels, relative to the peak, so compute it with ref=1.0 and use "
-                f"mel / {factor}{base}"
+                f"it looks like decibels, relative to the peak: compute it with ref=1.0 and {use}"
             )
-        elif least * scale >= low:
-            return (
-                f"it looks like decibels, {factor} * log10 of {_quantity(spec)}, so use "
-                f"mel / {factor}{base}"
-            )
+        if most * scale <= high and least * scale >= low:
+            return f"it looks like decibels, {factor} * log10 of {_quantity(spec)}, so {use}"
     elif least < low:
         other = "powers" if spec.power == 1 else "magnitudes"
         return (
@@ -195,32 +250,6 @@ def _advice(values: Tensor, spec: MelSpec) -> str:
             f"or compute it again with power={spec.power:g} if it was made of {other}"
         )
     return "compute it with LogMel(mel_spec), or model.mel(audio), from audio in [-1, 1]"
-
-
-def _normalisation(mel: Tensor, spec: MelSpec) -> str:
-    """What a mel within the range looks like whose audio is far too loud, in a sentence or two."""
-    values = mel.detach().float()
-    least, most = _extremes(values)
-    mean, deviation = values.mean().item(), values.std().item()
-    seen = f"Its values run from {least:.3g} to {most:.3g}, with mean {mean:.2g}"
-    if least >= -0.01 and most <= 1 + 1e-3:
-        guess, advice = "to [0, 1]", "mel * (high - low) + low"
-    elif least < 0 and max(-least, most) <= 4 + 1e-3 and abs(least + most) < 1e-2:
-        guess = f"to [{least:.2g}, {most:.2g}]"
-        advice = f"(mel + {most:.2g}) / {2 * most:.2g} * (high - low) + low"
-    elif abs(mean) < 2 and deviation < 2.5:
-        guess = "to mean 0 and standard deviation 1"
-        advice = "mel * std + mean (Matcha-TTS: mel * 2.1 - 5.5 on LJSpeech)"
-    else:
-        louder = "" if spec.log_base == "e" else " / math.log(10)"
-        return (
-            f"{seen}: it is of audio beyond [-1, 1], or of another level. Compute it from audio in "
-            f"[-1, 1], or lower it, as mel - math.log(4){louder} does by 12 dB."
-        )
-    return (
-        f"{seen}: it looks normalised {guess}, so undo the normalisation of your acoustic model "
-        f"with the statistics that it was trained with, such as {advice}."
-    )
 
 
 def _limits(spec: MelSpec) -> tuple[float, float]:
@@ -291,27 +320,16 @@ def limited(mel: Tensor, mel_spec: MelSpec) -> Tensor:
 
 
 class Clamp:
-    """Clamps the audio of one item, or of one stream, and refuses mels that are far too loud.
-
-    Args:
-        mel_spec: the convention of the mels.
-        temperature: of the synthesis.
-    """
+    """Clamps the audio of one item, or of one stream, and refuses mels that are far too loud."""
 
     def __init__(self, mel_spec: MelSpec, temperature: float) -> None:
-        self.mel_spec = mel_spec
-        self.temperature = temperature
-        self.samples = self.clamped = 0
-        """Samples so far, and those of them that were at or beyond full scale."""
-        self.peak = 0.0
+        self.mel_spec, self.temperature = mel_spec, temperature
+        self._samples = self._clamped = 0
+        self._peak = 0.0
         self._frames = self._loud = self._impossible = 0
 
     def expect(self, mel: Tensor) -> None:
-        """Look at the level of a mel, or of the next piece of it, (n_mels, frames).
-
-        Raises:
-            MelError: many of its frames are louder than any audio in [-1, 1].
-        """
+        """Raise MelError for a mel, or the next piece of it, louder than any audio in [-1, 1]."""
         least, most = torch.aminmax(mel)
         short = self.mel_spec.win_length < _SHORTEST * self.mel_spec.sample_rate
         if least == most or short:  # a constant fits any convention
@@ -331,30 +349,52 @@ class Clamp:
         """Audio (samples,), of one item or the next piece of a stream, clamped to [-1, 1]."""
         if audio.numel():
             size = audio.abs()
-            self.samples += len(audio)
-            self.clamped += int((size >= _FULL_SCALE).sum())
-            self.peak = max(self.peak, size.max().item())
+            self._samples += len(audio)
+            self._clamped += int((size >= _FULL_SCALE).sum())
+            self._peak = max(self._peak, size.max().item())
         return audio.clamp(-1, 1)
 
-    def finish(self, stacklevel: int = 3) -> None:
-        """Say how much was cut, once all audio is there: to the log where the mel is not at fault.
-
-        Warns:
-            UserWarning: the mel is of loud audio, and more than a few samples were clamped.
-        """
-        if not self.clamped:
+    def finish(self) -> None:
+        """Warn of what was cut, in the log where the mel is not at fault."""
+        if not self._clamped:
             return
         what = (
-            f"Clamped {self.clamped:,} of {self.samples:,} samples to [-1, 1]; the peak was "
-            f"{self.peak:.3g}."
+            f"Clamped {self._clamped:,} of {self._samples:,} samples to [-1, 1]; the peak was "
+            f"{self._peak:.3g}."
         )
-        if self.clamped < WARN_FRACTION * self.samples:
+        if self._clamped < WARN_FRACTION * self._samples:
             log.info(what)
         elif self._loud > 0.02 * self._frames >= 0.02 * MIN_FRAMES:
             warnings.warn(
                 f"{what} The mel is that of very loud audio: lower it, or check its MelSpec.",
-                stacklevel=stacklevel,
+                stacklevel=3,
             )
         else:
             cause = "the temperature is high" if self.temperature > 1 else "the model is too loud"
             log.warning("%s The mel is not that loud: %s.", what, cause)
+
+
+def _normalisation(mel: Tensor, spec: MelSpec) -> str:
+    """What a mel within the range looks like whose audio is far too loud, in a sentence or two."""
+    values = mel.detach().float()
+    least, most = _extremes(values)
+    mean, deviation = values.mean().item(), values.std().item()
+    seen = f"Its values run from {least:.3g} to {most:.3g}, with mean {mean:.2g}"
+    if least >= -0.01 and most <= 1 + 1e-3:
+        guess, advice = "to [0, 1]", "mel * (high - low) + low"
+    elif least < 0 and max(-least, most) <= 4 + 1e-3 and abs(least + most) < 1e-2:
+        guess = f"to [{least:.2g}, {most:.2g}]"
+        advice = f"(mel + {most:.2g}) / {2 * most:.2g} * (high - low) + low"
+    elif abs(mean) < 2 and deviation < 2.5:
+        guess = "to mean 0 and standard deviation 1"
+        advice = "mel * std + mean (Matcha-TTS: mel * 2.1 - 5.5 on LJSpeech)"
+    else:
+        louder = "" if spec.log_base == "e" else " / math.log(10)"
+        return (
+            f"{seen}: it is of audio beyond [-1, 1], or of another level. Compute it from audio in "
+            f"[-1, 1], or lower it, as mel - math.log(4){louder} does by 12 dB."
+        )
+    return (
+        f"{seen}: it looks normalised {guess}, so undo the normalisation of your acoustic model "
+        f"with the statistics that it was trained with, such as {advice}."
+    )

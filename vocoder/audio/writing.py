@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import soundfile
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vocoder.atomic import partial_file
@@ -23,15 +23,13 @@ from vocoder.audio.containers import openable
 from vocoder.audio.pcm import to_pcm16
 from vocoder.audio.reading import checked_rate
 
+Audio = Tensor | NDArray[Any]
+
 #: Suffixes that can be written -> libsndfile's container and encoding.
 _FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
 
 
-def write_audio(
-    target: str | os.PathLike[str] | IO[bytes],
-    audio: Tensor | npt.NDArray[Any],
-    sample_rate: int,
-) -> None:
+def write_audio(target: str | os.PathLike[str] | IO[bytes], audio: Audio, sample_rate: int) -> None:
     """Write mono audio as 16-bit WAV or FLAC, or as OGG Vorbis, by the path's suffix.
 
     A sample x becomes round(32768 * x), so 16-bit audio survives reading and writing. Samples
@@ -50,8 +48,7 @@ def write_audio(
         UserWarning: samples were clipped: how many, and the peak.
 
     Raises:
-        FileNotFoundError: the folder does not exist.
-        IsADirectoryError: the path is a folder.
+        FileNotFoundError, IsADirectoryError: the folder does not exist, or the path is one.
         OSError: the folder cannot be written to, or the disk is full.
         ValueError: the suffix is none of these; the audio is not (samples,), not floating point,
             empty, NaN or infinite; or the format does not support this sample rate.
@@ -69,9 +66,8 @@ def write_audio(
     try:
         target.write(encoded.getvalue())
     except TypeError as error:
-        raise ValueError(
-            f"{samples.name} is opened as text: open it in binary mode, 'wb'."
-        ) from error
+        message = f"{samples.name} is opened as text: open it in binary mode, 'wb'."
+        raise ValueError(message) from error
     samples._warn()
 
 
@@ -80,9 +76,9 @@ def _encoder(target: Any, name: str, suffix: str, sample_rate: int) -> soundfile
     try:
         return soundfile.SoundFile(target, "w", sample_rate, 1, encoding, format=container)
     except soundfile.LibsndfileError as error:
+        reason = error.error_string.rstrip(".")
         raise ValueError(
-            f"Cannot write {name} as {container} at {sample_rate} Hz "
-            f"({error.error_string.rstrip('.')})."
+            f"Cannot write {name} as {container} at {sample_rate} Hz ({reason})."
         ) from error
 
 
@@ -107,8 +103,7 @@ class _Samples:
     """Checks audio to write, rounds it to 16 bits, and counts the samples that this clips."""
 
     def __init__(self, name: str, sample_rate: int) -> None:
-        self.name = name
-        self.sample_rate = checked_rate(sample_rate)
+        self.name, self.sample_rate = name, checked_rate(sample_rate)
         self.samples = 0
         """Number of samples written so far."""
         self._clipped, self._peak = 0, 0.0
@@ -116,12 +111,8 @@ class _Samples:
     def __enter__(self) -> Self:
         return self
 
-    def _blocks(self, audio: Any) -> Iterator[npt.NDArray[np.int16]]:
-        """Audio (samples,) block by block.
-
-        Raises:
-            ValueError: it is not (samples,), not floating point, empty, or not finite.
-        """
+    def _blocks(self, audio: Any) -> Iterator[NDArray[np.int16]]:
+        """Audio (samples,) block by block, once it is checked."""
         kind = audio.dtype if isinstance(audio, Tensor | np.ndarray) else type(audio).__name__
         if isinstance(audio, Tensor) and audio.is_floating_point():
             audio = audio.detach().to("cpu", torch.float32).numpy()  # numpy has no bfloat16
@@ -138,9 +129,7 @@ class _Samples:
         if audio.size == 0:
             raise ValueError("There are no samples to write.")
         if bad := audio.size - int(np.isfinite(audio).sum()):
-            raise ValueError(
-                f"Audio to write holds NaN or infinity in {bad} of {audio.size} samples."
-            )
+            raise ValueError(f"The audio holds NaN or infinity in {bad} of {audio.size} samples.")
         # libsndfile's Vorbis encoder overflows the stack on minutes of audio at once.
         for start in range(0, len(audio), 1 << 16):
             block = audio[start : start + (1 << 16)].astype(np.float32)
@@ -193,7 +182,7 @@ class AudioWriter(_Samples):
             self._cleaning = cleaning.pop_all()
         return self
 
-    def write(self, audio: Tensor | npt.NDArray[Any]) -> None:
+    def write(self, audio: Audio) -> None:
         """Append audio, (samples,), floating point in [-1, 1]; samples beyond are clipped.
 
         Raises:
@@ -209,13 +198,14 @@ class AudioWriter(_Samples):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._cleaning:
+            written = 0
             try:
                 self._sound.close()
                 self._file.close()  # before it is renamed, for Windows
-                written = 0 if kind else soundfile.info(openable(self._partial)).frames
-            except soundfile.LibsndfileError as error:
                 if kind is None:
-                    raise self._cut_short() from error
+                    written = soundfile.info(openable(self._partial)).frames
+            except soundfile.LibsndfileError as error:
+                self._file.error = self._file.error or OSError(str(error))
             if kind is not None:
                 return
             if self.samples == 0:
@@ -251,20 +241,20 @@ class WavStream(_Samples):
         super().__init__("the stream", sample_rate)
         self._file = file
 
-    def write(self, audio: Tensor | npt.NDArray[Any]) -> None:
+    def write(self, audio: Audio) -> None:
         """Append audio, (samples,), floating point in [-1, 1]; samples beyond are clipped.
 
         Raises:
             BrokenPipeError: the reader is gone.
             ValueError: the audio is not (samples,), not floating point, empty, NaN or infinite.
         """
-        header, rate, unknown = self.samples == 0, self.sample_rate, 0xFFFFFFFF
+        begun, rate, unknown = self.samples, self.sample_rate, 0xFFFFFFFF
         for block in self._blocks(audio):
-            if header:  # 16 bits, mono, of unknown length
+            if not begun:  # 16 bits, mono, of unknown length
                 form = b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", unknown
                 riff = b"RIFF", unknown, b"WAVE"
                 self._file.write(struct.pack("<4sI4s4sIHHIIHH4sI", *riff, *form))
-                header = False
+                begun = 1
             self._file.write(block.astype("<i2").tobytes())
         self._file.flush()
 
@@ -274,13 +264,7 @@ class WavStream(_Samples):
 
 
 def checked_path(path: str | os.PathLike[str]) -> Path:
-    """The path, after a check that `write_audio` can write there: its suffix and folder.
-
-    Raises:
-        FileNotFoundError, IsADirectoryError: the folder does not exist, or the path is one.
-        ValueError: the suffix is not that of a format that can be written, or the path is a device
-            or a pipe.
-    """
+    """The path, after a check that `write_audio` can write there; raises as it does."""
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; name a file in it, such as audio.wav.")

@@ -36,28 +36,19 @@ _LOWEST, _HIGHEST = (np.float32(x) for x in LOG_SCALES)
 
 
 class Weights(NamedTuple):
-    """A `CausalGatedStack` of L layers of C channels and K taps.
+    """A `CausalGatedStack` of L layers of C channels and K taps."""
 
-    Attributes:
-        start, start_bias: (inputs, C) and (C,).
-        dilated: (L, K * C, 2 C), the oldest tap first.
-        out, out_bias: residual and skip, (L, C, 2 C) and (L, 2 C).
-        first, first_bias, last, last_bias: the two convolutions of the head.
-        dilations: (L,).
-        interpolation: weights of `LinearUpsampling`, (3, hop).
-    """
-
-    start: Floats
-    start_bias: Floats
-    dilated: Floats
-    out: Floats
-    out_bias: Floats
-    first: Floats
+    start: Floats  # (inputs, C)
+    start_bias: Floats  # (C,)
+    dilated: Floats  # (L, K * C, 2 C), the oldest tap first
+    out: Floats  # residual and skip, (L, C, 2 C)
+    out_bias: Floats  # (L, 2 C)
+    first: Floats  # of the two convolutions of the head
     first_bias: Floats
     last: Floats
     last_bias: Floats
-    dilations: NDArray[np.int64]
-    interpolation: Floats
+    dilations: NDArray[np.int64]  # (L,)
+    interpolation: Floats  # weights of `LinearUpsampling`, (3, hop)
 
     @classmethod
     def of(cls, stack: CausalGatedStack) -> Self:
@@ -84,22 +75,14 @@ class Weights(NamedTuple):
 
 
 class Frames(NamedTuple):
-    """What the mel says of some frames, and the noise of their samples.
+    """What the mel says of some frames, and the noise of their samples."""
 
-    Attributes:
-        conditions: of all layers, (frames + 2, L * 2 C): one frame more on each side.
-        coefficients: of linear prediction, the newest sample's last, (frames, order).
-        gain, level: (frames,).
-        lags: (samples,).
-        choice, value: noise of `LogisticMixture.sample`, (samples,).
-    """
-
-    conditions: Floats
-    coefficients: Floats
-    gain: Floats
-    level: Floats
-    lags: NDArray[np.int64]
-    choice: Floats
+    conditions: Floats  # of all layers, (frames + 2, L * 2 C): one frame more on each side
+    coefficients: Floats  # of linear prediction, the newest sample's last, (frames, order)
+    gain: Floats  # (frames,)
+    level: Floats  # (frames,)
+    lags: NDArray[np.int64]  # (samples,)
+    choice: Floats  # noise of `LogisticMixture.sample`, (samples,)
     value: Floats
 
 
@@ -136,15 +119,9 @@ class Utterance:
             for before in (self._audio, self._residual)
         )
         run(
-            self._weights,
-            frames,
-            self._pitch_taps,
-            self._temperature,
-            self._rings,
-            audio,
-            residual,
-            self._clock,
-        )
+            self._weights, frames, self._pitch_taps, self._temperature, self._rings, audio,
+            residual, self._clock,
+        )  # fmt: skip
         self._audio, self._residual = audio[-order:], residual[-depth:]
         self._clock += samples
         return audio[order:]
@@ -261,15 +238,9 @@ def draw(output: Any, choice: Any, value: Any, temperature: Any, centre: Any, ga
 
 @_compile
 def run(
-    weights: Any,
-    frames: Any,
-    pitch_taps: int,
-    temperature: Any,
-    rings: Any,
-    audio: Any,
-    residual: Any,
-    clock: int,
-) -> None:
+    weights: Any, frames: Any, pitch_taps: int, temperature: Any, rings: Any, audio: Any,
+    residual: Any, clock: int,
+) -> None:  # fmt: skip
     """The samples of some frames: fills ``audio`` and ``residual`` behind those before them.
 
     Args:

@@ -18,21 +18,27 @@ import scipy.fft
 import torch
 from numpy.typing import NDArray
 
-from vocoder.audio.levels import REACH, Refine, down_taps, schedule, up_taps
 from vocoder.audio.mel_spec import MelSpec
 from vocoder.audio.refinement import (
     MAX_STEP,
     MIN_COVER,
     MOMENTUM,
-    Array,
+    REACH,
     Level,
+    Refine,
+    low_pass,
+    phases_of,
+    schedule,
+    up_taps,
+)
+from vocoder.audio.validation import (
+    Array,
+    as_tensor,
     check_audio,
     check_frames,
+    check_mel,
     pair,
-    phases_of,
-    tensors,
 )
-from vocoder.audio.validation import check_mel
 from vocoder.backends.jit import jit
 
 Floats = NDArray[np.float32]
@@ -200,13 +206,9 @@ def _correct(spectra: Any, target: Any, skipped: int, r: Any, x: Any, t: Any) ->
 
 @_compiled
 def _covers(t: Any, first: int, last: int, frames: int, end: int) -> Any:
-    """Factors of the corrections and of the momentum at samples first to last - 1.
+    """Factors of corrections and momentum at samples first to last - 1, (phases, samples) each.
 
-    Args:
-        frames, end: number of frames and samples of all the audio, `_FAR` if it goes on.
-
-    Returns:
-        Both, (phases, last - first) each.
+    Frames and end are those of all the audio, `_FAR` if it goes on.
     """
     cover = np.zeros((t.phases, last - first), np.float32)
     n = t.window.shape[0]
@@ -222,20 +224,16 @@ def _advance(
     held: Any, at: Any, audio: Any, target: Any, skipped: int, norms: Any, aheads: Any,
     frames: int, end: int, t: Any,
 ) -> Any:  # fmt: skip
-    """All steps over the next piece of audio.
+    """All steps over the next piece of audio; returns the samples that the last step releases.
 
     Args:
         held: (steps, 3, n_fft + 1), of each step the samples that are not released: its input, the
             result of the step before it, and the sum of the corrections so far.
         at: (steps, 3), of each step: samples released, samples received, next frame.
-        audio: (samples,).
         target: (frames - skipped, bands), exp of the mel.
         norms, aheads: of `_covers`, from the first sample that the last step has not released.
         frames: that are known.
         end: number of samples of all the audio, `_FAR` if it goes on.
-
-    Returns:
-        The samples that the last step releases.
     """
     n_fft = t.window.shape[0]
     r = np.empty((t.first.shape[0] + 1, _BLOCK), np.float32)
@@ -299,7 +297,7 @@ def _advance(
 
 @_compiled
 def _lowered(padded: Any, taps: Any, decimation: int) -> Any:
-    """`vocoder.audio.levels.down` of samples with the reach of the filter on either side."""
+    """`vocoder.audio.refinement.down` of samples with the reach of the filter on either side."""
     size = taps.shape[0]
     low = np.empty(max((padded.shape[0] - size) // decimation + 1, 0), np.float32)
     for n in range(low.shape[0]):
@@ -312,7 +310,7 @@ def _lowered(padded: Any, taps: Any, decimation: int) -> Any:
 
 @_compiled
 def _raised(padded: Any, taps: Any) -> Any:
-    """`vocoder.audio.levels.up` of samples with the reach of the filter on either side."""
+    """`vocoder.audio.refinement.up` of samples with the reach of the filter on either side."""
     size, decimation = taps.shape
     high = np.zeros((max(padded.shape[0] - size + 1, 0), decimation), np.float32)
     for n in range(high.shape[0]):
@@ -397,7 +395,7 @@ class _CoarseLevel:
         self._waiting = np.concatenate([self._waiting, audio])
         end = np.zeros(final * REACH * d, np.float32)
         self._input = np.concatenate([self._input, audio, end])
-        low: Floats = _lowered(self._input, down_taps(d), d)
+        low: Floats = _lowered(self._input, low_pass(d), d)
         if final:
             low = low[: self._received // d - self._lowered]
         self._input = self._input[len(low) * d :]
@@ -442,23 +440,14 @@ def refine_audio(
     mel: Array,
     mel_spec: MelSpec,
     iterations: Refine = "default",
-    threads: int | None = None,
 ) -> Array:
     """`vocoder.audio.refine_audio` on a CPU, several times as fast: equal to 1e-5 in float32.
 
-    Args:
-        audio, mel, mel_spec, iterations: as there, on the CPU. Gradients are not recorded.
-        threads: how many recordings of a batch are worked on at once; None for PyTorch's number
-            of threads.
-
-    Raises:
-        MelError, ValueError: as there, or the tensors are on another device.
+    Arguments and errors are the same, but the tensors must be on the CPU, and gradients are not
+    recorded. The recordings of a batch are worked on at once, by PyTorch's number of threads.
     """
     schedule(iterations, mel_spec)
     samples, target = pair(audio, mel, mel_spec)
-    threads = torch.get_num_threads() if threads is None else threads
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}.")
 
     def refined(item: Floats, own: Floats) -> Floats:
         for level in _levels(mel_spec, iterations):
@@ -467,7 +456,7 @@ def refine_audio(
 
     items = _floats(samples).reshape(-1, samples.shape[-1])
     mels = _floats(target).reshape(-1, *target.shape[-2:])
-    apply = _pool().map if threads > 1 and len(items) > 1 else map
+    apply = _pool().map if torch.get_num_threads() > 1 and len(items) > 1 else map
     stacked = np.stack(list(apply(refined, items, mels)))
     result = torch.from_numpy(stacked).reshape(samples.shape).to(samples.dtype)
     return result if isinstance(audio, torch.Tensor) else result.numpy()
@@ -523,7 +512,7 @@ class RefineStream:
             ValueError: the audio is not (samples,), floating point and finite, or the stream has
                 ended.
         """
-        samples, target = tensors(audio, mel)
+        samples, target = as_tensor(audio, "audio"), as_tensor(mel, "mel")
         if samples.ndim != 1 or target.ndim != 2:
             raise ValueError(
                 f"A stream takes audio (samples,) and a mel (n_mels, frames), got shapes "

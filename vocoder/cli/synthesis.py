@@ -91,7 +91,7 @@ def refine(
     refuse_audio_output(force, output)
     from vocoder.audio import AudioReader, MelSpec, check_refine
     from vocoder.audio.reading import read_mel
-    from vocoder.audio.refinement import check_frames
+    from vocoder.audio.validation import check_frames
     from vocoder.models.pieces import Counted, mel_pieces, unwarned
 
     check_refine(iterations)

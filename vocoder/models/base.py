@@ -30,11 +30,9 @@ from vocoder.audio import (
     check_refine,
     check_temperature,
 )
-from vocoder.audio.levels import schedule
-from vocoder.audio.log_mel import check_amplitude
 from vocoder.audio.noise import batch_noise, fresh_seed
-from vocoder.audio.pcm import as_tensor
-from vocoder.audio.validation import Clamp
+from vocoder.audio.refinement import schedule
+from vocoder.audio.validation import LOUDEST, Clamp, as_tensor, check_audio
 from vocoder.checkpoints import CheckpointError, no_larger_than, read_checkpoint, write_checkpoint
 from vocoder.flows import InvertibleConv1x1
 
@@ -374,7 +372,7 @@ class Vocoder(SavedModel, ABC):
                 not floating point, or is far beyond [-1, 1], as int16 samples are.
         """
         tensor = _tensor(audio, "audio")
-        check_amplitude(tensor)
+        check_audio(tensor, LOUDEST)
         return _like(audio, self._log_mel(tensor.to(self.device)))
 
     def synthesize(
