@@ -20,16 +20,14 @@ from filelock import FileLock
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import vocoder
-from tests.test_recipe_ljspeech import RECIPE, ROOT, Tiny, train_here
+from tests.test_recipe_ljspeech import ROOT, SAMPLE, Tiny, train_here
 from vocoder.checkpoints import CheckpointError
 from vocoder.models import MdctFlow
 from vocoder.training import report as report_module
 from vocoder.training.module import TrainingError
 from vocoder.training.options import sentence
-from vocoder.training.resume import ResumeFiles, newest_resume_file, read_resume_file
-from vocoder.training.run_folder import locked
+from vocoder.training.run import ResumeFiles, locked, newest_resume_file, read_resume_file
 
-SAMPLE = RECIPE / "sample"
 QUICK = (
     "--max_steps", "1", "--run", "run", "--speech.validation_utterances", "1",
     "--speech.validation_seconds", "0.2", "--speech.crop_frames", "8",
@@ -147,7 +145,7 @@ def test_two_processes_do_not_train_in_one_folder(
 
 def test_the_lock_of_a_killed_process_does_not_block(tmp_path: Path) -> None:
     code = (
-        "import os, signal; from pathlib import Path; from vocoder.training.run_folder import "
+        "import os, signal; from pathlib import Path; from vocoder.training.run import "
         "locked\nwith locked(Path('run')): os.kill(os.getpid(), signal.SIGKILL)"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
