@@ -121,10 +121,8 @@ def test_run_leaves_a_model_that_speaks_and_a_report(trained: Path) -> None:
     assert "vocoder say" in page
 
 
-def speech(
-    model: AcousticModel, corpus: Path, cache: Path, voices: dict[str, str] | None = None
-) -> TextAndSpeech:
-    data = TextAndSpeech(model.mel_spec, corpus, cache, voices=voices or {"ann": "ann-"})
+def speech(model: AcousticModel, corpus: Path, cache: Path, **voices: str) -> TextAndSpeech:
+    data = TextAndSpeech(model.mel_spec, corpus, cache, voices=voices)
     data.setup()
     return data
 
@@ -132,8 +130,10 @@ def speech(
 def test_voices_are_chosen_and_the_unusable_left_out(
     corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = load_small()
-    data = speech(model, corpus, tmp_path)
+    options = parser(OF_ACOUSTIC)
+    config = options.parse_args(["--config", str(CONFIG), "--data", "none", *SMALL])
+    model = OF_ACOUSTIC.build(options.instantiate(config), config)[0].model
+    data = speech(model, corpus, tmp_path, ann="ann-")
     ids = [*data.split.train, *data.split.validation, *data.split.test]
     assert set(ids) == {f"ann-{index}" for index in range(8)} | {"ann-y"}
     assert "ann-x" in caplog.text
@@ -142,16 +142,10 @@ def test_voices_are_chosen_and_the_unusable_left_out(
     assert "ann-y is left out" in caplog.text
     for id, item in items.items():
         assert int(item.durations.sum()) == data.mels[id].shape[1] == len(item.place)
-    both = speech(model, corpus, tmp_path, {"ann": "ann-", "bob": "bob-"})
+    both = speech(model, corpus, tmp_path, ann="ann-", bob="bob-")
     assert both.items(["ann-1", "bob-8"], model)["bob-8"].voice == 1
     with pytest.raises(CorpusError, match=r"no utterance .* begins with 'eve-' \(voice eve\)"):
-        speech(model, corpus, tmp_path, {"eve": "eve-"})
-
-
-def load_small() -> Any:
-    options = parser(OF_ACOUSTIC)
-    config = options.parse_args(["--config", str(CONFIG), "--data", "none", *SMALL])
-    return OF_ACOUSTIC.build(options.instantiate(config), config)[0].model
+        speech(model, corpus, tmp_path, eve="eve-")
 
 
 def test_draws_see_every_utterance_once_an_epoch() -> None:

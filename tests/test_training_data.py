@@ -1,6 +1,5 @@
 """Prepared corpora, and what is cropped from them."""
 
-import errno
 import itertools
 import os
 import shutil
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.conftest import full_disk
 from tests.test_recipe_ljspeech import ROOT, SAMPLE
 from vocoder.audio import MelSpec
 from vocoder.corpus import CorpusError, read_corpus, split
@@ -156,11 +156,8 @@ def test_a_cache_that_cannot_be_written_leaves_nothing_half_prepared(
     with pytest.raises(CorpusError, match=r"cannot be kept in .*file .*--cache"):
         prepare(corpus, 8000, tmp_path / "file")
 
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
+        patch.setattr(Path, "write_text", full_disk)
         with pytest.raises(CorpusError, match=r"\(No space left on device\): make room"):
             prepare(corpus, 8000, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []

@@ -221,7 +221,7 @@ class TextAndSpeech(CorpusData):
     def training_set(self, batch: int) -> Excerpts:
         return Excerpts(self.held_out(self.split.train), self.frames, self.seed)
 
-    def held_out(self, ids: Sequence[str], seconds: float | None = None) -> list[Item]:
+    def held_out(self, ids: Sequence[str], excerpts: bool = False) -> list[Item]:
         trainer: Any = self.trainer
         return list(self.items(ids, trainer.lightning_module.model).values())
 

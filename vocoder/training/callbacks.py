@@ -105,6 +105,7 @@ class Validations(Callback):
     def best(self, rows: list[dict[str, Any]]) -> tuple[dict[str, Any] | None, int]:
         """The best validation that counts, if any, the first of equals; and those since then."""
         sign = 1 if self.monitor.endswith("log_likelihood") else -1
+        # The first version of the file did not say which count.
         counting = [row for row in rows if row.get("counts", row["step"])]
         scores = [sign * row[self.monitor] for row in counting]
         finite = [index for index, score in enumerate(scores) if math.isfinite(score)]
@@ -161,8 +162,8 @@ class Validations(Callback):
         score, start, end = (f"{row[self.monitor]:.3f}" for row in (best, rows[0], rows[-1]))
         return (
             f"the best by {self.monitor}, {score}, of step {best['step']:,} after "
-            f"{best['train_seconds'] / 60:.1f} min (start {start}, end {end}); {waited} "
-            "validations since then were no better"
+            f"{best['train_seconds'] / 60:.1f} min (start {start}, end {end})"
+            + (f", none better in {waited} validations since" if waited else "")
         )
 
     def _stop_if_waited(self, trainer: Trainer) -> None:

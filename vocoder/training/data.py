@@ -14,7 +14,7 @@ import time
 import uuid
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from scipy.signal import lfilter
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from vocoder.atomic import file_name
 from vocoder.audio import MelSpec, dequantise, fade, from_pcm16, read_audio, to_pcm16
@@ -162,9 +162,10 @@ def _write(corpus: Corpus, sample_rate: int, folder: Path) -> None:
     rates: set[int] = set()
     sources: dict[str, str] = {}
     console = Console(stderr=True)
-    bar = {"console": console, "disable": not console.is_terminal}
+    quiet = not console.is_terminal
     with (folder / "audio.int16").open("wb") as file:
-        for utterance in track(corpus.utterances, f"preparing {corpus.name}", **bar):
+        what = f"preparing {corpus.name}"
+        for utterance in track(corpus.utterances, what, console=console, disable=quiet):
             id, path = utterance.id, utterance.path
             reason = example = sources[id] = ""
             try:
@@ -335,6 +336,8 @@ class CorpusData(lightning.LightningDataModule):
         batch_size: crops or excerpts per step and device.
         validation_utterances: at most this many are used at each validation.
         seed: of what is drawn.
+        workers: processes that load crops; 0 loads them in the training process. null is 4 with a
+            GPU, which would otherwise wait, and 0 when training on the CPU.
     """
 
     mel_spec: MelSpec
@@ -343,11 +346,10 @@ class CorpusData(lightning.LightningDataModule):
     batch_size: int = 16
     validation_utterances: int = 20
     seed: int = 0
+    workers: int | None = 0
 
     trains_on_text: ClassVar[bool] = False
-    workers = 0
-    collate: ClassVar[Callable[[Any], Any] | None] = None
-    validation_seconds = None
+    collate = staticmethod(default_collate)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -366,8 +368,8 @@ class CorpusData(lightning.LightningDataModule):
         """An endless dataset to train on, for steps of `batch` items on all devices."""
         raise NotImplementedError
 
-    def held_out(self, ids: Sequence[str], seconds: float | None = None) -> list[Any]:
-        """These utterances, or their middles."""
+    def held_out(self, ids: Sequence[str], excerpts: bool = False) -> list[Any]:
+        """These utterances, or the excerpts of them that are validated on."""
         raise NotImplementedError
 
     def prepare_data(self) -> None:
@@ -399,7 +401,7 @@ class CorpusData(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         ids = self.split.validation[: self.validation_utterances]
-        items: Any = self.held_out(ids, self.validation_seconds)
+        items: Any = self.held_out(ids, excerpts=True)
         return DataLoader(items, batch_size=1, collate_fn=self.collate)
 
 
@@ -412,8 +414,6 @@ class SpeechData(CorpusData):
         gain_db: least and greatest gain of the volume augmentation, in decibels.
         noisy: share of the training crops that get noise, 0 to 1; see `Crops`.
         validation_seconds: longest excerpt of each; null for whole utterances.
-        workers: processes that load crops; 0 loads them in the training process. By default 4
-            with a GPU, which would otherwise wait, and 0 when training on the CPU.
 
     Raises:
         ValueError: batches or crops that are too small, gains in the wrong order, or a
@@ -439,5 +439,6 @@ class SpeechData(CorpusData):
         how = self.crop_frames, self.gain_db, self.noisy, self.seed, batch
         return Crops(self.prepared, self.split.train, self.mel_spec.hop_length, *how)
 
-    def held_out(self, ids: Sequence[str], seconds: float | None = None) -> list[Item]:
+    def held_out(self, ids: Sequence[str], excerpts: bool = False) -> list[Item]:
+        seconds = self.validation_seconds if excerpts else None
         return [held_out(self.prepared, id, self.mel_spec.hop_length, seconds) for id in ids]
