@@ -50,7 +50,7 @@ from vocoder.models import load_checkpoint
 from vocoder.models.card import CARD_NAME
 from vocoder.pretrained import ACOUSTIC_NAME
 from vocoder.text import acoustic
-from vocoder.training.acoustic.report import COLUMNS
+from vocoder.training.acoustic import COLUMNS
 
 ROOT = Path(__file__).parents[1]
 WEIGHTS = ROOT / "vocoder" / "weights"

@@ -27,7 +27,7 @@ from vocoder import MelSpec, cli
 from vocoder.audio import PRESETS, LogMel
 from vocoder.models import MdctFlow
 from vocoder.text.acoustic import AcousticModel
-from vocoder.training.acoustic.recipe import AcousticRecipe
+from vocoder.training.acoustic import AcousticRecipe
 from vocoder.training.recipe import Recipe, parser
 from vocoder.training.restoration import RestorationRecipe
 

@@ -30,6 +30,7 @@ from vocoder.training.recipe import Recipe, main, parser
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "ljspeech"
+SAMPLE = RECIPE / "sample"
 TINY = RECIPE / "config" / "tiny.yaml"
 CONFIGS = sorted(
     path for path in (RECIPE / "config").glob("*.yaml") if path.stem != "acoustic"
@@ -47,7 +48,7 @@ class Tiny(Recipe):
     def __init__(
         self, every_step: Callable[[Any, Any], Any] | None = None, report: bool = False
     ) -> None:
-        super().__init__("", TINY, RECIPE / "sample")
+        super().__init__("", TINY, SAMPLE)
         self.every_step = every_step
         self.reports = report
 
@@ -170,11 +171,11 @@ def test_the_run_leaves_a_model_wavs_and_a_report(trained: tuple[Path, list[str]
     model = load_checkpoint(run / "model")
     best = load_checkpoint(run / "best").state_dict()
     assert all(torch.equal(value, best[name]) for name, value in model.state_dict().items())
-    for id in held_out(RECIPE / "sample").test:
+    for id in held_out(SAMPLE).test:
         original, rate = soundfile.read(run / "held-out" / f"{id}.original.wav")
         generated, its_rate = soundfile.read(run / "held-out" / f"{id}.wav")
         assert rate == its_rate == 16000
-        recorded, _ = soundfile.read(RECIPE / "sample" / "wavs" / f"{id}.flac", dtype="int16")
+        recorded, _ = soundfile.read(SAMPLE / "wavs" / f"{id}.flac", dtype="int16")
         faded = np.rint(fade(recorded[: len(original)].astype(np.float32), 256)) / 32768
         assert (original == faded).all()
         expected = model.synthesize(model.mel(torch.from_numpy(original).float()))

@@ -15,8 +15,7 @@ from vocoder.checkpoints import CheckpointError
 from vocoder.models import MdctFlow
 from vocoder.pretrained import load, load_acoustic
 from vocoder.text.acoustic import AcousticModel, load_checkpoint, places
-from vocoder.training.acoustic.data import Item, collate
-from vocoder.training.acoustic.module import losses
+from vocoder.training.acoustic import Item, collate, losses
 
 SYMBOLS = ("a", "b", "c", ".")
 SPEC = replace(MelSpec.preset("ljspeech"), n_mels=6)

@@ -18,8 +18,7 @@ from vocoder.corpus import CorpusError
 from vocoder.pretrained import load_acoustic
 from vocoder.text.acoustic import AcousticModel, load_checkpoint
 from vocoder.text.frontend import SYMBOLS
-from vocoder.training.acoustic.data import Shuffled, TextAndSpeech
-from vocoder.training.acoustic.recipe import AcousticRecipe
+from vocoder.training.acoustic import COLUMNS, AcousticRecipe, Excerpts, TextAndSpeech
 from vocoder.training.recipe import duration, parser
 
 CONFIG = RECIPE / "config" / "acoustic.yaml"
@@ -34,12 +33,6 @@ SENTENCES = (
     "One sentence.", "Another one, please.", "And a third.", "Here is the fourth!", "Five?",
     "The sixth is a bit longer than the others.", "Seven or eight.", "Nine.", "That is all.",
 )  # fmt: skip
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec"),
-    pytest.mark.filterwarnings("ignore:.*GPU available but not used"),
-]
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +104,7 @@ def test_run_leaves_a_model_that_speaks_and_a_report(trained: Path) -> None:
     points = rows(run)
     assert points[-1]["step"] == 8
     assert points[-1]["val/mel_distance"] < points[0]["val/mel_distance"]
-    assert {f"val/{n}" for n in ("pitch_error", "duration_error", "length_error")} <= points[
-        0
-    ].keys()
+    assert {f"val/{name}" for name in COLUMNS} <= points[0].keys()
     report = json.loads((run / "report.json").read_text())
     assert report["facts"]["steps"].startswith("8, of which 0 skipped")
     page = (run / "report.md").read_text()
@@ -130,10 +121,8 @@ def test_run_leaves_a_model_that_speaks_and_a_report(trained: Path) -> None:
     assert "vocoder say" in page
 
 
-def speech(
-    model: AcousticModel, corpus: Path, cache: Path, voices: dict[str, str] | None = None
-) -> TextAndSpeech:
-    data = TextAndSpeech(model.mel_spec, corpus, cache, voices or {"ann": "ann-"})
+def speech(model: AcousticModel, corpus: Path, cache: Path, **voices: str) -> TextAndSpeech:
+    data = TextAndSpeech(model.mel_spec, corpus, cache, voices=voices)
     data.setup()
     return data
 
@@ -141,8 +130,10 @@ def speech(
 def test_voices_are_chosen_and_the_unusable_left_out(
     corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = load_small()
-    data = speech(model, corpus, tmp_path)
+    options = parser(OF_ACOUSTIC)
+    config = options.parse_args(["--config", str(CONFIG), "--data", "none", *SMALL])
+    model = OF_ACOUSTIC.build(options.instantiate(config), config)[0].model
+    data = speech(model, corpus, tmp_path, ann="ann-")
     ids = [*data.split.train, *data.split.validation, *data.split.test]
     assert set(ids) == {f"ann-{index}" for index in range(8)} | {"ann-y"}
     assert "ann-x" in caplog.text
@@ -151,32 +142,17 @@ def test_voices_are_chosen_and_the_unusable_left_out(
     assert "ann-y is left out" in caplog.text
     for id, item in items.items():
         assert int(item.durations.sum()) == data.mels[id].shape[1] == len(item.place)
-    both = speech(model, corpus, tmp_path, {"ann": "ann-", "bob": "bob-"})
+    both = speech(model, corpus, tmp_path, ann="ann-", bob="bob-")
     assert both.items(["ann-1", "bob-8"], model)["bob-8"].voice == 1
     with pytest.raises(CorpusError, match=r"no utterance .* begins with 'eve-' \(voice eve\)"):
-        speech(model, corpus, tmp_path, {"eve": "eve-"})
+        speech(model, corpus, tmp_path, eve="eve-")
 
 
-def load_small() -> Any:
-    options = parser(OF_ACOUSTIC)
-    config = options.parse_args(["--config", str(CONFIG), "--data", "none", *SMALL])
-    return OF_ACOUSTIC.build(options.instantiate(config), config)[0].model
-
-
-def test_batches_see_every_utterance_and_go_on_where_they_stopped() -> None:
-    def batches(count: int, start: int = 0, **devices: int) -> list[list[tuple[int, int]]]:
-        sampler = iter(Shuffled(50, 8, start, 3, **devices))
-        return [next(sampler) for _ in range(count)]
-
-    whole = batches(20)
-    assert batches(13, start=7 * 8) == whole[7:]
-    draws = [draw for batch in whole for draw in batch]
-    assert [n for n, _ in draws] == list(range(160))
-    for epoch in range(3):
-        assert {i for _, i in draws[50 * epoch : 50 * epoch + 50]} == set(range(50))
-    # Two devices share what one would see.
-    halves = [batches(10, rank=rank, world=2) for rank in range(2)]
-    assert [batch for pair in zip(*halves, strict=True) for batch in pair] == whole
+def test_draws_see_every_utterance_once_an_epoch() -> None:
+    excerpts = Excerpts([None] * 50, 160, seed=3)  # type: ignore[list-item]
+    epochs = [[excerpts.chosen(n) for n in range(first, first + 50)] for first in (0, 50, 100)]
+    assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
 
 
 def test_a_finetuned_voice_starts_from_the_bands_of_its_start(

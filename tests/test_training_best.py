@@ -1,6 +1,7 @@
 """Which weights a run ends with, on the sample corpus."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import torch
 from tests.conftest import one_thread
 from tests.test_recipe_ljspeech import ROOT, Tiny, rows, train_here
 from vocoder.models import load_checkpoint
+from vocoder.training.callbacks import AveragedWeights, Validations
 
 LIKELIHOOD = "{class_path: vocoder.training.losses.Likelihood}"
 WORDS = (
@@ -102,9 +104,16 @@ def test_a_killed_run_remembers_its_best(tmp_path: Path) -> None:
         assert train_here(tmp_path, *words, recipe=Tiny(spoil(10))) == 0
     assert best(tmp_path / "run") == found
     assert [row["step"] for row in rows(tmp_path / "run")] == [0, 10, 20, 30, 40]
-    saved = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
-    assert saved["callbacks"]["Best"] == {"waited": 3}
     assert_same_model(tmp_path / "run" / "model", tmp_path / "run" / "best")
+
+
+def test_validations_before_all_losses_apply_do_not_count(tmp_path: Path) -> None:
+    found = Validations(tmp_path, AveragedWeights(), "val/mel_distance", 2, from_start=True)
+    scores = [(0, True, 3.0), (5, False, 1.0), (10, True, 2.0), (15, True, math.nan), (20, True, 2)]
+    rows = [{"step": n, "counts": yes, "val/mel_distance": value} for n, yes, value in scores]
+    assert found.best(rows) == (rows[2], 2)
+    assert found.best(rows[:2]) == (rows[0], 0)
+    assert found.best(rows[1:2]) == (None, 0)
 
 
 def test_a_score_that_is_not_measured_is_refused(

@@ -10,7 +10,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,15 @@ from filelock import FileLock
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import vocoder
-from tests.test_recipe_ljspeech import RECIPE, ROOT, Tiny, train_here
+from tests.conftest import full_disk
+from tests.test_recipe_ljspeech import ROOT, SAMPLE, Tiny, train_here
 from vocoder.checkpoints import CheckpointError
 from vocoder.models import MdctFlow
 from vocoder.training import report as report_module
 from vocoder.training.module import TrainingError
 from vocoder.training.options import sentence
-from vocoder.training.resume import ResumeFiles, newest_resume_file, read_resume_file
-from vocoder.training.run_folder import locked
+from vocoder.training.run import ResumeFiles, locked, newest_resume_file, read_resume_file
 
-SAMPLE = RECIPE / "sample"
 QUICK = (
     "--max_steps", "1", "--run", "run", "--speech.validation_utterances", "1",
     "--speech.validation_seconds", "0.2", "--speech.crop_frames", "8",
@@ -147,7 +145,7 @@ def test_two_processes_do_not_train_in_one_folder(
 
 def test_the_lock_of_a_killed_process_does_not_block(tmp_path: Path) -> None:
     code = (
-        "import os, signal; from pathlib import Path; from vocoder.training.run_folder import "
+        "import os, signal; from pathlib import Path; from vocoder.training.run import "
         "locked\nwith locked(Path('run')): os.kill(os.getpid(), signal.SIGKILL)"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -170,38 +168,30 @@ class Malicious:
         return Path.touch, (Path("ran"),)
 
 
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-5000])
-
-
-def flip(path: Path) -> None:
+def damage(path: Path, how: str) -> None:
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    if how == "infect":
+        torch.save(torch.load(path, weights_only=True) | {"extra": Malicious()}, path)
+        return
+    content[len(content) // 2] ^= how == "flip"
+    replaced = pickle.dumps(Malicious()) if how == "replace" else content
+    path.write_bytes(replaced[:-5000] if how == "truncate" else replaced)
 
 
-def infect(path: Path) -> None:
-    torch.save(torch.load(path, weights_only=True) | {"extra": Malicious()}, path)
-
-
-def replace(path: Path) -> None:
-    path.write_bytes(pickle.dumps(Malicious()))
-
-
-@pytest.mark.parametrize("damage", [truncate, flip, infect, replace])
+@pytest.mark.parametrize("how", ["truncate", "flip", "infect", "replace"])
 def test_a_damaged_resume_file_runs_nothing_and_the_one_before_it_serves(
     trained: Path,
     tmp_path: Path,
-    damage: Callable[[Path], None],
+    how: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     for name in ("last.ckpt", "previous.ckpt"):
         shutil.copyfile(trained / "run" / "last.ckpt", tmp_path / name)
     with contextlib.chdir(tmp_path):
-        damage(tmp_path / "last.ckpt")
+        damage(tmp_path / "last.ckpt", how)
         assert newest_resume_file(tmp_path) == tmp_path / "previous.ckpt"
         assert f"{tmp_path}/last.ckpt is damaged" in caplog.text
-        damage(tmp_path / "previous.ckpt")
+        damage(tmp_path / "previous.ckpt", how)
         with pytest.raises(CheckpointError, match=r"last\.ckpt is .*previous\.ckpt is .*remove"):
             newest_resume_file(tmp_path)
     assert not (tmp_path / "ran").exists()
@@ -212,7 +202,7 @@ def test_the_run_goes_on_from_the_file_before_a_damaged_one(
 ) -> None:
     run = copied / "run"
     shutil.copyfile(run / "last.ckpt", run / "previous.ckpt")
-    truncate(run / "last.ckpt")
+    damage(run / "last.ckpt", "truncate")
     assert train(copied, "--max_steps", "2") == 0
     assert read_resume_file(run / "last.ckpt")["global_step"] == 2
     (run / "run.json").unlink()
@@ -232,11 +222,8 @@ def test_two_resume_files_are_kept_and_a_full_disk_costs_neither(
         files.save_checkpoint({"global_step": step}, path)
     assert steps() == {"last.ckpt": 3, "previous.ckpt": 2}
 
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
+        patch.setattr(os, "fsync", full_disk)
         with pytest.raises(OSError, match="No space left") as caught:
             files.save_checkpoint({"global_step": 4}, path)
     assert str(path) in str(sentence(caught.value))
@@ -249,12 +236,9 @@ def test_two_resume_files_are_kept_and_a_full_disk_costs_neither(
 def test_what_fails_after_training_costs_neither_model_nor_report(
     copied: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, *_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-
     shutil.rmtree(copied / "run" / "model")
     with monkeypatch.context() as patch:
-        patch.setattr(report_module, "write_audio", full)
+        patch.setattr(report_module, "write_audio", full_disk)
         assert train(copied, "--max_steps", "2", report=True) == 2
     message = last_line(capsys)
     assert "the model is trained and in run/model, but its report is not complete" in message

@@ -1,6 +1,6 @@
 """The Lightning module and its callbacks, on real audio and a small flow."""
 
-import json
+import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -14,22 +14,14 @@ import torch
 from lightning.pytorch.callbacks import Callback, Timer
 from torch import Tensor
 
+from tests.test_recipe_ljspeech import SAMPLE, rows
 from vocoder.audio import MelSpec
 from vocoder.flows import InvertibleConv1x1
 from vocoder.models import MdctFlow, WaveNet
-from vocoder.training.callbacks import AveragedWeights, History, TrainingBar
-from vocoder.training.crops import SpeechData
+from vocoder.training.callbacks import AveragedWeights, LastCheckpoint, TrainingBar, Validations
+from vocoder.training.data import SpeechData
 from vocoder.training.losses import Likelihood, Loss, Step, Stft
-from vocoder.training.module import DivergedError, TrainingError, VocoderTraining, training_seconds
-from vocoder.training.resume import LastCheckpoint
-
-SAMPLE = Path(__file__).parents[1] / "recipes" / "ljspeech" / "sample"
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec"),
-    pytest.mark.filterwarnings("ignore:.*GPU available but not used"),
-]
+from vocoder.training.module import DivergedError, TrainingError, VocoderTraining
 
 Run = Callable[..., tuple[VocoderTraining, AveragedWeights, lightning.Trainer]]
 QUIET: dict[str, Any] = {
@@ -38,19 +30,14 @@ QUIET: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("prepared")
-
-
 @pytest.fixture
 def model(tiny_flow: Callable[..., MdctFlow]) -> MdctFlow:
     return tiny_flow().train()
 
 
 @pytest.fixture
-def data(cache: Path) -> SpeechData:
-    spec = MelSpec.preset("speech-16k")
+def data(tmp_path_factory: pytest.TempPathFactory) -> SpeechData:
+    spec, cache = MelSpec.preset("speech-16k"), tmp_path_factory.getbasetemp() / "prepared"
     return SpeechData(spec, SAMPLE, cache, batch_size=2, crop_frames=16, validation_seconds=0.5)
 
 
@@ -72,12 +59,12 @@ def run(tiny_flow: Callable[..., MdctFlow], data: SpeechData) -> Run:
         options: dict[str, Any] = {"warmup_steps": 2, "temperature": 0.5} | (module or {})
         training = VocoderTraining(tiny_flow().train(), losses or [Likelihood()], **options)
         averaged = AveragedWeights(0.9)
+        validations = Validations(folder, averaged, "val/log_likelihood", 0, False)
         fit = lightning.Trainer(
             max_steps=max_steps, max_epochs=-1, logger=False, use_distributed_sampler=False,
             val_check_interval=4, check_val_every_n_epoch=None, **QUIET, **trainer,
-            callbacks=[averaged, History(folder / "history.jsonl"), TrainingBar(),
-                       Timer(max_time, verbose=False), *callbacks,
-                       LastCheckpoint(folder / "last.ckpt", save_every)],
+            callbacks=[averaged, validations, TrainingBar(), Timer(max_time, verbose=False),
+                       *callbacks, LastCheckpoint(folder / "last.ckpt", save_every)],
         )  # fmt: skip
         checkpoint = folder / "last.ckpt"
         resume = checkpoint if checkpoint.exists() else None
@@ -95,10 +82,6 @@ class EveryStep(Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         self.function(trainer, pl_module)
-
-
-def recorded(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
 
 
 def weights(training: VocoderTraining) -> dict[str, Tensor]:
@@ -133,7 +116,7 @@ def test_a_crashed_run_resumes_to_the_weights_of_an_unbroken_one(tmp_path: Path,
     one_average.apply_to(one)
     two_average.apply_to(two)
     assert same(one.state_dict(), two.state_dict())
-    assert [row["step"] for row in recorded(tmp_path / "two")] == [4, 8]
+    assert [row["step"] for row in rows(tmp_path / "two")] == [4, 8]
 
 
 def test_losses_that_cannot_be_trained_on_are_refused(model: MdctFlow, data: SpeechData) -> None:
@@ -172,12 +155,13 @@ def test_learning_rate_warms_up_and_decays(model: MdctFlow) -> None:
 def test_time_ends_training_and_drives_the_decay(tmp_path: Path, run: Run) -> None:
     used: list[float] = []
     watch = EveryStep(lambda _, module: used.append(module.budget_used))
-    _, _, trainer = run(tmp_path, max_steps=-1, callbacks=[watch], max_time=timedelta(seconds=1))
+    budget = timedelta(seconds=1)
+    training, _, trainer = run(tmp_path, max_steps=-1, callbacks=[watch], max_time=budget)
     assert 2 < trainer.global_step < 10_000
     assert used == sorted(used)
     assert used[0] < 0.3
     assert 0.7 < used[-1] <= 1.0
-    assert training_seconds(trainer) >= 1.0
+    assert training.seconds >= 1.0
 
 
 class BadAt(Loss):
@@ -209,16 +193,15 @@ BAD = ["nan loss", "infinite loss, finite gradient", "finite loss, nan gradient"
 def test_steps_that_are_not_finite_change_nothing_and_are_counted(tmp_path: Path, run: Run) -> None:
     states: list[dict[str, Tensor]] = []
     watch = EveryStep(lambda _, module: states.append(weights(module)))
-    losses = [BadAt({3: BAD[0], 4: BAD[1], 5: BAD[2]})]
+    losses = [BadAt(dict(enumerate(BAD, 3)))]
     training, average, trainer = run(tmp_path, losses, callbacks=[watch])
     assert trainer.global_step == 8
     assert training.skipped == 3
-    assert [same(states[n], states[n + 1]) for n in range(7)] == [False] * 2 + [True] * 3 + [
-        False
-    ] * 2
+    changed = [not same(before, after) for before, after in itertools.pairwise(states)]
+    assert changed == [True, True, False, False, False, True, True]
     average.apply_to(training)
     assert all(value.isfinite().all() for value in weights(training).values())
-    assert [row["skipped"] for row in recorded(tmp_path)] == [1, 3]
+    assert [row["skipped"] for row in rows(tmp_path)] == [1, 3]
 
 
 def test_bursts_that_leave_more_good_steps_than_bad_go_on_and_others_end(
@@ -336,7 +319,7 @@ def test_validation_scores_are_what_they_say(model: MdctFlow, data: SpeechData) 
     data.validation_seconds = 2.2  # one of the three is shorter
     (scores,) = trainer.validate(module, data, verbose=False)
     total, samples, distances = 0.0, 0, []
-    held_out = data.held_out(data.split.validation, 2.2)
+    held_out = data.held_out(data.split.validation, excerpts=True)
     for i in range(len(held_out)):
         audio, clean = (torch.from_numpy(held_out[i][k]) for k in ("audio", "clean"))
         mel = model.mel(clean)

@@ -8,6 +8,7 @@ The layout is a folder with `metadata.csv`, one utterance a line as `id|text|nor
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import logging
 import os
@@ -32,6 +33,9 @@ LJSPEECH_URL = "https://data.keithito.com/data/speech/LJSpeech-1.1.tar.bz2"
 LJSPEECH_SHA256 = "be1a30453f28eb8dd26af4101ae40cbf2c50413b1bb21936cbcdc6fae3de8aa5"
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+
+SHARE = 0.02
+"""Of the utterances, for validation and for the test each."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +77,9 @@ class Split:
             CorpusError: nothing is left of one of the three.
         """
         left = {name: tuple(id for id in ids if id in usable) for name, ids in vars(self).items()}
-        for name, ids in left.items():
-            if not ids:
-                reason = f" ({why})" if why else ""
-                raise CorpusError(f"{folder}: every utterance for {name} was left out{reason}")
+        if empty := [name for name, ids in left.items() if not ids]:
+            reason = f" ({why})" if why else ""
+            raise CorpusError(f"{folder}: every utterance for {empty[0]} was left out{reason}")
         return Split(**left)
 
 
@@ -189,7 +192,7 @@ class AudioFiles:
         self.folder = folder
         self.suffixes = suffixes
         self._inside = (folder.resolve(), (folder / "wavs").resolve())
-        self._listings: dict[Path, dict[str, Path]] = {}
+        self._listing = functools.cache(self._list)
 
     def find(self, name: str) -> tuple[str, Path | None]:
         """The id that `name` stands for, and its file, or None if there is none.
@@ -205,36 +208,34 @@ class AudioFiles:
             )
         inner = "/".join(parts).removeprefix("wavs/")
         stem, suffix = os.path.splitext(inner)
+        files = [(inner, inner + ending) for ending in self.suffixes]
+        if suffix.lower() in self.suffixes:
+            files.append((stem, inner))
         for start in ("wavs/", ""):
-            for ending in self.suffixes:
-                if path := self._file(start + inner + ending):
-                    return inner, path
-            if suffix.lower() in self.suffixes and (path := self._file(start + inner)):
-                return stem, path
+            for id, file in files:
+                if path := self._file(start + file):
+                    return id, path
         return inner, None
 
     def _file(self, name: str) -> Path | None:
-        found: Path | None = self.folder
+        found = self.folder
         for part in name.split("/"):
-            if found is None:
+            if (key := _key(part)) not in self._listing(found):
                 return None
-            found = self._listing(found).get(_key(part))
-        if found is None or not found.is_file():
-            return None
+            found = self._listing(found)[key]
         self._check_inside(found)
-        return found
+        return found if found.is_file() else None
 
-    def _listing(self, folder: Path) -> dict[str, Path]:
-        if folder not in self._listings:
-            self._check_inside(folder)
-            listing: dict[str, Path] = {}
-            for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
-                # UTF-8, whatever the locale says.
-                key = _key(os.fsencode(name).decode("utf-8", errors="surrogateescape"))
-                if key == name or key not in listing:  # the one spelt exactly so comes first
-                    listing[key] = folder / name
-            self._listings[folder] = listing
-        return self._listings[folder]
+    def _list(self, folder: Path) -> dict[str, Path]:
+        """What is in a folder, by `_key`."""
+        self._check_inside(folder)
+        listing: dict[str, Path] = {}
+        for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
+            # UTF-8, whatever the locale says.
+            key = _key(os.fsencode(name).decode("utf-8", errors="surrogateescape"))
+            if key == name or key not in listing:  # the one spelt exactly so comes first
+                listing[key] = folder / name
+        return listing
 
     def _check_inside(self, path: Path) -> None:
         real = path.resolve()
@@ -251,51 +252,36 @@ def _key(name: str) -> str:
     return stem + suffix.lower()
 
 
-def split(
-    ids: Sequence[str],
-    validation_fraction: float = 0.02,
-    test_fraction: float = 0.02,
-    at_least: int = 3,
-) -> Split:
+def split(ids: Sequence[str]) -> Split:
     """Choose validation and test utterances by a hash of their ids.
 
-    With an id's hash read as a number u in [0, 1), the id is held out for the test if
-    u < `test_fraction` and for validation if u >= 1 - `validation_fraction`. So the choice depends
-    on neither seed nor order, and adding files to a corpus moves none of the others. If a small
-    corpus gives fewer than `at_least` of either, the ids with the next hashes are added, as long as
-    some are left to train on.
+    With an id's hash read as a number u in [0, 1), the id is held out for the test if u < 0.02 and
+    for validation if u >= 0.98. So the choice depends on neither seed nor order, and adding files
+    to a corpus moves none of the others. If a small corpus gives fewer than three of either, the
+    ids with the next hashes are added, as long as some are left to train on.
 
     Raises:
-        CorpusError: fewer than three ids, or fractions that leave nothing to train on.
+        CorpusError: fewer than three ids.
     """
     if len(ids) < 3:
         raise CorpusError(
             f"{len(ids)} utterances cannot be split into training, validation and test: "
             "a corpus needs at least 3"
         )
-    at_least = min(at_least, (len(ids) - 1) // 2)
-    u = {id: _unit_hash(id) for id in ids}
-    ranked = sorted(ids, key=lambda id: u[id])
-    n_test = max(at_least, sum(u[id] < test_fraction for id in ids))
-    n_validation = max(at_least, sum(u[id] >= 1 - validation_fraction for id in ids))
-    test = set(ranked[:n_test])
-    validation = set(ranked[len(ids) - n_validation :]) - test
-    train = tuple(id for id in ids if id not in test and id not in validation)
-    if not train:
-        raise CorpusError("nothing is left to train on: lower the validation and test fractions")
-    validation_ids, test_ids = (
-        tuple(id for id in ids if id in part) for part in (validation, test)
-    )
-    return Split(train, validation_ids, test_ids)
-
-
-def _unit_hash(id: str) -> float:
-    digest = hashlib.sha256(b"split: " + id.encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+    hashes = {id: hashlib.sha256(b"split: " + id.encode()).digest() for id in ids}
+    u = {id: int.from_bytes(digest[:8], "big") / 2**64 for id, digest in hashes.items()}
+    ranked = sorted(ids, key=u.__getitem__)
+    most = (len(ids) - 1) // 2
+    n_test = min(max(3, sum(u[id] < SHARE for id in ids)), most)
+    n_validation = min(max(3, sum(u[id] >= 1 - SHARE for id in ids)), most)
+    held = dict.fromkeys(ranked[:n_test], "test")
+    held |= dict.fromkeys(ranked[-n_validation:], "validation")
+    sets = ("train", "validation", "test")
+    return Split(*(tuple(id for id in ids if held.get(id, "train") == name) for name in sets))
 
 
 def held_out(folder: str | Path) -> Split:
-    """The split of the corpus in `folder` that the recipes use by default."""
+    """The split of the corpus in `folder` that the recipes use."""
     return split([utterance.id for utterance in read_corpus(folder).utterances])
 
 
@@ -328,8 +314,7 @@ def download_ljspeech(
 
     archive = url.rsplit("/", 1)[-1]
     name = archive.removesuffix(".tar.bz2")
-    final = Path(data_dir) / name
-    staging = Path(data_dir) / f".{name}.download"
+    final, staging = Path(data_dir) / name, Path(data_dir) / f".{name}.download"
     shutil.rmtree(staging / name, ignore_errors=True)  # half unpacked by a killed run
     log.warning("downloading %s to %s", url, final)
     pooch.get_logger().setLevel(logging.WARNING)

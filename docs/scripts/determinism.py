@@ -8,7 +8,6 @@ ONNX for a small flow without refinement only.
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -151,9 +150,6 @@ ROWS = {
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description="Measure what the audio of a seed depends on.")
-    parser.add_argument("--output", type=Path, default=RESULTS / "determinism.json")
-    arguments = parser.parse_args()
     checkpoint = find_model()
     iterations = vocoder.load(checkpoint).default_refine
     cases = [Case(checkpoint, refine) for refine in (0, iterations)]
@@ -166,7 +162,7 @@ def main() -> None:
         for row in ROWS.values()
     ]
     result = {"iterations": iterations, "rows": rows, "machine": machine_facts(torch.device("cpu"))}
-    save_result(result, arguments.output)
+    save_result(result, RESULTS / "determinism.json")
 
 
 if __name__ == "__main__":

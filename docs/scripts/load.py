@@ -208,11 +208,9 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Measure the demo under load.")
     parser.add_argument("--requests", type=int, default=1000)
-    parser.add_argument("--output", type=Path, default=RESULTS / "load.json")
-    arguments = parser.parse_args()
+    requests = parser.parse_args().requests
     with server() as (address, pid):
-        result = measure(address, pid, arguments.requests)
-    save_result(result, arguments.output)
+        save_result(measure(address, pid, requests), RESULTS / "load.json")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ recording, and nothing is written until all sentences have been found usable.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shutil
 import sys
@@ -20,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+
+from vocoder.atomic import atomic_path, write_atomic
 
 VOICE = Path("/usr/share/festival/voices/russian/msu_ru_nsh_clunits")
 COPYRIGHT = Path("/usr/share/doc/festvox-ru/copyright")
@@ -79,9 +80,8 @@ def copy(source: Path, target: Path) -> None:
         before, now = source.stat(), target.stat()
         if (before.st_size, before.st_mtime_ns) == (now.st_size, now.st_mtime_ns):
             return
-    partial = target.with_name(f".{target.name}.part")
-    shutil.copy2(source, partial)
-    os.replace(partial, target)
+    with atomic_path(target) as partial:
+        shutil.copy2(source, partial)
 
 
 def build(voice: Path, output: Path, sample: bool) -> str:
@@ -110,9 +110,7 @@ def build(voice: Path, output: Path, sample: bool) -> str:
     if not sample and COPYRIGHT.exists():
         copy(COPYRIGHT, output / "COPYRIGHT")
     # Last, and by renaming: a folder without this file is not a corpus.
-    partial = output / ".metadata.csv.part"
-    partial.write_text("".join(lines), encoding="utf-8", newline="\n")
-    os.replace(partial, output / "metadata.csv")
+    write_atomic(output / "metadata.csv", "".join(lines).encode())
     return f"{len(chosen)} utterances, {seconds:.1f} s, in {output}"
 
 

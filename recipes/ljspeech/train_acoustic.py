@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 
 if __name__ == "__main__":
     try:
-        from vocoder.training.acoustic.recipe import AcousticRecipe
+        from vocoder.training.acoustic import AcousticRecipe
         from vocoder.training.recipe import main
     except ModuleNotFoundError as error:
         sys.exit(

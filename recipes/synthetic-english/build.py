@@ -41,6 +41,7 @@ from rich.progress import Progress
 from sentences import Sentence, deal, read_texts
 from voices import FAST, TRAINING, UNSEEN, in_turn
 
+from vocoder.atomic import write_atomic
 from vocoder.audio import write_audio
 
 HERE = Path(__file__).parent
@@ -189,10 +190,8 @@ def read_metadata(folder: Path) -> dict[str, str]:
 
 
 def write_metadata(folder: Path, lines: dict[str, str]) -> None:
-    partial = folder / ".metadata.csv.part"
     text = "".join(f"{lines[id]}\n" for id in sorted(lines))
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(partial, folder / "metadata.csv")
+    write_atomic(folder / "metadata.csv", text.encode())
 
 
 @dataclass
@@ -265,11 +264,6 @@ def build(
     return done
 
 
-def unseen_folder(output: Path) -> Path:
-    """The corpus of the unseen voices, next to that of the others."""
-    return output.with_name(f"{output.name}-unseen")
-
-
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -316,7 +310,7 @@ def main() -> None:
         for speaker in speakers:
             stack.callback(speaker.close)
         if arguments.unseen:
-            folder = unseen_folder(arguments.output)
+            folder = arguments.output.with_name(f"{arguments.output.name}-unseen")
             for voice in UNSEEN:
                 items = [(voice, sentence) for sentence in dealt[voice]]
                 build(folder, items, speakers, Amount(utterances=arguments.unseen), voice)

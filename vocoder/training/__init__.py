@@ -1,8 +1,8 @@
 """Training. The only package here that imports Lightning; import its modules by name.
 
-A batch passes through `prepared` (a corpus decoded once), `crops` (random crops and held-out
-excerpts), `module` (optimiser, validation) and `losses`. `callbacks` keep the averaged and the best
-weights, the history and the progress line, `resume` the files that a run resumes from, `run_folder`
-what made it; `report` writes its result. `recipe` is all of this as a command, with the shared
-`options`. `acoustic` is the acoustic model's half.
+A crop passes through `data` (a corpus decoded once, cropped at random), `module` (optimiser,
+validation) and `losses`. `callbacks` keep the averaged and the best weights, the history, the
+progress line and what a run resumes from; `run` has its lock, record and resume files, `report`
+its result. `recipe` is all of this as a command, with the shared `options`. `acoustic` and
+`restoration` are the recipes of the acoustic model and of the restoring flow.
 """

@@ -1,26 +1,28 @@
-"""Callbacks: averaged and best weights, history on disk, progress."""
+"""Callbacks: averaged weights, validations and the best of them, progress, resume files."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.callbacks import Callback, Checkpoint, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from vocoder.atomic import write_atomic
-from vocoder.training.module import TrainingError, timer_of, training_seconds
+from vocoder.training.module import TrainingError
+from vocoder.training.run import ResumeFiles
 
 
 class AveragedWeights(WeightAveraging):
@@ -40,19 +42,13 @@ class AveragedWeights(WeightAveraging):
         if not 0 <= decay < 1:
             raise ValueError(f"decay is {decay}: it must be in [0, 1)")
         self.decay = decay
-        super().__init__(multi_avg_fn=self._update)
+        super().__init__(avg_fn=self._update)
 
-    def _update(
-        self, averaged: list[Tensor], current: list[Tensor], n_averaged: Tensor | int
-    ) -> None:
-        if not averaged[0].is_floating_point():
-            torch._foreach_copy_(averaged, current)
-            return
-        n = torch.as_tensor(n_averaged, dtype=torch.float32, device=averaged[0].device)
+    def _update(self, averaged: Tensor, current: Tensor, n: Any) -> Tensor:
+        if not averaged.is_floating_point():
+            return current
         step = 1 - torch.clamp((1 + n) / (10 + n), max=self.decay)
-        difference = torch._foreach_sub(current, averaged)
-        torch._foreach_mul_(difference, step.to(averaged[0].dtype))
-        torch._foreach_add_(averaged, difference)
+        return averaged + step * (current - averaged)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Lightning would replace the weights here, before the last checkpoint is saved, so a run
@@ -70,50 +66,53 @@ class AveragedWeights(WeightAveraging):
         return self._average_model.module.model
 
 
-class Best(Callback):
-    """Keeps the averaged weights of the best validation, and ends a run that gets no better.
+class Validations(Callback):
+    """Records every validation, keeps the best averaged weights, and ends a run that gets no
+    better.
 
-    They are a checkpoint in `folder`, with step, minutes of training, and the score's name and
-    value in ``training.json``. Lightning's `ModelCheckpoint` and `EarlyStopping` would write a
-    pickle, and count validations that do not count here: those before all losses apply
-    (`Training.settled`), since a loss that starts may cost some of the score. The end counts, and,
-    with `from_start`, the validation before the first step. A score that is not finite never does.
+    ``history.jsonl`` gets a line for each: steps, seconds, audio seen, scores. All else is known
+    from that file. When a run resumes, the lines of steps after its checkpoint are dropped, since
+    those steps are repeated. The best weights are a checkpoint in ``best``.
+
+    Lightning's `ModelCheckpoint` and `EarlyStopping` would write a pickle, and count validations
+    that do not count here: those before all losses apply (`Training.settled`), since a loss that
+    starts may cost some of the score. The end counts, and, with `from_start`, the validation before
+    the first step. A score that is not finite never does.
 
     Args:
-        folder: for the best weights.
+        run: folder of both.
         average: where the weights come from.
-        monitor: the score: ``val/log_likelihood``, ``val/certainty`` (higher is better), or an
-            error such as ``val/mel_distance`` (lower is better).
+        monitor: the score: ``val/log_likelihood``, of which more is better, or an error such as
+            ``val/mel_distance``.
         patience: validations without a better one after which training ends; 0 for never.
         from_start: whether the weights that training starts with may be the best.
     """
 
     def __init__(
-        self, folder: Path, average: AveragedWeights, monitor: str, patience: int, from_start: bool
+        self, run: Path, average: AveragedWeights, monitor: str, patience: int, from_start: bool
     ) -> None:
-        self.folder = folder
+        self.history, self.folder = run / "history.jsonl", run / "best"
         self.average = average
         self.monitor = monitor
         self.patience = patience
         self.from_start = from_start
-        self.found: dict[str, Any] | None = None
-        """Step, minutes, monitor and score of the best so far."""
-        self.waited = 0
-        """Validations since the best."""
 
-    def begin(self, resumed: bool, writes: bool) -> None:
-        """Read what a resumed run has found; in a new one, remove what an old one left."""
-        if resumed:
-            with contextlib.suppress(FileNotFoundError):
-                self.found = json.loads((self.folder / "training.json").read_text("utf-8"))
-        elif writes:
-            shutil.rmtree(self.folder, ignore_errors=True)
+    def rows(self, steps: float = math.inf) -> list[dict[str, Any]]:
+        """What is recorded, up to a number of steps."""
+        lines = self.history.read_text("utf-8").splitlines() if self.history.exists() else []
+        return [row for row in map(json.loads, lines) if row["step"] <= steps]
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"waited": self.waited}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.waited = state_dict["waited"]
+    def best(self, rows: list[dict[str, Any]]) -> tuple[dict[str, Any] | None, int]:
+        """The best validation that counts, if any, the first of equals; and those since then."""
+        sign = 1 if self.monitor.endswith("log_likelihood") else -1
+        # The first version of the file did not say which count.
+        counting = [row for row in rows if row.get("counts", row["step"])]
+        scores = [sign * row[self.monitor] for row in counting]
+        finite = [index for index, score in enumerate(scores) if math.isfinite(score)]
+        if not finite:
+            return None, len(counting)
+        index = max(finite, key=scores.__getitem__)
+        return counting[index], len(counting) - 1 - index
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop_if_waited(trainer)  # a run that ended so, and is run again
@@ -121,113 +120,69 @@ class Best(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module: Any = pl_module
         training = trainer.state.fn == TrainerFn.FITTING
-        step, scores = trainer.global_step, trainer.callback_metrics
+        step = trainer.global_step
+        scores = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
         if self.monitor not in scores:
             raise TrainingError(
                 f"--monitor {self.monitor} is not among the scores of a validation: give one of "
-                f"{', '.join(sorted(name for name in scores if name.startswith('val/')))}"
+                f"{', '.join(name for name in scores if name.startswith('val/'))}"
             )
-        score = float(scores[self.monitor])
-        if module.budget_used < module.settled if training else not (step or self.from_start):
-            return
-        if self._is_better(score):
-            self.found = {
+        if trainer.is_global_zero:
+            settled = module.budget_used >= module.settled
+            row = {
                 "step": step,
-                "minutes": round(training_seconds(trainer) / 60, 2),
-                "monitor": self.monitor,
-                "score": score,
+                "train_seconds": round(module.seconds, 1),
+                "audio_seconds": round(module.samples_seen / module.model.sample_rate, 1),
+                "skipped": module.skipped,
+                "counts": settled if training else bool(step) or self.from_start,
+                **scores,
             }
-            self.waited = 0
-            if trainer.is_global_zero:
+            rows = [*self.rows(step - 1), row]
+            # Whole, since a line that a full disk or a kill cuts off would swallow the next one.
+            write_atomic(self.history, "".join(json.dumps(row) + "\n" for row in rows).encode())
+            if self.best(rows)[0] is row:
                 # By now the module has the weights that are trained again.
                 (self.average.model if training else module.model).save(self.folder)
-                facts = json.dumps(self.found, indent=1) + "\n"
+                facts = json.dumps({"step": step, "score": row[self.monitor]}, indent=1) + "\n"
                 write_atomic(self.folder / "training.json", facts.encode())
-        elif self.found is not None and self.found["step"] == step:
-            self.waited = 0  # a step that a killed run had reached already
-        elif training:
-            self.waited += 1
+        if training:
             self._stop_if_waited(trainer)
 
-    def _is_better(self, score: float) -> bool:
-        if self.found is None:
-            return math.isfinite(score)
-        higher = self.monitor.endswith(("log_likelihood", "certainty"))
-        return score > self.found["score"] if higher else score < self.found["score"]
+    def restore(self, model: Any, load: Callable[[str, Any], Any]) -> None:
+        """Give `model` the best weights, if there are any, read by `Recipe.load`."""
+        if self.best(self.rows())[0] is not None:
+            model.load_state_dict(load(str(self.folder), model).state_dict())
 
-    def restore(self, model: Any, load: Callable[[str], Any]) -> None:
-        """Give `model` the best weights, if there are any, read by `load`."""
-        if self.found is not None:
-            model.load_state_dict(load(str(self.folder)).state_dict())
-
-    def words(self, rows: Sequence[dict[str, Any]]) -> str:
-        """Which weights the run ends with, for its report, from all its validations."""
-        best = self.found
+    def words(self) -> str:
+        """Which weights the run ends with, for its report."""
+        rows = self.rows()
+        best, waited = self.best(rows)
         if best is None:
             return f"those of the end: no {self.monitor} was finite"
-        words = (
-            f"the best by {self.monitor}, {best['score']:.3f}, of step {best['step']:,} after "
-            f"{best['minutes']:.1f} min"
+        score, start, end = (f"{row[self.monitor]:.3f}" for row in (best, rows[0], rows[-1]))
+        return (
+            f"the best by {self.monitor}, {score}, of step {best['step']:,} after "
+            f"{best['train_seconds'] / 60:.1f} min (start {start}, end {end})"
+            + (f", none better in {waited} validations since" if waited else "")
         )
-        scores = [f"{row[self.monitor]:.3f}" for row in rows if self.monitor in row]
-        if scores:
-            words += f" (start {scores[0]}, end {scores[-1]})"
-        if self._has_waited():
-            words += f"; stopped after {self.waited} validations without a better one"
-        return words
-
-    def _has_waited(self) -> bool:
-        return 0 < self.patience <= self.waited
 
     def _stop_if_waited(self, trainer: Trainer) -> None:
+        _, waited = self.best(self.rows(trainer.global_step))
         # All devices stop alike, whatever each of them could read.
-        if trainer.strategy.broadcast(self._has_waited()):
+        if trainer.strategy.broadcast(0 < self.patience <= waited):
             trainer.should_stop = True
-
-
-class History(Callback):
-    """Adds a line of JSON to a file at every validation: steps, seconds, audio seen, scores.
-
-    When a run resumes, the lines of steps after its checkpoint are dropped, since those steps are
-    repeated.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def rows(self) -> list[dict[str, Any]]:
-        """The recorded rows in the order of steps."""
-        if not self.path.exists():
-            return []
-        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
-        module: Any = pl_module
-        row = {
-            "step": trainer.global_step,
-            "train_seconds": round(training_seconds(trainer), 1),
-            "audio_seconds": round(module.samples_seen / module.model.sample_rate, 1),
-            "skipped": module.skipped,
-            **{name: float(value) for name, value in sorted(trainer.callback_metrics.items())},
-        }
-        rows = [*(kept for kept in self.rows() if kept["step"] < row["step"]), row]
-        # Whole, since a line that a full disk or a kill cuts off would swallow the next one.
-        write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
 class TrainingBar(Callback):
     """One line on stderr: the share of the budget used, and the state of the run.
 
-    That is steps, log-likelihood in training and held out, seconds of audio seen per second,
-    skipped steps if there are any, and the time left of `max_time`. In a terminal it is redrawn
-    twice a second; anything else, such as a log file, gets a line every 30 seconds.
+    In a terminal it is redrawn twice a second; anything else, such as a log file, gets a line every
+    30 seconds. Lightning's bars count epochs, of which there are none here.
     """
 
     def __init__(self) -> None:
         self._drawn = 0.0
-        self._likelihood: float | None = None
+        self._likelihood = math.nan
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module: Any = pl_module
@@ -236,36 +191,119 @@ class TrainingBar(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        nll = float(trainer.callback_metrics.get("train/nll", math.nan))
-        if math.isfinite(nll):
+        likelihood = -float(trainer.callback_metrics.get("train/nll", math.nan))
+        if math.isfinite(likelihood):
             # Crops differ by nats: smoothed over the last fifty steps or so.
-            before = -nll if self._likelihood is None else self._likelihood
-            self._likelihood = before + (-nll - before) / 50
+            before = self._likelihood if math.isfinite(self._likelihood) else likelihood
+            self._likelihood = before + (likelihood - before) / 50
         if time.monotonic() - self._drawn >= (0.5 if sys.stderr.isatty() else 30):
             self._draw(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw(trainer, pl_module, last=True)
+        self._draw(trainer, pl_module, end="\n")
 
-    def _draw(self, trainer: Trainer, module: Any, last: bool = False) -> None:
+    def _draw(self, trainer: Trainer, module: Any, end: str = "") -> None:
         if not trainer.is_global_zero:
             return
         self._drawn = time.monotonic()
         parts = [f"{module.measure_budget():4.0%} step {trainer.global_step:,}"]
-        held_out = trainer.callback_metrics.get("val/log_likelihood")
+        held_out = float(trainer.callback_metrics.get("val/log_likelihood", math.nan))
         likelihoods = {"in training": self._likelihood, "held out": held_out}
-        shown = [f"{float(value):.3f} {k}" for k, value in likelihoods.items() if value is not None]
+        shown = [f"{v:.3f} {k}" for k, v in likelihoods.items() if not math.isnan(v)]
         if shown:
             parts.append(f"log-likelihood {' and '.join(shown)} (nats/{module.unit})")
         seen = (module.samples_seen - self._samples) / module.model.sample_rate
         parts.append(f"{seen / max(self._drawn - self._started, 1e-9):.1f} s audio/s")
         if module.skipped:
             parts.append(f"{module.skipped} skipped")
-        timer = timer_of(trainer)
-        if timer and (left := timer.time_remaining()) is not None:
+        if module.timer and (left := module.timer.time_remaining()) is not None:
             parts.append(f"{timedelta(seconds=max(round(left), 0))} left")
         line = ", ".join(parts)
         if sys.stderr.isatty():
-            line = f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}"
-        sys.stderr.write(line + "\n" * (last or not sys.stderr.isatty()))
+            line = f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}{end}"
+        else:
+            line += "\n"
+        sys.stderr.write(line)
         sys.stderr.flush()
+
+
+class Interrupted(Exception):  # noqa: N818  (not an error)
+    """A signal stopped the training. Everything is saved."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class LastCheckpoint(Checkpoint):
+    """Saves what a run resumes from, always whole, and again before the run stops.
+
+    It is saved every `seconds`, at the end, and, after SIGTERM or Ctrl-C, at the end of the current
+    step; all devices stop after the same step, whichever gets the signal. A second signal stops at
+    once, without saving. Where a validation follows the step, it is saved after that, so that a
+    resumed run neither repeats nor misses one.
+
+    Lightning's `ModelCheckpoint` saves before that validation, and its handler of SIGTERM lets
+    devices stop after different steps: the others then wait for ever.
+    """
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        self.path = path
+        self.seconds = seconds
+        self._saved_at = 0.0
+        self._asked = 0
+        """The number of the signal that asked to stop, or 0."""
+        self._after_validation = (0, 0)
+        """Whether to save, and the signal to stop by, once the validation is over."""
+        self._handlers: dict[int, Any] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            trainer.strategy.checkpoint_io = ResumeFiles()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        def ask_to_stop(signal_number: int, frame: FrameType | None) -> None:
+            if self._asked:
+                raise KeyboardInterrupt
+            self._asked = signal_number
+            sys.stderr.write("\nstopping after this step; again to stop at once\n")
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, ask_to_stop)
+        self._saved_at = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        due, asked = int(time.monotonic() - self._saved_at >= self.seconds), self._asked
+        if trainer.world_size > 1:
+            flags = torch.tensor([due, asked], device=trainer.strategy.root_device)
+            due, asked = trainer.strategy.reduce(flags, reduce_op="max").tolist()
+        every = trainer.val_check_batch
+        steps = trainer.fit_loop.total_batch_idx + 1
+        if isinstance(every, int) and steps % every == 0 and trainer.enable_validation:
+            self._after_validation = due, asked
+        else:
+            self._save_and_stop(trainer, due, asked)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        due, asked = self._after_validation
+        self._after_validation = (0, 0)
+        self._save_and_stop(trainer, due, asked)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.save_checkpoint(self.path)
+
+    def on_exception(self, *_: Any) -> None:
+        self.teardown()
+
+    def teardown(self, *_: Any, **__: Any) -> None:
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
+
+    def _save_and_stop(self, trainer: Trainer, due: int, asked: int) -> None:
+        if due or asked:
+            trainer.save_checkpoint(self.path)
+            self._saved_at = time.monotonic()
+        if asked:
+            raise Interrupted(asked)

@@ -162,16 +162,21 @@ class Mel(Loss):
 
 
 class Stft(Loss):
-    r"""Multi-resolution STFT distance of the step's sample from the recording.
+    r"""Multi-resolution STFT distance of the step's sample from the recording, without unit.
 
-    :math:`D_{STFT}(\hat x, x)`, see `multi_resolution_stft`. Likelihood alone spends its effort on
-    noise; this loss gives up some nats for better sound. Paper: WG-WaveNet (Hsu and Lee, 2020)
-    trains a flow in this way.
+    .. math:: D_{STFT}(\hat x, x) = \frac1R \sum_r \frac{\lVert S_r(x) - S_r(\hat x) \rVert_F}
+        {\lVert S_r(x) \rVert_F} + \operatorname{mean} |\log S_r(x) - \log S_r(\hat x)|
+
+    S is the magnitude under a Hann window, at least 1e-4 (about the noise of 16 bits). Likelihood
+    alone spends its effort on noise; this loss gives up some nats for better sound. Papers: the
+    distance is of Parallel WaveGAN (Yamamoto et al., 2020); WG-WaveNet (Hsu and Lee, 2020) trains a
+    flow in this way.
 
     Args:
         weight, start: see `Loss`. Audio from an untrained flow has nothing to teach, so start
             after a tenth of the budget or later.
-        resolutions: FFT lengths in samples; the hop is a quarter of each, the window as long.
+        resolutions: FFT lengths in samples; the hop is a quarter of each, the window as long. A
+            crop has at least half of the longest.
     """
 
     name = "stft"
@@ -188,41 +193,23 @@ class Stft(Loss):
     def forward(self, step: Step) -> Tensor:
         sample = step.sample
         with torch.autocast(sample.audio.device.type, enabled=False):
-            return multi_resolution_stft(sample.audio, sample.recorded, self.resolutions)
+            return self.distance(sample.audio, sample.recorded)
 
-
-def multi_resolution_stft(
-    generated: Tensor, recorded: Tensor, resolutions: Sequence[int] = (512, 1024, 2048)
-) -> Tensor:
-    r"""Spectral convergence and log-magnitude distance, averaged over STFT resolutions.
-
-    .. math:: D_{STFT}(\hat x, x) = \frac1R \sum_r \frac{\lVert S_r(x) - S_r(\hat x) \rVert_F}
-        {\lVert S_r(x) \rVert_F} + \operatorname{mean} |\log S_r(x) - \log S_r(\hat x)|
-
-    S is the magnitude under a Hann window, at least 1e-4 (about the noise of 16 bits). Paper:
-    Parallel WaveGAN (Yamamoto et al., 2020).
-
-    Args:
-        generated, recorded: x̂ and x, (batch, samples), in [-1, 1]; at least half of the longest
-            resolution.
-        resolutions: FFT lengths in samples.
-
-    Returns:
-        A scalar without unit.
-    """
-    total = generated.new_zeros(())
-    for size in resolutions:
-        window = torch.hann_window(size, device=generated.device, dtype=generated.dtype)
-        ours, theirs = (  # (batch, bins, frames)
-            torch.stft(audio, size, size // 4, size, window, return_complex=True)
-            .abs()
-            .clamp_min(1e-4)
-            for audio in (generated, recorded)
-        )
-        difference = torch.linalg.vector_norm(theirs - ours, dim=(1, 2))
-        convergence = difference / torch.linalg.vector_norm(theirs, dim=(1, 2))
-        total = total + convergence.mean() + (theirs.log() - ours.log()).abs().mean()
-    return total / len(resolutions)
+    def distance(self, generated: Tensor, recorded: Tensor) -> Tensor:
+        """The distance of audio in [-1, 1], (batch, samples) each: a scalar."""
+        total = generated.new_zeros(())
+        for size in self.resolutions:
+            window = torch.hann_window(size, device=generated.device, dtype=generated.dtype)
+            ours, theirs = (  # (batch, bins, frames)
+                torch.stft(audio, size, size // 4, size, window, return_complex=True)
+                .abs()
+                .clamp_min(1e-4)
+                for audio in (generated, recorded)
+            )
+            difference = torch.linalg.vector_norm(theirs - ours, dim=(1, 2))
+            convergence = difference / torch.linalg.vector_norm(theirs, dim=(1, 2))
+            total = total + convergence.mean() + (theirs.log() - ours.log()).abs().mean()
+        return total / len(self.resolutions)
 
 
 def total_loss(losses: Iterable[Loss], step: Step) -> dict[str, Tensor]:

@@ -114,15 +114,23 @@ class Training(lightning.LightningModule):
         r = self.final_learning_rate
         return warmup * (r + (1 - r) * (1 + math.cos(math.pi * budget_used)) / 2)
 
+    @property
+    def timer(self) -> Timer | None:
+        """The timer among the callbacks of the trainer."""
+        callbacks: list[lightning.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        return next((callback for callback in callbacks if isinstance(callback, Timer)), None)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, including those before a resume."""
+        return self.timer.time_elapsed() if self.timer else 0.0
+
     def measure_budget(self) -> float:
         """Fraction of the budget used up by now, in [0, 1], by this device's clock."""
-        used = 0.0
-        if self.trainer.max_steps > 0:
-            used = self.global_step / self.trainer.max_steps
-        timer = timer_of(self.trainer)
-        if timer and (left := timer.time_remaining()) is not None:
-            elapsed = timer.time_elapsed()
-            used = max(used, elapsed / max(elapsed + left, 1e-9))
+        steps = self.trainer.max_steps
+        used = self.global_step / steps if steps > 0 else 0.0
+        if self.timer and (left := self.timer.time_remaining()) is not None:
+            used = max(used, self.seconds / max(self.seconds + left, 1e-9))
         return min(used, 1.0)
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
@@ -135,13 +143,14 @@ class Training(lightning.LightningModule):
         draw = draw * self.trainer.world_size + self.global_rank
         return torch.Generator(device).manual_seed(draw % 2**63)
 
-    def count(self, items: int, samples: int) -> None:
-        """Add what this device has trained on in a step to `items_seen` and `samples_seen`."""
+    def logged(self, values: dict[str, Tensor], items: int, samples: int) -> Tensor:
+        """Log the scalars of a training step, and count what this device has trained on in it.
+
+        Returns:
+            The loss to differentiate.
+        """
         self.items_seen += items * self.trainer.world_size
         self.samples_seen += samples * self.trainer.world_size
-
-    def logged(self, values: dict[str, Tensor]) -> Tensor:
-        """Log the scalars of a training step; returns the loss to differentiate."""
         for name, value in values.items():
             self.log(f"train/{name}", value.detach())
         self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
@@ -150,12 +159,7 @@ class Training(lightning.LightningModule):
         # and, once gradients are averaged, on every device: so all of them skip the step.
         return loss * torch.where(loss.detach().isfinite(), 1.0, math.nan)
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: Any,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         parameters = optimizer.param_groups[0]["params"]
         norm = nn.utils.clip_grad_norm_(parameters, self.gradient_clip)
         if norm.isfinite():
@@ -238,13 +242,11 @@ class VocoderTraining(Training):
             self.sample_temperature,
             self.sample_fraction,
         )
-        losses: Any = self.losses
         try:
-            values = total_loss(losses, step)
+            values = total_loss(self.losses, step)  # type: ignore[arg-type]
         except NotImplementedError as error:
             raise TrainingError(f"one of the losses does not suit the model: {error}") from error
-        self.count(audio.shape[0], audio.numel())
-        return self.logged(values)
+        return self.logged(values, audio.shape[0], audio.numel())
 
     def on_validation_epoch_start(self) -> None:
         try:
@@ -287,15 +289,3 @@ class VocoderTraining(Training):
 
     def on_validation_epoch_end(self) -> None:
         self._fused.clear()
-
-
-def timer_of(trainer: lightning.Trainer) -> Timer | None:
-    """The timer among the callbacks of a trainer."""
-    callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return next((callback for callback in callbacks if isinstance(callback, Timer)), None)
-
-
-def training_seconds(trainer: lightning.Trainer) -> float:
-    """Seconds of training so far, including those before a resume."""
-    timer = timer_of(trainer)
-    return timer.time_elapsed() if timer else 0.0

@@ -23,10 +23,17 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from vocoder.atomic import write_atomic
 from vocoder.corpus import download_ljspeech, find_ljspeech
+from vocoder.evaluation.results import save_result
 from vocoder.models import Vocoder, load_checkpoint
 from vocoder.nn import fuse_weight_norm
-from vocoder.training.callbacks import AveragedWeights, Best, History, TrainingBar
-from vocoder.training.crops import CorpusData, SpeechData
+from vocoder.training.callbacks import (
+    AveragedWeights,
+    Interrupted,
+    LastCheckpoint,
+    TrainingBar,
+    Validations,
+)
+from vocoder.training.data import CorpusData, SpeechData, manifest
 from vocoder.training.losses import Loss
 from vocoder.training.module import DivergedError, Training, TrainingError, VocoderTraining
 from vocoder.training.options import (
@@ -37,21 +44,15 @@ from vocoder.training.options import (
     sentence,
     shared_options,
 )
-from vocoder.training.report import write_report
-from vocoder.training.resume import (
+from vocoder.training.report import Finished, report_vocoder, setting_facts
+from vocoder.training.run import (
     LAST,
-    Interrupted,
-    LastCheckpoint,
-    newest_resume_file,
-    resume_files,
-)
-from vocoder.training.run_folder import (
-    Record,
+    RECORD,
     describe,
     locked,
-    read_record,
+    newest_resume_file,
     refuse_another,
-    write_record,
+    resume_files,
 )
 
 log = logging.getLogger("vocoder.training")
@@ -98,37 +99,24 @@ class Recipe:
     def build(self, objects: Namespace, config: Namespace) -> tuple[Any, Any]:
         """The Lightning module and the data module, from `config` and its instantiated classes."""
         module = self.module(objects, **objects.training.as_dict(), seed=config.seed)
-        data = self.data_class(
-            module.model.mel_spec,
-            corpus_folder(config.data, self.sample),
-            Path(config.cache),
-            **objects.speech.as_dict(),
-            seed=config.seed,
-        )
-        return module, data
+        folder = corpus_folder(config.data, self.sample)
+        places = module.model.mel_spec, folder, Path(config.cache)
+        return module, self.data_class(*places, **objects.speech.as_dict(), seed=config.seed)
 
-    def begin(self, module: Any, data: Any) -> None:
-        """Called once before a new run starts, after the data is set up."""
+    def begin(self, module: Any, data: Any, started: bool) -> None:
+        """Called once before a new run starts; `started` if it has weights of `--start_from`."""
 
     def callbacks(self) -> list[lightning.Callback]:
         """Callbacks in addition to those that every recipe has."""
         return []
 
-    def load(self, path: str) -> Any:
-        """The model of `--start_from`, not fused."""
+    def load(self, path: str, model: Any) -> Any:
+        """The model of a checkpoint, not fused, for its weights to be copied into `model`."""
         return load_checkpoint(path)
 
-    def report(
-        self,
-        run: Path,
-        trainer: lightning.Trainer,
-        module: Any,
-        data: Any,
-        rows: list[dict[str, Any]],
-        record: Record,
-    ) -> None:
+    def report(self, run: Finished) -> None:
         """Write the finished run's report; the model is there already."""
-        write_report(run, trainer, module, data, rows, record)
+        report_vocoder(run)
 
 
 def parser(recipe: Recipe) -> ArgumentParser:
@@ -193,14 +181,15 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
         )
     names = (Path(str(path)).stem for path in config.config)
     run = Path(config.run or Path("runs", "+".join(names)))
-    record = describe(recipe.program, plain(config))
     lightning.seed_everything(config.seed, verbose=False)
     with readable("the configuration cannot be built"):
         objects = options.instantiate(config)
         module, data = recipe.build(objects, config)
         averaged = AveragedWeights(**objects.average.as_dict())
-    if config.start_from and not resume_files(run):
-        start_from(module.model, recipe.load(config.start_from), config.start_from)
+    started = bool(config.start_from)
+    if started and not resume_files(run):
+        trained = recipe.load(config.start_from, module.model)
+        start_from(module.model, trained, config.start_from)
     first = getattr(rank_zero_only, "rank", 0) == 0
     if first:
         # Before Lightning starts other processes, which would wait forever if this one failed.
@@ -208,8 +197,7 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
     data.setup()
     if first:
         check_rate(data, recipe.mel_spec_option)
-    history = History(run / "history.jsonl")
-    best = Best(run / "best", averaged, config.monitor, config.patience, bool(config.start_from))
+    validations = Validations(run, averaged, config.monitor, config.patience, started)
     shows_progress = config.trainer.enable_progress_bar is not False  # as Lightning's own default
     with readable("the trainer cannot be built"):
         trainer = lightning.Trainer(
@@ -219,38 +207,40 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             enable_model_summary=False,
-            use_distributed_sampler=False,  # `CropSampler` does it
+            use_distributed_sampler=False,  # `Batches` does it
             default_root_dir=run,
             logger=TensorBoardLogger(run, name="", version="tensorboard"),
             callbacks=[
                 Timer(budget, verbose=False),
                 averaged,
                 *recipe.callbacks(),
-                history,
-                best,
+                validations,
                 *([TrainingBar()] if shows_progress else []),
                 LastCheckpoint(run / LAST, config.save_every),
             ],
         )
-    record["corpus"] = {
+    corpus = {
         "name": data.prepared.name,
         "path": str(data.folder.absolute()),
-        "sha256": data.manifest(),
+        "sha256": manifest(data.corpus, data.prepared, data.trains_on_text),
     }
-    record["items_per_step"] = (
-        data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
-    )
+    items = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+    record = describe(recipe.program, plain(config), corpus, items)
     refuse_another(run, record)
     with locked(run) if first else nullcontext():
         checkpoint = newest_resume_file(run)
-        best.begin(checkpoint is not None, first)
         if first:
             dumped = options.dump(config).encode(errors="surrogateescape")
             write_atomic(run / "config.yaml", dumped)
             if checkpoint is None:
-                write_record(run, record)
-            announce(run, module.model, data, checkpoint)
-        fit(recipe, run, trainer, module, data, averaged, best, history, checkpoint)
+                save_result(record, run / RECORD)
+            facts = setting_facts(module.model, data).values()
+            log.info("%s; run folder %s", "; ".join(facts), run)
+            if checkpoint is not None:
+                log.info("resuming from %s", checkpoint)
+        if checkpoint is None:
+            recipe.begin(module, data, started)
+        fit(recipe, Finished(run, trainer, module, data, validations), checkpoint)
         if trainer.world_size > 1:
             # The others wait for the report: Lightning takes an early exit for a failure and kills
             # the rest, and exiting with an open process group may abort.
@@ -258,56 +248,49 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
             torch.distributed.destroy_process_group()
 
 
-def fit(
-    recipe: Recipe,
-    run: Path,
-    trainer: lightning.Trainer,
-    module: Any,
-    data: Any,
-    averaged: AveragedWeights,
-    best: Best,
-    history: History,
-    checkpoint: Path | None,
-) -> None:
+def fit(recipe: Recipe, run: Finished, checkpoint: Path | None) -> None:
     """Train, leave the best averaged weights in the module and in `run`/model, write the report.
 
     Raises:
         TrainingError: training has diverged, or the user can fix what keeps the report from being
             written; the model is written all the same, and the message says where it is.
     """
+    trainer, module, model = run.trainer, run.module, run.folder / "model"
+    average = run.validations.average
+
+    def save_best() -> None:
+        if trainer.is_global_zero:
+            run.validations.restore(module.model, recipe.load)
+            module.model.save(model)
+
     if checkpoint is None:
-        recipe.begin(module, data)
-        trainer.validate(module, data, verbose=False)
+        trainer.validate(module, run.data, verbose=False)
     fitted = False
     try:
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-        averaged.apply_to(module)
+        trainer.fit(module, run.data, ckpt_path=checkpoint, weights_only=True)
+        average.apply_to(module)
         fitted = True
         if trainer.is_global_zero:
-            module.model.save(run / "model")  # first of all: what comes now may fail
-        trainer.validate(module, data, verbose=False)
+            module.model.save(model)  # first of all: what comes now may fail
+        trainer.validate(module, run.data, verbose=False)
+        save_best()
         if trainer.is_global_zero:
-            best.restore(module.model, recipe.load)
-            module.model.save(run / "model")
-            recipe.report(run, trainer, module, data, history.rows(), read_record(run))
+            recipe.report(run)
     except DivergedError as error:
         if not fitted:
-            averaged.apply_to(module)
-        if trainer.is_global_zero:
-            best.restore(module.model, recipe.load)
-            module.model.save(run / "model")
+            average.apply_to(module)
+        save_best()
         raise DivergedError(
-            f"{error}; the best model so far is in {run / 'model'}: lower training.learning_rate, "
-            "or train with --trainer.precision 32, in a new run (--run DIR; with --start_from "
-            f"{run / 'model'} it starts from that model)"
+            f"{error}; the best model so far is in {model}: lower training.learning_rate, or train "
+            f"with --trainer.precision 32, in a new run (--run DIR; with --start_from {model} it "
+            "starts from that model)"
         ) from error
     except Exception as error:
         message = sentence(error)
         if not fitted or message is None:
             raise
         raise TrainingError(
-            f"the model is trained and in {run / 'model'}, but its report is not complete: "
-            f"{message}"
+            f"the model is trained and in {model}, but its report is not complete: {message}"
         ) from error
 
 
@@ -355,17 +338,3 @@ def check_rate(data: Any, mel_spec_option: str) -> None:
             f"there is nothing to learn above {original // 2} Hz; for speech at 16 kHz give "
             f"{mel_spec_option} speech-16k"
         )
-
-
-def announce(run: Path, model: Any, data: Any, checkpoint: Path | None) -> None:
-    """Log one paragraph at the start: what is trained, on what, where."""
-    parameters = sum(p.numel() for p in model.parameters()) / 1e6
-    prepared, split = data.prepared, data.split
-    log.info(
-        f"{type(model).__name__}, {parameters:.1f}M parameters, {model.sample_rate} Hz; "
-        f"{prepared.name}: {len(split.train)} utterances to train on "
-        f"({prepared.seconds(split.train) / 60:.1f} min), {len(split.validation)} to validate, "
-        f"{len(split.test)} to test; run folder {run}"
-    )
-    if checkpoint is not None:
-        log.info("resuming from %s", checkpoint)

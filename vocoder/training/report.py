@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,11 +20,10 @@ from vocoder.evaluation import METRICS, installed_metrics, measure
 from vocoder.evaluation.results import finite, machine_facts, save_result
 from vocoder.evaluation.tables import markdown
 from vocoder.nn import fuse_weight_norm
-from vocoder.training.callbacks import Best
-from vocoder.training.crops import SpeechData
+from vocoder.training.callbacks import Validations
 from vocoder.training.losses import mel_of_hops
-from vocoder.training.module import DivergedError, Training, VocoderTraining, training_seconds
-from vocoder.training.run_folder import Record
+from vocoder.training.module import DivergedError
+from vocoder.training.run import read_record
 
 log = logging.getLogger("vocoder.training")
 
@@ -42,149 +40,155 @@ SCORES = ("pesq", "stoi", "log_mel_distance")
 longer than training a small model; `vocoder evaluate` takes them all."""
 
 
-Pictures = Sequence[Mapping[str, Tensor]]
-"""Rows of mels (bands, frames) by title; the first of a row sets its darkest and brightest."""
+@dataclass(frozen=True)
+class Finished:
+    """A run that has ended; its model is in `folder`/model."""
+
+    folder: Path
+    trainer: Any
+    module: Any
+    data: Any
+    validations: Validations
+
+
+@dataclass
+class Examples:
+    """What a trained model makes of test utterances."""
+
+    title: str
+    """Of the table of their scores."""
+    made: str
+    """What the model makes, with its verb, for a message."""
+    scores: list[dict[str, Any]] = field(default_factory=list)
+    pictures: list[dict[str, Tensor]] = field(default_factory=list)
+    """Rows of mels (bands, frames) by title; the first of a row sets its darkest and brightest."""
+    audio: dict[str, Tensor] = field(default_factory=dict)
+    """By file name, without its suffix."""
+    mels: dict[str, Tensor] = field(default_factory=dict)
+    not_finite: list[str] = field(default_factory=list)
+    """Ids of the utterances of which it makes numbers that are not finite."""
 
 
 @torch.no_grad()
-def write_report(
-    run: Path,
-    trainer: lightning.Trainer,
-    module: VocoderTraining,
-    data: SpeechData,
-    rows: list[dict[str, Any]],
-    record: Record,
-) -> None:
-    """Write `run`/report.md, report.json, `run`/held-out/*.wav and the report's picture.
-
-    The page comes first, since audio may not fit on a full disk. Ends by logging a command that
-    uses the model, which is in `run`/model.
-
-    Raises:
-        DivergedError: audio that the model generates is not finite; all that could be written is.
-    """
-    model = module.model.fused()
-    scores: list[dict[str, Any]] = []
-    pictures: list[dict[str, Tensor]] = []
-    audio: dict[str, Tensor] = {}
-    problems: list[str] = []
+def report_vocoder(run: Finished) -> None:
+    """Write the report of a vocoder; see `write_report`."""
+    model, data, temperature = run.module.model.fused(), run.data, run.module.temperature
+    title = f"Test utterances, copy synthesis at temperature {temperature:g}:"
+    examples = Examples(title, "generated audio that is")
     # Whole utterances of the test set, which no choice was based on.
-    held_out = data.held_out(data.split.test[:HELD_OUT])
-    for index in range(len(held_out)):
-        item = held_out[index]
+    for item in data.held_out(data.split.test[:HELD_OUT]):
         id, name = item["id"], file_name(item["id"])
         original, dequantised = torch.from_numpy(item["clean"]), torch.from_numpy(item["audio"])
-        audio[f"{name}.original.wav"] = original
+        examples.audio[f"{name}.original"] = original
         mel = mel_of_hops(model, original)
-        scores.append({"utterance": id})
+        examples.scores.append({"utterance": id})
         if model.likelihood:
             nats = float(model.log_prob(dequantised, mel)) / len(original)
-            scores[-1]["log-likelihood"] = nats
-        generated = model.synthesize(mel, module.temperature, seed=0).cpu()
+            examples.scores[-1]["log-likelihood"] = nats
+        generated = model.synthesize(mel, temperature, seed=0).cpu()
         if not generated.isfinite().all():
-            problems.append(id)
+            examples.not_finite.append(id)
             continue
-        audio[f"{name}.wav"] = generated
+        examples.audio[name] = generated
         again = mel_of_hops(model, generated)
-        pictures.append({f"{id}, recorded": mel.cpu(), f"{id}, synthesised": again.cpu()})
+        examples.pictures.append({f"{id}, recorded": mel.cpu(), f"{id}, synthesised": again.cpu()})
         measures = [name for name in installed_metrics() if name in SCORES]
         values = measure(original, generated, model.sample_rate, model.mel_spec, measures)
-        scores[-1] |= {METRICS[name].title: value for name, value in values.items()}
-    example = run / "held-out" / f"{file_name(data.split.test[0])}.original.wav"
+        examples.scores[-1] |= {METRICS[name].title: value for name, value in values.items()}
+    recording = run.folder / "held-out" / f"{file_name(data.split.test[0])}.original.wav"
     command = (
-        f"vocoder resynthesize {shlex.quote(str(example))} "
-        f"--checkpoint {shlex.quote(str(run / 'model'))} -o out.wav"
+        f"vocoder resynthesize {shlex.quote(str(recording))} "
+        f"--checkpoint {shlex.quote(str(run.folder / 'model'))} -o out.wav"
     )
-    sections = [
-        f"Test utterances, copy synthesis at temperature {module.temperature:g}:",
-        table(scores),
-        "![learning curve and mels](report.png)",
-        "Validation:",
-        validation_table(rows, COLUMNS),
+    explained = (
         "Log-likelihood is in nats per sample of audio in [-1, 1], dequantised from 16 bits with "
         "noise that is the same at every validation. Mel distance is the mean absolute "
-        "difference of log-mels, in nats.",
-    ]
-    facts = run_facts(trainer, module, data, rows, record)
-    summary = {"facts": facts, "validation": rows, "test": scores}
-    with published(run, summary, sections, command, "generated audio", problems):
-        (run / "held-out").mkdir(exist_ok=True)
-        for name, samples in audio.items():
-            write_audio(run / "held-out" / name, samples, model.sample_rate)
-        draw(run / "report.png", rows, COLUMNS, pictures)
+        "difference of log-mels, in nats."
+    )
+    write_report(run, COLUMNS, command, explained, examples)
 
 
-# -- shared with the acoustic model's report -----------------------------------------------------
+def write_report(
+    run: Finished,
+    columns: Mapping[str, str],
+    command: str,
+    explained: str = "",
+    examples: Examples | None = None,
+    test: Mapping[str, Any] | None = None,
+) -> None:
+    """Write report.md, report.json, held-out/ and report.png, and log a command for the model.
+
+    The page comes first, since audio may not fit on a full disk.
+
+    Args:
+        columns: titles of the scores of its validations, by name.
+        explained: what the scores are.
+        test: of the JSON, in place of the examples' scores.
+
+    Raises:
+        DivergedError: some of the examples are not finite; all that could be written is.
+    """
+    rows, facts = run.validations.rows(), run_facts(run)
+    sections = [f"# {run.folder.name}", "\n".join(f"- {name}: {it}" for name, it in facts.items())]
+    problem = ""
+    summary: dict[str, Any] = {"facts": facts, "validation": rows}
+    if examples:
+        summary |= test or {"test": examples.scores}
+        if examples.not_finite:
+            problem = f"{examples.made} not finite: {', '.join(examples.not_finite)}"
+            sections += [problem]
+        sections += [examples.title, table(examples.scores)]
+        sections += ["![learning curve and mels](report.png)"]
+    sections += ["Validation:", validation_table(rows, columns), explained, f"    {command}\n"]
+    save_result(finite(summary), run.folder / "report.json")
+    page = "\n\n".join(filter(None, sections))
+    write_atomic(run.folder / "report.md", page.encode(errors="backslashreplace"))
+    if examples:
+        folder, rate = run.folder / "held-out", run.module.model.sample_rate
+        folder.mkdir(exist_ok=True)
+        for name, samples in examples.audio.items():
+            write_audio(folder / f"{name}.wav", samples, rate)
+        for name, mel in examples.mels.items():
+            np.save(folder / f"{name}.npy", mel.numpy())
+        draw(run.folder / "report.png", rows, columns, examples.pictures)
+    if problem:
+        raise DivergedError(f"training has diverged: {problem}")
+    log.info("\n%s\nUse the model:\n  %s", run.folder / "report.md", command)
 
 
-def run_facts(
-    trainer: lightning.Trainer,
-    module: Training,
-    data: Any,
-    rows: Sequence[dict[str, Any]],
-    record: Record,
-) -> dict[str, str]:
-    """What was trained, from what, on what data and hardware, and for how long."""
-    model, prepared, split = module.model, data.prepared, data.split
+def setting_facts(model: Any, data: Any) -> dict[str, str]:
+    """What is trained, and on what data."""
+    prepared, split = data.prepared, data.split
     # Counted without weight normalisation.
     size = sum(p.numel() for p in fuse_weight_norm(dict(model.named_parameters())).values())
-    callbacks: list[lightning.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    (best,) = (callback for callback in callbacks if isinstance(callback, Best))
-    machine = machine_facts(trainer.strategy.root_device)
-    cpu = f"CPU process of {torch.get_num_threads()} threads, {machine['cpu']}"
-    start = record["start_from"] or {}
     return {
         "model": f"{type(model).__name__}, {size / 1e6:.2f}M parameters, {model.sample_rate} Hz; "
         "all arguments in `config.yaml`",
         "data": f"{prepared.name}: {len(split.train)} utterances to train on "
         f"({prepared.seconds(split.train) / 60:.1f} min), {len(split.validation)} for "
         f"validation, {len(split.test)} for the test; left out: {prepared.missing or 'none'}",
+    }
+
+
+def run_facts(run: Finished) -> dict[str, str]:
+    """What was trained, from what, on what data and hardware, and for how long."""
+    module, trainer, record = run.module, run.trainer, read_record(run.folder)
+    machine = machine_facts(trainer.strategy.root_device)
+    cpu = f"CPU process of {torch.get_num_threads()} threads, {machine['cpu']}"
+    start = record["start_from"] or {}
+    return {
+        **setting_facts(module.model, run.data),
         "corpus": f"SHA-256 {record['corpus']['sha256']} of its recordings and ids",
         **({"started from": f"{start['path']}, SHA-256 {start['sha256']}"} if start else {}),
-        "weights": best.words(rows),
-        "audio seen": f"{module.samples_seen / model.sample_rate:,.0f} s",
+        "weights": run.validations.words(),
+        "audio seen": f"{module.samples_seen / module.model.sample_rate:,.0f} s",
         "steps": f"{trainer.global_step:,}, of which {module.skipped} skipped (not finite)",
-        "training time": f"{timedelta(seconds=round(training_seconds(trainer)))} (validation "
-        "included)",
+        "training time": f"{timedelta(seconds=round(module.seconds))} (validation included)",
         "hardware": f"{trainer.world_size} x {machine['gpu'] or cpu}",
         "precision": str(trainer.precision),
         "seed": str(record["seed"]),
         "version": record["flow_vocoder"],
     }
-
-
-@contextmanager
-def published(
-    run: Path,
-    summary: dict[str, Any],
-    sections: Sequence[str],
-    command: str,
-    what: str = "",
-    problems: Sequence[str] = (),
-) -> Iterator[None]:
-    """Write `run`/report.json and report.md; the block then writes sound and pictures.
-
-    Ends by logging where the report is, and the command.
-
-    Args:
-        run: folder of the run.
-        summary: for the JSON; its ``facts`` head the page.
-        sections: of the page, after the facts.
-        command: a command that uses the model.
-        what: was made of the utterances ``problems`` but is not finite.
-
-    Raises:
-        DivergedError: there are such utterances; after the block.
-    """
-    words = f"{what} that {'are' if what.endswith('s') else 'is'} not finite: {', '.join(problems)}"
-    save_result(finite(summary), run / "report.json")
-    facts = "\n".join(f"- {name}: {fact}" for name, fact in summary["facts"].items())
-    page = [f"# {run.name}", facts, *([words] if problems else []), *sections, f"    {command}\n"]
-    write_atomic(run / "report.md", "\n\n".join(page).encode(errors="backslashreplace"))
-    yield
-    if problems:
-        raise DivergedError(f"training has diverged: {words}")
-    log.info("\n%s\nUse the model:\n  %s", run / "report.md", command)
 
 
 def validation_table(rows: list[dict[str, Any]], columns: Mapping[str, str]) -> str:
@@ -207,22 +211,18 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def draw(
-    path: Path, rows: list[dict[str, Any]], curves: Mapping[str, str], pictures: Pictures
+    path: Path,
+    rows: list[dict[str, Any]],
+    curves: Mapping[str, str],
+    pictures: list[dict[str, Tensor]],
 ) -> None:
-    """Write a PNG: a row of learning curves above the rows of mels, one mel for each curve.
-
-    Args:
-        path: of the file.
-        rows: the validations.
-        curves: titles of the curves, by key of the rows.
-        pictures: the mels.
-    """
+    """Write a PNG: learning curves, of which there are as many as mels in a row, above the mels."""
     from matplotlib.figure import Figure
 
-    size = 10 if len(curves) == 2 else 12, 2.4 * (1 + len(pictures))
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(1 + len(pictures), len(curves), squeeze=False)
-    for axis, (key, label) in zip(axes[0], curves.items(), strict=True):
+    across = len(pictures[0]) if pictures else len(curves)
+    figure = Figure((8 if across < 3 else 12, 2.4 * (1 + len(pictures))), layout="constrained")
+    axes = figure.subplots(1 + len(pictures), across, squeeze=False)
+    for axis, (key, label) in zip(axes[0], curves.items(), strict=False):
         points = [(row["train_seconds"] / 60, row[key]) for row in rows if key in row]
         axis.plot(*zip(*points, strict=True), marker=".")
         axis.set_xlabel("minutes of training")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
 from jsonargparse import ArgumentParser, Namespace
 from torch import Tensor
@@ -15,8 +13,7 @@ from vocoder.audio import LogMel
 from vocoder.models.restoration import PAIR, Restoration, load_checkpoint
 from vocoder.training.module import Training
 from vocoder.training.recipe import Recipe
-from vocoder.training.report import published, run_facts, validation_table
-from vocoder.training.run_folder import Record
+from vocoder.training.report import Finished, write_report
 
 CLEAN = 1 / 3
 """Share of the examples that are not degraded, so that mels of recordings pass unchanged."""
@@ -111,8 +108,8 @@ class RestorationTraining(Training):
         scores = self._scores(self._mel(batch["clean"]), self.generator())
         loss = scores["error"] + 0.3 * scores["slopes"]
         loss = loss - self.likelihood_weight * scores["log_likelihood"]
-        self.count(len(batch["clean"]), batch["clean"].numel())
-        return self.logged({"loss": loss, **scores})
+        audio = batch["clean"]
+        return self.logged({"loss": loss, **scores}, len(audio), audio.numel())
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Score a held-out excerpt, degraded in four ways that depend on its index alone."""
@@ -131,7 +128,6 @@ class RestorationRecipe(Recipe):
     """Trains the restoring flow on a folder of speech; no text is needed."""
 
     mel_spec_option = "--model.mel_spec"
-
     module_class = RestorationTraining
 
     def add_arguments(self, options: ArgumentParser) -> None:
@@ -140,27 +136,15 @@ class RestorationRecipe(Recipe):
     def module(self, objects: Namespace, **optimisation: Any) -> Training:
         return RestorationTraining(Restoration(**objects.model.as_dict()), **optimisation)
 
-    def load(self, path: str) -> Any:
+    def load(self, path: str, model: Any) -> Any:
         return load_checkpoint(path)
 
-    def report(
-        self,
-        run: Path,
-        trainer: lightning.Trainer,
-        module: Any,
-        data: Any,
-        rows: list[dict[str, Any]],
-        record: Record,
-    ) -> None:
-        facts = run_facts(trainer, module, data, rows, record)
+    def report(self, run: Finished) -> None:
         columns = {
             "val/log_likelihood": "log-likelihood, nats per mel element",
             "val/distance": "error of the mean, nats",
             "val/degraded": "error of the degraded mel, nats",
         }
-        summary = {"facts": facts, "validation": rows}
         load = "from vocoder.models.restoration import load_checkpoint as load"
-        command = f'python -c "{load}; print(load({str(run / "model")!r}))"'
-        sections = ["Validation:", validation_table(rows, columns)]
-        with published(run, summary, sections, command):
-            pass
+        model = str(run.folder / "model")
+        write_report(run, columns, f'python -c "{load}; print(load({model!r}))"')

@@ -1,6 +1,5 @@
 """Prepared corpora, and what is cropped from them."""
 
-import errno
 import itertools
 import os
 import shutil
@@ -13,12 +12,19 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.conftest import full_disk
+from tests.test_recipe_ljspeech import ROOT, SAMPLE
 from vocoder.audio import MelSpec
-from vocoder.corpus import CorpusError, read_corpus
-from vocoder.training.crops import Crops, CropSampler, HeldOut, SpeechData
-from vocoder.training.prepared import PreparedCorpus, manifest, prepare
-
-SAMPLE = Path(__file__).parents[1] / "recipes" / "ljspeech" / "sample"
+from vocoder.corpus import CorpusError, read_corpus, split
+from vocoder.training.data import (
+    Batches,
+    Crops,
+    PreparedCorpus,
+    SpeechData,
+    held_out,
+    manifest,
+    prepare,
+)
 
 
 def write_corpus(folder: Path, audio: dict[str, np.ndarray], rate: int = 8000) -> Path:
@@ -32,6 +38,11 @@ def write_corpus(folder: Path, audio: dict[str, np.ndarray], rate: int = 8000) -
 def noise(samples: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return np.clip(np.rint(3000 * rng.normal(size=samples)), -30000, 30000).astype(np.int16)
+
+
+def prepared(folder: Path, audio: dict[str, np.ndarray], rate: int = 8000) -> PreparedCorpus:
+    """A corpus of these recordings, prepared at 8 kHz."""
+    return prepare(read_corpus(write_corpus(folder / "c", audio, rate)), 8000, folder / "cache")
 
 
 @pytest.fixture(scope="session")
@@ -49,19 +60,16 @@ def test_prepared_audio_is_that_of_the_files(sample: PreparedCorpus) -> None:
         recorded, _ = soundfile.read(SAMPLE / "wavs" / f"{id}.flac", dtype="int16")
         np.testing.assert_array_equal(sample.audio(id), recorded)
         assert sample.entries[id].peak == np.abs(recorded.astype(int)).max()
-    assert sample.seconds() == pytest.approx(171, abs=1)
+    assert sample.seconds(tuple(sample.entries)) == pytest.approx(171, abs=1)
 
 
 def test_resampling_and_mixing_down(tmp_path: Path) -> None:
-    time_ = np.arange(16000) / 16000
-    tone = np.sin(2 * np.pi * 440 * time_)
-    stereo = np.stack([0.5 * tone, 0 * tone], axis=1)
-    folder = write_corpus(tmp_path / "c", {"a": stereo}, rate=16000)
-    prepared = prepare(read_corpus(folder), 8000, tmp_path / "cache")
-    audio = prepared.audio("a") / 32768
+    tone = np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
+    corpus = prepared(tmp_path, {"a": np.stack([0.5 * tone, 0 * tone], axis=1)}, rate=16000)
+    audio = corpus.audio("a") / 32768
     assert audio.shape == (8000,)
     np.testing.assert_allclose(audio[100:-100], 0.25 * tone[200:-200:2], atol=0.002)
-    assert prepared.original_sample_rate == 16000
+    assert corpus.original_sample_rate == 16000
 
 
 def test_useless_files_are_left_out_and_counted(
@@ -71,31 +79,28 @@ def test_useless_files_are_left_out_and_counted(
     audio = {"good": good, "zeros": 0 * good, "hiss": good // 3000, "short": good[:500]}
     folder = write_corpus(tmp_path / "c", {**audio, "broken": good, "empty": good[:0]})
     (folder / "wavs" / "broken.wav").write_bytes(b"RIFF no more")
-    prepared = prepare(read_corpus(folder), 8000, tmp_path / "cache")
-    assert list(prepared.entries) == ["good"]
-    assert prepared.left_out == {
+    corpus = prepare(read_corpus(folder), 8000, tmp_path / "cache")
+    assert list(corpus.entries) == ["good"]
+    assert corpus.left_out == {
         "silent": ["zeros", "hiss"],
         "too short": ["short"],
         "unreadable": ["broken", "empty"],
     }
     assert "2 files left out, silent (first: zeros)" in caplog.text
     assert "broken.wav" in caplog.text
-    write_corpus(tmp_path / "c", {"zeros": 0 * good})
-    silence = read_corpus(folder)
     with pytest.raises(CorpusError, match="no usable audio: 1 silent"):
-        prepare(silence, 8000, tmp_path / "cache")
+        prepared(tmp_path / "silence", {"zeros": 0 * good})
 
 
 def test_prepared_once_and_anew_when_the_corpus_or_the_rate_changes(tmp_path: Path) -> None:
-    folder = write_corpus(tmp_path / "c", {"a": noise(4000), "b": noise(4000, 1)})
-    first = prepare(read_corpus(folder), 8000, tmp_path / "cache")
+    first = prepared(tmp_path, {"a": noise(4000), "b": noise(4000, 1)})
     written = (first.folder / "audio.int16").stat().st_mtime_ns
-    again = prepare(read_corpus(folder), 8000, tmp_path / "cache")
+    corpus = read_corpus(tmp_path / "c")
+    again = prepare(corpus, 8000, tmp_path / "cache")
     assert again.folder == first.folder
     assert (again.folder / "audio.int16").stat().st_mtime_ns == written
-    assert prepare(read_corpus(folder), 4000, tmp_path / "cache").sample_rate == 4000
-    write_corpus(folder, {"a": noise(4000, 2), "b": noise(4000, 1)})
-    changed = prepare(read_corpus(folder), 8000, tmp_path / "cache")
+    assert prepare(corpus, 4000, tmp_path / "cache").sample_rate == 4000
+    changed = prepared(tmp_path, {"a": noise(4000, 2), "b": noise(4000, 1)})
     assert changed.folder != first.folder
     np.testing.assert_array_equal(changed.audio("a"), noise(4000, 2))
 
@@ -105,11 +110,10 @@ def test_a_killed_preparation_is_never_taken_for_a_whole_one(tmp_path: Path) -> 
     cache = tmp_path / "cache"
     code = (
         "import sys; from vocoder.corpus import read_corpus; "
-        "from vocoder.training.prepared import prepare; "
+        "from vocoder.training.data import prepare; "
         "prepare(read_corpus(sys.argv[1]), 8000, sys.argv[2])"
     )
-    root = Path(__file__).parents[1]
-    process = subprocess.Popen([sys.executable, "-c", code, str(folder), str(cache)], cwd=root)
+    process = subprocess.Popen([sys.executable, "-c", code, str(folder), str(cache)], cwd=ROOT)
     while not any(path.stat().st_size for path in cache.glob(".*/audio.int16")):
         time.sleep(0.001)
         assert process.poll() is None
@@ -152,11 +156,8 @@ def test_a_cache_that_cannot_be_written_leaves_nothing_half_prepared(
     with pytest.raises(CorpusError, match=r"cannot be kept in .*file .*--cache"):
         prepare(corpus, 8000, tmp_path / "file")
 
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
+        patch.setattr(Path, "write_text", full_disk)
         with pytest.raises(CorpusError, match=r"\(No space left on device\): make room"):
             prepare(corpus, 8000, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
@@ -168,9 +169,7 @@ def test_a_cache_that_cannot_be_written_leaves_nothing_half_prepared(
 
 def test_a_crop_depends_on_seed_and_index_alone(sample: PreparedCorpus) -> None:
     ids = tuple(sample.entries)
-    crops = Crops(sample, ids, 256, 16, (-9, 3), seed=1)
-    same = Crops(sample, ids, 256, 16, (-9, 3), seed=1)
-    other = Crops(sample, ids, 256, 16, (-9, 3), seed=2)
+    crops, same, other = (Crops(sample, ids, 256, 16, (-9, 3), seed=seed) for seed in (1, 1, 2))
     forwards = [crops[i] for i in range(20)]
     backwards = [same[i] for i in reversed(range(20))][::-1]
     for a, b in zip(forwards, backwards, strict=True):
@@ -178,13 +177,14 @@ def test_a_crop_depends_on_seed_and_index_alone(sample: PreparedCorpus) -> None:
     assert not any(np.array_equal(crops[i]["audio"], other[i]["audio"]) for i in range(20))
     for a, b in itertools.combinations(forwards, 2):
         assert not np.array_equal(a["audio"], b["audio"])
+    # All crops of a batch are of one length, and odd and even lengths take turns.
+    turns = Crops(sample, ids, 256, 16, batch=4)
+    assert [len(turns[i]["clean"]) // 256 for i in range(12)] == [16] * 4 + [15] * 4 + [16] * 4
 
 
 def test_crops_are_the_recording_faded_and_dequantised(tmp_path: Path) -> None:
     recorded = noise(4000)
-    folder = write_corpus(tmp_path / "c", {"a": recorded})
-    prepared = prepare(read_corpus(folder), 8000, tmp_path / "cache")
-    crops = Crops(prepared, ["a"], 16, 20, (0, 0))
+    crops = Crops(prepared(tmp_path, {"a": recorded}), ["a"], 16, 20)
     inner = np.lib.stride_tricks.sliding_window_view(recorded[16:-16], 288)
     seen = set()
     for i in range(200):
@@ -210,9 +210,8 @@ def test_crops_are_the_recording_faded_and_dequantised(tmp_path: Path) -> None:
 def test_gain_stays_in_its_range_and_never_clips(tmp_path: Path) -> None:
     loud = noise(4000)
     loud[::40] = 30000
-    folder = write_corpus(tmp_path / "c", {"a": loud})
-    prepared = prepare(read_corpus(folder), 8000, tmp_path / "cache")
-    peaks = [np.abs(Crops(prepared, ["a"], 16, 20, (-6, 12))[i]["clean"]).max() for i in range(300)]
+    crops = Crops(prepared(tmp_path, {"a": loud}), ["a"], 16, 20, (-6, 12))
+    peaks = [np.abs(crops[i]["clean"]).max() for i in range(300)]
     assert max(peaks) <= 32767 / 32768
     assert max(peaks) > 0.99
     assert 30000 / 32768 * 10 ** (-6.1 / 20) < min(peaks) < 30000 / 32768 * 10 ** (-5 / 20)
@@ -222,11 +221,8 @@ def test_a_share_of_the_crops_gets_noise_of_many_levels(tmp_path: Path) -> None:
     loud = 20000 * np.sin(np.arange(8000) / 3)
     quiet = np.rint(100 * np.sin(np.arange(8000) / 3))
     for name, audio in {"loud": loud, "quiet": quiet}.items():
-        folder = write_corpus(tmp_path / name, {name: audio.astype(np.int16)})
-        prepared = prepare(read_corpus(folder), 8000, tmp_path / "cache")
-        clean = Crops(prepared, [name], 16, 60)
-        noisy = Crops(prepared, [name], 16, 60, noisy=0.5)
-        again = Crops(prepared, [name], 16, 60, noisy=0.5)
+        corpus = prepared(tmp_path / name, {name: audio.astype(np.int16)})
+        clean, noisy, again = (Crops(corpus, [name], 16, 60, noisy=n) for n in (0, 0.5, 0.5))
         ratios = []
         for i in range(200):
             added = noisy[i]["clean"] - clean[i]["clean"]
@@ -241,9 +237,7 @@ def test_a_share_of_the_crops_gets_noise_of_many_levels(tmp_path: Path) -> None:
 
 
 def test_utterances_shorter_than_a_crop_are_completed_with_zeros(tmp_path: Path) -> None:
-    folder = write_corpus(tmp_path / "c", {"a": noise(1000)})
-    prepared = prepare(read_corpus(folder), 8000, tmp_path / "cache")
-    crop = Crops(prepared, ["a"], 64, 32)[0]
+    crop = Crops(prepared(tmp_path, {"a": noise(1000)}), ["a"], 64, 32)[0]
     assert crop["clean"].shape == (2048,)
     np.testing.assert_array_equal(crop["clean"][64:1000] * 32768, noise(1000)[64:])
     assert not crop["clean"][1000:].any()
@@ -251,28 +245,26 @@ def test_utterances_shorter_than_a_crop_are_completed_with_zeros(tmp_path: Path)
 
 
 def test_devices_share_batches_and_resume_where_they_stopped() -> None:
-    def batches(count: int, **sampler: int) -> list[list[tuple[int, int]]]:
-        return list(itertools.islice(CropSampler(crop_frames=16, **sampler), count))
+    def batches(count: int, *sampler: int) -> list[list[int]]:
+        return list(itertools.islice(Batches(*sampler), count))
 
-    alone = batches(6, batch_size=4)
-    assert [index for batch in alone for index, _ in batch] == list(range(24))
-    # Odd and even lengths take turns, and all crops of a batch are of one length.
-    assert [{frames for _, frames in batch} for batch in alone] == [{16}, {15}] * 3
-    shares = [batches(6, batch_size=2, rank=r, world_size=2) for r in (0, 1)]
+    alone = batches(6, 4)
+    assert list(itertools.chain(*alone)) == list(range(24))
+    shares = [batches(6, 2, 0, rank, 2) for rank in (0, 1)]
     assert [a + b for a, b in zip(*shares, strict=True)] == alone
-    assert batches(3, batch_size=4) + batches(3, batch_size=4, start=12) == alone
+    assert batches(3, 4) + batches(3, 4, 12) == alone
 
 
 def test_held_out_items_never_change(sample: PreparedCorpus) -> None:
-    whole = HeldOut(sample, ["ru_0041", "ru_0024"], 256)
-    assert whole[1]["id"] == "ru_0024"
+    whole = held_out(sample, "ru_0024", 256)
+    assert whole["id"] == "ru_0024"
     frames = sample.entries["ru_0024"].samples // 256
     recorded = sample.audio("ru_0024")[: frames * 256]
-    np.testing.assert_array_equal(whole[1]["clean"][256:-256] * 32768, recorded[256:-256])
-    assert whole[1]["clean"][0] == whole[1]["clean"][-1] == 0  # ends are faded
-    np.testing.assert_array_equal(whole[1]["audio"], HeldOut(sample, ["ru_0024"], 256)[0]["audio"])
-    assert np.abs(whole[1]["audio"] - whole[1]["clean"]).max() <= 0.51 / 32768
-    excerpt = HeldOut(sample, ["ru_0024"], 256, seconds=1.0)[0]["clean"]
+    np.testing.assert_array_equal(whole["clean"][256:-256] * 32768, recorded[256:-256])
+    assert whole["clean"][0] == whole["clean"][-1] == 0  # ends are faded
+    np.testing.assert_array_equal(whole["audio"], held_out(sample, "ru_0024", 256)["audio"])
+    assert np.abs(whole["audio"] - whole["clean"]).max() <= 0.51 / 32768
+    excerpt = held_out(sample, "ru_0024", 256, seconds=1.0)["clean"]
     assert excerpt.shape == (62 * 256,)
     middle = sample.entries["ru_0024"].samples // 2
     assert (excerpt[7000:8000] * 32768).tolist() in [
@@ -282,11 +274,8 @@ def test_held_out_items_never_change(sample: PreparedCorpus) -> None:
 
 def test_speech_data_without_usable_test_utterances_is_refused(tmp_path: Path) -> None:
     audio = {f"u{i}": noise(4000, i) for i in range(6)}
-    folder = write_corpus(tmp_path / "c", audio)
-    data = SpeechData(MelSpec.preset("speech-16k"), folder, tmp_path / "cache")
-    data.setup()
-    for id in data.split.test:
+    for id in split(list(audio)).test:
         audio[id] = 0 * audio[id]
-    write_corpus(folder, audio)
+    data = SpeechData(MelSpec.preset("speech-16k"), write_corpus(tmp_path, audio), tmp_path)
     with pytest.raises(CorpusError, match=r"every utterance for test .*\(2 silent\)"):
-        SpeechData(MelSpec.preset("speech-16k"), folder, tmp_path / "cache").setup()
+        data.setup()

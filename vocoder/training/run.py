@@ -1,24 +1,32 @@
-"""Run metadata and lock: what made the run in a folder, and who is writing to it."""
+"""The folder of a run: its lock, what made it, and the files that it resumes from after any stop,
+kill -9 included, which are written whole, two of them kept, and read without running code.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 import vocoder
-from vocoder.atomic import write_atomic
-from vocoder.checkpoints import checkpoint_hash
+from vocoder.atomic import atomic_path
+from vocoder.checkpoints import CheckpointError, checkpoint_hash
 from vocoder.training.module import TrainingError
-from vocoder.training.resume import resume_files
 
 log = logging.getLogger("vocoder.training")
 
+LAST = "last.ckpt"
+PREVIOUS = "previous.ckpt"
 RECORD = "run.json"
 
 _FREE = {
@@ -41,9 +49,6 @@ def locked(run: Path) -> Iterator[None]:
     """Create the folder of a run, and keep other processes from training in it within the block.
 
     The system releases the lock of a process that is killed.
-
-    Raises:
-        TrainingError: the path is a file, or another process trains in the folder.
     """
     try:
         run.mkdir(parents=True, exist_ok=True)
@@ -65,13 +70,11 @@ def locked(run: Path) -> Iterator[None]:
         lock.release()
 
 
-def describe(program: str, config: Mapping[str, Any]) -> Record:
-    """What is known of a run before its data is read.
+# -- what made a run -----------------------------------------------------------------------------
 
-    Args:
-        program: name of the recipe.
-        config: all options, also those that are null, as plain values.
-    """
+
+def describe(program: str, config: Mapping[str, Any], corpus: Record, items: int) -> Record:
+    """What makes a run: recipe, options, corpus, and items per step on all devices together."""
     start: Record | None = None
     if config["start_from"]:
         start = {"path": config["start_from"], "sha256": None}
@@ -83,19 +86,13 @@ def describe(program: str, config: Mapping[str, Any]) -> Record:
         "seed": config["seed"],
         "start_from": start,
         "options": config,
+        "corpus": corpus,
+        "items_per_step": items,
     }
 
 
 def refuse_another(run: Path, record: Record) -> None:
-    """Refuse to resume a run that was made by other values.
-
-    Args:
-        run: folder of the run.
-        record: of the run that is to be resumed; what either lacks is not compared.
-
-    Raises:
-        TrainingError: something differs, or the folder does not say what made its run.
-    """
+    """Refuse to resume a run that was made by other values; what either lacks is not compared."""
     if not resume_files(run):
         return
     try:
@@ -120,13 +117,6 @@ def refuse_another(run: Path, record: Record) -> None:
         )
 
 
-def write_record(run: Path, record: Record) -> None:
-    """Write the record of a new run."""
-    text = json.dumps(record, indent=1, ensure_ascii=False)
-    # File names that are not UTF-8 contain surrogates, which become JSON escapes.
-    write_atomic(run / RECORD, (text + "\n").encode(errors="backslashreplace"))
-
-
 def read_record(run: Path) -> Record:
     """The record in a run's folder."""
     record: Record = json.loads((run / RECORD).read_text(encoding="utf-8"))
@@ -135,15 +125,14 @@ def read_record(run: Path) -> Record:
 
 def _facts(record: Record) -> dict[str, Any]:
     """What makes a run what it is, by the name of the option that sets it."""
-    start, corpus = record["start_from"], record.get("corpus")
+    start = record["start_from"]
     facts = {
         "the version of flow-vocoder": record["flow_vocoder"],
         "the recipe": record["program"],
         "start_from": f"hash {start['sha256']}" if start else None,
+        "data": f"hash {record['corpus']['sha256']}",
+        "items per step (speech.batch_size on all devices)": record["items_per_step"],
     }
-    if corpus:
-        facts["data"] = f"hash {corpus['sha256']}"
-        facts["items per step (speech.batch_size on all devices)"] = record["items_per_step"]
     for name, value in _leaves(record["options"], ""):
         part, _, option = name.partition(".")
         if name not in _FREE and (part != "trainer" or option in _TRAINER):
@@ -168,3 +157,78 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
 def _shown(value: Any) -> str:
     text = "none" if value is None else value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 40 else text[:37] + "..."
+
+
+# -- resume files --------------------------------------------------------------------------------
+
+
+class ResumeFiles(TorchCheckpointIO):
+    """Reads and writes resume files for a trainer.
+
+    The file before a new one becomes `PREVIOUS`, once the new one is complete on the disk. If it
+    does not fit there, what was written of it is removed and both others stay.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        path = Path(path)
+        # In memory first, as Lightning does: torch.save hides the system's reason for a failure.
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        try:
+            with atomic_path(path) as partial:
+                with partial.open("wb") as file:
+                    file.write(content.getbuffer())
+                    file.flush()
+                    os.fsync(file.fileno())
+                if path.exists():
+                    os.replace(path, path.with_name(PREVIOUS))
+        except OSError as error:
+            error.filename, error.filename2 = str(path), None  # the name that the user knows
+            raise
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        return read_resume_file(Path(path))
+
+
+def read_resume_file(path: Path) -> dict[str, Any]:
+    """The content of a resume file, tensors on the CPU wherever they were.
+
+    PyTorch's weights-only unpickler builds tensors and plain values, and runs no code.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if broken := archive.testzip():
+                raise ValueError(f"the checksum of {broken} is wrong")
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the unpickler makes of what it finds
+        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+        raise CheckpointError(f"{path} is damaged ({reason})") from error
+    return content
+
+
+def newest_resume_file(run: Path) -> Path | None:
+    """The newest resume file of a run that is whole, or None if there is none at all."""
+    problems = []
+    for path in resume_files(run):
+        try:
+            read_resume_file(path)
+        except CheckpointError as error:
+            log.warning("%s", error)
+            problems.append(str(error))
+        else:
+            return path
+    if problems:
+        raise CheckpointError(
+            f"{'; '.join(problems)}: there is nothing else to resume from, so remove {run} to "
+            "start again, or choose another folder with --run"
+        )
+    return None
+
+
+def resume_files(run: Path) -> list[Path]:
+    """The resume files of a run, the newest first."""
+    return [path for path in (run / LAST, run / PREVIOUS) if path.exists()]

@@ -1,0 +1,394 @@
+"""Training of the acoustic model, text to mel: its data, Lightning module, report and recipe."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jsonargparse import ArgumentParser, Namespace
+from numpy.typing import NDArray
+from rich.progress import track
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+
+from vocoder.atomic import file_name
+from vocoder.audio import LogMel, from_pcm16
+from vocoder.corpus import Corpus, CorpusError, check_texts
+from vocoder.evaluation.griffin_lim import griffin_lim
+from vocoder.nn.pitch import load_pitch
+from vocoder.text.acoustic import REFERENCE_HZ, AcousticModel, Batch, load_checkpoint, places
+from vocoder.text.alignment import align
+from vocoder.text.frontend import SYMBOLS, TextError, phonemes
+from vocoder.training.data import CorpusData, log
+from vocoder.training.module import Training
+from vocoder.training.recipe import Recipe
+from vocoder.training.report import HELD_OUT, Examples, Finished, write_report
+
+COLUMNS = {
+    "mel_distance": "mel distance, nats",
+    "pitch_error": "pitch error, semitones",
+    "duration_error": "duration error, frames per symbol",
+    "length_error": "length error, fraction",
+}
+"""Titles of the scores of `held_out_scores`."""
+
+_WEIGHTS = {"mel": 1.0, "slope": 0.3, "duration": 0.1, "pitch": 1.0, "bend": 2.0,
+            "voicing": 0.3, "loudness": 0.3}  # fmt: skip
+
+
+# -- data ----------------------------------------------------------------------------------------
+
+
+class Item(NamedTuple):
+    """An utterance, or an excerpt of T frames; see `Batch` for its fields."""
+
+    symbols: Tensor
+    voice: int
+    durations: Tensor
+    place: Tensor
+    mel: Tensor
+    pitch: Tensor
+    voicing: Tensor
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Items padded to the longest."""
+    columns: list[Any] = [list(column) for column in zip(*items, strict=True)]
+    symbols, voice, durations, place, mel, pitch, voicing = (
+        pad_sequence(column, batch_first=True) if isinstance(column[0], Tensor)
+        else torch.tensor(column) for column in columns
+    )  # fmt: skip
+    frames = torch.tensor([len(item.mel) for item in items])
+    mask = (torch.arange(place.shape[1]) < frames.unsqueeze(1)).float().unsqueeze(2)
+    place[..., 2] = place[..., 2].clamp_min(1)  # the length of a state, whose logarithm is taken
+    counts = torch.tensor([len(item.symbols) for item in items])
+    return Batch(symbols, counts, voice, durations, place, mel.float(), pitch, voicing, mask)
+
+
+class Excerpts(Dataset[Item]):
+    """An endless set of excerpts at random places, of which draw n depends on (seed, n) alone.
+
+    Every epoch is a new order of all utterances.
+    """
+
+    def __init__(self, items: Sequence[Item], frames: int, seed: int) -> None:
+        self.items = items
+        self.frames = frames
+        self.seed = seed
+
+    def chosen(self, n: int) -> int:
+        """The index of the utterance of a draw."""
+        epoch, place = divmod(n, len(self.items))
+        return int(np.random.default_rng((self.seed, epoch)).permutation(len(self.items))[place])
+
+    def __getitem__(self, n: int) -> Item:
+        item = self.items[self.chosen(n)]
+        spare = max(0, len(item.mel) - self.frames)
+        first = int(np.random.default_rng((self.seed, n)).integers(spare + 1))
+        cut = {
+            name: getattr(item, name)[first : first + self.frames]
+            for name in ("place", "mel", "pitch", "voicing")
+        }
+        return item._replace(**cut)
+
+
+@dataclass(eq=False)
+class TextAndSpeech(CorpusData):
+    """Text and speech of a corpus in LJSpeech's layout, aligned, in memory (about 60 MB an hour).
+
+    Durations come from `vocoder.text.alignment.align`, pitch and voicing from the network that
+    reads them off mels (`vocoder.nn.pitch`).
+
+    Args:
+        voices: name of each voice and what the ids of its utterances begin with; one voice named
+            "speaker", of all utterances, by default.
+        frames: of an excerpt.
+        longest_seconds: longer utterances are left out.
+
+    Raises:
+        ValueError: batch_size or frames is below 1.
+    """
+
+    voices: Mapping[str, str] | None = None
+    frames: int = 160
+    longest_seconds: float = 15.0
+
+    trains_on_text = True
+    collate = staticmethod(collate)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.frames < 1:
+            raise ValueError(f"frames is {self.frames}: an excerpt has at least one")
+        self.prefixes = dict(self.voices or {"speaker": ""})
+
+    def read(self) -> Corpus:
+        corpus = super().read()
+        check_texts(corpus)
+        for voice, prefix in self.prefixes.items():
+            if not any(u.id.startswith(prefix) for u in corpus.utterances):
+                raise CorpusError(
+                    f"no utterance of {self.folder} has an id that begins with {prefix!r} (voice "
+                    f"{voice}): the first is {corpus.utterances[0].id}"
+                )
+        kept = tuple(u for u in corpus.utterances if self._voice(u.id) is not None)
+        return replace(corpus, utterances=kept)
+
+    def _voice(self, id: str) -> str | None:
+        return next((v for v, prefix in self.prefixes.items() if id.startswith(prefix)), None)
+
+    def usable(self) -> dict[str, Tensor]:
+        log_mel, read_pitch = LogMel(self.mel_spec), load_pitch(self.mel_spec)
+        longest = self.longest_seconds * self.mel_spec.sample_rate
+        unreadable: list[str] = []
+        self.phonemes: dict[str, list[str]] = {}
+        self.mels: dict[str, Tensor] = {}
+        self._pitch: dict[str, tuple[Tensor, Tensor]] = {}
+        self._items: dict[str, Item] | None = None  # aligned when first asked for
+        for utterance in track(self.corpus.utterances, "mels and pitch", transient=True):
+            id = utterance.id
+            entry = self.prepared.entries.get(id)
+            if entry is None or entry.samples > longest:
+                continue
+            try:
+                self.phonemes[id] = phonemes(utterance.normalised)
+            except TextError as error:
+                unreadable.append(f"{id} ({error})")
+                continue
+            with torch.inference_mode():
+                mel = log_mel(torch.from_numpy(self.audio(id)))
+                f0, voicing = read_pitch(mel.unsqueeze(0))
+            self.mels[id] = mel.half()  # an error of 0.004 nats at most
+            self._pitch[id] = (f0[0] / REFERENCE_HZ).log(), voicing[0]
+        if unreadable:
+            log.warning("%s: %d utterances left out, text unreadable (first: %s)",
+                        self.prepared.name, len(unreadable), unreadable[0])  # fmt: skip
+        return self.mels
+
+    def audio(self, id: str) -> NDArray[np.float32]:
+        """The recording of an utterance, (samples,), in [-1, 1)."""
+        return from_pcm16(self.prepared.audio(id))
+
+    def items(self, ids: Sequence[str], model: AcousticModel) -> dict[str, Item]:
+        """Aligned utterances; one with fewer frames than states is left out."""
+        if self._items is None:
+            # All utterances: the more, the better the alignment, held-out ones included.
+            self._items = {}
+            for voice, name in enumerate(self.prefixes):
+                own = [id for id in self.mels if self._voice(id) == name]
+                self._items |= self._aligned(own, voice, model)
+        return {id: self._items[id] for id in ids if id in self._items}
+
+    def _aligned(self, ids: list[str], voice: int, model: AcousticModel) -> dict[str, Item]:
+        symbols: dict[str, Tensor] = {}
+        for id in ids:
+            found = model.indices(self.phonemes[id])
+            if len(found) * model.states > self.mels[id].shape[1]:
+                log.warning("%s is left out: its text is too long for its audio", id)
+            else:
+                symbols[id] = found
+        if not symbols:
+            return {}
+        pairs = [(found, self.mels[id].float()) for id, found in symbols.items()]
+        durations = align(pairs, model.states, [self._pitch[id][1] for id in symbols])
+        return {
+            id: Item(found, voice, own, places(own), self.mels[id].T, *self._pitch[id])
+            for (id, found), own in zip(symbols.items(), durations, strict=True)
+        }
+
+    def bands(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of every band over the training set, (n_mels,) each."""
+        frames = torch.cat([self.mels[id].float() for id in self.split.train], dim=1).double()
+        return frames.mean(dim=1).float(), frames.std(dim=1).float().clamp_min(1e-3)
+
+    def prosody(self, voices: Sequence[str], mean: Tensor, scale: Tensor) -> Tensor:
+        """Mean pitch and loudness of every voice, (voices, 2); see `AcousticModel.normalise_by`."""
+        result = torch.zeros(len(voices), 2)
+        for row, voice in enumerate(voices):
+            own = [id for id in self.split.train if self._voice(id) == voice]
+            pitch = torch.cat([p[v > 0.5] for p, v in (self._pitch[id] for id in own)])
+            mels = torch.cat([self.mels[id].T.float() for id in own])
+            result[row, 0] = pitch.mean() if len(pitch) else 0.0
+            result[row, 1] = ((mels - mean) / scale).mean()
+        return result
+
+    def training_set(self, batch: int) -> Excerpts:
+        return Excerpts(self.held_out(self.split.train), self.frames, self.seed)
+
+    def held_out(self, ids: Sequence[str], excerpts: bool = False) -> list[Item]:
+        trainer: Any = self.trainer
+        return list(self.items(ids, trainer.lightning_module.model).values())
+
+
+# -- module --------------------------------------------------------------------------------------
+
+
+class AcousticTraining(Training):
+    """Trains an `AcousticModel` by regression on aligned speech; see `losses`."""
+
+    model: AcousticModel
+    unit = "mel element"
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        parts = losses(self.model, batch)
+        loss = sum((_WEIGHTS[name] * value for name, value in parts.items()), torch.zeros(()))
+        samples = int(batch.mask.sum()) * self.model.mel_spec.hop_length
+        return self.logged({"loss": loss, **parts}, len(batch.mel), samples)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score one held-out utterance; means are weighted by their frames."""
+        # In float32 whatever the precision of the training, so that runs can be compared.
+        with torch.autocast(batch.mel.device.type, enabled=False):
+            scores = held_out_scores(self.model, batch)
+        for name, value in scores.items():
+            self.log(f"val/{name}", value, batch_size=batch.mel.shape[1], sync_dist=True)
+
+
+def losses(model: AcousticModel, batch: Batch) -> dict[str, Tensor]:
+    r"""The parts of the loss, scalars; means over the frames or states that are no padding.
+
+    mel: absolute error of the mel, in standard deviations of its band. slope: that of its
+    differences in time and frequency. duration: :math:`l + d e^{-l}` of states of d frames with
+    predicted log-mean l, the negative log-likelihood of an exponential distribution, so that the
+    mean is learnt. pitch, bend: absolute error of log F0 in voiced frames, and of its differences
+    in time. voicing: cross-entropy. loudness: absolute error.
+    """
+    predicted = model(batch)
+    mask, frames = batch.mask, batch.mask.sum()
+    error = (predicted.mel - batch.mel) / model.mel_scale * mask
+    slopes = torch.diff(error, dim=1).abs().sum() + torch.diff(error, dim=2).abs().sum()
+    expected = predicted.log_duration
+    duration = (expected + batch.durations * (-expected).exp()) * predicted.symbol_mask
+    mask = mask[..., 0]
+    voiced = batch.voicing * mask
+    off = (predicted.pitch - batch.pitch) * mask
+    voicing = F.binary_cross_entropy_with_logits(predicted.voicing, batch.voicing, reduction="none")
+    loudness = predicted.loudness - model.loudness(batch.mel)
+    some = voiced.sum().clamp_min(1.0)
+    return {
+        "mel": error.abs().sum() / (frames * error.shape[2]),
+        "slope": slopes / (frames * error.shape[2]),
+        "duration": duration.sum() / predicted.symbol_mask.sum(),
+        "pitch": (off.abs() * voiced).sum() / some,
+        "bend": (torch.diff(off, dim=1).abs() * voiced[:, 1:]).sum() / some,
+        "voicing": (voicing * mask).sum() / frames,
+        "loudness": (loudness.abs() * mask).sum() / frames,
+    }
+
+
+@torch.no_grad()
+def held_out_scores(model: AcousticModel, batch: Batch) -> dict[str, float]:
+    """Scores of one utterance, given its true durations, pitch, voicing and loudness.
+
+    mel_distance: mean absolute error in nats. pitch_error: mean absolute error in semitones of
+    voiced frames. duration_error: mean absolute error of the symbols' durations, in frames.
+    length_error: absolute difference between its length and the predicted one, over its length.
+    """
+    predicted = model(batch)
+    expected = predicted.log_duration.exp().reshape(-1, model.states).sum(dim=1)
+    aligned = batch.durations.reshape(-1, model.states).sum(dim=1)
+    voiced = batch.voicing > 0.5
+    semitones = 12 / np.log(2) * (predicted.pitch - batch.pitch)[voiced].abs()
+    frames = batch.mel.shape[1]
+    return {
+        "mel_distance": float(model.mel_spec.distance(predicted.mel, batch.mel)),
+        "pitch_error": float(semitones.mean()) if len(semitones) else 0.0,
+        "duration_error": float((expected - aligned).abs().mean()),
+        "length_error": float((expected.sum() - frames).abs()) / frames,
+    }
+
+
+# -- report --------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def report_acoustic(run: Finished) -> None:
+    """Write the report of an acoustic model; see `write_report`."""
+    model: AcousticModel = run.module.model.fused()
+    data = run.data
+    try:
+        audible = griffin_lim(model.mel_spec, seed=0)
+    except ImportError as error:  # what was trained is worth more than its Griffin-Lim
+        log.warning("No Griffin-Lim in held-out: %s", error)
+        audible = None
+    examples = Examples("Test utterances:", "predicted mels that are")
+    scores: list[dict[str, Any]] = []
+    for id, item in data.items(data.split.test, model).items():
+        batch = Batch(*(part.to(model.device) for part in collate([item])))
+        scores.append({"utterance": id, **held_out_scores(model, batch)})
+        if len(scores) > HELD_OUT:
+            continue
+        predicted = model.synthesize(data.phonemes[id], model.voices[item.voice]).cpu()
+        if not predicted.isfinite().all():
+            examples.not_finite.append(id)
+            continue
+        name = file_name(id)
+        examples.mels[name] = predicted
+        examples.audio[f"{name}.original"] = torch.tensor(data.audio(id))
+        if audible is not None:
+            examples.audio[f"{name}.griffin-lim"] = audible(predicted)
+        examples.pictures.append(
+            {
+                f"{id}, recorded": data.mels[id].float(),
+                "with its durations and pitch": model(batch).mel[0].T.cpu(),
+                "from the text alone": predicted,
+            }
+        )
+    means = {key: float(np.mean([score[key] for score in scores])) for key in COLUMNS}
+    labels = {"utterance": "utterance", **COLUMNS}
+    examples.scores = [
+        {label: score[key] for key, label in labels.items()}
+        for score in ({"utterance": f"mean of {len(scores)}", **means}, *scores[:HELD_OUT])
+    ]
+    explained = (
+        "Mel distance is the mean absolute error of the mel predicted with the durations, pitch, "
+        "voicing and loudness of the recording; pitch error that of the predicted F0 in voiced "
+        "frames. Duration error compares predicted and aligned durations, length error the length "
+        "of the utterance. Held-out mels, predicted from the text alone, are in `held-out`, made "
+        "audible by Griffin-Lim, which needs no trained vocoder and sounds accordingly."
+    )
+    trained = shlex.quote(str(run.folder / "model"))
+    command = f'vocoder say "A sentence." --acoustic {trained} -o out.wav'
+    columns = {f"val/{key}": label for key, label in COLUMNS.items()}
+    test = {"test": scores, "test_mean": means}
+    write_report(run, columns, command, explained, examples, test)
+
+
+# -- recipe --------------------------------------------------------------------------------------
+
+
+class AcousticRecipe(Recipe):
+    """Trains the acoustic model on a corpus of English speech with text."""
+
+    program = "train_acoustic.py"
+    mel_spec_option = "--model.mel_spec"
+
+    module_class = AcousticTraining
+    data_class = TextAndSpeech
+
+    def add_arguments(self, options: ArgumentParser) -> None:
+        skip = {"symbols", "voices"}
+        options.add_class_arguments(AcousticModel, "model", skip=skip, instantiate=False)
+
+    def module(self, objects: Namespace, **optimisation: Any) -> Training:
+        voices = list(objects.speech.voices or ["speaker"])
+        model = AcousticModel(SYMBOLS, voices=voices, **objects.model.as_dict())
+        return AcousticTraining(model, **optimisation)
+
+    def begin(self, module: Any, data: Any, started: bool) -> None:
+        model = module.model
+        # The statistics of the bands stay what trained weights know.
+        bands = (model.mel_mean, model.mel_scale) if started else data.bands()
+        model.normalise_by(*bands, data.prosody(model.voices, *bands))
+
+    def load(self, path: str, model: Any) -> AcousticModel:
+        return load_checkpoint(path).with_voices(model.voices)
+
+    def report(self, run: Finished) -> None:
+        report_acoustic(run)
