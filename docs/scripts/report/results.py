@@ -60,14 +60,14 @@ def cost_sentence(result: Mapping[str, Any]) -> str:
 
 SCORES = (
     "pesq", "stoi", "distillmos", "dnsmos", "envelope_depth", "log_mel_distance",
-    "periodicity_error", "voicing_f1", "speaker_similarity", "word_error_rate", "tonal_artifacts",
+    "periodicity_error", "voicing_f1", "word_error_rate", "tonal_artifacts",
 )  # fmt: skip
 """Measures of quality, in the order of the columns; a column that is empty is left out."""
 
 
 def benchmark_table(result: Mapping[str, Any]) -> str:
     """The result of `vocoder benchmark` as Markdown."""
-    return tables.benchmark(dict(result)).section()
+    return tables.benchmark(dict(result))
 
 
 def scores_table(totals: Mapping[str, Any]) -> str:
