@@ -39,17 +39,21 @@ SEVERAL = {"clean": 0.0, "hiss": 0.002, "roar": 0.05}  # level of the noise that
 
 
 class StandIn(Vocoder):
-    """Remembers the audio whose mel it computed, and returns it with white noise."""
+    """Remembers the audio whose mel it computed, and returns it with white noise.
+
+    If it has a likelihood, every sample is uniform in [-1, 1]; it checks its input.
+    """
 
     architecture = title = "stand-in"
     default_temperature = 0.5
-
-    def __init__(self, mel_spec: MelSpec | str = "speech-16k", level: float = 0.0) -> None:
-        super().__init__(mel_spec)
-        self.level = level
-        self.weight = nn.Parameter(torch.zeros(()))
-
     context_frames = (0, 0)
+
+    def __init__(
+        self, mel_spec: Any = "speech-16k", level: float = 0.0, likelihood: Any = None
+    ) -> None:
+        super().__init__(mel_spec)
+        self.level, self.likelihood = level, likelihood
+        self.weight = nn.Parameter(torch.zeros(()))
 
     def mel(self, audio: Any) -> Any:
         self.audio = audio
@@ -59,18 +63,11 @@ class StandIn(Vocoder):
         self, mel: Tensor, noise: Noise, temperature: float, first_frame: int = 0
     ) -> Tensor:
         samples = mel.shape[2] * self.mel_spec.hop_length
-        self.temperature = temperature
         audio = torch.zeros(samples)  # a centred mel has one frame more than the audio
         known = self.audio[:samples]
         audio[: len(known)] = known
         hiss = torch.randn(samples, generator=torch.Generator().manual_seed(0))
         return (audio + self.level * hiss).unsqueeze(0)
-
-
-class Uniform(StandIn):
-    """Has a likelihood, too: every sample is uniform in [-1, 1]. It checks its input."""
-
-    likelihood = "exact"
 
     def log_likelihood(self, audio: Tensor, mel: Tensor) -> Tensor:
         noise = 32768 * (audio[0] - self.audio)
@@ -78,6 +75,10 @@ class Uniform(StandIn):
         assert noise.std().item() == pytest.approx(12**-0.5, rel=0.05)
         self.seen = audio
         return torch.full((audio.shape[0],), audio.shape[1] * -math.log(2))
+
+
+def uniform(mel_spec: Any = "speech-16k") -> StandIn:
+    return StandIn(mel_spec, likelihood="exact")
 
 
 def shorten(name: str, target: Path, seconds: float = 1.5, rate: int = RATE) -> None:
@@ -153,7 +154,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_log_likelihood_is_of_faded_audio_dequantised_with_noise_that_stays(tmp_path: Path) -> None:
-    model = Uniform()
+    model = uniform()
     hop = model.mel_spec.hop_length
     soundfile.write(tmp_path / "cut.wav", np.full(8192, 0.25), RATE, subtype="PCM_16")
     seen = []
@@ -169,25 +170,23 @@ def test_log_likelihood_is_of_faded_audio_dequantised_with_noise_that_stays(tmp_
 
 @pytest.mark.usefixtures("quick")
 def test_a_lower_bound_of_the_likelihood_is_called_one(wavs: Path) -> None:
-    bounded, uniform = Uniform(), Uniform()
-    bounded.likelihood = "lower bound"
-    models = {"bounded": bounded, "uniform": uniform}
+    models = {"bounded": StandIn(likelihood="lower bound"), "uniform": uniform()}
     text = tables.copy_synthesis(evaluate(models, wavs, limit=1, measures=["log_likelihood"]))
     assert "| – | ≥ -0.693 | -0.693 | – |" in text  # recording, bounded, uniform, Griffin-Lim
     assert "lower bound of it is known (bounded)." in text
-    alone = evaluate({"uniform": uniform}, wavs, limit=1, measures=["log_likelihood"])
+    alone = evaluate({"uniform": uniform()}, wavs, limit=1, measures=["log_likelihood"])
     assert "bound" not in tables.copy_synthesis(alone)
 
 
 def test_only_the_measures_asked_for_are_taken(wavs: Path) -> None:
     asked = ["stoi", "log_mel_distance"]
-    result = evaluate({"uniform": Uniform()}, wavs, limit=1, measures=asked)
+    result = evaluate({"uniform": uniform()}, wavs, limit=1, measures=asked)
     assert sorted(result["measures"]) == sorted(asked)
     values = result["files"][0]["values"]["uniform"]
     assert sorted(values) == sorted(asked)
     assert None not in values.values()
     with pytest.raises(ValueError, match="no measure 'stoy': choose from pesq, "):
-        evaluate({"uniform": Uniform()}, wavs, measures=["stoy"])
+        evaluate({"uniform": uniform()}, wavs, measures=["stoy"])
 
 
 @pytest.mark.usefixtures("quick")
@@ -196,7 +195,7 @@ def test_models_and_griffin_lim_are_measured_with_each_number_of_iterations(
     wavs: Path, center: bool
 ) -> None:
     spec = MelSpec.from_dict({**MelSpec.preset("speech-16k").to_dict(), "center": center})
-    models = {"roar": StandIn(spec, level=0.05), "uniform": Uniform(spec)}
+    models = {"roar": StandIn(spec, level=0.05), "uniform": uniform(spec)}
     result = evaluate(models, wavs, limit=1, refine=[0, 1, 4, 1])
     numbers = {"0 iterations": 0, "1 iteration": 1, "4 iterations": 4}
     systems = [f"{name}, {n}" for name in (*models, "Griffin-Lim") for n in numbers]
@@ -217,7 +216,7 @@ def test_models_and_griffin_lim_are_measured_with_each_number_of_iterations(
 
 @pytest.mark.usefixtures("quick")
 def test_models_of_other_rates_compare_but_not_in_nats_per_sample(wavs: Path) -> None:
-    models = {"narrow": Uniform(), "wide": Uniform("ljspeech")}
+    models = {"narrow": uniform(), "wide": uniform("ljspeech")}
     result = evaluate(models, wavs, limit=1)
     assert result["rows"]["wide"]["log_mel_distance"]["mean"] == pytest.approx(0, abs=1e-6)
     assert result["differences"]["wide"]["log_likelihood"]["n"] == 0

@@ -133,7 +133,11 @@ def print_result(
     from rich.console import Console
     from rich.markdown import Markdown
 
-    Console().print(Markdown(render(result)))
+    console, text = Console(), render(result)
+    if console.is_terminal:
+        console.print(Markdown(text))
+    else:  # as it is, so that no cell is cut short
+        typer.echo(text)
 
 
 def warn(message: str) -> None:
