@@ -153,10 +153,8 @@ def vocoder_card(
             facts[label] = f"{first[key]:.3f} before training, {last[key]:.3f} after it"
     lines = []
     for label, result in results.items():
-        scored = tables.copy_synthesis(result)
         lines += [f"### {label}: {result['about']['corpus']}", ""]
-        # One line per measure: there are more measures than systems.
-        lines += [scored.tables[0].turned().markdown(), "", paragraph(scored.caption), ""]
+        lines += [tables.scores(result), "", paragraph(tables.caption(result)), ""]
     changes = [
         f"{precision['measures'][key]['title']} {row['mean']:+.1g} (95 % interval "
         f"{row['lower']:+.1g} to {row['upper']:+.1g})"
@@ -201,10 +199,9 @@ def acoustic_card(statement: str, report: dict[str, Any], recognised: dict[str, 
         "that the recipe writes defines the scores. Weights are stored in float16; computation is "
         "in float32."
     )
-    words = tables.copy_synthesis(recognised)
     lines = [tables.markdown(headings, cells), "", paragraph(explained), ""]
     lines += ["### Word error rate", ""]
-    lines += [words.tables[0].markdown(), "", paragraph(words.caption), ""]
+    lines += [tables.scores(recognised), "", paragraph(tables.caption(recognised)), ""]
     return card(ACOUSTIC_NAME, statement, report["facts"], lines)
 
 

@@ -14,10 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner, Result
 
+from vocoder import cli
 from vocoder.models import MdctFlow
 from vocoder.text.acoustic import AcousticModel
 from vocoder.text.frontend import SYMBOLS
@@ -29,6 +32,17 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):  # one of several processes that share the cores
         os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
         torch.set_num_threads(1)
+    elif getattr(config.option, "numprocesses", None):
+        from vocoder.evaluation.metrics import periodicity_error
+
+        # librosa's pitch tracker, compiled before several processes would do so at once, and crash.
+        noise = np.random.default_rng(0).standard_normal(1600)
+        periodicity_error(noise, noise, 16000)
+
+
+def command(*words: object, stdin: bytes = b"") -> Result:
+    """The command `vocoder`, within this process, since starting torch anew takes seconds."""
+    return CliRunner().invoke(cli.app, [*map(str, words)], input=stdin, catch_exceptions=False)
 
 
 def perturb(module: nn.Module, scale: float = 0.05) -> None:

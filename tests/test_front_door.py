@@ -38,13 +38,9 @@ def make(tmp_path):
             path.write_text(f"#!/bin/sh\n{script}\n")
             path.chmod(0o755)
         environment = {k: v for k, v in os.environ.items() if k not in ("PYTHON", "MAKEFLAGS")}
-        return subprocess.run(
-            ["make", f"VENV={tmp_path / 'venv'}", str(tmp_path / "venv" / ".created")],
-            cwd=ROOT,
-            env={**environment, "PATH": str(programs)},
-            capture_output=True,
-            text=True,
-        )
+        environment["PATH"] = str(programs)
+        command = ["make", f"VENV={tmp_path / 'venv'}", str(tmp_path / "venv" / ".created")]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
     return run
 

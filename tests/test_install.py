@@ -22,16 +22,25 @@ assert audio.isfinite().all()
 assert "torchaudio" not in sys.modules
 """
 GRIFFIN_LIM = """
-from vocoder.audio import MelSpec
-from vocoder.evaluation.griffin_lim import griffin_lim
-griffin_lim(MelSpec.preset("ljspeech"))
+import sys
+sys.path.insert(0, {!r})
+from vocoder.evaluation.baselines import GriffinLim
+GriffinLim()
+"""
+PROXIES = """
+import os
+from vocoder.demo import without_proxies
+with without_proxies():
+    import gradio, httpx
+    httpx.Client(), httpx.AsyncClient()
+assert os.environ.get("no_proxy") == {!r}
 """
 
 
-def run(program: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    if path is not None:
-        program = f"import sys; sys.path.insert(0, {str(path)!r})\n{program}"
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+def run(program: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, env=clean | variables, capture_output=True, text=True)
 
 
 def test_synthesis_leaves_torchaudio_alone() -> None:
@@ -44,8 +53,7 @@ def test_a_torchaudio_that_does_not_fit_is_named_with_the_one_that_does(
     error: str, tmp_path: Path
 ) -> None:
     (tmp_path / "torchaudio.py").write_text(f"raise {error}('undefined symbol: _ZN3c10')\n")
-    ran = run(GRIFFIN_LIM, tmp_path)
-    last = ran.stderr.splitlines()[-1]
+    last = run(GRIFFIN_LIM.format(str(tmp_path))).stderr.splitlines()[-1]
     assert last.startswith("ImportError: torchaudio does not load with torch 2.")
     assert 'pip install "torchaudio==2.' in last
 
@@ -53,16 +61,6 @@ def test_a_torchaudio_that_does_not_fit_is_named_with_the_one_that_does(
 def test_the_fitting_version() -> None:
     fitting = {"2.9.1": "2.9.1", "2.11.0+cpu": "2.11.0", "2.12.0": "2.11.1", "2.14.1": "2.11.1"}
     assert {torch: fitting_torchaudio(torch) for torch in fitting} == fitting
-
-
-PROXIES = """
-import os
-from vocoder.demo import without_proxies
-with without_proxies():
-    import gradio, httpx
-    httpx.Client(), httpx.AsyncClient()
-assert os.environ.get("no_proxy") == {before!r}
-"""
 
 
 @pytest.mark.parametrize(
@@ -75,9 +73,5 @@ assert os.environ.get("no_proxy") == {before!r}
 )
 def test_the_demo_does_not_ask_the_proxies(variables: dict[str, str]) -> None:
     pytest.importorskip("gradio", reason="the extra demo is not installed")
-    program = PROXIES.format(before=variables.get("no_proxy"))
-    clean = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-    ran = subprocess.run(
-        [sys.executable, "-c", program], env={**clean, **variables}, capture_output=True, text=True
-    )
+    ran = run(PROXIES.format(variables.get("no_proxy")), **variables)
     assert ran.returncode == 0, ran.stderr

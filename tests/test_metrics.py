@@ -135,6 +135,53 @@ def test_envelope_depth_of_known_signals(signal: np.ndarray, low: float, high: f
     assert quiet == pytest.approx(depth, abs=1e-4)
 
 
+HOP = 256
+
+
+def tones(samples: int, level: float) -> np.ndarray:
+    """Tones at all multiples of RATE / HOP, each of an amplitude ``level``."""
+    time = np.arange(samples) / RATE
+    orders = range(1, HOP // 2)
+    return level * sum(np.sin(2 * np.pi * k * RATE / HOP * time + k) for k in orders)
+
+
+def artifacts(audio: np.ndarray, spacing: float = RATE / HOP) -> float:
+    return metrics.tonal_artifacts_db(audio, RATE, spacing)
+
+
+def test_tones_stand_out_of_noise_by_what_they_are() -> None:
+    noise, level = 0.1 * np.random.default_rng(0).standard_normal(20 * RATE), 0.01
+    assert abs(artifacts(noise)) < 0.5
+    # Power of a windowed tone over that of windowed noise: (a / 2)^2 (sum w)^2 / (s^2 sum w^2).
+    window = np.hanning(16 * HOP)
+    ratio = (level / 2) ** 2 * window.sum() ** 2 / (0.01 * (window**2).sum())
+    buzzing = noise + tones(len(noise), level)
+    assert artifacts(buzzing) == pytest.approx(10 * math.log10(1 + ratio), abs=0.7)
+    assert artifacts(buzzing) > 8
+    assert abs(artifacts(buzzing, RATE / 250)) < 3  # tones of another spacing are not counted
+
+
+def test_speech_has_no_tones_of_the_frame_rate() -> None:
+    speech = read_audio(WAVS / "ru_0024.flac", RATE)[0]
+    assert abs(artifacts(speech.numpy())) < 2
+    assert artifacts(speech.numpy() + tones(len(speech), 1e-3)) > 10
+    assert metrics.tonal_artifacts_db(speech, RATE, RATE / HOP) == artifacts(speech.numpy())
+
+
+@pytest.mark.parametrize(
+    "audio, spacing, words",
+    [
+        (np.zeros(RATE), RATE / HOP, "silent"),
+        (np.ones(1000), RATE / HOP, "need 4096 samples"),
+        (np.ones(RATE), 61.0, "whole number of samples"),
+        (np.full(RATE, math.nan), RATE / HOP, "NaN"),
+    ],
+)
+def test_tones_that_cannot_be_measured(audio: np.ndarray, spacing: float, words: str) -> None:
+    with pytest.raises(MetricError, match=words):
+        artifacts(audio, spacing)
+
+
 @pytest.mark.parametrize("base", ["e", "10"])
 def test_log_mel_distance_of_a_gain_is_its_log(base: str, speech: np.ndarray) -> None:
     spec = MelSpec.from_dict({**SPEC.to_dict(), "log_base": base, "floor": 1e-9})

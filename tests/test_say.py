@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from typer.testing import CliRunner, Result
 
 import vocoder
-from vocoder import cli
+from tests.conftest import command
 from vocoder.audio import AudioWriter
 from vocoder.models import MdctFlow
 from vocoder.text.acoustic import AcousticModel
@@ -48,12 +47,6 @@ def models(
     return "--acoustic", acoustic.save(folder / "a"), "--checkpoint", flow.save(folder / "f")
 
 
-def run(*arguments: object, stdin: bytes = b"") -> Result:
-    """The command within this process."""
-    arguments = tuple(map(str, arguments))
-    return CliRunner().invoke(cli.app, arguments, input=stdin, catch_exceptions=False)
-
-
 def test_sentences_and_their_pauses() -> None:
     parts = sentences("Hello there. How do you do?\n\n* * *\n\nA new paragraph! And the end")
     pauses = [SENTENCE_PAUSE, PARAGRAPH_PAUSE, SENTENCE_PAUSE, 0]
@@ -64,12 +57,6 @@ def test_sentences_and_their_pauses() -> None:
     parts = sentences(f"Hello. {numbers}")
     assert all(len(sentence.phonemes) <= LONGEST_TEXT for sentence in parts)
     assert " ".join(sentence.text for sentence in parts[1:]) == numbers
-
-
-def test_mels_far_from_speech_are_accepted(acoustic: AcousticModel, flow: MdctFlow) -> None:
-    far = copy.deepcopy(acoustic)
-    far.mel_scale *= 30
-    assert all(np.isfinite(audio).all() for audio in speak(sentences("Hello."), far, flow))
 
 
 def test_a_sentence_sounds_the_same_wherever_it_stands(
@@ -110,29 +97,28 @@ def test_rate_refinement_and_temperature_reach_the_models(
     assert (windows @ middle / np.maximum(sizes, 1e-9)).max() > 1 - 1e-6
 
 
-def test_sentences_have_one_level(acoustic: AcousticModel, flow: MdctFlow) -> None:
-    loud, quiet = copy.deepcopy(acoustic), copy.deepcopy(acoustic)
+def test_sentences_have_one_level_and_mels_far_from_speech_are_accepted(
+    acoustic: AcousticModel, flow: MdctFlow
+) -> None:
+    quiet, far = copy.deepcopy(acoustic), copy.deepcopy(acoustic)
     quiet.mel_mean -= 2
-    for model in (loud, quiet):
+    far.mel_scale *= 30
+    for model in (acoustic, quiet, far):
         (audio,) = speak(sentences("It was late."), model, flow)
+        assert np.isfinite(audio).all()
         rms = 20 * np.log10(np.sqrt(np.mean(audio.astype(np.float64) ** 2)))
-        assert rms == pytest.approx(-20, abs=0.1) or np.abs(audio).max() == pytest.approx(0.95)
+        at_peak = np.abs(audio).max() == pytest.approx(0.95)
+        assert rms == pytest.approx(-20, abs=0.1) or at_peak or model is far
 
 
 def test_arguments_are_checked_before_any_audio_is_generated(
     acoustic: AcousticModel, flow: MdctFlow, tiny_flow: Callable[..., MdctFlow]
 ) -> None:
     parts = sentences("One.")
-    for arguments, words in (
-        ({"temperature": -1}, "temperature"),
-        ({"speaking_rate": 0.1}, "speaking_rate is 0.1"),
-        ({"pitch": 20}, "pitch is 20"),
-        ({"voice": "eve"}, "there is no voice 'eve'"),
-        ({"seed": -1}, "seed is -1"),
-        ({"refine": -1}, "refine must"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            speak(parts, acoustic, flow, **arguments)  # type: ignore[arg-type]
+    wrong = {"temperature": -1, "speaking_rate": 0.1, "pitch": 20, "seed": -1, "refine": -1}
+    for name, value in {**wrong, "voice": "eve"}.items():
+        with pytest.raises(ValueError, match="no voice 'eve'" if name == "voice" else name):
+            speak(parts, acoustic, flow, **{name: value})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="same mel_spec"):
         speak(parts, acoustic, tiny_flow("ljspeech"))
     with pytest.raises(vocoder.TextError, match="Cyrillic"):
@@ -159,7 +145,7 @@ def test_command_from_argument_file_and_standard_input(
     (tmp_path / "notes.txt").write_text(text, encoding="utf-8")
     out, audio = tmp_path / "out.wav", []
     for way in ((text,), ("--file", tmp_path / "notes.txt"), ("-",)):
-        result = run("say", *way, "-fo", out, *models, stdin=text.encode())
+        result = command("say", *way, "-fo", out, *models, stdin=text.encode())
         assert result.exit_code == 0, result.stderr
         assert "s until the first audio, then " in result.stdout
         assert "3/3" in result.stderr  # sentences
@@ -170,7 +156,7 @@ def test_command_from_argument_file_and_standard_input(
     expected = vocoder.say(text, acoustic=acoustic, vocoder=flow)
     np.testing.assert_allclose(written, expected, atol=0.51 / 32768)
     options = ("--speaking-rate", 2, "--temperature", 0, "--acoustic-temperature", 0, "--seed", 1)
-    assert run("say", text, "-o", tmp_path / "fast.flac", *options, *models).exit_code == 0
+    assert command("say", text, "-o", tmp_path / "fast.flac", *options, *models).exit_code == 0
     assert soundfile.info(tmp_path / "fast.flac").frames < 0.7 * len(written)
 
 
@@ -194,7 +180,7 @@ def test_command_errors_are_one_sentence_and_write_nothing(
     ]
     before = sorted(tmp_path.iterdir())
     for arguments, words in cases:
-        result = run("say", *arguments, *models)
+        result = command("say", *arguments, *models)
         assert result.exit_code == 2, arguments
         assert words in result.stderr
         assert "Traceback" not in result.stderr
@@ -228,8 +214,10 @@ def test_a_terminated_process_leaves_no_file(models: tuple[object, ...], tmp_pat
 
 
 def test_audio_in_pieces_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    def write(pieces: Iterable[torch.Tensor]) -> None:
-        with AudioWriter(tmp_path / "pieces.wav", 16000) as file:
+    path = tmp_path / "pieces.wav"
+
+    def write(*pieces: torch.Tensor) -> None:
+        with AudioWriter(path, 16000) as file:
             for piece in pieces:
                 file.write(piece)
 
@@ -238,46 +226,42 @@ def test_audio_in_pieces_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="Clipped"):
         vocoder.write_audio(tmp_path / "whole.wav", audio, 16000)
     with pytest.warns(UserWarning, match=r"Clipped 15237 of 100000 samples of pieces\.wav"):
-        write(audio.split(777))
+        write(*audio.split(777))
+    with pytest.raises(ValueError, match="NaN"):
+        write(torch.zeros(10), torch.full((1,), torch.nan))
+    with pytest.raises(ValueError, match="no samples"):
+        write()
     whole = (tmp_path / "whole.wav").read_bytes()
-    for faulty, words in (([torch.zeros(10), torch.full((1,), torch.nan)], "NaN"), ([], "no sam")):
-        with pytest.raises(ValueError, match=words):
-            write(faulty)
-    assert (tmp_path / "pieces.wav").read_bytes() == whole
+    assert path.read_bytes() == whole
     assert len(list(tmp_path.iterdir())) == 2
 
 
 @needs_signals
 def test_a_slow_player_hears_all_and_one_that_leaves_ends_it(models: tuple[object, ...]) -> None:
+    def playing(text: str) -> Any:
+        words = [sys.executable, "-m", "vocoder", "say", text, "-o", "-", *map(str, models)]
+        return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
     text = "One. Two. Three."
-    command = [sys.executable, "-m", "vocoder", "say", text, "-o", "-", *map(str, models)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
+    with playing(text) as process:
         heard = process.stdout.read(44)
-        while chunk := process.stdout.read1(4096):  # type: ignore[attr-defined]
+        while chunk := process.stdout.read1(4096):
             heard += chunk
             time.sleep(0.001)
     assert process.returncode == 0
     assert heard[:4] == b"RIFF"
-    expected = run("say", text, "-o", "-", *models).stdout_bytes
-    assert heard == expected
-
-    long = "The rain fell on and on, and nobody came. " * 50
-    command[4] = long
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
+    assert heard == command("say", text, "-o", "-", *models).stdout_bytes
+    with playing("The rain fell on and on, and nobody came. " * 50) as process:
         process.stdout.read(44)
         process.stdout.close()
-        said = process.stderr.read().decode()
+        said = process.stderr.read()
     assert process.returncode == 1
-    assert "Traceback" not in said
-    assert "BrokenPipe" not in said
+    assert not any(word in said for word in (b"Traceback", b"BrokenPipe"))
 
 
-def test_text_may_begin_with_a_dash(tmp_path: Path) -> None:
+def test_text_may_begin_with_a_dash(models: tuple[object, ...], tmp_path: Path) -> None:
     minus, words = tmp_path / "minus.wav", tmp_path / "words.wav"
     for text, path in (("-5 degrees", minus), ("minus five degrees", words)):
-        assert run("say", text, "-o", path).exit_code == 0
+        assert command("say", text, "-o", path, *models).exit_code == 0
     assert minus.read_bytes() == words.read_bytes()
-    assert run("say", "--temprature", "1", "-o", minus, "-f").exit_code == 2
+    assert command("say", "--temprature", "1", "-fo", minus).exit_code == 2

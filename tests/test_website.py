@@ -37,39 +37,33 @@ def website() -> Iterator[Any]:
         yield script("hooks")
 
 
-def test_every_document_is_a_page_and_is_in_the_navigation(site: Path) -> None:
+def test_every_document_is_a_page_in_the_navigation_and_loads_from_no_other_host(
+    site: Path,
+) -> None:
     home = (site / "index.html").read_text(encoding="utf-8")
-    pages = [ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("**/*.md")]
-    for page in pages:
+    for page in [ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("**/*.md")]:
         name = page.relative_to(ROOT).with_suffix(".html").as_posix()
         assert (site / name).is_file(), name
         assert f'href="{name}"' in home, f"{name} is not in the navigation"
     kept = {path.suffix for path in (site / "docs").rglob("*") if path.is_file()}
     assert kept == {".html", ".png", ".flac"}  # what pages show, and no scripts
-
-
-def test_nothing_is_loaded_from_other_hosts(site: Path) -> None:
     for page in site.rglob("*.html"):
         loaded = re.findall(r"<(?:script|img|link|iframe|source)\b[^>]*>", page.read_text("utf-8"))
         assert loaded
         assert not [tag for tag in loaded if re.search(r'(?:src|href)="?(?:https?:)?//', tag)], page
-
-
-def test_links_to_code_and_folders_are_resolved(site: Path) -> None:
+    # Links to code and folders are resolved.
     backends = (site / "docs/backends.html").read_text(encoding="utf-8")
     assert "<code>vocoder/backends/refinement.py</code>" in backends
     results = (site / "docs/results.html").read_text(encoding="utf-8")
     assert 'href="../recipes/unseen-speakers/index.html"' in results
 
 
-def test_a_docstring_keeps_what_stands_around_its_equations(website: Any) -> None:
+def test_equations_become_mathml_and_a_docstring_keeps_what_is_around_them(website: Any) -> None:
     docstring = "A.\n\n    .. math:: a &= b \\\\\n        c &= d\n\n    With :math:`\\sigma`.\n"
     assert website.markdown_equations(docstring) == (
         "A.\n\n    $$\n    a &= b \\\\ c &= d\n    $$\n\n    With $\\sigma$."
     )
-
-
-def test_an_unknown_command_in_an_equation_stops_the_build(website: Any) -> None:
+    # An unknown command in an equation stops the build.
     assert 'alttext="x^2"' in website.mathml(r"\(x^2\)", block=False)
     with pytest.raises(ValueError, match=r"\\nosuch is not known, in the equation x \\nosuch y"):
         website.mathml(r"\(x \nosuch y\)", block=False)

@@ -26,7 +26,7 @@ from paths import RESULTS, SAMPLES
 from vocoder import load, read_audio, write_audio
 from vocoder.audio import LogMel
 from vocoder.evaluation import installed_metrics, measure
-from vocoder.evaluation.griffin_lim import griffin_lim
+from vocoder.evaluation.baselines import GriffinLim
 from vocoder.evaluation.results import finite, save_result
 
 FILE = RESULTS / "samples.json"
@@ -47,7 +47,7 @@ def make(group: str, recording: Path, models: list[str]) -> dict[str, Any]:
         if model.sample_rate != rate:
             raise ValueError(f"{name} has {model.sample_rate} Hz, but {models[0]} has {rate} Hz")
         sounds[name] = model.synthesize(model.mel(audio), seed=0)
-    sounds["Griffin-Lim"] = griffin_lim(spec)(LogMel(spec)(audio))
+    sounds["Griffin-Lim"] = GriffinLim(spec).synthesize(LogMel(spec)(audio))
     SAMPLES.mkdir(exist_ok=True)
     rows = []
     for name, sound in sounds.items():

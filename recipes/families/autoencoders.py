@@ -13,7 +13,8 @@ import toys
 from matplotlib.figure import Figure
 from torch import Generator, Tensor, nn
 
-from vocoder.evaluation.griffin_lim import griffin_lim
+from vocoder.audio.validation import limited
+from vocoder.evaluation.baselines import GriffinLim
 from vocoder.evaluation.metrics import stoi
 from vocoder.nn import GatedConvStack
 
@@ -314,11 +315,12 @@ def autoencoder_denoising(seed: int, steps: int = 500) -> tuple[dict[str, Any], 
     torch.manual_seed(seed)
     model = Autoencoder(32)
     train(model, pairs, seed, steps)
-    speaker, rate = griffin_lim(speech.SPEC, refine=8), speech.SPEC.sample_rate
+    speaker, rate = GriffinLim(speech.SPEC), speech.SPEC.sample_rate
 
     def spoken(mel: Tensor, audio: Tensor) -> float:
         """STOI of a mel made audible."""
-        return stoi(audio, speaker(mel)[: len(audio)], rate)
+        made = speaker.synthesize(limited(mel, speech.SPEC), refine=8)
+        return stoi(audio, made[: len(audio)], rate)
 
     names = ("noisy_distance", "denoised_distance", "noisy_stoi", "denoised_stoi")
     ratios = (0, 5, 10, 20)

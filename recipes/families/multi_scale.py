@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from vocoder.evaluation.systems import count_macs
+from vocoder.evaluation.benchmark import count_macs
 from vocoder.flows import (
     ActNorm,
     AffineCoupling,

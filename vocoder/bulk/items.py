@@ -6,8 +6,8 @@ import hashlib
 import os
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import soundfile
 
@@ -19,8 +19,7 @@ from vocoder.corpus import SUFFIXES, AudioFiles, CorpusError, columns
 MEL_SUFFIX = ".npy"
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """A mel or a recording to turn into audio."""
 
     name: str
@@ -35,8 +34,7 @@ class Item:
         return self.source.lower().endswith(MEL_SUFFIX)
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of an item."""
 
     name: str
@@ -63,18 +61,18 @@ def find(source: Path, output: Path) -> tuple[list[Item], list[Outcome]]:
         ValueError: there is no such folder or list, or nothing in it; the list is not UTF-8.
     """
     failed: list[Outcome] = []
-    if source.is_dir():
-        found = _in_folder(source, output)
-        nothing = f"{source} holds no mels ({MEL_SUFFIX}) and no audio ({', '.join(SUFFIXES)})"
-    elif source.is_file():
-        found = _in_list(source, failed)
-        nothing = f"{source} lists nothing: write the path of a mel or a recording on each line"
-    else:
+    if not source.exists():
         raise ValueError(
             f"there is no {source}: give a folder of mels or recordings, or a file that lists them"
         )
+    folder = source.is_dir()
+    found = _in_folder(source, output) if folder else _in_list(source, failed)
     if not found and not failed:
-        raise ValueError(nothing)
+        raise ValueError(
+            f"{source} holds no mels ({MEL_SUFFIX}) and no audio ({', '.join(SUFFIXES)})"
+            if folder
+            else f"{source} lists nothing: write the path of a mel or a recording on each line"
+        )
     unique: dict[str, Item] = {}
     for item in found:
         # Where names differ in case alone, some file systems would keep one of the two.
@@ -87,9 +85,8 @@ def find(source: Path, output: Path) -> tuple[list[Item], list[Outcome]]:
 
 def _in_folder(folder: Path, output: Path) -> list[Item]:
     found = []
-    entered = {output.resolve()} - {
-        folder.resolve()
-    }  # each once, since links may lead round in circles
+    # Each once, since links may lead round in circles.
+    entered = {output.resolve()} - {folder.resolve()}
     for at, folders, files in os.walk(folder, followlinks=True):
         here = Path(at)
         if here.resolve() in entered:
@@ -126,17 +123,13 @@ def _in_list(path: Path, failed: list[Outcome]) -> list[Item]:
 
 
 def longest_first(items: Iterable[Item], spec: MelSpec) -> list[Item]:
-    """The items with their frames, so sorted that no worker is left alone with a long one.
-
-    Args:
-        items: their frames are read here, from the headers of the files.
-        spec: the mel convention, by which recordings have frames.
-    """
-    measured = [replace(item, frames=_frames(item, spec)) for item in items]
+    """The items with their frames, so sorted that no worker is left alone with a long one."""
+    measured = [item._replace(frames=_frames(item, spec)) for item in items]
     return sorted(measured, key=lambda item: (-item.frames, item.name))
 
 
 def _frames(item: Item, spec: MelSpec) -> int:
+    """By the header of the file."""
     try:
         if item.is_mel:
             return int(read_mel(Path(item.source)).shape[-1])

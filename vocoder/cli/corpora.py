@@ -49,55 +49,45 @@ def synthesize_corpus(
     Run the same command again to go on after an interruption. Exits with status 1 if some files
     failed: failed.csv says which and why.
     """
-    from vocoder.bulk import (
-        Outcome,
-        Renderer,
-        Settings,
-        begin,
-        find,
-        is_there,
-        longest_first,
-        write_lists,
-    )
+    from vocoder import bulk
     from vocoder.bulk.cluster import render_on_ray
 
-    settings = Settings(checkpoint, temperature, seed, refine, restore, device)
-    items, failed = find(source, output)
+    settings = bulk.Settings(checkpoint, temperature, seed, refine, restore, device)
+    items, failed = bulk.find(source, output)
     spec = vocoder.load(checkpoint).mel_spec
-    record = begin(settings, source, output)
-    outcomes: list[Outcome] = list(failed)
+    model = bulk.begin(settings, source, output)
     started = time.perf_counter()
     with exit_on_termination(), progress_bar("reading headers") as progress:
-        there = [item for item in items if is_there(item, output)]
-        outcomes += [Outcome(item.name) for item in there]
-        missing = set(items) - set(there)
-        work = longest_first(missing, spec)
+        there = [item for item in items if bulk.is_there(item, output)]
+        work = bulk.longest_first(set(items) - set(there), spec)
+        outcomes = [*failed, *(bulk.Outcome(item.name) for item in there)]
         progress(len(there), len(items), "rendering")
         if workers == 1 and address is None:
-            results: Iterator[Outcome] = map(Renderer(settings, output, record["model"]), work)
+            results: Iterator[Outcome] = map(bulk.Renderer(settings, output, model), work)
         else:
-            results = render_on_ray(work, settings, output, record["model"], workers, address)
+            results = render_on_ray(work, settings, output, model, workers, address)
         for outcome in results:
             outcomes.append(outcome)
             progress(len(outcomes) - len(failed), len(items), "rendering")
-    write_lists(output, outcomes)
+    bulk.write_lists(output, outcomes)
     _summarise(output, outcomes, time.perf_counter() - started)
 
 
 def _summarise(output: Path, outcomes: list[Outcome], seconds: float) -> None:
     from vocoder.bulk.rendering import FAILED, WARNINGS
 
-    failed = sum(bool(o.failure) for o in outcomes)
-    made = [o for o in outcomes if o.seconds]
-    length = sum(o.seconds for o in made)
-    there = len(outcomes) - failed - len(made)
+    failed, made, doubtful = (
+        sum(bool(of) for of in column)
+        for column in zip(*((o.failure, o.seconds, o.warning) for o in outcomes), strict=True)
+    )
+    length = sum(o.seconds for o in outcomes)
+    there = len(outcomes) - failed - made
     typer.echo(
-        f"{output}: {len(made)} files, {length / 60:.1f} min of audio in {seconds:.1f} s "
-        f"({length / seconds:.1f} times real time, {len(made) / seconds:.2f} files a second)"
+        f"{output}: {made} files, {length / 60:.1f} min of audio in {seconds:.1f} s "
+        f"({length / seconds:.1f} times real time, {made / seconds:.2f} files a second)"
         + f"; {there} were there already"
         * bool(there)
     )
-    doubtful = sum(bool(o.warning) for o in outcomes)
     if doubtful:
         typer.echo(f"{doubtful} with a warning: see {output / WARNINGS}", err=True)
     if failed:

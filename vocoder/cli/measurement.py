@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 import vocoder
+from vocoder.atomic import write_atomic
 from vocoder.cli import options
 from vocoder.cli.output import print_result, progress_bar, refuse_overwriting, warn
 
@@ -37,13 +38,12 @@ def benchmark(
     from vocoder.evaluation import benchmark as speed
     from vocoder.evaluation import tables
     from vocoder.evaluation.results import save_result
-    from vocoder.evaluation.systems import standard_systems
 
     models = {f"{name} (trained)": vocoder.load(name) for name in checkpoint or []}
     with progress_bar("benchmark") as progress:
         result = speed.run_benchmark(
-            standard_systems(models, quick=quick),
-            quick=quick,
+            speed.standard_systems(models, quick),
+            speed.QUICK if quick else speed.FULL,
             device=device,
             threads=threads,
             progress=progress,
@@ -135,5 +135,5 @@ def evaluate(
     if output is not None:
         save_result(result, output)
     if table is not None:
-        tables.copy_synthesis(result).write(table)
+        write_atomic(table, tables.copy_synthesis(result).encode())
     print_result(result, json_output, tables.copy_synthesis)

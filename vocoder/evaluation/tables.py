@@ -1,25 +1,13 @@
-"""Results as text: Markdown for documents, rich tables for the terminal.
-
-A result of `benchmark` or `copy_synthesis` becomes a `Report` by the function of that name. Nothing
-is measured here.
-"""
+"""Results as Markdown, for documents and for the terminal. Nothing is measured here."""
 
 from __future__ import annotations
 
 import math
-import os
 import statistics
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from vocoder.atomic import write_atomic
+from typing import Any
 
 from .results import Result
-
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
 
 Row = Mapping[str, Any]
 
@@ -33,69 +21,10 @@ def markdown(
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-@dataclass(frozen=True)
-class Table:
-    """A title, headings, and cells as text; the first column is words, the others are figures."""
-
-    title: str
-    headings: Sequence[str]
-    cells: Sequence[Sequence[str]]
-
-    def markdown(self) -> str:
-        """The table without its title."""
-        return markdown(self.headings, self.cells)
-
-    def turned(self) -> Table:
-        """The same with lines and columns exchanged."""
-        names, *lines = zip(self.headings, *self.cells, strict=True)
-        return Table(self.title, names, lines)
-
-
-@dataclass(frozen=True)
-class Report:
-    """What is shown of a result: tables, and a caption that says what the figures are."""
-
-    tables: Sequence[Table]
-    caption: str
-    turned: bool = False
-    """Whether the terminal shows the tables turned."""
-
-    def markdown(self) -> str:
-        """A document with a section for each table."""
-        first, *others = self.tables
-        blocks = [f"## {first.title}", self.section()]
-        for table in others:
-            blocks += [f"## {table.title}", table.markdown()]
-        return "\n\n".join(blocks) + "\n"
-
-    def section(self) -> str:
-        """The first table and the caption, for a place in another document."""
-        return self.tables[0].markdown() + "\n\n" + self.caption.replace("*", r"\*")
-
-    def write(self, path: str | os.PathLike[str]) -> Path:
-        """Write `markdown` to a file. Returns the path."""
-        return write_atomic(Path(path), self.markdown().encode())
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        from rich import box
-        from rich.table import Table as Rendered
-        from rich.text import Text
-
-        for table in self.tables:
-            shown = table.turned() if self.turned else table
-            rendered = Rendered(title=shown.title, title_justify="left", box=box.SIMPLE_HEAD)
-            for index, heading in enumerate(shown.headings):
-                rendered.add_column(Text(heading), justify="right" if index else "left")
-            for cells in shown.cells:
-                rendered.add_row(*map(Text, cells))
-            yield rendered
-        yield Text(self.caption)
-
-
 # -- speed -----------------------------------------------------------------------------------------
 
 
-def benchmark(result: Result) -> Report:
+def benchmark(result: Result) -> str:
     """A result of `vocoder.evaluation.benchmark`, the fastest first (by the median over workloads).
 
     A star marks speeds measured on less audio. The device is named if there are several.
@@ -131,7 +60,7 @@ def benchmark(result: Result) -> Report:
     where = ", ".join(str(machine[key]) for key in ("cpu", "gpu") if machine[key])
     threads = max([row["threads"] for row in result["rows"]], default=1)
     caption = (
-        "Times real time (seconds of audio per second of computing), more is faster; * on less "
+        r"Times real time (seconds of audio per second of computing), more is faster; \* on less "
         f"audio. Medians of {machine['rounds']} rounds; ±: half the interquartile range, of the "
         "workload where it is largest. First audio: computing alone, once the mel that it needs is "
         "there. GMAC/s: 1e9 multiply-accumulates of matrix products and convolutions per second of "
@@ -141,7 +70,7 @@ def benchmark(result: Result) -> Report:
     if machine["left_out"]:
         caption += f" Left out: {', '.join(machine['left_out'])}."
     headings = ["vocoder", "parameters", "GMAC/s", *labels, "±", "first audio"]
-    return Report([Table("Speed", headings, cells)], caption)
+    return f"{markdown(headings, cells)}\n\n{caption}"
 
 
 def _times_real_time(row: Row) -> str:
@@ -162,25 +91,36 @@ def _two_digits(value: float) -> str:
 # -- copy synthesis --------------------------------------------------------------------------------
 
 
-def copy_synthesis(result: Result) -> Report:
-    """A result of `vocoder.evaluation.copy_synthesis`: totals, and paired differences."""
-    measures, about, machine = result["measures"], result["about"], result["about"]["machine"]
-    headings = ["", *map(heading, measures.values())]
-    bounds = [n for n, facts in about["models"].items() if facts["likelihood"] == "lower bound"]
-
-    def cells(rows: Mapping[str, Row], sign: str = "") -> list[list[str]]:
-        found = []
-        for name, row in rows.items():
-            texts = {key: with_interval(row[key], sign) for key in measures}
-            if name in bounds and "log_likelihood" in texts and not sign:
-                texts["log_likelihood"] = f"≥ {texts['log_likelihood']}"
-            found.append([name, *texts.values()])
-        return found
-
-    tables = [Table("Copy synthesis", headings, cells(result["rows"]))]
+def copy_synthesis(result: Result) -> str:
+    """A result of `vocoder.evaluation.copy_synthesis`: means, and paired differences."""
+    parts = ["## Copy synthesis", scores(result), caption(result)]
     if result["differences"]:
-        title = f"Paired differences, {next(iter(about['models']))} less"
-        tables.append(Table(title, headings, cells(result["differences"], "+")))
+        judged = next(iter(result["about"]["models"]))
+        parts += [f"## Paired differences, {judged} less", scores(result, "differences")]
+    return "\n\n".join(parts) + "\n"
+
+
+def scores(result: Result, part: str = "rows") -> str:
+    """The means, or the "differences", of a result: a line for each measure."""
+    bounds = _bounds(result) if part == "rows" else []
+    lines = []
+    for key, measure in result["measures"].items():
+        cells = [heading(measure)]
+        for name, row in result[part].items():
+            text = with_interval(row[key], "" if part == "rows" else "+")
+            cells.append(f"≥ {text}" if key == "log_likelihood" and name in bounds else text)
+        lines.append(cells)
+    return markdown(["", *result[part]], lines)
+
+
+def _bounds(result: Result) -> list[str]:
+    models = result["about"]["models"]
+    return [name for name, facts in models.items() if facts["likelihood"] == "lower bound"]
+
+
+def caption(result: Result) -> str:
+    """What the figures of a result are."""
+    about, machine, bounds = result["about"], result["about"]["machine"], _bounds(result)
     own = {facts["temperature"] for facts in about["models"].values()}
     temperature = f"temperature {own.pop():g}" if len(own) == 1 else "each model's temperature"
     sentences = [
@@ -191,12 +131,12 @@ def copy_synthesis(result: Result) -> Report:
         f"{machine['gpu'] if about['device'] == 'cuda' else machine['cpu']}, "
         f"{_threads(about['threads'])}, PyTorch {machine['torch']}, {machine['date']}."
     ]
-    if bounds and "log_likelihood" in measures:
+    if bounds and "log_likelihood" in result["measures"]:
         sentences.append(f"≥: only a lower bound of it is known ({', '.join(bounds)}).")
     for reason, names in (("Left out, not installed", "left_out"), ("Skipped", "skipped")):
         if result[names]:
             sentences.append(f"{reason}: {', '.join(result[names])}.")
-    return Report(tables, " ".join(sentences), turned=True)
+    return " ".join(sentences)
 
 
 def heading(measure: Row) -> str:

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vocoder.audio import AudioReader, MelError, MelSpec, check_mel
+from vocoder.audio import AudioReader, LogMel, MelError, MelSpec, check_mel
+
+from .base import Vocoder
 
 PIECE = 1024
 """Frames of mel that are worked on at once."""
@@ -64,4 +66,16 @@ class Counted:
         for piece in pieces:
             piece = piece[: self.samples - given]
             given += len(piece)
-            yield piece
+            if len(piece):
+                yield piece
+
+
+def from_mel(model: Vocoder, mel: Any, **how: Any) -> Iterator[Any]:
+    """Audio in pieces from a mapped mel; ``how`` is what `Vocoder.stream` takes."""
+    return unwarned(model.stream(mel_pieces(mel, model.mel_spec), **how))
+
+
+def from_recording(model: Vocoder, reader: AudioReader, **how: Any) -> Iterator[Any]:
+    """Copy synthesis of a recording in pieces, of its length; ``how`` as in `from_mel`."""
+    recording = Counted(reader)
+    return recording.cut(unwarned(model.stream(LogMel(model.mel_spec).stream(recording), **how)))

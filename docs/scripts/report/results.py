@@ -67,7 +67,7 @@ SCORES = (
 
 def benchmark_table(result: Mapping[str, Any]) -> str:
     """The result of `vocoder benchmark` as Markdown."""
-    return tables.benchmark(dict(result)).section()
+    return tables.benchmark(dict(result))
 
 
 def scores_table(totals: Mapping[str, Any]) -> str:
