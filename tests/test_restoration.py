@@ -17,7 +17,7 @@ from vocoder.checkpoints import CheckpointError
 from vocoder.models import MdctFlow
 from vocoder.models.restoration import Restoration, load_checkpoint
 from vocoder.training.recipe import main
-from vocoder.training.restoration import RestorationRecipe, degrade
+from vocoder.training.restoration import RestorationRecipe, degrade, in_a_room
 
 SPEC = replace(MelSpec.preset("ljspeech"), n_mels=6)
 SMALL = {"channels": 8, "n_blocks": 2, "kernel_size": 3, "n_flows": 2, "coupling_channels": 8}
@@ -68,18 +68,15 @@ def test_a_new_flow_leaves_mels_as_they_are() -> None:
     y = mels(21)
     torch.testing.assert_close(model.restore(y), y)
     assert model.restore(y[0]).shape == (6, 21)
-    assert torch.equal(model.restore(y, 1.0, seed=3), y)  # the gate: the mean changed nothing
 
 
-def test_small_changes_are_left_out_and_large_ones_made(model: Restoration) -> None:
+def test_strength_is_the_share_of_the_change(model: Restoration) -> None:
     y = mels(40)
-    full = model.read(y)[1].detach()
-    assert float((full - y).abs().mean()) > 0.12
-    torch.testing.assert_close(model.restore(y), full.clamp_min(SPEC.log_floor), rtol=0, atol=1e-5)
-    with torch.no_grad():
-        model.change.weight *= 1e-3
-        model.change.bias *= 1e-3
-    assert torch.equal(model.restore(y), y)
+    full = model.read(y)[1].detach().clamp_min(SPEC.log_floor)
+    torch.testing.assert_close(model.restore(y), full, rtol=0, atol=1e-5)
+    half = model.restore(y, strength=0.5)
+    torch.testing.assert_close(half, ((full + y) / 2), rtol=0, atol=1e-4)
+    assert torch.equal(model.restore(y, strength=0.0), y)
 
 
 def test_noise_is_seeded_and_scaled(model: Restoration) -> None:
@@ -171,6 +168,17 @@ def test_degraded_mels_are_near_and_a_third_is_clean() -> None:
     error = (degrade(y, generator) - y).abs().mean(dim=(1, 2))
     assert 0.25 < float((error == 0).float().mean()) < 0.45
     assert 0.05 < float(error[error > 0].median()) < 1.5
+
+
+def test_rooms_add_tails_and_noise() -> None:
+    audio = torch.zeros(200, 4096)
+    audio[:, 100] = 1.0
+    heard = in_a_room(audio, 16000, torch.Generator().manual_seed(0))
+    assert 0.15 < float((heard == audio).all(dim=1).float().mean()) < 0.35
+    assert bool(heard.isfinite().all())
+    before, after = heard[:, :90].abs().amax(dim=1), heard[:, 110:].abs().amax(dim=1)
+    assert float((before > 1e-4).float().mean()) > 0.3  # noise
+    assert float(((before < 1e-5) & (after > 1e-3)).float().mean()) > 0.1  # a tail without noise
 
 
 @pytest.mark.filterwarnings("ignore")

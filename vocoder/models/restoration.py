@@ -30,12 +30,6 @@ T = TypeVar("T")
 PAIR = 2
 """Frames that the flow handles as one step."""
 
-GATE_NATS = (0.06, 0.12)
-"""Mean changes below the first are left out, those above the second made in full."""
-
-GATE_FRAMES = 20
-"""Frames on either side over which the change is averaged."""
-
 
 class Restoration(SavedModel):
     r"""A normalizing flow over log-mels x, given a degraded mel y of the same speech.
@@ -50,9 +44,7 @@ class Restoration(SavedModel):
     Acoustic models predict means, whose mels are smoother than those of speech, or make errors
     that no audio has; the flow draws what fits.
 
-    In `restore`, a gate leaves mels alone that are those of recordings already: the change is
-    scaled by 0 where its mean over `GATE_FRAMES` frames on either side is below the first of
-    `GATE_NATS`, by 1 above the second, and linearly between.
+    It sees how degraded a mel is: mels of recordings stay nearly as they are.
 
     Args:
         mel_spec: the mel convention, as a `MelSpec` or the name of a preset.
@@ -70,7 +62,7 @@ class Restoration(SavedModel):
     def __init__(
         self,
         mel_spec: MelSpec | str = "ljspeech",
-        channels: int = 224,
+        channels: int = 192,
         n_blocks: int = 7,
         kernel_size: int = 7,
         expansion: int = 2,
@@ -103,7 +95,7 @@ class Restoration(SavedModel):
         last.weight.data.copy_(undo)  # so that the flow starts as the scale alone
         self.flow = Chain([*pieces, last])
         # In a coupling a pair sees 2 others on either side.
-        reach = n_blocks * (kernel_size // 2) + max(GATE_FRAMES, PAIR * 2 * n_flows)
+        reach = n_blocks * (kernel_size // 2) + PAIR * 2 * n_flows
         self.context_frames = -(-reach // PAIR) * PAIR + PAIR
         """Frames before and after a frame on which its restoration depends; even."""
 
@@ -165,7 +157,6 @@ class Restoration(SavedModel):
         batch = mel if mel.ndim == 3 else mel.unsqueeze(0)
         h, mean = self.read(batch)
         change = mean - batch
-        gate = strength * self._gate(change)
         if temperature:
             frames = batch.shape[2]
             even = F.pad(h, (0, frames % PAIR), mode="replicate")
@@ -176,7 +167,7 @@ class Restoration(SavedModel):
             z = temperature * z.expand(len(batch), -1, -1)
             detail = self.squeeze.inverse(self.flow.inverse(z, condition))
             change = change + detail.narrow(2, 0, frames)
-        restored = (batch + gate * change).clamp_min(self.mel_spec.log_floor)
+        restored = (batch + strength * change).clamp_min(self.mel_spec.log_floor)
         return restored if mel.ndim == 3 else restored[0]
 
     def stream(
@@ -212,13 +203,6 @@ class Restoration(SavedModel):
                 yield tag, restored(ready)
         if held.shape[1]:
             yield tag, restored(start + held.shape[1])
-
-    def _gate(self, change: Tensor) -> Tensor:
-        """How much of the change to make, (batch, 1, frames), from 0 to 1."""
-        size = change.abs().mean(dim=1, keepdim=True) * self.mel_spec.nats
-        size = F.avg_pool1d(size, 2 * GATE_FRAMES + 1, 1, GATE_FRAMES, count_include_pad=False)
-        low, high = GATE_NATS
-        return ((size - low) / (high - low)).clamp(0, 1)
 
 
 class _Pointwise(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -17,6 +18,39 @@ from vocoder.training.report import Finished, write_report
 
 CLEAN = 1 / 3
 """Share of the examples that are not degraded, so that mels of recordings pass unchanged."""
+
+
+def in_a_room(audio: Tensor, sample_rate: int, generator: torch.Generator) -> Tensor:
+    """Crops (batch, samples) with the reverberation and the noise that recordings have.
+
+    Without them, echoes and noise look like faults of a mel, and recordings do not stay as they
+    are. Each crop gets, half of the time, an exponential decay by 60 dB in 0.08 to 1.6 s at -3 to
+    20 dB below the direct sound; and, half of the time, coloured noise 12 to 50 dB below.
+    """
+    return torch.cat([_in_a_room(one, sample_rate, generator) for one in audio.split(1)])
+
+
+def _in_a_room(audio: Tensor, sample_rate: int, generator: torch.Generator) -> Tensor:
+    def between(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=generator))
+
+    samples = audio.shape[-1]
+    level = audio.square().mean().sqrt()
+    if between(0, 1) < 0.5:
+        seconds = torch.arange(samples) / sample_rate
+        decay = torch.exp(-6.9 * seconds / math.exp(between(math.log(0.08), math.log(1.6))))
+        response = torch.randn(samples, generator=generator) * decay
+        response = (response / response.norm()).to(audio)
+        size = 2 * samples  # long enough for a linear convolution
+        spectrum = torch.fft.rfft(audio, size) * torch.fft.rfft(response, size)
+        tail = torch.fft.irfft(spectrum, size)[..., :samples]
+        audio = audio + 10 ** (-between(-3, 20) / 20) * tail
+    if between(0, 1) < 0.5:
+        noise = torch.fft.rfft(torch.randn(samples, generator=generator))
+        colour = torch.linspace(0.01, 1, len(noise)) ** between(-1.6, 0.3)
+        noise = torch.fft.irfft(noise * colour, samples).to(audio)
+        audio = audio + noise / noise.square().mean().sqrt() * level * 10 ** (-between(12, 50) / 20)
+    return audio
 
 
 def degrade(mel: Tensor, generator: torch.Generator) -> Tensor:
@@ -58,10 +92,10 @@ class RestorationTraining(Training):
     .. math:: \rho(\mu - x) + 0.3\, [\rho(\Delta_t (\mu - x)) + \rho(\Delta_f (\mu - x))]
         - \frac{\lambda}{T M} \log p(x + \epsilon \mid y), \qquad \rho(d) = \sqrt{d^2 + 0.04}
 
-    x are the mels of crops, y the same after `degrade`, and :math:`\epsilon` noise of 0.05 nats,
-    since the density of an undegraded mel would be unbounded. :math:`\rho` is smooth at zero: with
-    an absolute error and many undegraded examples the network stays the identity. The likelihood
-    trains the flow alone: neither h nor the mean sees its gradient.
+    x are the mels of crops `in_a_room`, y the same after `degrade`, and :math:`\epsilon` noise of
+    0.05 nats, since the density of an undegraded mel would be unbounded. :math:`\rho` is smooth at
+    zero: with an absolute error and many undegraded examples the network stays the identity. The
+    likelihood trains the flow alone: neither h nor the mean sees its gradient.
 
     Args:
         model: what to train.
@@ -85,8 +119,8 @@ class RestorationTraining(Training):
         self.likelihood_weight = likelihood_weight
         self.noise = noise
 
-    def _mel(self, audio: Tensor) -> Tensor:
-        mel = self.log_mel(audio)
+    def _mel(self, audio: Tensor, generator: torch.Generator) -> Tensor:
+        mel = self.log_mel(in_a_room(audio, self.model.sample_rate, generator))
         return mel[..., : mel.shape[-1] // PAIR * PAIR]
 
     def _scores(self, mel: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
@@ -105,7 +139,8 @@ class RestorationTraining(Training):
         }
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        scores = self._scores(self._mel(batch["clean"]), self.generator())
+        generator = self.generator()
+        scores = self._scores(self._mel(batch["clean"], generator), generator)
         loss = scores["error"] + 0.3 * scores["slopes"]
         loss = loss - self.likelihood_weight * scores["log_likelihood"]
         audio = batch["clean"]
@@ -114,8 +149,9 @@ class RestorationTraining(Training):
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Score a held-out excerpt, degraded in four ways that depend on its index alone."""
         with torch.autocast(batch["clean"].device.type, enabled=False):
-            mel = self._mel(batch["clean"]).expand(4, -1, -1)
-            scores = self._scores(mel, torch.Generator().manual_seed(batch_idx))
+            generator = torch.Generator().manual_seed(batch_idx)
+            mel = self._mel(batch["clean"], generator).expand(4, -1, -1)
+            scores = self._scores(mel, generator)
         for name in ("log_likelihood", "distance", "degraded"):
             self.log(f"val/{name}", scores[name], batch_size=1, sync_dist=True)
 
