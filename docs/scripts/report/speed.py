@@ -71,10 +71,10 @@ def delays_table(result: Mapping[str, Any]) -> str:
     measured, rows = result["delays"], []
     for row in measured["rows"]:
         name = "exact" if row["look_ahead"] is None else f"`look_ahead={row['look_ahead']}`"
-        cells = [name, f"{row['delay_frames']} frames, {1000 * row['delay_seconds']:.0f} ms"]
+        cells = [name, f"{row['delay_frames']}, {1000 * row['delay_seconds']:.0f} ms"]
         cells += [f"{row['pesq']:.2f}", f"{row['distillmos']:.2f}"]
         rows.append([*cells, f"{1000 * row['seconds_per_second']:.0f} ms"])
-    headings = ["stream", "delay", "PESQ", "DistillMOS", "computing per second of audio"]
+    headings = ["stream", "delay in frames", "PESQ", "DistillMOS", "computing per second of audio"]
     return (
         f"{markdown(headings, rows)}\n\n"
         f"Means of {measured['recordings']} recordings of development speakers. Chunks of "
