@@ -114,6 +114,9 @@ def test_info_as_text_and_json(checkpoint: Path) -> None:
     assert facts["architecture"] == "mdct-flow"
     assert facts["sample_rate"] == 16000
     assert facts["config"]["kernel_size"] == 3
+    hop = 1000 * facts["mel_spec"]["hop_length"] / facts["sample_rate"]
+    assert facts["look_ahead_ms"] == round(facts["look_ahead_frames"] * hop, 1)
+    assert facts["short_look_ahead_ms"] == round(facts["short_look_ahead"] * hop, 1)
     assert "sample_rate" in command("info", checkpoint).stdout
     facts = json.loads(command("info", "acoustic", "--json").stdout)
     assert facts["architecture"] == "acoustic model"

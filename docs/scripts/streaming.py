@@ -1,10 +1,13 @@
 """Measures streaming: look-ahead, computing time to the first audio, memory over an hour.
 
     python docs/scripts/streaming.py
+    python docs/scripts/streaming.py --delays folder/of/recordings    # of development speakers
 
-writes docs/results/streaming.json: a row for the bundled default and one for the untrained flow of
-low-latency.yaml, whose speed and memory are those of a trained one. Each is measured in a separate
-process, because the peak memory of a process cannot be reset.
+The first writes the rows of docs/results/streaming.json: one for the bundled default and one for
+the untrained flow of low-latency.yaml, whose speed and memory are those of a trained one. Each is
+measured in a separate process, because the peak memory of a process cannot be reset. The second
+writes its delays: quality and computing time of streams of the default with a short delay, and of
+the exact one.
 """
 
 from __future__ import annotations
@@ -12,12 +15,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import random
 import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +31,7 @@ from torch import Tensor
 
 import vocoder
 from paths import RESULTS, ROOT, SAMPLES
+from vocoder.evaluation.metrics import measure as measures
 from vocoder.evaluation.results import machine_facts, save_result
 from vocoder.models import MdctFlow, Vocoder
 
@@ -35,6 +41,7 @@ CONFIGS = ROOT / "recipes/ljspeech/config"
 MODELS = ("default", "low-latency")
 CHUNK = 20  # frames, as a text-to-speech system may give them
 REPEATS = 20
+LOOK_AHEADS = (1, 2, 4, 8, None)
 
 
 def build(name: str) -> Vocoder:
@@ -97,12 +104,53 @@ def measure(name: str, minutes: float) -> dict[str, Any]:
     }
 
 
+def delays(folder: Path, count: int) -> dict[str, Any]:
+    """Quality and cost of each look-ahead on recordings of a folder, drawn by a seed."""
+    torch.set_num_threads(1)
+    model = vocoder.load()
+    files = sorted(folder.glob("*.wav"))
+    files = random.Random(1).sample(files, min(count, len(files)))
+    recordings = [vocoder.read_audio(file, model.sample_rate)[0] for file in files]
+    list(model.stream([model.mel(recordings[0])[:, :8]], look_ahead=1))  # compiles
+    rows = []
+    for look_ahead in LOOK_AHEADS:
+        scores, spent, samples = [], 0.0, 0
+        for recording in recordings:
+            mel = model.mel(recording)
+            began = time.process_time()
+            audio = torch.cat(list(model.stream(mel.split(CHUNK, dim=1), look_ahead=look_ahead)))
+            spent += time.process_time() - began
+            samples += len(audio)
+            audio = audio[: len(recording)].numpy()
+            scores.append(
+                measures(recording.numpy(), audio, model.sample_rate, names=["pesq", "distillmos"])
+            )
+        frames = model.look_ahead(restore=0, look_ahead=look_ahead)
+        rows.append(
+            {
+                "look_ahead": look_ahead,
+                "delay_frames": frames,
+                "delay_seconds": frames * model.mel_spec.hop_length / model.sample_rate,
+                **{key: statistics.mean(score[key] for score in scores) for key in scores[0]},
+                "seconds_per_second": spent * model.sample_rate / samples,
+            }
+        )
+    facts = machine_facts(torch.device("cpu"))
+    return {"rows": rows, "recordings": len(recordings), "chunk_frames": CHUNK, "machine": facts}
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Measure streaming.")
     parser.add_argument("--minutes", type=float, default=60, help="of speech to stream")
     parser.add_argument("--model", choices=MODELS, help="measure this alone, in this process")
+    parser.add_argument("--delays", type=Path, help="measure delays on this folder's recordings")
+    parser.add_argument("--recordings", type=int, default=8, help="for --delays")
     given = parser.parse_args()
+    saved = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    if given.delays:
+        save_result(saved | {"delays": delays(given.delays, given.recordings)}, FILE)
+        return
     if given.model:
         sys.stdout.write(json.dumps(measure(given.model, given.minutes)))
         return
@@ -111,7 +159,7 @@ def main() -> None:
         command = [sys.executable, __file__, "--model", name, "--minutes", str(given.minutes)]
         result = subprocess.run(command, check=True, capture_output=True, text=True)
         rows.append(json.loads(result.stdout))
-    save_result({"rows": rows, "machine": machine_facts(torch.device("cpu"))}, FILE)
+    save_result(saved | {"rows": rows, "machine": machine_facts(torch.device("cpu"))}, FILE)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ LONGEST_PASS = 8192
 
 Renderer = Callable[[Tensor, int, int, int], Tensor]
 """(window of mel (1, n_mels, frames), index of its first frame, first frame to render, the one
-after the last) -> samples, (1, samples)."""
+after the last) -> samples from the first frame to the end of the window, (1, samples)."""
 
 
 class SavedModel(nn.Module):
@@ -450,25 +450,42 @@ class Vocoder(SavedModel, ABC):
         seed: int | None = 0,
         refine: Refine | None = None,
         restore: float | None = None,
+        look_ahead: int | None = None,
     ) -> Iterator[Array]:
         """Audio chunk by chunk from chunks of mel, in constant memory.
 
-        The concatenated chunks equal `synthesize` of the concatenated mel. The output lags the
-        input by `look_ahead` frames, and ends with the input.
+        By default the stream is exact: the concatenated chunks equal `synthesize` of the
+        concatenated mel, and the output lags the input by `model.look_ahead` frames. With a short
+        delay, ``look_ahead`` frames, it is other audio, nearly as good (docs/backends.md has
+        figures), the same however the mel is cut: see `vocoder.models.streaming.ShortDelay`. Either
+        way F frames give F * hop samples.
 
         Args:
             mel_chunks: (n_mels, frames) each, of any lengths.
-            temperature, seed, refine, restore: as in `synthesize`.
+            temperature, seed, refine, restore: as in `synthesize`. With a short delay, ``refine``
+                is what is done for every new frame, and None a few iterations; where mels are
+                restored (`restore=0` does not), the restoring flow's own look-ahead is added.
+            look_ahead: None for the exact stream; or the frames of delay, 1 or more. 4 is 46 ms at
+                22,050 Hz and a hop of 256, so that first audio comes after 58 ms of mel.
 
         Yields:
             (samples,) float32 in [-1, 1], of the same kind as the chunk of mel that completed it.
+
+        Raises:
+            MelError, ValueError: as in `synthesize`; or look_ahead is no whole number from 1 on, is
+                given with refine=0, or the model draws its samples one by one.
         """
         self._check_weights()
         temperature = self._temperature(temperature)
         clamp = Clamp(self.mel_spec, temperature)
         noise = Noise(fresh_seed() if seed is None else seed)
-        refiner = self._refiner(refine)
         (past, ahead), make = self._renderer(noise, temperature)
+        if look_ahead is not None:
+            self._check_look_ahead(look_ahead)
+            from .streaming import ShortDelay  # numba takes a second to import
+
+            short = ShortDelay(self.mel_spec, past, make, refine, look_ahead)
+        refiner = self._refiner(refine)
         # Frames that are still needed; the first has index `start`, and `done` are rendered.
         held = torch.zeros(self.mel_spec.n_mels, 0, dtype=torch.float32, device=self.device)
         start = done = 0
@@ -481,6 +498,7 @@ class Vocoder(SavedModel, ABC):
             if last > done:
                 with torch.no_grad():
                     audio = make(held.unsqueeze(0), start, done, last)[0].float()
+                    audio = audio[: (last - done) * self.mel_spec.hop_length]
             if refiner is not None:
                 audio = refiner.push(audio.cpu(), held[:, done - start : last - start].cpu())
             done = last
@@ -501,6 +519,14 @@ class Vocoder(SavedModel, ABC):
         chunks, (restorer, strength) = checked(), self._restorer(restore)
         if restorer is not None:
             chunks = restorer.stream(chunks, None, noise, strength)
+        if look_ahead is not None:
+            for chunk, latest in chunks:
+                if len(audio := clamp(short.push(latest))):
+                    yield _like(chunk, audio)
+            if latest is not None:
+                yield _like(chunk, clamp(short.finish()))
+                clamp.finish()
+            return
         for chunk, frames in chunks:
             held, latest = torch.cat([held, frames], dim=1), frames[:, -1:]
             ready = start + held.shape[1] - ahead
@@ -521,12 +547,41 @@ class Vocoder(SavedModel, ABC):
             yield _like(chunk, clamp(audio, held))
         clamp.finish()
 
-    def look_ahead(self, refine: Refine | None = None, restore: float | None = None) -> int:
-        """Frames of mel by which the output of `stream` lags its input; each iteration of refine
-        looks some frames further.
+    def look_ahead(
+        self,
+        refine: Refine | None = None,
+        restore: float | None = None,
+        look_ahead: int | None = None,
+    ) -> int:
+        """Frames of mel by which the output of `stream` with these arguments lags its input.
+
+        In the exact stream, each iteration of refine looks some frames further; with a short delay
+        it is ``look_ahead``. A restoring flow adds its own.
+
+        Raises:
+            ValueError: as in `stream`.
         """
-        stages = self._refiner(refine), self._restorer(restore)[0]
-        return self.context_frames[1] + sum(s.look_ahead for s in stages if s is not None)
+        restorer = self._restorer(restore)[0]
+        first = 0 if restorer is None else restorer.look_ahead
+        if look_ahead is not None:
+            return first + self._check_look_ahead(look_ahead)
+        refiner = self._refiner(refine)
+        own = 0 if refiner is None else refiner.look_ahead
+        return first + self.context_frames[1] + int(own)
+
+    def _check_look_ahead(self, look_ahead: int) -> int:
+        """The look-ahead of a short delay; ValueError if there is none."""
+        if isinstance(look_ahead, bool) or not isinstance(look_ahead, int) or look_ahead < 1:
+            raise ValueError(
+                f"look_ahead is {look_ahead!r}: give the frames of delay, a whole number from 1 "
+                "on, or leave it out for the exact stream"
+            )
+        if self.sequential:
+            raise ValueError(
+                f"the {self.title} draws its samples one by one, each after those before it: its "
+                "stream has no other delay, so leave look_ahead out"
+            )
+        return look_ahead
 
     def refine_target(self, mel: Tensor) -> Tensor:
         """The mel that audio of its frames * hop samples is refined to: with centred frames such
@@ -587,7 +642,8 @@ class Vocoder(SavedModel, ABC):
         pieces = []
         for first in range(0, frames, LONGEST_PASS):
             last, start = min(first + LONGEST_PASS, frames), max(first - past, 0)
-            pieces.append(render(mel[:, :, start : last + ahead], start, first, last))
+            piece = render(mel[:, :, start : last + ahead], start, first, last)
+            pieces.append(piece[:, : (last - first) * self.mel_spec.hop_length])
         return torch.cat(pieces, dim=1)
 
     def _renderer(self, noise: Noise, temperature: float) -> tuple[tuple[int, int], Renderer]:
@@ -600,7 +656,7 @@ class Vocoder(SavedModel, ABC):
 
         def render(window: Tensor, start: int, first: int, last: int) -> Tensor:
             audio = self.generate(window, noise, temperature, start)
-            return audio[:, (first - start) * hop : (last - start) * hop]
+            return audio[:, (first - start) * hop :]
 
         return (past, ahead), render
 

@@ -189,7 +189,7 @@ class FlowVocoder(Vocoder):
                 condition = self._at_latent_rate(self.source.condition(reading, begin))
                 z = self.latents(self.draw(noise, start, window.shape[2]), temperature)
                 audio = self.flow.inverse(z, condition).squeeze(1)
-            return audio[:, (first - start) * hop : (last - start) * hop]
+            return audio[:, (first - start) * hop :]
 
         return (past + self.alignment - 1, ahead), render
 

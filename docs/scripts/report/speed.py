@@ -66,6 +66,22 @@ def streaming_table(result: Mapping[str, Any]) -> str:
     )
 
 
+def delays_table(result: Mapping[str, Any]) -> str:
+    """What a short delay costs in quality and computing."""
+    measured, rows = result["delays"], []
+    for row in measured["rows"]:
+        name = "exact" if row["look_ahead"] is None else f"`look_ahead={row['look_ahead']}`"
+        cells = [name, f"{row['delay_frames']}, {1000 * row['delay_seconds']:.0f} ms"]
+        cells += [f"{row['pesq']:.2f}", f"{row['distillmos']:.2f}"]
+        rows.append([*cells, f"{1000 * row['seconds_per_second']:.0f} ms"])
+    headings = ["stream", "delay in frames", "PESQ", "DistillMOS", "computing per second of audio"]
+    return (
+        f"{markdown(headings, rows)}\n\n"
+        f"Means of {measured['recordings']} recordings of development speakers. Chunks of "
+        f"{measured['chunk_frames']} frames, 1 thread, processor time. {on(measured['machine'])}"
+    )
+
+
 def determinism_table(result: Mapping[str, Any]) -> str:
     """Same seed, same audio: the differences promised and measured."""
     iterations = result["iterations"]
@@ -189,6 +205,7 @@ def memory_table(result: Mapping[str, Any]) -> str:
 TABLES: Tables = {
     "backends": ("benchmark.json", backends_table),
     "streaming": ("streaming.json", streaming_table),
+    "delays": ("streaming.json", delays_table),
     "determinism": ("determinism.json", determinism_table),
     "hours": ("scores/default.unseen-speakers.json", hours_table),
     "node": ("benchmark.json", node_sentence),

@@ -1,0 +1,159 @@
+"""Refinement of a stream with a short delay, in windows over its newest frames, on a CPU.
+
+Each new frame brings a few iterations on the frames that are not played yet; what has been played
+stays. A frame is so refined `look_ahead` + 1 times before its turn comes, with more of its future
+each time: RTISI-LA (Zhu, Beauregard and Wyse, 2007; online, for networks: Peer et al., 2023, arXiv
+2309.07043), here with the iterations of `vocoder.audio.refinement` and its coarse levels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.fft
+
+from vocoder.audio.mel_spec import MelSpec
+from vocoder.audio.refinement import REACH, Schedule, low_pass, up_taps
+
+from .refinement import (
+    _FAR,
+    Floats,
+    _add,
+    _compiled,
+    _correct,
+    _covers,
+    _cut,
+    _lowered,
+    _raised,
+    _Tables,
+    _tables,
+)
+
+
+@_compiled
+def _iterate(
+    w: Any, origin: int, fixed: int, end: int, target: Any, skipped: int, frames: Any,
+    iterations: int, norms: Any, aheads: Any, t: Any,
+) -> Any:  # fmt: skip
+    """Iterations of `vocoder.audio.refinement.Level` that change samples from `fixed` on alone.
+
+    Args:
+        w: samples from `origin` on.
+        end: number of samples of all the audio, `_FAR` if it goes on.
+        target: exp of the mel of the frames from number `skipped` on.
+        frames: the first that counts, and the one after the last.
+        norms, aheads: of `_covers`, of the samples w.
+    """
+    n_fft, (first, last) = t.window.shape[0], frames
+    w, z = w.copy(), w.copy()
+    for step in range(t.phases * iterations):
+        phase, following = step % t.phases, (step + 1) % t.phases
+        k = first + (phase - first) % t.phases
+        count = max((last - k + t.phases - 1) // t.phases, 0)
+        y = np.zeros(w.shape[0], np.float32)
+        block = np.empty((count, n_fft), np.float32)
+        for i in range(count):
+            _cut(w, origin, (k + i * t.phases) * t.hop - t.left, end, t.window, block[i])
+        if count:
+            spectra = scipy.fft.rfft(block)
+            r = np.empty((t.first.shape[0] + 1, count), np.float32)
+            x = np.empty((t.own.shape[0], count), np.float32)
+            _correct(spectra.view(np.float32), target, k - skipped, r, x, t)
+            block = scipy.fft.irfft(spectra, n_fft)
+        for i in range(count):
+            _add(block[i], t.window, y, origin, (k + i * t.phases) * t.hop - t.left, end)
+        for i in range(fixed - origin, w.shape[0]):
+            new = w[i] + y[i] * norms[phase, i]
+            w[i] = new + aheads[following, i] * (new - z[i])
+            z[i] = new
+    return z
+
+
+class LookAheadRefiner:
+    """Refines audio `look_ahead` frames behind the newest one, in constant memory.
+
+    Args:
+        mel_spec: the definition of the mel.
+        levels: done once for every new frame, see `vocoder.audio.refinement.schedule`.
+        look_ahead: frames after one that are waited for before it is played, 1 or more.
+    """
+
+    def __init__(self, mel_spec: MelSpec, levels: Schedule, look_ahead: int) -> None:
+        self.mel_spec, self.levels, self.look_ahead = mel_spec, levels, look_ahead
+        hop, (left, _) = mel_spec.hop_length, mel_spec.padding
+        self.reach = max(-(-(mel_spec.n_fft - left) // hop), left // hop + 1) - 1
+        """Frames of audio after the newest one that its window reaches."""
+        self._kept = self.reach - (-left // hop) + 1  # played frames that windows still reach
+        self._origin = self._done = self._frames = 0  # first frame in memory, first to play, newest
+        self._audio = np.empty(0, np.float32)
+        self._target = np.empty((0, mel_spec.n_mels), np.float32)
+
+    def push(self, mel: Floats, audio: Floats) -> Floats:
+        """Take the next frame of mel, and return the audio of the frame to play, if any.
+
+        Args:
+            mel: (n_mels,).
+            audio: a first estimate from this frame on to `reach` frames after it or further; empty
+                where an earlier one goes that far.
+        """
+        if len(audio):
+            known = self._audio[: (self._frames - self._origin) * self.mel_spec.hop_length]
+            self._audio = np.concatenate([known, audio])
+        self._append(mel)
+        self._frames += 1
+        self._refine(self._frames + self.reach, self._frames, _FAR)
+        return self._play(self._frames - self.look_ahead)
+
+    def finish(self) -> Floats:
+        """The rest of the audio, refined once more, now that its end is known."""
+        if not self._frames:
+            return self._audio
+        rows = self._frames
+        if self.mel_spec.center:  # as in `Vocoder.refine_target`
+            self._target, rows = np.concatenate([self._target, self._target[-1:]]), rows + 1
+        self._refine(self._frames, rows, self._frames * self.mel_spec.hop_length)
+        return self._play(self._frames)
+
+    def _append(self, mel: Floats) -> None:
+        floored = np.maximum(mel, np.float32(self.mel_spec.log_floor))
+        row = np.exp(floored * np.float32(self.mel_spec.nats))
+        self._target = np.concatenate([self._target, row[None]])
+
+    def _refine(self, until: int, frames: int, end: int) -> None:
+        """All levels, on audio up to frame `until`, by the mel of the first `frames`."""
+        hop, origin = self.mel_spec.hop_length, self._origin
+        audio = self._audio[: (until - origin) * hop]
+        played = (self._done - origin) * hop
+        for d, iterations in self.levels:
+            t = _tables(self.mel_spec, d)
+            if d == 1:
+                audio[played:] = self._iterated(audio, t, iterations, frames, end)[played:]
+            else:
+                low = _lowered(np.pad(audio, REACH * d), low_pass(d), d)[: len(audio) // d]
+                refined = self._iterated(
+                    low, t, iterations, frames, end if end == _FAR else end // d
+                )
+                change = _raised(np.pad(refined - low, (REACH, REACH + 1)), up_taps(d))
+                audio[played:] += change[played : len(audio)]
+
+    def _iterated(
+        self, audio: Floats, t: _Tables, iterations: int, frames: int, end: int
+    ) -> Floats:
+        origin = self._origin * t.hop
+        norms, aheads = _covers(t, origin, origin + len(audio), frames, end)
+        counting = max(self._done - self.reach, 0), frames
+        result: Floats = _iterate(
+            audio, origin, self._done * t.hop, end, self._target, self._origin, counting,
+            iterations, norms, aheads, t,
+        )  # fmt: skip
+        return result
+
+    def _play(self, last: int) -> Floats:
+        """Audio up to frame `last`, which stays as it is from now on."""
+        hop, origin, last = self.mel_spec.hop_length, self._origin, max(last, self._done)
+        played = self._audio[(self._done - origin) * hop : (last - origin) * hop].copy()
+        self._done, self._origin = last, max(last - self._kept, 0)
+        self._audio = self._audio[(self._origin - origin) * hop :]
+        self._target = self._target[self._origin - origin :]
+        return played
