@@ -234,18 +234,15 @@ def speech_table(result: Mapping[str, Any]) -> str:
     """Word error rates of a result of `vocoder evaluate --acoustic`."""
     about = result["about"]
     headings = ["", "word error rate, %", "less the recording"]
-    others = {name: m for name, m in result["measures"].items() if name != "word_error_rate"}
     rows = [
         [
             name,
             _percent(row["word_error_rate"]),
             _percent(_less_recording(result, name)),
-            *(f"{row[other]['mean']:.2f}" for other in others),
         ]
         for name, row in result["rows"].items()
         if row["word_error_rate"]["n"]
     ]
-    headings += [measure["title"] for measure in others.values()]
     return (
         f"{markdown(headings, rows)}\n\n"
         f"Means over {len(result['files'])} sentences of {about['corpus']} that were kept from "
