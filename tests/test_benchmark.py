@@ -30,7 +30,7 @@ from vocoder.evaluation.benchmark import (
     run_benchmark,
     standard_systems,
 )
-from vocoder.evaluation.results import save_result
+from vocoder.evaluation.results import estimate, save_result
 from vocoder.models import ARCHITECTURES, MdctFlow, Vocoder
 
 ROOT = Path(__file__).parents[1]
@@ -319,6 +319,49 @@ def test_broken_markers_are_one_sentence(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         tables.filled(text, tmp_path)
+
+
+def test_a_comparison_has_the_systems_that_were_measured_and_says_which_is_better(
+    tables: Any,
+) -> None:
+    # PESQ of three recordings, and times real time.
+    measured = {
+        "recording": (None, None),
+        "default, 0 iterations": (1.0, 100.0),
+        "default, refine default": (3.0, 50.0),
+        "hifi-gan, 0 iterations": (2.0, 2.0),
+        "Griffin-Lim, refine default": (4.0, 25.0),
+    }
+    files = [
+        {"values": {row: {"pesq": p and p + i / 10, "times_real_time": s and s + i}
+                    for row, (p, s) in measured.items()}}
+        for i in (-1, 0, 1)
+    ]  # fmt: skip
+    rows = {
+        row: {
+            name: estimate([v for f in files if (v := f["values"][row][name]) is not None])
+            for name in ("pesq", "times_real_time")
+        }
+        for row in measured
+    }
+    result = {
+        "about": {"threads": 1, "machine": {"cpu": "one"}},
+        "measures": {
+            name: {"title": name, "unit": "", "better": "higher"} for name in rows["recording"]
+        },
+        "rows": rows,
+        "files": files,
+    }
+    table = tables.results.standing_table(result)
+    shown = [line.split(" | ")[0].strip("| ") for line in table.splitlines()[2:7]]
+    default, alone = "**`default`**", "`default`, network output only"
+    assert shown == ["recording", "HiFi-GAN V1", "Griffin-Lim, refined", default, alone]
+    assert "| **`default`** | 3.00 | 20 |" in table
+    assert "(HiFi-GAN V1: 500 ms, 2.00)" in tables.results.headline(result)
+    better, worse = tables.comparison.verdicts(result).split("Worse than")
+    assert "**Griffin-Lim, refined**: pesq (+1.00)" in better
+    assert "HiFi-GAN" not in better
+    assert "**HiFi-GAN V1**: pesq (-1.00), speed (500 ms for 20)" in worse
 
 
 def test_the_documents_say_what_was_measured(tables: Any) -> None:

@@ -1,9 +1,10 @@
 """The documents are true: their examples run, their commands parse, their links lead somewhere.
 
 Of every fenced block, Python is run, and so are the commands of `vocoder` that take seconds (RUN);
-the other commands are parsed by the program they call. Blocks of a page share a folder, and run in
-the order of the page. A Python block that cannot run here (a download, another package, a GPU)
-says so in its first line, `# Not tested: why.`; it is compiled, and counted among the skips.
+the other commands are parsed by the program they call. Every Python block is complete, except on
+the pages of CONTINUED. Blocks of a page share a folder, and run in the order of the page. A Python
+block that cannot run here (a download, another package, a GPU) says so in its first line,
+`# Not tested: why.`; it is compiled, and counted among the skips.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ WRAPPED = [
 
 RUN = {"info", "refine", "resynthesize", "say", "synthesize"}
 """Commands of `vocoder` that are run; the others serve, measure for minutes or need an extra."""
+
+CONTINUED = {"servers.md", "usage.md"}
+"""Pages on which a Python block may use the names of those before it."""
 
 NOT_TESTED = "# Not tested: "
 
@@ -156,7 +160,7 @@ def test_the_python_examples_of_a_page_run(page: Path, workplace: Path) -> None:
     for block in blocks(page, "python"):
         code = compile(block, page.name, "exec")
         if runs and not block.startswith(NOT_TESTED):
-            exec(code, names)
+            exec(code, names if page.name in CONTINUED else {})
     assert not runs or (workplace / "out.wav").exists()
 
 

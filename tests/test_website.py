@@ -46,7 +46,7 @@ def test_every_document_is_a_page_in_the_navigation_and_loads_from_no_other_host
         assert (site / name).is_file(), name
         assert f'href="{name}"' in home, f"{name} is not in the navigation"
     kept = {path.suffix for path in (site / "docs").rglob("*") if path.is_file()}
-    assert kept == {".html", ".png", ".flac"}  # what pages show, and no scripts
+    assert kept == {".html", ".png", ".svg", ".flac"}  # what pages show, and no scripts
     for page in site.rglob("*.html"):
         loaded = re.findall(r"<(?:script|img|link|iframe|source)\b[^>]*>", page.read_text("utf-8"))
         assert loaded
@@ -54,8 +54,8 @@ def test_every_document_is_a_page_in_the_navigation_and_loads_from_no_other_host
     # Links to code and folders are resolved.
     backends = (site / "docs/backends.html").read_text(encoding="utf-8")
     assert "<code>vocoder/backends/refinement.py</code>" in backends
-    results = (site / "docs/results.html").read_text(encoding="utf-8")
-    assert 'href="../recipes/unseen-speakers/index.html"' in results
+    comparison = (site / "docs/comparison.html").read_text(encoding="utf-8")
+    assert 'href="../recipes/unseen-speakers/index.html"' in comparison
 
 
 def test_equations_become_mathml_and_a_docstring_keeps_what_is_around_them(website: Any) -> None:

@@ -1,12 +1,13 @@
 """Makes the samples that the README shows: sound, spectrograms, and scores.
 
     python docs/scripts/samples.py english af_heart-0123456789.wav default
-    python docs/scripts/samples.py russian ru_0141.wav autoregressive
+    python docs/scripts/samples.py russian ru_0141.wav autoregressive default hifi-gan
 
 Each call makes one group: a recording that no model was trained on, and its copy synthesis by
-bundled models or checkpoints and by Griffin-Lim, as FLAC files in docs/samples, with one picture of
-all their spectrograms. Scores go to docs/results/samples.json, of which docs/scripts/tables.py
-makes the table.
+bundled models, checkpoints or pretrained baselines and by Griffin-Lim, as FLAC files in
+docs/samples, with one picture of all their spectrograms. The recording and Griffin-Lim have the
+sample rate of the first model, the others their own. Scores go to docs/results/samples.json, of
+which docs/scripts/tables.py makes the table.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from torch import Tensor
 
 from paths import RESULTS, SAMPLES
 from vocoder import load, read_audio, write_audio
-from vocoder.audio import LogMel
+from vocoder.audio import MelSpec
 from vocoder.evaluation import installed_metrics, measure
-from vocoder.evaluation.baselines import GriffinLim
+from vocoder.evaluation.baselines import BASELINES, GriffinLim
 from vocoder.evaluation.results import finite, save_result
 
 FILE = RESULTS / "samples.json"
@@ -36,28 +37,26 @@ DECIBELS = 80.0  # range of the pictures
 
 def make(group: str, recording: Path, models: list[str]) -> dict[str, Any]:
     """The sound and the picture of a group; returns its scores."""
-    loaded = {name: load(name) for name in models}
-    spec = next(iter(loaded.values())).mel_spec
-    rate = spec.sample_rate
-    audio, _ = read_audio(recording, rate)
-    audio = audio[: round(SECONDS * rate)]
-    audio = audio[: len(audio) // spec.hop_length * spec.hop_length]
-    sounds: dict[str, Tensor] = {"recording": audio}
-    for name, model in loaded.items():
-        if model.sample_rate != rate:
-            raise ValueError(f"{name} has {model.sample_rate} Hz, but {models[0]} has {rate} Hz")
-        sounds[name] = model.synthesize(model.mel(audio), seed=0)
-    sounds["Griffin-Lim"] = GriffinLim(spec).synthesize(LogMel(spec)(audio))
+    systems = {name: BASELINES[name]() if name in BASELINES else load(name) for name in models}
+    first = systems[models[0]]
+    systems["Griffin-Lim"] = GriffinLim(first.mel_spec)
+    sounds = {"recording": (_beginning(recording, first.mel_spec), first.sample_rate)}
+    scores = {}
+    for name, model in systems.items():
+        spec, rate = model.mel_spec, model.sample_rate
+        audio = _beginning(recording, spec)
+        made = model.synthesize(model.mel(audio), seed=0)[: len(audio)]
+        sounds[name] = made, rate
+        scores[name] = measure(audio, made, rate, spec, installed_metrics())
     SAMPLES.mkdir(exist_ok=True)
     rows = []
-    for name, sound in sounds.items():
+    for name, (sound, rate) in sounds.items():
         file = SAMPLES / f"{group}.{Path(name).name.lower()}.flac"
         write_audio(file, sound, rate)
         row: dict[str, Any] = {"name": name, "file": file.name}
-        if name != "recording":
-            row["scores"] = measure(audio, sound[: len(audio)], rate, spec, installed_metrics())
-        rows.append(row)
-    _draw(SAMPLES / f"{group}.png", sounds, rate)
+        rows.append(row | ({"scores": scores[name]} if name in scores else {}))
+    _draw(SAMPLES / f"{group}.png", sounds)
+    audio, rate = sounds["recording"]
     return {
         "recording": recording.stem,
         "seconds": len(audio) / rate,
@@ -66,11 +65,18 @@ def make(group: str, recording: Path, models: list[str]) -> dict[str, Any]:
     }
 
 
-def _draw(path: Path, sounds: dict[str, Tensor], rate: int) -> None:
+def _beginning(recording: Path, spec: MelSpec) -> Tensor:
+    """The first seconds of a recording, cut to whole mel frames."""
+    audio, _ = read_audio(recording, spec.sample_rate)
+    frames = min(len(audio), round(SECONDS * spec.sample_rate)) // spec.hop_length
+    return audio[: frames * spec.hop_length]
+
+
+def _draw(path: Path, sounds: dict[str, tuple[Tensor, int]]) -> None:
     figure = Figure(figsize=(10, 2.1 * len(sounds)), layout="constrained")
     panels = figure.subplots(len(sounds), 1, sharex=True, squeeze=False)[:, 0]
     peak = None
-    for axes, (name, sound) in zip(panels, sounds.items(), strict=True):
+    for axes, (name, (sound, rate)) in zip(panels, sounds.items(), strict=True):
         magnitude = np.abs(librosa.stft(sound.numpy(), n_fft=1024, hop_length=128))
         decibels = 20 * np.log10(np.maximum(magnitude, 1e-7))
         peak = decibels.max() if peak is None else peak

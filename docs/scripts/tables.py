@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from paths import ROOT
-from report import install, markdown, results, speed
+from report import comparison, install, markdown, results, speed
 from vocoder.atomic import write_atomic
 
 TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
-    name: table for module in (results, speed, install) for name, table in module.TABLES.items()
+    name: table
+    for module in (results, speed, install, comparison)
+    for name, table in module.TABLES.items()
 }
 
 

@@ -73,7 +73,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--acoustic",
-            help="Acoustic model (default: the bundled one): adds a row of text to speech from "
+            help="Acoustic model (default: the bundled one): adds rows of text to speech from "
             "the English texts of a corpus.",
         ),
     ] = None,

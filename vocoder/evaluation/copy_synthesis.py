@@ -24,7 +24,8 @@ from vocoder.audio.pcm import dequantise, fade, from_pcm16, to_pcm16
 from vocoder.corpus import SUFFIXES, CorpusError, held_out, read_corpus
 from vocoder.devices import device_named
 from vocoder.models import Vocoder
-from vocoder.text.speech import Sentence, TextError, sentences, speak
+from vocoder.text.frontend import TextError
+from vocoder.text.speech import Sentence, sentences, speak
 
 from .baselines import GriffinLim
 from .metrics import METRICS, RECOGNISER, Metric, MetricError, measure, tonal_artifacts_db
@@ -37,7 +38,7 @@ RECORDING = "recording"
 """Name of the row of the recordings themselves."""
 
 SAY = "text to speech"
-"""Name of the row of an acoustic model with the first vocoder."""
+"""Name of the row of an acoustic model with the first vocoder; begins those with the others."""
 
 MEASURES: dict[str, Metric] = {
     **METRICS,
@@ -84,7 +85,7 @@ def evaluate(
     Args:
         models: name -> model. The first is judged; the others are compared with it, in pairs.
         directory: see `find_recordings`.
-        acoustic: adds a row of text to speech by it and the first model, from the texts.
+        acoustic: adds rows of text to speech by it and each vocoder, from the texts.
         limit: evaluate at most N recordings.
         measures: names of `MEASURES` to take; all by default. Those of pitch take the longest.
         temperature: as in `Vocoder.synthesize`; None for the default of each model.
@@ -181,9 +182,13 @@ def evaluate(
             if acoustic is not None:
                 if not script:
                     raise ValueError(f"{name} has no English text to say")
-                pieces = speak(script, acoustic, first, temperature=temperature, seed=seed)
-                said = torch.from_numpy(np.concatenate(list(pieces)))
-                rows[SAY] = measured(first, said, text)
+                for row, (model, iterations) in systems.items():
+                    pieces = speak(
+                        script, acoustic, model,
+                        temperature=temperature, seed=seed, refine=iterations,
+                    )  # fmt: skip
+                    said = torch.from_numpy(np.concatenate(list(pieces)))
+                    rows[f"{SAY}, {row}" if SAY in rows else SAY] = measured(model, said, text)
         except (ValueError, OSError) as error:
             skipped[name] = str(error)
         else:

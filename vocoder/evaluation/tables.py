@@ -51,10 +51,10 @@ def benchmark(result: Result) -> str:
             [
                 name,
                 f"{row['parameters'] / 1e6:.2f}M" if row["parameters"] else "–",
-                _two_digits(row["gmac_per_audio_second"]),
+                two_digits(row["gmac_per_audio_second"]),
                 *(_times_real_time(rows[label]) for label in labels if label in rows),
                 f"{50 * spread:.0f} %",
-                f"{_two_digits(1000 * row['first_audio_seconds'])} ms",
+                f"{two_digits(1000 * row['first_audio_seconds'])} ms",
             ]
         )
     where = ", ".join(str(machine[key]) for key in ("cpu", "gpu") if machine[key])
@@ -75,14 +75,14 @@ def benchmark(result: Result) -> str:
 
 def _times_real_time(row: Row) -> str:
     scaled = row["measured_audio_seconds"] < row["batch"] * row["audio_seconds"]
-    return _two_digits(row["times_real_time"]) + "*" * scaled
+    return two_digits(row["times_real_time"]) + "*" * scaled
 
 
 def _threads(number: int) -> str:
     return f"{number} thread{'' if number == 1 else 's'}"
 
 
-def _two_digits(value: float) -> str:
+def two_digits(value: float) -> str:
     """Two significant digits, three from 100 on."""
     decimals = max(0, 1 - math.floor(math.log10(value))) if value > 0 else 0
     return f"{value:.{decimals}f}"

@@ -57,6 +57,13 @@ def filled(text: str, tables: Tables, root: Path) -> str:
 def _wrapped(text: str) -> str:
     """The same with its prose, but not its tables, in lines of at most `WIDTH` characters."""
     return "\n".join(
-        line if line.startswith("|") else textwrap.fill(line, WIDTH, break_on_hyphens=False)
+        line
+        if line.startswith("|")
+        else textwrap.fill(
+            line,
+            WIDTH,
+            break_on_hyphens=False,
+            subsequent_indent="  " * line.startswith("- "),
+        )
         for line in text.splitlines()
     )

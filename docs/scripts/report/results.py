@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,42 +20,145 @@ REFINE = json.loads((ROOT / "vocoder/weights/default/config.json").read_text(enc
     "config"
 ]["refine"]
 """The refinement that the bundled default ends with."""
-DEFAULT = row_name("default", REFINE)
-"""Its row in a result of `vocoder evaluate --refine`."""
-DEFAULT_ROWS = (row_name("default", 0), DEFAULT, row_name("Griffin-Lim", 0))
-"""The model alone, as it ships, and what learns nothing."""
+
+
+def row_of(result: Mapping[str, Any], system: str, refined: bool) -> str | None:
+    """The row of a system as its network made it, or with the refinement that `default` ships with.
+
+    None if it was not measured. A name alone is what a system does by itself: `default` refines,
+    the others do not.
+    """
+    names = [row_name(system, value) for value in ((REFINE, "default") if refined else (0,))]
+    if refined == (system == "default"):
+        names.append(system)
+    return next((name for name in names if name in result["rows"]), None)
+
+
+def milliseconds(row: Mapping[str, Any]) -> str:
+    """Computing for a second of audio, from the times real time of a row."""
+    speed = row.get("times_real_time") or {"mean": None}
+    return tables.two_digits(1000 / speed["mean"]) if speed["mean"] else ""
+
+
+MEASURES = ("pesq", "stoi", "distillmos", "dnsmos", "envelope_depth")
+"""Measures of the short tables; those that a result lacks are left out."""
 
 
 def standing_table(result: Mapping[str, Any]) -> str:
-    """Scores of the default for unseen speakers, as it ships and without refinement."""
-    shown = ("pesq", "stoi", "distillmos", "dnsmos", "log_mel_distance", "times_real_time")
-    shown = tuple(measure for measure in shown if measure in result["measures"])
-    plain, refined, reference = DEFAULT_ROWS
-    titles = {
-        "recording": "[recording](docs/samples/english.recording.flac)",
-        refined: f"[{FLOW} (`default`)](docs/samples/english.default.flac)",
-        plain: "network output only",
-        reference: "[Griffin-Lim](docs/samples/english.griffin-lim.flac)",
-    }
-    rows = [
-        [title, *(mean(result["rows"][name].get(measure)) for measure in shown)]
-        for name, title in titles.items()
+    """Scores and cost of the default and of others, on the same recordings."""
+    systems = (
+        ("HiFi-GAN V1", "hifi-gan", False),
+        ("HiFi-GAN V1, refined", "hifi-gan", True),
+        ("Griffin-Lim, refined", "Griffin-Lim", True),
+        ("**`default`**", "default", True),
+        ("`default`, network output only", "default", False),
+    )
+    rows = {"recording": "recording"}
+    for title, system, refined in systems:
+        if name := row_of(result, system, refined):
+            rows[title] = name
+    shown = [name for name in MEASURES if name in result["measures"]]
+    headings = ["", *(heading(result["measures"][name]) for name in shown), "ms ↓"]
+    cells = [
+        [
+            title,
+            *(mean(result["rows"][name].get(measure)) for measure in shown),
+            milliseconds(result["rows"][name]),
+        ]
+        for title, name in rows.items()
     ]
     about = result["about"]
-    headings = ["listen", *(heading(result["measures"][measure]) for measure in shown)]
+    universal = " HiFi-GAN V1: the published universal weights." * ("HiFi-GAN V1" in rows)
     return (
-        f"{markdown(headings, rows)}\n\nMeans over {len(result['files'])} recordings of "
-        f"unseen human speakers; ± is half a 95 % interval.\n"
-        f"Speed: {about['threads']} thread, {about['machine']['cpu']}."
+        f"{markdown(headings, cells)}\n\nMeans over {len(result['files'])} recordings of speakers "
+        "that no model was trained on; ± is half a 95 % interval. ms: computing for a second of "
+        f"audio, {about['threads']} thread of an {about['machine']['cpu']}. Refined: by the "
+        f"iterations that `default` ends with.{universal}"
     )
 
 
+def headline(result: Mapping[str, Any]) -> str:
+    """What the package is, in a sentence with its numbers."""
+    own = result["rows"][row_of(result, "default", refined=True)]
+    text = (
+        "A neural vocoder, built as a normalizing flow: it turns log-mel spectrograms into speech "
+        f"in {milliseconds(own)} ms of one CPU core per second of audio, with a PESQ of "
+        f"{own['pesq']['mean']:.2f} for speakers that it never heard"
+    )
+    other = row_of(result, "hifi-gan", refined=False)
+    if other is None:
+        return f"{text}."
+    row = result["rows"][other]
+    return f"{text} (HiFi-GAN V1: {milliseconds(row)} ms, {row['pesq']['mean']:.2f})."
+
+
 def cost_sentence(result: Mapping[str, Any]) -> str:
-    """What a second of speech costs, from docs/results/benchmark.json."""
-    costs = {row["name"]: row["gmac_per_audio_second"] for row in result["rows"]}
+    """Speed of the slower ones, from docs/results/benchmark.json."""
+    speed = {row["name"]: row for row in result["rows"] if row["audio_seconds"] == 5}
+
+    def of(name: str, title: str) -> str:
+        row = speed[name]
+        milliseconds = tables.two_digits(1000 / row["times_real_time"])
+        macs = tables.two_digits(row["gmac_per_audio_second"])
+        return f"{title} {float(milliseconds):,.0f} ms ({macs} GMAC)"
+
+    systems = {PUBLISHED: PUBLISHED, "WaveNet, compiled": "WaveNet"}
+    others = " and ".join(of(name, title) for name, title in systems.items())
+    machine = result["machine"]
     return (
-        f"A second of speech takes the flow of mdct.yaml {costs[FLOW]:.2f} billion "
-        f"multiply-accumulates, and the published WaveGlow {costs[PUBLISHED]:.0f} billion."
+        f"On {machine['cores']} cores of another machine, a second of audio takes {others}, and "
+        f"a larger flow of this package {of(FLOW, '').strip()}."
+    )
+
+
+CORPORA = {
+    "many-voices": "synthetic English, many voices",
+    "heart": "synthetic English, two voices",
+    "festvox-ru": "recorded Russian, one voice",
+}
+WEIGHTS = ROOT / "vocoder/weights"
+
+
+def card(name: str) -> dict[str, str] | None:
+    """Parameters, speech, minutes and hardware of bundled weights, from their model card."""
+    file = WEIGHTS / name / "MODEL_CARD.md"
+    if not file.is_file():
+        return None
+    facts = dict(re.findall(r"^- ([a-z ]+): (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE))
+    size = re.search(r"([\d.]+M) parameters", facts["model"])
+    spoken = re.findall(r"\(([\d.]+) (h|min)\b", facts["data"])
+    hours = sum(float(number) / (60 if unit == "min" else 1) for number, unit in spoken)
+    corpus = re.split(r"[:,]", facts["data"])[0]
+    time = f"{facts.get('started from', '')} {facts['training time']}"
+    minutes = sum(60 * int(h) + int(m) for h, m in re.findall(r"\b(\d+):(\d\d):\d\d", time))
+    minutes += sum(map(int, re.findall(r"\b(\d+) minutes", time)))
+    return {
+        "parameters": size[1] if size else "",
+        "speech": f"{hours:.1f} h, {CORPORA.get(corpus, corpus)}",
+        "training": f"{minutes} min",
+        "on": re.sub(r" process of (\d+) threads?", r", \1 thread", facts["hardware"]),
+    }
+
+
+def trained_table(_: Mapping[str, Any]) -> str:
+    """What the bundled weights were trained on and for how long."""
+    cards = {name: card(name) for name in ("default", "restoration", "acoustic")}
+    rows = [[f"`{name}`", *facts.values()] for name, facts in cards.items() if facts]
+    return markdown(["weights", "parameters", "speech", "training", "on"], rows, [0, 2, 4])
+
+
+def restoring_sentence(_: Mapping[str, Any]) -> str:
+    """Whether a restoring flow is bundled."""
+    if (WEIGHTS / "restoration/config.json").is_file():
+        return (
+            "The bundled restoring flow turns them into mels of speech and leaves those of "
+            "recordings as they are. It is on by default; `restore=0` obeys the mel to the letter, "
+            "values up to 1 mix."
+        )
+    return (
+        "A restoring flow turns them into mels of speech. None is bundled yet: "
+        "`python recipes/restoration/train.py` trains one for `model.restored_by(...)`, and "
+        "`restore=0` then obeys the mel to the letter."
     )
 
 
@@ -73,7 +177,8 @@ def benchmark_table(result: Mapping[str, Any]) -> str:
 def scores_table(totals: Mapping[str, Any]) -> str:
     """docs/results/scores.json, the scores of the bundled weights."""
     results = [(name, *item) for name, labels in sorted(totals.items()) for item in labels.items()]
-    shown, headings = _columns([result for *_, result in results], (*SCORES, "log_likelihood"))
+    among = (*MEASURES, "log_mel_distance", "log_likelihood")
+    shown, headings = _columns([result for *_, result in results], among)
     rows = []
     for name, label, result in results:
         speech = f"{label.replace('-', ' ')}, {result['recordings']} recordings"
@@ -129,18 +234,15 @@ def speech_table(result: Mapping[str, Any]) -> str:
     """Word error rates of a result of `vocoder evaluate --acoustic`."""
     about = result["about"]
     headings = ["", "word error rate, %", "less the recording"]
-    others = {name: m for name, m in result["measures"].items() if name != "word_error_rate"}
     rows = [
         [
             name,
             _percent(row["word_error_rate"]),
             _percent(_less_recording(result, name)),
-            *(f"{row[other]['mean']:.2f}" for other in others),
         ]
         for name, row in result["rows"].items()
         if row["word_error_rate"]["n"]
     ]
-    headings += [measure["title"] for measure in others.values()]
     return (
         f"{markdown(headings, rows)}\n\n"
         f"Means over {len(result['files'])} sentences of {about['corpus']} that were kept from "
@@ -160,7 +262,10 @@ def _percent(row: Mapping[str, Any]) -> str:
 
 
 TABLES: Tables = {
+    "headline": ("scores/default.unseen-speakers.json", headline),
     "standing": ("scores/default.unseen-speakers.json", standing_table),
+    "trained": ("scores.json", trained_table),
+    "restoring": ("scores.json", restoring_sentence),
     "cost": ("benchmark.json", cost_sentence),
     "scores": ("scores.json", scores_table),
     "refine": ("scores/default.unseen-speakers.json", refine_table),

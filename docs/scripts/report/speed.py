@@ -6,44 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from report.markdown import Tables, on
-from report.results import DEFAULT, FLOW, PUBLISHED
+from report.results import row_of
 from vocoder.evaluation.tables import markdown
-
-
-def backends_table(result: Mapping[str, Any]) -> str:
-    """docs/results/benchmark.json: which backend of the MDCT flow is fastest where."""
-    headings = ["audio at once", "fastest in float32", "× real time", "fastest in any type"]
-    headings += ["× real time", "over Vocos, float32", "any type", "over published WaveGlow"]
-    workloads: dict[tuple[int, float], list[Mapping[str, Any]]] = {}
-    for row in result["rows"]:
-        workloads.setdefault((row["batch"], row["audio_seconds"]), []).append(row)
-    rows = []
-    for (batch, seconds), measured in workloads.items():
-        speed = {row["name"]: row["times_real_time"] for row in measured}
-        own = [row for row in measured if row["name"].startswith(FLOW)]
-        best = max((row["name"] for row in own), key=lambda name: speed[name])
-        exact = max(
-            (row["name"] for row in own if row["dtype"] == "float32"), key=lambda name: speed[name]
-        )
-
-        def over(name: str, other: str, decimals: int) -> str:
-            return f"{speed[name] / speed[other]:.{decimals}f}" if other in speed else ""  # noqa: B023
-
-        label = f"{seconds:g} s" if batch == 1 else f"{batch} × {seconds:g} s"
-        cells = [
-            label,
-            _backend(exact),
-            f"{speed[exact]:.0f}",
-            _backend(best),
-            f"{speed[best]:.0f}",
-        ]
-        cells += [over(exact, "Vocos", 1), over(best, "Vocos", 1), over(exact, PUBLISHED, 0)]
-        rows.append(cells)
-    return markdown(headings, rows, [0, 1, 3])
-
-
-def _backend(name: str) -> str:
-    return name.removeprefix(FLOW).strip(", ") or "PyTorch"
 
 
 def streaming_table(result: Mapping[str, Any]) -> str:
@@ -110,41 +74,26 @@ def determinism_table(result: Mapping[str, Any]) -> str:
 
 
 HOURS = 1000  # of speech
-TERAFLOPS, GPUS = 10, 8  # assumed sustained rate of each GPU, and their number
 
 
 def hours_table(result: Mapping[str, Any]) -> str:
     """What a thousand hours take, from the speed of the bundled default."""
-    speed = result["rows"][DEFAULT]["times_real_time"]["mean"]
+    row = row_of(result, "default", refined=True)
+    speed = result["rows"][row]["times_real_time"]["mean"]
     about = result["about"]
-    spec = about["models"][DEFAULT]["mel_spec"]
+    spec = about["models"][row]["mel_spec"]
     samples = HOURS * 3600 * spec["sample_rate"]
     mels = 4 * spec["n_mels"] * samples / spec["hop_length"]
-    synthesis = DEFAULT.replace("default", "synthesis")
     rows = [
         [f"{HOURS:,} hours of audio, 16 bits", f"{2 * samples / 1e9:,.0f} GB"],
         ["their mels, float32", f"{mels / 1e9:,.0f} GB"],
-        [synthesis, f"{HOURS / speed:,.0f} hours of {about['threads']} thread"],
+        ["synthesis, refined", f"{HOURS / speed:,.0f} hours of {about['threads']} thread"],
         ["the same on 64 cores", f"{60 * HOURS / speed / 64:,.0f} minutes"],
     ]
     return (
         f"{markdown(['what', 'how much'], rows)}\n\nFrom the measured {speed:.0f} times real "
         f"time of one worker ({about['machine']['cpu']}); the last row assumes that workers do not "
         "disturb each other."
-    )
-
-
-def node_sentence(result: Mapping[str, Any]) -> str:
-    """An estimate for a node with GPUs, from the cost in docs/results/benchmark.json."""
-    cost = next(r["gmac_per_audio_second"] for r in result["rows"] if r["name"] == FLOW)
-    # Forwards and backwards cost three passes; a multiply-accumulate is two operations.
-    operations = HOURS * 3600 * cost * 1e9 * 2 * 3
-    return (
-        f"**Estimated, not measured**: an epoch of {HOURS:,} hours is {operations / 1e15:.0f} "
-        f"PFLOP in the flow (three passes of {cost:.2f} billion multiply-accumulates a second of "
-        f"audio). {GPUS} GPUs that sustained {TERAFLOPS} TFLOP/s each would take "
-        f"{operations / (GPUS * TERAFLOPS * 1e12) / 60:.0f} minutes for it. Spectral losses, "
-        "the loader and the exchange of gradients are not included."
     )
 
 
@@ -203,12 +152,10 @@ def memory_table(result: Mapping[str, Any]) -> str:
 
 
 TABLES: Tables = {
-    "backends": ("benchmark.json", backends_table),
     "streaming": ("streaming.json", streaming_table),
     "delays": ("streaming.json", delays_table),
     "determinism": ("determinism.json", determinism_table),
     "hours": ("scores/default.unseen-speakers.json", hours_table),
-    "node": ("benchmark.json", node_sentence),
     "load": ("load.json", load_table),
     "memory": ("memory.json", memory_table),
     "bulk": ("bulk.json", bulk_table),
