@@ -44,7 +44,7 @@ WRAPPED = [
     page for page in DOCUMENTS if page.parent.name not in {"festvox-ru", "synthetic-english"}
 ]
 
-RUN = {"info", "refine", "resynthesize", "say", "synthesize"}
+RUN = {"info", "mel", "refine", "resynthesize", "say", "synthesize"}
 """Commands of `vocoder` that are run; the others serve, measure for minutes or need an extra."""
 
 NOT_TESTED = "# Not tested: "

@@ -20,7 +20,7 @@ from vocoder.cli.corpora import synthesize_corpus
 from vocoder.cli.measurement import benchmark, evaluate
 from vocoder.cli.models import demo, export, info
 from vocoder.cli.output import warn, warnings_in_a_line
-from vocoder.cli.synthesis import refine, resynthesize, say, synthesize
+from vocoder.cli.synthesis import mel, refine, resynthesize, say, synthesize
 
 RENAMED = {"--sweeps": "--iterations", "--wavenet": "--autoregressive"}
 """Options of version 0.2 by their new names; the old ones go with version 0.4."""
@@ -83,6 +83,7 @@ for _command in (
     synthesize_corpus,
     resynthesize,
     say,
+    mel,
     refine,
     export,
     benchmark,

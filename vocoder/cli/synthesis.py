@@ -1,4 +1,4 @@
-"""Mels, recordings and text to audio: synthesize, resynthesize, refine, say.
+"""Mels, recordings and text to audio: synthesize, resynthesize, refine, say; mel, the way back.
 
 Audio passes from input to output in pieces, so that memory does not grow with its length.
 """
@@ -14,7 +14,14 @@ import typer
 
 import vocoder
 from vocoder.cli import options
-from vocoder.cli.output import audio_input, progress_bar, refuse_audio_output, warn, write_pieces
+from vocoder.cli.output import (
+    audio_input,
+    progress_bar,
+    refuse_audio_output,
+    refuse_overwriting,
+    warn,
+    write_pieces,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,6 +76,40 @@ def resynthesize(
     how = {"temperature": temperature, "seed": seed, "refine": refine, "restore": restore}
     with AudioReader(audio_input(audio), model.sample_rate) as reader:
         write_pieces(output, from_recording(model, reader, **how), model.sample_rate)
+
+
+def mel(
+    audio: options.AudioInput,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, .npy.")],
+    preset: Annotated[
+        str, typer.Option("--mel-spec", help="Preset that the mel follows.")
+    ] = "ljspeech",
+    force: options.Force = False,
+) -> None:
+    """The log-mel spectrogram of a recording, as a .npy array (bands, frames)."""
+    refuse_overwriting(force, output)
+    if output.suffix.lower() != ".npy":
+        raise ValueError(f"{output} is not a .npy file: give -o a name that ends in .npy")
+    from numpy.lib import format as npy
+
+    from vocoder.atomic import atomic_path, exit_on_termination
+    from vocoder.audio import AudioReader, LogMel, MelSpec
+
+    spec, frames = MelSpec.preset(preset), 0
+
+    def write_header() -> None:  # numpy pads it, so that the last axis may grow
+        header = {"descr": "<f4", "fortran_order": True, "shape": (spec.n_mels, frames)}
+        npy.write_array_header_1_0(file, header)
+
+    with exit_on_termination(), AudioReader(audio_input(audio), spec.sample_rate) as reader:
+        with atomic_path(output) as temporary, temporary.open("wb") as file:
+            write_header()
+            for piece in LogMel(spec).stream(reader):
+                file.write(piece.T.contiguous().numpy().astype("<f4").tobytes())
+                frames += piece.shape[1]
+            file.seek(0)
+            write_header()
+    typer.echo(f"{output}: {spec.n_mels} bands, {frames} frames, {preset}")
 
 
 def refine(
