@@ -259,7 +259,8 @@ def test_the_mel_of_a_recording(tmp_path: Path) -> None:
         assert result.exit_code == 0, result.stderr
         audio, _ = vocoder.read_audio(SAMPLE if stdin else source, 16000)
         written = np.load(out)
-        assert (written.shape, written.dtype) == ((spec.n_mels, spec.frames(len(audio))), np.float32)
+        shape = spec.n_mels, spec.frames(len(audio))
+        assert (written.shape, written.dtype) == (shape, np.float32)
         np.testing.assert_allclose(written, LogMel(spec)(audio).numpy(), atol=1e-4)
     before = out.read_bytes()
     for arguments, words in (

@@ -101,14 +101,18 @@ def mel(
         header = {"descr": "<f4", "fortran_order": True, "shape": (spec.n_mels, frames)}
         npy.write_array_header_1_0(file, header)
 
-    with exit_on_termination(), AudioReader(audio_input(audio), spec.sample_rate) as reader:
-        with atomic_path(output) as temporary, temporary.open("wb") as file:
-            write_header()
-            for piece in LogMel(spec).stream(reader):
-                file.write(piece.T.contiguous().numpy().astype("<f4").tobytes())
-                frames += piece.shape[1]
-            file.seek(0)
-            write_header()
+    with (
+        exit_on_termination(),
+        AudioReader(audio_input(audio), spec.sample_rate) as reader,
+        atomic_path(output) as temporary,
+        temporary.open("wb") as file,
+    ):
+        write_header()
+        for piece in LogMel(spec).stream(reader):
+            file.write(piece.T.contiguous().numpy().astype("<f4").tobytes())
+            frames += piece.shape[1]
+        file.seek(0)
+        write_header()
     typer.echo(f"{output}: {spec.n_mels} bands, {frames} frames, {preset}")
 
 
