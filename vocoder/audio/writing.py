@@ -38,8 +38,8 @@ _STREAMS = {"pcm": ("RAW", "PCM_16")} | {
     name: _FORMATS[f".{name}"] for name in ("mp3", "opus", "flac")
 }
 
-#: Encoding -> the sample rates in Hz that it has; audio at any other is resampled to the next.
-_RATES = {"OPUS": (8000, 12000, 16000, 24000, 48000)}
+#: The sample rates in Hz that a format has; audio at any other is resampled to the next.
+_RATES = {("OGG", "OPUS"): (8000, 12000, 16000, 24000, 48000), ("RAW", "PCM_16"): (24000,)}
 
 
 def write_audio(target: str | os.PathLike[str] | IO[bytes], audio: Audio, sample_rate: int) -> None:
@@ -117,7 +117,7 @@ class _Samples:
         self, target: Any, name: str, container: str, encoding: str
     ) -> soundfile.SoundFile:
         """The file that `_blocks` and, at the end, `_rest` go to."""
-        rates = _RATES.get(encoding, (self.sample_rate,))
+        rates = _RATES.get((container, encoding), (self.sample_rate,))
         rate = min((rate for rate in rates if rate >= self.sample_rate), default=rates[-1])
         if rate != self.sample_rate:
             self._resampler = soxr.ResampleStream(self.sample_rate, rate, 1, dtype="float32")
@@ -298,7 +298,7 @@ class WavStream(_Samples):
 
 
 class EncodedStream(_Samples):
-    """`WavStream` in another format: "mp3", "opus", "flac", or "pcm" without any header.
+    """`WavStream` in another format: "mp3", "opus", "flac", or "pcm" at 24 kHz without a header.
 
     Args:
         file: a file object opened in binary mode.
