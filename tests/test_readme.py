@@ -102,6 +102,7 @@ def workplace(
         (tmp_path / "my-voice" / folder).mkdir(parents=True)
     vocoder.write_audio("my-voice/wavs/0001.wav", audio, 22050)
     (tmp_path / "my-voice/text/0001.txt").write_text("A sentence.\n")
+    (tmp_path / "lines.txt").write_text("One.\nlast|Two.\n")
     (tmp_path / "book.txt").write_text("A sentence.\n")
     (tmp_path / "deeper.yaml").write_text("model:\n  init_args:\n    n_flows: 12\n")
     return tmp_path
