@@ -24,7 +24,8 @@ from vocoder.audio.pcm import dequantise, fade, from_pcm16, to_pcm16
 from vocoder.corpus import SUFFIXES, CorpusError, held_out, read_corpus
 from vocoder.devices import device_named
 from vocoder.models import Vocoder
-from vocoder.text.speech import Sentence, TextError, sentences, speak
+from vocoder.text.frontend import TextError
+from vocoder.text.speech import Sentence, sentences, speak
 
 from .baselines import GriffinLim
 from .metrics import METRICS, RECOGNISER, Metric, MetricError, measure, tonal_artifacts_db
