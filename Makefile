@@ -16,7 +16,7 @@ help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 sound: $(VENV)/.installed-package ## install, train for about two minutes on the CPU, make first-sound.wav
-	$(BIN)/python $(RECIPE)/train.py --data sample --config $(RECIPE)/config/sound.yaml
+	$(BIN)/python $(RECIPE)/train.py --data sample --config sound
 	$(BIN)/vocoder resynthesize $(RECIPE)/sample/wavs/ru_0813.flac \
 	    --checkpoint runs/sound/model -o first-sound.wav --force
 

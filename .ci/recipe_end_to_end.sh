@@ -22,7 +22,7 @@ fail() {
 
 steps=400
 run=$work/run
-train=("$bin/python" recipes/ljspeech/train.py --data sample --config recipes/ljspeech/config/tiny.yaml
+train=("$bin/python" recipes/ljspeech/train.py --data sample --config tiny
     --run "$run" --cache "$work/prepared" --max_steps "$steps" --save_every 1)
 
 echo "-- train until a checkpoint is there, then kill -9"

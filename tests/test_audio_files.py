@@ -14,6 +14,7 @@ import soundfile
 import torch
 
 from vocoder.audio import AudioReader, WavStream, read_audio, write_audio
+from vocoder.audio.writing import EncodedStream
 
 RECORDING = sorted((Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs").glob("*.flac"))[0]
 
@@ -145,9 +146,10 @@ def test_bad_paths_are_refused_in_one_sentence(tmp_path):
     for name, rate, error, words in (
         ("missing/a.wav", 16000, FileNotFoundError, r"no folder .*missing to write a\.wav to"),
         ("", 16000, IsADirectoryError, "is a directory"),
-        ("a.mp3", 16000, ValueError, r"by its suffix: use \.wav, \.flac, \.ogg"),
+        ("a.aac", 16000, ValueError, r"by its suffix: use \.wav, \.flac, \.ogg"),
         ("a", 16000, ValueError, r"by its suffix: use \.wav, \.flac, \.ogg"),
         ("a.wav", 0, ValueError, "positive whole number of Hz"),
+        ("a.mp3", 50_000, ValueError, r"Cannot write .*a\.mp3 as MP3 at 50000 Hz by libsndfile"),
         ("a.flac", 10_000_000, ValueError, r"Cannot write .*a\.flac as FLAC at 10000000 Hz"),
     ):
         with pytest.raises(error, match=words):
@@ -273,3 +275,28 @@ def test_minutes_of_ogg_are_written_whole(tmp_path):
     again, rate = read_audio(tmp_path / "a.ogg")
     assert (len(again), rate) == (len(audio), 8000)
     assert level(again - audio) < level(audio) - 20
+
+
+@pytest.mark.parametrize("form", ["mp3", "opus", "flac", "pcm"])
+def test_compressed_files_and_streams_have_the_length_and_sound_of_the_audio(tmp_path, form):
+    audio = tone(440, 22050, seconds=3) * torch.hann_window(3 * 22050)
+    as_pcm = tone(440, 24000, seconds=3) * torch.hann_window(3 * 24000)
+    stream = io.BytesIO()
+    with EncodedStream(stream, 22050, form) as file:
+        for piece in audio.split(5000):
+            file.write(piece)
+        assert stream.tell() > 2000  # before the end
+    if form == "pcm":
+        streamed = torch.frombuffer(bytearray(stream.getvalue()), dtype=torch.int16) / 32768
+        assert level(streamed - as_pcm) < -70
+        return
+    write_audio(tmp_path / f"a.{form}", audio, 22050)
+    assert (soundfile.info(tmp_path / f"a.{form}").samplerate == 24000) == (form == "opus")
+    written, _ = read_audio(tmp_path / f"a.{form}", 22050)
+    streamed, _ = read_audio(io.BytesIO(stream.getvalue()), 22050)
+    assert len(written) == len(audio)
+    assert len(streamed) == len(audio) or (form == "mp3" and 0 < len(streamed) - len(audio) < 2000)
+    delay = 576 if form == "mp3" else 0  # of the encoder, which only the file's header states
+    for again in (written, streamed[delay:]):
+        length = min(len(again), len(audio))
+        assert level(again[:length] - audio[:length]) < level(audio) - 20

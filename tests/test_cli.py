@@ -252,3 +252,27 @@ def test_names_that_are_not_utf_8_are_read_and_written(checkpoint: Path, tmp_pat
     missing = command("resynthesize", folder / "none.wav", "-o", folder / "b.wav")
     assert missing.exit_code == 2
     assert "There is no file" in missing.output
+
+
+def test_the_mel_of_a_recording(tmp_path: Path) -> None:
+    spec, out = MelSpec.preset("speech-16k"), tmp_path / "mel.npy"
+    vocoder.write_audio(tmp_path / "long.flac", 0.1 * torch.randn(1 << 20), 16000)
+    for source, stdin in ((tmp_path / "long.flac", b""), ("-", SAMPLE.read_bytes())):
+        result = command("mel", source, "-fo", out, "--mel-spec", "speech-16k", stdin=stdin)
+        assert result.exit_code == 0, result.stderr
+        audio, _ = vocoder.read_audio(SAMPLE if stdin else source, 16000)
+        written = np.load(out)
+        shape = spec.n_mels, spec.frames(len(audio))
+        assert (written.shape, written.dtype) == (shape, np.float32)
+        np.testing.assert_allclose(written, LogMel(spec)(audio).numpy(), atol=1e-4)
+    before = out.read_bytes()
+    for arguments, words in (
+        (("-o", out), "--force"),
+        (("-o", tmp_path / "mel.wav"), "ends in .npy"),
+        (("-fo", out, "--mel-spec", "none"), "none"),
+    ):
+        result = command("mel", SAMPLE, *arguments)
+        assert (result.exit_code, words in result.stderr) == (2, True), result.stderr
+    assert command("mel", tmp_path / "no.wav", "-fo", out).exit_code == 2
+    assert out.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 2

@@ -14,11 +14,11 @@ import vocoder
 from tests.conftest import scripts
 from vocoder.audio import MelSpec
 from vocoder.corpus import read_corpus
-from vocoder.training.recipe import Recipe, main
+from vocoder.training.recipe import CONFIGS, Recipe, main
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "recipes" / "high-rate"
-SOURCE = ROOT / "recipes" / "ljspeech" / "config" / "source.yaml"
+SOURCE = CONFIGS / "source.yaml"
 CONFIGS = {"24k": ["24k"], "44k": ["44k"], "vocos": ["24k", "vocos"]}
 
 

@@ -222,7 +222,7 @@ with AudioWriter(path, 22050) as writer:
 """
 
 
-@pytest.mark.parametrize("suffix", [".ogg", ".flac", ".wav"])
+@pytest.mark.parametrize("suffix", [".ogg", ".flac", ".wav", ".mp3", ".opus"])
 @pytest.mark.parametrize("room", [0.3, 0.97, 1])
 def test_a_full_disk_keeps_the_old_file(tmp_path, suffix, room):
     path = tmp_path / f"a{suffix}"

@@ -29,7 +29,7 @@ from vocoder.audio import PRESETS, LogMel
 from vocoder.models import MdctFlow
 from vocoder.text.acoustic import AcousticModel
 from vocoder.training.acoustic import AcousticRecipe
-from vocoder.training.recipe import Recipe, parser
+from vocoder.training.recipe import CONFIGS, Recipe, command_line, parser
 from vocoder.training.restoration import RestorationRecipe
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +45,7 @@ WRAPPED = [
     page for page in DOCUMENTS if page.parent.name not in {"festvox-ru", "synthetic-english"}
 ]
 
-RUN = {"info", "refine", "resynthesize", "say", "synthesize"}
+RUN = {"info", "mel", "refine", "resynthesize", "say", "synthesize"}
 """Commands of `vocoder` that are run; the others serve, measure for minutes or need an extra."""
 
 CONTINUED = {"servers.md", "usage.md"}
@@ -54,8 +54,8 @@ CONTINUED = {"servers.md", "usage.md"}
 NOT_TESTED = "# Not tested: "
 
 ELSEWHERE = {
-    ".", "apt-get", "bash", "data/tts/bin/pip", "ffplay", "npm", "pip", "pipx", "python3",
-    "sbatch", "tensorboard", "torchrun", "uv",
+    ".", "apt-get", "bash", "curl", "data/tts/bin/pip", "docker", "ffplay", "npm", "pip", "pipx",
+    "python3", "sbatch", "tensorboard", "torchrun", "uv",
 }  # fmt: skip
 """Programs whose commands are not checked: they install, or are not ours."""
 
@@ -106,6 +106,7 @@ def workplace(
         (tmp_path / "my-voice" / folder).mkdir(parents=True)
     vocoder.write_audio("my-voice/wavs/0001.wav", audio, 22050)
     (tmp_path / "my-voice/text/0001.txt").write_text("A sentence.\n")
+    (tmp_path / "lines.txt").write_text("One.\nlast|Two.\n")
     (tmp_path / "book.txt").write_text("A sentence.\n")
     (tmp_path / "deeper.yaml").write_text("model:\n  init_args:\n    n_flows: 12\n")
     return tmp_path
@@ -116,12 +117,15 @@ def recipes() -> dict[str, tuple[Path, ArgumentParser]]:
     """Script -> its default configuration and its options."""
     found = {}
     for script, recipe, config in (
-        ("ljspeech/train", Recipe, "ljspeech/config/source"),
-        ("ljspeech/train_acoustic", AcousticRecipe, "ljspeech/config/acoustic"),
-        ("restoration/train", RestorationRecipe, "restoration/config/restoration"),
+        ("ljspeech/train", Recipe, CONFIGS / "source.yaml"),
+        ("ljspeech/train_acoustic", AcousticRecipe, CONFIGS / "acoustic.yaml"),
+        (
+            "restoration/train",
+            RestorationRecipe,
+            ROOT / "recipes/restoration/config/restoration.yaml",
+        ),
     ):
-        default = ROOT / f"recipes/{config}.yaml"
-        found[f"recipes/{script}.py"] = default, parser(recipe("", default, SAMPLE))
+        found[f"recipes/{script}.py"] = config, parser(recipe("", config, SAMPLE))
     return found
 
 
@@ -137,13 +141,17 @@ def test_the_commands_of_a_page_run_or_parse(
             result = command(*words)
             assert result.exit_code == 0, f"{line}: {result.output}"
         elif program == "vocoder":
+            if words[0] == "train":
+                acoustic = "_acoustic" * ("--acoustic" in words)
+                default, options = recipes[f"recipes/ljspeech/train{acoustic}.py"]
+                given = [word for word in words[2:] if word != "--acoustic"]
+                options.parse_args(command_line([*given, "--data", words[1]], default))
             app.commands[words[0]].make_context(words[0], words[1:]).close()  # type: ignore[attr-defined]
         elif program == "make":
             assert set(words) <= set(targets), line
         elif program == "python" and words[0] in recipes:
             default, options = recipes[words[0]]
-            given = ["--config", str(default)] if "--config" not in words else []
-            options.parse_args([*given, *words[1:]])
+            options.parse_args(command_line(words[1:], default))
         elif program == "python":
             script = Path(words[0]).read_text(encoding="utf-8")
             flags = {word.partition("=")[0] for word in words if re.match("--[a-z]+=?", word)}
@@ -222,7 +230,7 @@ def test_the_table_of_presets_is_that_of_the_code() -> None:
 def test_the_look_ahead_is_that_of_the_configurations(files: tuple[str, ...]) -> None:
     arguments: dict[str, Any] = {}
     for file in files:
-        config = yaml.safe_load((ROOT / f"recipes/ljspeech/config/{file}.yaml").read_text())
+        config = yaml.safe_load((CONFIGS / f"{file}.yaml").read_text())
         arguments |= config["model"]["init_args"]
     model = MdctFlow(**arguments)
     frames = model.context_frames[1]

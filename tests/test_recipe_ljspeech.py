@@ -19,21 +19,21 @@ import soundfile
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from tests.conftest import one_thread
+from tests.conftest import command, one_thread
 from vocoder.audio import fade
 from vocoder.corpus import held_out
 from vocoder.models import Vocoder, load_checkpoint
 from vocoder.training.losses import Loss
 from vocoder.training.module import VocoderTraining
 from vocoder.training.options import duration
-from vocoder.training.recipe import Recipe, main, parser
+from vocoder.training.recipe import CONFIGS, Recipe, main, parser
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "ljspeech"
 SAMPLE = RECIPE / "sample"
-TINY = RECIPE / "config" / "tiny.yaml"
-CONFIGS = sorted(
-    path for path in (RECIPE / "config").glob("*.yaml") if path.stem != "acoustic"
+TINY = CONFIGS / "tiny.yaml"
+OF_VOCODERS = sorted(
+    path for path in CONFIGS.glob("*.yaml") if path.stem != "acoustic"
 )  # that one is of another recipe, see test_text_training.py
 
 
@@ -274,7 +274,7 @@ def test_two_devices_train_like_one_and_stop_together(tmp_path: Path) -> None:
 # -- configuration -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", OF_VOCODERS, ids=lambda path: path.stem)
 def test_every_shipped_config_builds_its_model(path: Path) -> None:
     text = path.read_text()
     assert text.startswith("# ")  # says why it is there
@@ -344,3 +344,20 @@ def test_bad_options_give_one_sentence(
     assert train_here(tmp_path, *arguments) == 2
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_command_trains_as_the_recipe_does(tmp_path: Path) -> None:
+    options = ["--config", "tiny", "--max_steps", "2", "--run", "run", "--start_from", "gone"]
+    words = ["train", RECIPE / "sample", *options, "--trainer.accelerator", "cpu"]
+    with contextlib.chdir(tmp_path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = command(*words)
+        assert result.exit_code == 2
+        assert "vocoder train: there is no checkpoint" in result.stderr
+        result = command(*[word for word in words if word not in ("--start_from", "gone")])
+    assert result.exit_code == 0, result.stderr
+    assert json.loads((tmp_path / "run/run.json").read_text())["program"] == "train.py"
+    assert (tmp_path / "run/report.md").is_file()
+    result = command("train", "--max_steps", "2", tmp_path)
+    assert result.exit_code == 2
+    assert "give the folder before --max_steps" in result.stderr

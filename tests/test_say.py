@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import json
 import os
 import signal
 import subprocess
@@ -23,7 +25,7 @@ from vocoder.audio import AudioWriter
 from vocoder.models import MdctFlow
 from vocoder.text.acoustic import AcousticModel
 from vocoder.text.frontend import LONGEST_TEXT
-from vocoder.text.speech import PARAGRAPH_PAUSE, SENTENCE_PAUSE, sentences, speak
+from vocoder.text.speech import PARAGRAPH_PAUSE, SENTENCE_PAUSE, Word, sentences, speak
 
 needs_signals = pytest.mark.skipif(os.name == "nt", reason="no such signals")
 
@@ -265,3 +267,74 @@ def test_text_may_begin_with_a_dash(models: tuple[object, ...], tmp_path: Path) 
         assert command("say", text, "-o", path, *models).exit_code == 0
     assert minus.read_bytes() == words.read_bytes()
     assert command("say", "--temprature", "1", "-fo", minus).exit_code == 2
+
+
+def test_lines_become_files_of_their_own(models: tuple[object, ...], tmp_path: Path) -> None:
+    lines, folder = tmp_path / "lines.txt", tmp_path / "out"
+    lines.write_text(
+        "One.\n\na/b|Two, three.|Two, three.\nЭто нет.\na/b|Again.\n", encoding="utf-8"
+    )
+    say = ("say", "--lines", lines, "-o", folder, *models)
+    result = command(*say)
+    assert result.exit_code == 1
+    assert {path.name for path in folder.iterdir()} == {"0001.wav", "a_b.wav", "failed.csv"}
+    failed = (folder / "failed.csv").read_text(encoding="utf-8")
+    assert "0003,'Это' is written in Cyrillic" in failed
+    assert "line 4,\"another line has the id 'a/b'" in failed
+    alone = command("say", "Two, three.", "-o", tmp_path / "alone.wav", *models)
+    assert alone.exit_code == 0
+    assert (folder / "a_b.wav").read_bytes() == (tmp_path / "alone.wav").read_bytes()
+    lines.write_text("One.\na/b|Four.\n")
+    os.utime(lines, (0, 0))
+    assert "2 were there already" in command(*say).stdout
+    assert (folder / "a_b.wav").read_bytes() == (tmp_path / "alone.wav").read_bytes()
+    assert not (folder / "failed.csv").exists()
+    assert command(*say, "--force").exit_code == 0
+    assert (folder / "a_b.wav").read_bytes() != (tmp_path / "alone.wav").read_bytes()
+    for wrong in (("Hi.",), ("--timestamps", tmp_path / "t.json"), ("--voice", "eve")):
+        assert command(*say, *wrong).exit_code == 2
+
+
+def test_words_have_the_times_at_which_they_are_heard(
+    models: tuple[object, ...], acoustic: AcousticModel, flow: MdctFlow, tmp_path: Path
+) -> None:
+    out, times = tmp_path / "a.wav", tmp_path / "a.json"
+    text = "Dr. Smith paid $3.50, twenty-one times. He left on 3 March 1999."
+    result = command("say", text, "-o", out, "--timestamps", times, *models)
+    assert result.exit_code == 0, result.stderr
+    words = json.loads(times.read_text())
+    heard = "Dr. Smith paid $3.50, twenty-one times. He left on"
+    assert " ".join(word["word"] for word in words).startswith(heard)
+    bounds = [bound for word in words for bound in (word["start"], word["end"])]
+    assert bounds == sorted(bounds)
+    length = soundfile.info(out).duration
+    assert 0 <= bounds[0] < bounds[-1] <= length
+    pause = next(b["start"] - a["end"] for a, b in itertools.pairwise(words) if b["word"] == "He")
+    assert pause >= SENTENCE_PAUSE
+    # Of one sentence, the durations of the model, without the silence that is cut off.
+    found: list[Word] = []
+    (part,) = sentences("Rain fell.")
+    list(speak([part], acoustic, flow, words=found))
+    frames = acoustic.durations(part.phonemes).reshape(-1, acoustic.states).sum(1).tolist()
+    symbols = frames[1 + part.phonemes.index(" ") + 1 : -2]  # of "fell"
+    hop = flow.mel_spec.hop_length / flow.sample_rate
+    assert found[1].word == "fell."
+    assert found[1].end - found[1].start == pytest.approx(sum(symbols) * hop, abs=0.03)
+    assert (
+        command("say", text, "-o", tmp_path / "b.wav", "--timestamps", times, *models).exit_code
+        == 2
+    )
+
+
+def test_phonemes_are_said_as_they_are(models: tuple[object, ...], tmp_path: Path) -> None:
+    text, spoken = tmp_path / "text.wav", tmp_path / "phonemes.wav"
+    assert command("say", "Hello, Bob. It was late.", "-o", text, *models).exit_code == 0
+    given = [
+        " ".join(s.phonemes).replace("   ", " _ ") for s in sentences("Hello, Bob. It was late.")
+    ]
+    result = command("say", "--phonemes", "\n".join(given), "-o", spoken, *models)
+    assert result.exit_code == 0, result.stderr
+    assert text.read_bytes() == spoken.read_bytes()
+    for wrong, words in (("h q", "knows no phoneme 'q'"), (" ", "no phonemes")):
+        result = command("say", "--phonemes", wrong, "-fo", spoken, *models)
+        assert (result.exit_code, words in result.stderr) == (2, True), result.stderr

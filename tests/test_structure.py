@@ -18,7 +18,7 @@ LAYERS = [
     ["models"],
     ["text", "export"],
     ["evaluation", "pretrained"],
-    ["training", "demo", "bulk"],
+    ["training", "demo", "bulk", "serve"],
     ["cli"],
     ["__main__"],
 ]

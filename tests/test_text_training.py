@@ -19,9 +19,9 @@ from vocoder.pretrained import load_acoustic
 from vocoder.text.acoustic import AcousticModel, load_checkpoint
 from vocoder.text.frontend import SYMBOLS
 from vocoder.training.acoustic import COLUMNS, AcousticRecipe, Excerpts, TextAndSpeech
-from vocoder.training.recipe import duration, parser
+from vocoder.training.recipe import CONFIGS, duration, parser
 
-CONFIG = RECIPE / "config" / "acoustic.yaml"
+CONFIG = CONFIGS / "acoustic.yaml"
 OF_ACOUSTIC = AcousticRecipe("", CONFIG, RECIPE / "sample")
 SMALL = [
     "--model.mel_spec", "speech-16k", "--model.channels", "8", "--model.encoder_blocks", "1",

@@ -37,7 +37,7 @@ from vocoder.models import MdctFlow, Vocoder
 
 FILE = RESULTS / "streaming.json"
 SPEECH = SAMPLES / "english.recording.flac"
-CONFIGS = ROOT / "recipes/ljspeech/config"
+CONFIGS = ROOT / "vocoder/training/config"
 MODELS = ("default", "low-latency")
 CHUNK = 20  # frames, as a text-to-speech system may give them
 REPEATS = 20

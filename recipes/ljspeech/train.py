@@ -2,7 +2,7 @@
 
     python recipes/ljspeech/train.py                            LJSpeech, the default flow
     python recipes/ljspeech/train.py --data my-voice            a corpus of your own
-    python recipes/ljspeech/train.py --data sample --config recipes/ljspeech/config/sound.yaml
+    python recipes/ljspeech/train.py --data sample --config sound
 
 Run the same command again to resume. All options: --help; the resulting configuration:
 --print_config. The code is in `vocoder.training`, the description in README.md.
@@ -15,12 +15,12 @@ HERE = Path(__file__).parent
 
 if __name__ == "__main__":
     try:
-        from vocoder.training.recipe import Recipe, main
+        from vocoder.training.recipe import CONFIGS, Recipe, main
     except ModuleNotFoundError as error:
         sys.exit(f"train.py: {error.name} is not installed: run `pip install .` in the repository")
     recipe = Recipe(
         description="Train a vocoder on LJSpeech, or on any corpus in its layout.",
-        default_config=HERE / "config" / "source.yaml",
+        default_config=CONFIGS / "source.yaml",
         sample=HERE / "sample",
     )
     sys.exit(main(recipe))

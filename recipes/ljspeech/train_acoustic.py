@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 if __name__ == "__main__":
     try:
         from vocoder.training.acoustic import AcousticRecipe
-        from vocoder.training.recipe import main
+        from vocoder.training.recipe import CONFIGS, main
     except ModuleNotFoundError as error:
         sys.exit(
             f"train_acoustic.py: {error.name} is not installed: run `pip install .` in the "
@@ -25,7 +25,7 @@ if __name__ == "__main__":
         )
     recipe = AcousticRecipe(
         description="Train the acoustic model on LJSpeech, or on any corpus in its layout.",
-        default_config=HERE / "config" / "acoustic.yaml",
+        default_config=CONFIGS / "acoustic.yaml",
         sample=HERE / "sample",
     )
     sys.exit(main(recipe))

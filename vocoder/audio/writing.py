@@ -1,4 +1,4 @@
-"""Audio files out: 16-bit audio, written whole or not at all, and what is clipped is counted."""
+"""Audio out, to files (whole or not at all) and pipes: 16 bits or compressed, clipping counted."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import IO, Any, Self
 
 import numpy as np
 import soundfile
+import soxr  # type: ignore[import-untyped]
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -26,20 +27,33 @@ from vocoder.audio.reading import checked_rate
 Audio = Tensor | NDArray[Any]
 
 #: Suffixes that can be written -> libsndfile's container and encoding.
-_FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
+_FORMATS = {
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+    ".opus": ("OGG", "OPUS"),
+}
+_STREAMS = {"pcm": ("RAW", "PCM_16")} | {
+    name: _FORMATS[f".{name}"] for name in ("mp3", "opus", "flac")
+}
+
+#: The sample rates in Hz that a format has; audio at any other is resampled to the next.
+_RATES = {("OGG", "OPUS"): (8000, 12000, 16000, 24000, 48000), ("RAW", "PCM_16"): (24000,)}
 
 
 def write_audio(target: str | os.PathLike[str] | IO[bytes], audio: Audio, sample_rate: int) -> None:
-    """Write mono audio as 16-bit WAV or FLAC, or as OGG Vorbis, by the path's suffix.
+    """Write mono audio as 16-bit WAV or FLAC, OGG Vorbis, MP3 or Opus, by the path's suffix.
 
-    A sample x becomes round(32768 * x), so 16-bit audio survives reading and writing. Samples
-    beyond [-1, 1] are clipped, never wrapped around. The file is written whole or not at all: after
-    an error the previous one is still there.
+    Opus has few sample rates: other audio is resampled to the next higher one. A sample x becomes
+    round(32768 * x), so 16-bit audio survives reading and writing. Samples beyond [-1, 1] are
+    clipped, never wrapped around. The file is written whole or not at all: after an error the
+    previous one is still there.
 
     Args:
-        target: file to write, with suffix .wav, .flac or .ogg; an existing one is replaced. Or a
-            file object opened in binary mode: it gets a WAV file, unless it has a name with one of
-            the suffixes, and is left open.
+        target: file to write, with suffix .wav, .flac, .ogg, .mp3 or .opus; an existing one is
+            replaced. Or a file object opened in binary mode: it gets a WAV file, unless it has a
+            name with one of the suffixes, and is left open.
         audio: (samples,), floating point in [-1, 1], a torch tensor on any device or a numpy
             array.
         sample_rate: in Hz.
@@ -60,26 +74,16 @@ def write_audio(target: str | os.PathLike[str] | IO[bytes], audio: Audio, sample
     name = Path(str(getattr(target, "name", "")))
     suffix = name.suffix.lower() if name.suffix.lower() in _FORMATS else ".wav"
     samples, encoded = _Samples(name.name or "the file object", sample_rate), io.BytesIO()
-    with _encoder(encoded, samples.name, suffix, samples.sample_rate) as sound:
+    with samples._encoder(encoded, samples.name, *_FORMATS[suffix]) as sound:
         for block in samples._blocks(audio):
             sound.write(block)
+        sound.write(samples._rest())
     try:
         target.write(encoded.getvalue())
     except TypeError as error:
         message = f"{samples.name} is opened as text: open it in binary mode, 'wb'."
         raise ValueError(message) from error
     samples._warn()
-
-
-def _encoder(target: Any, name: str, suffix: str, sample_rate: int) -> soundfile.SoundFile:
-    container, encoding = _FORMATS[suffix]
-    try:
-        return soundfile.SoundFile(target, "w", sample_rate, 1, encoding, format=container)
-    except soundfile.LibsndfileError as error:
-        reason = error.error_string.rstrip(".")
-        raise ValueError(
-            f"Cannot write {name} as {container} at {sample_rate} Hz ({reason})."
-        ) from error
 
 
 class _File(io.FileIO):
@@ -106,7 +110,35 @@ class _Samples:
         self.name, self.sample_rate = name, checked_rate(sample_rate)
         self.samples = 0
         """Number of samples written so far."""
-        self._clipped, self._peak = 0, 0.0
+        self._clipped, self._peak, self._encoded = 0, 0.0, 0
+        self._resampler: Any = None
+
+    def _encoder(
+        self, target: Any, name: str, container: str, encoding: str
+    ) -> soundfile.SoundFile:
+        """The file that `_blocks` and, at the end, `_rest` go to."""
+        rates = _RATES.get((container, encoding), (self.sample_rate,))
+        rate = min((rate for rate in rates if rate >= self.sample_rate), default=rates[-1])
+        if rate != self.sample_rate:
+            self._resampler = soxr.ResampleStream(self.sample_rate, rate, 1, dtype="float32")
+        try:
+            return soundfile.SoundFile(target, "w", rate, 1, encoding, "FILE", container)
+        except soundfile.LibsndfileError as error:
+            reason = error.error_string.rstrip(".")
+            by = f"libsndfile {soundfile.__libsndfile_version__}"
+            raise ValueError(
+                f"Cannot write {name} as {container} at {self.sample_rate} Hz by {by} ({reason})."
+            ) from error
+
+    def _resampled(self, block: NDArray[np.float32], last: bool = False) -> NDArray[np.int16]:
+        if self._resampler is not None:
+            block = self._resampler.resample_chunk(block, last=last)
+        self._encoded += len(block)
+        return to_pcm16(block)
+
+    def _rest(self) -> NDArray[np.int16]:
+        """What resampling still holds."""
+        return self._resampled(np.empty(0, np.float32), last=True)
 
     def __enter__(self) -> Self:
         return self
@@ -137,7 +169,7 @@ class _Samples:
             self.samples += len(block)
             self._clipped += int((size > 1).sum())
             self._peak = max(self._peak, float(size.max()))
-            yield to_pcm16(block)
+            yield self._resampled(block)
 
     def _warn(self) -> None:
         """Once the file is safe, because a caller may turn warnings into errors."""
@@ -161,7 +193,7 @@ class AudioWriter(_Samples):
     ...         file.write(audio)
 
     Args:
-        path: file to write, with suffix .wav, .flac or .ogg; an existing one is replaced.
+        path: file to write, with a suffix that `write_audio` takes; an existing one is replaced.
         sample_rate: in Hz.
 
     Raises:
@@ -177,8 +209,8 @@ class AudioWriter(_Samples):
         with ExitStack() as cleaning:
             self._partial = cleaning.enter_context(partial_file(self.path))
             self._file = cleaning.enter_context(_File(self._partial, "w"))
-            suffix = self.path.suffix.lower()
-            self._sound = _encoder(self._file, str(self.path), suffix, self.sample_rate)
+            how = _FORMATS[self.path.suffix.lower()]
+            self._sound = self._encoder(self._file, str(self.path), *how)
             self._cleaning = cleaning.pop_all()
         return self
 
@@ -200,17 +232,19 @@ class AudioWriter(_Samples):
         with self._cleaning:
             written = 0
             try:
+                if kind is None and self.samples:
+                    self._sound.write(self._rest())
                 self._sound.close()
                 self._file.close()  # before it is renamed, for Windows
                 if kind is None:
                     written = soundfile.info(openable(self._partial)).frames
-            except soundfile.LibsndfileError as error:
+            except (soundfile.LibsndfileError, AssertionError) as error:
                 self._file.error = self._file.error or OSError(str(error))
             if kind is not None:
                 return
             if self.samples == 0:
                 raise ValueError("There are no samples to write.")
-            if self._file.error or written < self.samples:
+            if self._file.error or written < self._encoded:
                 raise self._cut_short() from self._file.error
             os.replace(self._partial, self.path)
         self._warn()
@@ -261,6 +295,65 @@ class WavStream(_Samples):
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self._warn()
+
+
+class EncodedStream(_Samples):
+    """`WavStream` in another format: "mp3", "opus", "flac", or "pcm" at 24 kHz without a header.
+
+    Args:
+        file: a file object opened in binary mode.
+        sample_rate: in Hz.
+        form: one of these.
+
+    Raises:
+        ValueError: libsndfile cannot write this format at this sample rate.
+    """
+
+    def __init__(self, file: IO[bytes], sample_rate: int, form: str) -> None:
+        super().__init__("the stream", sample_rate)
+        self._sound = self._encoder(_Once(file, form == "mp3"), self.name, *_STREAMS[form])
+
+    def write(self, audio: Audio) -> None:
+        """As `WavStream.write`; an encoder may keep up to half a second for its next block."""
+        for block in self._blocks(audio):
+            self._sound.write(block)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._sound.write(self._rest())
+        self._sound.close()
+        if kind is None:
+            self._warn()
+
+
+class _Once(io.RawIOBase):
+    """Passes on what libsndfile appends, and leaves out what it would put right later: headers.
+
+    The first write to an MP3 is such a header, its number of frames, which a stream must not have.
+    """
+
+    def __init__(self, file: IO[bytes], skips_first: bool) -> None:
+        self._file, self._skips = file, skips_first
+        self._at = self._end = 0
+
+    def write(self, data: Any) -> int:
+        """Write what goes beyond the end; all of it counts as written."""
+        new = bytes(data)[self._end - self._at :]
+        if not self._skips:
+            self._file.write(new)
+        self._skips = False
+        self._at += len(data)
+        self._end = max(self._end, self._at)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Any place before the end."""
+        self._at = offset + (0, self._at, self._end)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        """The place."""
+        return self._at
 
 
 def checked_path(path: str | os.PathLike[str]) -> Path:

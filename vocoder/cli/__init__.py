@@ -18,9 +18,10 @@ from typer.core import TyperCommand, TyperGroup
 import vocoder
 from vocoder.cli.corpora import synthesize_corpus
 from vocoder.cli.measurement import benchmark, evaluate
-from vocoder.cli.models import demo, export, info
+from vocoder.cli.models import demo, export, info, serve
 from vocoder.cli.output import warn, warnings_in_a_line
-from vocoder.cli.synthesis import refine, resynthesize, say, synthesize
+from vocoder.cli.synthesis import mel, refine, resynthesize, say, synthesize
+from vocoder.cli.training import train
 
 RENAMED = {"--sweeps": "--iterations", "--wavenet": "--autoregressive"}
 """Options of version 0.2 by their new names; the old ones go with version 0.4."""
@@ -83,14 +84,19 @@ for _command in (
     synthesize_corpus,
     resynthesize,
     say,
+    mel,
     refine,
     export,
     benchmark,
     evaluate,
     demo,
+    serve,
     info,
 ):
     app.command(cls=_Command)(_command)
+app.command(
+    cls=_Command, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
+)(train)
 
 
 def main() -> None:

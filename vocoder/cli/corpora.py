@@ -1,11 +1,11 @@
-"""Synthesis of many files: synthesize-corpus."""
+"""Synthesis of many files: synthesize-corpus, and say --lines."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -71,6 +71,52 @@ def synthesize_corpus(
             progress(len(outcomes) - len(failed), len(items), "rendering")
     bulk.write_lists(output, outcomes)
     _summarise(output, outcomes, time.perf_counter() - started)
+
+
+def say_lines(
+    source: Path,
+    content: str,
+    output: Path,
+    sample_rate: int,
+    force: bool,
+    speak: Callable[[str], Iterator[Any]],
+) -> None:
+    """Speak each line of a file into a file of its own; failures are listed, the others made."""
+    from vocoder import bulk
+    from vocoder.atomic import file_name
+    from vocoder.audio import AudioWriter
+    from vocoder.bulk.rendering import audio_path
+    from vocoder.corpus import columns
+
+    texts = [line.strip() for line in content.splitlines() if line.strip()]
+    if not texts:
+        raise ValueError(f"{source} has no lines to say: give at least one")
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"{output} is a file: name a folder")
+    output.mkdir(parents=True, exist_ok=True)
+    outcomes: dict[str, bulk.Outcome] = {}
+    started = time.perf_counter()
+    with exit_on_termination(), progress_bar("say") as progress:
+        for number, line in enumerate(texts, 1):
+            id, *rest = columns(line) if "|" in line else (f"{number:04d}", line)
+            name = file_name(id.strip())
+            item, failure, audio = bulk.Item(name, str(source)), "", None
+            if name in outcomes or not name:
+                name, failure = f"line {number}", f"another line has the id {id!r}, or it is empty"
+            elif force or not bulk.is_there(item, output):
+                try:
+                    pieces = speak(rest[0])
+                    with AudioWriter(audio_path(item, output), sample_rate) as audio:
+                        for piece in pieces:
+                            audio.write(piece)
+                except (ValueError, OSError) as error:
+                    failure, audio = str(error), None
+            outcomes[name] = bulk.Outcome(
+                name, audio.samples / sample_rate if audio else 0, failure
+            )
+            progress(number, len(texts), "say")
+    bulk.write_lists(output, outcomes.values())
+    _summarise(output, list(outcomes.values()), time.perf_counter() - started)
 
 
 def _summarise(output: Path, outcomes: list[Outcome], seconds: float) -> None:

@@ -1,7 +1,8 @@
-"""Commands about a model: info, export, demo."""
+"""Commands about a model: info, export, demo, serve."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from pathlib import Path
@@ -150,12 +151,7 @@ def demo(
 ) -> None:
     """A page to type, record and listen in, served on this machine."""
     if port is not None:  # before the models are loaded, which takes longer
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            socket.create_server((host, port), family=family).close()
-        except OSError as error:
-            reason = f"cannot listen on {host}, port {port} ({error.strerror or error})"
-            raise OSError(f"{reason}: choose another") from error
+        _listen(host, port).close()
     from vocoder.demo import without_proxies
     from vocoder.demo.models import Models
     from vocoder.extras import require
@@ -165,3 +161,39 @@ def demo(
         from vocoder.demo.page import serve
 
     serve(Models(checkpoint, autoregressive, acoustic, device), host, port, share)
+
+
+def serve(
+    checkpoint: options.Checkpoint = None,
+    acoustic: options.Acoustic = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free one.")] = 8000,
+    queue: Annotated[
+        int, typer.Option(min=0, help="Requests that may wait; further ones get a 503.")
+    ] = 16,
+    device: options.Device = "auto",
+) -> None:
+    """An HTTP server, compatible with OpenAI's /v1/audio/speech; prints its address when ready."""
+    from vocoder.atomic import exit_on_termination
+    from vocoder.extras import require
+
+    require("fastapi", "the server", "serve")
+    require("uvicorn", "the server", "serve")
+    with _listen(host, port) as listening:
+        import vocoder.serve as server
+
+        model = vocoder.load(checkpoint, device=device)
+        voices = vocoder.load_acoustic(acoustic, device)
+        app = server.create_app(model, voices, checkpoint or "default", queue)
+        with exit_on_termination(0), contextlib.suppress(KeyboardInterrupt):
+            server.serve(app, listening)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket there; OSError that says what to do if that cannot be."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        reason = f"cannot listen on {host}, port {port} ({error.strerror or error})"
+        raise OSError(f"{reason}: choose another") from error

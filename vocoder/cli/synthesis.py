@@ -1,10 +1,11 @@
-"""Mels, recordings and text to audio: synthesize, resynthesize, refine, say.
+"""Mels, recordings and text to audio: synthesize, resynthesize, refine, say; mel, the way back.
 
 Audio passes from input to output in pieces, so that memory does not grow with its length.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,8 +14,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import vocoder
+from vocoder.atomic import write_atomic
 from vocoder.cli import options
-from vocoder.cli.output import audio_input, progress_bar, refuse_audio_output, warn, write_pieces
+from vocoder.cli.corpora import say_lines
+from vocoder.cli.output import (
+    audio_input,
+    progress_bar,
+    refuse_audio_output,
+    refuse_overwriting,
+    warn,
+    write_pieces,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,6 +79,44 @@ def resynthesize(
     how = {"temperature": temperature, "seed": seed, "refine": refine, "restore": restore}
     with AudioReader(audio_input(audio), model.sample_rate) as reader:
         write_pieces(output, from_recording(model, reader, **how), model.sample_rate)
+
+
+def mel(
+    audio: options.AudioInput,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, .npy.")],
+    preset: Annotated[
+        str, typer.Option("--mel-spec", help="Preset that the mel follows.")
+    ] = "ljspeech",
+    force: options.Force = False,
+) -> None:
+    """The log-mel spectrogram of a recording, as a .npy array (bands, frames)."""
+    refuse_overwriting(force, output)
+    if output.suffix.lower() != ".npy":
+        raise ValueError(f"{output} is not a .npy file: give -o a name that ends in .npy")
+    from numpy.lib import format as npy
+
+    from vocoder.atomic import atomic_path, exit_on_termination
+    from vocoder.audio import AudioReader, LogMel, MelSpec
+
+    spec, frames = MelSpec.preset(preset), 0
+
+    def write_header() -> None:  # numpy pads it, so that the last axis may grow
+        header = {"descr": "<f4", "fortran_order": True, "shape": (spec.n_mels, frames)}
+        npy.write_array_header_1_0(file, header)
+
+    with (
+        exit_on_termination(),
+        AudioReader(audio_input(audio), spec.sample_rate) as reader,
+        atomic_path(output) as temporary,
+        temporary.open("wb") as file,
+    ):
+        write_header()
+        for piece in LogMel(spec).stream(reader):
+            file.write(piece.T.contiguous().numpy().astype("<f4").tobytes())
+            frames += piece.shape[1]
+        file.seek(0)
+        write_header()
+    typer.echo(f"{output}: {spec.n_mels} bands, {frames} frames, {preset}")
 
 
 def refine(
@@ -181,30 +229,57 @@ def say(
     seed: options.Seed = 0,
     refine: options.Refine = None,
     restore: options.Restore = None,
+    lines: Annotated[
+        Path | None,
+        typer.Option(
+            "--lines",
+            help="Text file with a text, or id|text, on each line: -o is the folder of a file for "
+            "each, 0001.wav or ID.wav. What is there and newer stays, unless --force is given.",
+        ),
+    ] = None,
+    are_phonemes: Annotated[
+        bool,
+        typer.Option(
+            "--phonemes", help="The text is phonemes, separated by spaces, with _ between words."
+        ),
+    ] = False,
+    timestamps: Annotated[
+        Path | None, typer.Option("--timestamps", help="JSON file for the words and their times.")
+    ] = None,
     device: options.Device = "auto",
     force: options.Force = False,
 ) -> None:
     """Read English text aloud into a file or a pipe, sentence by sentence."""
-    refuse_audio_output(force, output)
+    if lines is not None:
+        if (text, file, timestamps) != (None, None, None):
+            raise ValueError("--lines goes without another text, --file and --timestamps")
+    else:
+        refuse_audio_output(force, output)
+        refuse_overwriting(force, timestamps)
     if acoustic_temperature is not None:
         warn("--acoustic-temperature has no effect: the acoustic model draws no noise any more")
-    to_read = _read_text(text, file)
-    from vocoder.text.speech import sentences, speak
+    to_read = _read_text(text, lines or file)
+    from vocoder.text.speech import Word, phoneme_sentences, sentences, speak
 
-    parts = sentences(to_read)
+    read, words = phoneme_sentences if are_phonemes else sentences, list[Word]()
+    parts = [] if lines else read(to_read)
     model = vocoder.load(checkpoint, device=device)
-    pieces = speak(
-        parts,
-        vocoder.load_acoustic(acoustic, device),
-        model,
-        voice=voice,
-        speaking_rate=speaking_rate,
-        pitch=pitch,
-        temperature=temperature,
-        seed=seed,
-        refine=refine,
-        restore=restore,
-    )
+    reader = vocoder.load_acoustic(acoustic, device)
+    for part in parts:
+        reader.indices(part.phonemes)  # checks them
+    how: dict[str, Any] = {"voice": voice, "speaking_rate": speaking_rate, "pitch": pitch}
+    how |= {"temperature": temperature, "seed": seed, "refine": refine, "restore": restore}
+    pieces = speak(parts, reader, model, **how, words=None if timestamps is None else words)
+    if lines is not None:
+        say_lines(
+            lines,
+            to_read,
+            output,
+            model.sample_rate,
+            force,
+            lambda text: speak(read(text), reader, model, **how),
+        )
+        return
 
     def spoken() -> Iterator[Any]:
         with progress_bar("say") as progress:
@@ -214,6 +289,11 @@ def say(
                 progress(done, len(parts), "say")
 
     write_pieces(output, spoken(), model.sample_rate)
+    if timestamps is not None:
+        content = [word._asdict() for word in words]
+        write_atomic(
+            timestamps, (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode()
+        )
 
 
 def _read_text(text: str | None, file: Path | None) -> str:

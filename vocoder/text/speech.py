@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,10 @@ import numpy.typing as npt
 from vocoder.text.frontend import (
     LONGEST_TEXT,
     MAX_SENTENCE,
+    PUNCTUATION,
+    WORD_BOUNDARY,
     TextError,
+    normalise,
     phonemes,
     split_paragraphs,
     split_sentences,
@@ -60,6 +64,14 @@ class Sentence:
     pause: float
 
 
+class Word(NamedTuple):
+    """A word as it is written, and when it is heard, in seconds."""
+
+    word: str
+    start: float
+    end: float
+
+
 def sentences(text: str) -> list[Sentence]:
     """The sentences of a text of any length, with their phonemes.
 
@@ -80,6 +92,25 @@ def sentences(text: str) -> list[Sentence]:
             script[-1] = replace(script[-1], pause=PARAGRAPH_PAUSE)
     if not script:
         raise TextError("nothing in the text can be pronounced: give at least one word")
+    script[-1] = replace(script[-1], pause=0.0)
+    return script
+
+
+def phoneme_sentences(text: str) -> list[Sentence]:
+    """Sentences of phonemes as `phonemes` gives them, separated by spaces, a sentence on each line.
+
+    An underscore stands between words: ``h ə l ˈoʊ _ b ˈɑ b .``
+
+    Raises:
+        TextError: there are none.
+    """
+    script = [
+        Sentence(line, tuple(s.replace("_", WORD_BOUNDARY) for s in line.split()), SENTENCE_PAUSE)
+        for line in text.splitlines()
+        if line.strip()
+    ]
+    if not script:
+        raise TextError("there are no phonemes to say: give at least one")
     script[-1] = replace(script[-1], pause=0.0)
     return script
 
@@ -114,6 +145,7 @@ def speak(
     seed: int = 0,
     refine: Refine | None = None,
     restore: float | None = None,
+    words: list[Word] | None = None,
 ) -> Iterator[npt.NDArray[np.float32]]:
     """The audio of each sentence in turn, followed by its pause.
 
@@ -131,6 +163,7 @@ def speak(
         temperature: scale of the vocoder's latent noise, as in `Vocoder.synthesize`.
         seed: of the noise.
         refine, restore: as in `Vocoder.synthesize`.
+        words: a list to which the words of each sentence are added once its audio is made.
 
     Yields:
         (samples,), float32, in [-1, 1], at `vocoder.sample_rate`.
@@ -158,34 +191,76 @@ def speak(
         )
 
     def pieces() -> Iterator[npt.NDArray[np.float32]]:
+        samples = 0
         for sentence in script:
-            mel = acoustic.synthesize(sentence.phonemes, voice, speaking_rate, pitch)
+            durations = acoustic.durations(sentence.phonemes, voice, speaking_rate)
+            mel = acoustic.synthesize(sentence.phonemes, voice, speaking_rate, pitch, durations)
             # An untrained model's mels leave the range of recordings, which vocoders refuse.
             mel = limited(mel.clamp(spec.log_floor, spec.log_ceiling), spec)
             made = vocoder.synthesize(mel, temperature, seed, refine=refine, restore=restore)
             audio = made.cpu().numpy()
+            kept, first = _trimmed(audio, sample_rate)
+            if words is not None:
+                symbols = durations.reshape(-1, acoustic.states).sum(1).cumsum(0).numpy()
+                bounds = np.clip(symbols * spec.hop_length - first, 0, len(kept)) + samples
+                words.extend(_words(sentence, bounds / sample_rate))
             pause = round(sentence.pause / speaking_rate * sample_rate)
-            yield np.pad(_levelled(_trimmed(audio, sample_rate)), (0, pause))
+            samples += len(kept) + pause
+            yield np.pad(_levelled(kept), (0, pause))
 
     return pieces()
 
 
-def _trimmed(audio: npt.NDArray[np.float32], sample_rate: int) -> npt.NDArray[np.float32]:
-    """Audio without the silence at its ends, faded in and out."""
+def _words(sentence: Sentence, bounds: npt.NDArray[np.float64]) -> Iterator[Word]:
+    """The words of a sentence, given the ends of its symbols, after that of the silence before.
+
+    As they are written, if each by itself has as many spoken words as in the sentence; else as they
+    are spoken ("$3.50" is five), or, where even these differ, as phonemes.
+    """
+    between = (WORD_BOUNDARY, *PUNCTUATION)
+    runs, at = [], 0
+    for pause, run in groupby(sentence.phonemes, lambda symbol: symbol in between):
+        symbols = list(run)
+        if not pause:
+            runs.append(("".join(symbols), bounds[at], bounds[at + len(symbols)]))
+        at += len(symbols)
+
+    def spoken(word: str) -> int:
+        try:
+            return sum(not p for p, _ in groupby(phonemes(word), lambda symbol: symbol in between))
+        except TextError:
+            return 0
+
+    for text in (lambda: sentence.text, lambda: normalise(sentence.text)):
+        counts = [(word, spoken(word)) for word in text().split()]
+        if sum(count for _, count in counts) == len(runs):
+            ends = np.cumsum([count for _, count in counts])
+            for (word, count), end in zip(counts, ends, strict=True):
+                if count:
+                    yield Word(word, float(runs[end - count][1]), float(runs[end - 1][2]))
+            return
+    yield from (Word(word, float(start), float(end)) for word, start, end in runs)
+
+
+def _trimmed(
+    audio: npt.NDArray[np.float32], sample_rate: int
+) -> tuple[npt.NDArray[np.float32], int]:
+    """Audio without the silence at its ends, faded in and out; the place of its first sample."""
     # librosa.effects.trim does the same, but importing it takes longer than speaking a sentence.
     block = round(_BLOCK_SECONDS * sample_rate)
     blocks = np.pad(audio, (0, -len(audio) % block)).reshape(-1, block)
     power = np.square(blocks, dtype=np.float64).mean(axis=1)
     loud = np.flatnonzero(power > power.max() * 10 ** (-_SILENCE_DB / 10))
     if not len(loud):
-        return audio
-    kept = audio[max(loud[0] - 1, 0) * block : (loud[-1] + 2) * block].copy()
+        return audio, 0
+    first = int(max(loud[0] - 1, 0)) * block
+    kept = audio[first : (loud[-1] + 2) * block].copy()
     length = min(round(_FADE_SECONDS * sample_rate), len(kept) // 2)
     if length:
         ramp = np.linspace(0, 1, length, dtype=np.float32)
         kept[:length] *= ramp
         kept[-length:] *= ramp[::-1]
-    return kept
+    return kept, first
 
 
 def _levelled(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -40,7 +40,8 @@ HELP = {
     "recipe; by default LJSpeech, from $LJSPEECH or data/, else downloaded",
     "run": "folder of the run (default: runs/NAME OF THE CONFIG); a run in it is resumed",
     "max_time": "training time, that before a resume included: 10m, 1h30m, 2d or 01:12:00:00",
-    "start_from": "checkpoint directory of a model of the same sizes, to initialise a new run from",
+    "start_from": "checkpoint directory of a model of the same sizes, or name of a bundled one, to "
+    "initialise a new run from",
     "monitor": "validation score that selects the best weights: val/log_likelihood, or "
     "val/mel_distance for configurations with spectral losses",
     "patience": "end training after this many validations without a better score; 0 for never",

@@ -26,6 +26,7 @@ from vocoder.corpus import download_ljspeech, find_ljspeech
 from vocoder.evaluation.results import save_result
 from vocoder.models import Vocoder, load_checkpoint
 from vocoder.nn import fuse_weight_norm
+from vocoder.pretrained import bundled_models
 from vocoder.training.callbacks import (
     AveragedWeights,
     Interrupted,
@@ -57,6 +58,9 @@ from vocoder.training.run import (
 
 log = logging.getLogger("vocoder.training")
 
+CONFIGS = Path(__file__).parent / "config"
+"""Folder of the configurations that come with the package."""
+
 
 class Recipe:
     """What differs between recipes; this one trains a vocoder on crops of speech.
@@ -65,10 +69,11 @@ class Recipe:
         description: for `--help`.
         default_config: used if the command line has no `--config`.
         sample: the corpus that `--data sample` stands for.
+        program: in messages instead of the name of the script.
     """
 
     program = "train.py"
-    """Name in messages."""
+    """Name in messages, and in the record of a run."""
 
     mel_spec_option = "--model.init_args.mel_spec"
     """The option that sets the model's mel, for messages."""
@@ -76,7 +81,10 @@ class Recipe:
     module_class: type[Training] = VocoderTraining
     data_class: Callable[..., CorpusData] = SpeechData
 
-    def __init__(self, description: str, default_config: Path, sample: Path) -> None:
+    def __init__(
+        self, description: str, default_config: Path, sample: Path, program: str | None = None
+    ) -> None:
+        self.shown = program or self.program
         self.description = description
         self.default_config = default_config
         self.sample = sample
@@ -121,7 +129,7 @@ class Recipe:
 
 def parser(recipe: Recipe) -> ArgumentParser:
     """The options of a training recipe."""
-    options = shared_options(recipe.program, recipe.description)
+    options = shared_options(recipe.shown, recipe.description)
     recipe.add_arguments(options)
     for name, described, skip in (
         ("training", recipe.module_class, {"model", "losses", "seed"}),
@@ -129,6 +137,21 @@ def parser(recipe: Recipe) -> ArgumentParser:
     ):
         options.add_class_arguments(described, name, skip=skip, instantiate=False)
     return options
+
+
+def command_line(words: Sequence[str], default_config: Path) -> list[str]:
+    """The words with the default configuration if they have none, and paths for the names of
+    those in `CONFIGS`, such as ``--config sound``."""
+    given = [
+        part
+        for word in words
+        for part in (("--config", word[9:]) if word.startswith("--config=") else (word,))
+    ]
+    for index, word in enumerate(given[:-1]):
+        named = CONFIGS / f"{given[index + 1]}.yaml"
+        if word == "--config" and named.is_file() and not Path(given[index + 1]).is_file():
+            given[index + 1] = str(named)
+    return given if "--config" in given else ["--config", str(default_config), *given]
 
 
 def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
@@ -148,11 +171,11 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
         logging.getLogger(name).setLevel(logging.WARNING)
     for tip in ("does not have many workers", "LeafSpec", "in eval mode at the start of train"):
         warnings.filterwarnings("ignore", f".*{tip}")
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if not any(word == "--config" or word.startswith("--config=") for word in words):
-        words = ["--config", str(recipe.default_config), *words]
+    words = sys.argv[1:] if arguments is None else arguments
     options = parser(recipe)
-    config = options.parse_args(words)
+    config = options.parse_args(command_line(words, recipe.default_config))
+    if config.start_from and not Path(config.start_from).exists():
+        config.start_from = str(bundled_models().get(config.start_from, config.start_from))
     try:
         train(recipe, options, config)
     except (Interrupted, SIGTERMException) as stop:  # the latter is before the first step
@@ -164,7 +187,7 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
         message = sentence(error)
         if message is None:
             raise
-        sys.stderr.write(f"{recipe.program}: {message}\n")
+        sys.stderr.write(f"{recipe.shown}: {message}\n")
         return 2
     return 0
 

@@ -1,0 +1,256 @@
+"""An HTTP server: text or mels in, audio streamed out as it is made, one synthesis at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import socket
+import tempfile
+import threading
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import uvicorn
+from fastapi import Body, FastAPI, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException as AnyHTTPException
+
+import vocoder
+from vocoder.audio import Noise, WavStream, check_refine, check_temperature
+from vocoder.audio.reading import read_mel
+from vocoder.audio.writing import EncodedStream
+from vocoder.models import Vocoder
+from vocoder.models.pieces import from_mel
+from vocoder.text.acoustic import AcousticModel
+from vocoder.text.speech import sentences, speak
+
+LONGEST_TEXT = 4096
+"""Characters of a request, as in OpenAI's interface."""
+
+LARGEST_BODY = 64 << 20
+"""Bytes of a request: 35 minutes of mel."""
+
+MEDIA_TYPES = {
+    "mp3": "audio/mpeg", "opus": "audio/ogg", "flac": "audio/flac", "wav": "audio/wav",
+    "pcm": "audio/pcm",
+}  # fmt: skip
+
+
+class SpeechRequest(BaseModel):
+    """The body of /v1/audio/speech; `pcm` is 16-bit little-endian mono at 24 kHz."""
+
+    model: str | None = None
+    input: str = Field(min_length=1, max_length=LONGEST_TEXT)
+    voice: str | None = None
+    speed: float = Field(1.0, ge=0.25, le=4)
+    response_format: Literal["mp3", "opus", "flac", "wav", "pcm"] = "mp3"
+    stream_format: Literal["audio"] = "audio"
+
+
+class Turns:
+    """One synthesis at a time, in a thread of its own, and at most `limit` requests that wait."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.jobs: set[Future[None]] = set()
+        """Of the requests that run or wait."""
+        self._thread = ThreadPoolExecutor(1, "synthesis")
+
+    def answer(self, pieces: Iterator[Any], sample_rate: int, form: str) -> Response:
+        """Audio as it is made of `pieces`; the client's speed does not hold up the next request.
+
+        Raises:
+            HTTPException: 503, the queue is full.
+        """
+        if len(self.jobs) > self.limit:
+            message = f"{self.limit} requests are waiting already: try again later"
+            raise HTTPException(503, message, {"Retry-After": "5"})
+        loop, gone = asyncio.get_running_loop(), threading.Event()
+        chunks: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue()
+
+        def put(item: bytes | BaseException | None) -> None:
+            with contextlib.suppress(RuntimeError):  # the server has ended
+                loop.call_soon_threadsafe(chunks.put_nowait, item)
+
+        def work() -> None:
+            buffer = io.BytesIO()
+
+            def encoded() -> bytes:
+                content = buffer.getvalue()
+                buffer.seek(0)
+                buffer.truncate()
+                return content
+
+            how = (buffer, sample_rate)
+            try:
+                with WavStream(*how) if form == "wav" else EncodedStream(*how, form) as stream:
+                    for piece in filter(len, pieces):
+                        if gone.is_set():
+                            return
+                        stream.write(piece)
+                        put(encoded())
+                put(encoded())
+                put(None)
+            except BaseException as error:
+                put(error)
+
+        async def body() -> AsyncIterator[bytes]:
+            while (chunk := await chunks.get()) is not None:
+                if isinstance(chunk, BaseException):
+                    raise chunk  # which breaks the connection off: the client sees an error
+                if chunk:
+                    yield chunk
+
+        job = self._thread.submit(work)
+        self.jobs.add(job)
+        job.add_done_callback(self.jobs.discard)
+
+        def leave() -> None:
+            gone.set()
+            job.cancel()
+
+        return Response(body(), MEDIA_TYPES[form], leave)
+
+
+class Response(StreamingResponse):
+    """A stream that calls `leave` when the client has all of it, or is gone."""
+
+    def __init__(self, body: AsyncIterator[bytes], kind: str, leave: Callable[[], None]) -> None:
+        super().__init__(body, media_type=kind)
+        self._leave = leave
+
+    async def __call__(self, *connection: Any) -> None:
+        """Send."""
+        try:
+            await super().__call__(*connection)
+        finally:
+            self._leave()
+
+
+class BodyLimit:
+    """Refuses bodies of more than `LARGEST_BODY` bytes before they are held in memory."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass on, and count."""
+        size = 0
+
+        async def counted() -> Any:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > LARGEST_BODY:
+                raise HTTPException(413, f"the body is larger than {LARGEST_BODY >> 20} MiB")
+            return message
+
+        await self.app(scope, counted, send)
+
+
+def create_app(model: Vocoder, acoustic: AcousticModel, name: str, queue: int) -> FastAPI:
+    """The application.
+
+    Args:
+        model: mel to audio.
+        acoustic: phonemes to mel, of the same `MelSpec`.
+        name: of the model in requests.
+        queue: how many requests may wait.
+
+    Raises:
+        ValueError: the models have different mel conventions.
+    """
+    list(speak(sentences("A."), acoustic, model))  # the first call compiles
+    app = FastAPI(title="flow-vocoder", version=vocoder.__version__)
+    app.add_middleware(BodyLimit)
+    turns, reading = Turns(queue), asyncio.Lock()
+
+    def failure(status: int, message: str, param: str | None = None, **more: Any) -> JSONResponse:
+        kind = "invalid_request_error" if status < 500 else "server_error"
+        error = {"message": message, "type": kind, "param": param, "code": None}
+        return JSONResponse({"error": error}, status, **more)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        param = ".".join(part for part in first["loc"][1:] if isinstance(part, str)) or None
+        return failure(400, f"{param or 'the body'}: {first['msg']}", param)
+
+    @app.exception_handler(AnyHTTPException)
+    async def refused(_: Request, error: AnyHTTPException) -> JSONResponse:
+        return failure(error.status_code, error.detail, headers=error.headers)
+
+    @app.exception_handler(ValueError)  # TextError and MelError are
+    async def unusable(_: Request, error: ValueError) -> JSONResponse:
+        return failure(400, str(error))
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        return {
+            "status": "ok",
+            "version": vocoder.__version__,
+            "model": name,
+            "voices": list(acoustic.voices),
+            "sample_rate": model.sample_rate,
+            "queue": {
+                "running": min(len(turns.jobs), 1),
+                "waiting": max(len(turns.jobs) - 1, 0),
+                "limit": queue,
+            },
+        }
+
+    @app.post("/v1/audio/speech", response_class=StreamingResponse)
+    async def speech(request: SpeechRequest) -> Response:
+        if request.model not in (None, name):
+            raise ValueError(f"there is no model {request.model!r}: give {name!r}")
+        async with reading:
+            script = await run_in_threadpool(sentences, request.input)
+        pieces = speak(script, acoustic, model, voice=request.voice, speaking_rate=request.speed)
+        return turns.answer(pieces, model.sample_rate, request.response_format)
+
+    @app.post("/synthesize", response_class=StreamingResponse)
+    async def synthesize(
+        mel: Annotated[bytes, Body(media_type="application/octet-stream")],
+        refine: str | None = None,
+        seed: int = 0,
+        temperature: float | None = None,
+    ) -> Response:
+        digits = refine is not None and refine.lstrip("-").isdecimal()
+        how = {"refine": int(refine or 0) if digits else refine, "seed": seed}
+        if refine is not None:
+            check_refine(how["refine"])  # type: ignore[arg-type]
+        if temperature is not None:
+            check_temperature(temperature)
+        Noise(seed)
+
+        def read() -> Iterator[Any]:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder, "mel.npy")
+                path.write_bytes(mel)
+                try:
+                    content = read_mel(path).copy()
+                except ValueError as error:
+                    raise ValueError(str(error).replace(str(path), "the body")) from error
+            return from_mel(model, content, temperature=temperature, **how)
+
+        return turns.answer(await run_in_threadpool(read), model.sample_rate, "wav")
+
+    return app
+
+
+def serve(app: FastAPI, listening: socket.socket) -> None:
+    """Serve until Ctrl-C or SIGTERM; requests that are being answered get two seconds more."""
+    host, port = listening.getsockname()[:2]
+    print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)  # noqa: T201
+    warnings.filterwarnings("ignore", "The mel|Clipped|Clamped", UserWarning)
+    config = uvicorn.Config(
+        app, log_level="warning", lifespan="off", timeout_graceful_shutdown=2, ws="none"
+    )
+    uvicorn.Server(config).run(sockets=[listening])
