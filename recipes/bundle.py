@@ -19,7 +19,12 @@ The acoustic model:
     python recipes/bundle.py acoustic runs/acoustic docs/results/scores/acoustic.speech.json \\
         --statement recipes/synthetic-english/acoustic.md
 
-writes `vocoder/weights/acoustic`.
+writes `vocoder/weights/acoustic`. The restoring flow:
+
+    python recipes/bundle.py restoration runs/restoration/model \\
+        --statement recipes/restoration/statement.md
+
+writes `vocoder/weights/restoration`; `docs/scripts/restoration.py` measures it there.
 
 Every figure in a card comes from those scores or from the report of the run. The statement is prose
 about the data, its licences and what to expect.
@@ -46,9 +51,9 @@ from vocoder.atomic import write_atomic
 from vocoder.evaluation import tables
 from vocoder.evaluation.copy_synthesis import evaluate
 from vocoder.evaluation.results import save_result
-from vocoder.models import load_checkpoint
+from vocoder.models import load_checkpoint, restoration
 from vocoder.models.card import CARD_NAME
-from vocoder.pretrained import ACOUSTIC_NAME
+from vocoder.pretrained import ACOUSTIC_NAME, RESTORATION_NAME
 from vocoder.text import acoustic
 from vocoder.training.acoustic import COLUMNS
 
@@ -205,6 +210,17 @@ def acoustic_card(statement: str, report: dict[str, Any], recognised: dict[str, 
     return card(ACOUSTIC_NAME, statement, report["facts"], lines)
 
 
+# -- the restoring flow ------------------------------------------------------------------------
+
+
+def bundle_restoration(checkpoint: Path, statement: Path) -> Path:
+    """Write weights and card; returns their folder."""
+    with replacing(WEIGHTS / RESTORATION_NAME) as folder:
+        restoration.load_checkpoint(checkpoint).save(folder, torch.float16)
+        write_card(folder, f"# restoration\n\n{statement.read_text(encoding='utf-8')}")
+    return WEIGHTS / RESTORATION_NAME
+
+
 # -- both --------------------------------------------------------------------------------------
 
 
@@ -272,14 +288,18 @@ def main() -> None:
     speech = kinds.add_parser("acoustic", help="the acoustic model")
     speech.add_argument("run", type=Path, help="folder of the run")
     speech.add_argument("speech", type=Path, help="JSON of `vocoder evaluate --acoustic`")
-    for kind in (vocoder, speech):
+    flow = kinds.add_parser("restoration", help="the restoring flow")
+    flow.add_argument("checkpoint", type=Path, help="folder of its weights")
+    for kind in (vocoder, speech, flow):
         kind.add_argument("--statement", type=Path, required=True, help="Markdown about the data")
     arguments = vars(parser.parse_args())
     try:
-        if arguments.pop("kind") == "vocoder":
+        kind = arguments.pop("kind")
+        if kind == "vocoder":
             folder = bundle_vocoder(**arguments | {"corpora": dict(arguments["corpora"])})
         else:
-            folder = bundle_acoustic(**arguments)
+            write = bundle_acoustic if kind == "acoustic" else bundle_restoration
+            folder = write(**arguments)
     except (ValueError, OSError) as error:
         sys.exit(f"bundle.py: {error}")
     print(f"{folder}: {(folder / 'model.safetensors').stat().st_size / 1e6:.1f} MB")

@@ -97,10 +97,10 @@ def test_bfloat16_autocast_keeps_the_sensitive_parts(model: FlowVocoder) -> None
         (WaveGlow, {"n_flows": 0}, "at least one step"),
         (WaveGlow, {"n_flows": 12, "n_early_every": 1}, "early outputs"),
         (WaveGlow, {"kernel_size": 2}, "odd"),
-        (WaveGlow, {"mel_spec": "nope"}, "presets"),
+        (WaveGlow, {"mel_spec": "nope"}, "no MelSpec preset"),
         (MdctFlow, {"n_flows": -1}, "0 or more steps"),
         (MdctFlow, {"look_ahead": -1}, "look_ahead is -1"),
-        (MdctFlow, {"mel_spec": "nope"}, "presets"),
+        (MdctFlow, {"mel_spec": "nope"}, "no MelSpec preset"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(
