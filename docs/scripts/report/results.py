@@ -261,7 +261,31 @@ def _percent(row: Mapping[str, Any]) -> str:
     return f"{100 * row['mean']:.1f} ± {100 * (row['upper'] - row['mean']):.1f}"
 
 
+def restoration_table(result: Mapping[str, Any]) -> str:
+    """docs/results/restoration.json: degraded mels, as they are and restored."""
+    columns = {
+        "pesq": ("PESQ ↑", 2), "stoi": ("STOI ↑", 3), "dnsmos": ("DNSMOS ↑", 2),
+        "distillmos": ("DistillMOS ↑", 2), "mel_error": ("error of the mel, nats ↓", 3),
+    }  # fmt: skip
+    headings = ["mel", "", *(title for title, _ in columns.values())]
+    rows = [
+        [row["mel"], row["system"]]
+        + [f"{row[key]:.{digits}f}" if key in row else "" for key, (_, digits) in columns.items()]
+        for row in result["rows"]
+    ]
+    about = result["about"]
+    cost, millions = about["milliseconds"], about["parameters"] / 1e6
+    caption = (
+        f"Means over {about['recordings']} recordings of the {about['half']} half. Detail: "
+        f"temperature {about['temperature']:g}. Restoring takes {cost['mean']:.1f} ms of one "
+        f"thread per second of audio, with detail {cost['detail']:.1f}; {millions:.2f}M "
+        f"parameters. {on(about['machine'])}"
+    )
+    return markdown(headings, rows, [0, 1]) + "\n\n" + caption
+
+
 TABLES: Tables = {
+    "restoration": ("restoration.json", restoration_table),
     "headline": ("scores/default.unseen-speakers.json", headline),
     "standing": ("scores/default.unseen-speakers.json", standing_table),
     "trained": ("scores.json", trained_table),
