@@ -9,7 +9,7 @@ import vocoder
 from vocoder.checkpoints import CheckpointError
 from vocoder.devices import device_named
 from vocoder.models import Vocoder
-from vocoder.pretrained import DEFAULT_NAME, bundled_models
+from vocoder.pretrained import DEFAULT_NAME, RESTORATION_NAME, bundled_models
 
 if TYPE_CHECKING:
     from vocoder.text.acoustic import AcousticModel
@@ -64,6 +64,8 @@ class Models:
             self.voices[acoustic] = vocoder.load_acoustic(acoustic, device=target)
         for name, path in bundled_models().items():
             header = json.loads((path / "config.json").read_text(encoding="utf-8"))
+            if name == RESTORATION_NAME:  # the vocoders use it by themselves
+                continue
             if "family" not in header:
                 if name not in self.voices:
                     self.voices[name] = vocoder.load_acoustic(path, device=target)

@@ -115,6 +115,7 @@ CORPORA = {
     "many-voices": "synthetic English, many voices",
     "heart": "synthetic English, two voices",
     "festvox-ru": "recorded Russian, one voice",
+    "restoration": "recorded Russian, synthetic English, many voices",
 }
 WEIGHTS = ROOT / "vocoder/weights"
 
