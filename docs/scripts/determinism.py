@@ -106,7 +106,7 @@ def _process(case: Case) -> Tensor:
 
 
 def _layers(case: Case) -> Tensor:
-    model = load_checkpoint(case.checkpoint)
+    model = load_checkpoint(case.checkpoint).restored_by(case.model.restoration)
     return model.synthesize(case.mel, seed=SEED, refine=case.refine)
 
 
