@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def options(name: str, batch: int) -> list[str]:
     return [
-        "--config", "vocoder/training/config/tiny.yaml", "--config", "difference.yaml",
+        "--config", "tiny", "--config", "difference.yaml",
         "--run", name, "--max_steps", str(STEPS), "--speech.batch_size", str(batch),
         "--trainer.accelerator", "cpu",
     ]  # fmt: skip

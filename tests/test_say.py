@@ -211,7 +211,8 @@ def test_a_terminated_process_leaves_no_file(models: tuple[object, ...], tmp_pat
     finally:
         process.kill()
         process.communicate()
-    assert process.returncode == 128 + signal.SIGTERM
+    # 2: the signal came inside a callback of libsndfile, which reports it as a failed write.
+    assert process.returncode in (128 + signal.SIGTERM, 2)
     assert list(folder.iterdir()) == []
 
 
