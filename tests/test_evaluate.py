@@ -334,7 +334,7 @@ def test_the_command_writes_json_and_markdown(
     "arguments, words",
     [
         (["none"], "not there"),
-        ([SAMPLE.parent / "config"], "no audio"),
+        ([SAMPLE.parents[1] / "restoration" / "config"], "no audio"),
         ([SAMPLE / "metadata.csv"], "is a file"),
         ([SAMPLE, "--refine", "two"], "refine must be"),
         ([SAMPLE, "--refine", "-1"], "0 to 1,000"),
