@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, NoReturn, Self
 
 import numpy as np
 import soundfile
@@ -87,17 +87,20 @@ def write_audio(target: str | os.PathLike[str] | IO[bytes], audio: Audio, sample
 
 
 class _File(io.FileIO):
-    """Keeps the error of a full disk, which libsndfile ignores while it closes a file."""
+    """Keeps what ends a write: libsndfile calls it, and drops its exceptions.
 
-    error: OSError | None = None
+    That is the error of a full disk, or `SystemExit` or `KeyboardInterrupt` of a signal.
+    """
+
+    error: BaseException | None = None
 
     def write(self, data: Any) -> int:
         """Write all of it; 0 after an error."""
-        rest = memoryview(data)
         try:
+            rest = memoryview(data)
             while rest:
                 rest = rest[super().write(rest) :]
-        except OSError as error:
+        except BaseException as error:
             self.error = error
             return 0
         return len(data)
@@ -226,7 +229,7 @@ class AudioWriter(_Samples):
                 self._sound.write(block)
             except (soundfile.LibsndfileError, AssertionError) as error:
                 # soundfile asserts that all samples were written.
-                raise self._cut_short() from error
+                self._cut_short(error)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._cleaning:
@@ -245,15 +248,17 @@ class AudioWriter(_Samples):
             if self.samples == 0:
                 raise ValueError("There are no samples to write.")
             if self._file.error or written < self._encoded:
-                raise self._cut_short() from self._file.error
+                self._cut_short(self._file.error)
             os.replace(self._partial, self.path)
         self._warn()
 
-    def _cut_short(self) -> OSError:
-        return OSError(
+    def _cut_short(self, cause: BaseException | None) -> NoReturn:
+        if self._file.error is not None and not isinstance(self._file.error, OSError):
+            raise self._file.error
+        raise OSError(
             f"{self.path} could not be continued after {self.samples} samples: is the disk full, "
             "or the file longer than its format allows?"
-        )
+        ) from cause
 
 
 class WavStream(_Samples):
