@@ -93,23 +93,30 @@ class LogMel(ExactBuffers):
         hop, n_fft = self.mel_spec.hop_length, self.mel_spec.n_fft
         left, right = self.mel_spec.padding
         step = TILE * hop
-        held, received, begun = torch.zeros(0), 0, False  # begun: the start is reflected already
+        # Enough at the start to be reflected, and at the end to know that it is not needed.
+        needed = step + n_fft + left + right
+        pieces: list[Tensor] = []  # joined once for a tile, not for each of many small chunks
+        waiting, received, begun = 0, 0, False  # begun: the start is reflected already
         for chunk in chunks:
             if chunk.ndim != 1:
                 raise ValueError(f"stream takes (samples,), got shape {tuple(chunk.shape)}.")
             if chunk.shape[0] == 0:
                 continue
             check_layout(chunk)
-            held = torch.cat([held.to(chunk), chunk])
-            received += len(chunk)
-            # Enough at the start to be reflected, and at the end to know that it is not needed.
-            while len(held) >= step + n_fft + left + right:
+            pieces.append(chunk)
+            waiting, received = waiting + len(chunk), received + len(chunk)
+            if waiting < needed:
+                continue
+            held = torch.cat(pieces)
+            while len(held) >= needed:
                 if not begun:
                     held, begun = _reflect(held, left, 0), True
                 yield self._transform(held[: step - hop + n_fft])
                 held = held[step:]
+            pieces, waiting = [held], len(held)
         if not received:
             raise ValueError("Audio has no samples, so it has no mel.")
+        held = torch.cat(pieces)
         if not self.mel_spec.center:
             held = F.pad(held, (0, -received % hop))
         yield from self._tiles(_reflect(held, 0 if begun else left, right))

@@ -480,12 +480,13 @@ class Vocoder(SavedModel, ABC):
         clamp = Clamp(self.mel_spec, temperature)
         noise = Noise(fresh_seed() if seed is None else seed)
         (past, ahead), make = self._renderer(noise, temperature)
-        if look_ahead is not None:
+        if look_ahead is None:
+            refiner = self._refiner(refine)
+        else:
             self._check_look_ahead(look_ahead)
             from .streaming import ShortDelay  # numba takes a second to import
 
             short = ShortDelay(self.mel_spec, past, make, refine, look_ahead)
-        refiner = self._refiner(refine)
         # Frames that are still needed; the first has index `start`, and `done` are rendered.
         held = torch.zeros(self.mel_spec.n_mels, 0, dtype=torch.float32, device=self.device)
         start = done = 0

@@ -193,14 +193,16 @@ def speak(
     def pieces() -> Iterator[npt.NDArray[np.float32]]:
         samples = 0
         for sentence in script:
-            durations = acoustic.durations(sentence.phonemes, voice, speaking_rate)
+            durations = None  # `synthesize` predicts them, so that the text is encoded once
+            if words is not None:
+                durations = acoustic.durations(sentence.phonemes, voice, speaking_rate)
             mel = acoustic.synthesize(sentence.phonemes, voice, speaking_rate, pitch, durations)
             # An untrained model's mels leave the range of recordings, which vocoders refuse.
             mel = limited(mel.clamp(spec.log_floor, spec.log_ceiling), spec)
             made = vocoder.synthesize(mel, temperature, seed, refine=refine, restore=restore)
             audio = made.cpu().numpy()
             kept, first = _trimmed(audio, sample_rate)
-            if words is not None:
+            if words is not None and durations is not None:
                 symbols = durations.reshape(-1, acoustic.states).sum(1).cumsum(0).numpy()
                 bounds = np.clip(symbols * spec.hop_length - first, 0, len(kept)) + samples
                 words.extend(_words(sentence, bounds / sample_rate))

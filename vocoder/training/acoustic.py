@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -86,7 +87,7 @@ class Excerpts(Dataset[Item]):
     def chosen(self, n: int) -> int:
         """The index of the utterance of a draw."""
         epoch, place = divmod(n, len(self.items))
-        return int(np.random.default_rng((self.seed, epoch)).permutation(len(self.items))[place])
+        return int(_order(len(self.items), self.seed, epoch)[place])
 
     def __getitem__(self, n: int) -> Item:
         item = self.items[self.chosen(n)]
@@ -97,6 +98,12 @@ class Excerpts(Dataset[Item]):
             for name in ("place", "mel", "pitch", "voicing")
         }
         return item._replace(**cut)
+
+
+@functools.lru_cache(maxsize=2)
+def _order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The utterances of an epoch, which all its draws ask for."""
+    return np.random.default_rng((seed, epoch)).permutation(count)
 
 
 @dataclass(eq=False)
