@@ -222,10 +222,8 @@ def create_app(model: Vocoder, acoustic: AcousticModel, name: str, queue: int) -
         seed: int = 0,
         temperature: float | None = None,
     ) -> Response:
-        digits = refine is not None and refine.lstrip("-").isdecimal()
-        how = {"refine": int(refine or 0) if digits else refine, "seed": seed}
         if refine is not None:
-            check_refine(how["refine"])  # type: ignore[arg-type]
+            check_refine(refine)
         if temperature is not None:
             check_temperature(temperature)
         Noise(seed)
@@ -238,7 +236,7 @@ def create_app(model: Vocoder, acoustic: AcousticModel, name: str, queue: int) -
                     content = read_mel(path).copy()
                 except ValueError as error:
                     raise ValueError(str(error).replace(str(path), "the body")) from error
-            return from_mel(model, content, temperature=temperature, **how)
+            return from_mel(model, content, temperature=temperature, refine=refine, seed=seed)
 
         return turns.answer(await run_in_threadpool(read), model.sample_rate, "wav")
 

@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 import vocoder
 from paths import RESULTS, ROOT
@@ -27,23 +26,18 @@ from vocoder.evaluation import measure
 from vocoder.evaluation.baselines import HifiGan
 from vocoder.evaluation.results import machine_facts, save_result
 from vocoder.models.restoration import Restoration, load_checkpoint
+from vocoder.training.restoration import smooth
 
 MEASURES = ("pesq", "stoi", "dnsmos", "distillmos")
 TEMPERATURE = 0.667  # of the row with detail
-
-
-def smoothed(mel: Tensor, width: int) -> Tensor:
-    """A running mean over the last dimension; the ends repeat."""
-    return F.avg_pool1d(F.pad(mel[None], (width // 2, width // 2), mode="replicate"), width, 1)[0]
-
 
 KINDS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     "clean": lambda mel, generator: mel,
     "jitter of 0.25 nats": lambda mel, generator: (
         mel + 0.25 * torch.randn(mel.shape, generator=generator)
     ),
-    "mean over 3 frames": lambda mel, generator: smoothed(mel, 3),
-    "mean over 5 frames and 3 bands": lambda mel, generator: smoothed(smoothed(mel, 5).T, 3).T,
+    "mean over 3 frames": lambda mel, generator: smooth(mel, 3),
+    "mean over 5 frames and 3 bands": lambda mel, generator: smooth(smooth(mel, 5).mT, 3).mT,
 }
 
 
@@ -92,7 +86,7 @@ def main() -> None:
         judged = measure(audio.numpy(), audio.numpy(), 22050, names=["dnsmos", "distillmos"])
         rows.setdefault(("recording", ""), []).append(judged)
         for kind, degraded in KINDS.items():
-            mel = degraded(true, torch.Generator().manual_seed(index))
+            mel = degraded(true[None], torch.Generator().manual_seed(index))[0]
             mel = mel.clamp_min(model.mel_spec.log_floor)
             for name, system in systems.items():
                 used, synthesis = system(mel)

@@ -17,9 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
-import numpy as np
 import torch
 
+from load import percentiles
 from paths import RESULTS
 from vocoder.evaluation.results import machine_facts, save_result
 
@@ -69,17 +69,13 @@ def measure(address: str, clients: int, requests: int) -> dict[str, Any]:
     with ThreadPoolExecutor(clients) as pool:
         list(pool.map(visit, range(clients)))
     taken = time.perf_counter() - started
-    percentiles = [
-        {str(p): round(float(np.percentile(seconds, p)), 2) for p in (50, 95)}
-        for seconds in (first, whole)
-    ]
     return {
         "clients": clients,
         "requests": requests,
         **counts,
         "errors": errors,
-        "first_byte_seconds": percentiles[0],
-        "seconds": percentiles[1],
+        "first_byte_seconds": percentiles(first),
+        "seconds": percentiles(whole),
         "requests_per_second": round(requests / taken, 2),
     }
 

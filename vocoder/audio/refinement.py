@@ -160,7 +160,7 @@ def check_refine(refine: Refine) -> Schedule:
     levels: Any = SCHEDULES.get(refine, refine) if isinstance(refine, str) else refine
     if isinstance(levels, int | np.integer) and not isinstance(levels, bool):
         levels = ((1, int(levels)),)
-    if isinstance(levels, str) and re.fullmatch(r"\d+|\d+:\d+(\+\d+:\d+)*", levels):
+    if isinstance(levels, str) and re.fullmatch(r"-?\d+|\d+:\d+(\+\d+:\d+)*", levels):
         levels = [[1, *map(int, part.split(":"))][-2:] for part in levels.split("+")]
     if not isinstance(levels, list | tuple) or not all(
         isinstance(level, list | tuple) and [*map(type, level)] == [int, int] for level in levels

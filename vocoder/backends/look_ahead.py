@@ -28,6 +28,7 @@ from .refinement import (
     _raised,
     _Tables,
     _tables,
+    _target_of,
 )
 
 
@@ -100,7 +101,7 @@ class LookAheadRefiner:
         if len(audio):
             known = self._audio[: (self._frames - self._origin) * self.mel_spec.hop_length]
             self._audio = np.concatenate([known, audio])
-        self._append(mel)
+        self._target = np.concatenate([self._target, _target_of(mel[:, None], self.mel_spec)])
         self._frames += 1
         self._refine(self._frames + self.reach, self._frames, _FAR)
         return self._play(self._frames - self.look_ahead)
@@ -114,11 +115,6 @@ class LookAheadRefiner:
             self._target, rows = np.concatenate([self._target, self._target[-1:]]), rows + 1
         self._refine(self._frames, rows, self._frames * self.mel_spec.hop_length)
         return self._play(self._frames)
-
-    def _append(self, mel: Floats) -> None:
-        floored = np.maximum(mel, np.float32(self.mel_spec.log_floor))
-        row = np.exp(floored * np.float32(self.mel_spec.nats))
-        self._target = np.concatenate([self._target, row[None]])
 
     def _refine(self, until: int, frames: int, end: int) -> None:
         """All levels, on audio up to frame `until`, by the mel of the first `frames`."""

@@ -320,6 +320,13 @@ def _raised(padded: Any, taps: Any) -> Any:
     return high.reshape(-1)
 
 
+def _target_of(mel: Floats, mel_spec: MelSpec) -> Floats:
+    """A log-mel (bands, frames) as `_correct` takes it: (frames, bands), without the logarithm."""
+    floored = np.maximum(mel.T, np.float32(mel_spec.log_floor))
+    target: Floats = np.exp(floored * np.float32(mel_spec.nats))
+    return target
+
+
 class _Level:
     """The iterations of one level: audio at its rate and mel in, refined audio out."""
 
@@ -350,8 +357,8 @@ class _Level:
     def push(self, audio: Floats, mel: Floats, final: bool) -> Floats:
         """Take more audio and mel; with `final`, all that is left comes out."""
         t, spec = self.tables, self.mel_spec
-        mel = np.maximum(mel[: self._target.shape[1]].T, np.float32(spec.log_floor))
-        self._target = np.concatenate([self._target, np.exp(mel * np.float32(spec.nats))])
+        target = _target_of(mel[: self._target.shape[1]], spec)
+        self._target = np.concatenate([self._target, target])
         frames, end = self._skipped + len(self._target), _FAR
         audio = np.concatenate([self._waiting, audio])
         total = self._samples + len(audio)

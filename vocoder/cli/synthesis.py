@@ -261,16 +261,14 @@ def say(
     to_read = _read_text(text, lines or file)
     from vocoder.text.speech import Word, phoneme_sentences, sentences, speak
 
-    read, words = phoneme_sentences if are_phonemes else sentences, list[Word]()
-    parts = [] if lines else read(to_read)
+    read = phoneme_sentences if are_phonemes else sentences
+    parts = [] if lines else read(to_read)  # refuses what cannot be read before models are loaded
     model = vocoder.load(checkpoint, device=device)
     reader = vocoder.load_acoustic(acoustic, device)
-    for part in parts:
-        reader.indices(part.phonemes)  # checks them
     how: dict[str, Any] = {"voice": voice, "speaking_rate": speaking_rate, "pitch": pitch}
     how |= {"temperature": temperature, "seed": seed, "refine": refine, "restore": restore}
-    pieces = speak(parts, reader, model, **how, words=None if timestamps is None else words)
     if lines is not None:
+        speak([], reader, model, **how)  # refuses wrong arguments before the first line
         say_lines(
             lines,
             to_read,
@@ -280,6 +278,10 @@ def say(
             lambda text: speak(read(text), reader, model, **how),
         )
         return
+    for part in parts:
+        reader.indices(part.phonemes)  # checks them
+    words: list[Word] = []
+    pieces = speak(parts, reader, model, **how, words=None if timestamps is None else words)
 
     def spoken() -> Iterator[Any]:
         with progress_bar("say") as progress:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import vocoder
 from vocoder.checkpoints import CheckpointError
 from vocoder.devices import device_named
 from vocoder.models import Vocoder
-from vocoder.pretrained import DEFAULT_NAME, RESTORATION_NAME, bundled_models
-
-if TYPE_CHECKING:
-    from vocoder.text.acoustic import AcousticModel
+from vocoder.pretrained import DEFAULT_NAME, bundled_models
+from vocoder.text.acoustic import AcousticModel
 
 
 class Models:
@@ -64,12 +61,10 @@ class Models:
             self.voices[acoustic] = vocoder.load_acoustic(acoustic, device=target)
         for name, path in bundled_models().items():
             header = json.loads((path / "config.json").read_text(encoding="utf-8"))
-            if name == RESTORATION_NAME:  # the vocoders use it by themselves
-                continue
-            if "family" not in header:
+            if header.get(AcousticModel.key) == AcousticModel.architecture:
                 if name not in self.voices:
                     self.voices[name] = vocoder.load_acoustic(path, device=target)
-            elif name not in self.vocoders:
+            elif Vocoder.key in header and name not in self.vocoders:
                 model = vocoder.load(path, device=target)
                 # The bundled autoregressive model makes room for another.
                 if autoregressive is None or not model.sequential:

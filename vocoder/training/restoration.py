@@ -70,18 +70,18 @@ def _degraded(mel: Tensor, generator: torch.Generator) -> Tensor:
     if chance() < CLEAN:
         return mel
     if chance() < 0.5:
-        mel = _smooth(mel, 3 if chance() < 0.5 else 5 if chance() < 0.6 else 7)
+        mel = smooth(mel, 3 if chance() < 0.5 else 5 if chance() < 0.6 else 7)
     if chance() < 0.3:
-        mel = _smooth(mel.mT, 3).mT
+        mel = smooth(mel.mT, 3).mT
     if chance() < 0.65:
         noise, kind = torch.randn(mel.shape, generator=generator), chance()
         if kind < 0.45:  # smoothing over 3 divides the deviation by 1.7
-            noise = 1.7 * (_smooth(noise, 3) if kind < 0.3 else _smooth(noise.mT, 3).mT)
+            noise = 1.7 * (smooth(noise, 3) if kind < 0.3 else smooth(noise.mT, 3).mT)
         mel = mel + 0.4 * chance() * noise.to(mel)
     return mel
 
 
-def _smooth(x: Tensor, width: int) -> Tensor:
+def smooth(x: Tensor, width: int) -> Tensor:
     """A running mean over the last dimension; the ends repeat."""
     return F.avg_pool1d(F.pad(x, (width // 2, width // 2), mode="replicate"), width, 1)
 
