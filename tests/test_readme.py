@@ -226,6 +226,25 @@ def test_the_table_of_presets_is_that_of_the_code() -> None:
         assert (spec.mel_scale, spec.mel_norm, spec.power) == ("slaney", "slaney", 1.0)
 
 
+def test_the_delays_are_those_of_the_default() -> None:
+    model = vocoder.load()
+
+    def delay(frames: int) -> str:
+        seconds = frames * model.mel_spec.hop_length / model.sample_rate
+        return f"{frames} frames ({seconds:.1f} s)"
+
+    exact, short = model.look_ahead(), model.look_ahead(look_ahead=4)
+    restoring = exact - model.look_ahead(restore=0)
+    refining = [model.look_ahead(r) - model.look_ahead(0) for r in (None, 16)]
+    text = " ".join((ROOT / "docs/servers.md").read_text(encoding="utf-8").split())
+    assert f"lags by {delay(exact)}: {restoring} of them for restoring" in text
+    assert f"{refining[0]} for refinement ({refining[1]} with `refine=16`)" in text
+    assert f"with `restore=0`, and by {short} (" in text
+    limits = " ".join((ROOT / "docs/limits.md").read_text(encoding="utf-8").split())
+    assert f"schedule adds {refining[0]} (" in limits
+    assert f"`refine=16` {refining[1]}, `refine=0` none, and restoring {restoring} (" in limits
+
+
 @pytest.mark.parametrize("files", [("source",), ("mdct", "low-latency")])
 def test_the_look_ahead_is_that_of_the_configurations(files: tuple[str, ...]) -> None:
     arguments: dict[str, Any] = {}

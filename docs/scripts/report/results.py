@@ -89,7 +89,11 @@ def headline(result: Mapping[str, Any]) -> str:
     if other is None:
         return f"{text}."
     row = result["rows"][other]
-    return f"{text} (HiFi-GAN V1: {milliseconds(row)} ms, {row['pesq']['mean']:.2f})."
+    text += f" (HiFi-GAN V1: {milliseconds(row)} ms, {row['pesq']['mean']:.2f})."
+    if not all("distillmos" in system for system in (own, row)):
+        return text
+    opinions = [f"{system['distillmos']['mean']:.2f}" for system in (own, row)]
+    return f"{text} Their DistillMOS is {opinions[0]} and {opinions[1]}."
 
 
 def cost_sentence(result: Mapping[str, Any]) -> str:
