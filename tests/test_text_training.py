@@ -18,7 +18,14 @@ from vocoder.corpus import CorpusError
 from vocoder.pretrained import load_acoustic
 from vocoder.text.acoustic import AcousticModel, load_checkpoint
 from vocoder.text.frontend import SYMBOLS
-from vocoder.training.acoustic import COLUMNS, AcousticRecipe, Excerpts, TextAndSpeech
+from vocoder.training.acoustic import (
+    COLUMNS,
+    AcousticRecipe,
+    Excerpts,
+    Item,
+    TextAndSpeech,
+    balanced,
+)
 from vocoder.training.recipe import CONFIGS, duration, parser
 
 CONFIG = CONFIGS / "acoustic.yaml"
@@ -153,6 +160,12 @@ def test_draws_see_every_utterance_once_an_epoch() -> None:
     epochs = [[excerpts.chosen(n) for n in range(first, first + 50)] for first in (0, 50, 100)]
     assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_a_voice_of_few_utterances_is_drawn_more_often() -> None:
+    items = [Item(*[torch.tensor([n])] * 7)._replace(voice=int(n < 4)) for n in range(24)]
+    drawn = [int(item.symbols) for item in balanced(items)]
+    assert sorted(drawn) == sorted([*range(4), *range(4), *range(4, 24)])
 
 
 def test_a_finetuned_voice_starts_from_the_bands_of_its_start(

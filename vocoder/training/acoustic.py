@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -39,6 +40,9 @@ COLUMNS = {
     "length_error": "length error, fraction",
 }
 """Titles of the scores of `held_out_scores`."""
+
+LEAST_SHARE = 0.4
+"""Utterances of a voice are repeated in an epoch until it has about this share of the largest's."""
 
 _WEIGHTS = {"mel": 1.0, "slope": 0.3, "duration": 0.1, "pitch": 1.0, "bend": 2.0,
             "voicing": 0.3, "loudness": 0.3}  # fmt: skip
@@ -98,6 +102,15 @@ class Excerpts(Dataset[Item]):
             for name in ("place", "mel", "pitch", "voicing")
         }
         return item._replace(**cut)
+
+
+def balanced(items: Sequence[Item]) -> list[Item]:
+    """The items, those of voices with few of them several times; see `LEAST_SHARE`."""
+    counts = Counter(item.voice for item in items)
+    least = max(counts.values(), default=0) * LEAST_SHARE
+    # Whole copies, so that an epoch still holds every utterance.
+    copies = {voice: max(1, round(least / count)) for voice, count in counts.items()}
+    return [item for item in items for _ in range(copies[item.voice])]
 
 
 @functools.lru_cache(maxsize=2)
@@ -227,7 +240,7 @@ class TextAndSpeech(CorpusData):
         return result
 
     def training_set(self, batch: int) -> Excerpts:
-        return Excerpts(self.held_out(self.split.train), self.frames, self.seed)
+        return Excerpts(balanced(self.held_out(self.split.train)), self.frames, self.seed)
 
     def held_out(self, ids: Sequence[str], excerpts: bool = False) -> list[Item]:
         trainer: Any = self.trainer
