@@ -1,24 +1,21 @@
 """Monotonic alignment search and its companions, against counting every alignment."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from vocoder.text.alignment import align, monotonic_alignment_search, whole_durations
 
 
-def every_alignment(states: int, frames: int) -> list[list[int]]:
+def every_alignment(states, frames):
     """The durations of all alignments: every way to cut the frames into so many pieces."""
     cuts = itertools.combinations(range(1, frames), states - 1)
     return [[b - a for a, b in itertools.pairwise((0, *inner, frames))] for inner in cuts]
 
 
-def path(durations: list[int]) -> Tensor:
+def path(durations):
     """The state of every frame, (frames,)."""
     return torch.repeat_interleave(torch.arange(len(durations)), torch.tensor(durations))
 
@@ -27,7 +24,7 @@ SIZES = [(1, 1), (1, 6), (6, 6), (2, 7), (4, 9), (5, 11)]
 
 
 @pytest.mark.parametrize("states, frames", SIZES)
-def test_search_finds_the_best_of_all_alignments(states: int, frames: int) -> None:
+def test_search_finds_the_best_of_all_alignments(states, frames):
     generator = torch.Generator().manual_seed(states + 100 * frames)
     alignments = every_alignment(states, frames)
     paths = torch.stack([path(durations) for durations in alignments])
@@ -39,13 +36,13 @@ def test_search_finds_the_best_of_all_alignments(states: int, frames: int) -> No
         assert torch.equal(scores, kept)
 
 
-def test_search_refuses_more_states_than_frames() -> None:
+def test_search_refuses_more_states_than_frames():
     with pytest.raises(ValueError, match="5 states do not fit into 4 frames"):
         monotonic_alignment_search(torch.zeros(4, 5))
 
 
 @pytest.mark.parametrize("fit_on", [1000, 20])
-def test_hidden_durations_are_found(fit_on: int) -> None:
+def test_hidden_durations_are_found(fit_on):
     """Symbols of different spectra, in random order and of random length, in noise."""
     rng = np.random.default_rng(0)
     spectra = rng.normal(0, 2, (8, 20))
@@ -71,14 +68,14 @@ def test_hidden_durations_are_found(fit_on: int) -> None:
     assert np.mean(np.concatenate(even) <= 1) < 0.5
 
 
-def test_every_symbol_has_its_states() -> None:
+def test_every_symbol_has_its_states():
     symbols = torch.tensor([2, 0, 1])
     mel = torch.randn(5, 9, generator=torch.Generator().manual_seed(0))
     (durations,) = align([(symbols, mel)], states=3)
     assert durations.tolist() == [1] * 9
 
 
-def test_rounded_durations_keep_the_total() -> None:
+def test_rounded_durations_keep_the_total():
     lengths = torch.full((1000,), 0.4)
     whole = whole_durations(lengths)
     assert whole.sum() == 400

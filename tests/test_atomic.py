@@ -1,7 +1,5 @@
 """Files are written whole or not at all, and nothing stays hidden next to them."""
 
-from __future__ import annotations
-
 import errno
 import os
 import signal
@@ -37,7 +35,7 @@ with atomic_path(path) as partial:
 
 
 @pytest.mark.parametrize("name", ["a.bin", "a.wav", "x" * 251 + ".wav"])
-def test_what_a_killed_writer_leaves_goes_with_the_next_write(tmp_path: Path, name: str) -> None:
+def test_what_a_killed_writer_leaves_goes_with_the_next_write(tmp_path, name):
     path = tmp_path / name
     done = subprocess.run([sys.executable, "-c", KILLED, str(path)], cwd=ROOT, timeout=120)
     assert done.returncode == -signal.SIGKILL
@@ -53,11 +51,11 @@ def test_what_a_killed_writer_leaves_goes_with_the_next_write(tmp_path: Path, na
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_many_writers_of_one_file_leave_one_whole_file(tmp_path: Path) -> None:
+def test_many_writers_of_one_file_leave_one_whole_file(tmp_path):
     path = tmp_path / "a"
     contents = [bytes([n]) * 50_000 for n in range(4)]
 
-    def write(content: bytes) -> None:
+    def write(content):
         for _ in range(100):
             write_atomic(path, content)
 
@@ -67,11 +65,11 @@ def test_many_writers_of_one_file_leave_one_whole_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_failed_write_leaves_the_previous_file_and_nothing_else(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_previous_file_and_nothing_else(tmp_path):
     path = write_atomic(tmp_path / "a", b"before")
     full = OSError(errno.ENOSPC, "No space left on device")
 
-    def fail() -> None:
+    def fail():
         with atomic_path(path) as partial:
             partial.write_bytes(b"half")
             full.filename = str(partial)
@@ -84,7 +82,7 @@ def test_a_failed_write_leaves_the_previous_file_and_nothing_else(tmp_path: Path
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_link_planted_under_the_hidden_name_is_not_written_through(tmp_path: Path) -> None:
+def test_a_link_planted_under_the_hidden_name_is_not_written_through(tmp_path):
     victim = write_atomic(tmp_path / "victim", b"precious")
     for plant in (Path.symlink_to, Path.hardlink_to):
         with partial_file(tmp_path / "a") as partial:
@@ -96,7 +94,7 @@ def test_a_link_planted_under_the_hidden_name_is_not_written_through(tmp_path: P
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signals")
-def test_a_signal_that_ends_the_process_cleans_up_and_one_that_is_ignored_does_not() -> None:
+def test_a_signal_that_ends_the_process_cleans_up_and_one_that_is_ignored_does_not():
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGHUP, 15)}
     try:
         with exit_on_termination():

@@ -1,11 +1,8 @@
 """Headers that say too little or a little too much: the audio is read whole, or refused."""
 
-from __future__ import annotations
-
 import io
 import re
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,43 +16,43 @@ TONE = (0.3 * np.sin(2 * np.pi * 440 * TIME)).astype("f")  # 2 s
 WITH_PAUSE = np.concatenate([TONE, np.zeros(4 * RATE, "f"), TONE])  # 8 s
 
 
-def encoded(kind: str, audio: np.ndarray = TONE, rate: int = RATE, **options: str) -> bytes:
+def encoded(kind, audio=TONE, rate=RATE, **options):
     container, _, subtype = kind.partition("/")
     file = io.BytesIO()
     soundfile.write(file, audio, rate, format=container, subtype=subtype or None, **options)
     return file.getvalue()
 
 
-def with_bytes(content: bytes, place: int, new: bytes) -> bytes:
+def with_bytes(content, place, new):
     return content[:place] + new + content[place + len(new) :]
 
 
-def uncounted(mp3: bytes) -> bytes:
+def uncounted(mp3):
     """Without the frame that counts, as streams are."""
     return mp3[mp3.find(b"\xff\xf3", 4) :]
 
 
-def understated_mp3() -> bytes:
+def understated_mp3():
     mp3 = encoded("MP3")
     place = max(mp3.find(b"Xing"), mp3.find(b"Info")) + 8
     count = int.from_bytes(mp3[place : place + 4], "big")
     return with_bytes(mp3, place, (count // 2).to_bytes(4, "big"))
 
 
-def flac_of(samples: int) -> bytes:
+def flac_of(samples):
     """With that total in its header: 0 is unknown."""
     flac = encoded("FLAC")
     about = int.from_bytes(flac[18:26], "big")
     return with_bytes(flac, 18, ((about >> 36 << 36) + samples).to_bytes(8, "big"))
 
 
-def wav_of(change: int | None) -> bytes:
+def wav_of(change):
     wav = encoded("WAV")
     size = 0 if change is None else len(wav) - 44 + change
     return with_bytes(wav, 40, size.to_bytes(4, "little"))
 
 
-def without_end(ogg: bytes) -> bytes:
+def without_end(ogg):
     place = ogg.rfind(b"OggS\0") + 5
     return with_bytes(ogg, place, bytes([ogg[place] & ~4]))
 
@@ -90,7 +87,7 @@ DOUBTFUL = {
 
 
 @pytest.mark.parametrize("kind", CERTAIN)
-def test_all_of_a_file_is_read(tmp_path: Path, kind: str) -> None:
+def test_all_of_a_file_is_read(tmp_path, kind):
     content, seconds = CERTAIN[kind]
     (tmp_path / "a").write_bytes(content)
     with warnings.catch_warnings():
@@ -103,7 +100,7 @@ def test_all_of_a_file_is_read(tmp_path: Path, kind: str) -> None:
     assert len(read_audio(io.BytesIO(content))[0]) == len(audio)
 
 
-def test_an_mp3_of_one_bit_rate_needs_no_count(tmp_path: Path) -> None:
+def test_an_mp3_of_one_bit_rate_needs_no_count(tmp_path):
     frames = re.findall(rb"\xff\xf3\x14.{21}(?=\xff\xf3)", VARIABLE, re.DOTALL)  # of the pause
     (tmp_path / "a.mp3").write_bytes(b"".join(frames))
     audio, rate = read_audio(tmp_path / "a.mp3")
@@ -112,7 +109,7 @@ def test_an_mp3_of_one_bit_rate_needs_no_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", DOUBTFUL)
-def test_what_is_doubtful_is_read_with_a_warning(tmp_path: Path, kind: str) -> None:
+def test_what_is_doubtful_is_read_with_a_warning(tmp_path, kind):
     content, seconds, words = DOUBTFUL[kind]
     (tmp_path / "a").write_bytes(content)
     with pytest.warns(UserWarning, match=words):
@@ -134,7 +131,7 @@ def test_what_is_doubtful_is_read_with_a_warning(tmp_path: Path, kind: str) -> N
         *((2 * encoded(kind), "holds more than its header") for kind in ("AIFF", "AU", "CAF")),
     ],
 )
-def test_what_cannot_be_read_whole_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
+def test_what_cannot_be_read_whole_is_refused(tmp_path, content, words):
     (tmp_path / "a").write_bytes(content)
     with pytest.raises(ValueError, match=words):
         read_audio(tmp_path / "a")

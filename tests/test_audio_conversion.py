@@ -1,7 +1,5 @@
 """Mels of other conventions: what is exact equals the mel of the target, the rest is refused."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from pathlib import Path
@@ -113,7 +111,7 @@ def test_a_mel_that_cannot_come_from_the_source_is_refused():
         convert_mel([[0.0]], "tacotron2", "ljspeech")
 
 
-def linear() -> np.ndarray:
+def linear():
     """Magnitudes by librosa, in the frames of HiFi-GAN and VITS."""
     padded = np.pad(AUDIO.numpy().astype(np.float64), 384, mode="reflect")
     return np.abs(librosa.stft(padded, n_fft=1024, hop_length=256, center=False))

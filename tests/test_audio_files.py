@@ -1,7 +1,5 @@
 """Audio files: every format in, 16-bit out, nothing wrapped and nothing half-written."""
 
-from __future__ import annotations
-
 import io
 import math
 import os
@@ -19,12 +17,12 @@ from vocoder.audio.writing import EncodedStream
 RECORDING = sorted((Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs").glob("*.flac"))[0]
 
 
-def tone(frequency: float, rate: int, seconds: float = 1.0) -> torch.Tensor:
+def tone(frequency, rate, seconds=1.0):
     time = torch.arange(int(rate * seconds), dtype=torch.float64) / rate
     return (0.5 * torch.sin(2 * math.pi * frequency * time)).float()
 
 
-def level(audio: torch.Tensor) -> float:
+def level(audio):
     """Level of the middle of the audio, away from the edges, in dB of full scale."""
     middle = audio[len(audio) // 4 : -len(audio) // 4]
     return 10 * math.log10(middle.square().mean().item() + 1e-20)
@@ -165,7 +163,7 @@ def test_clipped_audio_is_written_even_if_warnings_are_errors(tmp_path):
     assert read_audio(tmp_path / "a.wav")[0].tolist() == [32767 / 32768]
 
 
-def float_wav(path: Path, audio: object, rate: int = 16000) -> Path:
+def float_wav(path, audio, rate=16000):
     soundfile.write(path, np.asarray(audio), rate, subtype="FLOAT")
     return path
 

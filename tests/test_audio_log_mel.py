@@ -1,7 +1,5 @@
 """LogMel: equal to librosa, the promised number of frames, float32 and finite gradients."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 
@@ -23,7 +21,7 @@ VARIANTS = {
 }
 
 
-def by_librosa(audio: np.ndarray, spec: MelSpec) -> np.ndarray:
+def by_librosa(audio, spec):
     left = right = spec.n_fft // 2
     if not spec.center:
         audio = np.pad(audio, (0, -len(audio) % spec.hop_length))
@@ -47,7 +45,7 @@ def by_librosa(audio: np.ndarray, spec: MelSpec) -> np.ndarray:
     return np.log(mel) if spec.log_base == "e" else np.log10(mel)
 
 
-def speech(spec: MelSpec, noise: float = 0.0) -> np.ndarray:
+def speech(spec, noise=0.0):
     """A recording at the rate of the MelSpec; noise fills the band above the original one."""
     audio = read_audio(RECORDING, spec.sample_rate)[0].numpy()
     hiss = np.random.default_rng(0).standard_normal(len(audio))

@@ -1,7 +1,5 @@
 """MelSpec: refused values, conversion to plain values, and the bounds of a mel."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

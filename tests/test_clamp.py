@@ -1,15 +1,11 @@
 """Mels that are too loud for any audio are refused by name; what is clamped is counted."""
 
-from __future__ import annotations
-
 import logging
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 import vocoder
 from vocoder.audio import PRESETS, LogMel, MelError, MelSpec, read_audio
@@ -20,21 +16,21 @@ SPEC = MelSpec.preset("ljspeech")
 
 
 @pytest.fixture(scope="module")
-def mel() -> Tensor:
+def mel():
     audio, _ = read_audio(WAVS[3], SPEC.sample_rate)
     return LogMel(SPEC)(audio[: 2 * SPEC.sample_rate])
 
 
 @pytest.fixture(scope="module")
-def model() -> vocoder.Vocoder:
+def model():
     return vocoder.load()
 
 
-def unit(mel: Tensor) -> Tensor:
+def unit(mel):
     return (mel - mel.min()) / (mel.max() - mel.min())
 
 
-NORMALISED: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+NORMALISED = {
     "Matcha-TTS": (lambda mel: (mel + 5.5) / 2.1, "mean 0 and standard deviation 1.*2.1 - 5.5"),
     "own statistics": (lambda mel: (mel - mel.mean()) / mel.std(), "mean 0 and standard deviation"),
     "[0, 1]": (unit, r"normalised to \[0, 1\]"),
@@ -56,7 +52,7 @@ def test_normalised_mels_are_refused_and_named(model, mel, kind):
         model.synthesize(torch.stack([mel, wrong]))
 
 
-def test_right_mels_pass_and_loud_ones_are_counted(model: vocoder.Vocoder, mel: Tensor) -> None:
+def test_right_mels_pass_and_loud_ones_are_counted(model, mel):
     model.synthesize(mel)  # warnings are errors here
     with pytest.warns(UserWarning, match=r"Clamped [\d,]+ of 44,[\d,]+ samples.*very loud audio"):
         audio = model.synthesize(mel + math.log(3))
@@ -74,7 +70,7 @@ def test_a_model_that_is_too_loud_is_logged_and_the_mel_not_blamed(mel, caplog):
     assert "the model is too loud" in caplog.text
 
 
-def test_audio_of_the_wrong_layout_or_scale_has_no_mel(model: vocoder.Vocoder) -> None:
+def test_audio_of_the_wrong_layout_or_scale_has_no_mel(model):
     audio = 0.1 * torch.sin(torch.arange(22050) * 0.1)
     with pytest.raises(ValueError, match=r"\(samples, channels\).*audio.mean\(1\)"):
         model.mel(torch.stack([audio, audio], dim=1))
@@ -91,7 +87,7 @@ def test_weights_of_another_type_are_refused_with_the_way_out(tiny_flow):
 
 
 @pytest.mark.parametrize("kind", ["clipped speech", "square wave", "noise of two values"])
-def test_the_mel_of_a_recording_is_never_refused(model: vocoder.Vocoder, kind: str) -> None:
+def test_the_mel_of_a_recording_is_never_refused(model, kind):
     """However loud a recording in [-1, 1] is, its copy is limited, with a warning."""
     speech = read_audio(WAVS[3], model.sample_rate)[0][:22050]
     time = torch.arange(22050) / model.sample_rate
@@ -107,7 +103,7 @@ def test_the_mel_of_a_recording_is_never_refused(model: vocoder.Vocoder, kind: s
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_no_recording_is_too_loud_by_any_convention(preset: str) -> None:
+def test_no_recording_is_too_loud_by_any_convention(preset):
     spec = MelSpec.preset(preset)
     speech = read_audio(WAVS[3], spec.sample_rate)[0]
     time = torch.arange(spec.sample_rate) / spec.sample_rate

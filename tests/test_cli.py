@@ -1,14 +1,11 @@
 """The command `vocoder` as a user types it: files, exit codes, one sentence for an error."""
 
-from __future__ import annotations
-
 import io
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +16,16 @@ import torch
 import vocoder
 from tests.conftest import command
 from vocoder.audio import LogMel, MelSpec, mel_distance
-from vocoder.models import MdctFlow
 
 SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs/ru_0024.flac"
 
 
 @pytest.fixture(scope="module")
-def checkpoint(
-    tiny_flow: Callable[..., MdctFlow], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def checkpoint(tiny_flow, tmp_path_factory):
     return tiny_flow().save(tmp_path_factory.mktemp("run") / "model")
 
 
-def test_help_and_early_errors_need_no_torch(tmp_path: Path) -> None:
+def test_help_and_early_errors_need_no_torch(tmp_path):
     heavy = {"torch", "numpy", "librosa", "lightning", "gradio", "matplotlib"}
     program = [sys.executable, "-X", "importtime"]
     outcomes = {
@@ -54,7 +48,7 @@ def test_help_and_early_errors_need_no_torch(tmp_path: Path) -> None:
             assert "Traceback" not in result.stderr
 
 
-def test_an_option_by_its_old_name_works_with_a_warning(tmp_path: Path) -> None:
+def test_an_option_by_its_old_name_works_with_a_warning(tmp_path):
     np.save(tmp_path / "mel.npy", np.full((80, 40), -5, np.float32))
     vocoder.write_audio(tmp_path / "in.wav", 0.1 * torch.randn(40 * 256), 22050)
     files = (tmp_path / "in.wav", tmp_path / "mel.npy", "-fo", tmp_path / "out.wav")
@@ -65,7 +59,7 @@ def test_an_option_by_its_old_name_works_with_a_warning(tmp_path: Path) -> None:
     assert "warning" not in command("refine", *files, "--iterations", 1).stderr
 
 
-def test_resynthesize_from_and_to_a_file_or_a_pipe(checkpoint: Path, tmp_path: Path) -> None:
+def test_resynthesize_from_and_to_a_file_or_a_pipe(checkpoint, tmp_path):
     out = tmp_path / "out.wav"
     result = command("resynthesize", SAMPLE, "-o", out, "--checkpoint", checkpoint)
     assert result.exit_code == 0, result.stderr
@@ -88,14 +82,14 @@ def test_resynthesize_from_and_to_a_file_or_a_pipe(checkpoint: Path, tmp_path: P
     assert "is empty" in empty.stderr
 
 
-def test_synthesize_reads_a_mel_and_is_repeatable(checkpoint: Path, tmp_path: Path) -> None:
+def test_synthesize_reads_a_mel_and_is_repeatable(checkpoint, tmp_path):
     model = vocoder.load(checkpoint)
     samples, _ = vocoder.read_audio(SAMPLE, model.sample_rate)
     mel = model.mel(samples).numpy()
     np.save(tmp_path / "mel.npy", mel)
     np.save(tmp_path / "batch.npy", mel[None])
 
-    def audio(mel: str, *arguments: object) -> bytes:
+    def audio(mel, *arguments):
         out = tmp_path / "out.wav"
         result = command("synthesize", tmp_path / mel, "-fo", out, "-c", checkpoint, *arguments)
         assert result.exit_code == 0, result.stderr
@@ -109,7 +103,7 @@ def test_synthesize_reads_a_mel_and_is_repeatable(checkpoint: Path, tmp_path: Pa
     assert audio("mel.npy", "--temperature", model.default_temperature / 2) != default
 
 
-def test_info_as_text_and_json(checkpoint: Path) -> None:
+def test_info_as_text_and_json(checkpoint):
     facts = json.loads(command("info", checkpoint, "--json").stdout)
     assert facts["architecture"] == "mdct-flow"
     assert facts["sample_rate"] == 16000
@@ -124,15 +118,13 @@ def test_info_as_text_and_json(checkpoint: Path) -> None:
     assert "no model 'nothing'" in command("info", "nothing").stderr
 
 
-def test_export_writes_a_graph(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_export_writes_a_graph(checkpoint, tmp_path, monkeypatch):
     """With the exporter replaced, which takes ten seconds and has its own tests."""
     from vocoder import export
 
     graphs = []
 
-    def export_onnx(model: MdctFlow, path: Path, refine: int | None, _: None) -> None:
+    def export_onnx(model, path, refine, _):
         graphs.append(export.InferenceGraph(model, refine or 0, 0.0))
         path.write_bytes(bytes(1_200_000))
 
@@ -146,7 +138,7 @@ def test_export_writes_a_graph(
     assert len(graphs) == 1
 
 
-def test_errors_are_one_sentence_and_write_nothing(checkpoint: Path, tmp_path: Path) -> None:
+def test_errors_are_one_sentence_and_write_nothing(checkpoint, tmp_path):
     pytest.importorskip("onnxruntime")
     out = tmp_path / "out.wav"
     np.save(tmp_path / "db.npy", np.full((80, 50), -60.0, dtype=np.float32))
@@ -169,7 +161,7 @@ def test_errors_are_one_sentence_and_write_nothing(checkpoint: Path, tmp_path: P
         "whole": "int64 numbers",
         "torn": "not a readable .npy array",
     }
-    cases: list[tuple[tuple[object, ...], str]] = [
+    cases = [
         *(
             (("synthesize", tmp_path / f"{name}.npy", "-o", out, *with_model), words)
             for name, words in mels.items()
@@ -202,9 +194,7 @@ def test_errors_are_one_sentence_and_write_nothing(checkpoint: Path, tmp_path: P
     assert soundfile.info(tmp_path / "taken.wav").frames > 0
 
 
-def test_benchmark_prints_json_and_writes_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_benchmark_prints_json_and_writes_it(tmp_path, monkeypatch):
     from vocoder.evaluation import benchmark
 
     only = [benchmark.System("Griffin-Lim", lambda: benchmark.GriffinLim("speech-16k"))]
@@ -217,7 +207,7 @@ def test_benchmark_prints_json_and_writes_it(
     assert command("benchmark", "--quick", "-o", file).exit_code == 2
 
 
-def test_refine_in_pieces_is_refine_audio(tmp_path: Path) -> None:
+def test_refine_in_pieces_is_refine_audio(tmp_path):
     spec = MelSpec.preset("speech-16k")
     audio, _ = vocoder.read_audio(SAMPLE, spec.sample_rate)
     mel = LogMel(spec)(audio).numpy()
@@ -240,7 +230,7 @@ def test_refine_in_pieces_is_refine_audio(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="every name is Unicode there")
-def test_names_that_are_not_utf_8_are_read_and_written(checkpoint: Path, tmp_path: Path) -> None:
+def test_names_that_are_not_utf_8_are_read_and_written(checkpoint, tmp_path):
     folder = tmp_path / os.fsdecode(b"stra\xdfe")
     shutil.copytree(checkpoint, folder / "model")
     shutil.copy(SAMPLE, folder / "a.flac")
@@ -254,7 +244,7 @@ def test_names_that_are_not_utf_8_are_read_and_written(checkpoint: Path, tmp_pat
     assert "There is no file" in missing.output
 
 
-def test_the_mel_of_a_recording(tmp_path: Path) -> None:
+def test_the_mel_of_a_recording(tmp_path):
     spec, out = MelSpec.preset("speech-16k"), tmp_path / "mel.npy"
     vocoder.write_audio(tmp_path / "long.flac", 0.1 * torch.randn(1 << 20), 16000)
     for source, stdin in ((tmp_path / "long.flac", b""), ("-", SAMPLE.read_bytes())):

@@ -1,7 +1,5 @@
 """Training started by torchrun and by SLURM's srun: two processes learn what one would."""
 
-from __future__ import annotations
-
 import os
 import stat
 import subprocess
@@ -35,7 +33,7 @@ for task in $tasks; do wait "$task" || exit 1; done
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     """Where all train; the recipe is below it, as in the repository."""
     made = tmp_path_factory.mktemp("cluster")
     (made / "recipes").symlink_to(ROOT / "recipes")
@@ -44,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def options(name: str, batch: int) -> list[str]:
+def options(name, batch):
     return [
         "--config", "tiny", "--config", "difference.yaml",
         "--run", name, "--max_steps", str(STEPS), "--speech.batch_size", str(batch),
@@ -52,13 +50,13 @@ def options(name: str, batch: int) -> list[str]:
     ]  # fmt: skip
 
 
-def run(folder: Path, command: list[str], **variables: str) -> None:
+def run(folder, command, **variables):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | variables
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_the_slurm_script_trains_like_one_process(folder: Path) -> None:
+def test_the_slurm_script_trains_like_one_process(folder):
     """Its body, with a stand-in for srun that starts two tasks here."""
     script = ROOT / "recipes/ljspeech/slurm.sh"
     subprocess.run(["bash", "-n", str(script)], check=True)

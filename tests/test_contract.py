@@ -3,28 +3,22 @@
 A new architecture is a line in `VARIANTS`. Autoregressive ones: test_autoregressive.py.
 """
 
-from __future__ import annotations
-
 import dataclasses
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
 import vocoder
 from vocoder.audio import MelSpec
-from vocoder.models import MdctFlow, Noise, Vocoder, WaveGlow, load_checkpoint
+from vocoder.models import MdctFlow, Noise, WaveGlow, load_checkpoint
 
 SPEC = MelSpec(
     sample_rate=8000, n_fft=256, hop_length=16, win_length=64, n_mels=40, fmin=0, fmax=4000
 )
 
 SOURCE = {"scale_channels": 5, "source": True, "source_channels": 5}
-VARIANTS: dict[str, tuple[type[Vocoder], dict[str, Any]]] = {
+VARIANTS = {
     "published": (WaveGlow, {"n_group": 8, "n_flows": 4, "n_early_every": 2, "n_early_size": 2}),
     "odd channels": (WaveGlow, {"n_group": 8, "n_flows": 3, "n_early_every": 1, "n_early_size": 1}),
     "frame-rate blocks": (WaveGlow, {"n_group": 16, "n_flows": 3, "n_early_every": 0}),
@@ -36,7 +30,7 @@ VARIANTS: dict[str, tuple[type[Vocoder], dict[str, Any]]] = {
 }
 
 
-def build(name: str, spec: MelSpec = SPEC) -> Any:
+def build(name, spec=SPEC):
     """A small model whose every parameter has moved off its start."""
     torch.manual_seed(1)
     architecture, sizes = VARIANTS[name]
@@ -49,11 +43,11 @@ def build(name: str, spec: MelSpec = SPEC) -> Any:
 
 
 @pytest.fixture(params=VARIANTS)
-def model(request: pytest.FixtureRequest) -> Any:
+def model(request):
     return build(request.param)
 
 
-def trained_parameters(model: Vocoder) -> Iterator[tuple[str, nn.Parameter]]:
+def trained_parameters(model):
     """All but those of the pitch network, which come with the package."""
     for name, parameter in model.named_parameters():
         if name.startswith("source.pitch"):
@@ -62,13 +56,13 @@ def trained_parameters(model: Vocoder) -> Iterator[tuple[str, nn.Parameter]]:
             yield name, parameter
 
 
-def random_mel(frames: int, batch: int | None = None) -> Tensor:
+def random_mel(frames, batch=None):
     shape = (SPEC.n_mels, frames) if batch is None else (batch, SPEC.n_mels, frames)
     return -8 + 4 * torch.rand(shape, generator=torch.Generator().manual_seed(frames))
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 7, 16, 33])
-def test_samples_are_frames_times_hop(model: Vocoder, frames: int) -> None:
+def test_samples_are_frames_times_hop(model, frames):
     audio = model.synthesize(random_mel(frames))
     assert audio.shape == (frames * SPEC.hop_length,)
     assert audio.dtype == torch.float32
@@ -77,7 +71,7 @@ def test_samples_are_frames_times_hop(model: Vocoder, frames: int) -> None:
     assert model.synthesize(random_mel(frames, 2)).shape == (2, frames * SPEC.hop_length)
 
 
-def test_same_seed_same_audio_whatever_the_neighbours_and_the_padding(model: Vocoder) -> None:
+def test_same_seed_same_audio_whatever_the_neighbours_and_the_padding(model):
     mels = [random_mel(frames) for frames in (9, 30, 21)]
     padded = torch.zeros(3, SPEC.n_mels, 30)
     for row, mel in enumerate(mels):
@@ -95,9 +89,7 @@ def test_same_seed_same_audio_whatever_the_neighbours_and_the_padding(model: Voc
     )
 
 
-def test_items_of_a_batch_may_have_seeds_of_their_own(
-    model: Vocoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_items_of_a_batch_may_have_seeds_of_their_own(model, monkeypatch):
     mel, seeds, lengths = random_mel(70).expand(4, -1, -1), [5, 6, 5, 7], [70, 70, 31, 70]
     for longest in (100, 40):  # in one pass, and in windows
         monkeypatch.setattr("vocoder.models.base.LONGEST_PASS", longest)
@@ -120,15 +112,15 @@ def test_items_of_a_batch_may_have_seeds_of_their_own(
         ("123", "seed is '123'"),
     ],
 )
-def test_seeds_that_fit_no_batch_are_refused(seeds: Any, named: str) -> None:
+def test_seeds_that_fit_no_batch_are_refused(seeds, named):
     model = build("frames")
     with pytest.raises(ValueError, match=named):
         model.synthesize(random_mel(5, 3), seed=seeds)
     with pytest.raises(ValueError, match="seed is"):
-        next(model.stream([random_mel(5)], seed=[1]))  # type: ignore[arg-type]  # one for a stream
+        next(model.stream([random_mel(5)], seed=[1]))  # one for a stream
 
 
-def test_temperature_zero_is_deterministic(model: Vocoder) -> None:
+def test_temperature_zero_is_deterministic(model):
     mel = random_mel(12)
     silent = model.synthesize(mel, temperature=0, seed=1)
     assert torch.equal(silent, model.synthesize(mel, temperature=0.0, seed=2))
@@ -138,7 +130,7 @@ def test_temperature_zero_is_deterministic(model: Vocoder) -> None:
 
 
 @pytest.mark.parametrize("sizes", [[1] * 90, [90], [40, 3, 47], [7] * 12 + [6]])
-def test_streaming_equals_one_pass(model: Vocoder, sizes: list[int]) -> None:
+def test_streaming_equals_one_pass(model, sizes):
     mel = random_mel(90)
     whole = model.synthesize(mel, seed=3)
     chunks = list(model.stream(iter(mel.split(sizes, dim=1)), seed=3))
@@ -147,14 +139,14 @@ def test_streaming_equals_one_pass(model: Vocoder, sizes: list[int]) -> None:
         assert len(chunks) > 10
 
 
-def test_long_mels_are_made_in_windows(model: Vocoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_mels_are_made_in_windows(model, monkeypatch):
     mel = random_mel(130, 2)
     whole = model.synthesize(mel, lengths=[130, 101])
     monkeypatch.setattr("vocoder.models.base.LONGEST_PASS", 40)
     longest = []
     read = type(model.source).read
 
-    def watched(self: nn.Module, mel: Tensor) -> Any:
+    def watched(self, mel):
         longest.append(mel.shape[2])
         return read(self, mel)
 
@@ -165,7 +157,7 @@ def test_long_mels_are_made_in_windows(model: Vocoder, monkeypatch: pytest.Monke
     assert max(longest) <= 40 + past + 1 + ahead
 
 
-def test_context_frames_is_what_the_output_depends_on(model: Vocoder) -> None:
+def test_context_frames_is_what_the_output_depends_on(model):
     """Samples of a frame depend on no mel outside the context."""
     past, ahead = model.context_frames
     endless = past is None
@@ -183,7 +175,7 @@ def test_context_frames_is_what_the_output_depends_on(model: Vocoder) -> None:
     assert endless or last <= middle + past
 
 
-def test_numpy_in_numpy_out(model: Vocoder) -> None:
+def test_numpy_in_numpy_out(model):
     mel = random_mel(6)
     audio = model.synthesize(mel.numpy())
     assert isinstance(audio, np.ndarray)
@@ -196,7 +188,7 @@ def test_numpy_in_numpy_out(model: Vocoder) -> None:
     assert model.mel(torch.from_numpy(audio)).shape == (SPEC.n_mels, 6)
 
 
-def test_log_prob_completes_the_last_hop_as_the_mel_does(model: Vocoder) -> None:
+def test_log_prob_completes_the_last_hop_as_the_mel_does(model):
     audio = 0.1 * torch.randn(2, 5 * SPEC.hop_length - 7)
     mel = model.mel(audio)
     assert mel.shape == (2, SPEC.n_mels, 5)
@@ -212,7 +204,7 @@ def test_log_prob_completes_the_last_hop_as_the_mel_does(model: Vocoder) -> None
         model.log_prob(audio[0], mel)
 
 
-def test_saving_and_loading_gives_the_same_audio(model: Vocoder, tmp_path: Path) -> None:
+def test_saving_and_loading_gives_the_same_audio(model, tmp_path):
     mel = random_mel(8)
     directory = model.save(tmp_path / "model")
     assert sorted(path.name for path in directory.iterdir()) == [
@@ -229,7 +221,7 @@ def test_saving_and_loading_gives_the_same_audio(model: Vocoder, tmp_path: Path)
     assert len(list(directory.iterdir())) == 3
 
 
-def test_fusing_keeps_the_function(model: Vocoder, tmp_path: Path) -> None:
+def test_fusing_keeps_the_function(model, tmp_path):
     mel = random_mel(8)
     fused = model.fused()
     assert (fused.synthesize(mel) - model.synthesize(mel)).abs().max() < 1e-5
@@ -238,7 +230,7 @@ def test_fusing_keeps_the_function(model: Vocoder, tmp_path: Path) -> None:
     assert torch.equal(exact.synthesize(mel), model.synthesize(mel))
 
 
-def test_a_fused_model_is_frozen(model: Vocoder) -> None:
+def test_a_fused_model_is_frozen(model):
     fused = model.fused()
     assert not any(p.requires_grad for p in fused.parameters())
     assert not any("parametrizations" in name for name in fused.state_dict())
@@ -257,7 +249,7 @@ def test_a_fused_model_is_frozen(model: Vocoder) -> None:
     assert (model.synthesize(mel) - before).abs().max() > 1e-3
 
 
-def test_sample_is_what_synthesize_makes_and_differentiable(model: Vocoder) -> None:
+def test_sample_is_what_synthesize_makes_and_differentiable(model):
     """What `synthesize` makes of a seed, `sample` makes of the same noise, with gradients."""
     mel = random_mel(9, 2).requires_grad_()
     noise = Noise(4).normal(0, 9, model.noise_per_frame).expand(2, -1, -1)
@@ -274,7 +266,7 @@ def test_sample_is_what_synthesize_makes_and_differentiable(model: Vocoder) -> N
 
 @pytest.mark.parametrize("center", [False, True])
 @pytest.mark.parametrize("name", ["published", "frames"])
-def test_refined_audio_streams_batches_and_obeys_its_mel(name: str, center: bool) -> None:
+def test_refined_audio_streams_batches_and_obeys_its_mel(name, center):
     spec = dataclasses.replace(SPEC, center=center)
     model = build(name, spec)
     generator = torch.Generator().manual_seed(0)

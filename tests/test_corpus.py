@@ -6,7 +6,6 @@ import http.server
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,7 @@ from vocoder.corpus import (
 SAMPLE = Path(__file__).parents[1] / "recipes" / "ljspeech" / "sample"
 
 
-def write_corpus(folder: Path, lines: list[str], files: list[str]) -> Path:
+def write_corpus(folder, lines, files):
     (folder / "wavs").mkdir(parents=True)
     (folder / "metadata.csv").write_text("\n".join(lines), encoding="utf-8")
     noise = np.random.default_rng(0).normal(0, 0.1, 800)
@@ -36,7 +35,7 @@ def write_corpus(folder: Path, lines: list[str], files: list[str]) -> Path:
     return folder
 
 
-def test_reads_the_sample_corpus() -> None:
+def test_reads_the_sample_corpus():
     corpus = read_corpus(SAMPLE)
     assert corpus.name == "sample"
     assert len(corpus.utterances) == 26
@@ -45,9 +44,7 @@ def test_reads_the_sample_corpus() -> None:
     assert corpus.utterances[0].normalised.startswith("В междузвёздном")
 
 
-def test_bad_lines_are_left_out_and_reported(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_bad_lines_are_left_out_and_reported(tmp_path, caplog):
     lines = ['a|He said "well|He said "well', "b|two columns", "no bars", "|x|x", "a|again|again",
              "gone|x|x", "z" * 300 + "|x", "c|x|x|x|x"]  # fmt: skip
     corpus = read_corpus(write_corpus(tmp_path / "c", lines, ["a.wav", "b.flac", "c.wav"]))
@@ -82,7 +79,7 @@ NFC, NFD = "caf\u00e9", "cafe\u0301"
         ("a|t|n\r", "wavs/a.wav", "a"),
     ],
 )
-def test_files_that_are_there_are_found(tmp_path: Path, line: str, file: str, id: str) -> None:
+def test_files_that_are_there_are_found(tmp_path, line, file, id):
     folder = write_corpus(tmp_path / "c", [line], ["other.wav"])
     path = folder / file
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,8 +100,8 @@ def test_files_that_are_there_are_found(tmp_path: Path, line: str, file: str, id
     ],
 )
 def test_quotation_marks_belong_to_the_text_unless_they_enclose_it(
-    tmp_path: Path, line: str, text: str, normalised: str
-) -> None:
+    tmp_path, line, text, normalised
+):
     folder = write_corpus(tmp_path / "c", [line, "b|next|next"], ["a.wav", "b.wav"])
     first, second = read_corpus(folder).utterances
     assert (first.text, first.normalised) == (text, normalised)
@@ -118,13 +115,13 @@ def test_quotation_marks_belong_to_the_text_unless_they_enclose_it(
     "name",
     ["../secret", "wavs/../../secret", "/secret", "x/../../../secret", "C:\\secret", "\\secret"],
 )
-def test_ids_that_lead_out_of_the_corpus_are_refused(tmp_path: Path, name: str) -> None:
+def test_ids_that_lead_out_of_the_corpus_are_refused(tmp_path, name):
     folder = write_corpus(tmp_path / "c", ["a|t", f"{name}|t"], ["a.wav"])
     with pytest.raises(CorpusError, match=r"metadata\.csv, line 2: the id .*secret.* leads out"):
         read_corpus(folder)
 
 
-def test_links_that_lead_out_of_the_corpus_are_refused(tmp_path: Path) -> None:
+def test_links_that_lead_out_of_the_corpus_are_refused(tmp_path):
     outside = write_corpus(tmp_path / "outside", [], ["b.wav"]) / "wavs"
     folder = write_corpus(tmp_path / "c", ["a|t", "b|t"], ["a.wav"])
     link = folder / "wavs" / "b.wav"
@@ -147,7 +144,7 @@ def test_links_that_lead_out_of_the_corpus_are_refused(tmp_path: Path) -> None:
     assert [u.id for u in read_corpus(whole).utterances] == ["b"]
 
 
-def test_other_folders_are_refused(tmp_path: Path) -> None:
+def test_other_folders_are_refused(tmp_path):
     with pytest.raises(CorpusError, match=r"has no metadata\.csv"):
         read_corpus(tmp_path)
     (tmp_path / "metadata.csv").write_bytes("a|Grüße|Grüße".encode("latin-1"))
@@ -160,7 +157,7 @@ def test_other_folders_are_refused(tmp_path: Path) -> None:
         read_corpus(write_corpus(tmp_path / "c", ["gone|x|x"], []))
 
 
-def test_split_is_disjoint_and_stays_when_files_are_added() -> None:
+def test_split_is_disjoint_and_stays_when_files_are_added():
     ids = [f"LJ{i:05}" for i in range(5000)]
     before, after = split(ids[:3000]), split(list(reversed(ids)))
     assert set(before.train) | set(before.validation) | set(before.test) == set(ids[:3000])
@@ -172,7 +169,7 @@ def test_split_is_disjoint_and_stays_when_files_are_added() -> None:
 
 
 @pytest.mark.parametrize("count, held", [(3, 1), (5, 2), (26, 3)])
-def test_small_corpora_hold_something_out(count: int, held: int) -> None:
+def test_small_corpora_hold_something_out(count, held):
     parts = split([f"u{i}" for i in range(count)])
     assert (len(parts.validation), len(parts.test)) == (held, held)
     assert len(parts.train) == count - 2 * held
@@ -180,14 +177,14 @@ def test_small_corpora_hold_something_out(count: int, held: int) -> None:
         split(["a", "b"])
 
 
-def test_the_split_of_the_sample_is_fixed() -> None:
+def test_the_split_of_the_sample_is_fixed():
     """The make target for first sound and all published scores name these utterances."""
     parts = held_out(SAMPLE)
     assert parts.validation == ("ru_0069", "ru_0151", "ru_0633")
     assert parts.test == ("ru_0209", "ru_0502", "ru_0813")
 
 
-def test_finds_ljspeech(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finds_ljspeech(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LJSPEECH", raising=False)
     assert find_ljspeech() is None
@@ -202,7 +199,7 @@ def test_finds_ljspeech(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def server(tmp_path, monkeypatch):
     """Serves a small LJSpeech, and half of its archive below `cut`."""
     folder, served = tmp_path / "source" / "LJSpeech-1.1", tmp_path / "served"
     write_corpus(folder, ["a|x|x", "b|y|y"], ["a.wav", "b.wav"])
@@ -218,9 +215,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         httpd.shutdown()
 
 
-def test_a_broken_download_leaves_no_corpus_and_the_next_one_succeeds(
-    server: str, tmp_path: Path
-) -> None:
+def test_a_broken_download_leaves_no_corpus_and_the_next_one_succeeds(server, tmp_path):
     data = tmp_path / "data"
     with pytest.raises(CorpusError, match="--data sample"):
         download_ljspeech(data, f"{server}/cut/LJSpeech-1.1.tar.bz2")
@@ -233,7 +228,7 @@ def test_a_broken_download_leaves_no_corpus_and_the_next_one_succeeds(
     assert [path.name for path in data.iterdir()] == ["LJSpeech-1.1"]
 
 
-def test_without_a_network_it_says_what_to_do_and_does_not_hang(tmp_path: Path) -> None:
+def test_without_a_network_it_says_what_to_do_and_does_not_hang(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as listening:  # accepts, and never answers
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/LJSpeech-1.1.tar.bz2"
         with pytest.raises(CorpusError, match="timed out"):
@@ -254,9 +249,7 @@ def test_without_a_network_it_says_what_to_do_and_does_not_hang(tmp_path: Path) 
         (["17", "18", "19", "20", "21", "x"], "hardly any letters"),
     ],
 )
-def test_a_last_column_that_is_no_text_is_refused(
-    tmp_path: Path, last: list[str], words: str
-) -> None:
+def test_a_last_column_that_is_no_text_is_refused(tmp_path, last, words):
     ids = [f"u{i}" for i in range(len(last))]
     lines = [
         f"{id}|The cat sat on it, number {id}.|{end}" for id, end in zip(ids, last, strict=True)
@@ -266,7 +259,7 @@ def test_a_last_column_that_is_no_text_is_refused(
         check_texts(corpus)
 
 
-def test_a_last_column_of_texts_is_taken(tmp_path: Path) -> None:
+def test_a_last_column_of_texts_is_taken(tmp_path):
     ids = [f"u{i}" for i in range(6)]
     texts = ["Yes.|Yes.", "No.", "ann|A sentence.", "2 cats|two cats", "42|forty-two", "Dr.|doctor"]
     lines = [f"{id}|{text}" for id, text in zip(ids, texts, strict=True)]

@@ -1,10 +1,6 @@
 """What the tabs of the demo compute, without the page; the page is in test_demo_page.py."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +17,7 @@ from vocoder.demo.copy_synthesis import GRIFFIN_LIM, HIFI_GAN, compare, likeliho
 from vocoder.demo.latent_space import by_temperature, interpolate
 from vocoder.demo.models import Models
 from vocoder.demo.text_to_speech import speak
-from vocoder.models import MdctFlow, WaveNet
+from vocoder.models import WaveNet
 
 WAVS = Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs"
 SENTENCE, OTHER = str(WAVS / "ru_0502.flac"), str(WAVS / "ru_0813.flac")
@@ -29,11 +25,7 @@ SPEC = MelSpec.preset("speech-16k")
 
 
 @pytest.fixture(scope="module")
-def checkpoints(
-    tiny_flow: Callable[..., MdctFlow],
-    tiny_acoustic: Callable[..., Any],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> dict[str, str]:
+def checkpoints(tiny_flow, tiny_acoustic, tmp_path_factory):
     """A flow, a WaveNet and an acoustic model, all small, of the same mel convention."""
     folder = tmp_path_factory.mktemp("models")
     wavenet = WaveNet(SPEC, channels=8, n_layers=6, cycle=6, condition_channels=8)
@@ -46,12 +38,12 @@ def checkpoints(
 
 
 @pytest.fixture(scope="module")
-def models(checkpoints: dict[str, str]) -> Models:
+def models(checkpoints):
     return Models(**checkpoints)
 
 
 @pytest.fixture(scope="module")
-def short(tmp_path_factory: pytest.TempPathFactory) -> str:
+def short(tmp_path_factory):
     """Half a second of a recording, cut off where it is loud."""
     audio, rate = vocoder.read_audio(SENTENCE)
     loud = int(audio.abs().argmax())
@@ -60,13 +52,13 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def test_text_is_read_and_the_limits_hold(models: Models, checkpoints: dict[str, str]) -> None:
-    news: list[tuple[float, str]] = []
+def test_text_is_read_and_the_limits_hold(models, checkpoints):
+    news = []
     voice, name = f"{checkpoints['acoustic']}/speaker", checkpoints["checkpoint"]
     text, settings = "Two words. And three more.", {"temperature": 0.5, "seed": 4, "refine": 2}
     speech = speak(models, text, voice, name, lambda *new: news.append(new), **settings)
     pair = {"acoustic": models.voices[checkpoints["acoustic"]], "vocoder": models.page}
-    expected = vocoder.say(text, **settings, **pair)  # type: ignore[arg-type]
+    expected = vocoder.say(text, **settings, **pair)
     np.testing.assert_array_equal(speech.samples.numpy(), expected)
     assert len(speech.remark.split("  ")) == 2
     assert news == [(0.5, "sentence 1 of 2"), (1.0, "sentence 2 of 2")]
@@ -75,11 +67,11 @@ def test_text_is_read_and_the_limits_hold(models: Models, checkpoints: dict[str,
             speak(models, wrong, voice, name)
 
 
-def test_systems_are_compared_by_the_same_mel(models: Models) -> None:
+def test_systems_are_compared_by_the_same_mel(models):
     flow, wavenet = list(models.vocoders)[:2]
-    news: list[tuple[float, str]] = []
+    news = []
     names, notify = [flow, wavenet, GRIFFIN_LIM], lambda *new: news.append(new)
-    made = compare(models, SENTENCE, None, names, 2, 0.5, 3, notify)  # type: ignore[arg-type]
+    made = compare(models, SENTENCE, None, names, 2, 0.5, 3, notify)
     states = [list(state) for state in made]
     assert [len(state) for state in states] == [2, 3, 4]
     assert (np.diff([share for share, _ in news]) > -1e-9).all()
@@ -99,9 +91,7 @@ def test_systems_are_compared_by_the_same_mel(models: Models) -> None:
     assert by_griffin_lim.figures["likelihood, nats"] is None
 
 
-def test_a_mel_is_synthesized_without_a_recording(
-    models: Models, checkpoints: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_mel_is_synthesized_without_a_recording(models, checkpoints, tmp_path):
     flow = models.page
     mel = flow.mel(vocoder.read_audio(SENTENCE, 16000)[0])
     np.save(tmp_path / "mel.npy", mel.numpy())
@@ -119,9 +109,7 @@ def test_a_mel_is_synthesized_without_a_recording(
         list(compare(models, None, path, [checkpoints["checkpoint"]]))
 
 
-def test_hifi_gan_is_compared_where_it_is_installed(
-    models: Models, short: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hifi_gan_is_compared_where_it_is_installed(models, short, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr("importlib.util.find_spec", lambda name: None)
         assert HIFI_GAN not in systems(models)
@@ -133,7 +121,7 @@ def test_hifi_gan_is_compared_where_it_is_installed(
     assert len(recording.samples) / 16000 == pytest.approx(len(version.samples) / 22050, abs=0.01)
 
 
-def test_bad_input_is_explained_in_one_sentence(tmp_path: Path) -> None:
+def test_bad_input_is_explained_in_one_sentence(tmp_path):
     for name, samples in (("long.flac", 61 * 8000), ("short.wav", 800), ("whole.flac", 8000)):
         soundfile.write(tmp_path / name, np.zeros(samples), 8000)
     (tmp_path / "text.wav").write_text("no audio at all")
@@ -153,9 +141,7 @@ def test_bad_input_is_explained_in_one_sentence(tmp_path: Path) -> None:
     assert len(sound.read_recording(str(tmp_path / "whole.flac"), 8000)) == 8000
 
 
-def test_temperatures_begin_without_noise_and_may_be_refined(
-    models: Models, checkpoints: dict[str, str], short: str
-) -> None:
+def test_temperatures_begin_without_noise_and_may_be_refined(models, checkpoints, short):
     name = checkpoints["checkpoint"]
     first, second = (
         by_temperature(models, short, name, 0, seed, temperatures=(0.0, 1.0)) for seed in (0, 1)
@@ -168,9 +154,7 @@ def test_temperatures_begin_without_noise_and_may_be_refined(
     assert refined.figures[distance] < first[1].figures[distance]
 
 
-def test_an_interpolation_ends_at_the_recordings(
-    models: Models, checkpoints: dict[str, str]
-) -> None:
+def test_an_interpolation_ends_at_the_recordings(models, checkpoints):
     name = checkpoints["checkpoint"]
     points, notes = interpolate(models, SENTENCE, OTHER, name, 0, "between", steps=3)
     audio = [vocoder.read_audio(path, 16000)[0] for path in (SENTENCE, OTHER)]
@@ -191,7 +175,7 @@ def test_an_interpolation_ends_at_the_recordings(
     assert refined[1].figures[distance] < points[1].figures[distance]
 
 
-def test_named_models_come_first_and_bundled_ones_follow(checkpoints: dict[str, str]) -> None:
+def test_named_models_come_first_and_bundled_ones_follow(checkpoints):
     bare = Models()
     assert list(bare.vocoders)[:2] == ["default", "default, source alone"]
     assert bare.vocoders["autoregressive"].sequential
@@ -208,7 +192,7 @@ def test_named_models_come_first_and_bundled_ones_follow(checkpoints: dict[str, 
     assert named.page.mel_spec == SPEC
 
 
-def test_wrong_models_are_refused_by_name(checkpoints: dict[str, str], tmp_path: Path) -> None:
+def test_wrong_models_are_refused_by_name(checkpoints, tmp_path):
     flow = checkpoints["checkpoint"]
     for names, words in (
         (["nowhere"], "there is no model 'nowhere'"),

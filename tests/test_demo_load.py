@@ -1,23 +1,18 @@
 """The demo under load: visitors at once, each of whom gets the audio of their own text."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 
 from tests.conftest import scripts
 
 
 @pytest.fixture(scope="module")
-def script() -> Iterator[Any]:
+def script():
     pytest.importorskip("gradio", reason="gradio is not installed (extra demo)")
     with scripts("docs/scripts") as script:
         yield script("load")
 
 
-def test_visitors_at_once_get_their_own_audio_or_a_full_queue(script: Any) -> None:
+def test_visitors_at_once_get_their_own_audio_or_a_full_queue(script):
     import httpx
 
     texts = script.TEXTS[:8]

@@ -1,7 +1,5 @@
 """The page of the demo: a real server, and a real headless Chromium."""
 
-from __future__ import annotations
-
 import importlib.util
 import io
 import json
@@ -16,9 +14,7 @@ import tarfile
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +26,7 @@ from vocoder import cli
 from vocoder.demo.copy_synthesis import compare
 from vocoder.demo.models import Models
 from vocoder.extras import MissingExtraError
-from vocoder.models import MdctFlow, WaveNet
+from vocoder.models import WaveNet
 from vocoder.pretrained import ACOUSTIC_NAME, DEFAULT_NAME
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +64,7 @@ class Server:
     All in one process, since gradio and PyTorch take long to import.
     """
 
-    def __init__(self, folder: Path, flow: str, *options: str) -> None:
+    def __init__(self, folder, flow, *options):
         self.log = folder / "server.log"
         self.temporary = folder / "temporary"
         self.temporary.mkdir()
@@ -83,7 +79,7 @@ class Server:
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
-    def wait(self, pattern: str, seconds: float = 300) -> str:
+    def wait(self, pattern, seconds=300):
         """The rest of the first line of the log that has this pattern, when it is there."""
         end = time.monotonic() + seconds
         while not (found := re.search(pattern + "(.*)\n", self.log.read_text())):
@@ -93,16 +89,16 @@ class Server:
             time.sleep(0.1)
         return found[1].strip()
 
-    def files(self) -> list[Path]:
+    def files(self):
         return list(self.temporary.glob("vocoder-demo-*/**/*"))
 
-    def kill(self) -> None:
+    def kill(self):
         self.process.kill()
         self.process.wait()
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+def models(tmp_path_factory):
     """The models that the server uses: the bundled ones, and a small WaveNet."""
     wavenet = WaveNet("ljspeech", channels=8, n_layers=6, cycle=6, condition_channels=8)
     perturb(wavenet)
@@ -110,9 +106,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 
 
 @pytest.fixture(scope="module")
-def server(
-    tiny_flow: Callable[..., MdctFlow], models: Models, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
+def server(tiny_flow, models, tmp_path_factory):
     """A demo of `models`; it may still be starting.
 
     At the end it is stopped in both ways, and leaves nothing behind.
@@ -142,17 +136,17 @@ def server(
 
 
 @needs_gradio
-def test_a_missing_acoustic_model_is_named_in_the_page(server: Server) -> None:
+def test_a_missing_acoustic_model_is_named_in_the_page(server):
     assert "No acoustic model fits this vocoder" in server.wait("bare page:")
 
 
-def test_without_gradio_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_gradio_the_command_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(MissingExtraError, match=r'pip install "flow-vocoder\[demo\]"'):
         cli.demo()
 
 
-def test_a_taken_port_is_refused() -> None:
+def test_a_taken_port_is_refused():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=rf"^cannot listen on 127.0.0.1, port {port} \(.*in use"):
@@ -162,7 +156,7 @@ def test_a_taken_port_is_refused() -> None:
 class Browser:
     """Headless Chromium, and what a visitor does in it."""
 
-    def __init__(self, microphone: Path) -> None:
+    def __init__(self, microphone):
         from selenium import webdriver
         from selenium.common.exceptions import SessionNotCreatedException
         from selenium.webdriver.chrome.service import Service
@@ -192,7 +186,7 @@ class Browser:
             self.driver = webdriver.Chrome(options, Service(driver))
         self.errors_expected = False
 
-    def open(self, url: str) -> None:
+    def open(self, url):
         """A new page, with a new log."""
         self.driver.get("about:blank")
         self.errors(), self.hosts()
@@ -200,12 +194,12 @@ class Browser:
         self.driver.get(url)
         self.until(lambda: self.all("#say-text textarea"))
 
-    def errors(self) -> list[str]:
+    def errors(self):
         """What the browser has logged as an error since the last call."""
         log = self.driver.get_log("browser")
         return [entry["message"] for entry in log if entry["level"] == "SEVERE"]
 
-    def hosts(self) -> set[str | None]:
+    def hosts(self):
         """Machines that the page has sent a request to since the last call."""
         log = [
             json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")
@@ -214,45 +208,45 @@ class Browser:
         urls = [urllib.parse.urlsplit(event["params"]["request"]["url"]) for event in sent]
         return {url.hostname for url in urls if url.scheme not in ("data", "blob")}
 
-    def all(self, selector: str) -> list[Any]:
+    def all(self, selector):
         return self.driver.find_elements("css selector", selector)
 
-    def text(self, selector: str) -> str:
+    def text(self, selector):
         found = self.all(selector)
         return found[0].text if found else ""
 
-    def until(self, condition: Callable[[], Any], seconds: float = 300) -> Any:
+    def until(self, condition, seconds=300):
         from selenium.common.exceptions import StaleElementReferenceException
         from selenium.webdriver.support.ui import WebDriverWait
 
         wait = WebDriverWait(self.driver, seconds, 0.1, [StaleElementReferenceException])
         return wait.until(lambda _: condition())
 
-    def click(self, text: str) -> None:
+    def click(self, text):
         """Click the visible button of this text."""
         self.press("button", text)
 
-    def press(self, selector: str, text: str = "") -> None:
+    def press(self, selector, text=""):
         """Click the visible element of this selector, and of this text if one is given."""
 
-        def found() -> list[Any]:
+        def found():
             shown = [element for element in self.all(selector) if element.is_displayed()]
             return [element for element in shown if not text or element.text.strip() == text]
 
         self.until(found)[0].click()
 
-    def choose(self, name: str, option: str) -> None:
+    def choose(self, name, option):
         """Choose in a drop-down list."""
         self.press(f"#{name} input")
         self.press(f"[role=option][aria-label='{option}']")
 
-    def only(self, *names: str) -> None:
+    def only(self, *names):
         """Leave these vocoders of all that are chosen at first."""
         for label in self.until(lambda: self.all("#copy-vocoders label")):
             if not any(name in label.text for name in names):
                 label.click()
 
-    def type(self, name: str, text: str) -> None:
+    def type(self, name, text):
         """Replace what is in a box by typing."""
         from selenium.webdriver.common.keys import Keys
 
@@ -260,34 +254,34 @@ class Browser:
         box.send_keys(Keys.CONTROL + "a")  # in a call of its own: keys stay down until its end
         box.send_keys(Keys.BACKSPACE, text)
 
-    def upload(self, name: str, path: Path) -> None:
+    def upload(self, name, path):
         self.until(lambda: self.all(f"#{name} input[type=file]"))[0].send_keys(str(path))
 
-    def audio(self, name: str, before: str | None = None) -> str:
+    def audio(self, name, before=None):
         """The address of the audio in a player, when there is some other than before."""
 
-        def addresses() -> list[str]:
+        def addresses():
             links = [link.get_attribute("href") for link in self.all(f"#{name} a[download]")]
             return [link for link in links if link and link != before]
 
         return str(self.until(addresses)[0])
 
-    def results(self, prefix: str) -> dict[str, tuple[np.ndarray, int]]:
+    def results(self, prefix):
         """The audio of each version by its name, when all are there."""
         self.until(lambda: self.all(f"#{prefix}-picture img"))
         rows = self.all(f"#{prefix}-versions audio")
         return {r.get_attribute("aria-label"): fetch(r.get_attribute("src")) for r in rows}
 
-    def toast(self, text: str) -> str:
+    def toast(self, text):
         """The message in the page that has this text."""
         return str(self.until(lambda: [t.text for t in self.all(".toast-body") if text in t.text]))
 
 
 @pytest.fixture(scope="module")
 def browser(
-    server: Server,  # so that it starts first, meanwhile
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Browser]:
+    server,  # so that it starts first, meanwhile
+    tmp_path_factory,
+):
     """Chromium, with a recording at the microphone."""
     if not HAS_GRADIO:
         pytest.skip("gradio is not installed (extra demo)")
@@ -304,7 +298,7 @@ def browser(
 
 
 @pytest.fixture
-def page(server: Server, browser: Browser) -> Iterator[Browser]:
+def page(server, browser):
     """The page, newly opened. No error may be logged in it, and nothing leave this machine."""
     browser.open(server.wait("The demo is at ").split()[0])
     yield browser
@@ -313,16 +307,14 @@ def page(server: Server, browser: Browser) -> Iterator[Browser]:
     assert hosts == {"127.0.0.1"}
 
 
-def fetch(address: str) -> tuple[np.ndarray, int]:
+def fetch(address):
     """Audio as the visitor's browser gets it."""
     assert urllib.parse.urlsplit(address).hostname == "127.0.0.1"
     with urllib.request.urlopen(address) as answer:
         return soundfile.read(io.BytesIO(answer.read()))
 
 
-def test_the_page_opens_with_a_sentence_and_speaks_what_is_typed(
-    page: Browser, models: Models
-) -> None:
+def test_the_page_opens_with_a_sentence_and_speaks_what_is_typed(page, models):
     pair = {"acoustic": models.voices[ACOUSTIC_NAME], "vocoder": models.page}
     first = page.audio("say-audio")
     expected = vocoder.say("The birch canoe slid on the smooth planks.", **pair)
@@ -343,9 +335,7 @@ def test_the_page_opens_with_a_sentence_and_speaks_what_is_typed(
     assert "There is no text to read: give at least one word" in page.toast("text")
 
 
-def test_an_uploaded_recording_is_compared_and_switched_in_place(
-    page: Browser, models: Models
-) -> None:
+def test_an_uploaded_recording_is_compared_and_switched_in_place(page, models):
     page.click("Copy synthesis")
     page.press("#copy-button")
     assert "There is no recording: choose, record or upload one" in page.toast("recording")
@@ -373,7 +363,7 @@ def test_an_uploaded_recording_is_compared_and_switched_in_place(
     assert (first.is_displayed(), second.is_displayed()) == (False, True)
 
 
-def test_a_mel_is_uploaded(page: Browser, models: Models, tmp_path: Path) -> None:
+def test_a_mel_is_uploaded(page, models, tmp_path):
     mel = models.page.mel(vocoder.read_audio(RECORDING, models.page.sample_rate)[0])
     np.save(tmp_path / "mel.npy", mel.numpy())
     page.click("Copy synthesis")
@@ -386,7 +376,7 @@ def test_a_mel_is_uploaded(page: Browser, models: Models, tmp_path: Path) -> Non
     np.testing.assert_allclose(samples, models.page.synthesize(mel), atol=1.1 / 32768)
 
 
-def test_the_microphone_is_heard(page: Browser) -> None:
+def test_the_microphone_is_heard(page):
     page.click("Latent space")
     page.press("#latent-first [aria-label='Record audio']")
     page.press("#latent-first .record-button")
@@ -399,7 +389,7 @@ def test_the_microphone_is_heard(page: Browser) -> None:
     assert all(len(x) > rate and x.std() > 1e-3 for x, rate in made.values())
 
 
-def test_a_file_that_is_not_audio_is_refused_in_the_page(page: Browser, tmp_path: Path) -> None:
+def test_a_file_that_is_not_audio_is_refused_in_the_page(page, tmp_path):
     page.errors_expected = True  # the browser's player complains of the file, too
     page.click("Copy synthesis")
     broken = tmp_path / "broken.wav"
@@ -412,7 +402,7 @@ def test_a_file_that_is_not_audio_is_refused_in_the_page(page: Browser, tmp_path
     assert "/" not in message  # no folder of the server
 
 
-def test_two_recordings_are_interpolated(page: Browser) -> None:
+def test_two_recordings_are_interpolated(page):
     page.click("Latent space")
     page.click("English to Russian")
     page.audio("latent-first")
@@ -427,7 +417,7 @@ def test_two_recordings_are_interpolated(page: Browser) -> None:
     assert "apart" in page.text("#latent-versions")
 
 
-def test_the_page_fits_a_phone(page: Browser) -> None:
+def test_the_page_fits_a_phone(page):
     size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     try:
@@ -449,7 +439,7 @@ def test_the_page_fits_a_phone(page: Browser) -> None:
         page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_labels_and_contrast_are_accessible(page: Browser, tmp_path: Path) -> None:
+def test_labels_and_contrast_are_accessible(page, tmp_path):
     npm = shutil.which("npm") or "false"
     if subprocess.run([npm, "pack", "axe-core@4"], cwd=tmp_path, capture_output=True).returncode:
         pytest.skip("the checker axe-core cannot be had from npm")

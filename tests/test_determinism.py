@@ -3,20 +3,15 @@
 The rows, and how each makes the audio again, are in docs/scripts/determinism.py.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.conftest import scripts
-from vocoder.models import MdctFlow
 from vocoder.pretrained import find_model
 
 ROOT = Path(__file__).parents[1]
@@ -26,11 +21,7 @@ with scripts("docs/scripts") as script:
 
 
 @pytest.fixture(scope="module", params=["bundled", "tiny", "tiny with a source"])
-def checkpoint(
-    request: pytest.FixtureRequest,
-    tiny_flow: Callable[..., MdctFlow],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
+def checkpoint(request, tiny_flow, tmp_path_factory):
     if request.param == "bundled":
         return find_model()
     arguments = {"source": True} if "source" in request.param else {}
@@ -39,7 +30,7 @@ def checkpoint(
 
 
 @pytest.fixture(scope="module")
-def cases(checkpoint: Path) -> dict[int, Any]:
+def cases(checkpoint):
     return {iterations: determinism.Case(checkpoint, iterations) for iterations in (0, 8)}
 
 
@@ -56,7 +47,7 @@ def test_the_same_seed_gives_the_same_audio(name, iterations, checkpoint, cases)
     assert row.difference(case) <= (row.refined if iterations else row.tolerance)
 
 
-def test_the_differences_are_seen(cases: dict[int, Any]) -> None:
+def test_the_differences_are_seen(cases):
     """The rows would notice another seed or other iterations."""
     case = cases[0]
     other = determinism.Row("another seed", 0, 0, lambda case: case.synthesize(seed=4))
@@ -65,7 +56,7 @@ def test_the_differences_are_seen(cases: dict[int, Any]) -> None:
     assert other.difference(case) > 1e-3
 
 
-def test_what_was_measured_is_what_is_promised() -> None:
+def test_what_was_measured_is_what_is_promised():
     measured = json.loads((ROOT / "docs/results/determinism.json").read_text(encoding="utf-8"))
     rows = {row.title: [row.tolerance, row.refined] for row in determinism.ROWS.values()}
     assert {row["title"]: row["promised"] for row in measured["rows"]} == rows
@@ -93,7 +84,7 @@ print(os.waitstatus_to_exitcode(status), torch.get_num_threads())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_runs_the_model_of_its_parent() -> None:
+def test_a_forked_child_runs_the_model_of_its_parent():
     """As servers fork."""
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     result = subprocess.run(

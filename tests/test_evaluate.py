@@ -1,25 +1,19 @@
 """Copy synthesis measured through the whole path: stand-ins that are known, and the command."""
 
-from __future__ import annotations
-
 import json
 import math
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from torch import Tensor, nn
-from typer.testing import Result
+from torch import nn
 
 from tests.conftest import command
 from vocoder.audio import MelSpec, read_audio
-from vocoder.audio.noise import Noise
 from vocoder.corpus import held_out
 from vocoder.evaluation import copy_synthesis, tables
 from vocoder.evaluation.baselines import GriffinLim
@@ -31,7 +25,7 @@ from vocoder.evaluation.copy_synthesis import (
     read_recording,
 )
 from vocoder.evaluation.results import estimate
-from vocoder.models import MdctFlow, Vocoder
+from vocoder.models import Vocoder
 
 SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample"
 RATE = 16000
@@ -48,20 +42,16 @@ class StandIn(Vocoder):
     default_temperature = 0.5
     context_frames = (0, 0)
 
-    def __init__(
-        self, mel_spec: Any = "speech-16k", level: float = 0.0, likelihood: Any = None
-    ) -> None:
+    def __init__(self, mel_spec="speech-16k", level=0.0, likelihood=None):
         super().__init__(mel_spec)
         self.level, self.likelihood = level, likelihood
         self.weight = nn.Parameter(torch.zeros(()))
 
-    def mel(self, audio: Any) -> Any:
+    def mel(self, audio):
         self.audio = audio
         return super().mel(audio)
 
-    def generate(
-        self, mel: Tensor, noise: Noise, temperature: float, first_frame: int = 0
-    ) -> Tensor:
+    def generate(self, mel, noise, temperature, first_frame=0):
         samples = mel.shape[2] * self.mel_spec.hop_length
         audio = torch.zeros(samples)  # a centred mel has one frame more than the audio
         known = self.audio[:samples]
@@ -69,7 +59,7 @@ class StandIn(Vocoder):
         hiss = torch.randn(samples, generator=torch.Generator().manual_seed(0))
         return (audio + self.level * hiss).unsqueeze(0)
 
-    def log_likelihood(self, audio: Tensor, mel: Tensor) -> Tensor:
+    def log_likelihood(self, audio, mel):
         noise = 32768 * (audio[0] - self.audio)
         assert noise.abs().max() <= 0.5 + 1e-2
         assert noise.std().item() == pytest.approx(12**-0.5, rel=0.05)
@@ -77,17 +67,17 @@ class StandIn(Vocoder):
         return torch.full((audio.shape[0],), audio.shape[1] * -math.log(2))
 
 
-def uniform(mel_spec: Any = "speech-16k") -> StandIn:
+def uniform(mel_spec="speech-16k"):
     return StandIn(mel_spec, likelihood="exact")
 
 
-def shorten(name: str, target: Path, seconds: float = 1.5, rate: int = RATE) -> None:
+def shorten(name, target, seconds=1.5, rate=RATE):
     audio, _ = read_audio(SAMPLE / f"wavs/{name}.flac", rate)
     soundfile.write(target, audio[: round(seconds * rate)].numpy(), rate, subtype="PCM_16")
 
 
 @pytest.fixture(scope="module")
-def wavs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wavs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wavs")
     (folder / "speaker").mkdir()
     shorten("ru_0813", folder / "a.wav")
@@ -99,16 +89,14 @@ TAKEN = ("log_mel_distance", "envelope_depth", "stoi", "tonal_artifacts", "log_l
 
 
 @pytest.fixture(scope="module")
-def result(wavs: Path) -> dict[str, Any]:
+def result(wavs):
     """Three known distortions."""
     models = {name: StandIn(level=level) for name, level in SEVERAL.items()}
     return evaluate(models, wavs, measures=TAKEN)
 
 
-def test_a_model_that_returns_the_recording_is_perfect_and_noise_is_worse(
-    result: dict[str, Any],
-) -> None:
-    def means(measure: str) -> list[float]:
+def test_a_model_that_returns_the_recording_is_perfect_and_noise_is_worse(result):
+    def means(measure):
         return [result["rows"][name][measure]["mean"] for name in SEVERAL]
 
     row = result["rows"]["clean"]
@@ -133,7 +121,7 @@ def test_a_model_that_returns_the_recording_is_perfect_and_noise_is_worse(
     assert result["differences"]["roar"]["log_likelihood"]["mean"] is None
 
 
-def test_an_estimate_is_students_t() -> None:
+def test_an_estimate_is_students_t():
     # By a printed table: t = 2.776 at 97.5 % and 4 degrees of freedom; s = sqrt(2.5).
     half = 2.7764 * math.sqrt(2.5 / 5)
     got = estimate([1, 2, 3, 4, 5])
@@ -144,7 +132,7 @@ def test_an_estimate_is_students_t() -> None:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch):
     """Only the measures that take no time, and PESQ, whose package is missing."""
     names = ("log_mel_distance", "times_real_time", "log_likelihood", "pesq")
     measures = {name: MEASURES[name] for name in names}
@@ -153,7 +141,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_log_likelihood_is_of_faded_audio_dequantised_with_noise_that_stays(tmp_path: Path) -> None:
+def test_log_likelihood_is_of_faded_audio_dequantised_with_noise_that_stays(tmp_path):
     model = uniform()
     hop = model.mel_spec.hop_length
     soundfile.write(tmp_path / "cut.wav", np.full(8192, 0.25), RATE, subtype="PCM_16")
@@ -169,7 +157,7 @@ def test_log_likelihood_is_of_faded_audio_dequantised_with_noise_that_stays(tmp_
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_lower_bound_of_the_likelihood_is_called_one(wavs: Path) -> None:
+def test_a_lower_bound_of_the_likelihood_is_called_one(wavs):
     models = {"bounded": StandIn(likelihood="lower bound"), "uniform": uniform()}
     text = tables.copy_synthesis(evaluate(models, wavs, limit=1, measures=["log_likelihood"]))
     assert "| – | ≥ -0.693 | -0.693 | – |" in text  # recording, bounded, uniform, Griffin-Lim
@@ -178,7 +166,7 @@ def test_a_lower_bound_of_the_likelihood_is_called_one(wavs: Path) -> None:
     assert "bound" not in tables.copy_synthesis(alone)
 
 
-def test_only_the_measures_asked_for_are_taken(wavs: Path) -> None:
+def test_only_the_measures_asked_for_are_taken(wavs):
     asked = ["stoi", "log_mel_distance"]
     result = evaluate({"uniform": uniform()}, wavs, limit=1, measures=asked)
     assert sorted(result["measures"]) == sorted(asked)
@@ -191,9 +179,7 @@ def test_only_the_measures_asked_for_are_taken(wavs: Path) -> None:
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("center", [False, True])
-def test_models_and_griffin_lim_are_measured_with_each_number_of_iterations(
-    wavs: Path, center: bool
-) -> None:
+def test_models_and_griffin_lim_are_measured_with_each_number_of_iterations(wavs, center):
     spec = MelSpec.from_dict({**MelSpec.preset("speech-16k").to_dict(), "center": center})
     models = {"roar": StandIn(spec, level=0.05), "uniform": uniform(spec)}
     result = evaluate(models, wavs, limit=1, refine=[0, 1, 4, 1])
@@ -215,7 +201,7 @@ def test_models_and_griffin_lim_are_measured_with_each_number_of_iterations(
 
 
 @pytest.mark.usefixtures("quick")
-def test_models_of_other_rates_compare_but_not_in_nats_per_sample(wavs: Path) -> None:
+def test_models_of_other_rates_compare_but_not_in_nats_per_sample(wavs):
     models = {"narrow": uniform(), "wide": uniform("ljspeech")}
     result = evaluate(models, wavs, limit=1)
     assert result["rows"]["wide"]["log_mel_distance"]["mean"] == pytest.approx(0, abs=1e-6)
@@ -225,7 +211,7 @@ def test_models_of_other_rates_compare_but_not_in_nats_per_sample(wavs: Path) ->
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("center", [False, True])
-def test_griffin_lim_keeps_time_in_both_conventions(center: bool, wavs: Path) -> None:
+def test_griffin_lim_keeps_time_in_both_conventions(center, wavs):
     spec = MelSpec.from_dict({**MelSpec.preset("speech-16k").to_dict(), "center": center})
     model = StandIn(spec)
     clean = read_recording(wavs / "a.wav", spec)
@@ -243,7 +229,7 @@ def test_griffin_lim_keeps_time_in_both_conventions(center: bool, wavs: Path) ->
 
 
 @pytest.mark.usefixtures("quick")
-def test_bad_files_are_skipped_and_named(wavs: Path, tmp_path: Path) -> None:
+def test_bad_files_are_skipped_and_named(wavs, tmp_path):
     shutil.copy(wavs / "a.wav", tmp_path)
     (tmp_path / "broken.wav").write_text("no audio")
     soundfile.write(tmp_path / "short.wav", np.zeros(100), RATE)
@@ -261,14 +247,14 @@ def test_bad_files_are_skipped_and_named(wavs: Path, tmp_path: Path) -> None:
         evaluate({"worn out": StandIn(level=math.nan)}, wavs)
 
 
-def test_of_a_corpus_the_test_utterances_are_taken() -> None:
+def test_of_a_corpus_the_test_utterances_are_taken():
     found = find_recordings(SAMPLE)
     assert {path.stem for path in found} == set(held_out(SAMPLE).test)
     assert None not in found.values()
     assert len(find_recordings(SAMPLE / "wavs")) > len(found)
 
 
-def test_markdown_has_all_and_no_more(result: dict[str, Any]) -> None:
+def test_markdown_has_all_and_no_more(result):
     text = tables.copy_synthesis(result)
     for part in ("rows", "differences"):
         lines = tables.scores(result, part).splitlines()
@@ -283,21 +269,17 @@ def test_markdown_has_all_and_no_more(result: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def checkpoints(
-    tiny_flow: Callable[..., MdctFlow], tmp_path_factory: pytest.TempPathFactory
-) -> list[Path]:
+def checkpoints(tiny_flow, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     return [tiny_flow(n_layers=n).save(folder / f"{n}") for n in (1, 2)]
 
 
-def run(*arguments: object) -> Result:
+def run(*arguments):
     return command("evaluate", *arguments)
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_command_writes_json_and_markdown(
-    wavs: Path, checkpoints: list[Path], tmp_path: Path
-) -> None:
+def test_the_command_writes_json_and_markdown(wavs, checkpoints, tmp_path):
     model, other = checkpoints
     out, table = tmp_path / "e.json", tmp_path / "e.md"
     arguments = (wavs, "-c", model, "--against", other, "--refine", "0, 2", "--device", "cpu")
@@ -342,9 +324,7 @@ def test_the_command_writes_json_and_markdown(
         ([SAMPLE, "--output", SAMPLE / "metadata.csv"], "--force"),
     ],
 )
-def test_a_wrong_argument_is_one_sentence(
-    arguments: list[Any], words: str, checkpoints: list[Path]
-) -> None:
+def test_a_wrong_argument_is_one_sentence(arguments, words, checkpoints):
     done = run("-c", checkpoints[0], *arguments)
     assert done.exit_code == 2
     assert words in done.stderr

@@ -1,18 +1,13 @@
 """The study of architectures: its toys, its document, and claims measured anew, small."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from tests.conftest import scripts
 from vocoder.audio import read_audio
@@ -23,26 +18,26 @@ MODULES = sorted(path.stem for path in FOLDER.glob("*.py"))
 
 
 @pytest.fixture(scope="module")
-def families() -> Iterator[Any]:
+def families():
     with scripts("recipes/families") as script:
         yield SimpleNamespace(**{name: script(name) for name in MODULES})
 
 
 @pytest.fixture
-def excerpts() -> list[Tensor]:
+def excerpts():
     """Six stretches of speech of two seconds, at 16 kHz."""
     wavs = ROOT / "recipes/ljspeech/sample/wavs"
     sounds = [read_audio(wavs / f"ru_{name}.flac", 16000)[0] for name in ("0209", "0502", "0813")]
     return [sound[start : start + 32000] for sound in sounds for start in (8000, 40000)]
 
 
-def finite(values: Any) -> bool:
+def finite(values):
     if isinstance(values, dict | list):
         return all(map(finite, values.values() if isinstance(values, dict) else values))
     return math.isfinite(values)
 
 
-def measured(families: Any, claim: str, *arguments: int) -> dict[str, Any]:
+def measured(families, claim, *arguments):
     """The figures of a claim; the picture must be one, and the text find all its figures."""
     with torch.random.fork_rng(), torch.no_grad():
         module = getattr(families, families.study.CLAIMS[claim])
@@ -54,19 +49,19 @@ def measured(families: Any, claim: str, *arguments: int) -> dict[str, Any]:
     return dict(figures)
 
 
-def test_every_claim_has_its_figures_and_its_picture(families: Any) -> None:
+def test_every_claim_has_its_figures_and_its_picture(families):
     study = families.study
     assert len(study.CLAIMS) == len(study.sections()) - 1
     assert {path.stem for path in study.RESULTS.iterdir()} == set(study.CLAIMS)
     assert {path.stem for path in study.PICTURES.iterdir()} == set(study.CLAIMS)
 
 
-def test_the_document_is_that_of_the_figures(families: Any) -> None:
+def test_the_document_is_that_of_the_figures(families):
     text = families.study.DOCUMENT.read_text(encoding="utf-8")
     assert text == families.study.document(), "run python recipes/families/study.py --document"
 
 
-def test_a_figure_is_shown_by_its_path_and_format(families: Any) -> None:
+def test_a_figure_is_shown_by_its_path_and_format(families):
     figures = {"ring": {"nats": -1.256, "modes": [7, 8]}, "share": 0.5, "tiny": 4e-7}
     text = "On 3, -1<!--ring/nats:.2f-->, 0<!--ring/modes:each--> or 1<!--ring/modes/0--> modes,\n"
     text += "2<!--ring/modes:.1f--> on average, 3\n%<!--share:.0%-->, 1e-2<!--tiny:.0g-->."
@@ -78,7 +73,7 @@ def test_a_figure_is_shown_by_its_path_and_format(families: Any) -> None:
     assert families.study.updated("$$\nx\n$$", figures) == "$$\nx\n$$"
 
 
-def test_a_claim_measured_anew_gives_its_recorded_figures(families: Any, tmp_path: Path) -> None:
+def test_a_claim_measured_anew_gives_its_recorded_figures(families, tmp_path):
     name = "change_of_variables"
     with torch.random.fork_rng():
         figures = families.study.run(name, 0, tmp_path, tmp_path)
@@ -90,7 +85,7 @@ def test_a_claim_measured_anew_gives_its_recorded_figures(families: Any, tmp_pat
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_only_alternation_reaches_every_variable(families: Any) -> None:
+def test_only_alternation_reaches_every_variable(families):
     flows = families.flows
     x = torch.randn(3, flows.CHANNELS, flows.TIME, dtype=torch.float64)
     for kind in flows.ALTERNATIONS:
@@ -100,7 +95,7 @@ def test_only_alternation_reaches_every_variable(families: Any) -> None:
         assert int(same.sum()) == (x[0].numel() // 2 if kind == "none" else 0), kind
 
 
-def test_each_variable_of_the_masked_network_depends_on_those_before_it(families: Any) -> None:
+def test_each_variable_of_the_masked_network_depends_on_those_before_it(families):
     claim = families.autoregressive
     torch.manual_seed(0)
     jacobian = torch.autograd.functional.jacobian(claim.Masked(6).network, torch.randn(6))
@@ -112,7 +107,7 @@ def test_each_variable_of_the_masked_network_depends_on_those_before_it(families
     assert all(len(times) == 2 for times in figures["milliseconds"].values())
 
 
-def test_the_bound_meets_the_exact_likelihood_of_a_linear_model(families: Any) -> None:
+def test_the_bound_meets_the_exact_likelihood_of_a_linear_model(families):
     figures = measured(families, "vae_bound", 1000)
     assert figures["elbo_start"] < figures["elbo"]
     # The bound is estimated by 20 draws for each of 2,000 points.
@@ -124,7 +119,7 @@ def test_the_bound_meets_the_exact_likelihood_of_a_linear_model(families: Any) -
     assert weighted[-1] < figures["exact_of_spoilt"] < weighted[-1] + 0.3
 
 
-def test_the_ring_is_covered_and_blurred(families: Any) -> None:
+def test_the_ring_is_covered_and_blurred(families):
     figures = measured(families, "vae_blur", 20)
     assert figures == measured(families, "vae_blur", 20)
     assert figures["share_near_modes_of_data"] == pytest.approx(0.989, abs=0.01)
@@ -135,14 +130,12 @@ def test_the_ring_is_covered_and_blurred(families: Any) -> None:
     [*(f"autoencoder_{kind}" for kind in ("plain", "denoising", "disentangling")),
      "mixture", "multi_scale"],
 )  # fmt: skip
-def test_claims_about_speech_run(
-    claim: str, families: Any, excerpts: list[Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_claims_about_speech_run(claim, families, excerpts, monkeypatch):
     monkeypatch.setattr(families.speech, "recordings", lambda: (excerpts[:4], excerpts[4:]))
     measured(families, claim, 2)
 
 
-def test_the_flow_of_several_scales_is_one(families: Any) -> None:
+def test_the_flow_of_several_scales_is_one(families):
     claim = families.multi_scale
     torch.manual_seed(0)
     flow = claim.Level(1, 8, 2, further=1)

@@ -1,9 +1,6 @@
 """Every invertible piece under one contract, against autograd, in float64, parameters perturbed."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -34,12 +31,12 @@ pytestmark = pytest.mark.usefixtures("double_precision")
 CHANNELS, TIME, CONDITION = 4, 6, 7
 
 
-def stack(n_in: int, n_out: int, **options: object) -> GatedConvStack:
-    sizes: dict[str, object] = {"channels": 3, "n_layers": 2} | options
-    return GatedConvStack(n_in, n_out, CONDITION, **sizes)  # type: ignore[arg-type]
+def stack(n_in, n_out, **options):
+    sizes = {"channels": 3, "n_layers": 2} | options
+    return GatedConvStack(n_in, n_out, CONDITION, **sizes)
 
 
-def halved(n_in: int, n_out: int) -> GatedConvStack:
+def halved(n_in, n_out):
     """A conditioner for `AlternatingFrames`, which shows it the condition of two steps."""
     return GatedConvStack(n_in, n_out, 2 * CONDITION, channels=3, n_layers=2)
 
@@ -47,18 +44,18 @@ def halved(n_in: int, n_out: int) -> GatedConvStack:
 class Dense(nn.Module):
     """A conditioner that is no convolution, to show that couplings take any network."""
 
-    def __init__(self, n_in: int, n_out: int) -> None:
+    def __init__(self, n_in, n_out):
         super().__init__()
         self.layer = nn.Conv1d(n_in + CONDITION, n_out, 1)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, x, condition):
         return torch.tanh(self.layer(torch.cat([x, condition], dim=1)))
 
 
-def small_model() -> Bijection:
+def small_model():
     """A whole conditioned flow with early outputs, from a waveform of 24 samples."""
 
-    def step(channels: int) -> list[Bijection]:
+    def step(channels):
         half = channels // 2
         return [
             ActNorm(channels),
@@ -70,14 +67,14 @@ def small_model() -> Bijection:
     return Chain([Squeeze(4), *step(4), FactorOut(2, rest)])
 
 
-def fused_conv1x1() -> Bijection:
+def fused_conv1x1():
     piece = perturbed(InvertibleConv1x1(CHANNELS))
     assert isinstance(piece, InvertibleConv1x1)
     return piece.fused()
 
 
 # name -> a piece of `CHANNELS` and `TIME`, or of the sizes below
-PIECES: dict[str, Callable[[], Bijection]] = {
+PIECES = {
     "squeeze": lambda: Squeeze(3),
     "mdct": lambda: Mdct(4),
     "mdct one block": lambda: Mdct(4),
@@ -120,7 +117,7 @@ SIZES = {
 }  # fmt: skip
 
 
-def perturbed(piece: Bijection) -> Bijection:
+def perturbed(piece):
     """In evaluation mode, every parameter and running statistic moved off its start."""
     for parameter in piece.parameters():
         if parameter.requires_grad:
@@ -139,7 +136,7 @@ WITH_PARAMETERS = [n for n in PIECES if any(p.requires_grad for p in PIECES[n]()
 Case = tuple[Bijection, Tensor, Tensor]
 
 
-def piece_and_inputs(name: str) -> Case:
+def piece_and_inputs(name):
     piece, (channels, time) = perturbed(PIECES[name]()), SIZES.get(name, (CHANNELS, TIME))
     x = torch.randn(2, channels, time)
     condition_time = time // 4 if name == "whole model" else time
@@ -147,11 +144,11 @@ def piece_and_inputs(name: str) -> Case:
 
 
 @pytest.fixture(params=PIECES)
-def case(request: pytest.FixtureRequest) -> Case:
+def case(request):
     return piece_and_inputs(request.param)
 
 
-def test_inverse_undoes_forward(case: Case) -> None:
+def test_inverse_undoes_forward(case):
     piece, x, condition = case
     z, _ = piece(x, condition)
     assert not torch.equal(z.flatten(), x.flatten())
@@ -161,13 +158,13 @@ def test_inverse_undoes_forward(case: Case) -> None:
         assert (piece.inverse(z, condition) - x).abs().max() < 1e-10
 
 
-def test_log_det_is_that_of_the_jacobian(case: Case) -> None:
+def test_log_det_is_that_of_the_jacobian(case):
     piece, x, condition = case
     _, log_det = piece(x, condition)
     assert log_det.shape == (x.shape[0],)
     for item in range(x.shape[0]):
 
-        def one(value: Tensor, item: int = item) -> Tensor:
+        def one(value, item=item):
             return piece(value.unsqueeze(0), condition[item : item + 1])[0].flatten()
 
         jacobian = torch.autograd.functional.jacobian(one, x[item]).reshape(x[0].numel(), -1)
@@ -176,7 +173,7 @@ def test_log_det_is_that_of_the_jacobian(case: Case) -> None:
 
 
 @pytest.mark.parametrize("name", WITH_PARAMETERS)
-def test_gradient_reaches_every_parameter_both_ways(name: str) -> None:
+def test_gradient_reaches_every_parameter_both_ways(name):
     piece, x, condition = piece_and_inputs(name)
     z, _ = piece(x, condition)
     objectives = {
@@ -192,14 +189,14 @@ def test_gradient_reaches_every_parameter_both_ways(name: str) -> None:
             assert gradient.abs().max() > 0, f"{direction}: {name} has no gradient"
 
 
-def test_gradcheck(case: Case) -> None:
+def test_gradcheck(case):
     piece, x, condition = case
     x, condition = x[:1].requires_grad_(), condition[:1].requires_grad_()
     assert torch.autograd.gradcheck(piece, (x, condition))
     assert torch.autograd.gradcheck(piece.inverse, (piece(x, condition)[0].detach(), condition))
 
 
-def test_density_integrates_to_one() -> None:
+def test_density_integrates_to_one():
     """p(x) of a two-dimensional flow, summed over a grid that holds all of its mass."""
     couplings = [AffineCoupling(stack(1, 2), log_scale_bound=1.0) for _ in range(2)]
     mixings = [InvertibleConv1x1(2) for _ in range(2)]
@@ -216,7 +213,7 @@ def test_density_integrates_to_one() -> None:
     assert abs(total - 1) < 1e-3
 
 
-def test_a_fused_conv1x1_is_frozen() -> None:
+def test_a_fused_conv1x1_is_frozen():
     piece = perturbed(InvertibleConv1x1(4))
     assert isinstance(piece, InvertibleConv1x1)
     fused, x = piece.fused(), torch.randn(1, 4, 5)
@@ -230,7 +227,7 @@ def test_a_fused_conv1x1_is_frozen() -> None:
     assert fused.float()(x.float())[0].dtype == torch.float32
 
 
-def test_actnorm_normalises_its_first_training_batch_only() -> None:
+def test_actnorm_normalises_its_first_training_batch_only():
     piece = ActNorm(3)
     x = 5 + 3 * torch.randn(4, 3, 50)
     z, _ = piece(x)
@@ -245,7 +242,7 @@ def test_actnorm_normalises_its_first_training_batch_only() -> None:
     assert torch.equal(fresh.shift, before)
 
 
-def test_batchnorm_trains_on_batch_statistics_and_keeps_averages() -> None:
+def test_batchnorm_trains_on_batch_statistics_and_keeps_averages():
     piece = BatchNorm(2, momentum=1.0)
     x = 4 + 2 * torch.randn(8, 2, 40)
     z, log_det = piece(x)
@@ -256,7 +253,7 @@ def test_batchnorm_trains_on_batch_statistics_and_keeps_averages() -> None:
     assert (piece.inverse(piece(x)[0]) - x).abs().max() < 1e-10
 
 
-def test_mdct_is_orthogonal_and_compacts_a_tone() -> None:
+def test_mdct_is_orthogonal_and_compacts_a_tone():
     mdct = Mdct(32)
     x = torch.randn(1, 1, 32 * 9)
     z, log_det = mdct(x)
@@ -275,20 +272,20 @@ def test_mdct_is_orthogonal_and_compacts_a_tone() -> None:
 
 @pytest.mark.parametrize("time", [4, 5])
 @pytest.mark.parametrize("parity", [0, 1])
-def test_alternating_frames_are_the_checkerboard(parity: int, time: int) -> None:
+def test_alternating_frames_are_the_checkerboard(parity, time):
     """The same function as the mask gives, for a conditioner that looks at its own step only."""
     torch.manual_seed(1)
 
     class Neighbours(nn.Module):
         """Shift and log-scale of a step from the mean of the two steps of its pair."""
 
-        def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        def forward(self, x, condition):
             even, odd = x[..., 0::2], torch.nn.functional.pad(x, (0, 1))[..., 1::2]
             both = torch.stack([even + odd, even + odd], dim=-1).flatten(-2)[..., : x.shape[-1]]
             return torch.cat([both, both.tanh()], dim=1)
 
     class Same(nn.Module):
-        def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        def forward(self, x, condition):
             assert condition.shape[1:] == (2 * CONDITION, (time + 1) // 2)
             return torch.cat([x, x.tanh()], dim=1)
 
@@ -299,7 +296,7 @@ def test_alternating_frames_are_the_checkerboard(parity: int, time: int) -> None
         assert (one - other).abs().max() < 1e-12
 
 
-def test_log_det_is_float32_under_autocast() -> None:
+def test_log_det_is_float32_under_autocast():
     torch.set_default_dtype(torch.float32)
     for name in PIECES:
         piece, x, condition = piece_and_inputs(name)
@@ -310,8 +307,8 @@ def test_log_det_is_float32_under_autocast() -> None:
 
 
 @pytest.mark.parametrize("kind", ["rotation", "even-odd", "half-swap", "identity"])
-def test_initial_matrices_are_orthogonal(kind: str) -> None:
-    matrix = InvertibleConv1x1(6, kind).weight.detach()  # type: ignore[arg-type]
+def test_initial_matrices_are_orthogonal(kind):
+    matrix = InvertibleConv1x1(6, kind).weight.detach()
     assert (matrix @ matrix.T - torch.eye(6)).abs().max() < 1e-12
     if kind == "rotation":
         assert torch.det(matrix) > 0
@@ -324,7 +321,7 @@ def test_initial_matrices_are_orthogonal(kind: str) -> None:
         (lambda: Mdct(4)(torch.zeros(1, 1, 6)), "whole number of blocks"),
         (lambda: Squeeze(4)(torch.zeros(1, 1, 6)), "whole number of blocks"),
         (lambda: Squeeze(0), "at least one sample"),
-        (lambda: InvertibleConv1x1(4, "shuffle"), "unknown start"),  # type: ignore[arg-type]
+        (lambda: InvertibleConv1x1(4, "shuffle"), "unknown start"),
         (lambda: FactorOut(0, Swap()), "at least one channel"),
         (lambda: ChannelMask([True, True]), "some channels to keep"),
         (lambda: Checkerboard(2), "0 or 1"),
@@ -334,6 +331,6 @@ def test_initial_matrices_are_orthogonal(kind: str) -> None:
         (lambda: ConditionalScale(nn.Identity())(torch.zeros(1, 2, 3)), "needs a condition"),
     ],
 )
-def test_bad_sizes_are_refused_in_one_sentence(build: Callable[[], object], words: str) -> None:
+def test_bad_sizes_are_refused_in_one_sentence(build, words):
     with pytest.raises(ValueError, match=words):
         build()

@@ -1,10 +1,7 @@
 """The recipe for 24 and 44.1 kHz: its corpus, and its configurations in two steps."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +23,7 @@ with scripts("recipes/high-rate") as script:
     build = script("build")
 
 
-def speak(path: Path, seconds: float, rate: int, seed: int) -> None:
+def speak(path, seconds, rate, seed):
     """A gliding tone with its harmonics, a hiss, and a pause."""
     rng = np.random.default_rng(seed)
     time = np.arange(round(seconds * rate)) / rate
@@ -38,7 +35,7 @@ def speak(path: Path, seconds: float, rate: int, seed: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def corpus(tmp_path_factory):
     """Built from a folder laid out as the package: good recordings, a short one, one at 8 kHz."""
     stamps = tmp_path_factory.mktemp("stamps")
     for number, language in enumerate([*build.TRAINING, build.UNSEEN]):
@@ -54,7 +51,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_corpus_is_of_two_voices_and_another_is_kept_apart(corpus: Path) -> None:
+def test_the_corpus_is_of_two_voices_and_another_is_kept_apart(corpus):
     utterances = read_corpus(corpus).utterances
     assert {u.id.rpartition("_")[2] for u in utterances} == set(build.TRAINING)
     assert {u.text for u in utterances} == {f"a b {take}" for take in range(5)}
@@ -66,15 +63,15 @@ def test_the_corpus_is_of_two_voices_and_another_is_kept_apart(corpus: Path) -> 
     assert all(path.stem.endswith(f"_{build.UNSEEN}") for path in unseen)
 
 
-def test_without_the_package_it_says_what_to_install(tmp_path: Path) -> None:
+def test_without_the_package_it_says_what_to_install(tmp_path):
     with pytest.raises(FileNotFoundError, match="package tuxpaint-stamps-default"):
         build.build(tmp_path / "no", tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_configuration_trains_and_speaks(name: str, corpus: Path, tmp_path: Path) -> None:
+def test_a_configuration_trains_and_speaks(name, corpus, tmp_path):
     class WithoutReport(Recipe):
-        def report(self, *arguments: Any) -> None:
+        def report(self, *arguments):
             pass
 
     files = [SOURCE, *(FOLDER / "config" / f"{config}.yaml" for config in CONFIGS[name])]

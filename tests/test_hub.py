@@ -1,15 +1,11 @@
 """Models by name from a hub: a server on this machine that speaks the hub's protocol."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -19,7 +15,6 @@ from typer.testing import CliRunner
 import vocoder
 from vocoder import cli
 from vocoder.hub import HubError, download
-from vocoder.models import MdctFlow
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -38,18 +33,18 @@ class Hub(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     @classmethod
-    def add(cls, name: str, folder: Path, commit: str = COMMIT, *names: str) -> None:
+    def add(cls, name, folder, commit=COMMIT, *names):
         files = {path.name: path.read_bytes() for path in folder.iterdir()}
         for revision in (commit, *names):
             cls.repositories.setdefault(name, {})[revision] = commit, files
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, *_):
         pass
 
-    def do_HEAD(self) -> None:
+    def do_HEAD(self):
         self.do_GET()
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         path = unquote(urlsplit(self.path).path)
         self.requests.append(f"{self.command} {path}")
         words = path.removeprefix("/api/models").strip("/").split("/")
@@ -63,7 +58,7 @@ class Hub(BaseHTTPRequestHandler):
         else:
             status, (commit, files) = 200, revisions[revision]
             oid = {file: hashlib.sha1(data).hexdigest() for file, data in files.items()}
-            answer: Any = {"id": name, "sha": commit, "siblings": [{"rfilename": f} for f in files]}
+            answer = {"id": name, "sha": commit, "siblings": [{"rfilename": f} for f in files]}
             if rest[:1] == ["tree"]:
                 answer = [
                     {"type": "file", "path": file, "size": len(data), "oid": oid[file]}
@@ -82,9 +77,9 @@ class Hub(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
+def hub(tmp_path, monkeypatch):
     for store in (Hub.repositories, Hub.status, Hub.requests):
-        store.clear()  # type: ignore[attr-defined]
+        store.clear()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
@@ -108,7 +103,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
 
 
 @pytest.fixture
-def model(tiny_flow: Callable[..., MdctFlow]) -> MdctFlow:
+def model(tiny_flow):
     return tiny_flow()
 
 
@@ -182,7 +177,7 @@ def test_the_extra_and_the_prefix_are_named_where_they_are_missing(monkeypatch):
         vocoder.load("hf:a/b")
 
 
-def test_the_command_takes_such_a_name(hub: type[Hub], model: MdctFlow, tmp_path: Path) -> None:
+def test_the_command_takes_such_a_name(hub, model, tmp_path):
     hub.add("someone/voice", model.save(tmp_path / "model"), COMMIT, "main")
     found = CliRunner().invoke(cli.app, ["info", "hf:someone/voice@main", "--json"])
     assert json.loads(found.stdout)["architecture"] == "mdct-flow"

@@ -1,11 +1,8 @@
 """The package works without torchaudio's library, and says which version of it would fit."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -37,28 +34,26 @@ assert os.environ.get("no_proxy") == {!r}
 """
 
 
-def run(program: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(program, **variables):
     clean = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     command = [sys.executable, "-c", program]
     return subprocess.run(command, env=clean | variables, capture_output=True, text=True)
 
 
-def test_synthesis_leaves_torchaudio_alone() -> None:
+def test_synthesis_leaves_torchaudio_alone():
     ran = run(SYNTHESIZE)
     assert ran.returncode == 0, ran.stderr
 
 
 @pytest.mark.parametrize("error", ["OSError", "RuntimeError", "ImportError"])
-def test_a_torchaudio_that_does_not_fit_is_named_with_the_one_that_does(
-    error: str, tmp_path: Path
-) -> None:
+def test_a_torchaudio_that_does_not_fit_is_named_with_the_one_that_does(error, tmp_path):
     (tmp_path / "torchaudio.py").write_text(f"raise {error}('undefined symbol: _ZN3c10')\n")
     last = run(GRIFFIN_LIM.format(str(tmp_path))).stderr.splitlines()[-1]
     assert last.startswith("ImportError: torchaudio does not load with torch 2.")
     assert 'pip install "torchaudio==2.' in last
 
 
-def test_the_fitting_version() -> None:
+def test_the_fitting_version():
     fitting = {"2.9.1": "2.9.1", "2.11.0+cpu": "2.11.0", "2.12.0": "2.11.1", "2.14.1": "2.11.1"}
     assert {torch: fitting_torchaudio(torch) for torch in fitting} == fitting
 
@@ -71,7 +66,7 @@ def test_the_fitting_version() -> None:
         {"ALL_PROXY": "socks://127.0.0.1:9"},
     ],
 )
-def test_the_demo_does_not_ask_the_proxies(variables: dict[str, str]) -> None:
+def test_the_demo_does_not_ask_the_proxies(variables):
     pytest.importorskip("gradio", reason="the extra demo is not installed")
     ran = run(PROXIES.format(variables.get("no_proxy")), **variables)
     assert ran.returncode == 0, ran.stderr

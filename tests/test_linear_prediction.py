@@ -1,7 +1,5 @@
 """Linear prediction from a mel: its equations, its stability, and what it says of speech."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 
@@ -10,14 +8,14 @@ import pytest
 import torch
 
 import vocoder
-from vocoder.audio import PRESETS, LogMel, MelSpec
+from vocoder.audio import PRESETS, LogMel
 from vocoder.nn.linear_prediction import MelLinearPrediction, levinson
 
 SPEC = PRESETS["speech-16k"]
 SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs/ru_0024.flac"
 
 
-def test_levinson_solves_the_normal_equations() -> None:
+def test_levinson_solves_the_normal_equations():
     signal = np.random.default_rng(0).standard_normal((3, 50)).cumsum(1)
     r = np.stack([np.correlate(x, x, "full")[49:58] for x in signal])  # (3, 9)
     a, error = levinson(torch.from_numpy(r).unsqueeze(2))
@@ -28,7 +26,7 @@ def test_levinson_solves_the_normal_equations() -> None:
 
 
 @pytest.mark.parametrize("order", [2, 16, 32])
-def test_the_synthesis_filter_is_stable(order: int) -> None:
+def test_the_synthesis_filter_is_stable(order):
     """All poles lie within the unit circle, for speech and for mels of no audio."""
     audio, _ = vocoder.read_audio(SAMPLE)
     mels = torch.cat(
@@ -42,7 +40,7 @@ def test_the_synthesis_filter_is_stable(order: int) -> None:
     assert (gain <= rms).all()
 
 
-def test_what_is_left_of_speech_is_small_white_and_of_the_gain_that_the_mel_says() -> None:
+def test_what_is_left_of_speech_is_small_white_and_of_the_gain_that_the_mel_says():
     audio, _ = vocoder.read_audio(SAMPLE)
     speech, hop = audio[16000 : 16000 + 64 * 256], SPEC.hop_length
     a, gain, rms = MelLinearPrediction(SPEC, 16)(LogMel(SPEC)(speech)[None])
@@ -68,7 +66,7 @@ def test_what_is_left_of_speech_is_small_white_and_of_the_gain_that_the_mel_says
         dataclasses.replace(SPEC, center=True, fmin=80.0, fmax=7600.0),
     ],
 )
-def test_white_noise_cannot_be_predicted_in_any_convention(spec: MelSpec) -> None:
+def test_white_noise_cannot_be_predicted_in_any_convention(spec):
     noise = 0.1 * torch.randn(1, 200 * spec.hop_length, generator=torch.Generator().manual_seed(0))
     mel = LogMel(spec)(noise)
     # Of the mean power, since each frame is an estimate.

@@ -1,10 +1,7 @@
 """The source that is read off the mel: pieces equal the whole, and it follows a recording."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,17 +17,17 @@ SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs/ru_0024.flac"
 
 
 @pytest.fixture(scope="module")
-def source() -> MelSource:
+def source():
     return MelSource(SPEC, SPEC.hop_length).eval()
 
 
-def seen(source: MelSource, mel: Tensor, *arguments: Any, **named: Any) -> Tensor:
+def seen(source, mel, *arguments, **named):
     """[v, v ln F0, E, Q]: what the source adds to the mel."""
     return source.condition(source.read(mel), *arguments, **named)[:, SPEC.n_mels :]
 
 
 @pytest.fixture(scope="module")
-def speech() -> tuple[Tensor, Tensor]:
+def speech():
     """Two seconds of recorded speech and their mel."""
     audio = torch.as_tensor(read_audio(SAMPLE, SPEC.sample_rate)[0]).float()
     frames = 2 * SPEC.sample_rate // SPEC.hop_length
@@ -38,7 +35,7 @@ def speech() -> tuple[Tensor, Tensor]:
     return audio, LogMel(SPEC)(audio)[:, :, :frames]
 
 
-def test_streams_stay_in_phase_for_minutes(speech: tuple[Tensor, Tensor]) -> None:
+def test_streams_stay_in_phase_for_minutes(speech):
     model = MdctFlow(SPEC, n_flows=0, source=True).eval()
     mel = speech[1][0].repeat(1, 60)
     whole = model.synthesize(mel, temperature=0)
@@ -46,7 +43,7 @@ def test_streams_stay_in_phase_for_minutes(speech: tuple[Tensor, Tensor]) -> Non
     assert (streamed - whole).abs().max() < 1e-4
 
 
-def test_voiced_frames_have_unit_power(source: MelSource, speech: tuple[Tensor, Tensor]) -> None:
+def test_voiced_frames_have_unit_power(source, speech):
     s = seen(source, speech[1])
     bands = SPEC.hop_length
     voiced = s[0, 0] > 0.9
@@ -56,7 +53,7 @@ def test_voiced_frames_have_unit_power(source: MelSource, speech: tuple[Tensor, 
         assert part[:, s[0, 0] < 0.01].square().mean() < 0.05
 
 
-def test_locked_to_a_tone_the_source_is_that_tone(source: MelSource) -> None:
+def test_locked_to_a_tone_the_source_is_that_tone(source):
     """F0 read off a mel is some cents off; locked to the fundamental, the source stays with it."""
     frames = 150
     f0 = 130 + 20 * torch.sin(torch.arange(frames) / 25)[None].double()
@@ -66,7 +63,7 @@ def test_locked_to_a_tone_the_source_is_that_tone(source: MelSource) -> None:
     expected = source.mdct(tone.unsqueeze(1))[0]
     low = slice(0, 60)  # bands; what is left of the error grows with the harmonic
 
-    def agreement(s: Tensor) -> float:
+    def agreement(s):
         e = s[:, 2 : 2 + SPEC.hop_length]
         a, b = e[:, low, 10:-10], expected[:, low, 10:-10]
         return float((a * b).sum() / (a.square().sum() * b.square().sum()).sqrt())
@@ -75,7 +72,7 @@ def test_locked_to_a_tone_the_source_is_that_tone(source: MelSource) -> None:
     assert agreement(seen(source, mel, 0.3)) < 0.5
 
 
-def test_likelihood_is_the_mixture_over_phases(speech: tuple[Tensor, Tensor]) -> None:
+def test_likelihood_is_the_mixture_over_phases(speech):
     model = MdctFlow(SPEC, n_flows=0, source=True).double().eval()
     audio, mel = (x.double() for x in speech)
     with torch.no_grad():
@@ -85,7 +82,7 @@ def test_likelihood_is_the_mixture_over_phases(speech: tuple[Tensor, Tensor]) ->
     assert max(given) - math.log(16) <= mixture <= max(given)
 
 
-def test_a_chord_and_noise_have_no_tone(source: MelSource) -> None:
+def test_a_chord_and_noise_have_no_tone(source):
     """Sound without a single pitch is left to the noise of the base density."""
     time = torch.arange(2 * SPEC.sample_rate, dtype=torch.float64) / SPEC.sample_rate
     notes = (220.0, 277.2, 329.6)

@@ -1,7 +1,5 @@
 """Measures of quality: perfect for identical audio, in the right order for known distortions."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import sys
@@ -30,7 +28,7 @@ COMPARING = [name for name, metric in METRICS.items() if metric.reference]
 JUDGING = [name for name in METRICS if name not in COMPARING and name != "word_error_rate"]
 
 
-def score(name: str, reference: np.ndarray, degraded: np.ndarray) -> float | None:
+def score(name, reference, degraded):
     """One measure of a pair; skips what needs a package that is missing."""
     if name not in metrics.installed_metrics():
         pytest.skip(f"{name} needs a package that is not installed (extra metrics)")
@@ -38,31 +36,31 @@ def score(name: str, reference: np.ndarray, degraded: np.ndarray) -> float | Non
 
 
 @pytest.fixture(scope="module", params=["ru_0813", "ru_0264"])
-def speech(request: pytest.FixtureRequest) -> np.ndarray:
+def speech(request):
     audio, rate = read_audio(WAVS / f"{request.param}.flac")
     assert rate == RATE
     return audio.numpy()[: 3 * RATE]
 
 
-def noisy(audio: np.ndarray, snr: float) -> np.ndarray:
+def noisy(audio, snr):
     noise = np.random.default_rng(0).standard_normal(len(audio)).astype(np.float32)
     scale = math.sqrt(np.mean(audio**2) / np.mean(noise**2)) * 10 ** (-snr / 20)
     return audio + np.float32(scale) * noise
 
 
-def low_passed(audio: np.ndarray, hertz: float) -> np.ndarray:
+def low_passed(audio, hertz):
     spectrum = np.fft.rfft(audio)
     spectrum[np.fft.rfftfreq(len(audio), 1 / RATE) > hertz] = 0
     return np.fft.irfft(spectrum, len(audio)).astype(np.float32)
 
 
-def clipped(audio: np.ndarray, share: float) -> np.ndarray:
+def clipped(audio, share):
     limit = share * np.abs(audio).max()
     return np.clip(audio, -limit, limit)
 
 
 @pytest.mark.parametrize("name", PERFECT)
-def test_identical_audio_is_perfect(name: str, speech: np.ndarray) -> None:
+def test_identical_audio_is_perfect(name, speech):
     assert score(name, speech, speech.copy()) == pytest.approx(PERFECT[name], abs=1e-3)
 
 
@@ -78,27 +76,27 @@ ORDERED += [("stoi", "noise"), ("stoi", "clipping"), ("speaker_similarity", "noi
 
 
 @pytest.mark.parametrize("name, kind", ORDERED)
-def test_more_distortion_scores_worse(name: str, kind: str, speech: np.ndarray) -> None:
+def test_more_distortion_scores_worse(name, kind, speech):
     scores = [score(name, speech, f(speech)) for f in (np.copy, *DISTORTIONS[kind])]
     sign = 1 if METRICS[name].better == "lower" else -1
     assert all(sign * a < sign * b for a, b in itertools.pairwise(scores)), scores
 
 
 @pytest.mark.parametrize("name", JUDGING)
-def test_listeners_that_are_predicted_hear_noise(name: str) -> None:
+def test_listeners_that_are_predicted_hear_noise(name):
     speech = read_audio(WAVS / "ru_0813.flac")[0].numpy()  # whole: the end of a cut is heard
     clean, _, bad, worse = (score(name, speech, noisy(speech, snr)) for snr in (60, 30, 15, 0))
     assert 5 >= clean > bad > worse >= 1
 
 
-def tone(hertz: float, seconds: float = 1.0, rate: int = RATE) -> np.ndarray:
+def tone(hertz, seconds=1.0, rate=RATE):
     """A harmonic tone: what pitch trackers are sure of."""
     time = np.arange(round(seconds * rate)) / rate
     wave = sum(np.sin(2 * np.pi * hertz * k * time) / k for k in range(1, 6))
     return (0.2 * wave).astype(np.float32)
 
 
-def test_voicing_counts_frames() -> None:
+def test_voicing_counts_frames():
     # Half of the voiced frames are missed and none is added: F1 = 2 / 3.
     whole, half = tone(150, 2), tone(150, 2)
     half[RATE:] = 0
@@ -127,7 +125,7 @@ NOISE = np.random.default_rng(0).standard_normal(2 * RATE)
         (PULSES, 2, 5),
     ],
 )
-def test_envelope_depth_of_known_signals(signal: np.ndarray, low: float, high: float) -> None:
+def test_envelope_depth_of_known_signals(signal, low, high):
     depth = metrics.envelope_depth(tone(150, 2), signal, RATE)
     assert low <= depth <= high
     # Levels do not count.
@@ -138,18 +136,18 @@ def test_envelope_depth_of_known_signals(signal: np.ndarray, low: float, high: f
 HOP = 256
 
 
-def tones(samples: int, level: float) -> np.ndarray:
+def tones(samples, level):
     """Tones at all multiples of RATE / HOP, each of an amplitude ``level``."""
     time = np.arange(samples) / RATE
     orders = range(1, HOP // 2)
     return level * sum(np.sin(2 * np.pi * k * RATE / HOP * time + k) for k in orders)
 
 
-def artifacts(audio: np.ndarray, spacing: float = RATE / HOP) -> float:
+def artifacts(audio, spacing=RATE / HOP):
     return metrics.tonal_artifacts_db(audio, RATE, spacing)
 
 
-def test_tones_stand_out_of_noise_by_what_they_are() -> None:
+def test_tones_stand_out_of_noise_by_what_they_are():
     noise, level = 0.1 * np.random.default_rng(0).standard_normal(20 * RATE), 0.01
     assert abs(artifacts(noise)) < 0.5
     # Power of a windowed tone over that of windowed noise: (a / 2)^2 (sum w)^2 / (s^2 sum w^2).
@@ -161,7 +159,7 @@ def test_tones_stand_out_of_noise_by_what_they_are() -> None:
     assert abs(artifacts(buzzing, RATE / 250)) < 3  # tones of another spacing are not counted
 
 
-def test_speech_has_no_tones_of_the_frame_rate() -> None:
+def test_speech_has_no_tones_of_the_frame_rate():
     speech = read_audio(WAVS / "ru_0024.flac", RATE)[0]
     assert abs(artifacts(speech.numpy())) < 2
     assert artifacts(speech.numpy() + tones(len(speech), 1e-3)) > 10
@@ -177,19 +175,19 @@ def test_speech_has_no_tones_of_the_frame_rate() -> None:
         (np.full(RATE, math.nan), RATE / HOP, "NaN"),
     ],
 )
-def test_tones_that_cannot_be_measured(audio: np.ndarray, spacing: float, words: str) -> None:
+def test_tones_that_cannot_be_measured(audio, spacing, words):
     with pytest.raises(MetricError, match=words):
         artifacts(audio, spacing)
 
 
 @pytest.mark.parametrize("base", ["e", "10"])
-def test_log_mel_distance_of_a_gain_is_its_log(base: str, speech: np.ndarray) -> None:
+def test_log_mel_distance_of_a_gain_is_its_log(base, speech):
     spec = MelSpec.from_dict({**SPEC.to_dict(), "log_base": base, "floor": 1e-9})
     distance = metrics.log_mel_distance(speech, speech * np.float32(0.5), RATE, spec)
     assert distance == pytest.approx(math.log(2), rel=1e-3)
 
 
-def test_pesq_of_minutes_with_many_pauses_does_not_overflow() -> None:
+def test_pesq_of_minutes_with_many_pauses_does_not_overflow():
     pytest.importorskip("pesq")
     word = read_audio(WAVS / "ru_0813.flac")[0].numpy()[RATE : RATE + 4000]
     audio = np.tile(np.concatenate([word, np.zeros(5000, np.float32)]), 107)  # a minute
@@ -206,7 +204,7 @@ def test_pesq_of_minutes_with_many_pauses_does_not_overflow() -> None:
         (np.zeros((2, 9), np.float32), np.zeros((2, 9), np.float32), r"shape \(2, 9\)"),
     ],
 )
-def test_a_wrong_pair_is_one_sentence(first: np.ndarray, second: np.ndarray, message: str) -> None:
+def test_a_wrong_pair_is_one_sentence(first, second, message):
     for function in (measure, metrics.envelope_depth, metrics.log_mel_distance):
         with pytest.raises(MetricError, match=message) as caught:
             function(first, second, RATE)
@@ -214,16 +212,14 @@ def test_a_wrong_pair_is_one_sentence(first: np.ndarray, second: np.ndarray, mes
 
 
 @pytest.mark.parametrize("name", COMPARING)
-def test_silence_has_no_value_but_does_not_stop_the_others(name: str) -> None:
+def test_silence_has_no_value_but_does_not_stop_the_others(name):
     silent = np.zeros(RATE, np.float32)
     without = name not in ("log_mel_distance", "periodicity_error")
     assert (score(name, silent, silent) is None) == without
 
 
 @pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.packages])
-def test_a_missing_package_is_named_with_the_way_to_it(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_package_is_named_with_the_way_to_it(name, monkeypatch):
     package = METRICS[name].packages[0]
     monkeypatch.setitem(sys.modules, package, None)
     assert name not in metrics.installed_metrics()
@@ -233,7 +229,7 @@ def test_a_missing_package_is_named_with_the_way_to_it(
     assert "\n" not in str(caught.value)
 
 
-def test_measure_takes_all_that_is_installed(speech: np.ndarray) -> None:
+def test_measure_takes_all_that_is_installed(speech):
     other = noisy(speech, 20)
     values = measure(torch.from_numpy(speech), torch.from_numpy(other), RATE)
     assert list(values) == metrics.installed_metrics()

@@ -1,18 +1,15 @@
 """The distribution of a 16-bit sample: a probability, computed well, and drawn from as it says."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from vocoder.nn.mixture import SMALLEST_SCALE, STEP, LogisticMixture, levels_of, logistic_noise
 
 LEVELS = torch.arange(-32768.0, 32768)
 
 
-def mixture(components: int, log_scale: float, mean: float, time: int = 1) -> LogisticMixture:
+def mixture(components, log_scale, mean, time=1):
     """One distribution, for each of so many times."""
     torch.manual_seed(int(100 * mean) + 7)
     logits, means, scales = 0.5 * torch.randn(3, 1, components, 1)
@@ -24,9 +21,7 @@ def mixture(components: int, log_scale: float, mean: float, time: int = 1) -> Lo
 @pytest.mark.parametrize("components", [1, 4])
 @pytest.mark.parametrize("log_scale", [-30.0, -10.0, -6.0, 1.0])
 @pytest.mark.parametrize("mean", [0.3, -0.999, 1.2])
-def test_probabilities_of_all_levels_sum_to_one(
-    components: int, log_scale: float, mean: float
-) -> None:
+def test_probabilities_of_all_levels_sum_to_one(components, log_scale, mean):
     """From scales far below a step to wider than the range."""
     log_prob = mixture(components, log_scale, mean, len(LEVELS)).log_prob(LEVELS[None])
     assert log_prob.isfinite().all()
@@ -34,9 +29,7 @@ def test_probabilities_of_all_levels_sum_to_one(
 
 
 @pytest.mark.parametrize("log_scale", [-12.0, -9.0, -5.0])
-def test_float32_probabilities_are_those_of_float64_distribution_functions(
-    log_scale: float,
-) -> None:
+def test_float32_probabilities_are_those_of_float64_distribution_functions(log_scale):
     own = mixture(4, log_scale, 0.1)
     near = LEVELS[(LEVELS * STEP - own.means.mean()).abs() < 0.04]
     logits, means, scales = (part.double() for part in own)
@@ -52,7 +45,7 @@ def test_float32_probabilities_are_those_of_float64_distribution_functions(
 
 
 @pytest.mark.parametrize("components", [1, 4])
-def test_samples_have_the_probabilities(components: int) -> None:
+def test_samples_have_the_probabilities(components):
     """Over bins of many levels, to the accuracy of 40,000 draws."""
     n = 40_000
     choice, uniform = torch.rand(2, 1, n, generator=torch.Generator().manual_seed(0))
@@ -65,7 +58,7 @@ def test_samples_have_the_probabilities(components: int) -> None:
     assert (cumulative - empirical).abs().max() < 1.63 / np.sqrt(n)  # Kolmogorov, 1 %
 
 
-def test_an_output_is_relative_to_centre_and_gain() -> None:
+def test_an_output_is_relative_to_centre_and_gain():
     r"""log p(x) = log p_e((x - c) / g) - log g, at scales next to which a step is nothing."""
     output = torch.randn(1, 12, 400).double() * 0.3
     output[:, 8:] -= 2
@@ -77,10 +70,10 @@ def test_an_output_is_relative_to_centre_and_gain() -> None:
     assert torch.allclose(moved, plain - gain.log(), atol=5e-3)
 
 
-def test_gradients_are_finite_and_right_far_out_and_at_the_ends() -> None:
+def test_gradients_are_finite_and_right_far_out_and_at_the_ends():
     levels = torch.tensor([[-32768.0, -32767.0, -5000.0, 0.0, 3.0, 32766.0, 32767.0]])
 
-    def gradient(own: LogisticMixture, double: bool) -> Tensor:
+    def gradient(own, double):
         parts = [(p.double() if double else p).clone().requires_grad_() for p in own]
         LogisticMixture(*parts).log_prob(levels).sum().backward()
         return torch.cat([p.grad for p in parts if p.grad is not None], dim=1)
@@ -92,7 +85,7 @@ def test_gradients_are_finite_and_right_far_out_and_at_the_ends() -> None:
         assert torch.allclose(rough.double(), exact, rtol=1e-3, atol=1e-3)
 
 
-def test_levels_undo_dequantisation() -> None:
+def test_levels_undo_dequantisation():
     q = np.random.default_rng(0).integers(-32768, 32768, 100_000)
     for u in (-0.5, -0.3, 0.0, 0.49):
         audio = torch.from_numpy(((q + u) / 32768).astype(np.float32))

@@ -1,7 +1,5 @@
 """The notebook runs from top to bottom, and what is committed of it is small."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
@@ -14,7 +12,7 @@ pytest.importorskip("ipykernel", reason="ipykernel is not installed")
 NOTEBOOK = Path(__file__).parents[1] / "docs/flows.ipynb"
 
 
-def test_the_notebook_is_small_runs_and_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebook_is_small_runs_and_speaks(monkeypatch):
     assert NOTEBOOK.stat().st_size < 500_000
     # The kernel is a process of its own and must find the same package.
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parents[1]), prepend=os.pathsep)

@@ -1,9 +1,6 @@
 """The exported graph in the real onnxruntime gives the audio of the model it came from."""
 
-from __future__ import annotations
-
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +8,6 @@ import torch
 
 from tests.test_contract import SPEC, build
 from vocoder.audio import MelError
-from vocoder.models import FlowVocoder
 
 pytest.importorskip("onnxscript", reason="extra export is not installed")
 pytest.importorskip("onnxruntime", reason="extra export is not installed")
@@ -20,9 +16,7 @@ from vocoder.export import OnnxVocoder, export_onnx
 
 
 @pytest.fixture(scope="module", params=["mdct", "source", "published"])
-def pair(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[FlowVocoder, OnnxVocoder]:
+def pair(request, tmp_path_factory):
     model = build(request.param)
     path = export_onnx(model.fused(), tmp_path_factory.mktemp("onnx") / "model.onnx")
     assert [p.name for p in path.parent.iterdir()] == ["model.onnx"]
@@ -31,9 +25,7 @@ def pair(
 
 @pytest.mark.parametrize("frames", [1, 2, 17, 200])
 @pytest.mark.parametrize("batch", [None, 1, 3])
-def test_same_audio_as_the_model(
-    pair: tuple[FlowVocoder, OnnxVocoder], frames: int, batch: int | None
-) -> None:
+def test_same_audio_as_the_model(pair, frames, batch):
     model, exported = pair
     shape = (SPEC.n_mels, frames) if batch is None else (batch, SPEC.n_mels, frames)
     mel = (-4 + 2 * np.random.default_rng(frames).random(shape)).astype(np.float32)
@@ -45,7 +37,7 @@ def test_same_audio_as_the_model(
     assert np.abs(ours).max() > 0.01
 
 
-def test_the_mel_convention_travels(pair: tuple[FlowVocoder, OnnxVocoder]) -> None:
+def test_the_mel_convention_travels(pair):
     assert pair[1].mel_spec == SPEC
     assert pair[1].default_temperature == pair[0].default_temperature
     mel = np.full((SPEC.n_mels, 3), -4, dtype=np.float32)
@@ -53,7 +45,7 @@ def test_the_mel_convention_travels(pair: tuple[FlowVocoder, OnnxVocoder]) -> No
     assert np.array_equal(pair[1].synthesize(mel), usual)
 
 
-def test_what_the_model_refuses_is_refused(pair: tuple[FlowVocoder, OnnxVocoder]) -> None:
+def test_what_the_model_refuses_is_refused(pair):
     mel = np.full((SPEC.n_mels, 8), -4, dtype=np.float32)
     with pytest.raises(MelError, match="bands"):
         pair[1].synthesize(mel[:-1])
@@ -63,17 +55,15 @@ def test_what_the_model_refuses_is_refused(pair: tuple[FlowVocoder, OnnxVocoder]
         with pytest.raises(ValueError, match="temperature is"):
             pair[1].synthesize(mel, temperature=temperature)
     with pytest.raises(TypeError, match="give a numpy array"):
-        pair[1].synthesize(torch.from_numpy(mel))  # type: ignore[arg-type]
+        pair[1].synthesize(torch.from_numpy(mel))
 
 
-def test_what_is_not_a_flow_is_refused(tmp_path: Path) -> None:
+def test_what_is_not_a_flow_is_refused(tmp_path):
     with pytest.raises(ValueError, match="not a flow"):
-        export_onnx(torch.nn.Linear(1, 1), tmp_path / "x.onnx")  # type: ignore[arg-type]
+        export_onnx(torch.nn.Linear(1, 1), tmp_path / "x.onnx")
 
 
-def test_without_the_extra_it_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_extra_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ImportError, match=r"flow-vocoder\[export\]"):
         export_onnx(build("published"), tmp_path / "x.onnx")

@@ -1,7 +1,5 @@
 """F0 and voicing from mels: tones whose pitch is known, recorded speech, windows and export."""
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 from pathlib import Path
@@ -9,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from tests.conftest import scripts
-from vocoder.audio import PRESETS, LogMel, MelSpec, read_audio
+from vocoder.audio import PRESETS, LogMel, read_audio
 from vocoder.nn.pitch import HarmonicSalience, MelPitch, load_pitch
 from vocoder.nn.source import HarmonicSource
 
@@ -20,7 +17,7 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 SAMPLE = RECIPES / "ljspeech" / "sample" / "wavs"
 
 
-def tone(spec: MelSpec, f0: Tensor, slope: float = 1.0) -> Tensor:
+def tone(spec, f0, slope=1.0):
     """The mel of a tone whose harmonics fall by ``slope`` times 6 dB an octave, over faint noise.
 
     f0 is (frames,) in Hz.
@@ -34,18 +31,18 @@ def tone(spec: MelSpec, f0: Tensor, slope: float = 1.0) -> Tensor:
     return LogMel(spec)(0.1 * audio / audio.std() + 3e-4 * noise)
 
 
-def cents(a: Tensor, b: Tensor) -> Tensor:
+def cents(a, b):
     return 1200 * torch.log2(a / b)
 
 
-def test_few_bands_are_refused() -> None:
+def test_few_bands_are_refused():
     spec = dataclasses.replace(PRESETS["ljspeech"], n_mels=40)
     with pytest.raises(ValueError, match="bands lie below 1800 Hz"):
         HarmonicSalience(spec)
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
-def test_gliding_tones_are_followed(preset: str) -> None:
+def test_gliding_tones_are_followed(preset):
     spec = PRESETS[preset]
     network = load_pitch(spec)
     for low, high in ((85.0, 130.0), (150.0, 230.0), (250.0, 380.0)):
@@ -58,7 +55,7 @@ def test_gliding_tones_are_followed(preset: str) -> None:
         assert (voicing[0, inner] > 0.5).float().mean() > 0.95
 
 
-def test_noise_and_silence_are_unvoiced() -> None:
+def test_noise_and_silence_are_unvoiced():
     for spec in PRESETS.values():
         network = load_pitch(spec)
         generator = torch.Generator().manual_seed(0)
@@ -70,7 +67,7 @@ def test_noise_and_silence_are_unvoiced() -> None:
 
 
 @pytest.mark.parametrize("preset", ["speech-16k", "ljspeech"])
-def test_recorded_speech_agrees_with_yin(preset: str) -> None:
+def test_recorded_speech_agrees_with_yin(preset):
     import librosa
 
     audio, _ = read_audio(sorted(SAMPLE.glob("*.flac"))[3], 16000)
@@ -95,7 +92,7 @@ def test_recorded_speech_agrees_with_yin(preset: str) -> None:
     assert (error > 600).float().mean() < 0.1
 
 
-def test_batch_and_gradients() -> None:
+def test_batch_and_gradients():
     spec = PRESETS["speech-24k"]
     network = MelPitch(spec)
     mel = torch.cat([tone(spec, torch.full((30,), f)) for f in (120.0, 300.0)])
@@ -108,9 +105,7 @@ def test_batch_and_gradients() -> None:
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_the_recipe_learns_from_recordings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_recipe_learns_from_recordings(tmp_path, monkeypatch, capsys):
     with scripts("recipes/pitch") as script:
         train = script("train")
     monkeypatch.setattr(train, "LONGEST", 1.5)

@@ -1,14 +1,10 @@
 """Weights of the published WaveGlow give the published numbers, whatever form they come in."""
 
-from __future__ import annotations
-
 import json
 import math
 import pickle
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import safetensors
@@ -24,30 +20,28 @@ REFERENCE = Path(__file__).parent / "data" / "waveglow_parity_small.safetensors"
 
 
 @pytest.fixture(scope="module")
-def reference() -> dict[str, Tensor]:
+def reference():
     return load_file(REFERENCE)
 
 
 @pytest.fixture(scope="module")
-def config() -> dict[str, Any]:
+def config():
     with safetensors.safe_open(REFERENCE, "pt") as file:
         return json.loads(file.metadata()["config"])
 
 
 @pytest.fixture(scope="module")
-def weights(reference: dict[str, Tensor]) -> dict[str, Tensor]:
+def weights(reference):
     return {k.removeprefix("weights."): v for k, v in reference.items() if k.startswith("weights.")}
 
 
-def close(ours: Tensor, theirs: Tensor) -> bool:
+def close(ours, theirs):
     return ours.shape == theirs.shape and bool((ours - theirs).abs().max() < 1e-4)
 
 
-def test_numbers_of_the_published_implementation(
-    reference: dict[str, Tensor], config: dict[str, Any]
-) -> None:
+def test_numbers_of_the_published_implementation(reference, config):
     model = load_published_waveglow(REFERENCE)
-    log_dets: list[Tensor] = []
+    log_dets = []
     for module in model.modules():
         if isinstance(module, AffineCoupling | InvertibleConv1x1):
             module.register_forward_hook(lambda _m, _i, out: log_dets.append(out[1]))
@@ -82,7 +76,7 @@ def test_numbers_of_the_published_implementation(
     assert close(audio, reference["infer"])
 
 
-def fused(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def fused(weights):
     """Weight norm taken out by torch itself."""
     result = {k: v for k, v in weights.items() if not k.endswith(("weight_g", "weight_v"))}
     for stem in (name.removesuffix("_v") for name in weights if name.endswith("weight_v")):
@@ -90,14 +84,14 @@ def fused(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def new_style(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def new_style(weights):
     """The names that torch's present weight_norm gives."""
     present = "parametrizations.weight.original"
     names = ((n.replace("weight_g", f"{present}0"), n) for n in weights)
     return {new.replace("weight_v", f"{present}1"): weights[old] for new, old in names}
 
 
-FORMS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
+FORMS = {
     "plain": lambda w: w,
     "fused": fused,
     "new weight norm": new_style,
@@ -110,11 +104,9 @@ FORMS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("where", ["dict", "pt", "safetensors"])
-def test_every_form_gives_the_same_audio(
-    form: str, where: str, weights: dict[str, Tensor], reference: dict[str, Tensor], tmp_path: Path
-) -> None:
+def test_every_form_gives_the_same_audio(form, where, weights, reference, tmp_path):
     content = FORMS[form](weights)
-    source: Any = content if where == "dict" else tmp_path / f"waveglow.{where}"
+    source = content if where == "dict" else tmp_path / f"waveglow.{where}"
     if where == "pt":
         torch.save(content, source)
     elif where == "safetensors":
@@ -127,7 +119,7 @@ def test_every_form_gives_the_same_audio(
     assert close(zero, reference["infer_zero"])
 
 
-def test_it_is_a_vocoder_like_any_other(tmp_path: Path, reference: dict[str, Tensor]) -> None:
+def test_it_is_a_vocoder_like_any_other(tmp_path, reference):
     model = load_published_waveglow(REFERENCE)
     mel = reference["mel"][0].clamp(-11, 2)
     audio = model.synthesize(mel, temperature=0.6)
@@ -136,9 +128,7 @@ def test_it_is_a_vocoder_like_any_other(tmp_path: Path, reference: dict[str, Ten
     assert torch.equal(again.synthesize(mel, temperature=0.6), audio)
 
 
-def test_config_is_read_and_checked(
-    weights: dict[str, Tensor], config: dict[str, Any], tmp_path: Path
-) -> None:
+def test_config_is_read_and_checked(weights, config, tmp_path):
     data = {"sampling_rate": 24000, "mel_fmax": 7600.0, "segment_length": 16000}
     whole = {"waveglow_config": config, "data_config": data}
     path = tmp_path / "config.json"
@@ -160,16 +150,16 @@ class Payload:
 
     ran = False
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self):
         return (_run, ())
 
 
-def _run() -> int:
+def _run():
     Payload.ran = True
     return 1
 
 
-def test_a_pickled_module_is_refused_and_nothing_runs(tmp_path: Path) -> None:
+def test_a_pickled_module_is_refused_and_nothing_runs(tmp_path):
     path = tmp_path / "waveglow_256channels.pt"
     torch.save({"model": Payload()}, path)
     with pytest.raises(CheckpointError, match=re.escape("torch.save({'state_dict'")):
@@ -185,7 +175,7 @@ def test_a_pickled_module_is_refused_and_nothing_runs(tmp_path: Path) -> None:
     assert not Payload.ran
 
 
-def test_other_files_and_dicts_are_refused(weights: dict[str, Tensor], tmp_path: Path) -> None:
+def test_other_files_and_dicts_are_refused(weights, tmp_path):
     with pytest.raises(CheckpointError, match="there is no file"):
         load_published_waveglow(tmp_path / "none.pt")
     (tmp_path / "text.pt").write_text("hello")

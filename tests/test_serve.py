@@ -1,7 +1,5 @@
 """`vocoder serve` as a process of its own: answers, errors, its queue, and clients that go away."""
 
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -10,8 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +15,6 @@ import pytest
 import vocoder
 from tests.conftest import ROOT, command, scripts
 from vocoder.audio import to_pcm16
-from vocoder.models import MdctFlow
-from vocoder.text.acoustic import AcousticModel
 
 httpx = pytest.importorskip("httpx", reason="the extra demo is not installed")
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
@@ -29,19 +23,17 @@ LONG = "The rain fell on and on, and nobody came. " * 90
 
 
 @pytest.fixture(scope="module")
-def flow(tiny_flow: Callable[..., MdctFlow]) -> MdctFlow:
+def flow(tiny_flow):
     return tiny_flow()
 
 
 @pytest.fixture(scope="module")
-def acoustic(tiny_acoustic: Callable[..., AcousticModel]) -> AcousticModel:
+def acoustic(tiny_acoustic):
     return tiny_acoustic()
 
 
 @pytest.fixture(scope="module")
-def process(
-    flow: MdctFlow, acoustic: AcousticModel, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Any]:
+def process(flow, acoustic, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     flow.save(folder / "tiny")
     acoustic.save(folder / "voice")
@@ -56,26 +48,24 @@ def process(
 
 
 @pytest.fixture(scope="module")
-def client(process: Any) -> Iterator[httpx.Client]:
+def client(process):
     address = process.stdout.readline().strip()
     assert address.startswith("http://127.0.0.1:")
     with httpx.Client(base_url=address, timeout=120, trust_env=False) as client:
         yield client
 
 
-def waiting_ends(client: httpx.Client) -> dict[str, Any]:
+def waiting_ends(client):
     """What /health says once nobody waits."""
     for _ in range(200):
-        health: dict[str, Any] = client.get("/health").json()
+        health = client.get("/health").json()
         if health["queue"]["running"] == 0:
             return health
         time.sleep(0.1)
     raise AssertionError(health)
 
 
-def test_text_to_speech_in_every_format(
-    client: httpx.Client, flow: MdctFlow, acoustic: AcousticModel
-) -> None:
+def test_text_to_speech_in_every_format(client, flow, acoustic):
     text = "It was late. Nobody came."
     expected = vocoder.say(text, acoustic=acoustic, vocoder=flow)
     for form in ("wav", "flac", "mp3", "opus", "pcm"):
@@ -96,7 +86,7 @@ def test_text_to_speech_in_every_format(
     assert len(fast.content) < 0.7 * len(answer.content)
 
 
-def test_a_mel_becomes_the_audio_of_synthesize(client: httpx.Client, flow: MdctFlow) -> None:
+def test_a_mel_becomes_the_audio_of_synthesize(client, flow):
     mel = np.random.default_rng(0).normal(-5, 1, (80, 3000)).astype("f")
     file = io.BytesIO()
     np.save(file, mel)
@@ -122,7 +112,7 @@ SPEECH_ERRORS = {
 
 
 @pytest.mark.parametrize("body", SPEECH_ERRORS)
-def test_bad_requests_get_one_sentence(client: httpx.Client, body: str) -> None:
+def test_bad_requests_get_one_sentence(client, body):
     headers = {"Content-Type": "application/json"}
     answer = client.post("/v1/audio/speech", content=body.encode(), headers=headers)
     assert answer.status_code == 400
@@ -132,7 +122,7 @@ def test_bad_requests_get_one_sentence(client: httpx.Client, body: str) -> None:
     assert "\n" not in error["message"]
 
 
-def test_bad_mels_and_addresses_are_refused(client: httpx.Client) -> None:
+def test_bad_mels_and_addresses_are_refused(client):
     good, batch, bad = io.BytesIO(), io.BytesIO(), io.BytesIO()
     np.save(good, np.full((80, 9), -5, "f"))
     np.save(batch, np.full((2, 80, 9), -5, "f"))
@@ -153,7 +143,7 @@ def test_bad_mels_and_addresses_are_refused(client: httpx.Client) -> None:
     assert large.status_code == 413
 
 
-def test_a_full_queue_refuses_and_a_killed_client_frees_its_turn(client: httpx.Client) -> None:
+def test_a_full_queue_refuses_and_a_killed_client_frees_its_turn(client):
     body = json.dumps({"input": LONG, "response_format": "wav"}).encode()
     request = (
         b"POST /v1/audio/speech HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
@@ -175,7 +165,7 @@ def test_a_full_queue_refuses_and_a_killed_client_frees_its_turn(client: httpx.C
     assert client.post("/v1/audio/speech", json={"input": "Hi."}).status_code == 200
 
 
-def test_the_script_of_the_load_measures_this_server(client: httpx.Client) -> None:
+def test_the_script_of_the_load_measures_this_server(client):
     with scripts("docs/scripts") as script:
         found = script("serve_load").measure(str(client.base_url), clients=2, requests=6)
     assert found["answered"] == 6
@@ -183,14 +173,14 @@ def test_the_script_of_the_load_measures_this_server(client: httpx.Client) -> No
     assert found["first_byte_seconds"]["50"] <= found["seconds"]["95"]
 
 
-def test_a_taken_port_is_named(client: httpx.Client) -> None:
+def test_a_taken_port_is_named(client):
     result = command("serve", "--port", client.base_url.port)
     assert result.exit_code == 2
     assert f"cannot listen on 127.0.0.1, port {client.base_url.port}" in result.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such signals")
-def test_it_stops_while_it_answers(process: Any, client: httpx.Client) -> None:
+def test_it_stops_while_it_answers(process, client):
     with client.stream("POST", "/v1/audio/speech", json={"input": LONG}) as answer:
         assert answer.status_code == 200
         process.send_signal(signal.SIGTERM)

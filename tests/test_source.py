@@ -1,22 +1,18 @@
 """The harmonic source against its definition in float64, in pieces, and over hours."""
 
-from __future__ import annotations
-
 import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from vocoder.nn.source import HarmonicSource
 
 RATES = [(16000, 256), (22050, 256), (24000, 300), (44100, 512), (8000, 5)]
 
 
-def track(frames: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+def track(frames, seed=0):
     """F0 that wanders between 70 and 400 Hz, and voicing with voiced, unvoiced and half frames."""
     generator = torch.Generator().manual_seed(seed)
     steps = torch.randn(2, frames, generator=generator, dtype=torch.float64)
@@ -25,9 +21,7 @@ def track(frames: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return f0, voicing
 
 
-def defined(
-    f0: NDArray[np.float64], voicing: NDArray[np.float64], rate: int, hop: int, theta: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def defined(f0, voicing, rate, hop, theta):
     """e and q of one utterance, sample by sample and harmonic by harmonic."""
     position = (np.arange(len(f0) * hop) + 0.5) / hop - 0.5
     left = np.clip(np.floor(position).astype(int), 0, len(f0) - 1)
@@ -50,7 +44,7 @@ def defined(
 
 
 @pytest.mark.parametrize("rate, hop", RATES)
-def test_source_is_its_definition(rate: int, hop: int) -> None:
+def test_source_is_its_definition(rate, hop):
     f0, voicing = track(40)
     e, q = HarmonicSource(rate, hop)(f0, voicing, torch.tensor([0.3, 0.9], dtype=torch.float64))
     for row, theta in enumerate((0.3, 0.9)):
@@ -59,7 +53,7 @@ def test_source_is_its_definition(rate: int, hop: int) -> None:
         np.testing.assert_allclose(q[row].numpy(), expected[1], atol=1e-8)
 
 
-def test_phase_zero_is_the_peak() -> None:
+def test_phase_zero_is_the_peak():
     # A period of 100 samples: every hundredth sample is at phase 0 exactly, or next to it.
     f0 = torch.full((1, 20), 160.0)
     for theta in (0.0, 1e-12, -1e-9, 1e-7, 1e-5):
@@ -71,7 +65,7 @@ def test_phase_zero_is_the_peak() -> None:
         assert q[0, 99::100].abs().max() < 0.2
 
 
-def test_unvoiced_frames_are_silent_whatever_their_f0() -> None:
+def test_unvoiced_frames_are_silent_whatever_their_f0():
     f0, voicing = torch.full((1, 9), 150.0), torch.tensor([[0.0, 0, 0, 1, 1, 0, 0, 0, 0]])
     f0[0, 6:] = torch.tensor([0.0, -5.0, 9000.0])
     e, q = HarmonicSource(16000, 256)(f0, voicing)
@@ -83,7 +77,7 @@ def test_unvoiced_frames_are_silent_whatever_their_f0() -> None:
 
 
 @pytest.mark.parametrize("cuts", [[10, 11, 20], [28]])
-def test_windows_that_carry_the_phase_equal_one_pass(cuts: list[int]) -> None:
+def test_windows_that_carry_the_phase_equal_one_pass(cuts):
     f0, voicing = (x.float() for x in track(30))
     source = HarmonicSource(22050, 256)
     whole = source(f0, voicing, 0.2)
@@ -102,7 +96,7 @@ def test_windows_that_carry_the_phase_equal_one_pass(cuts: list[int]) -> None:
             )
 
 
-def test_phase_is_exact_after_hours() -> None:
+def test_phase_is_exact_after_hours():
     rate, hop, frames = 44100, 512, 40
     source = HarmonicSource(rate, hop)
     f0, voicing = torch.full((1, frames), 220.5), torch.ones(1, frames)  # 200 samples a period

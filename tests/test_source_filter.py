@@ -1,12 +1,9 @@
 """The source-filter density under the contract of every bijection, and as a density."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
 import torch
-from torch import Tensor
 
 from vocoder.flows import Mdct
 from vocoder.nn import SourceFilter
@@ -18,7 +15,7 @@ BANDS, MELS, TIME = 6, 3, 5
 SEEN = MELS + 2
 
 
-def perturbed(scale: float = 0.5) -> SourceFilter:
+def perturbed(scale=0.5):
     piece = SourceFilter(BANDS, SEEN, sample_rate=16000, channels=4)
     with torch.no_grad():
         for parameter in piece.parameters():
@@ -26,9 +23,7 @@ def perturbed(scale: float = 0.5) -> SourceFilter:
     return piece
 
 
-def condition(
-    batch: int = 2, voicing: Tensor | None = None, bands: int = BANDS, tone: Tensor | None = None
-) -> Tensor:
+def condition(batch=2, voicing=None, bands=BANDS, tone=None):
     """[mel, v, v ln F0, one channel that is not used, E, Q]"""
     voicing = torch.rand(batch, TIME) if voicing is None else voicing
     time = voicing.shape[1]
@@ -37,14 +32,14 @@ def condition(
     return torch.cat([mel, voicing.unsqueeze(1), others, tone], dim=1)
 
 
-def test_unvoiced_sound_has_no_tone() -> None:
+def test_unvoiced_sound_has_no_tone():
     piece = perturbed()
     of_e, of_q, _ = piece.coefficients(condition(voicing=torch.zeros(2, TIME)))
     assert not of_e.any()
     assert not of_q.any()
 
 
-def test_the_start_is_the_share_of_the_bands() -> None:
+def test_the_start_is_the_share_of_the_bands():
     piece = SourceFilter(256, SEEN, sample_rate=16000)
     share, of_q, log_sigma = piece.coefficients(condition(1, torch.ones(1, TIME), 256))
     assert share[:, :64].min() > 0.93
@@ -56,7 +51,7 @@ def test_the_start_is_the_share_of_the_bands() -> None:
     torch.testing.assert_close(share.square() + (2 * log_sigma).exp(), torch.ones_like(share))
 
 
-def test_temperature_scales_the_noise_alone() -> None:
+def test_temperature_scales_the_noise_alone():
     piece = perturbed(0.2)
     c = condition()
     w = torch.randn(2, BANDS, TIME)
@@ -66,14 +61,14 @@ def test_temperature_scales_the_noise_alone() -> None:
     assert tone.abs().min() > 0
 
 
-def test_likelihood_prefers_the_tone_that_is_there() -> None:
+def test_likelihood_prefers_the_tone_that_is_there():
     """A tone in noise is likelier under its own source than under none or under another F0."""
     bands, frames, rate = 64, 60, 16000
     source, mdct = HarmonicSource(rate, bands), Mdct(bands)
     piece = SourceFilter(bands, SEEN, sample_rate=rate)
     voiced = torch.ones(1, frames)
 
-    def given(f0: float, voicing: Tensor) -> Tensor:
+    def given(f0, voicing):
         tone = source(torch.full((1, frames), f0), voicing, 0.2)
         bands_of = torch.cat([mdct(x.unsqueeze(1))[0] for x in tone], dim=1)
         return condition(1, voicing, bands, bands_of)
@@ -81,7 +76,7 @@ def test_likelihood_prefers_the_tone_that_is_there() -> None:
     own = given(140.0, voiced)
     u = piece.inverse(torch.randn(1, bands, frames), own).detach()
 
-    def log_density(c: Tensor) -> float:
+    def log_density(c):
         with torch.no_grad():
             z, log_det = piece(u, c)
         return float(log_det - 0.5 * z.square().sum() - 0.5 * z.numel() * math.log(2 * math.pi))
@@ -91,7 +86,7 @@ def test_likelihood_prefers_the_tone_that_is_there() -> None:
     assert log_density(silent) > log_density(other)
 
 
-def test_another_condition_is_refused() -> None:
+def test_another_condition_is_refused():
     piece = SourceFilter(BANDS, SEEN, sample_rate=16000)
     x = torch.randn(1, BANDS, TIME)
     for wrong in (None, torch.randn(1, MELS, TIME)):

@@ -1,20 +1,14 @@
 """Streams with a short delay; the exact ones are in the tests of models."""
 
-from __future__ import annotations
-
 import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 import vocoder
 from vocoder.audio import LogMel, MelSpec, mel_distance
 from vocoder.backends.look_ahead import LookAheadRefiner
-from vocoder.models import MdctFlow, Vocoder
 from vocoder.models.restoration import Restoration
 from vocoder.models.streaming import LEVELS
 
@@ -23,13 +17,13 @@ HOP = SPEC.hop_length
 
 
 @pytest.fixture(scope="module")
-def default() -> Vocoder:
+def default():
     torch.set_num_threads(1)
     return vocoder.load().restored_by(None)
 
 
 @pytest.fixture(scope="module")
-def mel(default: Vocoder) -> Tensor:
+def mel(default):
     """41 frames of a buzz that rises in a little noise."""
     t = torch.arange(41 * HOP) / SPEC.sample_rate
     phase = 2 * torch.pi * (110 * t + 40 * t.square())
@@ -38,11 +32,11 @@ def mel(default: Vocoder) -> Tensor:
     return default.mel(0.1 * buzz + 0.003 * noise)
 
 
-def streamed(model: Vocoder, mel: Tensor, sizes: int | list[int] = 1, **how: Any) -> Tensor:
+def streamed(model, mel, sizes=1, **how):
     return torch.cat(list(model.stream(mel.split(sizes, dim=1), **how)))
 
 
-def test_the_audio_does_not_depend_on_the_chunks(default: Vocoder, mel: Tensor) -> None:
+def test_the_audio_does_not_depend_on_the_chunks(default, mel):
     whole = streamed(default, mel, 41, look_ahead=4)
     assert whole.shape == (41 * HOP,)
     assert whole.abs().max() > 0.05
@@ -50,8 +44,8 @@ def test_the_audio_does_not_depend_on_the_chunks(default: Vocoder, mel: Tensor) 
     assert not torch.equal(streamed(default, mel, 41, look_ahead=4, seed=1), whole)
 
 
-def test_it_obeys_the_mel_nearly_as_one_pass_does(default: Vocoder, mel: Tensor) -> None:
-    def distance(audio: Tensor) -> float:
+def test_it_obeys_the_mel_nearly_as_one_pass_does(default, mel):
+    def distance(audio):
         return mel_distance(audio, mel, SPEC)
 
     short = distance(streamed(default, mel, look_ahead=4))
@@ -61,10 +55,10 @@ def test_it_obeys_the_mel_nearly_as_one_pass_does(default: Vocoder, mel: Tensor)
 
 
 @pytest.mark.parametrize("look_ahead", [1, 3])
-def test_the_delay_is_the_look_ahead(tiny_flow: Callable, mel: Tensor, look_ahead: int) -> None:
+def test_the_delay_is_the_look_ahead(tiny_flow, mel, look_ahead):
     model, given = tiny_flow(SPEC), 0
 
-    def frames() -> Iterator[Tensor]:
+    def frames():
         nonlocal given
         for frame in mel.split(1, dim=1):
             given += 1
@@ -86,9 +80,7 @@ def test_the_delay_is_the_look_ahead(tiny_flow: Callable, mel: Tensor, look_ahea
 
 @pytest.mark.parametrize("center", [False, True])
 @pytest.mark.parametrize("frames", [1, 2, 5, 41])
-def test_every_length_and_convention(
-    tiny_flow: Callable, mel: Tensor, frames: int, center: bool
-) -> None:
+def test_every_length_and_convention(tiny_flow, mel, frames, center):
     model = tiny_flow(dataclasses.replace(SPEC, center=center))
     for look_ahead in (1, 9):
         audio = streamed(model, mel[:, :frames], 3, look_ahead=look_ahead)
@@ -100,7 +92,7 @@ def test_every_length_and_convention(
 
 
 @pytest.mark.parametrize(("levels", "tolerance"), [(((1, 2),), 1e-4), (LEVELS, 1e-2)])
-def test_memory_is_constant_and_audio_that_has_the_mel_stays(levels: Any, tolerance: float) -> None:
+def test_memory_is_constant_and_audio_that_has_the_mel_stays(levels, tolerance):
     rng = np.random.default_rng(0)
     audio = (0.1 * rng.standard_normal(103 * HOP)).astype(np.float32)
     target = LogMel(SPEC)(torch.from_numpy(audio)).numpy()
@@ -114,7 +106,7 @@ def test_memory_is_constant_and_audio_that_has_the_mel_stays(levels: Any, tolera
     np.testing.assert_allclose(made, audio[: len(made)], rtol=0, atol=tolerance)
 
 
-def test_the_look_ahead_of_a_restoring_flow_is_added(tiny_flow: Callable, mel: Tensor) -> None:
+def test_the_look_ahead_of_a_restoring_flow_is_added(tiny_flow, mel):
     model, flow = tiny_flow(SPEC), Restoration(SPEC).eval()
     model.restored_by(flow)
     assert model.look_ahead(look_ahead=2) == 2 + flow.look_ahead
@@ -123,13 +115,13 @@ def test_the_look_ahead_of_a_restoring_flow_is_added(tiny_flow: Callable, mel: T
     assert streamed(model, mel, 6, look_ahead=2, restore=0).shape == (41 * HOP,)
 
 
-def test_wrong_values_say_what_to_do(tiny_flow: Callable, mel: Tensor) -> None:
-    model: MdctFlow = tiny_flow(SPEC)
+def test_wrong_values_say_what_to_do(tiny_flow, mel):
+    model = tiny_flow(SPEC)
     for wrong in (0, -1, 1.5, True, "4"):
         with pytest.raises(ValueError, match=r"look_ahead is .*from 1 on"):
             streamed(model, mel, look_ahead=wrong)
         with pytest.raises(ValueError, match=r"look_ahead is .*from 1 on"):
-            model.look_ahead(look_ahead=wrong)  # type: ignore[arg-type]
+            model.look_ahead(look_ahead=wrong)
     with pytest.raises(ValueError, match="refine is 0: leave refine out, or look_ahead"):
         streamed(model, mel, look_ahead=4, refine=0)
     with pytest.raises(ValueError, match="draws its samples one by one"):

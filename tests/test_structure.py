@@ -1,7 +1,5 @@
 """Imports in the package only go down its layers, and never in a circle."""
 
-from __future__ import annotations
-
 import ast
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -27,9 +25,9 @@ LAYERS = [
 LAYER = {name: height for height, names in enumerate(LAYERS) for name in names}
 
 
-def imports(file: Path) -> set[str]:
+def imports(file):
     """Modules of the package that a file imports anywhere, for type checking too."""
-    found: set[str] = set()
+    found = set()
     here = ("vocoder", *file.relative_to(PACKAGE).parts[:-1])
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -42,7 +40,7 @@ def imports(file: Path) -> set[str]:
     return {name for name in found if name.startswith("vocoder.")}
 
 
-def path_of(module: str) -> Path | None:
+def path_of(module):
     """The file of a module, None if it is not one."""
     path = PACKAGE.joinpath(*module.split(".")[1:])
     places = path.with_suffix(".py"), path / "__init__.py"
@@ -53,14 +51,14 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__in
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_down(file: Path) -> None:
+def test_imports_go_down(file):
     package = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
     for module in imports(file):
         other = module.split(".")[1]
         assert other == package or LAYER[other] < LAYER[package], f"{file} imports {module}"
 
 
-def test_there_is_no_circle() -> None:
+def test_there_is_no_circle():
     graph = {
         file: {path for module in imports(file) if (path := path_of(module)) and path != file}
         for file in FILES
@@ -71,6 +69,6 @@ def test_there_is_no_circle() -> None:
     TopologicalSorter(graph).prepare()
 
 
-def test_every_module_states_its_scope() -> None:
+def test_every_module_states_its_scope():
     for file in FILES:
         assert ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))), file

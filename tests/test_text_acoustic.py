@@ -1,20 +1,14 @@
 """The acoustic model: padding that changes nothing, synthesis and its controls, checkpoints."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from vocoder.audio import MelSpec
 from vocoder.checkpoints import CheckpointError
-from vocoder.models import MdctFlow
 from vocoder.pretrained import load, load_acoustic
-from vocoder.text.acoustic import AcousticModel, load_checkpoint, places
+from vocoder.text.acoustic import load_checkpoint, places
 from vocoder.training.acoustic import Item, collate, losses
 
 SYMBOLS = ("a", "b", "c", ".")
@@ -23,7 +17,7 @@ TEXT = list("cab.")
 
 
 @pytest.fixture
-def model(tiny_acoustic: Callable[..., AcousticModel]) -> AcousticModel:
+def model(tiny_acoustic):
     model = tiny_acoustic(SPEC, SYMBOLS, 0.1, voices=["ann", "bob"], decoder_blocks=2)
     model.normalise_by(
         torch.full((6,), -5.0), torch.full((6,), 2.0), torch.tensor([[0.3, 0], [-0.4, 0]])
@@ -31,7 +25,7 @@ def model(tiny_acoustic: Callable[..., AcousticModel]) -> AcousticModel:
     return model
 
 
-def item(model: AcousticModel, text: str, frames: int, voice: int = 0) -> Item:
+def item(model, text, frames, voice=0):
     """An utterance of random sound, its frames divided between the states at random."""
     generator = torch.Generator().manual_seed(frames)
     symbols = model.indices(list(text))
@@ -46,7 +40,7 @@ def item(model: AcousticModel, text: str, frames: int, voice: int = 0) -> Item:
 
 
 @torch.no_grad()
-def test_neighbours_and_padding_change_nothing(model: AcousticModel) -> None:
+def test_neighbours_and_padding_change_nothing(model):
     items = [item(model, "abca.", 40), item(model, "b", 12, 1), item(model, "ca", 46)]
     together = model(collate(items))
     for row, own in enumerate(items):
@@ -61,7 +55,7 @@ def test_neighbours_and_padding_change_nothing(model: AcousticModel) -> None:
         torch.testing.assert_close(twice[name], value)
 
 
-def test_every_parameter_learns(model: AcousticModel) -> None:
+def test_every_parameter_learns(model):
     batch = collate([item(model, "abca.", 40), item(model, "cb", 24, 1)])
     sum(losses(model, batch).values(), torch.zeros(())).backward()
     for name, parameter in model.named_parameters():
@@ -69,15 +63,15 @@ def test_every_parameter_learns(model: AcousticModel) -> None:
         assert parameter.grad.abs().max() > 0, name
 
 
-def test_rate_pitch_and_voice_change_what_they_name(model: AcousticModel) -> None:
-    seen: list[tuple[Tensor, Tensor]] = []
+def test_rate_pitch_and_voice_change_what_they_name(model):
+    seen = []
     decode = model.decode
 
-    def recording(hidden: Tensor, pitch: Tensor, *rest: Tensor) -> Tensor:
+    def recording(hidden, pitch, *rest):
         seen.append((hidden, pitch))
         return decode(hidden, pitch, *rest)
 
-    model.decode = recording  # type: ignore[method-assign]
+    model.decode = recording
     plain, higher, bob = (
         model.synthesize(TEXT, **options) for options in ({}, {"pitch": 12.0}, {"voice": "bob"})
     )
@@ -109,21 +103,19 @@ def test_rate_pitch_and_voice_change_what_they_name(model: AcousticModel) -> Non
         ({"durations": torch.ones(3)}, "12 whole numbers are needed"),
     ],
 )
-def test_bad_input_is_refused(
-    model: AcousticModel, arguments: dict[str, object], message: str
-) -> None:
+def test_bad_input_is_refused(model, arguments, message):
     with pytest.raises(ValueError, match=message):
-        model.synthesize(**{"phonemes": TEXT, **arguments})  # type: ignore[arg-type]
+        model.synthesize(**{"phonemes": TEXT, **arguments})
 
 
-def test_other_voices_start_as_the_mean(model: AcousticModel) -> None:
+def test_other_voices_start_as_the_mean(model):
     other = model.with_voices(["eve", "bob"])
     assert other.voices == ("eve", "bob")
     torch.testing.assert_close(other.voice.weight[0], model.voice.weight.mean(dim=0))
     assert torch.equal(other.synthesize(TEXT, "bob"), model.synthesize(TEXT, "bob"))
 
 
-def test_checkpoint_round_trip(model: AcousticModel, tmp_path: Path) -> None:
+def test_checkpoint_round_trip(model, tmp_path):
     mel = model.synthesize(TEXT)
     model.save(tmp_path / "whole")
     loaded = load_checkpoint(tmp_path / "whole")
@@ -141,11 +133,8 @@ def test_checkpoint_round_trip(model: AcousticModel, tmp_path: Path) -> None:
 
 
 def test_vocoders_and_acoustic_models_are_not_taken_for_each_other(
-    model: AcousticModel,
-    tiny_flow: Callable[..., MdctFlow],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    model, tiny_flow, tmp_path, monkeypatch
+):
     model.save(tmp_path / "acoustic")
     tiny_flow().save(tmp_path / "vocoder")
     with pytest.raises(CheckpointError, match=r"holds a vocoder \(mdct-flow\)"):

@@ -1,7 +1,5 @@
 """The text frontend: normalised words, a closed inventory of symbols, sentences, refusals."""
 
-from __future__ import annotations
-
 import csv
 import itertools
 from pathlib import Path
@@ -107,12 +105,12 @@ REWRITTEN = {
 
 
 @pytest.mark.parametrize("text", REWRITTEN)
-def test_forms_that_the_normalisers_misread(text: str) -> None:
+def test_forms_that_the_normalisers_misread(text):
     assert normalise(text) == REWRITTEN[text]
 
 
 @pytest.mark.parametrize("text", SPOKEN)
-def test_normalised_words(text: str) -> None:
+def test_normalised_words(text):
     assert normalise(text) == SPOKEN[text]
     assert normalise(SPOKEN[text]) == SPOKEN[text]
 
@@ -136,18 +134,18 @@ PRONOUNCED = {
 
 
 @pytest.mark.parametrize("text", PRONOUNCED)
-def test_phonemes(text: str) -> None:
+def test_phonemes(text):
     assert " ".join(phonemes(text)).replace("   ", " _ ") == PRONOUNCED[text]
 
 
-def test_symbols_are_a_fixed_inventory() -> None:
+def test_symbols_are_a_fixed_inventory():
     # Trained acoustic models depend on it: a change here changes their input.
     assert len(SYMBOLS) == len(set(SYMBOLS)) == 80
     assert SYMBOLS[:8] == (".", ",", "?", "!", ";", ":", " ", "b")
     assert SYMBOLS[-3:] == ("ʌ", "ˌʌ", "ˈʌ")
 
 
-def test_the_inventory_is_closed_over_text_of_all_kinds() -> None:
+def test_the_inventory_is_closed_over_text_of_all_kinds():
     metadata = Path(__file__).parents[1] / "recipes/ljspeech/sample/metadata.csv"
     with metadata.open(encoding="utf-8", newline="") as file:
         russian = [row[-1] for row in csv.reader(file, delimiter="|", quoting=csv.QUOTE_NONE)]
@@ -194,13 +192,13 @@ def test_the_inventory_is_closed_over_text_of_all_kinds() -> None:
         ("5]€➇", "cannot be read .*write it in words"),
     ],
 )
-def test_what_cannot_be_read_is_refused_in_one_sentence(text: str, words: str) -> None:
+def test_what_cannot_be_read_is_refused_in_one_sentence(text, words):
     with pytest.raises(TextError, match=words) as caught:
         phonemes(text)
     assert "\n" not in str(caught.value)
 
 
-def test_sentences() -> None:
+def test_sentences():
     text = (
         "Dr. Smith lives at 221B Baker St. He pays $3.50 a day. “Really?” she asked.\n"
         "It rose by 3.5 in Jan. 1999. J. K. Rowling\nmet Mr. T. at 5 p.m. on Friday.\n\n"
@@ -218,7 +216,7 @@ def test_sentences() -> None:
     assert split_sentences(" \n\n ") == []
 
 
-def test_long_sentences_are_cut_where_they_pause() -> None:
+def test_long_sentences_are_cut_where_they_pause():
     clause = "the rain fell on and on"
     sentence = "; ".join([clause] * 30)
     pieces = split_sentences(sentence, max_characters=100)
@@ -256,9 +254,9 @@ def test_long_sentences_are_cut_where_they_pause() -> None:
         ("a < b and 5 - 3 = 2", ["a less than b and five minus three equals two"]),
     ],
 )
-def test_written_forms_are_read_as_they_are_spoken(text: str, spoken: list[str]) -> None:
+def test_written_forms_are_read_as_they_are_spoken(text, spoken):
     assert [normalise(sentence) for sentence in split_sentences(text)] == spoken
 
 
-def test_a_dash_between_spaces_is_a_pause() -> None:
+def test_a_dash_between_spaces_is_a_pause():
     assert phonemes("milk - eggs") == phonemes("milk, eggs")

@@ -1,10 +1,6 @@
 """The recipe of the acoustic model, on recorded speech with English text to go with it."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +12,7 @@ from tests.test_recipe_ljspeech import RECIPE, rows, train_here
 from vocoder.audio import MelSpec, read_audio
 from vocoder.corpus import CorpusError
 from vocoder.pretrained import load_acoustic
-from vocoder.text.acoustic import AcousticModel, load_checkpoint
+from vocoder.text.acoustic import load_checkpoint
 from vocoder.text.frontend import SYMBOLS
 from vocoder.training.acoustic import (
     COLUMNS,
@@ -43,7 +39,7 @@ SENTENCES = (
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def corpus(tmp_path_factory):
     """Recorded speech of two "voices", with text that does not match, which is enough here."""
     folder = tmp_path_factory.mktemp("corpus")
     (folder / "wavs").mkdir()
@@ -68,19 +64,17 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class WithoutReport(AcousticRecipe):
     """Leaves out what takes longest."""
 
-    def report(self, *args: Any) -> None:
+    def report(self, *args):
         pass
 
 
-def train(
-    folder: Path, corpus: Path, run: str, *arguments: str, recipe: AcousticRecipe = OF_ACOUSTIC
-) -> int:
+def train(folder, corpus, run, *arguments, recipe=OF_ACOUSTIC):
     words = ["--data", str(corpus), "--speech.voices", '{"ann": "ann-"}', "--run", run, *SMALL]
     return train_here(folder, *words, *arguments, recipe=recipe, config=CONFIG)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
+def trained(tmp_path_factory, corpus):
     """A folder with a run of eight steps in one go, and one that was resumed in between."""
     folder = tmp_path_factory.mktemp("acoustic")
     assert train(folder, corpus, "whole", "--max_steps", "8") == 0
@@ -90,7 +84,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
     return folder
 
 
-def test_shipped_config_builds_its_model(tmp_path: Path) -> None:
+def test_shipped_config_builds_its_model(tmp_path):
     assert CONFIG.read_text().startswith("# ")
     options = parser(OF_ACOUSTIC)
     config = options.parse_args(["--config", str(CONFIG), "--data", str(tmp_path)])
@@ -102,7 +96,7 @@ def test_shipped_config_builds_its_model(tmp_path: Path) -> None:
     assert duration(config.max_time)
 
 
-def test_run_leaves_a_model_that_speaks_and_a_report(trained: Path) -> None:
+def test_run_leaves_a_model_that_speaks_and_a_report(trained):
     run = trained / "whole"
     model = load_checkpoint(run / "model")
     saved = torch.load(run / "last.ckpt", weights_only=True)
@@ -128,15 +122,13 @@ def test_run_leaves_a_model_that_speaks_and_a_report(trained: Path) -> None:
     assert "vocoder say" in page
 
 
-def speech(model: AcousticModel, corpus: Path, cache: Path, **voices: str) -> TextAndSpeech:
+def speech(model, corpus, cache, **voices):
     data = TextAndSpeech(model.mel_spec, corpus, cache, voices=voices)
     data.setup()
     return data
 
 
-def test_voices_are_chosen_and_the_unusable_left_out(
-    corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_voices_are_chosen_and_the_unusable_left_out(corpus, tmp_path, caplog):
     options = parser(OF_ACOUSTIC)
     config = options.parse_args(["--config", str(CONFIG), "--data", "none", *SMALL])
     model = OF_ACOUSTIC.build(options.instantiate(config), config)[0].model
@@ -155,22 +147,20 @@ def test_voices_are_chosen_and_the_unusable_left_out(
         speech(model, corpus, tmp_path, eve="eve-")
 
 
-def test_draws_see_every_utterance_once_an_epoch() -> None:
-    excerpts = Excerpts([None] * 50, 160, seed=3)  # type: ignore[list-item]
+def test_draws_see_every_utterance_once_an_epoch():
+    excerpts = Excerpts([None] * 50, 160, seed=3)
     epochs = [[excerpts.chosen(n) for n in range(first, first + 50)] for first in (0, 50, 100)]
     assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
 
 
-def test_a_voice_of_few_utterances_is_drawn_more_often() -> None:
+def test_a_voice_of_few_utterances_is_drawn_more_often():
     items = [Item(*[torch.tensor([n])] * 7)._replace(voice=int(n < 4)) for n in range(24)]
     drawn = [int(item.symbols) for item in balanced(items)]
     assert sorted(drawn) == sorted([*range(4), *range(4), *range(4, 24)])
 
 
-def test_a_finetuned_voice_starts_from_the_bands_of_its_start(
-    trained: Path, corpus: Path, tmp_path: Path
-) -> None:
+def test_a_finetuned_voice_starts_from_the_bands_of_its_start(trained, corpus, tmp_path):
     start = trained / "whole" / "model"
     quick = WithoutReport("", CONFIG, RECIPE / "sample")
     words = ["--start_from", str(start), "--max_steps", "1", "--speech.voices", '{"bob": "ann-"}']
@@ -181,7 +171,7 @@ def test_a_finetuned_voice_starts_from_the_bands_of_its_start(
     assert (tuned.embedding.weight - before.embedding.weight).abs().max() < 0.01
 
 
-def test_a_resumed_run_sees_what_an_unbroken_one_would(trained: Path) -> None:
+def test_a_resumed_run_sees_what_an_unbroken_one_would(trained):
     whole, resumed = (
         torch.load(trained / name / "last.ckpt", weights_only=True)["vocoder_training"]
         for name in ("whole", "resumed")
@@ -193,9 +183,7 @@ def test_a_resumed_run_sees_what_an_unbroken_one_would(trained: Path) -> None:
     assert steps[-1] == 8
 
 
-def test_bundling_writes_half_the_weights_and_a_card(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bundling_writes_half_the_weights_and_a_card(trained, tmp_path, monkeypatch):
     with scripts("recipes") as script:
         bundle = script("bundle")
     monkeypatch.setattr(bundle, "WEIGHTS", tmp_path / "weights")

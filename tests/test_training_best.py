@@ -6,9 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -26,10 +23,10 @@ WORDS = (
 )  # fmt: skip
 
 
-def spoil(after: int, kill_at: int = -1, noise: float = 0.02) -> Callable[[Any, Any], None]:
+def spoil(after, kill_at=-1, noise=0.02):
     """For `Tiny`: noise on the weights from a step on; at another the process kills itself."""
 
-    def every_step(trainer: Any, module: Any) -> None:
+    def every_step(trainer, module):
         step = trainer.global_step
         if step == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -41,19 +38,18 @@ def spoil(after: int, kill_at: int = -1, noise: float = 0.02) -> Callable[[Any, 
     return every_step
 
 
-def best(run: Path) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads((run / "best" / "training.json").read_text())
-    return facts
+def best(run):
+    return json.loads((run / "best" / "training.json").read_text())
 
 
-def assert_same_model(one: Path, other: Path) -> None:
+def assert_same_model(one, other):
     a, b = (load_checkpoint(path).fused().state_dict() for path in (one, other))
     assert a.keys() == b.keys()
     for name in a:
         torch.testing.assert_close(a[name], b[name])
 
 
-def test_a_run_that_gets_worse_ends_with_its_best_weights(tmp_path: Path) -> None:
+def test_a_run_that_gets_worse_ends_with_its_best_weights(tmp_path):
     run = tmp_path / "run"
     with one_thread():
         recipe = Tiny(spoil(10), report=True)
@@ -76,7 +72,7 @@ def test_a_run_that_gets_worse_ends_with_its_best_weights(tmp_path: Path) -> Non
     assert_same_model(tmp_path / "again" / "model", run / "model")
 
 
-def test_patience_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
+def test_patience_ends_a_run_that_gets_no_better(tmp_path):
     words = [*WORDS, "--max_steps", "1000", "--patience", "2"]
     with one_thread():
         for _ in range(2):  # the same command again changes nothing
@@ -89,7 +85,7 @@ def test_patience_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
     assert_same_model(tmp_path / "run" / "model", tmp_path / "run" / "best")
 
 
-def test_a_killed_run_remembers_its_best(tmp_path: Path) -> None:
+def test_a_killed_run_remembers_its_best(tmp_path):
     words = [*WORDS, "--max_steps", "40", "--save_every", "0"]
     script = (
         "import sys; from tests.test_training_best import *; "
@@ -107,7 +103,7 @@ def test_a_killed_run_remembers_its_best(tmp_path: Path) -> None:
     assert_same_model(tmp_path / "run" / "model", tmp_path / "run" / "best")
 
 
-def test_validations_before_all_losses_apply_do_not_count(tmp_path: Path) -> None:
+def test_validations_before_all_losses_apply_do_not_count(tmp_path):
     found = Validations(tmp_path, AveragedWeights(), "val/mel_distance", 2, from_start=True)
     scores = [(0, True, 3.0), (5, False, 1.0), (10, True, 2.0), (15, True, math.nan), (20, True, 2)]
     rows = [{"step": n, "counts": yes, "val/mel_distance": value} for n, yes, value in scores]
@@ -116,9 +112,7 @@ def test_validations_before_all_losses_apply_do_not_count(tmp_path: Path) -> Non
     assert found.best(rows[1:2]) == (None, 0)
 
 
-def test_a_score_that_is_not_measured_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_score_that_is_not_measured_is_refused(tmp_path, capsys):
     assert train_here(tmp_path, *WORDS, "--monitor", "val/pesq") == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
         "train.py: --monitor val/pesq is not among the scores of a validation: give one of "

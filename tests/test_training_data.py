@@ -19,7 +19,6 @@ from vocoder.corpus import CorpusError, read_corpus, split
 from vocoder.training.data import (
     Batches,
     Crops,
-    PreparedCorpus,
     SpeechData,
     held_out,
     manifest,
@@ -27,7 +26,7 @@ from vocoder.training.data import (
 )
 
 
-def write_corpus(folder: Path, audio: dict[str, np.ndarray], rate: int = 8000) -> Path:
+def write_corpus(folder, audio, rate=8000):
     (folder / "wavs").mkdir(parents=True, exist_ok=True)
     for id, samples in audio.items():
         soundfile.write(folder / "wavs" / f"{id}.wav", samples, rate, subtype="PCM_16")
@@ -35,25 +34,25 @@ def write_corpus(folder: Path, audio: dict[str, np.ndarray], rate: int = 8000) -
     return folder
 
 
-def noise(samples: int, seed: int = 0) -> np.ndarray:
+def noise(samples, seed=0):
     rng = np.random.default_rng(seed)
     return np.clip(np.rint(3000 * rng.normal(size=samples)), -30000, 30000).astype(np.int16)
 
 
-def prepared(folder: Path, audio: dict[str, np.ndarray], rate: int = 8000) -> PreparedCorpus:
+def prepared(folder, audio, rate=8000):
     """A corpus of these recordings, prepared at 8 kHz."""
     return prepare(read_corpus(write_corpus(folder / "c", audio, rate)), 8000, folder / "cache")
 
 
 @pytest.fixture(scope="session")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> PreparedCorpus:
+def sample(tmp_path_factory):
     return prepare(read_corpus(SAMPLE), 16000, tmp_path_factory.mktemp("cache"))
 
 
 # -- preparation -------------------------------------------------------------------------------
 
 
-def test_prepared_audio_is_that_of_the_files(sample: PreparedCorpus) -> None:
+def test_prepared_audio_is_that_of_the_files(sample):
     assert len(sample.entries) == 26
     assert sample.original_sample_rate == 16000
     for id in ("ru_0024", "ru_0813"):
@@ -63,7 +62,7 @@ def test_prepared_audio_is_that_of_the_files(sample: PreparedCorpus) -> None:
     assert sample.seconds(tuple(sample.entries)) == pytest.approx(171, abs=1)
 
 
-def test_resampling_and_mixing_down(tmp_path: Path) -> None:
+def test_resampling_and_mixing_down(tmp_path):
     tone = np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
     corpus = prepared(tmp_path, {"a": np.stack([0.5 * tone, 0 * tone], axis=1)}, rate=16000)
     audio = corpus.audio("a") / 32768
@@ -72,9 +71,7 @@ def test_resampling_and_mixing_down(tmp_path: Path) -> None:
     assert corpus.original_sample_rate == 16000
 
 
-def test_useless_files_are_left_out_and_counted(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_useless_files_are_left_out_and_counted(tmp_path, caplog):
     good = noise(8000)
     audio = {"good": good, "zeros": 0 * good, "hiss": good // 3000, "short": good[:500]}
     folder = write_corpus(tmp_path / "c", {**audio, "broken": good, "empty": good[:0]})
@@ -92,7 +89,7 @@ def test_useless_files_are_left_out_and_counted(
         prepared(tmp_path / "silence", {"zeros": 0 * good})
 
 
-def test_prepared_once_and_anew_when_the_corpus_or_the_rate_changes(tmp_path: Path) -> None:
+def test_prepared_once_and_anew_when_the_corpus_or_the_rate_changes(tmp_path):
     first = prepared(tmp_path, {"a": noise(4000), "b": noise(4000, 1)})
     written = (first.folder / "audio.int16").stat().st_mtime_ns
     corpus = read_corpus(tmp_path / "c")
@@ -105,7 +102,7 @@ def test_prepared_once_and_anew_when_the_corpus_or_the_rate_changes(tmp_path: Pa
     np.testing.assert_array_equal(changed.audio("a"), noise(4000, 2))
 
 
-def test_a_killed_preparation_is_never_taken_for_a_whole_one(tmp_path: Path) -> None:
+def test_a_killed_preparation_is_never_taken_for_a_whole_one(tmp_path):
     folder = write_corpus(tmp_path / "c", {f"u{i}": noise(40000, i) for i in range(100)})
     cache = tmp_path / "cache"
     code = (
@@ -126,11 +123,11 @@ def test_a_killed_preparation_is_never_taken_for_a_whole_one(tmp_path: Path) -> 
     assert not left.exists()  # what a kill leaves behind does not stay for ever
 
 
-def test_the_manifest_is_of_the_recordings_and_not_of_their_place(tmp_path: Path) -> None:
+def test_the_manifest_is_of_the_recordings_and_not_of_their_place(tmp_path):
     audio = {"a": noise(4000), "b": noise(4000, 1)}
     folder = write_corpus(tmp_path / "c", audio)
 
-    def found(folder: Path, **options: bool) -> str:
+    def found(folder, **options):
         corpus = read_corpus(folder)
         return manifest(corpus, prepare(corpus, 8000, tmp_path / "cache"), **options)
 
@@ -148,9 +145,7 @@ def test_the_manifest_is_of_the_recordings_and_not_of_their_place(tmp_path: Path
     assert found(copy) != first
 
 
-def test_a_cache_that_cannot_be_written_leaves_nothing_half_prepared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_that_cannot_be_written_leaves_nothing_half_prepared(tmp_path, monkeypatch):
     corpus = read_corpus(write_corpus(tmp_path / "c", {"a": noise(4000)}))
     (tmp_path / "file").write_text("")
     with pytest.raises(CorpusError, match=r"cannot be kept in .*file .*--cache"):
@@ -167,7 +162,7 @@ def test_a_cache_that_cannot_be_written_leaves_nothing_half_prepared(
 # -- crops -------------------------------------------------------------------------------------
 
 
-def test_a_crop_depends_on_seed_and_index_alone(sample: PreparedCorpus) -> None:
+def test_a_crop_depends_on_seed_and_index_alone(sample):
     ids = tuple(sample.entries)
     crops, same, other = (Crops(sample, ids, 256, 16, (-9, 3), seed=seed) for seed in (1, 1, 2))
     forwards = [crops[i] for i in range(20)]
@@ -182,7 +177,7 @@ def test_a_crop_depends_on_seed_and_index_alone(sample: PreparedCorpus) -> None:
     assert [len(turns[i]["clean"]) // 256 for i in range(12)] == [16] * 4 + [15] * 4 + [16] * 4
 
 
-def test_crops_are_the_recording_faded_and_dequantised(tmp_path: Path) -> None:
+def test_crops_are_the_recording_faded_and_dequantised(tmp_path):
     recorded = noise(4000)
     crops = Crops(prepared(tmp_path, {"a": recorded}), ["a"], 16, 20)
     inner = np.lib.stride_tricks.sliding_window_view(recorded[16:-16], 288)
@@ -207,7 +202,7 @@ def test_crops_are_the_recording_faded_and_dequantised(tmp_path: Path) -> None:
     assert max(seen) > 3580
 
 
-def test_gain_stays_in_its_range_and_never_clips(tmp_path: Path) -> None:
+def test_gain_stays_in_its_range_and_never_clips(tmp_path):
     loud = noise(4000)
     loud[::40] = 30000
     crops = Crops(prepared(tmp_path, {"a": loud}), ["a"], 16, 20, (-6, 12))
@@ -217,7 +212,7 @@ def test_gain_stays_in_its_range_and_never_clips(tmp_path: Path) -> None:
     assert 30000 / 32768 * 10 ** (-6.1 / 20) < min(peaks) < 30000 / 32768 * 10 ** (-5 / 20)
 
 
-def test_a_share_of_the_crops_gets_noise_of_many_levels(tmp_path: Path) -> None:
+def test_a_share_of_the_crops_gets_noise_of_many_levels(tmp_path):
     loud = 20000 * np.sin(np.arange(8000) / 3)
     quiet = np.rint(100 * np.sin(np.arange(8000) / 3))
     for name, audio in {"loud": loud, "quiet": quiet}.items():
@@ -236,7 +231,7 @@ def test_a_share_of_the_crops_gets_noise_of_many_levels(tmp_path: Path) -> None:
             assert max(ratios) > 30
 
 
-def test_utterances_shorter_than_a_crop_are_completed_with_zeros(tmp_path: Path) -> None:
+def test_utterances_shorter_than_a_crop_are_completed_with_zeros(tmp_path):
     crop = Crops(prepared(tmp_path, {"a": noise(1000)}), ["a"], 64, 32)[0]
     assert crop["clean"].shape == (2048,)
     np.testing.assert_array_equal(crop["clean"][64:1000] * 32768, noise(1000)[64:])
@@ -244,8 +239,8 @@ def test_utterances_shorter_than_a_crop_are_completed_with_zeros(tmp_path: Path)
     assert crop["audio"][1000:].any()
 
 
-def test_devices_share_batches_and_resume_where_they_stopped() -> None:
-    def batches(count: int, *sampler: int) -> list[list[int]]:
+def test_devices_share_batches_and_resume_where_they_stopped():
+    def batches(count, *sampler):
         return list(itertools.islice(Batches(*sampler), count))
 
     alone = batches(6, 4)
@@ -255,7 +250,7 @@ def test_devices_share_batches_and_resume_where_they_stopped() -> None:
     assert batches(3, 4) + batches(3, 4, 12) == alone
 
 
-def test_held_out_items_never_change(sample: PreparedCorpus) -> None:
+def test_held_out_items_never_change(sample):
     whole = held_out(sample, "ru_0024", 256)
     assert whole["id"] == "ru_0024"
     frames = sample.entries["ru_0024"].samples // 256
@@ -272,7 +267,7 @@ def test_held_out_items_never_change(sample: PreparedCorpus) -> None:
     ]
 
 
-def test_speech_data_without_usable_test_utterances_is_refused(tmp_path: Path) -> None:
+def test_speech_data_without_usable_test_utterances_is_refused(tmp_path):
     audio = {f"u{i}": noise(4000, i) for i in range(6)}
     for id in split(list(audio)).test:
         audio[id] = 0 * audio[id]

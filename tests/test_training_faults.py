@@ -1,7 +1,5 @@
 """A run is what its folder says, and what goes wrong in training ends in one sentence."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import json
@@ -11,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -34,12 +31,12 @@ QUICK = (
 )  # fmt: skip
 
 
-def train(folder: Path, *words: str, report: bool = False) -> int:
+def train(folder, *words, report=False):
     return train_here(folder, *QUICK, *words, recipe=Tiny(report=report))
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory):
     """A folder with a run of one step in `run`, its corpus prepared in `data`."""
     folder = tmp_path_factory.mktemp("trained")
     assert train(folder) == 0
@@ -47,11 +44,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def copied(trained: Path, tmp_path: Path) -> Path:
+def copied(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "copy")
 
 
-def last_line(capsys: pytest.CaptureFixture[str]) -> str:
+def last_line(capsys):
     error = capsys.readouterr().err
     assert "Traceback" not in error
     return error.strip().splitlines()[-1]
@@ -60,7 +57,7 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> str:
 # -- a run is what it says it is ---------------------------------------------------------------
 
 
-def test_a_run_folder_knows_what_made_its_run(trained: Path) -> None:
+def test_a_run_folder_knows_what_made_its_run(trained):
     record = json.loads((trained / "run" / "run.json").read_text(encoding="utf-8"))
     assert record["flow_vocoder"] == vocoder.__version__
     assert (record["seed"], record["start_from"], record["items_per_step"]) == (0, None, 2)
@@ -81,9 +78,7 @@ def test_a_run_folder_knows_what_made_its_run(trained: Path) -> None:
         (("--losses", "[{class_path: Likelihood}]"), "losses was Likelihood, Stft, Mel, is now"),
     ],
 )
-def test_resuming_with_other_values_says_which(
-    trained: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], named: str
-) -> None:
+def test_resuming_with_other_values_says_which(trained, capsys, words, named):
     before = (trained / "run" / "last.ckpt").read_bytes()
     assert train(trained, *words, "--max_steps", "2") == 2
     message = last_line(capsys)
@@ -93,12 +88,7 @@ def test_resuming_with_other_values_says_which(
     assert (trained / "run" / "last.ckpt").read_bytes() == before
 
 
-def test_resuming_with_another_corpus_or_version_says_so(
-    trained: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_resuming_with_another_corpus_or_version_says_so(trained, tmp_path, capsys, monkeypatch):
     other = shutil.copytree(SAMPLE, tmp_path / "other")
     one, two, *_ = sorted((other / "wavs").iterdir())
     shutil.copyfile(two, one)
@@ -110,7 +100,7 @@ def test_resuming_with_another_corpus_or_version_says_so(
     assert f"the version of flow-vocoder was {version}, is now 99.0" in last_line(capsys)
 
 
-def test_what_does_not_matter_may_change(copied: Path, tmp_path: Path) -> None:
+def test_what_does_not_matter_may_change(copied, tmp_path):
     moved = shutil.copytree(SAMPLE, tmp_path / "moved")
     words = (
         "--data", str(moved), "--max_steps", "2", "--max_time", "1h", "--cache", "elsewhere",
@@ -124,7 +114,7 @@ def test_what_does_not_matter_may_change(copied: Path, tmp_path: Path) -> None:
     assert (copied / "run" / "run.json").read_text(encoding="utf-8") == record
 
 
-def test_a_fine_tuning_run_names_its_parent(copied: Path) -> None:
+def test_a_fine_tuning_run_names_its_parent(copied):
     child = ("--run", "child", "--start_from", "run/model")
     assert train(copied, *child) == 0
     record = json.loads((copied / "child" / "run.json").read_text(encoding="utf-8"))
@@ -135,15 +125,13 @@ def test_a_fine_tuning_run_names_its_parent(copied: Path) -> None:
     assert train(copied, *child, "--max_steps", "2") == 0
 
 
-def test_two_processes_do_not_train_in_one_folder(
-    trained: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_two_processes_do_not_train_in_one_folder(trained, capsys):
     with FileLock(trained / "run" / ".lock"):
         assert train(trained, "--max_steps", "2") == 2
     assert "another process is training in run: wait until it ends, or choose" in last_line(capsys)
 
 
-def test_the_lock_of_a_killed_process_does_not_block(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_process_does_not_block(tmp_path):
     code = (
         "import os, signal; from pathlib import Path; from vocoder.training.run import "
         "locked\nwith locked(Path('run')): os.kill(os.getpid(), signal.SIGKILL)"
@@ -164,11 +152,11 @@ def test_the_lock_of_a_killed_process_does_not_block(tmp_path: Path) -> None:
 class Malicious:
     """Creates a file when it is unpickled."""
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self):
         return Path.touch, (Path("ran"),)
 
 
-def damage(path: Path, how: str) -> None:
+def damage(path, how):
     content = bytearray(path.read_bytes())
     if how == "infect":
         torch.save(torch.load(path, weights_only=True) | {"extra": Malicious()}, path)
@@ -180,11 +168,8 @@ def damage(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["truncate", "flip", "infect", "replace"])
 def test_a_damaged_resume_file_runs_nothing_and_the_one_before_it_serves(
-    trained: Path,
-    tmp_path: Path,
-    how: str,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+    trained, tmp_path, how, caplog
+):
     for name in ("last.ckpt", "previous.ckpt"):
         shutil.copyfile(trained / "run" / "last.ckpt", tmp_path / name)
     with contextlib.chdir(tmp_path):
@@ -197,9 +182,7 @@ def test_a_damaged_resume_file_runs_nothing_and_the_one_before_it_serves(
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_run_goes_on_from_the_file_before_a_damaged_one(
-    copied: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_run_goes_on_from_the_file_before_a_damaged_one(copied, capsys):
     run = copied / "run"
     shutil.copyfile(run / "last.ckpt", run / "previous.ckpt")
     damage(run / "last.ckpt", "truncate")
@@ -210,12 +193,10 @@ def test_the_run_goes_on_from_the_file_before_a_damaged_one(
     assert "run/run.json is missing or damaged, so what made the run" in last_line(capsys)
 
 
-def test_two_resume_files_are_kept_and_a_full_disk_costs_neither(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_resume_files_are_kept_and_a_full_disk_costs_neither(tmp_path, monkeypatch):
     files, path = ResumeFiles(), tmp_path / "last.ckpt"
 
-    def steps() -> dict[str, int]:
+    def steps():
         return {p.name: read_resume_file(p)["global_step"] for p in sorted(tmp_path.iterdir())}
 
     for step in (1, 2, 3):
@@ -233,9 +214,7 @@ def test_two_resume_files_are_kept_and_a_full_disk_costs_neither(
 # -- after training ----------------------------------------------------------------------------
 
 
-def test_what_fails_after_training_costs_neither_model_nor_report(
-    copied: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_fails_after_training_costs_neither_model_nor_report(copied, capsys, monkeypatch):
     shutil.rmtree(copied / "run" / "model")
     with monkeypatch.context() as patch:
         patch.setattr(report_module, "write_audio", full_disk)
@@ -246,7 +225,7 @@ def test_what_fails_after_training_costs_neither_model_nor_report(
     assert isinstance(vocoder.load(copied / "run" / "model"), MdctFlow)
     assert "steps: 2" in (copied / "run" / "report.md").read_text(encoding="utf-8")
 
-    def silent(self: MdctFlow, mel: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+    def silent(self, mel, *_, **__):
         samples = mel.shape[-1] * self.mel_spec.hop_length
         return torch.full((*mel.shape[:-2], samples), torch.nan)
 
@@ -260,9 +239,7 @@ def test_what_fails_after_training_costs_neither_model_nor_report(
     assert len(list((copied / "run" / "held-out").glob("*.original.wav"))) == 3
 
 
-def test_slurm_variables_of_a_shell_get_a_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slurm_variables_of_a_shell_get_a_sentence(tmp_path, capsys, monkeypatch):
     for name, value in {"NTASKS": "2", "JOB_ID": "1", "JOB_NAME": "train"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     assert train(tmp_path) == 2
@@ -285,9 +262,7 @@ def test_slurm_variables_of_a_shell_get_a_sentence(
         (KeyError("x"), None),
     ],
 )
-def test_errors_that_users_can_mend_have_a_sentence(
-    error: BaseException, words: str | None
-) -> None:
+def test_errors_that_users_can_mend_have_a_sentence(error, words):
     found = sentence(error)
     assert (found is None) == (words is None)
     assert (words or "") in (found or "")

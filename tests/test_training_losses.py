@@ -2,40 +2,34 @@
 
 import importlib
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from tests.test_recipe_ljspeech import SAMPLE
 from vocoder.audio import read_audio
-from vocoder.models import MdctFlow
 from vocoder.training import losses as losses_module
 from vocoder.training.losses import Likelihood, Mel, Step, Stft, total_loss
 
 
 @pytest.fixture(scope="module")
-def speech() -> Tensor:
+def speech():
     """Four crops of recorded speech, (4, 16 * 256)."""
     audio, _ = read_audio(SAMPLE / "wavs" / "ru_0813.flac")
     return torch.stack([audio[start : start + 4096] for start in range(16000, 48000, 8000)])
 
 
 @pytest.fixture
-def model(tiny_flow: Callable[..., MdctFlow]) -> MdctFlow:
+def model(tiny_flow):
     return tiny_flow()
 
 
-def step_of(model: MdctFlow, audio: Tensor, budget_used: float = 0.5, **options: Any) -> Step:
+def step_of(model, audio, budget_used=0.5, **options):
     generator = torch.Generator().manual_seed(0)
     return Step(model, audio, model.mel(audio), budget_used, generator, **options)
 
 
-def test_the_sample_is_of_a_part_of_the_batch_at_its_temperature(
-    model: MdctFlow, speech: Tensor
-) -> None:
+def test_the_sample_is_of_a_part_of_the_batch_at_its_temperature(model, speech):
     sample = step_of(model, speech, temperature=0.3, fraction=0.6).sample
     assert sample.audio.shape == (2, 4096)
     assert torch.equal(sample.recorded, speech[:2])
@@ -46,7 +40,7 @@ def test_the_sample_is_of_a_part_of_the_batch_at_its_temperature(
     assert step_of(model, speech, fraction=0.01).sample.audio.shape[0] == 1
 
 
-def test_gradients_reach_every_parameter(model: MdctFlow, speech: Tensor) -> None:
+def test_gradients_reach_every_parameter(model, speech):
     values = total_loss([Likelihood(), Stft(), Mel()], step_of(model, speech))
     values["loss"].backward()
     for name, parameter in model.named_parameters():
@@ -57,9 +51,7 @@ def test_gradients_reach_every_parameter(model: MdctFlow, speech: Tensor) -> Non
     torch.testing.assert_close(values["nll"], expected.detach(), rtol=1e-5, atol=1e-5)
 
 
-def test_losses_set_in_at_their_start_and_have_their_weight(
-    model: MdctFlow, speech: Tensor
-) -> None:
+def test_losses_set_in_at_their_start_and_have_their_weight(model, speech):
     losses = [Likelihood(), Stft(2.0, 0.3), Mel(1.5, 0.6)]
     before, between, after = (
         total_loss(losses, step_of(model, speech, used)) for used in (0.29, 0.3, 0.6)
@@ -78,12 +70,12 @@ def test_losses_set_in_at_their_start_and_have_their_weight(
 
 
 @pytest.mark.parametrize("arguments", [{"weight": 0.0}, {"start": -0.1}, {"start": 1.1}])
-def test_weights_and_starts_out_of_range_are_refused(arguments: dict[str, float]) -> None:
+def test_weights_and_starts_out_of_range_are_refused(arguments):
     with pytest.raises(ValueError, match=rf"{next(iter(arguments))} is"):
         Stft(**arguments)
 
 
-def test_spectral_distance_orders_distortions(speech: Tensor) -> None:
+def test_spectral_distance_orders_distortions(speech):
     noise = torch.randn(speech.shape, generator=torch.Generator().manual_seed(0))
     distance = Stft().distance
     same, close, far = (float(distance(speech + s * noise, speech)) for s in (0, 1e-3, 1e-2))
@@ -93,7 +85,7 @@ def test_spectral_distance_orders_distortions(speech: Tensor) -> None:
     assert distance(speech, torch.zeros_like(speech)).isfinite()
 
 
-def test_the_old_module_gives_the_same_classes_with_a_warning() -> None:
+def test_the_old_module_gives_the_same_classes_with_a_warning():
     sys.modules.pop("vocoder.training.terms", None)
     with pytest.warns(FutureWarning, match=r"is now vocoder\.training\.losses"):
         terms = importlib.import_module("vocoder.training.terms")

@@ -3,60 +3,57 @@
 import itertools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import lightning
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, Timer
-from torch import Tensor
 
 from tests.test_recipe_ljspeech import SAMPLE, rows
 from vocoder.audio import MelSpec
 from vocoder.flows import InvertibleConv1x1
-from vocoder.models import MdctFlow, WaveNet
+from vocoder.models import WaveNet
 from vocoder.training.callbacks import AveragedWeights, LastCheckpoint, TrainingBar, Validations
 from vocoder.training.data import SpeechData
-from vocoder.training.losses import Likelihood, Loss, Step, Stft
+from vocoder.training.losses import Likelihood, Loss, Stft
 from vocoder.training.module import DivergedError, TrainingError, VocoderTraining
 
 Run = Callable[..., tuple[VocoderTraining, AveragedWeights, lightning.Trainer]]
-QUIET: dict[str, Any] = {
+QUIET = {
     "accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False,
     "num_sanity_val_steps": 0,
 }  # fmt: skip
 
 
 @pytest.fixture
-def model(tiny_flow: Callable[..., MdctFlow]) -> MdctFlow:
+def model(tiny_flow):
     return tiny_flow().train()
 
 
 @pytest.fixture
-def data(tmp_path_factory: pytest.TempPathFactory) -> SpeechData:
+def data(tmp_path_factory):
     spec, cache = MelSpec.preset("speech-16k"), tmp_path_factory.getbasetemp() / "prepared"
     return SpeechData(spec, SAMPLE, cache, batch_size=2, crop_frames=16, validation_seconds=0.5)
 
 
 @pytest.fixture
-def run(tiny_flow: Callable[..., MdctFlow], data: SpeechData) -> Run:
+def run(tiny_flow, data):
     """Trains a small flow in a folder, or resumes the run in it."""
 
     def fit(
-        folder: Path,
-        losses: Sequence[Loss] = (),
-        max_steps: int = 8,
-        callbacks: Sequence[Callback] = (),
-        save_every: float = 1e9,
-        module: dict[str, Any] | None = None,
-        max_time: timedelta | None = None,
-        **trainer: Any,
-    ) -> tuple[VocoderTraining, AveragedWeights, lightning.Trainer]:
+        folder,
+        losses=(),
+        max_steps=8,
+        callbacks=(),
+        save_every=1e9,
+        module=None,
+        max_time=None,
+        **trainer,
+    ):
         folder.mkdir(exist_ok=True)
-        options: dict[str, Any] = {"warmup_steps": 2, "temperature": 0.5} | (module or {})
+        options = {"warmup_steps": 2, "temperature": 0.5} | (module or {})
         training = VocoderTraining(tiny_flow().train(), losses or [Likelihood()], **options)
         averaged = AveragedWeights(0.9)
         validations = Validations(folder, averaged, "val/log_likelihood", 0, False)
@@ -77,24 +74,24 @@ def run(tiny_flow: Callable[..., MdctFlow], data: SpeechData) -> Run:
 class EveryStep(Callback):
     """Calls a function with trainer and module after every step."""
 
-    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+    def __init__(self, function):
         self.function = function
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+    def on_train_batch_end(self, trainer, pl_module, *args):
         self.function(trainer, pl_module)
 
 
-def weights(training: VocoderTraining) -> dict[str, Tensor]:
+def weights(training):
     return {name: value.clone() for name, value in training.model.state_dict().items()}
 
 
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+def same(a, b):
     assert a.keys() == b.keys()
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_crashed_run_resumes_to_the_weights_of_an_unbroken_one(tmp_path: Path, run: Run) -> None:
-    def crash(trainer: Any, module: Any) -> None:
+def test_a_crashed_run_resumes_to_the_weights_of_an_unbroken_one(tmp_path, run):
+    def crash(trainer, module):
         if trainer.global_step == 5:
             raise RuntimeError("crash")
 
@@ -119,7 +116,7 @@ def test_a_crashed_run_resumes_to_the_weights_of_an_unbroken_one(tmp_path: Path,
     assert [row["step"] for row in rows(tmp_path / "two")] == [4, 8]
 
 
-def test_losses_that_cannot_be_trained_on_are_refused(model: MdctFlow, data: SpeechData) -> None:
+def test_losses_that_cannot_be_trained_on_are_refused(model, data):
     with pytest.raises(ValueError, match="must have start 0"):
         VocoderTraining(model, [Likelihood(start=0.1), Stft(start=0.2)])
     with pytest.raises(ValueError, match="give each kind once"):
@@ -130,7 +127,7 @@ def test_losses_that_cannot_be_trained_on_are_refused(model: MdctFlow, data: Spe
         trainer.fit(VocoderTraining(wavenet, [Likelihood(), Stft()]), data)
 
 
-def test_a_finished_run_continues_with_a_larger_budget(tmp_path: Path, run: Run) -> None:
+def test_a_finished_run_continues_with_a_larger_budget(tmp_path, run):
     first, average, _ = run(tmp_path, max_steps=4)
     raw = weights(first)
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
@@ -138,22 +135,22 @@ def test_a_finished_run_continues_with_a_larger_budget(tmp_path: Path, run: Run)
     assert same(raw, {k[6:]: v for k, v in trained if k.startswith("model.")})
     average.apply_to(first)
     assert not same(raw, weights(first))
-    rates: list[float] = []
+    rates = []
     watch = EveryStep(lambda trainer, _: rates.append(trainer.optimizers[0].param_groups[0]["lr"]))
     again, _, trainer = run(tmp_path, max_steps=8, callbacks=[watch])
     assert trainer.global_step == 8
     assert rates == [1e-3 * again.schedule_at(step, step / 8) for step in range(4, 8)]
 
 
-def test_learning_rate_warms_up_and_decays(model: MdctFlow) -> None:
+def test_learning_rate_warms_up_and_decays(model):
     training = VocoderTraining(model, [Likelihood()], final_learning_rate=0.1, warmup_steps=10)
     assert [training.schedule_at(n, 0.0) for n in (0, 4, 9, 99)] == [0.1, 0.5, 1.0, 1.0]
     assert training.schedule_at(99, 0.5) == pytest.approx(0.55)
     assert training.schedule_at(99, 1.0) == pytest.approx(0.1)
 
 
-def test_time_ends_training_and_drives_the_decay(tmp_path: Path, run: Run) -> None:
-    used: list[float] = []
+def test_time_ends_training_and_drives_the_decay(tmp_path, run):
+    used = []
     watch = EveryStep(lambda _, module: used.append(module.budget_used))
     budget = timedelta(seconds=1)
     training, _, trainer = run(tmp_path, max_steps=-1, callbacks=[watch], max_time=budget)
@@ -169,12 +166,12 @@ class BadAt(Loss):
 
     name = "nll"
 
-    def __init__(self, steps: dict[int, str]) -> None:
+    def __init__(self, steps):
         super().__init__()
         self.steps = steps
         self.calls = 0
 
-    def forward(self, step: Step) -> Tensor:
+    def forward(self, step):
         nll = step.nll
         how = self.steps.get(self.calls)
         self.calls += 1
@@ -190,8 +187,8 @@ class BadAt(Loss):
 BAD = ["nan loss", "infinite loss, finite gradient", "finite loss, nan gradient"]
 
 
-def test_steps_that_are_not_finite_change_nothing_and_are_counted(tmp_path: Path, run: Run) -> None:
-    states: list[dict[str, Tensor]] = []
+def test_steps_that_are_not_finite_change_nothing_and_are_counted(tmp_path, run):
+    states = []
     watch = EveryStep(lambda _, module: states.append(weights(module)))
     losses = [BadAt(dict(enumerate(BAD, 3)))]
     training, average, trainer = run(tmp_path, losses, callbacks=[watch])
@@ -204,9 +201,7 @@ def test_steps_that_are_not_finite_change_nothing_and_are_counted(tmp_path: Path
     assert [row["skipped"] for row in rows(tmp_path)] == [1, 3]
 
 
-def test_bursts_that_leave_more_good_steps_than_bad_go_on_and_others_end(
-    tmp_path: Path, run: Run
-) -> None:
+def test_bursts_that_leave_more_good_steps_than_bad_go_on_and_others_end(tmp_path, run):
     bursts = BadAt(dict.fromkeys((1, 2, 5, 6), BAD[0]))
     training, _, trainer = run(tmp_path / "few", [bursts], module={"max_skipped": 3})
     assert (trainer.global_step, training.skipped) == (8, 4)
@@ -215,13 +210,11 @@ def test_bursts_that_leave_more_good_steps_than_bad_go_on_and_others_end(
         run(tmp_path / "most", [most], max_steps=100, module={"max_skipped": 3})
 
 
-def test_validation_uses_the_averaged_weights_and_puts_the_others_back(
-    tmp_path: Path, run: Run
-) -> None:
-    seen: dict[str, Any] = {}
+def test_validation_uses_the_averaged_weights_and_puts_the_others_back(tmp_path, run):
+    seen = {}
 
     class Watch(EveryStep):
-        def on_validation_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        def on_validation_batch_end(self, trainer, pl_module, *args):
             seen["validated"] = weights(pl_module)
 
     watch = Watch(lambda _, module: seen.update(trained=weights(module)))
@@ -232,7 +225,7 @@ def test_validation_uses_the_averaged_weights_and_puts_the_others_back(
     assert same(seen["validated"], weights(training))
 
 
-def test_changing_to_the_average_leaves_no_stale_inverse(model: MdctFlow) -> None:
+def test_changing_to_the_average_leaves_no_stale_inverse(model):
     average = AveragedWeights(0.5)
     training = VocoderTraining(model, [Likelihood()])
     average.setup(lightning.Trainer(accelerator="cpu", logger=False), training, "fit")
@@ -240,7 +233,7 @@ def test_changing_to_the_average_leaves_no_stale_inverse(model: MdctFlow) -> Non
     with torch.no_grad():
         conv1x1.weight += 0.01 * torch.randn(conv1x1.weight.shape)
     training.eval()
-    trainer: Any = None
+    trainer = None
     for change in (
         lambda: average.on_validation_epoch_start(trainer, training),
         lambda: average.on_validation_epoch_end(trainer, training),
@@ -255,7 +248,7 @@ def test_changing_to_the_average_leaves_no_stale_inverse(model: MdctFlow) -> Non
         torch.testing.assert_close(product, torch.eye(256), atol=1e-5, rtol=0)
 
 
-def test_average_is_the_exponential_one_with_its_warm_up() -> None:
+def test_average_is_the_exponential_one_with_its_warm_up():
     average = AveragedWeights(0.9)
     model = lightning.LightningModule()
     model.weight = torch.nn.Parameter(torch.zeros(1))
@@ -276,8 +269,8 @@ def test_average_is_the_exponential_one_with_its_warm_up() -> None:
 
 
 def test_progress_is_a_line_in_a_log_and_is_redrawn_in_a_terminal(
-    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tmp_path, run, monkeypatch, capsys
+):
     run(tmp_path / "log", max_steps=4)
     first, last = capsys.readouterr().err.splitlines()
     likelihood = r"log-likelihood -?[\d.]+ in training"
@@ -293,9 +286,7 @@ def test_progress_is_a_line_in_a_log_and_is_redrawn_in_a_terminal(
     assert shown.out == ""
 
 
-def test_tensorboard_gets_sound_and_pictures(
-    tmp_path: Path, model: MdctFlow, data: SpeechData
-) -> None:
+def test_tensorboard_gets_sound_and_pictures(tmp_path, model, data):
     from lightning.pytorch.loggers import TensorBoardLogger
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -313,7 +304,7 @@ def test_tensorboard_gets_sound_and_pictures(
     assert {"val/log_likelihood", "val/mel_distance"} <= set(events.Tags()["scalars"])
 
 
-def test_validation_scores_are_what_they_say(model: MdctFlow, data: SpeechData) -> None:
+def test_validation_scores_are_what_they_say(model, data):
     trainer = lightning.Trainer(logger=False, enable_checkpointing=False, **QUIET)
     module = VocoderTraining(model, [Likelihood()], temperature=0.3, validation_syntheses=2)
     data.validation_seconds = 2.2  # one of the three is shorter

@@ -1,11 +1,7 @@
 """The script that chooses recordings of unseen speakers from two Debian packages."""
 
-from __future__ import annotations
-
 import csv
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +11,12 @@ from tests.conftest import scripts
 
 
 @pytest.fixture(scope="module")
-def build() -> Iterator[Any]:
+def build():
     with scripts("recipes/unseen-speakers") as script:
         yield script("build")
 
 
-def write(path: Path, seconds: float, sample_rate: int, seed: int, channels: int = 1) -> None:
+def write(path, seconds, sample_rate, seed, channels=1):
     noise = np.random.default_rng(seed).normal(0, 0.1, (round(seconds * sample_rate), channels))
     noise[: len(noise) // 8] *= 1e-3  # a pause
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +24,7 @@ def write(path: Path, seconds: float, sample_rate: int, seed: int, channels: int
 
 
 @pytest.fixture(scope="module")
-def packages(tmp_path_factory: pytest.TempPathFactory, build: Any) -> tuple[Path, Path]:
+def packages(tmp_path_factory, build):
     """Two folders laid out as the packages; two recordings of each voice are too short."""
     fillets, stamps = tmp_path_factory.mktemp("fillets"), tmp_path_factory.mktemp("stamps")
     for number, voice in enumerate(build.VOICES):
@@ -51,14 +47,12 @@ def packages(tmp_path_factory: pytest.TempPathFactory, build: Any) -> tuple[Path
     return fillets, stamps
 
 
-def rows_of(folder: Path) -> list[dict[str, str]]:
+def rows_of(folder):
     with (folder / "list.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
-def test_both_halves_are_as_planned(
-    build: Any, packages: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_both_halves_are_as_planned(build, packages, tmp_path):
     folder = tmp_path / "first"
     summary = build.build(*packages, folder)
     rows = rows_of(folder)
@@ -87,7 +81,7 @@ def test_both_halves_are_as_planned(
     assert rows_of(tmp_path / "again") == rows
 
 
-def test_clipped_silent_noisy_and_short_recordings_are_refused(build: Any) -> None:
+def test_clipped_silent_noisy_and_short_recordings_are_refused(build):
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 0.1, 3 * 22050).astype(np.float32)
     speech = noise.copy()
@@ -99,7 +93,7 @@ def test_clipped_silent_noisy_and_short_recordings_are_refused(build: Any) -> No
     assert not build.usable(np.clip(8 * speech, -1, 1), 22050)
 
 
-def test_without_the_packages_nothing_is_written(build: Any, tmp_path: Path) -> None:
+def test_without_the_packages_nothing_is_written(build, tmp_path):
     with pytest.raises(FileNotFoundError, match="install Debian's packages fillets-ng-data"):
         build.build(tmp_path / "no", tmp_path / "no", tmp_path / "out")
     assert not (tmp_path / "out").exists()

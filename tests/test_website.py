@@ -1,14 +1,10 @@
 """The documentation site builds without a warning, holds all pages, and needs no other host."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -32,14 +28,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def website() -> Iterator[Any]:
+def website():
     with scripts("docs/website") as script:
         yield script("hooks")
 
 
-def test_every_document_is_a_page_in_the_navigation_and_loads_from_no_other_host(
-    site: Path,
-) -> None:
+def test_every_document_is_a_page_in_the_navigation_and_loads_from_no_other_host(site):
     home = (site / "index.html").read_text(encoding="utf-8")
     for page in [ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("**/*.md")]:
         name = page.relative_to(ROOT).with_suffix(".html").as_posix()
@@ -58,7 +52,7 @@ def test_every_document_is_a_page_in_the_navigation_and_loads_from_no_other_host
     assert 'href="../recipes/unseen-speakers/index.html"' in comparison
 
 
-def test_equations_become_mathml_and_a_docstring_keeps_what_is_around_them(website: Any) -> None:
+def test_equations_become_mathml_and_a_docstring_keeps_what_is_around_them(website):
     docstring = "A.\n\n    .. math:: a &= b \\\\\n        c &= d\n\n    With :math:`\\sigma`.\n"
     assert website.markdown_equations(docstring) == (
         "A.\n\n    $$\n    a &= b \\\\ c &= d\n    $$\n\n    With $\\sigma$."
@@ -69,7 +63,7 @@ def test_equations_become_mathml_and_a_docstring_keeps_what_is_around_them(websi
         website.mathml(r"\(x \nosuch y\)", block=False)
 
 
-def test_a_notebook_is_a_page_with_its_outputs(website: Any) -> None:
+def test_a_notebook_is_a_page_with_its_outputs(website):
     outputs = [
         {"output_type": "execute_result", "data": {"text/plain": ["2"]}},
         {"output_type": "display_data", "data": {"image/png": "iVBO\n"}},
