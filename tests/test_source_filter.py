@@ -61,6 +61,31 @@ def test_temperature_scales_the_noise_alone():
     assert tone.abs().min() > 0
 
 
+def test_generation_sets_high_harmonics_in_phase():
+    """Above `PULSES_HZ` the tone is v h E with the h of the start; below, and unvoiced, as ever."""
+    piece = SourceFilter(256, SEEN, sample_rate=16000, channels=4)
+    with torch.no_grad():
+        for parameter in piece.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+    none = torch.zeros(1, 256, TIME)
+    voicing = torch.rand(1, TIME)
+    c = condition(1, voicing, 256)
+    low, high = slice(0, 29), slice(41, None)  # bands of 31 Hz
+    made, exact = piece.generate(none, c), piece.inverse(none, c)
+    assert torch.equal(made[:, low], exact[:, low])
+    share = SourceFilter(256, SEEN, 16000).coefficients(condition(1, torch.ones(1, TIME), 256))[0]
+    expected = share * voicing.unsqueeze(1) * c[:, -512:-256]
+    torch.testing.assert_close(made[:, high], expected[:, high], atol=1e-6, rtol=0)
+    # The level of tone and noise together stays.
+    (of_e, of_q, log_sigma), w = piece.coefficients(c), torch.ones(1, 256, TIME)
+    noise = piece.generate(w, c) - made
+    before, after = 1 - of_e.square() - of_q.square(), 1 - (share * voicing.unsqueeze(1)).square()
+    ratio = (noise.log() - log_sigma - 0.5 * (after / before).log())[:, high]
+    assert ratio.abs().max() < 1e-5
+    silent = condition(1, torch.zeros(1, TIME), 256)
+    torch.testing.assert_close(piece.generate(w, silent), piece.inverse(w, silent))
+
+
 def test_likelihood_prefers_the_tone_that_is_there():
     """A tone in noise is likelier under its own source than under none or under another F0."""
     bands, frames, rate = 64, 60, 16000

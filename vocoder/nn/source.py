@@ -266,6 +266,12 @@ def _framed(values: Tensor) -> Tensor:
 
 _LARGEST_SHARE = 0.99
 
+PULSES_HZ, PULSES_FADE_HZ = 1100.0, 340.0
+"""Where `SourceFilter.generate` begins to set harmonics in phase, and the width of the transition.
+
+Below, the phases that are learnt pay; see docs/what-was-tried.md.
+"""
+
 
 class SourceFilter(Bijection):
     r"""Takes a known tone out of whitened frequency bands; with noise, puts it back.
@@ -310,7 +316,11 @@ class SourceFilter(Bijection):
         self.first = nn.Conv1d(n_seen, channels, 5, padding=2)
         self.middle = nn.Conv1d(channels, channels, 3, padding=1)
         self.last = nn.Conv1d(channels, 4 * bands, 1)
-        share = 0.95 - (0.95 - 0.1) * torch.sigmoid((_centres(bands, sample_rate) - 4000.0) / 500.0)
+        centres = _centres(bands, sample_rate)
+        share = 0.95 - (0.95 - 0.1) * torch.sigmoid((centres - 4000.0) / 500.0)
+        in_phase = ((centres - PULSES_HZ) / PULSES_FADE_HZ + 0.5).clamp(0, 1)
+        self.share = nn.Buffer(share.float()[:, None], persistent=False)
+        self.in_phase = nn.Buffer(in_phase.float()[:, None], persistent=False)
         assert self.first.bias is not None
         assert self.last.bias is not None
         with torch.no_grad():
@@ -338,6 +348,24 @@ class SourceFilter(Bijection):
         d = 1 + d
         turned = share * torch.rsqrt(c.square() + d.square() + 1e-12)
         return turned * d, turned * c, log_sigma
+
+    def generate(self, w: Tensor, condition: Tensor) -> Tensor:
+        r"""`inverse` with pulses: what is drawn by, as the likelihood is not.
+
+        Above `PULSES_HZ` the harmonics get the share that h starts at, times the voicing, all in
+        phase: psi is 0. A likelihood can only fade out a tone whose phase nobody can guess, and
+        takes the pulses of the voice with it.
+        """
+        e, q = condition[:, -2 * self.bands :].chunk(2, dim=1)
+        of_e, of_q, log_sigma = self.coefficients(condition)
+        voicing = condition[:, self.n_seen - 2 : self.n_seen - 1].to(of_e.dtype)
+        pulses, in_phase = voicing * self.share, self.in_phase.to(of_e.dtype)
+        before = of_e.square() + of_q.square()
+        of_e = of_e + in_phase * (pulses - of_e)
+        of_q = of_q - in_phase * of_q
+        after = of_e.square() + of_q.square()
+        log_sigma = log_sigma + 0.5 * (torch.log1p(-after) - torch.log1p(-before))
+        return of_e * e + of_q * q + torch.exp(log_sigma) * w
 
     def _parts(self, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         """mu and log sigma."""
