@@ -48,6 +48,13 @@ def test_every_document_is_a_page_in_the_navigation_and_loads_from_no_other_host
     # Links to code and folders are resolved.
     backends = (site / "docs/backends.html").read_text(encoding="utf-8")
     assert "<code>vocoder/backends/refinement.py</code>" in backends
+    # Sounds play in the page.
+    for page, count in (("index.html", 3), ("docs/results.html", 10)):
+        players = re.findall(
+            r'<audio controls preload="none" src="([^"]+)">', (site / page).read_text("utf-8")
+        )
+        assert len(players) >= count
+        assert all((site / page).parent.joinpath(name).is_file() for name in players)
     comparison = (site / "docs/comparison.html").read_text(encoding="utf-8")
     assert 'href="../recipes/unseen-speakers/index.html"' in comparison
 

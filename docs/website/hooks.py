@@ -2,8 +2,8 @@
 
 The site mirrors the folders of the repository, so that links between documents work in both. A link
 to what is no page (code, configurations, notices) becomes its path, or leads to the repository if
-mkdocs.yml has a `repo_url`. Equations become MathML when the site is built: nothing is loaded from
-other hosts. A notebook becomes a page, with its outputs.
+mkdocs.yml has a `repo_url`; a link to a sound becomes a player. Equations become MathML when the
+site is built: nothing is loaded from other hosts. A notebook becomes a page, with its outputs.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links to folders lead to their README, links to what is no page are resolved."""
+    """Links to folders lead to their README, those to sounds become players, and those to what is
+    no page are resolved."""
     folder = posixpath.dirname(page.file.src_uri)
 
     def link(match: re.Match[str]) -> str:
@@ -95,7 +96,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         anchor = anchor and f"#{anchor}"
         for candidate in (full, f"{full}/README.md", re.sub(r"\.ipynb$", ".md", full)):
             if files.get_file_from_path(candidate):
-                return f"[{text}]({posixpath.relpath(candidate, folder or '.')}{anchor})"
+                relative = posixpath.relpath(candidate, folder or ".")
+                if candidate.endswith(".flac"):
+                    # Nothing is fetched before it is played: pages hold a dozen samples.
+                    player = f'<audio controls preload="none" src="{relative}"></audio>'
+                    return f"{text} {player}"
+                return f"[{text}]({relative}{anchor})"
         if not (ROOT / full).exists():
             return match[0]  # for mkdocs to report
         if config.repo_url:
