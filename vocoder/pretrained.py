@@ -26,6 +26,7 @@ from vocoder.models.restoration import load_checkpoint as load_restoration
 if TYPE_CHECKING:
     from vocoder.audio import Refine
     from vocoder.text.acoustic import AcousticModel
+    from vocoder.text.tacotron2 import Tacotron2
 
 Name = str | os.PathLike[str]
 
@@ -97,6 +98,17 @@ def load_acoustic(name: Name | None = None, device: str | torch.device = "cpu") 
     return load_acoustic_checkpoint(_find(name, ACOUSTIC_NAME)).fused().to(target)
 
 
+def load_text_to_mel(
+    name: Name | None = None, device: str | torch.device = "cpu"
+) -> AcousticModel | Tacotron2:
+    """As `load_acoustic`, with "tacotron2" for torchaudio's Tacotron 2, which is downloaded."""
+    if name == "tacotron2" and not Path(name).exists():
+        from vocoder.text.tacotron2 import Tacotron2
+
+        return Tacotron2().to(device_named(device))
+    return load_acoustic(name, device)
+
+
 def bundled_models() -> dict[str, Path]:
     """The models that ship inside the package: name -> checkpoint directory."""
     weights = Path(str(resources.files("vocoder"))) / "weights"
@@ -129,7 +141,7 @@ def say(
     speaking_rate: float = 1.0,
     pitch: float = 0.0,
     seed: int = 0,
-    acoustic: AcousticModel | None = None,
+    acoustic: AcousticModel | Tacotron2 | None = None,
     vocoder: Vocoder | None = None,
     refine: Refine | None = None,
     restore: float | None = None,

@@ -30,6 +30,7 @@ from vocoder.models import Vocoder
 from vocoder.models.pieces import from_mel
 from vocoder.text.acoustic import AcousticModel
 from vocoder.text.speech import sentences, speak
+from vocoder.text.tacotron2 import Tacotron2
 
 LONGEST_TEXT = 4096
 """Characters of a request, as in OpenAI's interface."""
@@ -155,12 +156,14 @@ class BodyLimit:
         await self.app(scope, counted, send)
 
 
-def create_app(model: Vocoder, acoustic: AcousticModel, name: str, queue: int) -> FastAPI:
+def create_app(
+    model: Vocoder, acoustic: AcousticModel | Tacotron2, name: str, queue: int
+) -> FastAPI:
     """The application.
 
     Args:
         model: mel to audio.
-        acoustic: phonemes to mel, of the same `MelSpec`.
+        acoustic: text to mel, of the same `MelSpec`.
         name: of the model in requests.
         queue: how many requests may wait.
 

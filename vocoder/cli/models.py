@@ -176,6 +176,7 @@ def serve(
     """An HTTP server, compatible with OpenAI's /v1/audio/speech; prints its address when ready."""
     from vocoder.atomic import exit_on_termination
     from vocoder.extras import require
+    from vocoder.pretrained import load_text_to_mel
 
     require("fastapi", "the server", "serve")
     require("uvicorn", "the server", "serve")
@@ -183,7 +184,7 @@ def serve(
         import vocoder.serve as server
 
         model = vocoder.load(checkpoint, device=device)
-        voices = vocoder.load_acoustic(acoustic, device)
+        voices = load_text_to_mel(acoustic, device)
         app = server.create_app(model, voices, checkpoint or "default", queue)
         with exit_on_termination(0), contextlib.suppress(KeyboardInterrupt):
             server.serve(app, listening)

@@ -22,7 +22,8 @@ Acoustic = Annotated[
     str | None,
     typer.Option(
         "--acoustic",
-        help="Acoustic model (text to mel), named likewise. \\[default: the bundled one]",
+        help="Acoustic model (text to mel), named likewise, or tacotron2: torchaudio's, downloaded "
+        "once. \\[default: the bundled one]",
     ),
 ]
 Temperature = Annotated[

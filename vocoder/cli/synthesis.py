@@ -259,12 +259,15 @@ def say(
     if acoustic_temperature is not None:
         warn("--acoustic-temperature has no effect: the acoustic model draws no noise any more")
     to_read = _read_text(text, lines or file)
+    from vocoder.pretrained import load_text_to_mel
     from vocoder.text.speech import Word, phoneme_sentences, sentences, speak
 
     read = phoneme_sentences if are_phonemes else sentences
     parts = [] if lines else read(to_read)  # refuses what cannot be read before models are loaded
     model = vocoder.load(checkpoint, device=device)
-    reader = vocoder.load_acoustic(acoustic, device)
+    reader = load_text_to_mel(acoustic, device)
+    if are_phonemes and reader.reads_text:
+        raise ValueError(f"{acoustic} reads letters: leave out --phonemes, or give another model")
     how: dict[str, Any] = {"voice": voice, "speaking_rate": speaking_rate, "pitch": pitch}
     how |= {"temperature": temperature, "seed": seed, "refine": refine, "restore": restore}
     if lines is not None:
@@ -279,7 +282,7 @@ def say(
         )
         return
     for part in parts:
-        reader.indices(part.phonemes)  # checks them
+        reader.indices(part.read_by(reader))  # checks them
     words: list[Word] = []
     pieces = speak(parts, reader, model, **how, words=None if timestamps is None else words)
 

@@ -105,6 +105,8 @@ class AcousticModel(SavedModel):
     architecture = title = "acoustic model"
     card = ACOUSTIC
     default_temperature = 0.0
+    reads_text = False
+    """`synthesize` takes phonemes; `vocoder.text.tacotron2` takes letters."""
 
     mel_mean: Tensor
     mel_scale: Tensor

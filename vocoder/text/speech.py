@@ -8,7 +8,7 @@ longest sentence.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from vocoder.audio import Refine
     from vocoder.models import Vocoder
     from vocoder.text.acoustic import AcousticModel
+    from vocoder.text.tacotron2 import Tacotron2
+
+    TextToMel = AcousticModel | Tacotron2
 
 SENTENCE_PAUSE = 0.3
 """Seconds of silence between sentences, at speaking rate 1."""
@@ -62,6 +65,10 @@ class Sentence:
     text: str
     phonemes: tuple[str, ...]
     pause: float
+
+    def read_by(self, acoustic: TextToMel) -> Sequence[str]:
+        """What an acoustic model takes: phonemes, or letters for one that reads them."""
+        return list(normalise(self.text)) if acoustic.reads_text else self.phonemes
 
 
 class Word(NamedTuple):
@@ -135,7 +142,7 @@ def _breaths(
 
 def speak(
     script: Iterable[Sentence],
-    acoustic: AcousticModel,
+    acoustic: TextToMel,
     vocoder: Vocoder,
     *,
     voice: str | None = None,
@@ -155,7 +162,7 @@ def speak(
 
     Args:
         script: from `sentences`.
-        acoustic: phonemes to log-mel.
+        acoustic: phonemes, or letters, to log-mel.
         vocoder: log-mel to audio; of the same `MelSpec`.
         voice: one of `AcousticModel.voices`; None takes the first.
         speaking_rate: 2 is twice as fast, 0.5 half as fast, pauses included; 0.25 to 4.
@@ -193,18 +200,19 @@ def speak(
     def pieces() -> Iterator[npt.NDArray[np.float32]]:
         samples = 0
         for sentence in script:
+            symbols = sentence.read_by(acoustic)
             durations = None  # `synthesize` predicts them, so that the text is encoded once
             if words is not None:
-                durations = acoustic.durations(sentence.phonemes, voice, speaking_rate)
-            mel = acoustic.synthesize(sentence.phonemes, voice, speaking_rate, pitch, durations)
+                durations = acoustic.durations(symbols, voice, speaking_rate)
+            mel = acoustic.synthesize(symbols, voice, speaking_rate, pitch, durations)
             # An untrained model's mels leave the range of recordings, which vocoders refuse.
             mel = limited(mel.clamp(spec.log_floor, spec.log_ceiling), spec)
             made = vocoder.synthesize(mel, temperature, seed, refine=refine, restore=restore)
             audio = made.cpu().numpy()
             kept, first = _trimmed(audio, sample_rate)
             if words is not None and durations is not None:
-                symbols = durations.reshape(-1, acoustic.states).sum(1).cumsum(0).numpy()
-                bounds = np.clip(symbols * spec.hop_length - first, 0, len(kept)) + samples
+                ends = durations.reshape(-1, acoustic.states).sum(1).cumsum(0).numpy()
+                bounds = np.clip(ends * spec.hop_length - first, 0, len(kept)) + samples
                 words.extend(_words(sentence, bounds / sample_rate))
             pause = round(sentence.pause / speaking_rate * sample_rate)
             samples += len(kept) + pause
