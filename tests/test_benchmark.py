@@ -20,12 +20,11 @@ from vocoder.evaluation.benchmark import (
     Effort,
     System,
     Workload,
-    count_macs,
     mel_of,
     run_benchmark,
     standard_systems,
 )
-from vocoder.evaluation.results import estimate, save_result
+from vocoder.evaluation.results import save_result
 from vocoder.models import ARCHITECTURES, Vocoder
 
 ROOT = Path(__file__).parents[1]
@@ -191,13 +190,6 @@ def test_a_missing_extra_is_named(package, monkeypatch):
     assert "Left out: other." in shown(result)
 
 
-def test_products_and_convolutions_are_counted():
-    a, b = torch.randn(4, 5), torch.randn(5, 6)
-    assert count_macs(lambda: a @ b) == 4 * 5 * 6
-    network = nn.Conv1d(8, 8, 5, padding=2)
-    assert count_macs(lambda: network(torch.zeros(1, 8, 100)) + 1) == MACS
-
-
 REAL = {
     "flow": lambda flow: System("flow", flow),
     "flow, refined": lambda flow: System("flow", flow, refine=2),
@@ -290,61 +282,6 @@ def test_a_document_that_differs_from_its_measurement_is_found(tables, tmp_path)
     result["rows"][0]["times_real_time"] *= 2
     save_result(result, source)
     assert tables.update(tmp_path, check=True) == [readme]
-
-
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        ("<!-- benchmark:begin -->", "once each"),
-        ("<!-- benchmark:end --> <!-- benchmark:begin -->", "behind"),
-        (2 * "<!-- benchmark:begin --><!-- benchmark:end -->", "once each"),
-        ("<!-- benchmark:begin --><!-- benchmark:end -->", r"no file docs/results/benchmark\.json"),
-    ],
-)
-def test_broken_markers_are_one_sentence(tables, text, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        tables.filled(text, tmp_path)
-
-
-def test_a_comparison_has_the_systems_that_were_measured_and_says_which_is_better(tables):
-    # PESQ of three recordings, and times real time.
-    measured = {
-        "recording": (None, None),
-        "default, 0 iterations": (1.0, 100.0),
-        "default, refine default": (3.0, 50.0),
-        "hifi-gan, 0 iterations": (2.0, 2.0),
-        "Griffin-Lim, refine default": (4.0, 25.0),
-    }
-    files = [
-        {"values": {row: {"pesq": p and p + i / 10, "times_real_time": s and s + i}
-                    for row, (p, s) in measured.items()}}
-        for i in (-1, 0, 1)
-    ]  # fmt: skip
-    rows = {
-        row: {
-            name: estimate([v for f in files if (v := f["values"][row][name]) is not None])
-            for name in ("pesq", "times_real_time")
-        }
-        for row in measured
-    }
-    result = {
-        "about": {"threads": 1, "machine": {"cpu": "one"}},
-        "measures": {
-            name: {"title": name, "unit": "", "better": "higher"} for name in rows["recording"]
-        },
-        "rows": rows,
-        "files": files,
-    }
-    table = tables.results.standing_table(result)
-    shown = [line.split(" | ")[0].strip("| ") for line in table.splitlines()[2:7]]
-    default, alone = "**`default`**", "`default`, network output only"
-    assert shown == ["recording", "HiFi-GAN V1", "Griffin-Lim, refined", default, alone]
-    assert "| **`default`** | 3.00 | 20 |" in table
-    assert "(HiFi-GAN V1: 500 ms, 2.00)" in tables.results.headline(result)
-    better, worse = tables.comparison.verdicts(result).split("Worse than")
-    assert "**Griffin-Lim, refined**: pesq (+1.00)" in better
-    assert "HiFi-GAN" not in better
-    assert "**HiFi-GAN V1**: pesq (-1.00), speed (500 ms for 20)" in worse
 
 
 def test_the_documents_say_what_was_measured(tables):

@@ -1,4 +1,4 @@
-"""Training started by torchrun and by SLURM's srun: two processes learn what one would."""
+"""Training started by SLURM's srun: two processes learn what one would."""
 
 import os
 import stat
@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from tests.conftest import one_thread
+from tests.test_recipe_ljspeech import train_here
 
 ROOT = Path(__file__).parents[1]
 STEPS = 4
@@ -38,22 +41,16 @@ def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("cluster")
     (made / "recipes").symlink_to(ROOT / "recipes")
     (made / "difference.yaml").write_text(DIFFERENCE)
-    run(made, [sys.executable, "recipes/ljspeech/train.py", *options("one", 2)])
+    with one_thread():
+        assert train_here(made, *options("one", 2)) == 0
     return made
 
 
 def options(name, batch):
     return [
-        "--config", "tiny", "--config", "difference.yaml",
-        "--run", name, "--max_steps", str(STEPS), "--speech.batch_size", str(batch),
-        "--trainer.accelerator", "cpu",
+        "--config", "difference.yaml", "--run", name, "--max_steps", str(STEPS),
+        "--speech.batch_size", str(batch), "--trainer.accelerator", "cpu",
     ]  # fmt: skip
-
-
-def run(folder, command, **variables):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | variables
-    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_the_slurm_script_trains_like_one_process(folder):
@@ -70,7 +67,12 @@ def test_the_slurm_script_trains_like_one_process(folder):
     }  # fmt: skip
     variables = {f"SLURM_{name}": value for name, value in slurm.items()}
     path = f"{srun.parent}:{os.environ['PATH']}"
-    run(folder, ["bash", str(script), *options("slurm", 1)], PATH=path, **variables)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": path}
+    words = ["bash", str(script), "--config", "tiny", *options("slurm", 1)]
+    done = subprocess.run(
+        words, cwd=folder, env=environment | variables, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
     runs = (folder / "one", folder / "slurm")
     one, two = (torch.load(run / "last.ckpt", weights_only=True) for run in runs)
     assert one["global_step"] == two["global_step"] == STEPS

@@ -164,15 +164,6 @@ def test_a_stopped_build_resumes_and_gives_what_one_go_gives(tmp_path):
     assert files(tmp_path / "corpus") == files(tmp_path / "whole")
 
 
-def test_two_voices_share_a_corpus_but_no_words(tmp_path):
-    spoken = some_sentences(9)
-    items = [(voice, sentence) for sentence in spoken for voice in ("a", "b")]
-    english.build(tmp_path, items[:1], [StandIn()], english.Amount(utterances=1))
-    english.build(tmp_path, items[3:], [StandIn()], english.Amount(utterances=3))
-    ids = {u.id for u in read_corpus(tmp_path).utterances}
-    assert ids == {f"{v}-{spoken[i].key}" for v, i in [("a", 0), ("b", 1), ("a", 2), ("b", 2)]}
-
-
 def test_main_builds_the_unseen_voices_next_to_the_others(tmp_path, monkeypatch, capsys):
     class Spoken(StandIn):
         def __init__(self, python, kokoro):

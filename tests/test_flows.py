@@ -270,32 +270,6 @@ def test_mdct_is_orthogonal_and_compacts_a_tone():
     assert (single.inverse(single(x)[0]) - x).abs().max() < 5e-6
 
 
-@pytest.mark.parametrize("time", [4, 5])
-@pytest.mark.parametrize("parity", [0, 1])
-def test_alternating_frames_are_the_checkerboard(parity, time):
-    """The same function as the mask gives, for a conditioner that looks at its own step only."""
-    torch.manual_seed(1)
-
-    class Neighbours(nn.Module):
-        """Shift and log-scale of a step from the mean of the two steps of its pair."""
-
-        def forward(self, x, condition):
-            even, odd = x[..., 0::2], torch.nn.functional.pad(x, (0, 1))[..., 1::2]
-            both = torch.stack([even + odd, even + odd], dim=-1).flatten(-2)[..., : x.shape[-1]]
-            return torch.cat([both, both.tanh()], dim=1)
-
-    class Same(nn.Module):
-        def forward(self, x, condition):
-            assert condition.shape[1:] == (2 * CONDITION, (time + 1) // 2)
-            return torch.cat([x, x.tanh()], dim=1)
-
-    x, condition = torch.randn(2, 3, time), torch.randn(2, CONDITION, time)
-    masked = AffineCoupling(Neighbours(), Checkerboard(parity))(x, condition)
-    halved_rate = AffineCoupling(Same(), AlternatingFrames(parity))(x, condition)
-    for one, other in zip(masked, halved_rate, strict=True):
-        assert (one - other).abs().max() < 1e-12
-
-
 def test_log_det_is_float32_under_autocast():
     torch.set_default_dtype(torch.float32)
     for name in PIECES:

@@ -92,19 +92,6 @@ def test_recorded_speech_agrees_with_yin(preset):
     assert (error > 600).float().mean() < 0.1
 
 
-def test_batch_and_gradients():
-    spec = PRESETS["speech-24k"]
-    network = MelPitch(spec)
-    mel = torch.cat([tone(spec, torch.full((30,), f)) for f in (120.0, 300.0)])
-    logits, voicing = network.scores(mel)
-    alone = network.scores(mel[1:])[0]
-    torch.testing.assert_close(logits[1:], alone, rtol=1e-4, atol=1e-4)
-    (logits.square().mean() + voicing.square().mean()).backward()
-    for name, parameter in network.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.abs().sum() > 0, name
-
-
 def test_the_recipe_learns_from_recordings(tmp_path, monkeypatch, capsys):
     with scripts("recipes/pitch") as script:
         train = script("train")

@@ -125,7 +125,7 @@ def rows(run):
     return [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
 
 
-LONG = ("--run", "runs/tiny", "--max_steps", "100", "--monitor", "val/log_likelihood")
+LONG = ("--run", "runs/tiny", "--max_steps", "60", "--monitor", "val/log_likelihood")
 
 
 @pytest.fixture(scope="module")
@@ -137,11 +137,10 @@ def trained(tmp_path_factory):
     while not (run / "last.ckpt").exists():
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
-    time.sleep(0.3)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     killed_at = torch.load(run / "last.ckpt", weights_only=True)["global_step"]
-    assert 0 < killed_at < 100
+    assert 0 < killed_at < 60
     assert not (run / "model").exists()
     with logged() as lines, one_thread():
         assert train_here(folder, *LONG, recipe=Tiny(report=True)) == 0
@@ -153,9 +152,12 @@ def test_a_killed_run_is_resumed_and_finishes(trained):
     run = folder / "runs" / "tiny"
     assert "resuming from runs/tiny/last.ckpt" in lines
     saved = torch.load(run / "last.ckpt", weights_only=True)
-    assert saved["global_step"] == 100
-    assert saved["vocoder_training"]["items_seen"] == 100 * 2
-    assert [row["step"] for row in rows(run)] == list(range(0, 101, 10))
+    assert saved["global_step"] == 60
+    assert saved["vocoder_training"]["items_seen"] == 60 * 2
+    scores = {row["step"]: row["val/log_likelihood"] for row in rows(run)}
+    assert list(scores) == list(range(0, 61, 10))
+    best = json.loads((run / "best" / "training.json").read_text())
+    assert (best["score"], best["step"]) == max((score, step) for step, score in scores.items())
     assert not [*run.glob("*.partial"), *run.glob(".*.part")]
 
 
@@ -175,7 +177,7 @@ def test_the_run_leaves_a_model_wavs_and_a_report(trained):
         expected = model.synthesize(model.mel(torch.from_numpy(original).float()))
         torch.testing.assert_close(torch.from_numpy(generated).float(), expected, atol=1e-3, rtol=0)
     report = (run / "report.md").read_text()
-    for fact in ("20 utterances to train on", "steps: 100, of which 0 skipped", "seed: 0", "nats"):
+    for fact in ("20 utterances to train on", "steps: 60, of which 0 skipped", "seed: 0", "nats"):
         assert fact in report
     assert len(report.splitlines()) < 60
     assert (run / "report.png").stat().st_size > 10_000
@@ -214,22 +216,14 @@ def test_a_run_that_is_asked_to_stop_saves_first(tmp_path, stop, code):
     assert saved["vocoder_training"]["items_seen"] == 10
 
 
-def test_two_devices_train_like_one_and_stop_together(tmp_path):
-    # At temperature 0 and on the whole batch, the sample does not depend on the device.
-    (tmp_path / "losses.yaml").write_text(
-        "losses:\n"
-        "  - class_path: vocoder.training.losses.Likelihood\n"
-        "  - class_path: vocoder.training.losses.Stft\n"
-        "    init_args: {start: 3.0e-5}\n"
-        "training: {sample_temperature: 0.0, sample_fraction: 1.0, final_learning_rate: 1.0}\n"
-    )
-    words = ["--config", "losses.yaml", "--max_steps", "100000"]
-    together = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--speech.batch_size", "1"]
-    together += ["--run", "two"]
+def test_two_devices_stop_together_and_resume(tmp_path):
+    """That they train like one is shown in test_clusters.py."""
     run = tmp_path / "two"
-
-    def stop_after(step, both):
-        process = train(tmp_path, *words, *together)
+    words = ["--run", "two", "--max_steps", "100000", "--speech.batch_size", "1"]
+    words += ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    step = 0
+    for both in (False, True):
+        process = train(tmp_path, *words)
         while not (run / "history.jsonl").exists() or rows(run)[-1]["step"] <= step:
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.01)
@@ -240,25 +234,8 @@ def test_two_devices_train_like_one_and_stop_together(tmp_path):
         output = finish(process, 143)
         assert "run the same command again to resume" in output
         assert "Traceback" not in output
-        saved = torch.load(run / "last.ckpt", weights_only=True)
-        assert saved["global_step"] > step
-        return saved
-
-    two = stop_after(0, both=False)
-    step = two["global_step"]
-    recipe = Tiny(stop_at(step, signal.SIGTERM))
-    assert train_here(tmp_path, *words, "--run", "one", recipe=recipe) == 143
-    one = torch.load(tmp_path / "one" / "last.ckpt", weights_only=True)
-    assert one["global_step"] == step
-    assert one["vocoder_training"] == two["vocoder_training"]
-    # Adam turns rounding into steps of up to the learning rate, 1e-3, where gradients are small.
-    for kind in ("state_dict", "current_model_state"):
-        for name, value in one[kind].items():
-            torch.testing.assert_close(value, two[kind][name], rtol=0, atol=3e-4 * step)
-
-    step = stop_after(step, both=True)["global_step"]
-    finish(train(tmp_path, *words, *together, "--max_steps", str(step + 2)))
-    assert rows(run)[-1]["step"] == step + 2
+        before, step = step, torch.load(run / "last.ckpt", weights_only=True)["global_step"]
+        assert step > before
 
 
 # -- configuration -----------------------------------------------------------------------------

@@ -109,11 +109,3 @@ def test_likelihood_prefers_the_tone_that_is_there():
     silent, other = given(140.0, 0 * voiced), given(183.0, voiced)
     assert log_density(own) > log_density(silent) + 0.2 * u.numel()
     assert log_density(silent) > log_density(other)
-
-
-def test_another_condition_is_refused():
-    piece = SourceFilter(BANDS, SEEN, sample_rate=16000)
-    x = torch.randn(1, BANDS, TIME)
-    for wrong in (None, torch.randn(1, MELS, TIME)):
-        with pytest.raises(ValueError, match="at least 17"):
-            piece(x, wrong)

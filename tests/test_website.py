@@ -68,20 +68,3 @@ def test_equations_become_mathml_and_a_docstring_keeps_what_is_around_them(websi
     assert 'alttext="x^2"' in website.mathml(r"\(x^2\)", block=False)
     with pytest.raises(ValueError, match=r"\\nosuch is not known, in the equation x \\nosuch y"):
         website.mathml(r"\(x \nosuch y\)", block=False)
-
-
-def test_a_notebook_is_a_page_with_its_outputs(website):
-    outputs = [
-        {"output_type": "execute_result", "data": {"text/plain": ["2"]}},
-        {"output_type": "display_data", "data": {"image/png": "iVBO\n"}},
-        {"output_type": "stream", "text": ["three\n"]},
-        {"output_type": "execute_result", "data": {"text/html": ["<audio></audio>\n"]}},
-    ]
-    cells = [
-        {"cell_type": "markdown", "source": ["# Flows\n", "Text."]},
-        {"cell_type": "code", "source": "1 + 1", "outputs": outputs},
-    ]
-    assert website.notebook_page(cells) == (
-        "# Flows\nText.\n\n```python\n1 + 1\n```\n\n```text\n2\n```\n\n"
-        "![output](data:image/png;base64,iVBO)\n\n```text\nthree\n```\n\n<audio></audio>\n"
-    )
