@@ -188,6 +188,8 @@ def scores_table(totals: Mapping[str, Any]) -> str:
     for name, label, result in results:
         speech = f"{label.replace('-', ' ')}, {result['recordings']} recordings"
         for system, row in result["rows"].items():
+            if system == "Griffin-Lim, 0 iterations":
+                continue
             own = system == name or system.startswith(f"{name}, ")
             cells = [f"`{name}`", speech, f"**{system}**" if own else system]
             rows.append([*cells, *(mean(row.get(measure)) for measure in shown)])
@@ -277,14 +279,13 @@ def restoration_table(result: Mapping[str, Any]) -> str:
         [row["mel"], row["system"]]
         + [f"{row[key]:.{digits}f}" if key in row else "" for key, (_, digits) in columns.items()]
         for row in result["rows"]
+        if row["system"] != "restored with detail"  # it does not pay
     ]
     about = result["about"]
-    cost, millions = about["milliseconds"], about["parameters"] / 1e6
     caption = (
-        f"Means over {about['recordings']} recordings of the {about['half']} half. Detail: "
-        f"temperature {about['temperature']:g}. Restoring takes {cost['mean']:.1f} ms of one "
-        f"thread per second of audio, with detail {cost['detail']:.1f}; {millions:.2f}M "
-        f"parameters. {on(about['machine'])}"
+        f"Means over {about['recordings']} recordings of the {about['half']} half. Restoring takes "
+        f"{about['milliseconds']['mean']:.1f} ms of one thread per second of audio; "
+        f"{about['parameters'] / 1e6:.2f}M parameters. {on(about['machine'])}"
     )
     return markdown(headings, rows, [0, 1]) + "\n\n" + caption
 

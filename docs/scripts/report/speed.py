@@ -12,12 +12,12 @@ from vocoder.evaluation.tables import markdown
 
 def streaming_table(result: Mapping[str, Any]) -> str:
     """Look-ahead, time to the first audio, and memory over an hour."""
-    headings = ["flow", "look-ahead", "computing to the first audio", "streamed", "memory at most"]
-    headings += ["after the first minute", "before the first chunk", "× real time"]
+    headings = ["flow", "look-ahead", "computing to the first audio", "streamed"]
+    headings += ["memory before", "memory at most", "× real time"]
     rows = []
     for row in result["rows"]:
         ahead = f"{row['look_ahead_frames']} frames, {1000 * row['look_ahead_seconds']:.0f} ms"
-        memory = ("megabytes", "megabytes_after_a_minute", "megabytes_before")
+        memory = ("megabytes_before", "megabytes")
         cells = [row["name"], ahead, f"{1000 * row['first_audio_seconds']:.0f} ms"]
         cells += [f"{row['minutes']:.0f} min", *(f"{row[key]:.0f} MB" for key in memory)]
         rows.append([*cells, f"{row['times_real_time']:.0f}"])
