@@ -30,8 +30,6 @@ Every figure in a card comes from those scores or from the report of the run. Th
 about the data, its licences and what to expect.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shutil

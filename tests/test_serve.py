@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import vocoder
-from tests.conftest import ROOT, command, scripts
+from tests.conftest import ROOT, command
 from vocoder.audio import to_pcm16
 
 httpx = pytest.importorskip("httpx", reason="the extra demo is not installed")
@@ -163,14 +163,6 @@ def test_a_full_queue_refuses_and_a_killed_client_frees_its_turn(client):
         one.close()
     assert waiting_ends(client)["queue"]["waiting"] == 0
     assert client.post("/v1/audio/speech", json={"input": "Hi."}).status_code == 200
-
-
-def test_the_script_of_the_load_measures_this_server(client):
-    with scripts("docs/scripts") as script:
-        found = script("serve_load").measure(str(client.base_url), clients=2, requests=6)
-    assert found["answered"] == 6
-    assert found["errors"] == []
-    assert found["first_byte_seconds"]["50"] <= found["seconds"]["95"]
 
 
 def test_a_taken_port_is_named(client):

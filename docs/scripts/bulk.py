@@ -6,8 +6,6 @@ A short and a long corpus of equal mels of speech; the difference of their times
 what remains is the start. Every worker has one thread.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -8,8 +8,6 @@ Seconds are medians of several runs by the clock, after one that fills the cache
 the disk; other programs lengthen them.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -6,8 +6,6 @@ ROWS are the ways, each with the difference that is promised; tests/test_determi
 ONNX for a small flow without refinement only.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

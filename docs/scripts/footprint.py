@@ -7,8 +7,6 @@ loaded there in any case, which the row `nothing` shows. Sizes are those of the 
 needs beside PyTorch and what PyTorch needs.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import resource

@@ -7,8 +7,6 @@ loopback by gradio's HTTP interface. Every client has a text, spoken alone first
 audio must be the same, sample by sample.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import dataclasses

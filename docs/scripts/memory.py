@@ -7,8 +7,6 @@ and `say`, each in a process of its own. The speech repeats the recordings of th
 text repeats a few sentences.
 """
 
-from __future__ import annotations
-
 import itertools
 import subprocess
 import sys

@@ -8,8 +8,6 @@ and with restoration, of HiFi-GAN, and the error of the mel. The recordings are 
 rates, at 22.05 kHz; `--half development` is for choosing. Restoration is timed by itself.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import time
@@ -29,7 +27,6 @@ from vocoder.models.restoration import Restoration, load_checkpoint
 from vocoder.training.restoration import smooth
 
 MEASURES = ("pesq", "stoi", "dnsmos", "distillmos")
-TEMPERATURE = 0.667  # of the row with detail
 
 KINDS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     "clean": lambda mel, generator: mel,
@@ -51,12 +48,12 @@ def recordings(half: str, limit: int) -> list[tuple[str, Tensor]]:
     return found
 
 
-def milliseconds(flow: Restoration, temperature: float) -> float:
+def milliseconds(flow: Restoration) -> float:
     """Of one thread per second of audio: the median of nine runs on 20 s."""
     mel, times = torch.full((80, 20 * 22050 // 256), -5.0), []
     for _ in range(10):
         start = time.perf_counter()
-        flow.restore(mel, temperature)
+        flow.restore(mel)
         times.append(time.perf_counter() - start)
     return 1000 * statistics.median(times[1:]) / 20
 
@@ -75,8 +72,7 @@ def main() -> None:
         parser.error("no weights are bundled: give --weights")
     systems: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
         "as it is": lambda mel: (mel, model.synthesize(mel, restore=0)),
-        "restored": lambda mel: _restored(model, flow, mel, 0.0),
-        "restored with detail": lambda mel: _restored(model, flow, mel, TEMPERATURE),
+        "restored": lambda mel: ((used := flow.restore(mel)), model.synthesize(used, restore=0)),
         "HiFi-GAN": lambda mel: (mel, other.synthesize(mel)),
     }
     rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -97,10 +93,7 @@ def main() -> None:
         "about": {
             "recordings": len(speech),
             "half": options.half,
-            "temperature": TEMPERATURE,
-            "milliseconds": {
-                "mean": milliseconds(flow, 0.0), "detail": milliseconds(flow, TEMPERATURE)
-            },
+            "milliseconds": milliseconds(flow),
             "parameters": sum(weight.numel() for weight in flow.parameters()),
             "machine": machine_facts(torch.device("cpu")),
         },
@@ -109,13 +102,6 @@ def main() -> None:
         ],
     }  # fmt: skip
     save_result(result, RESULTS / "restoration.json")
-
-
-def _restored(
-    model: vocoder.Vocoder, flow: Restoration, mel: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
-    restored = flow.restore(mel, temperature)
-    return restored, model.synthesize(restored, restore=0)
 
 
 def _means(values: list[dict[str, Any]]) -> dict[str, float]:

@@ -10,8 +10,6 @@ sample rate of the first model, the others their own. Scores go to docs/results/
 which docs/scripts/tables.py makes the table.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Takes demo.png and demo-phone.png of docs/pictures: the demo's copy synthesis in Chromium.
+"""Takes docs/pictures/demo.png: the demo's copy synthesis in Chromium.
 
     python docs/scripts/screenshot.py [options of `vocoder demo`]
 
@@ -19,7 +19,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from paths import PICTURES
 
-WIDTHS = {"demo.png": 1280, "demo-phone.png": 390}  # of the page
+WIDTH = 1280  # of the page
 PATIENCE = 300  # seconds: HiFi-GAN is slow on a CPU
 
 
@@ -52,14 +52,14 @@ def shoot(url: str) -> None:
     driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
     try:
 
-        def resize(width: int, height: int = 800) -> None:
+        def resize(height: int) -> None:
             # Of the page: a window's size includes its edges.
             driver.execute_cdp_cmd(
                 "Emulation.setDeviceMetricsOverride",
-                {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
+                {"width": WIDTH, "height": height, "deviceScaleFactor": 1, "mobile": False},
             )
 
-        resize(1280)
+        resize(800)
         driver.get(url)
         wait = WebDriverWait(driver, PATIENCE)
 
@@ -75,12 +75,10 @@ def shoot(url: str) -> None:
         wait.until(lambda _: driver.find_elements(By.CSS_SELECTOR, "#copy-recording a"))
         press("Compare")
         wait.until(lambda _: driver.find_elements(By.CSS_SELECTOR, "#copy-picture img"))
-        for name, width in WIDTHS.items():
-            resize(width)
-            time.sleep(2)  # until the waveforms are drawn
-            resize(width, driver.execute_script("return document.documentElement.scrollHeight"))
-            time.sleep(1)
-            driver.save_screenshot(str(PICTURES / name))
+        time.sleep(2)  # until the waveforms are drawn
+        resize(driver.execute_script("return document.documentElement.scrollHeight"))
+        time.sleep(1)
+        driver.save_screenshot(str(PICTURES / "demo.png"))
     finally:
         driver.quit()
 

@@ -10,8 +10,6 @@ writes its delays: quality and computing time of streams of the default with a s
 the exact one.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import json

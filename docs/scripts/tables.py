@@ -7,8 +7,6 @@ A table is between two comments, <!-- benchmark:begin --> and <!-- benchmark:end
 from docs/results/benchmark.json, which `vocoder benchmark` writes; see the modules of report/.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable, Mapping

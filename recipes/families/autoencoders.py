@@ -1,7 +1,5 @@
 """Claims about auto-encoders: variational ones on known densities, plain ones on mels."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Claims about autoregressive models: order, mixtures as their output, and sampling time."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Claims about divergences and discriminators: KL in both directions, GANs, encoders in them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Claims about flows on two variables: volume, couplings, normalisation and the objective."""
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """Multi-scale architecture: half of the variables leave early, and the rest sees further."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import speech

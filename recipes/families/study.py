@@ -10,8 +10,6 @@ docs/pictures/families/NAME.png. In the document, every figure precedes its path
 `-1.26<!--ring/exact:.2f-->`.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

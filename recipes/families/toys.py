@@ -3,8 +3,6 @@
 Points are (batch, 2, 1): two channels at one time step, as the flows of `vocoder.flows` take them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise

@@ -9,8 +9,6 @@ evenly spaced in the order of their ids. Either way every sample equals that of 
 recording, and nothing is written until all sentences have been found usable.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import shutil

@@ -8,8 +8,6 @@ that pass `usable` of recipes/unseen-speakers; of the voice `UNSEEN` the other f
 `N_UNSEEN`, ordered by a hash of their names. README.md describes the voices.
 """
 
-from __future__ import annotations
-
 import argparse
 import runpy
 import sys

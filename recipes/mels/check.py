@@ -9,8 +9,6 @@ work as a whole. What no package has is written anew here, from its published so
 or torch; no code is copied.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import datetime

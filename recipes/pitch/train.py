@@ -10,8 +10,6 @@ training, mels are filtered and mixed with noise. The seed is 0; labels are kept
 in OUTPUT.labels.npz, for the next run.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import sys

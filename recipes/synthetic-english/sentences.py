@@ -2,8 +2,6 @@
 the sentences that can be read aloud without guessing, and assigns them to voices.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import math

@@ -9,8 +9,6 @@ same voice, text and seed give the same samples. requirements.txt lists the pack
 environment; the package `vocoder` needs none of them.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

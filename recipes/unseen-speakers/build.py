@@ -10,8 +10,6 @@ pass `usable` are ordered by a hash of their names; the first go into developmen
 test. So the selection needs no seed and is the same everywhere.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import hashlib

@@ -1,7 +1,5 @@
 """Tables of docs/comparison.md: what was measured here, and facts from elsewhere with sources."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -40,11 +38,7 @@ def verdicts(result: Mapping[str, Any]) -> str:
                 (file["values"][other][name], file["values"][own][name]) for file in result["files"]
             ]
             change = estimate([a - b for a, b in pairs if a is not None and b is not None])
-            if (
-                not change["n"]
-                or change["lower"] is None
-                or change["lower"] <= 0 <= change["upper"]
-            ):
+            if change["lower"] is None or change["lower"] <= 0 <= change["upper"]:
                 continue
             more = (change["mean"] > 0) == (measure["better"] == "higher")
             if name == "times_real_time":

@@ -1,7 +1,5 @@
 """Tables of docs/install.md and docs/acoustic-models.md."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Cells of tables, and the markers in documents between which tables stand."""
 
-from __future__ import annotations
-
 import json
 import textwrap
 from collections.abc import Callable, Mapping

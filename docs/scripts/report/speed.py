@@ -1,7 +1,5 @@
 """Tables of docs/backends.md and docs/scale.md: speed, memory and repeatability."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,14 +46,8 @@ def delays_table(result: Mapping[str, Any]) -> str:
 
 def determinism_table(result: Mapping[str, Any]) -> str:
     """Same seed, same audio: the differences promised and measured."""
-    iterations = result["iterations"]
-    headings = [
-        "the same seed",
-        "promised",
-        "measured",
-        f"with {iterations} iterations",
-        "measured",
-    ]
+    refined = f"with {result['iterations']} iterations"
+    headings = ["the same seed", "promised", "measured", refined, "measured"]
 
     def number(value: float) -> str:
         return "equal" if value == 0 else f"{value:.0e}".replace("e-0", "e-")
