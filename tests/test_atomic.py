@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.conftest import ROOT
 from vocoder.atomic import atomic_path, exit_on_termination, partial_file, write_atomic
 from vocoder.audio.writing import AudioWriter
-
-ROOT = Path(__file__).parents[1]
 
 KILLED = """
 import os, signal, sys

@@ -1,16 +1,16 @@
 """LogMel: equal to librosa, the promised number of frames, float32 and finite gradients."""
 
 import dataclasses
-from pathlib import Path
 
 import librosa
 import numpy as np
 import pytest
 import torch
 
+from tests.conftest import ROOT
 from vocoder.audio import PRESETS, LogMel, MelSpec, read_audio
 
-RECORDING = sorted((Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs").glob("*.flac"))[0]
+RECORDING = sorted((ROOT / "recipes/ljspeech/sample/wavs").glob("*.flac"))[0]
 LJSPEECH = MelSpec.preset("ljspeech")
 TOLERANCE = 1e-5  # in the log domain; the promise is 1e-4
 VARIANTS = {

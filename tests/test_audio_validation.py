@@ -2,14 +2,14 @@
 
 import dataclasses
 import math
-from pathlib import Path
 
 import pytest
 import torch
 
+from tests.conftest import ROOT
 from vocoder.audio import PRESETS, LogMel, MelError, MelSpec, check_mel, read_audio
 
-RECORDINGS = sorted((Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs").glob("*.flac"))
+RECORDINGS = sorted((ROOT / "recipes/ljspeech/sample/wavs").glob("*.flac"))
 LJSPEECH = MelSpec.preset("ljspeech")
 SPECS = {
     **PRESETS,

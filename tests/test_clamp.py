@@ -2,16 +2,16 @@
 
 import logging
 import math
-from pathlib import Path
 
 import pytest
 import torch
 
 import vocoder
+from tests.conftest import ROOT
 from vocoder.audio import PRESETS, LogMel, MelError, MelSpec, read_audio
 from vocoder.audio.validation import MIN_FRAMES, Clamp
 
-WAVS = sorted((Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs").glob("*.flac"))
+WAVS = sorted((ROOT / "recipes/ljspeech/sample/wavs").glob("*.flac"))
 SPEC = MelSpec.preset("ljspeech")
 
 

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +13,10 @@ import soundfile
 import torch
 
 import vocoder
-from tests.conftest import command
+from tests.conftest import ROOT, command
 from vocoder.audio import LogMel, MelSpec, mel_distance
 
-SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs/ru_0024.flac"
+SAMPLE = ROOT / "recipes/ljspeech/sample/wavs/ru_0024.flac"
 
 
 @pytest.fixture(scope="module")

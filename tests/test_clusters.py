@@ -4,15 +4,13 @@ import os
 import stat
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-from tests.conftest import one_thread
+from tests.conftest import ROOT, one_thread
 from tests.test_recipe_ljspeech import train_here
 
-ROOT = Path(__file__).parents[1]
 STEPS = 4
 
 # At temperature 0 and on the whole batch, the sample does not depend on the number of processes.

@@ -2,16 +2,15 @@
 
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from tests.conftest import scripts
+from tests.conftest import ROOT, scripts
 from vocoder.corpus import read_corpus
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = ROOT / "recipes"
 SAMPLE = RECIPES / "ljspeech" / "sample"
 
 

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 import vocoder.corpus
+from tests.conftest import ROOT
 from vocoder.corpus import (
     CorpusError,
     check_texts,
@@ -23,7 +24,7 @@ from vocoder.corpus import (
     split,
 )
 
-SAMPLE = Path(__file__).parents[1] / "recipes" / "ljspeech" / "sample"
+SAMPLE = ROOT / "recipes" / "ljspeech" / "sample"
 
 
 def write_corpus(folder, lines, files):

@@ -1,14 +1,12 @@
 """What the tabs of the demo compute, without the page; the page is in test_demo_page.py."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import soundfile
 import torch
 
 import vocoder
-from tests.conftest import perturb
+from tests.conftest import ROOT, perturb
 from vocoder import MelSpec
 from vocoder.audio import mel_distance
 from vocoder.checkpoints import CheckpointError
@@ -19,7 +17,7 @@ from vocoder.demo.models import Models
 from vocoder.demo.text_to_speech import speak
 from vocoder.models import WaveNet
 
-WAVS = Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs"
+WAVS = ROOT / "recipes/ljspeech/sample/wavs"
 SENTENCE, OTHER = str(WAVS / "ru_0502.flac"), str(WAVS / "ru_0813.flac")
 SPEC = MelSpec.preset("speech-16k")
 

@@ -14,14 +14,13 @@ import tarfile
 import time
 import urllib.parse
 import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
 import vocoder
-from tests.conftest import perturb, scripts
+from tests.conftest import ROOT, perturb, scripts
 from vocoder import cli
 from vocoder.demo.copy_synthesis import compare
 from vocoder.demo.models import Models
@@ -29,7 +28,6 @@ from vocoder.extras import MissingExtraError
 from vocoder.models import WaveNet
 from vocoder.pretrained import ACOUSTIC_NAME, DEFAULT_NAME
 
-ROOT = Path(__file__).parents[1]
 RECORDING = ROOT / "recipes/ljspeech/sample/wavs/ru_0502.flac"
 # Not imported here: it leaves an event loop open, which these tests take for an error.
 HAS_GRADIO = importlib.util.find_spec("gradio") is not None

@@ -7,14 +7,11 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.conftest import scripts
+from tests.conftest import ROOT, scripts
 from vocoder.pretrained import find_model
-
-ROOT = Path(__file__).parents[1]
 
 with scripts("docs/scripts") as script:
     determinism = script("determinism")

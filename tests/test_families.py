@@ -3,16 +3,14 @@
 import itertools
 import json
 import math
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from tests.conftest import scripts
+from tests.conftest import ROOT, scripts
 from vocoder.audio import read_audio
 
-ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "recipes" / "families"
 MODULES = sorted(path.stem for path in FOLDER.glob("*.py"))
 

@@ -10,11 +10,12 @@ import torch
 from safetensors.numpy import load_file
 
 import vocoder
+from tests.conftest import ROOT
 from tests.test_contract import SPEC, VARIANTS, build, random_mel, trained_parameters
 from vocoder.checkpoints import read_checkpoint, write_checkpoint
 from vocoder.models import FlowVocoder, MdctFlow, WaveGlow, load_checkpoint
 
-SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs/ru_0024.flac"
+SAMPLE = ROOT / "recipes/ljspeech/sample/wavs/ru_0024.flac"
 
 FLOWS = [name for name, (kind, _) in VARIANTS.items() if issubclass(kind, FlowVocoder)]
 

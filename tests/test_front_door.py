@@ -7,13 +7,11 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from vocoder.corpus import held_out
-
-ROOT = Path(__file__).parents[1]
 
 
 def test_the_sentence_of_make_sound_was_never_trained_on():

@@ -1,19 +1,17 @@
 """The recipe for 24 and 44.1 kHz: its corpus, and its configurations in two steps."""
 
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
 import vocoder
-from tests.conftest import scripts
+from tests.conftest import ROOT, scripts
 from vocoder.audio import MelSpec
 from vocoder.corpus import read_corpus
 from vocoder.training.recipe import CONFIGS, Recipe, main
 
-ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "recipes" / "high-rate"
 SOURCE = CONFIGS / "source.yaml"
 CONFIGS = {"24k": ["24k"], "44k": ["44k"], "vocos": ["24k", "vocos"]}

@@ -1,19 +1,19 @@
 """The source that is read off the mel: pieces equal the whole, and it follows a recording."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.conftest import ROOT
 from vocoder import MelSpec, read_audio
 from vocoder.audio import LogMel
 from vocoder.models import MdctFlow
 from vocoder.nn import MelSource
 
 SPEC = MelSpec.preset("speech-16k")
-SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs/ru_0024.flac"
+SAMPLE = ROOT / "recipes/ljspeech/sample/wavs/ru_0024.flac"
 
 
 @pytest.fixture(scope="module")

@@ -3,16 +3,16 @@
 import itertools
 import math
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.conftest import ROOT
 from vocoder.audio import MelSpec, read_audio
 from vocoder.evaluation import METRICS, MetricError, MissingExtraError, measure, metrics
 
-WAVS = Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs"
+WAVS = ROOT / "recipes/ljspeech/sample/wavs"
 RATE = 16000
 SPEC = MelSpec.preset("speech-16k")
 

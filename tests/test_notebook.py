@@ -1,15 +1,16 @@
 """The notebook runs from top to bottom, and what is committed of it is small."""
 
 import os
-from pathlib import Path
 
 import pytest
+
+from tests.conftest import ROOT
 
 nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed")
 nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
 pytest.importorskip("ipykernel", reason="ipykernel is not installed")
 
-NOTEBOOK = Path(__file__).parents[1] / "docs/flows.ipynb"
+NOTEBOOK = ROOT / "docs/flows.ipynb"
 
 
 def test_the_notebook_is_small_runs_and_speaks(monkeypatch):

@@ -2,18 +2,17 @@
 
 import dataclasses
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tests.conftest import scripts
+from tests.conftest import ROOT, scripts
 from vocoder.audio import PRESETS, LogMel, read_audio
 from vocoder.nn.pitch import HarmonicSalience, MelPitch, load_pitch
 from vocoder.nn.source import HarmonicSource
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+RECIPES = ROOT / "recipes"
 SAMPLE = RECIPES / "ljspeech" / "sample" / "wavs"
 
 

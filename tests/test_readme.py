@@ -18,7 +18,7 @@ import typer
 import yaml
 
 import vocoder
-from tests.conftest import command
+from tests.conftest import ROOT, command
 from vocoder import MelSpec, cli
 from vocoder.audio import PRESETS, LogMel
 from vocoder.models import MdctFlow
@@ -26,7 +26,6 @@ from vocoder.training.acoustic import AcousticRecipe
 from vocoder.training.recipe import CONFIGS, Recipe, command_line, parser
 from vocoder.training.restoration import RestorationRecipe
 
-ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "recipes/ljspeech/sample"
 PAGES = [
     ROOT / "README.md",

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import vocoder
+from tests.conftest import ROOT
 from vocoder.audio import LogMel, MelError, MelSpec, read_audio
 from vocoder.audio.refinement import (
     SCHEDULES,
@@ -31,7 +32,7 @@ from vocoder.backends import jit
 from vocoder.backends import refinement as backend
 from vocoder.backends.refinement import RefineStream
 
-WAVS = sorted((Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs").glob("*.flac"))
+WAVS = sorted((ROOT / "recipes/ljspeech/sample/wavs").glob("*.flac"))
 SPEECH = MelSpec.preset("speech-16k")
 SPEC = MelSpec.preset("ljspeech")
 PRESETS = ("ljspeech", "speech-16k", "speech-24k", "speech-44k", "tacotron2")

@@ -2,12 +2,11 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
-from tests.conftest import perturb
+from tests.conftest import ROOT, perturb
 from vocoder.audio import MelSpec
 from vocoder.checkpoints import CheckpointError
 from vocoder.models.restoration import Restoration, load_checkpoint
@@ -177,7 +176,7 @@ def test_rooms_add_tails_and_noise():
 @pytest.mark.filterwarnings("ignore")
 def test_the_recipe_trains_and_resumes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    root = Path(__file__).parents[1] / "recipes"
+    root = ROOT / "recipes"
     recipe = RestorationRecipe(
         "", root / "restoration/config/restoration.yaml", root / "ljspeech/sample"
     )

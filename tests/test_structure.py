@@ -2,11 +2,12 @@
 
 import ast
 from graphlib import TopologicalSorter
-from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "vocoder"
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "vocoder"
 
 LAYERS = [
     ["atomic", "devices", "extras"],

@@ -2,10 +2,10 @@
 
 import csv
 import itertools
-from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from vocoder.text import frontend
 from vocoder.text.frontend import SYMBOLS, TextError, normalise, phonemes, split_sentences
 
@@ -146,14 +146,14 @@ def test_symbols_are_a_fixed_inventory():
 
 
 def test_the_inventory_is_closed_over_text_of_all_kinds():
-    metadata = Path(__file__).parents[1] / "recipes/ljspeech/sample/metadata.csv"
+    metadata = ROOT / "recipes/ljspeech/sample/metadata.csv"
     with metadata.open(encoding="utf-8", newline="") as file:
         russian = [row[-1] for row in csv.reader(file, delimiter="|", quoting=csv.QUOTE_NONE)]
     assert russian
     texts = [
         *SPOKEN,
         *PRONOUNCED,
-        *Path(__file__).parents[1].joinpath("README.md").read_text("utf-8").split("\n\n"),
+        *ROOT.joinpath("README.md").read_text("utf-8").split("\n\n"),
         "Çelik naïve façade Łódź Þórr œuvre ĳs São",
         "supercalifragilisticexpialidociousness " * 5,
         "zzzxqj wrtghx bcdfg",

@@ -4,13 +4,11 @@ import importlib.util
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.conftest import scripts
+from tests.conftest import ROOT, scripts
 
-ROOT = Path(__file__).parents[1]
 NEEDED = ("latex2mathml", "material", "mkdocs", "mkdocstrings")
 MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 pytestmark = pytest.mark.skipif(
