@@ -1,14 +1,20 @@
-"""The scripts that build corpora: the recorded Russian one, and synthetic English speech."""
+"""The scripts that build corpora, on recordings laid out as those that they start from."""
 
+import csv
 import sys
 import threading
+import warnings
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+import vocoder
 from tests.conftest import ROOT, scripts
 from vocoder.corpus import read_corpus
+from vocoder.training.recipe import CONFIGS, Recipe, main
 
 RECIPES = ROOT / "recipes"
 SAMPLE = RECIPES / "ljspeech" / "sample"
@@ -16,6 +22,10 @@ SAMPLE = RECIPES / "ljspeech" / "sample"
 
 with scripts("recipes/festvox-ru") as script:
     festvox = script("build")
+with scripts("recipes/high-rate") as script:
+    high_rate = script("build")
+with scripts("recipes/unseen-speakers") as script:
+    unseen = script("build")
 with scripts("recipes/synthetic-english") as script:
     english, sentences, voices = script("build"), script("sentences"), script("voices")
 
@@ -190,3 +200,123 @@ def test_main_builds_the_unseen_voices_next_to_the_others(tmp_path, monkeypatch,
     with pytest.raises(SystemExit):
         english.main()
     assert "invalid choice: 'af_sarah'" in capsys.readouterr().err
+
+
+# -- from Debian packages of recordings --------------------------------------------------------
+
+
+def record(path, seconds, rate, seed):
+    """A gliding tone with its harmonics, a hiss, and a pause, in two channels."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * rate)) / rate
+    phase = 2 * np.pi * np.cumsum(120 + 60 * time) / rate
+    audio = sum(np.sin(k * phase) / k for k in range(1, 20)) + 0.3 * rng.normal(size=len(time))
+    audio[: len(audio) // 6] *= 1e-3
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.1 * np.stack([audio, audio], axis=1), rate, format="OGG")
+
+
+def stamp(folder, take, language, seconds, rate, text):
+    record(folder / f"{take}_desc_{language}.ogg", seconds, rate, take)
+    with (folder / f"{take}.txt").open("a", encoding="utf-8") as file:
+        file.write(f"Stamp.\n{language}.utf8={text}\n")
+
+
+@pytest.fixture(scope="module")
+def stamps(tmp_path_factory):
+    """The corpus of recipes/high-rate, from good recordings, a short one and one at 8 kHz."""
+    plants = tmp_path_factory.mktemp("stamps") / "plants"
+    for language in [*high_rate.TRAINING, high_rate.UNSEEN]:
+        for take in range(7):
+            rate = 8000 if take == 6 else 44100
+            stamp(plants, take, language, 0.5 if take == 5 else 1.1, rate, f"a|b {take}")
+    folder = tmp_path_factory.mktemp("data") / "high-rate"
+    assert "10 recordings" in high_rate.build(plants.parent, folder)
+    return folder
+
+
+def test_the_corpus_is_of_two_voices_and_another_is_kept_apart(stamps, tmp_path):
+    utterances = read_corpus(stamps).utterances
+    assert {u.id.rpartition("_")[2] for u in utterances} == set(high_rate.TRAINING)
+    assert {u.text for u in utterances} == {f"a b {take}" for take in range(5)}
+    for utterance in utterances:
+        info = soundfile.info(utterance.path)
+        assert (info.samplerate, info.channels, info.format) == (44100, 1, "FLAC")
+    others = list(stamps.with_name("high-rate-unseen").iterdir())
+    assert len(others) == 5
+    assert all(path.stem.endswith(f"_{high_rate.UNSEEN}") for path in others)
+    with pytest.raises(FileNotFoundError, match="package tuxpaint-stamps-default"):
+        high_rate.build(tmp_path / "no", tmp_path / "out")
+
+
+@pytest.mark.parametrize("names, rate", [(["44k"], 44100), (["24k", "vocos"], 24000)])
+def test_a_configuration_of_high_rate_trains_and_speaks(names, rate, stamps, tmp_path):
+    class WithoutReport(Recipe):
+        def report(self, *arguments):
+            pass
+
+    source = CONFIGS / "source.yaml"
+    files = [source, *(RECIPES / f"high-rate/config/{name}.yaml" for name in names)]
+    options = [word for file in files for word in ("--config", str(file))]
+    options += ["--data", str(stamps), "--cache", str(tmp_path / "prepared")]
+    options += ["--run", str(tmp_path / "run"), "--max_steps", "2", "--max_time", "null"]
+    options += ["--speech.batch_size", "2", "--speech.crop_frames", "16"]
+    options += ["--training.validation_syntheses", "1", "--trainer.accelerator", "cpu"]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert main(WithoutReport("", source, stamps), options) == 0
+    # The pitch network is in evaluation mode on purpose.
+    assert not [w for w in caught if "eval mode" in str(w.message)]
+    model = vocoder.load(tmp_path / "run" / "model")
+    audio, _ = vocoder.read_audio(read_corpus(stamps).utterances[0].path, rate)
+    assert model.sample_rate == rate
+    assert model.synthesize(model.mel(audio)).std() > 0.1 * audio.std()
+
+
+def test_both_halves_of_unseen_speakers_are_as_planned(tmp_path):
+    fillets, stamps, folder = (tmp_path / name for name in ("fillets", "stamps", "out"))
+    for voice in unseen.VOICES:
+        for take in range(voice.development + voice.test + 2):
+            seconds = 1.0 if take < 2 else 2.2  # the first two are too short
+            if not voice.source.startswith("font_"):
+                stamp(stamps / "animals", take, voice.source, seconds, 44100, f"текст {take}")
+                continue
+            level, name = "pub" if voice.level == "*" else voice.level, f"{voice.name}-{take}"
+            record(fillets / "sound" / level / "cs" / f"{name}.ogg", seconds, 22050, take)
+            (fillets / "script" / level).mkdir(parents=True, exist_ok=True)
+            with (fillets / "script" / level / "dialogs_cs.lua").open("a") as file:
+                file.write(f'dialogId("{name}", "{voice.source}", "English")\n')
+                file.write(f'dialogStr("Česky \\"{take}\\"")\n\n')
+    summary = unseen.build(fillets, stamps, folder)
+    with (folder / "list.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for half in unseen.HALVES:
+        planned = {v.name: getattr(v, half) for v in unseen.VOICES}
+        mine = [row for row in rows if row["half"] == half]
+        assert f"{half}: {sum(planned.values())} recordings" in summary
+        assert Counter(row["voice"] for row in mine) == planned
+        files = {p.relative_to(folder / half).as_posix() for p in (folder / half).rglob("*.wav")}
+        assert files == {row["file"] for row in mine}
+    assert len({row["file"] for row in rows}) == len(rows)  # no recording is in both
+    for path in folder.rglob("*.wav"):
+        info = soundfile.info(path)
+        rate = {"22k": 22050, "44k": 44100}[path.parent.name]
+        assert (info.samplerate, info.channels, info.subtype) == (rate, 1, "PCM_16")
+        assert unseen.SECONDS[0] <= info.duration <= unseen.SECONDS[1]
+    for row in rows:
+        name = Path(row["file"]).stem
+        czech = f'Česky "{name.rpartition("-")[2]}"'
+        text = czech if row["language"] == "Czech" else f"текст {name.split('_')[1]}"
+        assert row["text"] == text
+
+
+def test_clipped_silent_noisy_and_short_recordings_are_refused(tmp_path):
+    noise = np.random.default_rng(0).normal(0, 0.1, 3 * 22050).astype(np.float32)
+    speech = noise.copy()
+    speech[:8000] *= 1e-3  # a pause
+    assert unseen.usable(speech, 22050)
+    for wrong in (noise, speech[:22050], 0.05 * speech, np.clip(8 * speech, -1, 1)):
+        assert not unseen.usable(wrong, 22050)
+    with pytest.raises(FileNotFoundError, match="install Debian's packages fillets-ng-data"):
+        unseen.build(tmp_path / "no", tmp_path / "no", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
