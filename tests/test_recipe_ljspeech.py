@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from unittest import TestCase
 
 import numpy as np
 import pytest
@@ -35,28 +36,25 @@ OF_VOCODERS = sorted(
 )  # that one is of another recipe, see test_text_training.py
 
 
+class EveryStep(Callback):
+    """Calls a function with trainer and module after every step."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        self.function(trainer, pl_module)
+
+
 class Tiny(Recipe):
-    """The tiny recipe, with or without its report, which takes longest.
+    """The tiny recipe, with or without its report, which takes longest."""
 
-    Args:
-        every_step: called with the trainer and the module after every step.
-        report: whether to write it.
-    """
-
-    def __init__(self, every_step=None, report=False):
+    def __init__(self, every_step=lambda trainer, module: None, report=False):
         super().__init__("", TINY, SAMPLE)
-        self.every_step = every_step
-        self.reports = report
+        self.every_step, self.reports = every_step, report
 
     def callbacks(self):
-        recipe = self
-
-        class EveryStep(Callback):
-            def on_train_batch_end(self, trainer, pl_module, *args):
-                if recipe.every_step is not None:
-                    recipe.every_step(trainer, pl_module)
-
-        return [EveryStep()]
+        return [EveryStep(self.every_step)]
 
     def report(self, *args):
         if self.reports:
@@ -108,17 +106,9 @@ def train_here(folder, *arguments, recipe=None, config=TINY):
 def logged():
     """Lines that the recipe logs."""
     lines = []
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.extend(record.getMessage().splitlines())
-    logger = logging.getLogger("vocoder.training")
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
+    with TestCase().assertLogs("vocoder.training", "INFO") as log:
         yield lines
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+    lines += [line for record in log.records for line in record.getMessage().splitlines()]
 
 
 def rows(run):

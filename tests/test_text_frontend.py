@@ -41,10 +41,7 @@ SPOKEN = {
     "e.g. this": "for example this",
     "NASA and the U.S.": "NASA and the U.S.",
     "it's  a\ndog": "it's a dog",
-}
-
-
-REWRITTEN = {
+    # Forms that the libraries misread.
     "It is 28.11.2026, not 1.5.2026": (
         "It is November twenty-eighth, twenty twenty-six, not May first, twenty twenty-six"
     ),
@@ -102,11 +99,6 @@ REWRITTEN = {
     'She said "chapter 5" to him.': 'She said "chapter five" to him.',
     "rock 'n' roll, don't, the dogs' 5 bones": "rock 'n' roll, don't, the dogs' five bones",
 }
-
-
-@pytest.mark.parametrize("text", REWRITTEN)
-def test_forms_that_the_normalisers_misread(text):
-    assert normalise(text) == REWRITTEN[text]
 
 
 @pytest.mark.parametrize("text", SPOKEN)

@@ -9,9 +9,9 @@ from datetime import timedelta
 import lightning
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, Timer
+from lightning.pytorch.callbacks import Timer
 
-from tests.test_recipe_ljspeech import SAMPLE, rows
+from tests.test_recipe_ljspeech import SAMPLE, EveryStep, rows
 from vocoder.audio import MelSpec
 from vocoder.flows import InvertibleConv1x1
 from vocoder.models import WaveNet
@@ -69,16 +69,6 @@ def run(tiny_flow, data):
         return training, averaged, fit
 
     return fit
-
-
-class EveryStep(Callback):
-    """Calls a function with trainer and module after every step."""
-
-    def __init__(self, function):
-        self.function = function
-
-    def on_train_batch_end(self, trainer, pl_module, *args):
-        self.function(trainer, pl_module)
 
 
 def weights(training):
