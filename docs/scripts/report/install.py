@@ -21,8 +21,8 @@ def cold_start_sentence(result: Mapping[str, Any]) -> str:
     parts = {part: measured["wall"] for part, measured in about["parts"].items()}
     longest = sorted(parts, key=lambda part: -parts[part])[:4]
     return (
-        f"`vocoder say` takes {about['say']['wall']:.1f} s for a short sentence: "
-        f"{'; '.join(f'{parts[part]:.1f} for {part}' for part in longest)}. Medians of "
+        f"`vocoder say` takes {about['say']['wall']:.1f} s for a sentence. Its longest parts: "
+        f"{'; '.join(f'{part}, {parts[part]:.1f} s' for part in longest)}. Medians of "
         f"{about['runs']} runs, {about['cores']} cores of an {about['cpu']} "
         "([cold_start.py](scripts/cold_start.py))."
     )
