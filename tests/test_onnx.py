@@ -15,7 +15,7 @@ pytest.importorskip("onnxruntime", reason="extra export is not installed")
 from vocoder.export import OnnxVocoder, export_onnx
 
 
-@pytest.fixture(scope="module", params=["mdct", "source", "published"])
+@pytest.fixture(scope="module", params=["source", "published"])
 def pair(request, tmp_path_factory):
     model = build(request.param)
     path = export_onnx(model.fused(), tmp_path_factory.mktemp("onnx") / "model.onnx")

@@ -4,10 +4,10 @@
 """
 
 import dataclasses
+import itertools
 import pickle
 import shutil
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 
 import numba
@@ -111,7 +111,7 @@ def test_every_iteration_from_noise_comes_nearer(spec):
         mel_distance(refine_audio(start, mel, spec, iterations), mel, spec)
         for iterations in range(7)
     ]
-    assert all(after < before for before, after in pairwise(distances))
+    assert all(after < before for before, after in itertools.pairwise(distances))
     assert distances[-1] < 0.35 * distances[0]
 
 
@@ -293,15 +293,14 @@ def streamed(stream, audio, mel, cut):
 
 
 @even_strange
-@pytest.mark.parametrize("cut", ["frames", "whole", "mel first", "mel last", "random"])
-def test_pieces_put_together_equal_the_whole(spec, cut):
-    for samples in lengths(spec):
+def test_pieces_put_together_equal_the_whole(spec):
+    for samples, iterations in itertools.product(lengths(spec), (1, 3)):
         audio, mel = material(spec, samples)
-        for iterations in (1, 3):
-            expected = backend.refine_audio(audio, mel, spec, iterations)
+        expected = backend.refine_audio(audio, mel, spec, iterations)
+        for cut in ("frames", "whole", "mel first", "mel last", "random"):
             together = streamed(RefineStream(spec, iterations), audio, mel, cut)
-            assert together.shape == expected.shape
-            assert (together - expected).abs().max() < 2e-6
+            assert together.shape == expected.shape, cut
+            assert (together - expected).abs().max() < 2e-6, cut
 
 
 @pytest.mark.parametrize("name", ["ljspeech", "centred", "two hops, centred", "ten hops"])
@@ -409,18 +408,6 @@ def test_any_number_of_iterations_is_stable(decimation):
         for k in (32, 1000)
     )
     assert many < 1.05 * few
-
-
-def test_coarse_levels_pay():
-    """At equal cost, six iterations, the low bands come much closer to the mel."""
-    audio = speech(SPEC, 44100)
-    mel, start = LogMel(SPEC)(audio), noise(len(audio), scale=0.01)
-    bands = Level(SPEC, 8).bands
-    fine, coarse = (
-        (LogMel(SPEC)(backend.refine_audio(start, mel, SPEC, levels)) - mel)[:bands].abs().mean()
-        for levels in ("1:6", "8:32+1:2")
-    )
-    assert coarse < 0.7 * fine
 
 
 def test_levels_that_a_mel_does_not_have_are_left_out():
