@@ -83,18 +83,6 @@ def test_a_claim_measured_anew_gives_its_recorded_figures(families, tmp_path):
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_each_variable_of_the_masked_network_depends_on_those_before_it(families):
-    claim = families.autoregressive
-    torch.manual_seed(0)
-    jacobian = torch.autograd.functional.jacobian(claim.Masked(6).network, torch.randn(6))
-    for part in jacobian.split(6):
-        assert (part.triu() == 0).all()
-        assert (part.tril(-1) != 0).sum() == 15
-    with torch.no_grad():
-        figures, _ = claim.dimension(0, (4, 8), 1e-3)
-    assert all(len(times) == 2 for times in figures["milliseconds"].values())
-
-
 def test_the_bound_meets_the_exact_likelihood_of_a_linear_model(families):
     figures = measured(families, "vae_bound", 1000)
     assert figures["elbo_start"] < figures["elbo"]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import vocoder
-from vocoder.audio import LogMel, MelSpec, refine_audio
+from vocoder.audio import LogMel, MelSpec
 from vocoder.models import load_checkpoint
 from vocoder.text.frontend import PUNCTUATION, SYMBOLS, phonemes
 
@@ -71,27 +71,6 @@ def test_audio_of_any_kind_has_a_mel_or_is_refused(model, data):
         return
     assert mel.shape[-2:] == (80, SPEC.frames(audio.shape[-1]))
     assert np.isfinite(mel).all()
-
-
-@few
-@given(
-    samples=st.integers(0, 1200),
-    frames=st.integers(0, 6),
-    level=st.sampled_from([0.0, 1e-30, 0.1, 1.0]),
-)
-def test_log_prob_and_refine_audio_pair_audio_with_its_mel(model, samples, frames, level):
-    audio = level * torch.sin(torch.arange(samples).float())
-    mel = torch.full((80, frames), -5.0)
-    fits = samples > 0 and frames == SPEC.frames(samples)
-    for use in (model.log_prob, lambda a, m: refine_audio(a, m, SPEC, 1)):
-        try:
-            result = use(audio, mel)
-        except ValueError:
-            # log_prob takes a hop fewer, too.
-            assert not fits
-        else:
-            assert result.isfinite().all()
-            assert 0 <= frames * SPEC.hop_length - samples <= SPEC.hop_length
 
 
 FIELDS = {
