@@ -47,7 +47,8 @@ def folder(tmp_path_factory):
 def options(name, batch):
     return [
         "--config", "difference.yaml", "--run", name, "--max_steps", str(STEPS),
-        "--speech.batch_size", str(batch), "--trainer.accelerator", "cpu",
+        "--speech.batch_size", str(batch), "--speech.validation_utterances", "1",
+        "--speech.validation_seconds", "0.2", "--trainer.accelerator", "cpu",
     ]  # fmt: skip
 
 

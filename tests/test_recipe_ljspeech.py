@@ -210,6 +210,7 @@ def test_two_devices_stop_together_and_resume(tmp_path):
     """That they train like one is shown in test_clusters.py."""
     run = tmp_path / "two"
     words = ["--run", "two", "--max_steps", "100000", "--speech.batch_size", "1"]
+    words += ["--speech.validation_utterances", "1", "--speech.validation_seconds", "0.2"]
     words += ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
     step = 0
     for both in (False, True):
