@@ -18,12 +18,12 @@ from vocoder.audio.writing import AudioWriter
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import numpy as np
 from vocoder.atomic import atomic_path
-from vocoder.audio.writing import AudioWriter
 
 path = Path(sys.argv[1])
 if path.suffix == ".wav":
+    import numpy as np
+    from vocoder.audio.writing import AudioWriter
     with AudioWriter(path, 8000) as file:
         file.write(np.zeros(80000, dtype=np.float32))
         os.kill(os.getpid(), signal.SIGKILL)

@@ -167,7 +167,7 @@ def restoring_sentence(_: Mapping[str, Any]) -> str:
 
 SCORES = (
     "pesq", "stoi", "distillmos", "dnsmos", "envelope_depth", "log_mel_distance",
-    "periodicity_error", "voicing_f1", "speaker_similarity", "word_error_rate", "tonal_artifacts",
+    "periodicity_error", "speaker_similarity", "word_error_rate", "tonal_artifacts",
 )  # fmt: skip
 """Measures of quality, in the order of the columns; a column that is empty is left out."""
 
@@ -225,7 +225,7 @@ def _columns(
 
 def samples_table(groups: Mapping[str, Any]) -> str:
     """docs/results/samples.json: links to the sound, with the scores of each."""
-    shown = {"pesq": "PESQ ↑", "stoi": "STOI ↑", "log_mel_distance": "log-mel distance, nats ↓"}
+    shown = {"pesq": "PESQ ↑", "stoi": "STOI ↑"}
     rows = []
     for name, group in groups.items():
         for row in group["rows"]:
