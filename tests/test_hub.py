@@ -10,10 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
 import vocoder
-from vocoder import cli
 from vocoder.hub import HubError, download
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
@@ -175,15 +173,6 @@ def test_the_extra_and_the_prefix_are_named_where_they_are_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ImportError, match=r'hf:a/b needs .* pip install "flow-vocoder\[hub\]"'):
         vocoder.load("hf:a/b")
-
-
-def test_the_command_takes_such_a_name(hub, model, tmp_path):
-    hub.add("someone/voice", model.save(tmp_path / "model"), COMMIT, "main")
-    found = CliRunner().invoke(cli.app, ["info", "hf:someone/voice@main", "--json"])
-    assert json.loads(found.stdout)["architecture"] == "mdct-flow"
-    missing = CliRunner().invoke(cli.app, ["info", "hf:someone/none"])
-    assert missing.exit_code == 2
-    assert missing.stderr.startswith("vocoder: there is no repository someone/none on the Hub")
 
 
 def test_a_saved_model_has_a_card_that_a_hub_shows(model, tiny_acoustic, tmp_path):

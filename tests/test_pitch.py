@@ -1,6 +1,5 @@
 """F0 and voicing from mels: tones whose pitch is known, recorded speech, windows and export."""
 
-import dataclasses
 import sys
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 
 from tests.conftest import ROOT, scripts
 from vocoder.audio import PRESETS, LogMel, read_audio
-from vocoder.nn.pitch import HarmonicSalience, MelPitch, load_pitch
+from vocoder.nn.pitch import MelPitch, load_pitch
 from vocoder.nn.source import HarmonicSource
 
 RECIPES = ROOT / "recipes"
@@ -32,12 +31,6 @@ def tone(spec, f0, slope=1.0):
 
 def cents(a, b):
     return 1200 * torch.log2(a / b)
-
-
-def test_few_bands_are_refused():
-    spec = dataclasses.replace(PRESETS["ljspeech"], n_mels=40)
-    with pytest.raises(ValueError, match="bands lie below 1800 Hz"):
-        HarmonicSalience(spec)
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))

@@ -119,15 +119,6 @@ def test_every_form_gives_the_same_audio(form, where, weights, reference, tmp_pa
     assert close(zero, reference["infer_zero"])
 
 
-def test_it_is_a_vocoder_like_any_other(tmp_path, reference):
-    model = load_published_waveglow(REFERENCE)
-    mel = reference["mel"][0].clamp(-11, 2)
-    audio = model.synthesize(mel, temperature=0.6)
-    assert audio.shape == (mel.shape[1] * 256,)
-    again = vocoder.load(model.save(tmp_path / "model"))
-    assert torch.equal(again.synthesize(mel, temperature=0.6), audio)
-
-
 def test_config_is_read_and_checked(weights, config, tmp_path):
     data = {"sampling_rate": 24000, "mel_fmax": 7600.0, "segment_length": 16000}
     whole = {"waveglow_config": config, "data_config": data}

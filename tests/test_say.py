@@ -153,7 +153,6 @@ def test_command_errors_are_one_sentence_and_write_nothing(models, tmp_path):
         (("", "-o", out), "at least one word"),
         (("-", "-o", out), "at least one word"),
         (("日本語", "-o", out), "only English"),
-        (("Hi.", "-o", out, "--speaking-rate", 9), "speaking_rate is 9"),
         (("Hi.", "-o", out, "--temperature", -1), "temperature"),
         (("Hi.", "-o", tmp_path / "taken.wav"), "--force"),
     ]
