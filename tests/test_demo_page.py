@@ -20,7 +20,7 @@ import pytest
 import soundfile
 
 import vocoder
-from tests.conftest import ROOT, perturb, scripts
+from tests.conftest import ROOT, perturb
 from vocoder import cli
 from vocoder.demo.copy_synthesis import compare
 from vocoder.demo.models import Models
@@ -454,30 +454,3 @@ def test_labels_and_contrast_are_accessible(page, tmp_path):
             "violations.flatMap(v => v.nodes.map(n => v.id + ': ' + n.html))))"
         )
         assert found == [], title
-
-
-@needs_gradio
-def test_visitors_at_once_get_their_own_audio_or_a_full_queue(server):
-    import httpx
-
-    with scripts("docs/scripts") as script:
-        demo = script("load")
-    texts, address = demo.TEXTS[:4], server.wait("The demo is at ").split()[0].rstrip("/")
-
-    def load(texts, expected, requests):
-        record = demo.load(address, server.process.pid, texts, expected, requests, retry=False)
-        assert not record.errors
-        return record
-
-    with httpx.Client(timeout=None) as client:
-        expected = [demo.say(client, address, text) for text in texts]
-    assert len({audio.tobytes() for audio in expected}) == len(texts)
-    record = load(texts, expected, 8)
-    assert (len(record.seconds), record.wrong) == (8, [])
-    # A swap would be seen.
-    assert load(texts[:2], expected[1::-1], 2).wrong
-    # More than wait and compute together.
-    record = load([texts[0]] * 30, [expected[0]] * 30, 30)
-    assert record.refused
-    assert not record.wrong
-    assert len(record.seconds) + record.refused == 30
