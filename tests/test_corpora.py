@@ -291,7 +291,7 @@ def test_both_halves_of_unseen_speakers_are_as_planned(tmp_path):
     with (folder / "list.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     for half in unseen.HALVES:
-        planned = {v.name: getattr(v, half) for v in unseen.VOICES}
+        planned = {v.name: n for v in unseen.VOICES if (n := getattr(v, half))}
         mine = [row for row in rows if row["half"] == half]
         assert f"{half}: {sum(planned.values())} recordings" in summary
         assert Counter(row["voice"] for row in mine) == planned
