@@ -2,9 +2,9 @@
 
 Of every fenced block, Python is run, and so are the commands of `vocoder` that take seconds (RUN);
 the other commands are parsed by the program they call. Every Python block is complete, except on
-the pages of CONTINUED. Blocks of a page share a folder, and run in the order of the page. A Python
-block that cannot run here (a download, another package, a GPU) says so in its first line,
-`# Not tested: why.`; it is compiled, and counted among the skips.
+the pages of CONTINUED. Blocks of a page share a folder, and run in the order of the page. A block
+that cannot run here (a download, another package, a GPU) says so in its first line,
+`# Not tested: why.`; Python is compiled, and counted among the skips.
 """
 
 import re
@@ -59,7 +59,8 @@ def blocks(page, language):
 
 
 def commands(page):
-    text = "".join(blocks(page, "bash")).replace("\\\n", " ")
+    run = [block for block in blocks(page, "bash") if not block.startswith(NOT_TESTED)]
+    text = "".join(run).replace("\\\n", " ")
     lines = [part for line in text.splitlines() for part in re.split(r"&&| \| ", line)]
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
