@@ -18,8 +18,8 @@ from vocoder.flows import (
     ChannelHalves,
     FactorOut,
     InvertibleConv1x1,
+    zero_log_det,
 )
-from vocoder.flows.layers import zero_log_det
 
 SIDE = 16
 LEVELS = 3

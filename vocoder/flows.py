@@ -1,7 +1,7 @@
-"""The contract of every invertible piece, and the pieces: blocks, linear maps, normalisation,
-couplings.
+"""The mathematics of normalizing flows: invertible pieces under one contract, and no audio.
 
-A coupling is built from a *partition*, which says what the conditioner sees and what is
+Every piece is a `Bijection`: ``forward(x, condition) -> (z, log_det)`` and
+``inverse(z, condition) -> x``. A coupling is built from a *partition*, which says what the conditioner sees and what is
 transformed, and a *conditioner*, any network ``conditioner(context, condition) -> parameters``.
 """
 
@@ -97,7 +97,6 @@ class FactorOut(Bijection):
     where :math:`g` is a bijection of the remaining channels that keeps time. The finished
     channels come first in ``z``. Real NVP (Dinh et al., 2017, section 3.6) factors half of the
     variables out at a time; WaveGlow (Prenger et al., 2019) calls the same "early outputs".
-
     """
 
     def __init__(self, n_channels: int, rest: Bijection) -> None:
@@ -317,12 +316,10 @@ class Swap(Bijection):
     """
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        half = x.shape[1] // 2
-        return torch.cat([x[:, half:], x[:, :half]], dim=1), zero_log_det(x)
+        return x.roll(-(x.shape[1] // 2), dims=1), zero_log_det(x)
 
     def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        rest = z.shape[1] - z.shape[1] // 2
-        return torch.cat([z[:, rest:], z[:, :rest]], dim=1)
+        return z.roll(z.shape[1] // 2, dims=1)
 
 
 class ActNorm(Bijection):
