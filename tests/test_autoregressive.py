@@ -14,7 +14,7 @@ import torch
 from vocoder.audio import MelSpec
 from vocoder.audio.noise import BatchNoise
 from vocoder.models import WaveNet
-from vocoder.nn.mixture import STEP, levels_of
+from vocoder.nn.wavenet import STEP, levels_of
 
 # The hop is no multiple of a vector, nor are the widths below.
 SPEC = MelSpec(

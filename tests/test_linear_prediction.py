@@ -9,7 +9,7 @@ import torch
 
 import vocoder
 from vocoder.audio import PRESETS, LogMel
-from vocoder.nn.linear_prediction import MelLinearPrediction
+from vocoder.nn.wavenet import MelLinearPrediction
 
 SPEC = PRESETS["speech-16k"]
 SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs/ru_0024.flac"

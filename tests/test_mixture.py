@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vocoder.nn.mixture import SMALLEST_SCALE, STEP, LogisticMixture, levels_of, logistic_noise
+from vocoder.nn.wavenet import SMALLEST_SCALE, STEP, LogisticMixture, levels_of, logistic_noise
 
 LEVELS = torch.arange(-32768.0, 32768)
 

@@ -1,8 +1,9 @@
 """The mathematics of normalizing flows: invertible pieces under one contract, and no audio.
 
 Every piece is a `Bijection`: ``forward(x, condition) -> (z, log_det)`` and
-``inverse(z, condition) -> x``. A coupling is built from a *partition*, which says what the conditioner sees and what is
-transformed, and a *conditioner*, any network ``conditioner(context, condition) -> parameters``.
+``inverse(z, condition) -> x``. A coupling is built from a *partition*, which says what the
+conditioner sees and what is transformed, and a *conditioner*, any network
+``conditioner(context, condition) -> parameters``.
 """
 
 from __future__ import annotations

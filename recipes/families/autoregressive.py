@@ -15,7 +15,7 @@ from torch.special import log_ndtr
 from torch.utils.benchmark import Timer
 
 from vocoder.flows import AffineCoupling, Chain, ChannelHalves
-from vocoder.nn.mixture import SMALLEST_SCALE, STEP, levels_of
+from vocoder.nn.wavenet import SMALLEST_SCALE, STEP, levels_of
 
 NOISE = 0.3
 

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vocoder.nn.mixture import COLDEST, LOG_SCALES, SMALLEST_SCALE, STEP
-from vocoder.nn.networks import CausalGatedStack
+from vocoder.nn.wavenet import COLDEST, LOG_SCALES, SMALLEST_SCALE, STEP, CausalGatedStack
 
 from .jit import jit
 
@@ -77,7 +76,7 @@ class Weights(NamedTuple):
 class Frames(NamedTuple):
     """What the mel says of some frames, and the noise of their samples."""
 
-    conditions: Floats  # of all layers, (frames + 2, L * 2 C): one frame more on each side
+    conditions: Floats  # of all layers, (frames + 2, L, 2 C): one frame more on each side
     coefficients: Floats  # of linear prediction, the newest sample's last, (frames, order)
     gain: Floats  # (frames,)
     level: Floats  # (frames,)
@@ -86,45 +85,20 @@ class Frames(NamedTuple):
     value: Floats
 
 
-class Utterance:
-    """An utterance in progress; keeps what the next frames need of those before.
+class State(NamedTuple):
+    """What the next frames of an utterance need of those before."""
 
-    Args:
-        weights: of the network.
-        order: of linear prediction.
-        pitch_taps: residuals around one pitch period back among the network's inputs.
-        longest_lag: the longest pitch period, in samples.
-        temperature: of the noise.
-    """
+    rings: Floats  # inputs of each layer, in the first (K - 1) * dilation of (L, rows, C)
+    audio: Floats  # the last samples, as many as the order of linear prediction
+    residual: Floats  # audio without its linear prediction, (longest lag + pitch_taps // 2,)
 
-    def __init__(
-        self, weights: Weights, order: int, pitch_taps: int, longest_lag: int, temperature: float
-    ) -> None:
+    @classmethod
+    def of(cls, weights: Weights, order: int, residual: int) -> Self:
+        """That of the first frame: silence."""
         _, inputs, width = weights.dilated.shape
-        past = inputs // (width // 2) - 1
-        self._weights, self._pitch_taps = weights, pitch_taps
-        self._temperature = np.float32(temperature)
-        # Inputs of each layer, in its first (K - 1) * dilation rows; the rest is never touched.
-        rows = past * int(weights.dilations.max())
-        self._rings = np.zeros((len(weights.dilations), rows, width // 2), np.float32)
-        self._audio = np.zeros(order, np.float32)
-        self._residual = np.zeros(longest_lag + pitch_taps // 2, np.float32)
-        self._clock = 0
-
-    def push(self, frames: Frames) -> Floats:
-        """The samples of the next frames."""
-        samples, order, depth = len(frames.value), len(self._audio), len(self._residual)
-        audio, residual = (
-            np.concatenate([before, np.zeros(samples, np.float32)])
-            for before in (self._audio, self._residual)
-        )
-        run(
-            self._weights, frames, self._pitch_taps, self._temperature, self._rings, audio,
-            residual, self._clock,
-        )  # fmt: skip
-        self._audio, self._residual = audio[-order:], residual[-depth:]
-        self._clock += samples
-        return audio[order:]
+        rows = (inputs // (width // 2) - 1) * int(weights.dilations.max())
+        shapes = (len(weights.dilations), rows, width // 2), order, residual
+        return cls(*(np.zeros(shape, np.float32) for shape in shapes))
 
 
 def array(tensor: Tensor) -> Any:
@@ -158,7 +132,7 @@ def tanh(x: Any) -> Any:
 
 
 # Loops run over whole vectors: with an offset in the index, numba tests each index for being
-# negative, and does not vectorise.
+# negative, and does not vectorise. Expressions of arrays would allocate.
 
 
 @_inner
@@ -176,10 +150,10 @@ def add(x: Any, y: Any) -> None:
 
 
 @_inner
-def rectify(x: Any) -> None:
-    """x = max(x, 0)."""
-    for c in range(x.shape[0]):
-        x[c] = max(x[c], _ZERO)
+def interpolate(own: Any, weight: Any, other: Any, share: Any, out: Any) -> None:
+    """out = weight * own + share * other."""
+    for o in range(out.shape[0]):
+        out[o] = weight * own[o] + share * other[o]
 
 
 @_compile
@@ -203,13 +177,6 @@ def multiply_add(x: Any, w: Any, y: Any) -> None:
         xi, wi = x[i], w[i]
         for o in range(m):
             y[o] += xi * wi[o]
-
-
-@_inner
-def interpolate(own: Any, weight: Any, other: Any, share: Any, out: Any) -> None:
-    """out = weight * own + share * other."""
-    for o in range(out.shape[0]):
-        out[o] = weight * own[o] + share * other[o]
 
 
 @_inner
@@ -238,29 +205,28 @@ def draw(output: Any, choice: Any, value: Any, temperature: Any, centre: Any, ga
 
 @_compile
 def run(
-    weights: Any, frames: Any, pitch_taps: int, temperature: Any, rings: Any, audio: Any,
-    residual: Any, clock: int,
-) -> None:  # fmt: skip
-    """The samples of some frames: fills ``audio`` and ``residual`` behind those before them.
+    weights: Any, frames: Any, state: Any, pitch_taps: int, temperature: Any, clock: int
+) -> Any:
+    """The samples of some frames; changes the state to that after them.
 
     Args:
-        weights, frames: `Weights` and `Frames`.
-        pitch_taps, temperature: as in `Utterance`.
-        rings: (L, rows, C).
-        audio: (order + samples,).
-        residual: audio without its linear prediction, (longest lag + pitch_taps // 2 + samples,).
-        clock: number of samples before.
+        weights, frames, state: `Weights`, `Frames` and `State`.
+        pitch_taps: residuals around one pitch period back among the network's inputs.
+        temperature: of the noise.
+        clock: index of the first sample.
     """
     samples, hop = frames.value.shape[0], weights.interpolation.shape[1]
-    order, depth = frames.coefficients.shape[1], residual.shape[0] - samples
-    n_layers, taps = rings.shape[0], weights.dilated.shape[1] // rings.shape[2]
-    channels, width = rings.shape[2], 2 * rings.shape[2]
+    order, depth = state.audio.shape[0], state.residual.shape[0]
+    audio = np.concatenate((state.audio, np.empty(samples, np.float32)))
+    residual = np.concatenate((state.residual, np.empty(samples, np.float32)))
+    n_layers, _, channels = state.rings.shape
+    taps = weights.dilated.shape[1] // channels
     inputs = np.empty(weights.start.shape[0], np.float32)
     hidden = np.empty(channels, np.float32)
     seen = np.empty(taps * channels, np.float32)
-    gates = np.empty(width, np.float32)
+    gates = np.empty(2 * channels, np.float32)
     gated = np.empty(channels, np.float32)
-    out = np.empty(width, np.float32)
+    out = np.empty(2 * channels, np.float32)
     skips = np.empty(channels, np.float32)
     output = np.empty(weights.last_bias.shape[0], np.float32)
     for t in range(samples):
@@ -280,30 +246,28 @@ def run(
         skips[:] = _ZERO
         # One of the two neighbours of a frame has weight 0.
         back, weight, ahead = weights.interpolation[:, j]
-        own = frames.conditions[frame + 1]
+        own, share = frames.conditions[frame + 1], max(back, ahead)
         other = frames.conditions[frame if back > 0 else frame + 2]
         for layer in range(n_layers):
-            dilation, ring = weights.dilations[layer], rings[layer]
+            dilation, ring = weights.dilations[layer], state.rings[layer]
+            rows = (taps - 1) * dilation
             for tap in range(taps - 1):
-                slot = (clock + t + tap * dilation) % ((taps - 1) * dilation)
-                copy(ring[slot], seen[tap * channels :])
+                copy(ring[(clock + t + tap * dilation) % rows], seen[tap * channels :])
             copy(hidden, seen[(taps - 1) * channels :])
-            copy(hidden, ring[(clock + t) % ((taps - 1) * dilation)])
-            begin = layer * width
-            interpolate(own[begin:], weight, other[begin:], max(back, ahead), gates)
+            copy(hidden, ring[(clock + t) % rows])
+            interpolate(own[layer], weight, other[layer], share, gates)
             multiply_add(seen, weights.dilated[layer], gates)
             gate(gates[:channels], gates[channels:], gated)
             copy(weights.out_bias[layer], out)
             multiply_add(gated, weights.out[layer], out)
             add(out[:channels], hidden)
             add(out[channels:], skips)
-        rectify(skips)
         copy(weights.first_bias, hidden)
-        multiply_add(skips, weights.first, hidden)
-        rectify(hidden)
+        multiply_add(np.maximum(skips, _ZERO), weights.first, hidden)
         copy(weights.last_bias, output)
-        multiply_add(hidden, weights.last, output)
-        noise = frames.choice[t], frames.value[t]
-        sample = draw(output, noise[0], noise[1], temperature, prediction, gain)
+        multiply_add(np.maximum(hidden, _ZERO), weights.last, output)
+        sample = draw(output, frames.choice[t], frames.value[t], temperature, prediction, gain)
         audio[order + t] = sample
         residual[depth + t] = sample - prediction
+    state.audio[:], state.residual[:] = audio[samples:], residual[samples:]
+    return audio[order:]

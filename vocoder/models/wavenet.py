@@ -11,11 +11,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vocoder.audio import MelSpec, Noise, Refine
-from vocoder.nn import CausalGatedStack, LinearUpsampling, LogisticMixture
-from vocoder.nn.linear_prediction import MelLinearPrediction
-from vocoder.nn.mixture import STEP, levels_of, logistic_noise, start_mixture
 from vocoder.nn.pitch import LOWEST_HZ, load_pitch
 from vocoder.nn.source import CENTRE_HZ
+from vocoder.nn.wavenet import (
+    STEP,
+    CausalGatedStack,
+    LinearUpsampling,
+    LogisticMixture,
+    MelLinearPrediction,
+    levels_of,
+    logistic_noise,
+)
 
 from .base import Renderer, Vocoder
 
@@ -135,10 +141,15 @@ class WaveNet(Vocoder):
             cycle=cycle,
             kernel_size=kernel_size,
         )
+        # Untrained, the components cover the residual: the scale of a logistic is about a half of
+        # its level, which is 1.
         last = self.stack.head[-1]
-        assert isinstance(last, nn.Conv1d)
-        # The scale of a logistic is about a half of its level, which is that of the residual.
-        start_mixture(last, 0.5)
+        with torch.no_grad():
+            last.weight.mul_(0.1)
+            _, means, log_scales = last.bias.zero_().chunk(3)
+            if n_mixtures > 1:
+                means.copy_(torch.linspace(-0.5, 0.5, n_mixtures))
+            log_scales.fill_(math.log(0.5))
 
     @property
     def context_frames(self) -> tuple[None, int]:
@@ -222,16 +233,15 @@ class WaveNet(Vocoder):
     def _renderer(
         self, noise: Noise, temperature: float, batch: int = 1
     ) -> tuple[tuple[int, int], Renderer]:
-        from vocoder.backends.autoregressive import Frames, Utterance, Weights, array
+        from vocoder.backends.autoregressive import Frames, State, Weights, array, run
 
-        weights, order = Weights.of(self.stack), self.predictor.order
-        sizes = self.pitch_taps, self.longest_lag, temperature
-        utterances = [Utterance(weights, order, *sizes) for _ in range(batch)]
+        weights, depth = Weights.of(self.stack), self.longest_lag + self.pitch_taps // 2
+        states = [State.of(weights, self.predictor.order, depth) for _ in range(batch)]
 
         def render(window: Tensor, start: int, first: int, last: int) -> Tensor:
             features, coefficients, gain, level, lags = self.conditions(window.to(self.dtype))
-            layers = self.stack.condition(features).transpose(1, 2)
-            coefficients = coefficients.flip(1).transpose(1, 2)
+            layers = self.stack.condition(features).mT.unflatten(2, (self.stack.n_layers, -1))
+            coefficients = coefficients.flip(1).mT
             chunks = []
             for begin in range(first - start, last - start, _CHUNK_FRAMES):
                 end = min(begin + _CHUNK_FRAMES, last - start)
@@ -241,9 +251,12 @@ class WaveNet(Vocoder):
                     lags[:, begin * self.hop : end * self.hop],
                     *self._noise(noise, start + begin, window[..., begin:end]),
                 ]
+                how = self.pitch_taps, np.float32(temperature), (start + begin) * self.hop
                 # One utterance after the other, so that neighbours never change a sample.
-                items = zip(utterances, *parts, strict=True)
-                audio = [own.push(Frames(*map(array, frames))) for own, *frames in items]
+                items = zip(states, *parts, strict=True)
+                audio = [
+                    run(weights, Frames(*map(array, own)), state, *how) for state, *own in items
+                ]
                 chunks.append(torch.from_numpy(np.stack(audio)))
             return torch.cat(chunks, dim=1).to(features.device)
 

@@ -1,9 +1,8 @@
-"""Convolution stacks: gated (flows), gated and causal (WaveNet), ConvNeXt; weight normalisation."""
+"""Convolution stacks, gated and ConvNeXt, and weight normalisation."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -90,112 +89,40 @@ class GatedConvStack(nn.Module):
         nn.init.zeros_(self.end.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        hidden = _convolve(self.start, x.transpose(1, 2))  # (batch, time, channels)
+        hidden = convolve(self.start, x.transpose(1, 2))  # (batch, time, channels)
         conditions: Sequence[Tensor | float] = [0.0] * len(self.padding)
         if self.condition is not None and condition is not None:
-            product = _convolve(self.condition, condition.transpose(1, 2))
+            product = convolve(self.condition, condition.transpose(1, 2))
             conditions = product.chunk(len(self.padding), dim=2)
-        skip = torch.zeros_like(hidden)
-        layers = zip(self.dilated, self.residual_skip, self.padding, conditions, strict=True)
-        for dilated, residual_skip, padding, own in layers:
-            a, b = (_convolve(dilated, hidden, padding) + own).chunk(2, 2)
-            # tanh(a) as 2 sigmoid(2a) - 1, which is faster on a CPU.
-            out = _convolve(residual_skip, (2 * torch.sigmoid(2 * a) - 1) * torch.sigmoid(b))
-            if residual_skip is not self.residual_skip[-1]:
-                residual, out = out.chunk(2, dim=2)
-                hidden = hidden + residual
-            skip = skip + out
+        skip = gated_layers(hidden, self.dilated, self.residual_skip, self.padding, conditions)
         # Contiguous, since what couplings do with it is several times faster then.
-        return _convolve(self.end, skip).transpose(1, 2).contiguous()
+        return convolve(self.end, skip).transpose(1, 2).contiguous()
 
 
-class CausalGatedStack(nn.Module):
-    r"""WaveNet's residual stack: output t sees inputs up to t and the condition of its frames.
+def gated_layers(
+    hidden: Tensor,
+    dilated: Iterable[nn.Module],
+    residual_skip: nn.ModuleList,
+    padding: Iterable[tuple[int, int]],
+    conditions: Iterable[Tensor | float],
+) -> Tensor:
+    """The summed skips of gated layers, (batch, time, channels), of which the last has no residual.
 
-    With h the hidden channels of layer l, dilation :math:`d_l = 2^{l \bmod cycle}`, K taps and
-    condition c at time t,
-
-    .. math::
-        a, b &= \sum_{k=0}^{K-1} W_{l,k} h_{t - k d_l} + V_l c_t \\
-        r, y_l &= R_l (\tanh a \odot \sigma(b)) \\
-        h &\leftarrow h + r
-
-    and the output is two 1x1 convolutions, each behind a ReLU, of :math:`\sum_l y_l / \sqrt{L}`.
-    Before the first input everything is zero, hidden channels included. V_l is applied to frames
-    and the result is interpolated in time, which is the same at a fraction of the cost, since
-    interpolation is linear. Paper: WaveNet (van den Oord et al., 2016).
-
-    Args:
-        in_channels, condition_channels, out_channels: widths of input, condition and result.
-        hop: samples per frame of the condition.
-        channels, n_layers, kernel_size: C, L and K.
-        cycle: layers after which dilations start again at 1.
+    Each adds its part of the condition, (batch, time, 2 channels), to its dilated convolution.
     """
-
-    def __init__(
-        self,
-        in_channels: int,
-        condition_channels: int,
-        out_channels: int,
-        hop: int,
-        channels: int = 128,
-        n_layers: int = 30,
-        cycle: int = 10,
-        kernel_size: int = 3,
-    ) -> None:
-        super().__init__()
-        if min(n_layers, cycle) < 1 or kernel_size < 2:
-            raise ValueError(
-                f"n_layers is {n_layers}, cycle {cycle} and kernel_size {kernel_size}: give at "
-                "least one layer and two taps"
-            )
-        self.channels, self.n_layers, self.kernel_size = channels, n_layers, kernel_size
-        self.dilations = [2 ** (layer % cycle) for layer in range(n_layers)]
-        self.upsampling = LinearUpsampling(hop)
-        self.start = nn.Conv1d(in_channels, channels, 1)
-        # One convolution serves the condition of all layers, and is their bias.
-        self.condition = nn.Conv1d(condition_channels, 2 * channels * n_layers, 1)
-        self.dilated = nn.ModuleList(
-            nn.Conv1d(channels, 2 * channels, kernel_size, dilation=dilation, bias=False)
-            for dilation in self.dilations
-        )
-        # The residual of the last layer would go nowhere, so that layer has a skip only.
-        self.residual_skip = nn.ModuleList(
-            nn.Conv1d(channels, channels if layer == n_layers - 1 else 2 * channels, 1)
-            for layer in range(n_layers)
-        )
-        self.head = nn.Sequential(
-            nn.ReLU(),
-            nn.Conv1d(channels, channels, 1),
-            nn.ReLU(),
-            nn.Conv1d(channels, out_channels, 1),
-        )
-
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """One pass over all times: x (batch, in_channels, frames * hop) and its condition
-        (batch, condition_channels, frames + 2), one more frame on each side, to
-        (batch, out_channels, frames * hop).
-        """
-        hidden = _convolve(self.start, x.transpose(1, 2))
-        skips = torch.zeros_like(hidden)
-        frames = _convolve(self.condition, condition.transpose(1, 2))
-        # (batch, frames, 3, 2 C) each, interpolated as in `LinearUpsampling`
-        neighbours = frames.unfold(1, 3, 1).transpose(2, 3).chunk(self.n_layers, dim=-1)
-        weights = self.upsampling.weights.T.to(frames.dtype)
-        for layer, dilation in enumerate(self.dilations):
-            past = (self.kernel_size - 1) * dilation
-            dilated = _convolve(self.dilated[layer], hidden, (past, 0))
-            interpolated = torch.matmul(weights, neighbours[layer]).flatten(1, 2)
-            a, b = (dilated + interpolated).chunk(2, dim=-1)
-            out = _convolve(self.residual_skip[layer], torch.tanh(a) * torch.sigmoid(b))
-            if layer < self.n_layers - 1:
-                hidden = hidden + out[..., : self.channels]
-            skips = skips + out[..., -self.channels :]
-        middle = _convolve(self.head[1], torch.relu(skips / math.sqrt(self.n_layers)))
-        return _convolve(self.head[3], torch.relu(middle)).transpose(1, 2)
+    skip = torch.zeros_like(hidden)
+    for first, second, around, own in zip(dilated, residual_skip, padding, conditions, strict=True):
+        a, b = (convolve(first, hidden, around) + own).chunk(2, 2)
+        # tanh(a) as 2 sigmoid(2a) - 1, which is faster on a CPU.
+        out = convolve(second, (2 * torch.sigmoid(2 * a) - 1) * torch.sigmoid(b))
+        if second is not residual_skip[-1]:
+            residual, out = out.chunk(2, dim=2)
+            hidden = hidden + residual
+        skip = skip + out
+    return skip
 
 
-def _convolve(layer: nn.Module, x: Tensor, padding: tuple[int, int] = (0, 0)) -> Tensor:
+def convolve(layer: nn.Module, x: Tensor, padding: tuple[int, int] = (0, 0)) -> Tensor:
     """A convolution of x, (batch, time, channels), as one product of gathered taps and weights.
 
     On a CPU, PyTorch's own convolutions of short sequences take a third longer.
@@ -206,29 +133,6 @@ def _convolve(layer: nn.Module, x: Tensor, padding: tuple[int, int] = (0, 0)) ->
         x = F.pad(x, (0, 0, *padding))
         x = torch.cat([x[:, i * dilation :][:, :steps] for i in range(kernel_size)], dim=2)
     return F.linear(x, layer.weight.transpose(1, 2).flatten(1), layer.bias)
-
-
-class LinearUpsampling(nn.Module):
-    """Linear interpolation between the middles of frames, without parameters.
-
-    (batch, channels, frames + 2) -> (batch, channels, frames * hop): the first and the last frame
-    are neighbours that the frames between them need. Sample j of a frame of ``hop`` samples lies
-    at p = (j + 1/2) / hop - 1/2 of the way from the middle of its frame to that of the next, or,
-    where p is negative, |p| of the way to that of the one before.
-    """
-
-    weights: Tensor
-
-    def __init__(self, hop: int) -> None:
-        super().__init__()
-        p = (torch.arange(hop, dtype=torch.float64) + 0.5) / hop - 0.5
-        weights = torch.stack([(-p).clamp_min(0), 1 - p.abs(), p.clamp_min(0)])
-        # (before, own, after) x hop. It follows from the sizes, so no checkpoint holds it.
-        self.register_buffer("weights", weights.to(torch.get_default_dtype()), persistent=False)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        neighbours = frames.unfold(-1, 3, 1)  # (batch, channels, frames, 3)
-        return torch.matmul(neighbours, self.weights.to(frames.dtype)).flatten(-2)
 
 
 class ConvNeXtBlock(nn.Module):

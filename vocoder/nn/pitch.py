@@ -245,6 +245,20 @@ def filters_of(mel_spec: MelSpec) -> tuple[Tensor, Tensor]:
     return filters, (filters @ bins) / filters.sum(dim=1).clamp_min(1e-12)
 
 
+def interpolation(points: Tensor, centres: Tensor) -> Tensor:
+    """The matrix (points, centres) that interpolates values at rising centres linearly at points.
+
+    Points beyond the first and last centre take the value there; centres may coincide.
+    """
+    right = torch.searchsorted(centres, points).clamp(1, len(centres) - 1)
+    left, rows = right - 1, torch.arange(len(points))
+    distance = (centres[right] - centres[left]).clamp_min(1e-6)
+    fraction = ((points - centres[left]) / distance).clamp(0, 1)
+    matrix = torch.zeros(len(points), len(centres), dtype=torch.float64)
+    matrix[rows, left], matrix[rows, right] = 1 - fraction, fraction
+    return matrix
+
+
 def _lifter(bands: int) -> Tensor:
     """The matrix that subtracts a Hann-weighted running mean; at the ends the last band repeats."""
     taps = torch.hann_window(_LIFTER_BANDS + 2, periodic=False, dtype=torch.float64)[1:-1]

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from vocoder.audio.mel_spec import MelSpec
 from vocoder.flows import Bijection, Mdct
 
-from .pitch import filters_of, load_pitch
+from .pitch import filters_of, interpolation, load_pitch
 
 CENTRE_HZ = 150.0
 _LOWEST_HZ = 20.0
@@ -430,16 +430,7 @@ class BandScale(nn.Module):
 def _band_interpolation(mel_spec: MelSpec, bands: int) -> tuple[Tensor, Tensor]:
     """(bands, n_mels) and (bands,): log standard deviation of a band from the log-mel."""
     filters, mel_centres = filters_of(mel_spec)
-    centres = _centres(bands, mel_spec.sample_rate)
-    right = torch.searchsorted(mel_centres, centres).clamp(1, mel_spec.n_mels - 1)
-    left = right - 1
-    fraction = (centres - mel_centres[left]) / (mel_centres[right] - mel_centres[left])
-    # Bands outside the mel's range take the value of its nearest filter.
-    fraction = fraction.clamp(0, 1)
-    rows = torch.arange(bands)
-    weight = torch.zeros(bands, mel_spec.n_mels, dtype=torch.float64)
-    weight[rows, left] += 1 - fraction
-    weight[rows, right] += fraction
+    weight = interpolation(_centres(bands, mel_spec.sample_rate), mel_centres)
     # For white noise of unit variance |X| is Rayleigh with E|X| = sqrt(pi/4 sum w^2), and
     # E|X|^2 = sum w^2; a periodic Hann window has sum w^2 = 3/8 of its length.
     energy = 3 / 8 * mel_spec.win_length

@@ -1,4 +1,4 @@
-"""The distribution of a 16-bit sample: a mixture of logistics, cut into bins."""
+"""The parts of WaveNet: causal stack, distribution of a 16-bit sample, linear prediction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vocoder.audio import MelSpec
+from vocoder.audio.log_mel import ExactBuffers
 from vocoder.audio.pcm import FULL_SCALE
+
+from .networks import convolve, gated_layers
+from .pitch import filters_of, interpolation
 
 STEP = 1 / FULL_SCALE
 """Distance of neighbouring levels of 16-bit audio in [-1, 1): one quantisation step."""
@@ -100,12 +105,195 @@ def logistic_noise(uniform: Tensor) -> Tensor:
     return torch.logit(uniform.double() + 2**-25).to(uniform.dtype)
 
 
-@torch.no_grad()
-def start_mixture(last: nn.Conv1d, level: float) -> None:
-    """Change the last layer of a network so that, untrained, it covers a signal of a level."""
-    assert last.bias is not None
-    _, means, log_scales = last.bias.zero_().chunk(3)
-    last.weight.mul_(0.1)
-    if len(means) > 1:
-        means.copy_(level * torch.linspace(-1, 1, len(means)))
-    log_scales.fill_(math.log(level))
+class CausalGatedStack(nn.Module):
+    r"""WaveNet's residual stack: output t sees inputs up to t and the condition of its frames.
+
+    With h the hidden channels of layer l, dilation :math:`d_l = 2^{l \bmod cycle}`, K taps and
+    condition c at time t,
+
+    .. math::
+        a, b &= \sum_{k=0}^{K-1} W_{l,k} h_{t - k d_l} + V_l c_t \\
+        r, y_l &= R_l (\tanh a \odot \sigma(b)) \\
+        h &\leftarrow h + r
+
+    and the output is two 1x1 convolutions, each behind a ReLU, of :math:`\sum_l y_l / \sqrt{L}`.
+    Before the first input everything is zero, hidden channels included. V_l is applied to frames
+    and the result is interpolated in time, which is the same at a fraction of the cost, since
+    interpolation is linear. Paper: WaveNet (van den Oord et al., 2016).
+
+    Args:
+        in_channels, condition_channels, out_channels: widths of input, condition and result.
+        hop: samples per frame of the condition.
+        channels, n_layers, kernel_size: C, L and K.
+        cycle: layers after which dilations start again at 1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        condition_channels: int,
+        out_channels: int,
+        hop: int,
+        channels: int = 128,
+        n_layers: int = 30,
+        cycle: int = 10,
+        kernel_size: int = 3,
+    ) -> None:
+        super().__init__()
+        if min(n_layers, cycle) < 1 or kernel_size < 2:
+            raise ValueError(
+                f"n_layers is {n_layers}, cycle {cycle} and kernel_size {kernel_size}: give at "
+                "least one layer and two taps"
+            )
+        self.channels, self.n_layers, self.kernel_size = channels, n_layers, kernel_size
+        self.dilations = [2 ** (layer % cycle) for layer in range(n_layers)]
+        self.upsampling = LinearUpsampling(hop)
+        self.start = nn.Conv1d(in_channels, channels, 1)
+        # One convolution serves the condition of all layers, and is their bias.
+        self.condition = nn.Conv1d(condition_channels, 2 * channels * n_layers, 1)
+        self.dilated = nn.ModuleList(
+            nn.Conv1d(channels, 2 * channels, kernel_size, dilation=dilation, bias=False)
+            for dilation in self.dilations
+        )
+        # The residual of the last layer would go nowhere, so that layer has a skip only.
+        self.residual_skip = nn.ModuleList(
+            nn.Conv1d(channels, channels if layer == n_layers - 1 else 2 * channels, 1)
+            for layer in range(n_layers)
+        )
+        self.head = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv1d(channels, channels, 1),
+            nn.ReLU(),
+            nn.Conv1d(channels, out_channels, 1),
+        )
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """One pass over all times: x (batch, in_channels, frames * hop) and its condition
+        (batch, condition_channels, frames + 2), one more frame on each side, to
+        (batch, out_channels, frames * hop).
+        """
+        hidden = convolve(self.start, x.transpose(1, 2))
+        frames = convolve(self.condition, condition.transpose(1, 2))
+        # (batch, frames, 3, 2 C) each, interpolated as in `LinearUpsampling`
+        neighbours = frames.unfold(1, 3, 1).transpose(2, 3).chunk(self.n_layers, dim=-1)
+        weights = self.upsampling.weights.T.to(frames.dtype)
+        conditions = (torch.matmul(weights, own).flatten(1, 2) for own in neighbours)
+        padding = [((self.kernel_size - 1) * dilation, 0) for dilation in self.dilations]
+        skips = gated_layers(hidden, self.dilated, self.residual_skip, padding, conditions)
+        middle = convolve(self.head[1], torch.relu(skips / math.sqrt(self.n_layers)))
+        return convolve(self.head[3], torch.relu(middle)).transpose(1, 2)
+
+
+class LinearUpsampling(nn.Module):
+    """Linear interpolation between the middles of frames, without parameters.
+
+    (batch, channels, frames + 2) -> (batch, channels, frames * hop): the first and the last frame
+    are neighbours that the frames between them need. Sample j of a frame of ``hop`` samples lies
+    at p = (j + 1/2) / hop - 1/2 of the way from the middle of its frame to that of the next, or,
+    where p is negative, |p| of the way to that of the one before.
+    """
+
+    weights: Tensor
+
+    def __init__(self, hop: int) -> None:
+        super().__init__()
+        p = (torch.arange(hop, dtype=torch.float64) + 0.5) / hop - 0.5
+        weights = torch.stack([(-p).clamp_min(0), 1 - p.abs(), p.clamp_min(0)])
+        # (before, own, after) x hop. It follows from the sizes, so no checkpoint holds it.
+        self.register_buffer("weights", weights.to(torch.get_default_dtype()), persistent=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        neighbours = frames.unfold(-1, 3, 1)  # (batch, channels, frames, 3)
+        return torch.matmul(neighbours, self.weights.to(frames.dtype)).flatten(-2)
+
+
+_LAG_WINDOW_HZ = 40.0
+_WHITE_NOISE = 1e-4  # of the power: -40 dB
+
+
+class MelLinearPrediction(ExactBuffers):
+    r"""The linear prediction of each sample from those before it, frame by frame, from a log-mel.
+
+    .. math:: \hat x_t = \sum_{k=1}^{K} a_k x_{t-k}, \qquad
+        a = \arg\min_a \mathbb E (x_t - \hat x_t)^2 = R^{-1} r, \qquad
+        g^2 = r_0 - \sum_k a_k r_k, \quad R_{ij} = r_{|i-j|}
+
+    The autocorrelation r is the inverse Fourier transform of the power spectrum that the mel shows,
+    interpolated linearly between the centres of the bands, with a Gaussian lag window of 40 Hz,
+    a floor of white noise 40 dB below the signal, and one quantisation step of 16 bits. Hence
+    1 / A(z) is stable, and g greater than 0. The Levinson-Durbin recursion solves for a.
+
+    Computed in float64 whatever the autocast; the results have the type of the mel.
+
+    Papers: Linear prediction of speech (Atal and Hanauer, 1971); from mel bands, LPCNet (Valin and
+    Skoglund, 2019).
+
+    Args:
+        mel_spec: the convention of the mel.
+        order: K, 1 or more and less than n_fft / 2.
+
+    Raises:
+        ValueError: the order is out of range.
+    """
+
+    spectrum: Tensor  # (n_fft // 2 + 1, n_mels)
+    window: Tensor  # (order + 1,)
+
+    def __init__(self, mel_spec: MelSpec, order: int) -> None:
+        super().__init__()
+        if not 1 <= order < mel_spec.n_fft // 2:
+            raise ValueError(
+                f"the order of linear prediction is {order}: it must be from 1 to "
+                f"{mel_spec.n_fft // 2 - 1}, less than half of n_fft"
+            )
+        self.mel_spec = mel_spec
+        self.order = order
+        filters, centres = filters_of(mel_spec)
+        area = filters.sum(dim=1)
+        used = area > 0  # a filter narrower than a bin may hold none
+        # Every bin between the centres of two bands belongs to both in part; beyond the first and
+        # last centre it has the level of that band.
+        bins = torch.linspace(0, mel_spec.sample_rate / 2, filters.shape[1], dtype=torch.float64)
+        spectrum = torch.zeros_like(filters.T)
+        spectrum[:, used] = interpolation(bins, centres[used]) / area[used]
+        lags = torch.arange(order + 1, dtype=torch.float64)
+        window = torch.exp(-0.5 * (2 * math.pi * _LAG_WINDOW_HZ * lags / mel_spec.sample_rate) ** 2)
+        window[0] += _WHITE_NOISE
+        # As a Hann window scales white noise.
+        window /= torch.hann_window(mel_spec.win_length, dtype=torch.float64).square().sum()
+        self.register_buffer("spectrum", spectrum, persistent=False)
+        self.register_buffer("window", window, persistent=False)
+
+    @torch.no_grad()
+    def forward(self, mel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of a mel (batch, n_mels, frames): a, the RMS of the residual g, and that of the audio.
+
+        Returns:
+            (batch, order, frames), and (batch, frames) twice.
+        """
+        with torch.autocast(mel.device.type, enabled=False):
+            bands = (mel.double() * self.mel_spec.nats).exp()
+            power = torch.matmul(self.spectrum, bands) ** (2 / self.mel_spec.power)
+            r = torch.fft.irfft(power, n=self.mel_spec.n_fft, dim=1)[:, : self.order + 1]
+            r = r * self.window.unsqueeze(1)
+            r[:, 0] += FULL_SCALE**-2
+            coefficients, error = levinson(r)
+            return coefficients.to(mel), error.sqrt().to(mel), r[:, 0].sqrt().to(mel)
+
+
+def levinson(r: Tensor) -> tuple[Tensor, Tensor]:
+    """Coefficients (batch, K, frames) and error (batch, frames) of the best linear prediction.
+
+    The Levinson-Durbin recursion.
+
+    Args:
+        r: autocorrelation at lags 0 to K, (batch, K + 1, frames), positive definite.
+    """
+    error = r[:, 0]
+    a = r[:, :0]
+    for k in range(1, r.shape[1]):
+        reflection = (r[:, k] - (a * r[:, 1:k].flip(1)).sum(dim=1)) / error
+        own = reflection.unsqueeze(1)
+        a = torch.cat([a - own * a.flip(1), own], dim=1)
+        error = error * (1 - reflection.square())
+    return a, error
