@@ -8,9 +8,8 @@ import torch
 
 import vocoder
 from vocoder.audio import LogMel, MelSpec, mel_distance
-from vocoder.backends.look_ahead import LookAheadRefiner
+from vocoder.backends.look_ahead import LEVELS, LookAheadRefiner
 from vocoder.models.restoration import Restoration
-from vocoder.models.streaming import LEVELS
 
 SPEC = MelSpec.preset("ljspeech")
 HOP = SPEC.hop_length

@@ -47,7 +47,7 @@ class Weights(NamedTuple):
     last: Floats
     last_bias: Floats
     dilations: NDArray[np.int64]  # (L,)
-    interpolation: Floats  # weights of `LinearUpsampling`, (3, hop)
+    interpolation: Floats  # (3, hop)
 
     @classmethod
     def of(cls, stack: CausalGatedStack) -> Self:
@@ -69,7 +69,7 @@ class Weights(NamedTuple):
             *_matrix(stack.head[1]),
             *_matrix(stack.head[3]),
             np.array(stack.dilations),
-            array(stack.upsampling.weights),
+            array(stack.interpolation),
         )
 
 

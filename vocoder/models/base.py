@@ -8,7 +8,7 @@ import inspect
 import operator
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
 
@@ -37,15 +37,12 @@ from vocoder.checkpoints import CheckpointError, no_larger_than, read_checkpoint
 from vocoder.flows import InvertibleConv1x1
 
 from .card import CARD_NAME, VOCODER, Card, model_card
+from .streaming import Renderer, in_windows
 
 Array = TypeVar("Array", Tensor, NDArray[Any])
 
 LONGEST_PASS = 8192
 """Mel frames that `Vocoder.synthesize` renders at once; 95 s at 22,050 Hz and a hop of 256."""
-
-Renderer = Callable[[Tensor, int, int, int], Tensor]
-"""(window of mel (1, n_mels, frames), index of its first frame, first frame to render, the one
-after the last) -> samples from the first frame to the end of the window, (1, samples)."""
 
 
 class SavedModel(nn.Module):
@@ -457,8 +454,8 @@ class Vocoder(SavedModel, ABC):
         By default the stream is exact: the concatenated chunks equal `synthesize` of the
         concatenated mel, and the output lags the input by `model.look_ahead` frames. With a short
         delay, ``look_ahead`` frames, it is other audio, nearly as good (docs/backends.md has
-        figures), the same however the mel is cut: see `vocoder.models.streaming.ShortDelay`. Either
-        way F frames give F * hop samples.
+        figures), the same however the mel is cut: see `vocoder.backends.look_ahead.ShortDelay`.
+        Either way F frames give F * hop samples.
 
         Args:
             mel_chunks: (n_mels, frames) each, of any lengths.
@@ -479,31 +476,14 @@ class Vocoder(SavedModel, ABC):
         temperature = self._temperature(temperature)
         clamp = Clamp(self.mel_spec, temperature)
         noise = Noise(fresh_seed() if seed is None else seed)
-        (past, ahead), make = self._renderer(noise, temperature)
+        context, render = self._renderer(noise, temperature)
         if look_ahead is None:
             refiner = self._refiner(refine)
         else:
             self._check_look_ahead(look_ahead)
-            from .streaming import ShortDelay  # numba takes a second to import
+            from vocoder.backends.look_ahead import ShortDelay  # numba takes a second to import
 
-            short = ShortDelay(self.mel_spec, past, make, refine, look_ahead)
-        # Frames that are still needed; the first has index `start`, and `done` are rendered.
-        held = torch.zeros(self.mel_spec.n_mels, 0, dtype=torch.float32, device=self.device)
-        start = done = 0
-        latest: Tensor | None = None
-
-        def render(last: int) -> Tensor:
-            """Audio of the frames from `done` to `last`; refined, it lags behind."""
-            nonlocal done
-            audio = torch.zeros(0)
-            if last > done:
-                with torch.no_grad():
-                    audio = make(held.unsqueeze(0), start, done, last)[0].float()
-                    audio = audio[: (last - done) * self.mel_spec.hop_length]
-            if refiner is not None:
-                audio = refiner.push(audio.cpu(), held[:, done - start : last - start].cpu())
-            done = last
-            return audio
+            short = ShortDelay(self.mel_spec, context[0], render, refine, look_ahead)
 
         def checked() -> Iterator[tuple[Array, Tensor]]:
             for chunk in mel_chunks:
@@ -520,32 +500,27 @@ class Vocoder(SavedModel, ABC):
         chunks, (restorer, strength) = checked(), self._restorer(restore)
         if restorer is not None:
             chunks = restorer.stream(chunks, None, noise, strength)
+        chunk: Array | None = None
         if look_ahead is not None:
-            for chunk, latest in chunks:
-                if len(audio := clamp(short.push(latest))):
+            for chunk, frames in chunks:
+                if len(audio := clamp(short.push(frames))):
                     yield _like(chunk, audio)
-            if latest is not None:
+            if chunk is not None:
                 yield _like(chunk, clamp(short.finish()))
                 clamp.finish()
             return
-        for chunk, frames in chunks:
-            held, latest = torch.cat([held, frames], dim=1), frames[:, -1:]
-            ready = start + held.shape[1] - ahead
-            if ready > done:
-                audio = clamp(render(ready), held)
-                if len(audio):
-                    yield _like(chunk, audio)
-                drop = max(done - past - start, 0)
-                held, start = held[:, drop:], start + drop
-        if latest is None:
-            return
-        audio = render(start + held.shape[1])
-        if refiner is not None:
-            if self.mel_spec.center:  # as in `refine_target`
-                refiner.push(audio[:0], latest.cpu())
-            audio = torch.cat([audio, refiner.finish()])
-        if len(audio):
-            yield _like(chunk, clamp(audio, held))
+        pieces = ((tag, tag[1].unsqueeze(0)) for tag in chunks)
+        hop = self.mel_spec.hop_length
+        for (chunk, frames), made, final in in_windows(pieces, context, render, hop):
+            audio = made[0].float()
+            if refiner is not None:
+                if final:  # with centred frames, the last one again, as in `refine_target`
+                    frames = frames[:, -1:] if self.mel_spec.center else frames[:, :0]
+                audio = refiner.push(audio.cpu(), frames.cpu())
+                if final:
+                    audio = torch.cat([audio, refiner.finish()])
+            if len(audio := clamp(audio)):
+                yield _like(chunk, audio)
         clamp.finish()
 
     def look_ahead(
@@ -636,16 +611,11 @@ class Vocoder(SavedModel, ABC):
 
     def _in_windows(self, mel: Tensor, noise: Noise, temperature: float) -> Tensor:
         """`generate`; long mels window by window with their context, so that memory is bounded."""
-        frames = mel.shape[2]
-        if self.sequential or frames <= LONGEST_PASS:
+        if self.sequential or mel.shape[2] <= LONGEST_PASS:
             return self.generate(mel, noise, temperature)
-        (past, ahead), render = self._renderer(noise, temperature)
-        pieces = []
-        for first in range(0, frames, LONGEST_PASS):
-            last, start = min(first + LONGEST_PASS, frames), max(first - past, 0)
-            piece = render(mel[:, :, start : last + ahead], start, first, last)
-            pieces.append(piece[:, : (last - first) * self.mel_spec.hop_length])
-        return torch.cat(pieces, dim=1)
+        how = (*self._renderer(noise, temperature), self.mel_spec.hop_length)
+        pieces = ((None, piece) for piece in mel.split(LONGEST_PASS, dim=2))
+        return torch.cat([audio for _, audio, _ in in_windows(pieces, *how)], dim=1)
 
     def _renderer(self, noise: Noise, temperature: float) -> tuple[tuple[int, int], Renderer]:
         """Frames of mel needed before and after those to render, and what renders long mels and

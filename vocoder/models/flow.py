@@ -12,7 +12,8 @@ from vocoder.audio import MelSpec, Noise, Refine
 from vocoder.flows import Chain, log_density
 from vocoder.nn.source import WhiteSource
 
-from .base import Array, Renderer, Vocoder, _like, _tensor
+from .base import Array, Vocoder, _like, _tensor
+from .streaming import Renderer
 
 
 class FlowVocoder(Vocoder):

@@ -24,6 +24,7 @@ from vocoder.nn import ConvNeXtBlock
 
 from .base import SavedModel
 from .card import RESTORATION
+from .streaming import in_windows
 
 T = TypeVar("T")
 
@@ -186,23 +187,15 @@ class Restoration(SavedModel):
         Yields:
             Restored mels, with the tag of the chunk that completed them.
         """
-        held, start, done = torch.empty(self.mel_spec.n_mels, 0), 0, 0
 
-        def restored(last: int) -> Tensor:
-            nonlocal held, start, done
-            window = self.restore(held, temperature, seed, strength, start)
-            window = window[:, done - start : last - start]
-            drop = max(last - self.context_frames - start, 0) // PAIR * PAIR
-            held, start, done = held[:, drop:], start + drop, last
-            return window
+        def render(window: Tensor, start: int, first: int, last: int) -> Tensor:
+            return self.restore(window, temperature, seed, strength, start)[..., first - start :]
 
-        for tag, chunk in chunks:
-            held = torch.cat([held.to(chunk), chunk], dim=1)
-            ready = (start + held.shape[1] - self.context_frames) // PAIR * PAIR
-            if ready > done:
-                yield tag, restored(ready)
-        if held.shape[1]:
-            yield tag, restored(start + held.shape[1])
+        batches = ((tag, chunk.unsqueeze(0)) for tag, chunk in chunks)
+        context = self.context_frames, self.context_frames
+        for tag, restored, _ in in_windows(batches, context, render, unit=PAIR):
+            if restored.numel():
+                yield tag, restored[0]
 
 
 class _Pointwise(nn.Module):

@@ -16,14 +16,14 @@ from vocoder.nn.source import CENTRE_HZ
 from vocoder.nn.wavenet import (
     STEP,
     CausalGatedStack,
-    LinearUpsampling,
     LogisticMixture,
     MelLinearPrediction,
     levels_of,
     logistic_noise,
 )
 
-from .base import Renderer, Vocoder
+from .base import Vocoder
+from .streaming import Renderer
 
 # Frames per call of the compiled loop: bounds memory, and the delay before an interrupt takes
 # effect.
@@ -118,7 +118,6 @@ class WaveNet(Vocoder):
         self.hop = self.mel_spec.hop_length
         self.predictor = MelLinearPrediction(self.mel_spec, linear_prediction)
         self.pitch = load_pitch(self.mel_spec) if pitch_taps else None
-        self.between = LinearUpsampling(self.hop)
         self.longest_lag = round(self.mel_spec.sample_rate / LOWEST_HZ)
         self.conditioner = nn.Sequential(
             nn.Conv1d(
@@ -167,10 +166,10 @@ class WaveNet(Vocoder):
                 f0, voicing = self.pitch(mel.double())
                 logarithm = voicing * (f0 / CENTRE_HZ).log()
                 seen = torch.cat([mel, torch.stack([voicing, logarithm], dim=1).to(mel)], dim=1)
-                # F0 counts by its voicing.
+                # F0 counts by its voicing; linear between the middles of frames.
                 weight = voicing + _FAINT
-                parts = F.pad(torch.stack([f0 * weight, weight], dim=1), (1, 1), mode="replicate")
-                above, below = self.between(parts).unbind(dim=1)
+                parts = torch.stack([f0 * weight, weight], dim=1)
+                above, below = F.interpolate(parts, frames * self.hop, mode="linear").unbind(dim=1)
                 lags = (self.mel_spec.sample_rate * below / above).round().long()
                 lags = lags.clamp(self.pitch_taps // 2 + 1, self.longest_lag)
         # At the ends a frame is its own neighbour.

@@ -118,8 +118,8 @@ class CausalGatedStack(nn.Module):
 
     and the output is two 1x1 convolutions, each behind a ReLU, of :math:`\sum_l y_l / \sqrt{L}`.
     Before the first input everything is zero, hidden channels included. V_l is applied to frames
-    and the result is interpolated in time, which is the same at a fraction of the cost, since
-    interpolation is linear. Paper: WaveNet (van den Oord et al., 2016).
+    and the result is interpolated linearly between the middles of frames, which is the same at a
+    fraction of the cost. Paper: WaveNet (van den Oord et al., 2016).
 
     Args:
         in_channels, condition_channels, out_channels: widths of input, condition and result.
@@ -127,6 +127,8 @@ class CausalGatedStack(nn.Module):
         channels, n_layers, kernel_size: C, L and K.
         cycle: layers after which dilations start again at 1.
     """
+
+    interpolation: Tensor
 
     def __init__(
         self,
@@ -147,7 +149,11 @@ class CausalGatedStack(nn.Module):
             )
         self.channels, self.n_layers, self.kernel_size = channels, n_layers, kernel_size
         self.dilations = [2 ** (layer % cycle) for layer in range(n_layers)]
-        self.upsampling = LinearUpsampling(hop)
+        # Sample j lies at p of the way from the middle of its frame to that of the next, or where p
+        # is negative |p| of the way to the one before: weights (before, own, after), (3, hop).
+        p = (torch.arange(hop, dtype=torch.float64) + 0.5) / hop - 0.5
+        weights = torch.stack([(-p).clamp_min(0), 1 - p.abs(), p.clamp_min(0)])
+        self.register_buffer("interpolation", weights.to(torch.get_default_dtype()), False)
         self.start = nn.Conv1d(in_channels, channels, 1)
         # One convolution serves the condition of all layers, and is their bias.
         self.condition = nn.Conv1d(condition_channels, 2 * channels * n_layers, 1)
@@ -174,37 +180,14 @@ class CausalGatedStack(nn.Module):
         """
         hidden = convolve(self.start, x.transpose(1, 2))
         frames = convolve(self.condition, condition.transpose(1, 2))
-        # (batch, frames, 3, 2 C) each, interpolated as in `LinearUpsampling`
+        # (batch, frames, 3, 2 C) each
         neighbours = frames.unfold(1, 3, 1).transpose(2, 3).chunk(self.n_layers, dim=-1)
-        weights = self.upsampling.weights.T.to(frames.dtype)
+        weights = self.interpolation.T.to(frames.dtype)
         conditions = (torch.matmul(weights, own).flatten(1, 2) for own in neighbours)
         padding = [((self.kernel_size - 1) * dilation, 0) for dilation in self.dilations]
         skips = gated_layers(hidden, self.dilated, self.residual_skip, padding, conditions)
         middle = convolve(self.head[1], torch.relu(skips / math.sqrt(self.n_layers)))
         return convolve(self.head[3], torch.relu(middle)).transpose(1, 2)
-
-
-class LinearUpsampling(nn.Module):
-    """Linear interpolation between the middles of frames, without parameters.
-
-    (batch, channels, frames + 2) -> (batch, channels, frames * hop): the first and the last frame
-    are neighbours that the frames between them need. Sample j of a frame of ``hop`` samples lies
-    at p = (j + 1/2) / hop - 1/2 of the way from the middle of its frame to that of the next, or,
-    where p is negative, |p| of the way to that of the one before.
-    """
-
-    weights: Tensor
-
-    def __init__(self, hop: int) -> None:
-        super().__init__()
-        p = (torch.arange(hop, dtype=torch.float64) + 0.5) / hop - 0.5
-        weights = torch.stack([(-p).clamp_min(0), 1 - p.abs(), p.clamp_min(0)])
-        # (before, own, after) x hop. It follows from the sizes, so no checkpoint holds it.
-        self.register_buffer("weights", weights.to(torch.get_default_dtype()), persistent=False)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        neighbours = frames.unfold(-1, 3, 1)  # (batch, channels, frames, 3)
-        return torch.matmul(neighbours, self.weights.to(frames.dtype)).flatten(-2)
 
 
 _LAG_WINDOW_HZ = 40.0
