@@ -143,6 +143,8 @@ class WaveNet(Vocoder):
         # Untrained, the components cover the residual: the scale of a logistic is about a half of
         # its level, which is 1.
         last = self.stack.head[-1]
+        assert isinstance(last, nn.Conv1d)
+        assert last.bias is not None
         with torch.no_grad():
             last.weight.mul_(0.1)
             _, means, log_scales = last.bias.zero_().chunk(3)
