@@ -65,19 +65,18 @@ def find(source: Path, output: Path) -> tuple[list[Item], list[Outcome]]:
         raise ValueError(
             f"there is no {source}: give a folder of mels or recordings, or a file that lists them"
         )
-    folder = source.is_dir()
-    found = _in_folder(source, output) if folder else _in_list(source, failed)
+    found = _in_folder(source, output) if source.is_dir() else _in_list(source, failed)
     if not found and not failed:
         raise ValueError(
             f"{source} holds no mels ({MEL_SUFFIX}) and no audio ({', '.join(SUFFIXES)})"
-            if folder
+            if source.is_dir()
             else f"{source} lists nothing: write the path of a mel or a recording on each line"
         )
     unique: dict[str, Item] = {}
     for item in found:
         # Where names differ in case alone, some file systems would keep one of the two.
         other = unique.setdefault(item.name.casefold(), item)
-        if other is not item:
+        if other != item:
             words = f"its audio would have the name of {other.source}'s"
             failed.append(Outcome(item.source, failure=words))
     return list(unique.values()), failed
@@ -107,19 +106,16 @@ def _in_list(path: Path, failed: list[Outcome]) -> list[Item]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} cannot be read ({error}): it must be UTF-8 text") from error
     files = AudioFiles(path.parent, (*SUFFIXES, MEL_SUFFIX))
-    found: dict[str, Item] = {}
-    for line in lines:
-        if not line.strip() or not (written := columns(line)[0].strip()):
-            continue
+    found: list[Item] = []
+    for written in filter(None, (columns(line)[0].strip() for line in lines if line.strip())):
         try:
             name, file = files.find(written)
             if file is None:
                 raise CorpusError(f"there is no such file in {path.parent}")
+            found.append(Item(name, str(file)))
         except (OSError, ValueError) as error:
             failed.append(Outcome(written, failure=str(error)))
-        else:
-            found.setdefault(str(file), Item(name, str(file)))  # once, however often it is listed
-    return list(found.values())
+    return found
 
 
 def longest_first(items: Iterable[Item], spec: MelSpec) -> list[Item]:

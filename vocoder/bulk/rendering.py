@@ -7,7 +7,7 @@ import io
 import json
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,10 +101,9 @@ class Renderer:
                     for piece in self._audio(item):
                         file.write(piece)
             except Exception as error:
-                text = " ".join(str(error).split())
-                if not text or not isinstance(error, ValueError | OSError):
-                    text = f"{type(error).__name__}: {text}"
-                return Outcome(item.name, failure=text)
+                known = isinstance(error, ValueError | OSError) and str(error).strip()
+                text = str(error) if known else f"{type(error).__name__}: {error}"
+                return Outcome(item.name, failure=" ".join(text.split()))
         texts = dict.fromkeys(str(w.message) for w in seen if w.category is UserWarning)
         return Outcome(item.name, file.samples / rate, warning="; ".join(texts))
 
@@ -143,6 +142,13 @@ def is_there(item: Item, output: Path) -> bool:
         return False
 
 
+def make_folder(output: Path) -> None:
+    """Make an output folder, unless it is there; ValueError if it is a file."""
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"{output} is a file: name a folder")
+    output.mkdir(parents=True, exist_ok=True)
+
+
 def begin(settings: Settings, source: Path, output: Path) -> str:
     """Make the output folder ready, and write what makes its audio to corpus.json in it.
 
@@ -153,46 +159,39 @@ def begin(settings: Settings, source: Path, output: Path) -> str:
         ValueError: the folder holds the audio of other settings or another source, or other files;
             or the output is the source.
     """
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"{output} is a file: name a folder")
     if output.resolve() == source.resolve():
         raise ValueError(f"{output} is the source itself: choose another folder for the audio")
     model = checkpoint_hash(find_model(settings.checkpoint))
     record = {"source": str(source.resolve()), "model": model}
     record |= {name: getattr(settings, name) for name in MAKES_AUDIO}
+    text = json.dumps(record, indent=1) + "\n"
+    make_folder(output)
     file = output / RECORD
-    if file.is_file():
-        before = json.loads(file.read_text(encoding="utf-8"))
-        for name, value in record.items():
-            if before[name] != value:
-                was, now = (
-                    str(v)[:12] if name == "model" else repr(v) for v in (before[name], value)
-                )
-                raise ValueError(
-                    f"{output} was begun with {name} {was}, not {now}: choose another folder, or "
-                    "give the same settings to go on"
-                )
-    elif output.is_dir() and any(not name.startswith(".") for name in os.listdir(output)):
-        raise ValueError(
-            f"{output} holds files that this command did not write (there is no {RECORD}): "
-            "choose a new or empty folder"
-        )
-    else:
-        output.mkdir(parents=True, exist_ok=True)
-        write_atomic(file, (json.dumps(record, indent=1) + "\n").encode())
+    if not file.is_file():
+        if any(not name.startswith(".") for name in os.listdir(output)):
+            raise ValueError(
+                f"{output} holds files that this command did not write (there is no {RECORD}): "
+                "choose a new or empty folder"
+            )
+        write_atomic(file, text.encode())
+    before = json.loads(file.read_text(encoding="utf-8"))
+    for name, value in json.loads(text).items():
+        if before[name] != value:
+            was, now = (str(v)[:12] if name == "model" else repr(v) for v in (before[name], value))
+            raise ValueError(
+                f"{output} was begun with {name} {was}, not {now}: choose another folder, or "
+                "give the same settings to go on"
+            )
     return model
 
 
-def write_lists(output: Path, outcomes: Iterable[Outcome]) -> None:
+def write_lists(output: Path, outcomes: Sequence[Outcome]) -> None:
     """Write failed.csv (id, reason) and warnings.csv (id, warning); no file where there is none."""
-    outcomes = list(outcomes)
-    failures = {outcome.name: outcome.failure for outcome in outcomes}
-    warned = {outcome.name: outcome.warning for outcome in outcomes}
-    for file, heading, texts in ((FAILED, "reason", failures), (WARNINGS, "warning", warned)):
-        rows = sorted((name, text) for name, text in texts.items() if text)
-        if not rows:
-            (output / file).unlink(missing_ok=True)
-            continue
+    for file, heading, field in ((FAILED, "reason", "failure"), (WARNINGS, "warning", "warning")):
+        rows = sorted((o.name, text) for o in outcomes if (text := getattr(o, field)))
         content = io.StringIO()
         csv.writer(content, lineterminator="\n").writerows([("id", heading), *rows])
-        write_atomic(output / file, content.getvalue().encode(errors="surrogateescape"))
+        if rows:
+            write_atomic(output / file, content.getvalue().encode(errors="surrogateescape"))
+        else:
+            (output / file).unlink(missing_ok=True)

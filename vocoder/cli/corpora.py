@@ -56,21 +56,18 @@ def synthesize_corpus(
     items, failed = bulk.find(source, output)
     spec = vocoder.load(checkpoint).mel_spec
     model = bulk.begin(settings, source, output)
-    started = time.perf_counter()
-    with exit_on_termination(), progress_bar("reading headers") as progress:
+
+    def outcomes() -> Iterator[Outcome]:
+        yield from failed
         there = [item for item in items if bulk.is_there(item, output)]
+        yield from (bulk.Outcome(item.name) for item in there)
         work = bulk.longest_first(set(items) - set(there), spec)
-        outcomes = [*failed, *(bulk.Outcome(item.name) for item in there)]
-        progress(len(there), len(items), "rendering")
         if workers == 1 and address is None:
-            results: Iterator[Outcome] = map(bulk.Renderer(settings, output, model), work)
+            yield from map(bulk.Renderer(settings, output, model), work)
         else:
-            results = render_on_ray(work, settings, output, model, workers, address)
-        for outcome in results:
-            outcomes.append(outcome)
-            progress(len(outcomes) - len(failed), len(items), "rendering")
-    bulk.write_lists(output, outcomes)
-    _summarise(output, outcomes, time.perf_counter() - started)
+            yield from render_on_ray(work, settings, output, model, workers, address)
+
+    _collect(outcomes(), len(items) + len(failed), output, "rendering")
 
 
 def say_lines(
@@ -85,49 +82,56 @@ def say_lines(
     from vocoder import bulk
     from vocoder.atomic import file_name
     from vocoder.audio import AudioWriter
-    from vocoder.bulk.rendering import audio_path
     from vocoder.corpus import columns
 
     texts = [line.strip() for line in content.splitlines() if line.strip()]
     if not texts:
         raise ValueError(f"{source} has no lines to say: give at least one")
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"{output} is a file: name a folder")
-    output.mkdir(parents=True, exist_ok=True)
-    outcomes: dict[str, bulk.Outcome] = {}
-    started = time.perf_counter()
-    with exit_on_termination(), progress_bar("say") as progress:
+    bulk.make_folder(output)
+
+    def outcomes() -> Iterator[Outcome]:
+        names = {""}
         for number, line in enumerate(texts, 1):
             id, *rest = columns(line) if "|" in line else (f"{number:04d}", line)
-            name = file_name(id.strip())
-            item, failure, audio = bulk.Item(name, str(source)), "", None
-            if name in outcomes or not name:
-                name, failure = f"line {number}", f"another line has the id {id!r}, or it is empty"
-            elif force or not bulk.is_there(item, output):
-                try:
-                    pieces = speak(rest[0])
-                    with AudioWriter(audio_path(item, output), sample_rate) as audio:
-                        for piece in pieces:
-                            audio.write(piece)
-                except (ValueError, OSError) as error:
-                    failure, audio = str(error), None
-            outcomes[name] = bulk.Outcome(
-                name, audio.samples / sample_rate if audio else 0, failure
-            )
-            progress(number, len(texts), "say")
-    bulk.write_lists(output, outcomes.values())
-    _summarise(output, list(outcomes.values()), time.perf_counter() - started)
+            item = bulk.Item(file_name(id.strip()), str(source))
+            if item.name in names:
+                failure = f"another line has the id {id!r}, or it is empty"
+                yield bulk.Outcome(f"line {number}", failure=failure)
+                continue
+            names.add(item.name)
+            if bulk.is_there(item, output) and not force:
+                yield bulk.Outcome(item.name)
+                continue
+            try:
+                pieces = speak(rest[0])
+                with AudioWriter(bulk.audio_path(item, output), sample_rate) as audio:
+                    for piece in pieces:
+                        audio.write(piece)
+                yield bulk.Outcome(item.name, audio.samples / sample_rate)
+            except (ValueError, OSError) as error:
+                yield bulk.Outcome(item.name, failure=str(error))
+
+    _collect(outcomes(), len(texts), output, "say")
 
 
-def _summarise(output: Path, outcomes: list[Outcome], seconds: float) -> None:
-    from vocoder.bulk.rendering import FAILED, WARNINGS
+def _collect(outcomes: Iterator[Outcome], total: int, output: Path, title: str) -> None:
+    """Take all outcomes, write their lists, print a summary; exit with 1 if some failed."""
+    from vocoder import bulk
 
-    failed, made, doubtful = (
-        sum(bool(of) for of in column)
-        for column in zip(*((o.failure, o.seconds, o.warning) for o in outcomes), strict=True)
+    found: list[Outcome] = []
+    started = time.perf_counter()
+    with exit_on_termination(), progress_bar(title) as progress:
+        for outcome in outcomes:
+            found.append(outcome)
+            progress(len(found), total, title)
+    seconds = time.perf_counter() - started
+    bulk.write_lists(output, found)
+    made, failed, doubtful = (
+        sum(map(bool, column))
+        for column in zip(*((o.seconds, o.failure, o.warning) for o in found), strict=True)
     )
-    length = sum(o.seconds for o in outcomes)
-    there = len(outcomes) - failed - made
+    length = sum(outcome.seconds for outcome in found)
+    there = len(found) - failed - made
     typer.echo(
         f"{output}: {made} files, {length / 60:.1f} min of audio in {seconds:.1f} s "
         f"({length / seconds:.1f} times real time, {made / seconds:.2f} files a second)"
@@ -135,7 +139,7 @@ def _summarise(output: Path, outcomes: list[Outcome], seconds: float) -> None:
         * bool(there)
     )
     if doubtful:
-        typer.echo(f"{doubtful} with a warning: see {output / WARNINGS}", err=True)
+        typer.echo(f"{doubtful} with a warning: see {output / bulk.WARNINGS}", err=True)
     if failed:
-        typer.echo(f"{failed} of {len(outcomes)} failed: see {output / FAILED}", err=True)
+        typer.echo(f"{failed} of {len(found)} failed: see {output / bulk.FAILED}", err=True)
         raise typer.Exit(1)

@@ -19,7 +19,6 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from vocoder.atomic import file_name
 from vocoder.audio import LogMel, from_pcm16
 from vocoder.audio.validation import limited
 from vocoder.corpus import Corpus, CorpusError, check_texts
@@ -29,9 +28,9 @@ from vocoder.text.acoustic import REFERENCE_HZ, AcousticModel, Batch, load_check
 from vocoder.text.alignment import align
 from vocoder.text.frontend import SYMBOLS, TextError, phonemes
 from vocoder.training.data import CorpusData, log
-from vocoder.training.module import Training
+from vocoder.training.module import Scores, Training
 from vocoder.training.recipe import Recipe
-from vocoder.training.report import HELD_OUT, Examples, Finished, write_report
+from vocoder.training.report import HELD_OUT, Example, Finished, write_report
 
 COLUMNS = {
     "mel_distance": "mel distance, nats",
@@ -262,13 +261,10 @@ class AcousticTraining(Training):
         samples = int(batch.mask.sum()) * self.model.mel_spec.hop_length
         return self.logged({"loss": loss, **parts}, len(batch.mel), samples)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Score one held-out utterance; means are weighted by their frames."""
-        # In float32 whatever the precision of the training, so that runs can be compared.
-        with torch.autocast(batch.mel.device.type, enabled=False):
-            scores = held_out_scores(self.model, batch)
-        for name, value in scores.items():
-            self.log(f"val/{name}", value, batch_size=batch.mel.shape[1], sync_dist=True)
+    def scores(self, batch: Batch, index: int) -> Scores:
+        """See `held_out_scores`; means are weighted by the frames."""
+        found = held_out_scores(self.model, batch)
+        return {name: (value, batch.mel.shape[1]) for name, value in found.items()}
 
 
 def losses(model: AcousticModel, batch: Batch) -> dict[str, Tensor]:
@@ -332,45 +328,36 @@ def held_out_scores(model: AcousticModel, batch: Batch) -> dict[str, float]:
 def report_acoustic(run: Finished) -> None:
     """Write the report of an acoustic model; see `write_report`."""
     model: AcousticModel = run.module.model.fused()
-    data = run.data
+    data, griffin_lim = run.data, None
     try:
-        audible = GriffinLim(model.mel_spec)
+        griffin_lim = GriffinLim(model.mel_spec)
     except ImportError as error:  # what was trained is worth more than its Griffin-Lim
         log.warning("No Griffin-Lim in held-out: %s", error)
-        audible = None
-    examples = Examples("Test utterances:", "predicted mels that are")
+    examples: list[Example] = []
     scores: list[dict[str, Any]] = []
     for id, item in data.items(data.split.test, model).items():
         batch = Batch(*(part.to(model.device) for part in collate([item])))
         scores.append({"utterance": id, **held_out_scores(model, batch)})
-        if len(scores) > HELD_OUT:
+        if len(examples) == HELD_OUT:
             continue
         predicted = model.synthesize(data.phonemes[id], model.voices[item.voice]).cpu()
+        titled = {label: scores[-1][key] for key, label in COLUMNS.items()}
+        original = torch.from_numpy(data.audio(id))
+        example = Example(id, titled, {".original.wav": original, ".npy": predicted}, {})
+        examples.append(example)
         if not predicted.isfinite().all():
-            examples.not_finite.append(id)
             continue
-        name = file_name(id)
-        examples.mels[name] = predicted
-        examples.audio[f"{name}.original"] = torch.tensor(data.audio(id))
-        if audible is not None:
-            examples.audio[f"{name}.griffin-lim"] = audible.synthesize(
-                # Mels of a model that has hardly learnt leave the range of recordings.
-                limited(predicted, model.mel_spec)
-            )
-        examples.pictures.append(
-            {
-                f"{id}, recorded": data.mels[id].float(),
-                "with its durations and pitch": model(batch).mel[0].T.cpu(),
-                "from the text alone": predicted,
-            }
-        )
+        if griffin_lim is not None:
+            # Mels of a model that has hardly learnt leave the range of recordings.
+            audible = griffin_lim.synthesize(limited(predicted, model.mel_spec))
+            example.files[".griffin-lim.wav"] = audible
+        example.mels["recorded"] = data.mels[id].float()
+        example.mels["with its durations and pitch"] = model(batch).mel[0].T
+        example.mels["from the text alone"] = predicted
     means = {key: float(np.mean([score[key] for score in scores])) for key in COLUMNS}
-    labels = {"utterance": "utterance", **COLUMNS}
-    examples.scores = [
-        {label: score[key] for key, label in labels.items()}
-        for score in ({"utterance": f"mean of {len(scores)}", **means}, *scores[:HELD_OUT])
-    ]
+    shown = ", ".join(f"{label} {means[key]:.3f}" for key, label in COLUMNS.items())
     explained = (
+        f"Means over {len(scores)} test utterances: {shown}. "
         "Mel distance is the mean absolute error of the mel predicted with the durations, pitch, "
         "voicing and loudness of the recording; pitch error that of the predicted F0 in voiced "
         "frames. Duration error compares predicted and aligned durations, length error the length "
@@ -380,8 +367,8 @@ def report_acoustic(run: Finished) -> None:
     trained = shlex.quote(str(run.folder / "model"))
     command = f'vocoder say "A sentence." --acoustic {trained} -o out.wav'
     columns = {f"val/{key}": label for key, label in COLUMNS.items()}
-    test = {"test": scores, "test_mean": means}
-    write_report(run, columns, command, explained, examples, test)
+    made = "predicted mels that are"
+    write_report(run, columns, command, explained, examples, made, test=scores, test_mean=means)
 
 
 # -- recipe --------------------------------------------------------------------------------------
@@ -391,19 +378,16 @@ class AcousticRecipe(Recipe):
     """Trains the acoustic model on a corpus of English speech with text."""
 
     program = "train_acoustic.py"
-    mel_spec_option = "--model.mel_spec"
-
     module_class = AcousticTraining
     data_class = TextAndSpeech
 
-    def add_arguments(self, options: ArgumentParser) -> None:
+    def add_model(self, options: ArgumentParser) -> None:
         skip = {"symbols", "voices"}
         options.add_class_arguments(AcousticModel, "model", skip=skip, instantiate=False)
 
-    def module(self, objects: Namespace, **optimisation: Any) -> Training:
+    def model(self, objects: Namespace) -> AcousticModel:
         voices = list(objects.speech.voices or ["speaker"])
-        model = AcousticModel(SYMBOLS, voices=voices, **objects.model.as_dict())
-        return AcousticTraining(model, **optimisation)
+        return AcousticModel(SYMBOLS, voices=voices, **objects.model.as_dict())
 
     def begin(self, module: Any, data: Any, started: bool) -> None:
         model = module.model

@@ -14,21 +14,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from vocoder.audio import LogMel, MelSpec
 from vocoder.models import Vocoder
 
 
 def mel_of_hops(model: Vocoder, audio: Tensor) -> Tensor:
     """The mel of audio (..., frames * hop) with a frame for each hop: (..., n_mels, frames).
 
-    A centred mel has one more, which belongs to no sample.
+    A centred mel has one more, which belongs to no sample. Unlike `Vocoder.mel` it takes whatever a
+    model generates: what is not finite makes a loss that is not, and such steps are skipped.
     """
-    return model.mel(audio)[..., : audio.shape[-1] // model.mel_spec.hop_length]
+    mel: Tensor = _log_mel(model.mel_spec, audio.device)(audio)
+    return mel[..., : audio.shape[-1] // model.mel_spec.hop_length]
+
+
+@cache
+def _log_mel(spec: MelSpec, device: torch.device) -> LogMel:
+    with torch.inference_mode(False):  # validation comes first, and training needs its gradient
+        return LogMel(spec).to(device)
 
 
 @dataclass(frozen=True)

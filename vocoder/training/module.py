@@ -10,14 +10,13 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Timer
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
 from vocoder.models import Vocoder
 from vocoder.training.losses import Loss, Step, mel_of_hops, total_loss
 
-SHOWN = 3
-"""Validation utterances that are shown in TensorBoard."""
+Scores = dict[str, tuple[Any, int]]
+"""Scores of held-out items by name, each with its weight in the mean over all items."""
 
 
 class TrainingError(Exception):
@@ -115,21 +114,21 @@ class Training(lightning.LightningModule):
         return warmup * (r + (1 - r) * (1 + math.cos(math.pi * budget_used)) / 2)
 
     @property
-    def timer(self) -> Timer | None:
-        """The timer among the callbacks of the trainer."""
+    def timer(self) -> Timer:
+        """The timer among the callbacks of the trainer; one that has not run if there is none."""
         callbacks: list[lightning.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        return next((callback for callback in callbacks if isinstance(callback, Timer)), None)
+        return next((found for found in callbacks if isinstance(found, Timer)), Timer())
 
     @property
     def seconds(self) -> float:
         """Seconds of training so far, including those before a resume."""
-        return self.timer.time_elapsed() if self.timer else 0.0
+        return self.timer.time_elapsed()
 
     def measure_budget(self) -> float:
         """Fraction of the budget used up by now, in [0, 1], by this device's clock."""
-        steps = self.trainer.max_steps
+        steps, left = self.trainer.max_steps, self.timer.time_remaining()
         used = self.global_step / steps if steps > 0 else 0.0
-        if self.timer and (left := self.timer.time_remaining()) is not None:
+        if left is not None:
             used = max(used, self.seconds / max(self.seconds + left, 1e-9))
         return min(used, 1.0)
 
@@ -178,6 +177,17 @@ class Training(lightning.LightningModule):
                 f"training has diverged: lately {self.surplus_skipped} more steps were skipped "
                 "than not, because their loss or gradient is not finite"
             )
+
+    def scores(self, batch: Any, index: int) -> Scores:
+        """Scores of held-out item `index`, a batch of one; each is logged as val/NAME."""
+        raise NotImplementedError
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        # Every device validates on everything: means are complete and the same on each. In float32
+        # whatever the precision of the training, so that runs can be compared.
+        with torch.autocast(self.device.type, enabled=False):
+            for name, (score, weight) in self.scores(batch, batch_idx).items():
+                self.log(f"val/{name}", score, batch_size=weight, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["vocoder_training"] = {
@@ -228,20 +238,12 @@ class VocoderTraining(Training):
         self.settled = max(loss.start for loss in losses)
         self.temperature = model.default_temperature if temperature is None else temperature
         self.validation_syntheses = validation_syntheses
-        self.sample_temperature = sample_temperature
-        self.sample_fraction = sample_fraction
+        self.sampling = sample_temperature, sample_fraction
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        audio = batch["audio"]
-        step = Step(
-            self.model,
-            audio,
-            mel_of_hops(self.model, batch["clean"]),
-            self.budget_used,
-            self.generator(audio.device),
-            self.sample_temperature,
-            self.sample_fraction,
-        )
+        audio, mel = batch["audio"], mel_of_hops(self.model, batch["clean"])
+        generator = self.generator(audio.device)
+        step = Step(self.model, audio, mel, self.budget_used, generator, *self.sampling)
         try:
             values = total_loss(self.losses, step)  # type: ignore[arg-type]
         except NotImplementedError as error:
@@ -255,37 +257,18 @@ class VocoderTraining(Training):
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # no inverse
             raise DivergedError(f"training has diverged: {error}") from error
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Log-likelihood of one held-out excerpt, and its copy synthesis.
-
-        Every device validates on everything: means are complete and the same on each. The first
-        excerpts are shown in TensorBoard.
-        """
-        (model,) = self._fused
-        # In float32 whatever the precision of the training, so that runs can be compared.
-        with torch.autocast(batch["audio"].device.type, enabled=False):
-            mel = mel_of_hops(model, batch["clean"])
-            samples = batch["audio"].numel()
-            with contextlib.suppress(NotImplementedError):  # a model without a likelihood
-                likelihood = model.log_prob(batch["audio"], mel).sum() / samples
-                self.log("val/log_likelihood", likelihood, batch_size=samples, sync_dist=True)
-            if batch_idx >= self.validation_syntheses:
-                return
+    def scores(self, batch: dict[str, Any], index: int) -> Scores:
+        """Log-likelihood in nats per sample, and the mel distance of copy synthesis in nats."""
+        (model,), found = self._fused, Scores()
+        mel, samples = mel_of_hops(model, batch["clean"]), batch["audio"].numel()
+        with contextlib.suppress(NotImplementedError):  # a model without a likelihood
+            likelihood = model.log_prob(batch["audio"], mel).sum() / samples
+            found["log_likelihood"] = likelihood, samples
+        if index < self.validation_syntheses:
+            # NaN of a model that has diverged stays NaN, and the run ends with its report.
             generated = model.synthesize(mel, self.temperature, seed=0)
-            # A model that has diverged has no mel, but the run still ends with its report.
-            generated_mel = torch.full_like(mel, math.nan)
-            if generated.isfinite().all():
-                generated_mel = mel_of_hops(model, generated)
-            distance = model.mel_spec.distance(generated_mel, mel)
-            self.log("val/mel_distance", distance, batch_size=1, sync_dist=True)
-        if batch_idx < SHOWN and isinstance(self.logger, TensorBoardLogger):
-            board, id, step = self.logger.experiment, batch["id"][0], self.global_step
-            for kind, audio in {"original": batch["clean"], "generated": generated}.items():
-                board.add_audio(f"{id}/{kind}", audio[0].cpu(), step, model.sample_rate)
-            # Recorded above synthesised; white is the loudest value of the first.
-            low, high = mel.min(), mel.max()
-            grey = (torch.cat([mel[0].flip(0), generated_mel[0].flip(0)]) - low) / (high - low)
-            board.add_image(f"{id}/mel", grey.clamp(0, 1).cpu(), step, dataformats="HW")
+            found["mel_distance"] = model.mel_spec.distance(mel_of_hops(model, generated), mel), 1
+        return found
 
     def on_validation_epoch_end(self) -> None:
         self._fused.clear()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
 
 import lightning
 import torch
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt, restricted_number_type
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -29,6 +27,11 @@ _OURS = {
     "num_sanity_val_steps", "overfit_batches", "reload_dataloaders_every_n_epochs",
     "use_distributed_sampler",
 }  # fmt: skip
+
+_MENDABLE = (
+    TrainingError, CorpusError, CheckpointError, MisconfigurationException, OSError, yaml.YAMLError,
+)  # fmt: skip
+"""Exceptions whose message tells the user what to do."""
 
 PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
 """Of Lightning's. Weights in half precision do not train, and mels are float32 in any case."""
@@ -67,47 +70,31 @@ def shared_options(program: str, description: str) -> ArgumentParser:
     return options
 
 
-def plain(config: Namespace) -> dict[str, Any]:
-    """A configuration as JSON values, with its nulls, which a dump may leave out."""
-
-    def inner(value: Any) -> Any:
-        return value.as_dict() if isinstance(value, Namespace) else str(value)
-
-    values: dict[str, Any] = json.loads(json.dumps(config.as_dict(), default=inner))
-    return values
-
-
 def duration(text: str) -> timedelta:
     """A duration from 90s, 10m, 1h30m, 2d (and so on) or from DD:HH:MM:SS.
 
     Raises:
         TrainingError: in neither form, or zero.
     """
-    number = r"(?:(\d+(?:\.\d+)?)\s*{})?\s*"
-    units = re.fullmatch("".join(map(number.format, ("d", "h", "m(?:in)?", "s"))), text.strip())
-    found = units or re.fullmatch(r"(\d+):(\d\d):(\d\d):(\d\d)", text.strip())
-    if found:
-        parts = (float(number or 0) for number in found.groups())
-        length = timedelta(**dict(zip(("days", "hours", "minutes", "seconds"), parts, strict=True)))
-        if length:
-            return length
+    units = "".join(rf"(?:(\d+(?:\.\d+)?)\s*{unit})?\s*" for unit in ("d", "h", "m(?:in)?", "s"))
+    for form in (units, r"(\d+):(\d\d):(\d\d):(\d\d)"):
+        if found := re.fullmatch(form, text.strip()):
+            d, h, m, s = (float(number or 0) for number in found.groups())
+            if length := timedelta(days=d, hours=h, minutes=m, seconds=s):
+                return length
     raise TrainingError(f"max_time {text!r} is not a duration: write 10m, 1h30m or 00:02:00:00")
 
 
 def sentence(error: BaseException) -> str | None:
     """What went wrong and what to do, in one line; None if the user cannot fix it."""
     text = " ".join(str(error).split())
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in text
-    ):
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
         return f"there is not enough memory: lower --speech.batch_size ({text[:80]})"
     if isinstance(error, RuntimeError) and text.startswith("DataLoader worker"):
         return f"{text}: run the same command again to resume, with fewer --speech.workers"
     if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename or 'a file'}: {error.strerror}; what was saved before is kept"
-    mendable = (TrainingError, CorpusError, CheckpointError, MisconfigurationException, OSError,
-                yaml.YAMLError)  # fmt: skip
-    return text if isinstance(error, mendable) else None
+        return f"{error.filename or 'a file'}: {error.strerror}; what was saved before is kept"
+    return text if isinstance(error, _MENDABLE) else None
 
 
 @contextmanager

@@ -40,7 +40,6 @@ from vocoder.training.module import DivergedError, Training, TrainingError, Voco
 from vocoder.training.options import (
     PRECISIONS,
     duration,
-    plain,
     readable,
     sentence,
     shared_options,
@@ -75,9 +74,6 @@ class Recipe:
     program = "train.py"
     """Name in messages, and in the record of a run."""
 
-    mel_spec_option = "--model.init_args.mel_spec"
-    """The option that sets the model's mel, for messages."""
-
     module_class: type[Training] = VocoderTraining
     data_class: Callable[..., CorpusData] = SpeechData
 
@@ -89,26 +85,24 @@ class Recipe:
         self.default_config = default_config
         self.sample = sample
 
-    def add_arguments(self, options: ArgumentParser) -> None:
-        """Add the options that `module` needs besides those of its class."""
+    def add_model(self, options: ArgumentParser) -> None:
+        """Add the options of `model`, and of what the module takes besides it."""
         options.add_subclass_arguments(Vocoder, "model", required=True)
-        options.add_argument(
-            "--losses",
-            "--terms",  # the name in earlier versions
-            type=list[Loss],
-            required=True,
-            help="a list of classes, see vocoder.training.losses",
-        )
+        losses = "a list of classes, see vocoder.training.losses"
+        # The second is the name in version 0.2.
+        options.add_argument("--losses", "--terms", type=list[Loss], required=True, help=losses)
 
-    def module(self, objects: Namespace, **optimisation: Any) -> Training:
-        """The Lightning module, from instantiated classes and the options of its class."""
-        return VocoderTraining(objects.model, objects.losses, **optimisation)
+    def model(self, objects: Namespace) -> Any:
+        """The model, from instantiated classes."""
+        return objects.model
 
     def build(self, objects: Namespace, config: Namespace) -> tuple[Any, Any]:
         """The Lightning module and the data module, from `config` and its instantiated classes."""
-        module = self.module(objects, **objects.training.as_dict(), seed=config.seed)
-        folder = corpus_folder(config.data, self.sample)
-        places = module.model.mel_spec, folder, Path(config.cache)
+        more = {"losses": objects.losses} if "losses" in objects else {}
+        module = self.module_class(
+            self.model(objects), **more, **objects.training.as_dict(), seed=config.seed
+        )
+        places = module.model.mel_spec, corpus_folder(config.data, self.sample), Path(config.cache)
         return module, self.data_class(*places, **objects.speech.as_dict(), seed=config.seed)
 
     def begin(self, module: Any, data: Any, started: bool) -> None:
@@ -130,7 +124,7 @@ class Recipe:
 def parser(recipe: Recipe) -> ArgumentParser:
     """The options of a training recipe."""
     options = shared_options(recipe.shown, recipe.description)
-    recipe.add_arguments(options)
+    recipe.add_model(options)
     for name, described, skip in (
         ("training", recipe.module_class, {"model", "losses", "seed"}),
         ("speech", recipe.data_class, {"mel_spec", "folder", "cache", "seed"}),
@@ -147,10 +141,14 @@ def command_line(words: Sequence[str], default_config: Path) -> list[str]:
         for word in words
         for part in (("--config", word[9:]) if word.startswith("--config=") else (word,))
     ]
-    for index, word in enumerate(given[:-1]):
-        named = CONFIGS / f"{given[index + 1]}.yaml"
-        if word == "--config" and named.is_file() and not Path(given[index + 1]).is_file():
-            given[index + 1] = str(named)
+    for index, word in enumerate(given):
+        named = CONFIGS / f"{word}.yaml"
+        if (
+            given[index - 1 : index] == ["--config"]
+            and named.is_file()
+            and not Path(word).is_file()
+        ):
+            given[index] = str(named)
     return given if "--config" in given else ["--config", str(default_config), *given]
 
 
@@ -219,7 +217,7 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
         data.prepare_data()
     data.setup()
     if first:
-        check_rate(data, recipe.mel_spec_option)
+        check_rate(data)
     validations = Validations(run, averaged, config.monitor, config.patience, started)
     shows_progress = config.trainer.enable_progress_bar is not False  # as Lightning's own default
     with readable("the trainer cannot be built"):
@@ -248,7 +246,7 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
         "sha256": manifest(data.corpus, data.prepared, data.trains_on_text),
     }
     items = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
-    record = describe(recipe.program, plain(config), corpus, items)
+    record = describe(recipe.program, config, corpus, items)
     refuse_another(run, record)
     with locked(run) if first else nullcontext():
         checkpoint = newest_resume_file(run)
@@ -352,12 +350,12 @@ def corpus_folder(data: str | None, sample: Path) -> Path:
     return Path(data) if data else find_ljspeech() or download_ljspeech()
 
 
-def check_rate(data: Any, mel_spec_option: str) -> None:
+def check_rate(data: Any) -> None:
     """Warn if the recordings have a lower sample rate than the model."""
     original, rate = data.prepared.original_sample_rate, data.mel_spec.sample_rate
     if original < rate:
         log.warning(
             f"{data.prepared.name} is recorded at {original} Hz and the model works at {rate} Hz: "
             f"there is nothing to learn above {original // 2} Hz; for speech at 16 kHz give "
-            f"{mel_spec_option} speech-16k"
+            "--model.mel_spec speech-16k"
         )

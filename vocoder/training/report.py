@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from vocoder.training.run import read_record
 log = logging.getLogger("vocoder.training")
 
 HELD_OUT = 3
-"""Test utterances that are drawn and written as audio."""
+"""Test utterances that are written as audio."""
 
 COLUMNS = {
     "val/log_likelihood": "log-likelihood, nats per sample",
@@ -51,59 +51,49 @@ class Finished:
     validations: Validations
 
 
-@dataclass
-class Examples:
-    """What a trained model makes of test utterances."""
+class Example(NamedTuple):
+    """What a trained model makes of a test utterance."""
 
-    title: str
-    """Of the table of their scores."""
-    made: str
-    """What the model makes, with its verb, for a message."""
-    scores: list[dict[str, Any]] = field(default_factory=list)
-    pictures: list[dict[str, Tensor]] = field(default_factory=list)
-    """Rows of mels (bands, frames) by title; the first of a row sets its darkest and brightest."""
-    audio: dict[str, Tensor] = field(default_factory=dict)
-    """By file name, without its suffix."""
-    mels: dict[str, Tensor] = field(default_factory=dict)
-    not_finite: list[str] = field(default_factory=list)
-    """Ids of the utterances of which it makes numbers that are not finite."""
+    id: str
+    scores: dict[str, Any]
+    files: dict[str, Tensor]
+    """Audio (.wav) and mels (.npy) by what follows the utterance's name in theirs."""
+    mels: dict[str, Tensor]
+    """(bands, frames) each, by title; empty if what the model makes is not finite."""
 
 
 @torch.no_grad()
 def report_vocoder(run: Finished) -> None:
     """Write the report of a vocoder; see `write_report`."""
     model, data, temperature = run.module.model.fused(), run.data, run.module.temperature
-    title = f"Test utterances, copy synthesis at temperature {temperature:g}:"
-    examples = Examples(title, "generated audio that is")
+    examples = []
     # Whole utterances of the test set, which no choice was based on.
     for item in data.held_out(data.split.test[:HELD_OUT]):
-        id, name = item["id"], file_name(item["id"])
         original, dequantised = torch.from_numpy(item["clean"]), torch.from_numpy(item["audio"])
-        examples.audio[f"{name}.original"] = original
         mel = mel_of_hops(model, original)
-        examples.scores.append({"utterance": id})
+        example = Example(item["id"], {}, {".original.wav": original}, {})
+        examples.append(example)
         if model.likelihood:
             nats = float(model.log_prob(dequantised, mel)) / len(original)
-            examples.scores[-1]["log-likelihood"] = nats
+            example.scores["log-likelihood"] = nats
         generated = model.synthesize(mel, temperature, seed=0).cpu()
         if not generated.isfinite().all():
-            examples.not_finite.append(id)
             continue
-        examples.audio[name] = generated
-        again = mel_of_hops(model, generated)
-        examples.pictures.append({f"{id}, recorded": mel.cpu(), f"{id}, synthesised": again.cpu()})
+        example.files[".wav"] = generated
+        example.mels.update(recorded=mel, synthesised=mel_of_hops(model, generated))
         measures = [name for name in installed_metrics() if name in SCORES]
         values = measure(original, generated, model.sample_rate, model.mel_spec, measures)
-        examples.scores[-1] |= {METRICS[name].title: value for name, value in values.items()}
+        example.scores.update({METRICS[name].title: value for name, value in values.items()})
     recording = run.folder / "held-out" / f"{file_name(data.split.test[0])}.original.wav"
     command = (
         f"vocoder resynthesize {shlex.quote(str(recording))} "
         f"--checkpoint {shlex.quote(str(run.folder / 'model'))} -o out.wav"
     )
     explained = (
-        "Log-likelihood is in nats per sample of audio in [-1, 1], dequantised from 16 bits with "
-        "noise that is the same at every validation. Mel distance is the mean absolute "
-        "difference of log-mels, in nats."
+        f"Test utterances are copies by synthesis at temperature {temperature:g}. Log-likelihood "
+        "is in nats per sample of audio in [-1, 1], dequantised from 16 bits with noise that is "
+        "the same at every validation. Mel distance is the mean absolute difference of log-mels, "
+        "in nats."
     )
     write_report(run, COLUMNS, command, explained, examples)
 
@@ -113,8 +103,9 @@ def write_report(
     columns: Mapping[str, str],
     command: str,
     explained: str = "",
-    examples: Examples | None = None,
-    test: Mapping[str, Any] | None = None,
+    examples: Sequence[Example] = (),
+    made: str = "generated audio that is",
+    **test: Any,
 ) -> None:
     """Write report.md, report.json, held-out/ and report.png, and log a command for the model.
 
@@ -123,34 +114,41 @@ def write_report(
     Args:
         columns: titles of the scores of its validations, by name.
         explained: what the scores are.
-        test: of the JSON, in place of the examples' scores.
+        examples: in the page, in held-out and, the first, in the picture.
+        made: what the model makes, with its verb, for a message.
+        test: further values of the JSON.
 
     Raises:
         DivergedError: some of the examples are not finite; all that could be written is.
     """
     rows, facts = run.validations.rows(), run_facts(run)
+    scores = [{"utterance": example.id, **example.scores} for example in examples]
+    broken = [example.id for example in examples if not example.mels]
+    problem = f"{made} not finite: {', '.join(broken)}" if broken else ""
+    shown = {"step": "step", "train_seconds": "seconds", "audio_seconds": "audio seen, s"}
+    shown |= columns
+    # At most twenty validations, the first and last among them.
+    some = sorted(set(np.linspace(0, len(rows) - 1, 20).round().astype(int)))
+    history = [{label: rows[i].get(key) for key, label in shown.items()} for i in some]
     sections = [f"# {run.folder.name}", "\n".join(f"- {name}: {it}" for name, it in facts.items())]
-    problem = ""
-    summary: dict[str, Any] = {"facts": facts, "validation": rows}
     if examples:
-        summary |= test or {"test": examples.scores}
-        if examples.not_finite:
-            problem = f"{examples.made} not finite: {', '.join(examples.not_finite)}"
-            sections += [problem]
-        sections += [examples.title, table(examples.scores)]
+        sections += [problem, "Test utterances:", table(scores)]
         sections += ["![learning curve and mels](report.png)"]
-    sections += ["Validation:", validation_table(rows, columns), explained, f"    {command}\n"]
+    sections += ["Validation:", table(history), explained, f"    {command}\n"]
+    summary = {"facts": facts, "validation": rows, "test": scores, **test}
     save_result(finite(summary), run.folder / "report.json")
     page = "\n\n".join(filter(None, sections))
     write_atomic(run.folder / "report.md", page.encode(errors="backslashreplace"))
+    for example in examples:
+        for ending, content in example.files.items():
+            file = run.folder / "held-out" / f"{file_name(example.id)}{ending}"
+            file.parent.mkdir(exist_ok=True)
+            if file.suffix == ".npy":
+                np.save(file, content.numpy())
+            else:
+                write_audio(file, content, run.module.model.sample_rate)
     if examples:
-        folder, rate = run.folder / "held-out", run.module.model.sample_rate
-        folder.mkdir(exist_ok=True)
-        for name, samples in examples.audio.items():
-            write_audio(folder / f"{name}.wav", samples, rate)
-        for name, mel in examples.mels.items():
-            np.save(folder / f"{name}.npy", mel.numpy())
-        draw(run.folder / "report.png", rows, columns, examples.pictures)
+        draw(run, columns, examples[0].mels)
     if problem:
         raise DivergedError(f"training has diverged: {problem}")
     log.info("\n%s\nUse the model:\n  %s", run.folder / "report.md", command)
@@ -191,16 +189,7 @@ def run_facts(run: Finished) -> dict[str, str]:
     }
 
 
-def validation_table(rows: list[dict[str, Any]], columns: Mapping[str, str]) -> str:
-    """A Markdown table of at most twenty validations, the first and last among them."""
-    always = {"step": "step", "train_seconds": "seconds", "audio_seconds": "audio seen, s"}
-    shown = {**always, **columns}
-    if len(rows) > 20:
-        rows = [rows[i] for i in np.linspace(0, len(rows) - 1, 20).round().astype(int)]
-    return table([{label: row.get(key) for key, label in shown.items()} for row in rows])
-
-
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """A Markdown table with the keys as its header; not every row needs all of them."""
     names = list(dict.fromkeys(name for row in rows for name in row))
 
@@ -210,28 +199,20 @@ def table(rows: list[dict[str, Any]]) -> str:
     return markdown(names, [[cell(row.get(name)) for name in names] for row in rows])
 
 
-def draw(
-    path: Path,
-    rows: list[dict[str, Any]],
-    curves: Mapping[str, str],
-    pictures: list[dict[str, Tensor]],
-) -> None:
-    """Write a PNG: learning curves, of which there are as many as mels in a row, above the mels."""
+def draw(run: Finished, columns: Mapping[str, str], mels: Mapping[str, Tensor]) -> None:
+    """Write report.png: the monitored score over time, and mels in the colours of the first."""
     from matplotlib.figure import Figure
 
-    across = len(pictures[0]) if pictures else len(curves)
-    figure = Figure((8 if across < 3 else 12, 2.4 * (1 + len(pictures))), layout="constrained")
-    axes = figure.subplots(1 + len(pictures), across, squeeze=False)
-    for axis, (key, label) in zip(axes[0], curves.items(), strict=False):
-        points = [(row["train_seconds"] / 60, row[key]) for row in rows if key in row]
-        axis.plot(*zip(*points, strict=True), marker=".")
-        axis.set_xlabel("minutes of training")
-        axis.set_title(label, fontsize=9)
-        axis.grid(alpha=0.3)
-    for line, row in zip(axes[1:], pictures, strict=True):
-        low, high, *_ = next(iter(row.values())).aminmax()
-        for axis, (title, mel) in zip(line, row.items(), strict=True):
-            axis.imshow(mel, origin="lower", aspect="auto", vmin=float(low), vmax=float(high))
-            axis.set_title(title, fontsize=9)
-    with atomic_path(path) as partial:
+    key = run.validations.monitor
+    figure = Figure((4 * (1 + len(mels)), 3), layout="constrained")
+    curve, *axes = figure.subplots(1, 1 + len(mels), squeeze=False)[0]
+    points = [(row["train_seconds"] / 60, row[key]) for row in run.validations.rows()]
+    curve.plot(*zip(*points, strict=True), marker=".")
+    curve.set(xlabel="minutes of training", title=columns.get(key, key))
+    curve.grid(alpha=0.3)
+    for axis, (title, mel) in zip(axes, mels.items(), strict=True):
+        low, high = (float(value) for value in next(iter(mels.values())).aminmax())
+        axis.imshow(mel.cpu(), origin="lower", aspect="auto", vmin=low, vmax=high)
+        axis.set_title(title)
+    with atomic_path(run.folder / "report.png") as partial:
         figure.savefig(partial, dpi=80, format="png")

@@ -6,13 +6,13 @@ import math
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 from torch import Tensor
 from torch.nn import functional as F
 
 from vocoder.audio import LogMel
 from vocoder.models.restoration import PAIR, Restoration, load_checkpoint
-from vocoder.training.module import Training
+from vocoder.training.module import Scores, Training
 from vocoder.training.recipe import Recipe
 from vocoder.training.report import Finished, write_report
 
@@ -146,14 +146,12 @@ class RestorationTraining(Training):
         audio = batch["clean"]
         return self.logged({"loss": loss, **scores}, len(audio), audio.numel())
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Score a held-out excerpt, degraded in four ways that depend on its index alone."""
-        with torch.autocast(batch["clean"].device.type, enabled=False):
-            generator = torch.Generator().manual_seed(batch_idx)
-            mel = self._mel(batch["clean"], generator).expand(4, -1, -1)
-            scores = self._scores(mel, generator)
-        for name in ("log_likelihood", "distance", "degraded"):
-            self.log(f"val/{name}", scores[name], batch_size=1, sync_dist=True)
+    def scores(self, batch: dict[str, Any], index: int) -> Scores:
+        """Of a held-out excerpt, degraded in four ways that depend on its index alone."""
+        generator = torch.Generator().manual_seed(index)
+        mel = self._mel(batch["clean"], generator).expand(4, -1, -1)
+        found = self._scores(mel, generator)
+        return {name: (found[name], 1) for name in ("log_likelihood", "distance", "degraded")}
 
 
 def _rho(d: Tensor) -> Tensor:
@@ -163,14 +161,10 @@ def _rho(d: Tensor) -> Tensor:
 class RestorationRecipe(Recipe):
     """Trains the restoring flow on a folder of speech; no text is needed."""
 
-    mel_spec_option = "--model.mel_spec"
     module_class = RestorationTraining
 
-    def add_arguments(self, options: ArgumentParser) -> None:
-        options.add_class_arguments(Restoration, "model", instantiate=False)
-
-    def module(self, objects: Namespace, **optimisation: Any) -> Training:
-        return RestorationTraining(Restoration(**objects.model.as_dict()), **optimisation)
+    def add_model(self, options: ArgumentParser) -> None:
+        options.add_class_arguments(Restoration, "model")
 
     def load(self, path: str, model: Any) -> Any:
         return load_checkpoint(path)

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from jsonargparse import Namespace
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 import vocoder
@@ -73,19 +74,20 @@ def locked(run: Path) -> Iterator[None]:
 # -- what made a run -----------------------------------------------------------------------------
 
 
-def describe(program: str, config: Mapping[str, Any], corpus: Record, items: int) -> Record:
+def describe(program: str, config: Namespace, corpus: Record, items: int) -> Record:
     """What makes a run: recipe, options, corpus, and items per step on all devices together."""
     start: Record | None = None
-    if config["start_from"]:
-        start = {"path": config["start_from"], "sha256": None}
+    if config.start_from:
+        start = {"path": config.start_from, "sha256": None}
         with suppress(OSError, ValueError):  # it may be gone, and is needed no longer
             start["sha256"] = checkpoint_hash(start["path"])
     return {
         "flow_vocoder": vocoder.__version__,
         "program": program,
-        "seed": config["seed"],
+        "seed": config.seed,
         "start_from": start,
-        "options": config,
+        # As JSON values, and with its nulls, which a dump may leave out.
+        "options": json.loads(json.dumps(config.as_dict(), default=str)),
         "corpus": corpus,
         "items_per_step": items,
     }
@@ -216,11 +218,10 @@ def newest_resume_file(run: Path) -> Path | None:
     for path in resume_files(run):
         try:
             read_resume_file(path)
+            return path
         except CheckpointError as error:
             log.warning("%s", error)
             problems.append(str(error))
-        else:
-            return path
     if problems:
         raise CheckpointError(
             f"{'; '.join(problems)}: there is nothing else to resume from, so remove {run} to "
