@@ -5,11 +5,9 @@ many machines. What an item sounds like depends on its name, the seed and the mo
 """
 
 from vocoder.bulk.items import Item, Outcome, find, item_seed, longest_first
-from vocoder.bulk.rendering import (
-    FAILED, WARNINGS, Renderer, Settings, audio_path, begin, is_there, make_folder, write_lists,
-)  # fmt: skip
+from vocoder.bulk.rendering import Renderer, Settings, begin, is_there, make_folder, write_lists
 
 __all__ = [
-    "FAILED", "WARNINGS", "Item", "Outcome", "Renderer", "Settings", "audio_path", "begin", "find",
-    "is_there", "item_seed", "longest_first", "make_folder", "write_lists",
+    "Item", "Outcome", "Renderer", "Settings", "begin", "find", "is_there", "item_seed",
+    "longest_first", "make_folder", "write_lists",
 ]  # fmt: skip

@@ -82,6 +82,7 @@ def say_lines(
     from vocoder import bulk
     from vocoder.atomic import file_name
     from vocoder.audio import AudioWriter
+    from vocoder.bulk.rendering import audio_path
     from vocoder.corpus import columns
 
     texts = [line.strip() for line in content.splitlines() if line.strip()]
@@ -104,7 +105,7 @@ def say_lines(
                 continue
             try:
                 pieces = speak(rest[0])
-                with AudioWriter(bulk.audio_path(item, output), sample_rate) as audio:
+                with AudioWriter(audio_path(item, output), sample_rate) as audio:
                     for piece in pieces:
                         audio.write(piece)
                 yield bulk.Outcome(item.name, audio.samples / sample_rate)
@@ -116,7 +117,7 @@ def say_lines(
 
 def _collect(outcomes: Iterator[Outcome], total: int, output: Path, title: str) -> None:
     """Take all outcomes, write their lists, print a summary; exit with 1 if some failed."""
-    from vocoder import bulk
+    from vocoder.bulk.rendering import FAILED, WARNINGS, write_lists
 
     found: list[Outcome] = []
     started = time.perf_counter()
@@ -125,7 +126,7 @@ def _collect(outcomes: Iterator[Outcome], total: int, output: Path, title: str) 
             found.append(outcome)
             progress(len(found), total, title)
     seconds = time.perf_counter() - started
-    bulk.write_lists(output, found)
+    write_lists(output, found)
     made, failed, doubtful = (
         sum(map(bool, column))
         for column in zip(*((o.seconds, o.failure, o.warning) for o in found), strict=True)
@@ -139,7 +140,7 @@ def _collect(outcomes: Iterator[Outcome], total: int, output: Path, title: str) 
         * bool(there)
     )
     if doubtful:
-        typer.echo(f"{doubtful} with a warning: see {output / bulk.WARNINGS}", err=True)
+        typer.echo(f"{doubtful} with a warning: see {output / WARNINGS}", err=True)
     if failed:
-        typer.echo(f"{failed} of {len(found)} failed: see {output / bulk.FAILED}", err=True)
+        typer.echo(f"{failed} of {len(found)} failed: see {output / FAILED}", err=True)
         raise typer.Exit(1)

@@ -76,16 +76,16 @@ def collate(items: Sequence[Item]) -> Batch:
     return Batch(symbols, counts, voice, durations, place, mel.float(), pitch, voicing, mask)
 
 
+@dataclass
 class Excerpts(Dataset[Item]):
     """An endless set of excerpts at random places, of which draw n depends on (seed, n) alone.
 
     Every epoch is a new order of all utterances.
     """
 
-    def __init__(self, items: Sequence[Item], frames: int, seed: int) -> None:
-        self.items = items
-        self.frames = frames
-        self.seed = seed
+    items: Sequence[Item]
+    frames: int
+    seed: int
 
     def chosen(self, n: int) -> int:
         """The index of the utterance of a draw."""

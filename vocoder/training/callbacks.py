@@ -105,14 +105,13 @@ class Validations(Callback):
     def best(self, rows: list[dict[str, Any]]) -> tuple[dict[str, Any] | None, int]:
         """The best validation that counts, if any, the first of equals; and those since then."""
         sign = 1 if self.monitor.endswith("log_likelihood") else -1
-        # The first version of the file did not say which count.
-        counting = [row for row in rows if row.get("counts", row["step"])]
-        scores = [sign * row[self.monitor] for row in counting]
-        finite = [index for index, score in enumerate(scores) if math.isfinite(score)]
+        counting = [row for row in rows if row["counts"]]
+        scores = {n: sign * row[self.monitor] for n, row in enumerate(counting)}
+        finite = [n for n, score in scores.items() if math.isfinite(score)]
         if not finite:
             return None, len(counting)
-        index = max(finite, key=scores.__getitem__)
-        return counting[index], len(counting) - 1 - index
+        best = max(finite, key=scores.__getitem__)
+        return counting[best], len(counting) - 1 - best
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop_if_waited(trainer)  # a run that ended so, and is run again
@@ -180,13 +179,10 @@ class TrainingBar(Callback):
     30 seconds. Lightning's bars count epochs, of which there are none here.
     """
 
-    def __init__(self) -> None:
-        self._drawn = 0.0
-        self._likelihood = math.nan
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module: Any = pl_module
-        self._started, self._samples = time.monotonic(), module.samples_seen
+        self._started, self._drawn, self._samples = time.monotonic(), 0.0, module.samples_seen
+        self._likelihood = math.nan
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -194,7 +190,7 @@ class TrainingBar(Callback):
         likelihood = -float(trainer.callback_metrics.get("train/nll", math.nan))
         if math.isfinite(likelihood):
             # Crops differ by nats: smoothed over the last fifty steps or so.
-            before = self._likelihood if math.isfinite(self._likelihood) else likelihood
+            before = likelihood if math.isnan(self._likelihood) else self._likelihood
             self._likelihood = before + (likelihood - before) / 50
         if time.monotonic() - self._drawn >= (0.5 if sys.stderr.isatty() else 30):
             self._draw(trainer, pl_module)
@@ -206,19 +202,20 @@ class TrainingBar(Callback):
         if not trainer.is_global_zero:
             return
         self._drawn = time.monotonic()
-        parts = [f"{module.measure_budget():4.0%} step {trainer.global_step:,}"]
         held_out = float(trainer.callback_metrics.get("val/log_likelihood", math.nan))
         likelihoods = {"in training": self._likelihood, "held out": held_out}
-        shown = [f"{v:.3f} {k}" for k, v in likelihoods.items() if not math.isnan(v)]
-        if shown:
-            parts.append(f"log-likelihood {' and '.join(shown)} (nats/{module.unit})")
-        seen = (module.samples_seen - self._samples) / module.model.sample_rate
-        parts.append(f"{seen / max(self._drawn - self._started, 1e-9):.1f} s audio/s")
-        if module.skipped:
-            parts.append(f"{module.skipped} skipped")
-        if module.timer and (left := module.timer.time_remaining()) is not None:
-            parts.append(f"{timedelta(seconds=max(round(left), 0))} left")
-        line = ", ".join(parts)
+        shown = " and ".join(f"{v:.3f} {k}" for k, v in likelihoods.items() if not math.isnan(v))
+        speed = (module.samples_seen - self._samples) / module.model.sample_rate
+        speed /= max(self._drawn - self._started, 1e-9)
+        left = module.timer.time_remaining()
+        parts = [
+            f"{module.measure_budget():4.0%} step {trainer.global_step:,}",
+            shown and f"log-likelihood {shown} (nats/{module.unit})",
+            f"{speed:.1f} s audio/s",
+            module.skipped and f"{module.skipped} skipped",
+            left is not None and f"{timedelta(seconds=max(round(left), 0))} left",
+        ]
+        line = ", ".join(part for part in parts if part)
         if sys.stderr.isatty():
             line = f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}{end}"
         else:

@@ -28,7 +28,6 @@ from rich.progress import track
 from scipy.signal import lfilter
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from vocoder.atomic import file_name
 from vocoder.audio import MelSpec, dequantise, fade, from_pcm16, read_audio, to_pcm16
 from vocoder.audio.containers import openable
 from vocoder.corpus import Corpus, CorpusError, read_corpus, split
@@ -116,7 +115,7 @@ def prepare(corpus: Corpus, sample_rate: int, cache: str | Path) -> PreparedCorp
         stat = utterance.path.stat()
         line = f"{utterance.id} {utterance.path.name} {stat.st_size} {stat.st_mtime_ns}\n"
         digest.update(line.encode())
-    name = f"{file_name(corpus.name)}-{sample_rate}-{digest.hexdigest()[:12]}"
+    name = f"{corpus.name[:40]}-{sample_rate}-{digest.hexdigest()[:12]}"
     folder = Path(cache) / name
     if folder.is_dir():
         return PreparedCorpus(folder)
@@ -160,32 +159,28 @@ def _write(corpus: Corpus, sample_rate: int, folder: Path) -> None:
     left_out: dict[str, list[str]] = defaultdict(list)
     examples: dict[str, str] = {}
     rates: set[int] = set()
-    sources: dict[str, str] = {}
+    sources = dict.fromkeys((utterance.id for utterance in corpus.utterances), "")
     console = Console(stderr=True)
-    quiet = not console.is_terminal
+    shown = {"console": console, "disable": not console.is_terminal}
     with (folder / "audio.int16").open("wb") as file:
-        what = f"preparing {corpus.name}"
-        for utterance in track(corpus.utterances, what, console=console, disable=quiet):
-            id, path = utterance.id, utterance.path
-            reason = example = sources[id] = ""
+        for utterance in track(corpus.utterances, f"preparing {corpus.name}", **shown):
+            id, path, reason, example = utterance.id, utterance.path, "", utterance.id
             try:
                 with path.open("rb") as original:
                     sources[id] = hashlib.file_digest(original, "sha256").hexdigest()
-                audio, _ = read_audio(path, sample_rate)
-                rate = soundfile.info(openable(path)).samplerate
-            except (OSError, ValueError) as error:
-                reason, example = "unreadable", str(error)
-            else:
                 # Resampling overshoots slightly in loud recordings; the rounding clips that, as a
                 # recorder does.
-                samples = to_pcm16(audio.numpy())
+                samples = to_pcm16(read_audio(path, sample_rate)[0].numpy())
+                rate = soundfile.info(openable(path)).samplerate
                 if samples.size < SHORTEST_SECONDS * sample_rate:
                     reason = "too short"
                 elif np.sqrt(np.mean(from_pcm16(samples) ** 2)) < SILENT_RMS:
                     reason = "silent"
+            except (OSError, ValueError) as error:
+                reason, example = "unreadable", str(error)
             if reason:
                 left_out[reason].append(id)
-                examples.setdefault(reason, example or id)
+                examples.setdefault(reason, example)
                 continue
             peak = int(np.abs(samples.astype(np.int32)).max())
             entries.append(Entry(id, file.tell() // 2, samples.size, peak))
