@@ -27,30 +27,30 @@ def in_a_room(audio: Tensor, sample_rate: int, generator: torch.Generator) -> Te
     are. Each crop gets, half of the time, an exponential decay by 60 dB in 0.08 to 1.6 s at -3 to
     20 dB below the direct sound; and, half of the time, coloured noise 12 to 50 dB below.
     """
+    return torch.cat([_in_a_room(one, sample_rate, generator) for one in audio.split(1)])
 
+
+def _in_a_room(audio: Tensor, sample_rate: int, generator: torch.Generator) -> Tensor:
     def between(low: float, high: float) -> float:
         return low + (high - low) * float(torch.rand((), generator=generator))
 
-    def changed(crop: Tensor) -> Tensor:
-        samples, level = crop.shape[-1], crop.square().mean().sqrt()
-        if between(0, 1) < 0.5:
-            seconds = torch.arange(samples) / sample_rate
-            decay = torch.exp(-6.9 * seconds / math.exp(between(math.log(0.08), math.log(1.6))))
-            response = torch.randn(samples, generator=generator) * decay
-            response = (response / response.norm()).to(crop)
-            size = 2 * samples  # long enough for a linear convolution
-            spectrum = torch.fft.rfft(crop, size) * torch.fft.rfft(response, size)
-            tail = torch.fft.irfft(spectrum, size)[..., :samples]
-            crop = crop + 10 ** (-between(-3, 20) / 20) * tail
-        if between(0, 1) < 0.5:
-            noise = torch.fft.rfft(torch.randn(samples, generator=generator))
-            colour = torch.linspace(0.01, 1, len(noise)) ** between(-1.6, 0.3)
-            noise = torch.fft.irfft(noise * colour, samples).to(crop)
-            gain = level / noise.square().mean().sqrt() * 10 ** (-between(12, 50) / 20)
-            crop = crop + gain * noise
-        return crop
-
-    return torch.cat([changed(crop) for crop in audio.split(1)])
+    samples = audio.shape[-1]
+    level = audio.square().mean().sqrt()
+    if between(0, 1) < 0.5:
+        seconds = torch.arange(samples) / sample_rate
+        decay = torch.exp(-6.9 * seconds / math.exp(between(math.log(0.08), math.log(1.6))))
+        response = torch.randn(samples, generator=generator) * decay
+        response = (response / response.norm()).to(audio)
+        size = 2 * samples  # long enough for a linear convolution
+        spectrum = torch.fft.rfft(audio, size) * torch.fft.rfft(response, size)
+        tail = torch.fft.irfft(spectrum, size)[..., :samples]
+        audio = audio + 10 ** (-between(-3, 20) / 20) * tail
+    if between(0, 1) < 0.5:
+        noise = torch.fft.rfft(torch.randn(samples, generator=generator))
+        colour = torch.linspace(0.01, 1, len(noise)) ** between(-1.6, 0.3)
+        noise = torch.fft.irfft(noise * colour, samples).to(audio)
+        audio = audio + noise / noise.square().mean().sqrt() * level * 10 ** (-between(12, 50) / 20)
+    return audio
 
 
 def degrade(mel: Tensor, generator: torch.Generator) -> Tensor:
@@ -60,25 +60,25 @@ def degrade(mel: Tensor, generator: torch.Generator) -> Tensor:
     over 3 to 7 frames and over 3 bands, and jittered by up to 0.4 nats (white noise, or smooth in
     time or frequency). Level and tilt stay: undoing them would teach the colour of the voices.
     """
+    return torch.cat([_degraded(one, generator) for one in mel.split(1)])
 
+
+def _degraded(mel: Tensor, generator: torch.Generator) -> Tensor:
     def chance() -> float:
         return float(torch.rand((), generator=generator))
 
-    def changed(one: Tensor) -> Tensor:
-        if chance() < CLEAN:
-            return one
-        if chance() < 0.5:
-            one = smooth(one, 3 if chance() < 0.5 else 5 if chance() < 0.6 else 7)
-        if chance() < 0.3:
-            one = smooth(one.mT, 3).mT
-        if chance() < 0.65:
-            noise, kind = torch.randn(one.shape, generator=generator), chance()
-            if kind < 0.45:  # smoothing over 3 divides the deviation by 1.7
-                noise = 1.7 * (smooth(noise, 3) if kind < 0.3 else smooth(noise.mT, 3).mT)
-            one = one + 0.4 * chance() * noise.to(one)
-        return one
-
-    return torch.cat([changed(one) for one in mel.split(1)])
+    if chance() < CLEAN:
+        return mel
+    if chance() < 0.5:
+        mel = smooth(mel, 3 if chance() < 0.5 else 5 if chance() < 0.6 else 7)
+    if chance() < 0.3:
+        mel = smooth(mel.mT, 3).mT
+    if chance() < 0.65:
+        noise, kind = torch.randn(mel.shape, generator=generator), chance()
+        if kind < 0.45:  # smoothing over 3 divides the deviation by 1.7
+            noise = 1.7 * (smooth(noise, 3) if kind < 0.3 else smooth(noise.mT, 3).mT)
+        mel = mel + 0.4 * chance() * noise.to(mel)
+    return mel
 
 
 def smooth(x: Tensor, width: int) -> Tensor:
