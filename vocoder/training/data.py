@@ -161,9 +161,10 @@ def _write(corpus: Corpus, sample_rate: int, folder: Path) -> None:
     rates: set[int] = set()
     sources = dict.fromkeys((utterance.id for utterance in corpus.utterances), "")
     console = Console(stderr=True)
-    shown = {"console": console, "disable": not console.is_terminal}
+    quiet = not console.is_terminal
     with (folder / "audio.int16").open("wb") as file:
-        for utterance in track(corpus.utterances, f"preparing {corpus.name}", **shown):
+        what = f"preparing {corpus.name}"
+        for utterance in track(corpus.utterances, what, console=console, disable=quiet):
             id, path, reason, example = utterance.id, utterance.path, "", utterance.id
             try:
                 with path.open("rb") as original:
