@@ -4,13 +4,12 @@ import dataclasses
 import math
 from pathlib import Path
 
-import librosa
 import numpy as np
 import pytest
 import torch
 
 import vocoder
-from vocoder.audio import LogMel, MelError, MelSpec, convert_mel, mel_from_linear, read_audio
+from vocoder.audio import LogMel, MelError, MelSpec, convert_mel, read_audio
 
 RECORDING = sorted((Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs").glob("*.flac"))[0]
 AUDIO = read_audio(RECORDING, 22050)[0][: 256 * 200]
@@ -109,37 +108,3 @@ def test_a_mel_that_cannot_come_from_the_source_is_refused():
         convert_mel(MEL, "tacotron2", "ljspeech", mean=-5.5, std=2.1)
     with pytest.raises(ValueError, match="torch tensor or a numpy array, got list"):
         convert_mel([[0.0]], "tacotron2", "ljspeech")
-
-
-def linear():
-    """Magnitudes by librosa, in the frames of HiFi-GAN and VITS."""
-    padded = np.pad(AUDIO.numpy().astype(np.float64), 384, mode="reflect")
-    return np.abs(librosa.stft(padded, n_fft=1024, hop_length=256, center=False))
-
-
-@pytest.mark.parametrize("power", [1.0, 2.0])
-@pytest.mark.parametrize("epsilon", [0.0, 1e-6])
-def test_a_linear_spectrogram_gives_the_mel_of_its_audio(epsilon, power):
-    spectrogram = (linear() ** 2 + epsilon) ** (power / 2)
-    mel = mel_from_linear(spectrogram, "ljspeech", power=power, epsilon=epsilon)
-    np.testing.assert_allclose(mel, MEL, rtol=0, atol=1e-4)
-    single = mel_from_linear(
-        torch.from_numpy(spectrogram).float()[None], LJSPEECH, power=power, epsilon=epsilon
-    )
-    torch.testing.assert_close(single[0], MEL, rtol=0, atol=1e-2)
-
-
-@pytest.mark.parametrize(
-    ("spectrogram", "arguments", "message"),
-    [
-        (torch.zeros(80, 9), {}, r"\(513, frames\).*shape \(80, 9\): n_fft is 1024"),
-        (torch.zeros(513, 9, dtype=torch.int64), {}, "floating point, got torch.int64"),
-        (torch.full((513, 9), -1.0), {}, "values below 0, so it holds logarithms"),
-        (torch.full((513, 9), 1e6), {}, "values run from"),
-        (torch.zeros(513, 9), {"power": 1.5}, "power must be 1 for magnitudes or 2"),
-        (torch.zeros(513, 9), {"epsilon": -1.0}, "epsilon must be 0 or more"),
-    ],
-)
-def test_what_is_no_spectrogram_is_refused(spectrogram, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        mel_from_linear(spectrogram, "ljspeech", **arguments)

@@ -11,8 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from vocoder.audio import AudioReader, WavStream, read_audio, write_audio
-from vocoder.audio.writing import EncodedStream
+from vocoder.audio import AudioReader, AudioStream, read_audio, write_audio
 
 RECORDING = sorted((Path(__file__).parents[1] / "recipes/ljspeech/sample/wavs").glob("*.flac"))[0]
 
@@ -120,11 +119,11 @@ def test_unreadable_files_are_refused_in_one_sentence(tmp_path):
 
 
 BAD_AUDIO = {
-    "NaN": (torch.tensor([0.0, math.nan]), "NaN or infinity in 1 of 2 samples"),
-    "infinite": (np.array([np.inf, -np.inf]), "NaN or infinity in 2 of 2 samples"),
-    "empty": (torch.zeros(0), "no samples to write"),
+    "NaN": (torch.tensor([0.0, math.nan]), "NaN or infinite samples: 1 of 2"),
+    "infinite": (np.array([np.inf, -np.inf]), "NaN or infinite samples: 2 of 2"),
+    "empty": (torch.zeros(0), "no samples"),
     "batch": (torch.zeros(1, 100), r"must be mono, \(samples,\), got shape \(1, 100\)"),
-    "int16": (np.zeros(100, dtype=np.int16), "floating point.*got int16; divide .* by 32768"),
+    "int16": (np.zeros(100, dtype=np.int16), "floating point.*got torch.int16; divide .* by 32768"),
     "int tensor": (torch.zeros(100, dtype=torch.int16), "floating point.*got torch.int16"),
 }
 
@@ -218,7 +217,7 @@ def test_files_that_end_early_are_refused(tmp_path, container, kept):
 
 def test_headers_of_streams_are_read_to_the_end():
     file = io.BytesIO()
-    with WavStream(file, 16000) as stream:
+    with AudioStream(file, 16000) as stream:
         for piece in tone(440, 16000).split(999):
             stream.write(piece)
     assert file.getvalue()[40:44] == b"\xff\xff\xff\xff"
@@ -280,7 +279,7 @@ def test_compressed_files_and_streams_have_the_length_and_sound_of_the_audio(tmp
     audio = tone(440, 22050, seconds=3) * torch.hann_window(3 * 22050)
     as_pcm = tone(440, 24000, seconds=3) * torch.hann_window(3 * 24000)
     stream = io.BytesIO()
-    with EncodedStream(stream, 22050, form) as file:
+    with AudioStream(stream, 22050, form) as file:
         for piece in audio.split(5000):
             file.write(piece)
         assert stream.tell() > 2000  # before the end

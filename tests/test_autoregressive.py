@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from vocoder.audio import MelSpec
-from vocoder.audio.noise import BatchNoise
-from vocoder.models import WaveNet
+from vocoder.models import Noise, WaveNet
 from vocoder.nn.wavenet import STEP, levels_of
 
 # The hop is no multiple of a vector, nor are the widths below.
@@ -81,7 +80,7 @@ def assert_same(a, b):
 @pytest.mark.parametrize("temperature", [0.8, 0.0])
 def test_the_fast_loop_makes_the_samples_of_the_plain_one(model, temperature):
     """Over more samples than the receptive field."""
-    mel, noise = random_mel(model, 18, 2), BatchNoise([3, 4])
+    mel, noise = random_mel(model, 18, 2), Noise([3, 4], 2)
     reference = model.generate_plainly(mel, noise, temperature)
     assert reference.std() > 10 * STEP
     assert_same(model.generate(mel, noise, temperature), reference)

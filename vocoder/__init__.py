@@ -24,7 +24,6 @@ _HOMES = {
     "load": "vocoder.pretrained",
     "load_acoustic": "vocoder.pretrained",
     "load_published_waveglow": "vocoder.models",
-    "mel_from_linear": "vocoder.audio",
     "read_audio": "vocoder.audio",
     "refine_audio": "vocoder.audio",
     "refine_mel": "vocoder.audio",  # the former name
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
         MelError,
         MelSpec,
         convert_mel,
-        mel_from_linear,
         read_audio,
         refine_audio,
         write_audio,
@@ -59,7 +57,6 @@ __all__ = [
     "load",
     "load_acoustic",
     "load_published_waveglow",
-    "mel_from_linear",
     "read_audio",
     "refine_audio",
     "say",

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from vocoder.atomic import write_atomic
 from vocoder.audio import MelSpec, Refine, check_mel, check_refine, check_temperature
-from vocoder.audio.noise import batch_noise
 from vocoder.audio.validation import Clamp, as_tensor
-from vocoder.models import FlowVocoder
+from vocoder.extras import require
+from vocoder.models import FlowVocoder, Noise
 
 OPSET = 18
 """The ONNX operator set of exported graphs."""
@@ -67,13 +67,8 @@ def export_onnx(
         ImportError: the extra ``export`` is not installed.
         ValueError: the model is not a flow, or refine is out of range.
     """
-    try:
-        import onnx
-        import onnxscript  # noqa: F401  (torch's exporter needs it)
-    except ImportError as error:
-        raise ImportError(
-            f'ONNX export needs {error.name}: pip install "flow-vocoder[export]"'
-        ) from error
+    onnx = require("onnx", "ONNX export", "export")
+    require("onnxscript", "ONNX export", "export")  # torch's exporter needs it
     if not isinstance(model, FlowVocoder):
         raise ValueError(f"{type(model).__name__} is not a flow: only flows export as one graph")
     refine = model.default_refine if refine is None else refine
@@ -125,12 +120,7 @@ class OnnxVocoder:
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int = 0) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ImportError(
-                'running ONNX needs onnxruntime: pip install "flow-vocoder[export]"'
-            ) from error
+        onnxruntime = require("onnxruntime", "running ONNX", "export")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         try:
@@ -170,15 +160,15 @@ class OnnxVocoder:
         check_mel(as_tensor(mel), self.mel_spec)
         temperature = self.default_temperature if temperature is None else temperature
         check_temperature(temperature)
-        batch = mel if mel.ndim == 3 else mel[None]
+        batch = (mel if mel.ndim == 3 else mel[None]).astype(np.float32)
         clamps = [Clamp(self.mel_spec, temperature) for _ in batch]
         for clamp, item in zip(clamps, batch, strict=True):
-            clamp.expect(as_tensor(item))
-        drawn = batch_noise(seed, len(batch)).normal(0, batch.shape[2], self.noise_per_frame)
+            clamp.expect(torch.from_numpy(item))
+        drawn = Noise(seed, len(batch)).normal(0, batch.shape[2], self.noise_per_frame)
         noise = (temperature * drawn).expand(len(batch), *drawn.shape[-2:]).contiguous().numpy()
-        inputs = {"mel": batch.astype(np.float32), "noise": noise}
+        inputs = {"mel": batch, "noise": noise}
         audio: NDArray[np.float32] = self.session.run(["audio"], inputs)[0]
-        for clamp, row, item in zip(clamps, audio, batch, strict=True):  # the graph has clamped
-            clamp(torch.from_numpy(row), as_tensor(item))
+        for clamp, row in zip(clamps, audio, strict=True):  # the graph has clamped
+            clamp(torch.from_numpy(row))
             clamp.finish()
         return audio if mel.ndim == 3 else audio[0]

@@ -23,10 +23,10 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 import vocoder
-from vocoder.audio import Noise, WavStream, check_refine, check_temperature
+from vocoder.audio import AudioStream, check_refine, check_temperature
 from vocoder.audio.reading import read_mel
-from vocoder.audio.writing import EncodedStream
-from vocoder.models import Vocoder
+from vocoder.audio.writing import FORMATS
+from vocoder.models import Noise, Vocoder
 from vocoder.models.pieces import from_mel
 from vocoder.text.acoustic import AcousticModel
 from vocoder.text.speech import sentences, speak
@@ -37,11 +37,6 @@ LONGEST_TEXT = 4096
 
 LARGEST_BODY = 64 << 20
 """Bytes of a request: 35 minutes of mel."""
-
-MEDIA_TYPES = {
-    "mp3": "audio/mpeg", "opus": "audio/ogg", "flac": "audio/flac", "wav": "audio/wav",
-    "pcm": "audio/pcm",
-}  # fmt: skip
 
 
 class SpeechRequest(BaseModel):
@@ -80,24 +75,18 @@ class Turns:
             with contextlib.suppress(RuntimeError):  # the server has ended
                 loop.call_soon_threadsafe(chunks.put_nowait, item)
 
+        class Pipe(io.RawIOBase):
+            def write(self, content: Any) -> int:
+                put(bytes(content))
+                return len(content)
+
         def work() -> None:
-            buffer = io.BytesIO()
-
-            def encoded() -> bytes:
-                content = buffer.getvalue()
-                buffer.seek(0)
-                buffer.truncate()
-                return content
-
-            how = (buffer, sample_rate)
             try:
-                with WavStream(*how) if form == "wav" else EncodedStream(*how, form) as stream:
+                with AudioStream(Pipe(), sample_rate, form) as stream:
                     for piece in filter(len, pieces):
                         if gone.is_set():
                             return
                         stream.write(piece)
-                        put(encoded())
-                put(encoded())
                 put(None)
             except BaseException as error:
                 put(error)
@@ -117,7 +106,7 @@ class Turns:
             gone.set()
             job.cancel()
 
-        return Response(body(), MEDIA_TYPES[form], leave)
+        return Response(body(), FORMATS[form].media_type, leave)
 
 
 class Response(StreamingResponse):

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vocoder.audio import LogMel, MelSpec, convert_mel, mel_from_linear, read_audio
+from vocoder.audio import LogMel, MelSpec, convert_mel, read_audio
 from vocoder.evaluation.results import save_result
 
 ROOT = Path(__file__).parents[2]
@@ -110,17 +110,6 @@ def espnet() -> Function:
     return lambda audio: fbank(audio[None], torch.tensor([len(audio)]))[0][0].T
 
 
-def vits_linear() -> Function:
-    """The linear spectrogram of VITS and Piper, in Coqui's port, turned into our mel."""
-    transforms = module("coqui-tts", "TTS/utils/audio/torch_transforms.py")
-
-    def mel(audio: Tensor) -> Tensor:
-        linear = transforms.wav_to_spec(audio[None], N_FFT, HOP, N_FFT)[0]
-        return mel_from_linear(linear, LJSPEECH, epsilon=1e-6)
-
-    return mel
-
-
 def vits_mel() -> Function:
     """The mel of VITS and Piper, in Coqui's port; it reaches half the sample rate."""
     transforms = module("coqui-tts", "TTS/utils/audio/torch_transforms.py")
@@ -140,9 +129,7 @@ CASES: list[tuple[str, str, str | None, Callable[[], Function], MelSpec, str]] =
      LJSPEECH, "adds 1e-9 to powers"),
     ("ESPnet", "`LogMelFbank`", "espnet", espnet,
      MelSpec.preset("espnet"), "raises powers to 1e-10"),
-    ("VITS, Piper: linear", "`wav_to_spec` of Coqui, then `mel_from_linear`", "coqui-tts",
-     vits_linear, LJSPEECH, "adds 1e-6 to powers, which is undone"),
-    ("VITS, Piper: mel", "`wav_to_mel` of Coqui", "coqui-tts", vits_mel,
+    ("VITS, Piper", "`wav_to_mel` of Coqui", "coqui-tts", vits_mel,
      dataclasses.replace(LJSPEECH, fmax=RATE / 2), "adds 1e-6 to powers, which a mel cannot undo"),
 ]  # fmt: skip
 

@@ -13,8 +13,9 @@ import re
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -25,26 +26,40 @@ DOUBTFUL = 0.01
 """Seconds that a header may be wrong by: a header counted among the samples, not a lost end."""
 
 Bytes = bytes | mmap.mmap
-Pieces = Sequence[bytes | slice]
-"""What a file is made of: new bytes, and parts of the old file."""
-Parts = tuple[list[Pieces], list[str]]
-"""The files to decode instead of one, none if its header is right; and what is doubtful."""
 
 _WAVE = re.compile(rb"RIF[FX].{4}WAVE(?:fmt |JUNK|bext|LIST|fact)", re.DOTALL)
 _FLAC = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22", re.DOTALL)
-_AGAIN = {  # how files of other formats begin
-    b".snd": re.compile(rb"\.snd\x00\x00\x00.{17}", re.DOTALL),
-    b"caff": re.compile(rb"caff\x00\x01\x00\x00desc"),
-    b"FORM": re.compile(rb"FORM.{4}AIF[FC]COMM", re.DOTALL),
-    b"riff": re.compile(rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb"),
-    b"RF64": re.compile(rb"RF64.{4}WAVEds64", re.DOTALL),
-}
 _LARGEST = 0x7FFF0000  # sizes from here on are those of streams
 _FIRST = 1 << 16  # bytes in which an MP3 begins
 
 
-class ContainerError(ValueError):
-    """What is wrong with a file, to be put behind its name."""
+class Patch(NamedTuple):
+    """New bytes for those from `start` to `stop`."""
+
+    start: int
+    stop: int
+    new: bytes = b""
+
+
+@dataclass
+class Part:
+    """A stretch of a file to decode by itself, with a right header, and what is doubtful in it."""
+
+    start: int
+    stop: int
+    patches: list[Patch] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+
+    def write(self, data: Bytes, copy: Path) -> Path:
+        """The part with its patches, as a file of its own."""
+        at = self.start
+        with copy.open("wb") as out, memoryview(data) as view:
+            for patch in self.patches:
+                out.write(view[at : patch.start])
+                out.write(patch.new)
+                at = patch.stop
+            out.write(view[at : self.stop])
+        return copy
 
 
 def openable(path: str | os.PathLike[str]) -> str | bytes:
@@ -63,24 +78,20 @@ def split(path: Path, folder: Path) -> tuple[list[Path], list[str]]:
         The path alone where its header is right, else paths of copies; and clauses for warnings.
 
     Raises:
-        ContainerError: the file is cut off, damaged or joined of parts that cannot be told apart.
+        ValueError: the file is cut off or damaged; what to put behind its name.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         start = _after_id3(data, 0)
-        magic = data[start : start + 4]
-        if magic in _AGAIN:
-            _check_single(data, start, _AGAIN[magic])
-            return [path], []
         known = {b"RIFF": _wav, b"RIFX": _wav, b"fLaC": _flac, b"OggS": _ogg}
-        if magic not in known and not _is_mp3(path, data, start):
-            return [path], []
-        parts, doubts = known.get(magic, _mp3)(data, start)
-        copies = [folder / f"{n}{'' if magic in known else '.mp3'}" for n in range(len(parts))]
-        for copy, pieces in zip(copies, parts, strict=True):
-            with copy.open("wb") as out, memoryview(data) as view:
-                for piece in pieces:
-                    out.write(piece if isinstance(piece, bytes) else view[piece])
-        return copies or [path], doubts
+        walk = known.get(data[start : start + 4])
+        if walk is None and _is_mp3(path, data, start):
+            walk = _mp3
+        parts = list(walk(data, start)) if walk else []
+        doubts = list(dict.fromkeys(doubt for part in parts for doubt in part.doubts))
+        if not parts or (len(parts) == 1 and not parts[0].patches):
+            return [path], doubts
+        # libsndfile takes an MP3 without this suffix for something else now and then.
+        return [part.write(data, folder / f"{n}.mp3") for n, part in enumerate(parts)], doubts
 
 
 def duration(path: str | os.PathLike[str]) -> float:
@@ -92,14 +103,6 @@ def duration(path: str | os.PathLike[str]) -> float:
     with tempfile.TemporaryDirectory(prefix="vocoder-") as folder:
         parts, _ = split(Path(path), Path(folder))
         return float(sum(soundfile.info(openable(part)).duration for part in parts))
-
-
-def _check_single(data: Bytes, start: int, begins: re.Pattern[bytes]) -> None:
-    joined = any(match.start() > start for match in begins.finditer(data))
-    offset, size = struct.unpack(">II", data[start + 4 : start + 12].ljust(8, b"\0"))
-    short = data[start : start + 4] == b".snd" and start + offset + size + 1024 < len(data)
-    if joined or (short and size < _LARGEST):
-        raise ContainerError("holds more than its header says: split it, or convert it to WAV.")
 
 
 def _after_id3(data: Bytes, at: int) -> int:
@@ -120,14 +123,25 @@ _KBITS = {
 
 
 class _Frame(NamedTuple):
-    """An MP3 frame: where it ends, what all frames of a stream share, and its side information."""
-
-    end: int
+    start: int
+    stop: int
     kind: tuple[int, int, bool]
+    """What all frames of a stream share."""
     side: int
+    """Bytes of side information."""
+    tag: int
+    """Where in the frame the tag is that makes it no audio, or 0."""
+
+    def counted(self, data: Bytes) -> int:
+        """The number of frames that the tag gives, or 0."""
+        at = self.start + self.tag
+        if not self.tag or data[at : at + 4] == b"VBRI" or not data[at + 7] & 1:
+            return 0
+        return int.from_bytes(data[at + 8 : at + 12], "big")
 
 
-def _frame(data: Bytes, at: int) -> _Frame | None:
+def mp3_frame(data: Bytes, at: int) -> _Frame | None:
+    """The MP3 frame at a position, if its header is one."""
     head = data[at : at + 4]
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:  # layer III
         return None
@@ -138,18 +152,20 @@ def _frame(data: Bytes, at: int) -> _Frame | None:
     hertz = _RATES[rate] >> {3: 0, 2: 1, 0: 2}[version]
     length = (144 if first else 72) * _KBITS[first][bits] * 1000 // hertz + (head[2] >> 1 & 1)
     side = (17 if mono else 32) if first else (9 if mono else 17)
-    return _Frame(at + length, (version, hertz, mono), side)
+    tags = [(place, (b"Xing", b"Info")) for place in (4 + side, 6 + side)] + [(36, (b"VBRI",))]
+    tag = next((p for p, names in tags if data[at + p : at + p + 4] in names), 0)
+    return _Frame(at, at + length, (version, hertz, mono), side, tag if tag + 12 <= length else 0)
 
 
 def _goes_on(data: Bytes, frame: _Frame) -> bool:
     """Whether a frame of the same kind follows: a single header may be chance."""
-    following = _frame(data, frame.end)
+    following = mp3_frame(data, frame.stop)
     return following is not None and following.kind == frame.kind
 
 
 def _is_mp3(path: Path, data: Bytes, at: int) -> bool:
-    first = _frame(data, at)
-    if first is not None and _frame(data, first.end) is not None:
+    first = mp3_frame(data, at)
+    if first is not None and mp3_frame(data, first.stop) is not None:
         return True
     # libsndfile complains of joined MP3s on standard error, so it is asked as a last resort.
     with suppress(soundfile.LibsndfileError):
@@ -157,89 +173,59 @@ def _is_mp3(path: Path, data: Bytes, at: int) -> bool:
     return False
 
 
-def _mp3_frames(data: Bytes, at: int) -> Iterator[tuple[int, int, _Frame]]:
-    """(end of the frame before, beginning, frame) of each frame."""
+def _mp3_frames(data: Bytes, at: int) -> Iterator[_Frame]:
     last, kind, farthest = at, None, _FIRST + at
     while 0 <= at < len(data) and (kind or at <= farthest):
-        frame = _frame(data, at)
+        frame = mp3_frame(data, at)
         if frame and (
             (at == last and frame.kind == kind)
             or _goes_on(data, frame)
-            or (at > last and kind and frame.end == len(data))
+            or (at > last and kind and frame.stop == len(data))
         ):
-            yield last, at, frame
-            last, at, kind = frame.end, frame.end, frame.kind
+            yield frame
+            last, at, kind = frame.stop, frame.stop, frame.kind
         elif (behind := _after_id3(data, at)) > at:
             at = behind
         else:
             at = data.find(b"\xff", at + 1)
 
 
-class _Mp3Part:
-    """The frames from one tag, which counts them, to the next."""
-
-    def __init__(self, frame: _Frame, first: bytes, place: int) -> None:
-        counts = place and first[place : place + 4] != b"VBRI" and first[place + 7] & 1
-        self.counted = int.from_bytes(first[place + 8 : place + 12], "big") if counts else 0
-        self.kind, self.head, self.place = frame.kind, bytearray(first), place
-        self.frames = 0
-        self.runs: list[slice] = []
-
-    def add(self, at: int, end: int) -> None:
-        self.frames += 1
-        if self.runs and self.runs[-1].stop == at:
-            at = self.runs.pop().start
-        self.runs.append(slice(at, end))
-
-    def pieces(self) -> Pieces:
-        head, place = self.head, self.place
-        if not self.counted:
-            head[1] |= 1  # no checksum
-            head[2] = head[2] & 0x0C | 0x90  # of a bit rate that has room for a tag
-            made = _frame(bytes(head), 0)
-            assert made is not None
-            place = 4 + made.side
-            head = (head[:4] + bytes(made.side) + b"Xing\0\0\0\1").ljust(made.end, b"\0")
-        head[place + 8 : place + 12] = max(self.frames, self.counted).to_bytes(4, "big")
-        if head[place + 7] & 2:
-            size = len(head) + sum(run.stop - run.start for run in self.runs)
-            head[place + 12 : place + 16] = size.to_bytes(4, "big")
-        return [bytes(head), *self.runs]
-
-
-def _mp3(data: Bytes, at: int) -> Parts:
+def _mp3(data: Bytes, at: int) -> Iterator[Part]:
+    """A part from each tag, or change of kind, to the next."""
     if data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] and data[at + 1] & 6 != 2:
-        return [], []  # another layer
-    parts: list[_Mp3Part] = []
-    doubts: list[str] = []
-    skipped = 0
-    for last, begin, frame in _mp3_frames(data, at):
-        if frame.end > len(data):
-            doubts.append("ends within a frame, so it may have been cut off")
-            break
-        gap = data[last:begin].strip(b"\0")
-        if parts and b"ID3" not in gap and b"TAG" not in gap:  # of ID3v1 and APE
-            skipped += len(gap)
-        place = _tag(data[begin : frame.end], frame)
-        if place or not parts or frame.kind != parts[-1].kind:
-            parts.append(_Mp3Part(frame, data[begin : frame.end], place))
-        if not place:
-            parts[-1].add(begin, frame.end)
-    parts = [part for part in parts if part.frames]
-    if skipped:
+        return  # another layer
+    frames, doubts = list(_mp3_frames(data, at)), []
+    if frames and frames[-1].stop > len(data):
+        doubts.append("ends within a frame, so it may have been cut off")
+        frames.pop()
+    gaps = [data[a.stop : b.start].strip(b"\0") for a, b in pairwise(frames) if a.stop < b.start]
+    # Tags between the frames are ID3 or APE.
+    if skipped := sum(len(gap) for gap in gaps if b"ID3" not in gap and b"TAG" not in gap):
         doubts.append(f"has {skipped:,} bytes between its frames that are no audio; they are left")
-    if len(parts) == 1 and parts[0].counted >= parts[0].frames:
-        return [], []  # and libsndfile's count tells if it was cut off
-    return [part.pieces() for part in parts], doubts
+    begin = [n for n, f in enumerate(frames) if not n or f.tag or f.kind != frames[n - 1].kind]
+    groups = [frames[first:last] for first, last in pairwise([*begin, len(frames)])]
+    groups = [group for group in groups if len(group) > bool(group[0].tag)]
+    for group in groups:
+        head, sounding = group[0], len(group) - bool(group[0].tag)
+        counted = head.counted(data)
+        if len(groups) == 1 and counted >= sounding:
+            return  # and libsndfile's count tells if it was cut off
+        count, place = max(sounding, counted).to_bytes(4, "big"), head.start + head.tag + 8
+        patch = Patch(place, place + 4, count)
+        if not counted:
+            made = _counting(data[head.start : head.start + 4], count)
+            patch = Patch(head.start, head.stop if head.tag else head.start, made)
+        between = [Patch(a.stop, b.start) for a, b in pairwise(group) if a.stop < b.start]
+        yield Part(head.start, group[-1].stop, [patch, *between], doubts)
 
 
-def _tag(frame: bytes, about: _Frame) -> int:
-    """Where in a frame the tag is that makes it no audio, or 0."""
-    for place in (4 + about.side, 6 + about.side, 36):
-        names = (b"VBRI",) if place == 36 and frame[36:40] == b"VBRI" else (b"Xing", b"Info")
-        if frame[place : place + 4] in names and place + 12 <= len(frame):
-            return place
-    return 0
+def _counting(header: bytes, count: bytes) -> bytes:
+    """A frame that only gives the number of frames in a stream, by the header of one of them."""
+    # Without a checksum, of a bit rate that has room for the tag.
+    header = bytes([header[0], header[1] | 1, header[2] & 0x0C | 0x90, header[3]])
+    made = mp3_frame(header, 0)
+    assert made is not None
+    return (header + bytes(made.side) + b"Xing\0\0\0\1" + count).ljust(made.stop, b"\0")
 
 
 # ---- Ogg ------------------------------------------------------------------------------------
@@ -258,65 +244,62 @@ def _ogg_pages(data: Bytes, at: int) -> Iterator[slice]:
         table = data[at + 27 : at + 27 + data[at + 26]] if at + 27 <= len(data) else b""
         end = at + 27 + len(table) + sum(table)
         if at + 27 > len(data) or len(table) < data[at + 26] or end > len(data):
-            raise ContainerError("is cut off: its last page is missing. Copy it again.")
+            raise ValueError("is cut off: its last page is missing. Copy it again.")
         yield slice(at, end)
         at = end if data[end : end + 5] == b"OggS\0" else data.find(b"OggS\0", end)
 
 
-def _ogg(data: Bytes, at: int) -> Parts:
-    starts: list[int] = []  # of the links of a chain
-    last: list[slice | None] = []  # the last page of each, unless that says so
+def _ogg(data: Bytes, at: int) -> Iterator[Part]:
+    """A part for each link of a chain."""
+    links: dict[int, slice] = {}  # where each begins -> its last page
     streams: set[bytes] = set()
-    begun = False
+    begun, link = False, at
     for page in _ogg_pages(data, at):
-        flags, serial = data[page.start + 5], data[page.start + 14 : page.start + 18]
-        if flags & 2 and not begun:  # several streams may begin together
-            starts.append(page.start)
-            last.append(None)
-            streams.clear()
-        begun = bool(flags & 2)
-        if begun:
+        serial = data[page.start + 14 : page.start + 18]
+        begins = bool(data[page.start + 5] & 2)
+        if begins and not begun:  # several streams may begin together
+            link, streams = page.start, set()
+        if begins:
             streams.add(serial)
         elif serial not in streams:
-            raise ContainerError("is damaged: the beginning of a stream is missing. Copy it again.")
-        last[-1] = None if flags & 4 else page
-    if not any(last) and len(starts) < 2:
-        return [], []
-    parts: list[Pieces] = []
-    for final, (begin, end) in zip(last, pairwise([*starts, len(data)]), strict=True):
-        if final is None:
-            parts.append([slice(begin, end)])
-            continue
-        # Without the end, libsndfile loses the last block.
-        mended = bytearray(data[final])
-        mended[5] |= 4
-        mended[22:26] = bytes(4)
-        mended[22:26] = _ogg_crc(bytes(mended)).to_bytes(4, "little")
-        parts.append([slice(begin, final.start), bytes(mended), slice(final.stop, end)])
-    doubt = "does not say that it ends: if it was cut off, its last part is missing"
-    return parts, [doubt] if any(last) else []
+            raise ValueError("is damaged: the beginning of a stream is missing. Copy it again.")
+        begun, links[link] = begins, page
+    for (start, page), stop in zip(links.items(), [*list(links)[1:], len(data)], strict=True):
+        part = Part(start, stop)
+        if not data[page.start + 5] & 4:  # without the end, libsndfile loses the last block
+            mended = bytearray(data[page])
+            mended[5] |= 4
+            mended[22:26] = bytes(4)
+            mended[22:26] = _ogg_crc(bytes(mended)).to_bytes(4, "little")
+            part.patches.append(Patch(page.start, page.stop, bytes(mended)))
+            part.doubts.append(
+                "does not say that it ends: if it was cut off, its last part is missing"
+            )
+        yield part
 
 
 # ---- FLAC -----------------------------------------------------------------------------------
 
 
-def _flac(data: Bytes, start: int) -> Parts:
-    starts = [match.start() for match in _FLAC.finditer(data, start)]
-    parts: list[Pieces] = []
-    doubts: list[str] = []
-    for begin, end in pairwise([*starts, len(data)]):
-        field = begin + 18
-        about = int.from_bytes(data[field : field + 8], "big")
-        declared, found = about & (2**36 - 1), _flac_samples(data, begin, end)
-        if declared >= found:
-            parts.append([slice(begin, end)])
-            continue
-        if declared:
-            doubts.append(f"holds {found:,} samples, though its header says {declared:,}")
-        right = (about - declared + found).to_bytes(8, "big")
-        parts.append([slice(begin, field), right, slice(field + 8, end)])
-    mended = len(parts) > 1 or any(len(pieces) > 1 for pieces in parts)
-    return (parts if mended else []), doubts
+def _flac(data: Bytes, at: int) -> Iterator[Part]:
+    for part in _beginning(data, at, _FLAC):
+        place, samples = part.start + 18, _flac_samples(data, part.start, part.stop)
+        about = int.from_bytes(data[place : place + 8], "big")
+        declared = about & (2**36 - 1)
+        if declared < samples:
+            right = (about - declared + samples).to_bytes(8, "big")
+            part.patches.append(Patch(place, place + 8, right))
+            if declared:
+                part.doubts.append(
+                    f"holds {samples:,} samples, though its header says {declared:,}"
+                )
+        yield part
+
+
+def _beginning(data: Bytes, at: int, begins: re.Pattern[bytes]) -> Iterator[Part]:
+    """A part from each match to the next."""
+    starts = [match.start() for match in begins.finditer(data, at)]
+    return (Part(start, stop) for start, stop in pairwise([*starts, len(data)]))
 
 
 def _flac_samples(data: Bytes, at: int, end: int) -> int:
@@ -366,25 +349,19 @@ def _flac_frame(data: Bytes, at: int) -> tuple[int, int] | None:
 # ---- WAV ------------------------------------------------------------------------------------
 
 
-def _wav(data: Bytes, start: int) -> Parts:
-    starts = [match.start() for match in _WAVE.finditer(data, start)]
-    parts: list[Pieces] = []
-    doubts: list[str] = []
-    for begin, end in pairwise([*starts, len(data)]):
-        order = ">" if data[begin : begin + 4] == b"RIFX" else "<"
-        place = _understated(data, begin, end, order)
-        if place:
-            doubts.append("holds more than its header says; what follows is taken for audio")
-            size = struct.pack(order + "I", min(end - place - 4, 0xFFFFFFFF))
-            parts.append([slice(begin, place), size, slice(place + 4, end)])
-        else:
-            parts.append([slice(begin, end)])
-    return (parts if len(parts) > 1 or doubts else []), doubts
+def _wav(data: Bytes, at: int) -> Iterator[Part]:
+    for part in _beginning(data, at, _WAVE):
+        order = ">" if data[part.start : part.start + 4] == b"RIFX" else "<"
+        if place := _understated(data, part, order):
+            size = struct.pack(order + "I", min(part.stop - place - 4, 0xFFFFFFFF))
+            part.patches.append(Patch(place, place + 4, size))
+            part.doubts.append("holds more than its header says; what follows is taken for audio")
+        yield part
 
 
-def _understated(data: Bytes, start: int, end: int, order: str) -> int:
+def _understated(data: Bytes, part: Part, order: str) -> int:
     """Where the size of the samples is in a WAV file, if they go on behind it, else 0."""
-    at, rate, place = start + 12, 0, 0
+    at, end, rate, place = part.start + 12, part.stop, 0, 0
     while at + 8 <= end:
         name, (size,) = data[at : at + 4], struct.unpack(order + "I", data[at + 4 : at + 8])
         sound = all(32 <= c < 127 for c in name) and at + 8 + size <= end

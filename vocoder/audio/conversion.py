@@ -5,7 +5,6 @@ Bands, sample rate and hop decide what was summed: a mel that differs there must
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy.typing as npt
@@ -71,57 +70,6 @@ def convert_mel(
     check_mel(values, origin)
     converted = (values.float() * (origin.nats / goal.nats)).clamp(min=goal.log_floor)
     return converted if isinstance(mel, Tensor) else converted.detach().numpy()
-
-
-def mel_from_linear(
-    spectrogram: Array, target: MelSpec | str, *, power: float = 1.0, epsilon: float = 0.0
-) -> Array:
-    r"""The log-mel of a linear spectrogram, as VITS and Tacotron have them.
-
-    .. math:: M[m, k] = \log_b \max\Bigl(\sum_f F[m, f]\, |X[f, k]|^p,\; \epsilon_M\Bigr), \qquad
-        |X| = \bigl(\max(S^{2/q} - \epsilon, 0)\bigr)^{1/2}
-
-    with S the spectrogram, q its ``power``, and the other symbols of `MelSpec`, whose floor is
-    :math:`\epsilon_M`. The spectrogram must have the sample rate, n_fft, hop and Hann window of the
-    target: only its number of bins can be checked. `convert_mel` says what centred frames do.
-
-    Args:
-        spectrogram: S, (n_fft // 2 + 1, frames) or (batch, n_fft // 2 + 1, frames), floating point,
-            0 or more, without a logarithm; of audio in [-1, 1]. It is not changed.
-        target: the MelSpec to convert to, or the name of a preset.
-        power: 1.0 if S holds magnitudes, 2.0 for powers.
-        epsilon: what the source adds to the power before the square root: 1e-6 in VITS and Piper.
-
-    Returns:
-        (n_mels, frames) or (batch, n_mels, frames), float32, of the kind of ``spectrogram``.
-
-    Raises:
-        MelError: the spectrogram has another shape, values below 0, or values that audio in
-            [-1, 1] cannot have.
-        ValueError: there is no such preset, power is neither 1 nor 2, or epsilon is negative or
-            not finite.
-    """
-    goal = _spec(target)
-    if power not in (1.0, 2.0):
-        raise ValueError(f"power must be 1 for magnitudes or 2 for powers, got {power!r}.")
-    if not 0 <= epsilon < math.inf:
-        raise ValueError(f"epsilon must be 0 or more, got {epsilon!r}.")
-    values = as_tensor(spectrogram, "A spectrogram")
-    bins = goal.n_fft // 2 + 1
-    if not values.is_floating_point() or values.ndim not in (2, 3) or values.shape[-2] != bins:
-        raise MelError(
-            f"A linear spectrogram must be ({bins}, frames) or (batch, {bins}, frames), floating "
-            f"point, got {values.dtype} of shape {tuple(values.shape)}: n_fft is {goal.n_fft}."
-        )
-    if bool((values < 0).any()):
-        raise MelError("The spectrogram has values below 0, so it holds logarithms: undo them.")
-    # In float64, as LogMel: epsilon leaves few digits of quiet bins in float32.
-    squares = values.double() if power == 2 else values.double().square()
-    squares = (squares - epsilon).clamp(min=0)
-    summed = goal.filters().to(values.device).double() @ squares.pow(goal.power / 2)
-    mel = (summed.clamp(min=goal.floor).log() / goal.nats).float()
-    check_mel(mel, goal)
-    return mel if isinstance(spectrogram, Tensor) else mel.detach().numpy()
 
 
 def _spec(mel_spec: MelSpec | str) -> MelSpec:

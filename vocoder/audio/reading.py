@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vocoder.audio.containers import DOUBTFUL, ContainerError, openable, split
+from vocoder.audio.containers import DOUBTFUL, openable, split
 from vocoder.audio.pcm import FULL_SCALE
 
 Source = str | os.PathLike[str] | IO[bytes]
@@ -77,8 +77,8 @@ class AudioReader(AbstractContextManager["AudioReader"]):
             path = _on_disk(source, self.name, folder)
             try:
                 self._parts, doubts = split(path, folder)
-            except ContainerError as error:
-                raise ValueError(f"{self.name} {error}") from None
+            except ValueError as error:
+                raise self._refused(str(error)) from None
             self._header = stack.enter_context(self._opened(self._parts[0]))
             self._file_rate = int(self._header.samplerate)
             if not LEAST_RATE <= self._file_rate <= MOST_RATE:

@@ -11,6 +11,7 @@ import logging
 import math
 import warnings
 from functools import lru_cache
+from numbers import Real
 from typing import Any, TypeVar
 
 import numpy as np
@@ -45,6 +46,9 @@ LOUDEST = 100.0
 # Recordings no longer than this are taken for the channels of a longer one.
 MOST_CHANNELS = 64
 
+MOST_TEMPERATURE = 1e6
+"""Highest temperature: beyond, samples overflow."""
+
 _SHORTEST = 0.01  # seconds of window; a shorter one can hold a single pulse of a voice
 _FULL_SCALE = 1 - 2.0**-15  # in 16 bits: autoregressive models go no further
 # Below any logarithm in use (the natural one of 1e-15 is -34.5), above the quiet parts of any mel
@@ -70,15 +74,26 @@ def as_tensor(array: Tensor | NDArray[Any], name: str = "this") -> Tensor:
         raise ValueError(f"PyTorch has no numbers as {array.dtype}: make it float32.") from error
 
 
+def check_temperature(temperature: float, name: str = "temperature") -> None:
+    """Check a temperature, the scale of noise.
+
+    Raises:
+        ValueError: the temperature is negative, beyond `MOST_TEMPERATURE`, NaN, or not a number.
+    """
+    number = isinstance(temperature, Real) and not isinstance(temperature, bool)
+    if not (number and 0 <= temperature <= MOST_TEMPERATURE):
+        raise ValueError(f"{name} is {temperature!r}: it must be a number from 0 up, usually to 1")
+
+
 def check_layout(audio: Tensor) -> None:
     """Raise ValueError for audio that is not (samples,) or (batch, samples), float, not empty."""
     shape = tuple(audio.shape)
     if audio.ndim not in (1, 2):
         raise ValueError(f"Audio must be (samples,) or (batch, samples), got shape {shape}.")
     if not audio.is_floating_point():
-        raise ValueError(f"Audio must be floating point, not {audio.dtype}: divide int16 by 32768.")
+        raise ValueError(f"Audio must be floating point, got {audio.dtype}; divide int16 by 32768.")
     if shape[-1] == 0:
-        raise ValueError("Audio has no samples, so it has no mel.")
+        raise ValueError("The audio has no samples.")
     if audio.ndim == 2 and shape[1] <= MOST_CHANNELS and shape[1] < shape[0]:
         raise ValueError(
             f"Audio of shape {shape} would be a batch of {shape[0]} recordings of {shape[1]} "
@@ -91,7 +106,8 @@ def check_audio(audio: Tensor, most: float = math.inf) -> None:
     check_layout(audio)
     peak = max(map(abs, _extremes(audio.detach())))
     if not math.isfinite(peak):  # aminmax propagates NaN
-        raise ValueError("The audio holds NaN or infinite samples.")
+        bad = audio.numel() - int(audio.isfinite().sum())
+        raise ValueError(f"The audio holds NaN or infinite samples: {bad} of {audio.numel()}.")
     if peak > most:
         raise ValueError(f"The audio's peak is {peak:.4g}: divide int16 samples by 32768.")
 

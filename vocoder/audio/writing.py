@@ -8,9 +8,9 @@ import stat
 import struct
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, NoReturn, Self
+from typing import IO, Any, NamedTuple, Self
 
 import numpy as np
 import soundfile
@@ -20,26 +20,38 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vocoder.atomic import partial_file
-from vocoder.audio.containers import openable
+from vocoder.audio.containers import mp3_frame, openable
 from vocoder.audio.pcm import to_pcm16
 from vocoder.audio.reading import checked_rate
+from vocoder.audio.validation import as_tensor, check_audio
 
 Audio = Tensor | NDArray[Any]
 
-#: Suffixes that can be written -> libsndfile's container and encoding.
-_FORMATS = {
-    ".wav": ("WAV", "PCM_16"),
-    ".flac": ("FLAC", "PCM_16"),
-    ".ogg": ("OGG", "VORBIS"),
-    ".mp3": ("MP3", "MPEG_LAYER_III"),
-    ".opus": ("OGG", "OPUS"),
-}
-_STREAMS = {"pcm": ("RAW", "PCM_16")} | {
-    name: _FORMATS[f".{name}"] for name in ("mp3", "opus", "flac")
-}
 
-#: The sample rates in Hz that a format has; audio at any other is resampled to the next.
-_RATES = {("OGG", "OPUS"): (8000, 12000, 16000, 24000, 48000), ("RAW", "PCM_16"): (24000,)}
+class Format(NamedTuple):
+    """How audio is encoded: libsndfile's container and encoding, the type of its media."""
+
+    container: str
+    encoding: str
+    media_type: str
+    rates: tuple[int, ...] = ()
+    """The sample rates in Hz that it has; audio at any other is resampled to the next."""
+
+
+FORMATS = {
+    "wav": Format("WAV", "PCM_16", "audio/wav"),
+    "flac": Format("FLAC", "PCM_16", "audio/flac"),
+    "ogg": Format("OGG", "VORBIS", "audio/ogg"),
+    "mp3": Format("MP3", "MPEG_LAYER_III", "audio/mpeg"),
+    "opus": Format("OGG", "OPUS", "audio/ogg", (8000, 12000, 16000, 24000, 48000)),
+    "pcm": Format("RAW", "PCM_16", "audio/pcm", (24000,)),
+}
+_SUFFIXES = [f".{name}" for name in FORMATS if name != "pcm"]
+
+_BLOCK = 1 << 16
+_NOTHING = np.empty(0, np.float32)
+# soundfile asserts that all samples were written.
+_FAILED = (soundfile.LibsndfileError, AssertionError)
 
 
 def write_audio(target: str | os.PathLike[str] | IO[bytes], audio: Audio, sample_rate: int) -> None:
@@ -72,18 +84,106 @@ def write_audio(target: str | os.PathLike[str] | IO[bytes], audio: Audio, sample
             file.write(audio)
         return
     name = Path(str(getattr(target, "name", "")))
-    suffix = name.suffix.lower() if name.suffix.lower() in _FORMATS else ".wav"
-    samples, encoded = _Samples(name.name or "the file object", sample_rate), io.BytesIO()
-    with samples._encoder(encoded, samples.name, *_FORMATS[suffix]) as sound:
-        for block in samples._blocks(audio):
-            sound.write(block)
-        sound.write(samples._rest())
+    form = name.suffix.lower() if name.suffix.lower() in _SUFFIXES else ".wav"
+    encoder, encoded = _Encoder(name.name or "the file object", sample_rate, form), io.BytesIO()
+    with encoder.opened(encoded):
+        encoder.write(audio)
+        encoder.write_rest()
     try:
         target.write(encoded.getvalue())
     except TypeError as error:
-        message = f"{samples.name} is opened as text: open it in binary mode, 'wb'."
+        message = f"{encoder.name} is opened as text: open it in binary mode, 'wb'."
         raise ValueError(message) from error
-    samples._warn()
+    encoder.warn()
+
+
+class _Encoder:
+    """Mono audio for libsndfile: checked, rounded to 16 bits, the samples that this clips counted.
+
+    Args:
+        name: of the file or stream, in messages.
+        sample_rate: in Hz.
+        form: key of `FORMATS`, or a suffix.
+    """
+
+    def __init__(self, name: str, sample_rate: int, form: str) -> None:
+        self.name, self.sample_rate = name, checked_rate(sample_rate)
+        self.samples = 0
+        """Number of samples written so far."""
+        self.encoded = 0
+        """The same at the sample rate of the format."""
+        self.format = FORMATS[form.lower().lstrip(".")]
+        rates = self.format.rates or (self.sample_rate,)
+        self._rate = min((rate for rate in rates if rate >= sample_rate), default=rates[-1])
+        self._resampler = soxr.ResampleStream(self.sample_rate, self._rate, 1, dtype="float32")
+        self._clipped, self._peak = 0, 0.0
+
+    def opened(self, target: Any) -> soundfile.SoundFile:
+        """A file or a file object, for `write` to write to; closing it may raise `_FAILED`."""
+        container, encoding = self.format[:2]
+        try:
+            self._sound = soundfile.SoundFile(
+                target, "w", self._rate, 1, encoding, "FILE", container
+            )
+        except soundfile.LibsndfileError as error:
+            raise ValueError(
+                f"Cannot write {self.name} as {container} at {self.sample_rate} Hz by libsndfile "
+                f"{soundfile.__libsndfile_version__} ({error.error_string.rstrip('.')})."
+            ) from error
+        return self._sound
+
+    def write(self, audio: Audio) -> None:
+        """Append audio, (samples,), floating point in [-1, 1]; samples beyond are clipped.
+
+        A compressed stream may keep up to half a second for its next block.
+
+        Raises:
+            OSError: the disk is full, the file is too long for its format (4 GB of .wav), or the
+                reader of a pipe is gone.
+            ValueError: the audio is not (samples,), not floating point, empty, NaN or infinite.
+        """
+        for block in self._blocks(audio):
+            self._encode(block)
+
+    def write_rest(self) -> None:
+        """Write what resampling still holds."""
+        self._encode(_NOTHING, last=True)
+
+    def warn(self) -> None:
+        """Once the file is safe, because a caller may turn warnings into errors."""
+        if self._clipped:
+            warnings.warn(
+                f"Clipped {self._clipped} of {self.samples} samples of {self.name} to [-1, 1]; the "
+                f"peak was {self._peak:.3g}.",
+                stacklevel=3,
+            )
+
+    def _encode(self, block: NDArray[np.float32], last: bool = False) -> None:
+        if self._rate != self.sample_rate:
+            block = self._resampler.resample_chunk(block, last=last)
+        self.encoded += len(block)
+        self._put(to_pcm16(block))
+
+    def _put(self, levels: NDArray[np.int16]) -> None:
+        self._sound.write(levels)
+
+    def _blocks(self, audio: Any) -> Iterator[NDArray[np.float32]]:
+        """Audio (samples,) block by block, once it is checked."""
+        samples = as_tensor(audio, "Audio to write")
+        if samples.ndim != 1:
+            raise ValueError(
+                f"Audio to write must be mono, (samples,), got shape {tuple(samples.shape)}; write "
+                "the items of a batch one by one."
+            )
+        check_audio(samples)
+        # libsndfile's Vorbis encoder overflows the stack on minutes of audio at once.
+        for piece in samples.detach().split(_BLOCK):
+            block = piece.to("cpu", torch.float32).numpy()
+            size = np.abs(block)
+            self.samples += len(block)
+            self._clipped += int((size > 1).sum())
+            self._peak = max(self._peak, float(size.max()))
+            yield block
 
 
 class _File(io.FileIO):
@@ -106,85 +206,7 @@ class _File(io.FileIO):
         return len(data)
 
 
-class _Samples:
-    """Checks audio to write, rounds it to 16 bits, and counts the samples that this clips."""
-
-    def __init__(self, name: str, sample_rate: int) -> None:
-        self.name, self.sample_rate = name, checked_rate(sample_rate)
-        self.samples = 0
-        """Number of samples written so far."""
-        self._clipped, self._peak, self._encoded = 0, 0.0, 0
-        self._resampler: Any = None
-
-    def _encoder(
-        self, target: Any, name: str, container: str, encoding: str
-    ) -> soundfile.SoundFile:
-        """The file that `_blocks` and, at the end, `_rest` go to."""
-        rates = _RATES.get((container, encoding), (self.sample_rate,))
-        rate = min((rate for rate in rates if rate >= self.sample_rate), default=rates[-1])
-        if rate != self.sample_rate:
-            self._resampler = soxr.ResampleStream(self.sample_rate, rate, 1, dtype="float32")
-        try:
-            return soundfile.SoundFile(target, "w", rate, 1, encoding, "FILE", container)
-        except soundfile.LibsndfileError as error:
-            reason = error.error_string.rstrip(".")
-            by = f"libsndfile {soundfile.__libsndfile_version__}"
-            raise ValueError(
-                f"Cannot write {name} as {container} at {self.sample_rate} Hz by {by} ({reason})."
-            ) from error
-
-    def _resampled(self, block: NDArray[np.float32], last: bool = False) -> NDArray[np.int16]:
-        if self._resampler is not None:
-            block = self._resampler.resample_chunk(block, last=last)
-        self._encoded += len(block)
-        return to_pcm16(block)
-
-    def _rest(self) -> NDArray[np.int16]:
-        """What resampling still holds."""
-        return self._resampled(np.empty(0, np.float32), last=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def _blocks(self, audio: Any) -> Iterator[NDArray[np.int16]]:
-        """Audio (samples,) block by block, once it is checked."""
-        kind = audio.dtype if isinstance(audio, Tensor | np.ndarray) else type(audio).__name__
-        if isinstance(audio, Tensor) and audio.is_floating_point():
-            audio = audio.detach().to("cpu", torch.float32).numpy()  # numpy has no bfloat16
-        if not isinstance(audio, np.ndarray) or audio.dtype.kind != "f":
-            raise ValueError(
-                f"Audio to write must be floating point in [-1, 1], as a torch tensor or a numpy "
-                f"array, got {kind}; divide int16 samples by 32768."
-            )
-        if audio.ndim != 1:
-            raise ValueError(
-                f"Audio to write must be mono, (samples,), got shape {audio.shape}; write the "
-                "items of a batch one by one."
-            )
-        if audio.size == 0:
-            raise ValueError("There are no samples to write.")
-        if bad := audio.size - int(np.isfinite(audio).sum()):
-            raise ValueError(f"The audio holds NaN or infinity in {bad} of {audio.size} samples.")
-        # libsndfile's Vorbis encoder overflows the stack on minutes of audio at once.
-        for start in range(0, len(audio), 1 << 16):
-            block = audio[start : start + (1 << 16)].astype(np.float32)
-            size = np.abs(block)
-            self.samples += len(block)
-            self._clipped += int((size > 1).sum())
-            self._peak = max(self._peak, float(size.max()))
-            yield self._resampled(block)
-
-    def _warn(self) -> None:
-        """Once the file is safe, because a caller may turn warnings into errors."""
-        if self._clipped:
-            warnings.warn(
-                f"Clipped {self._clipped} of {self.samples} samples of {self.name} to [-1, 1]; the "
-                f"peak was {self._peak:.3g}.",
-                stacklevel=3,
-            )
-
-
-class AudioWriter(_Samples):
+class AudioWriter(_Encoder):
     """Writes a file of mono audio piece by piece, in constant memory; a context manager.
 
     Samples go to a hidden file in the same folder, which is renamed when the block ends. After an
@@ -206,159 +228,116 @@ class AudioWriter(_Samples):
 
     def __init__(self, path: str | os.PathLike[str], sample_rate: int) -> None:
         self.path = checked_path(path)
-        super().__init__(self.path.name, sample_rate)
+        super().__init__(self.path.name, sample_rate, self.path.suffix)
 
     def __enter__(self) -> Self:
         with ExitStack() as cleaning:
             self._partial = cleaning.enter_context(partial_file(self.path))
             self._file = cleaning.enter_context(_File(self._partial, "w"))
-            how = _FORMATS[self.path.suffix.lower()]
-            self._sound = self._encoder(self._file, str(self.path), *how)
+            self.opened(self._file)
             self._cleaning = cleaning.pop_all()
         return self
 
-    def write(self, audio: Audio) -> None:
-        """Append audio, (samples,), floating point in [-1, 1]; samples beyond are clipped.
-
-        Raises:
-            OSError: the disk is full, or the file is too long for its format (4 GB of .wav).
-            ValueError: the audio is not (samples,), not floating point, empty, NaN or infinite.
-        """
-        for block in self._blocks(audio):
-            try:
-                self._sound.write(block)
-            except (soundfile.LibsndfileError, AssertionError) as error:
-                # soundfile asserts that all samples were written.
-                self._cut_short(error)
+    def _put(self, levels: NDArray[np.int16]) -> None:
+        with self._explained():
+            super()._put(levels)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._cleaning:
-            written = 0
-            try:
-                if kind is None and self.samples:
-                    self._sound.write(self._rest())
+            if kind is not None or not self.samples:
+                with suppress(*_FAILED):
+                    self._sound.close()
+                if kind is None:
+                    raise ValueError("There are no samples to write.")
+                return
+            self.write_rest()
+            with self._explained():
                 self._sound.close()
                 self._file.close()  # before it is renamed, for Windows
-                if kind is None:
-                    written = soundfile.info(openable(self._partial)).frames
-            except (soundfile.LibsndfileError, AssertionError) as error:
-                self._file.error = self._file.error or OSError(str(error))
-            if kind is not None:
-                return
-            if self.samples == 0:
-                raise ValueError("There are no samples to write.")
-            if self._file.error or written < self._encoded:
-                self._cut_short(self._file.error)
+                # Closing hides the errors of some formats.
+                whole = soundfile.info(openable(self._partial)).frames >= self.encoded
+                assert whole
+                assert not self._file.error
             os.replace(self._partial, self.path)
-        self._warn()
+        self.warn()
 
-    def _cut_short(self, cause: BaseException | None) -> NoReturn:
-        if self._file.error is not None and not isinstance(self._file.error, OSError):
-            raise self._file.error
-        raise OSError(
-            f"{self.path} could not be continued after {self.samples} samples: is the disk full, "
-            "or the file longer than its format allows?"
-        ) from cause
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except _FAILED as error:
+            cause = self._file.error or error
+            if not isinstance(cause, Exception):  # a signal
+                raise cause from None
+            raise OSError(
+                f"{self.path} could not be continued after {self.samples} samples: is the disk "
+                "full, or the file longer than its format allows?"
+            ) from cause
 
 
-class WavStream(_Samples):
-    """Writes a WAV file piece by piece to a pipe: what a player reads while it is being made.
+class AudioStream(_Encoder):
+    """Writes audio piece by piece to a pipe: what a player reads while it is being made.
 
-    The header comes with the first piece. Its sizes are the largest there are, as ffmpeg writes
-    them to a pipe, since nothing can be put right later: programs read to the end. A context
-    manager, which leaves the file object open.
+    A WAV header comes with the first piece. Its sizes are the largest there are, as ffmpeg writes
+    them to a pipe, since nothing can be put right later: programs read to the end. An encoder keeps
+    up to half a second for its next block. A context manager, which leaves the file object open.
 
     Args:
         file: a file object opened in binary mode.
         sample_rate: in Hz.
+        form: "wav", in constant memory; "mp3", "opus" or "flac"; or "pcm", 16 bits at 24 kHz
+            without a header.
 
     Raises:
-        ValueError: the sample rate is not a positive whole number.
+        ValueError: the sample rate is not a positive whole number, or not one of the format.
     """
 
-    def __init__(self, file: IO[bytes], sample_rate: int) -> None:
-        super().__init__("the stream", sample_rate)
-        self._file = file
+    def __init__(self, file: IO[bytes] | io.RawIOBase, sample_rate: int, form: str = "wav") -> None:
+        super().__init__("the stream", sample_rate, form)
+        self._file, self._sent = file, 0
+        self._plain = form in ("wav", "pcm")
+        # All that libsndfile wrote, since it goes back to the header.
+        self._buffer = io.BytesIO()
+        if not self._plain:
+            self.opened(self._buffer)
 
-    def write(self, audio: Audio) -> None:
-        """Append audio, (samples,), floating point in [-1, 1]; samples beyond are clipped.
+    def __enter__(self) -> Self:
+        return self
 
-        Raises:
-            BrokenPipeError: the reader is gone.
-            ValueError: the audio is not (samples,), not floating point, empty, NaN or infinite.
-        """
-        begun, rate, unknown = self.samples, self.sample_rate, 0xFFFFFFFF
-        for block in self._blocks(audio):
-            if not begun:  # 16 bits, mono, of unknown length
-                form = b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", unknown
-                riff = b"RIFF", unknown, b"WAVE"
-                self._file.write(struct.pack("<4sI4s4sIHHIIHH4sI", *riff, *form))
-                begun = 1
-            self._file.write(block.astype("<i2").tobytes())
+    def _put(self, levels: NDArray[np.int16]) -> None:
+        if self._plain:
+            if self.format.container == "WAV" and len(levels) and not self._sent:
+                self._send(_wav_header(self.sample_rate))
+            self._send(levels.astype("<i2").tobytes())
+        else:
+            super()._put(levels)
+            self._send_encoded()
+
+    def _send_encoded(self) -> None:
+        written = self._buffer.getvalue()
+        if self.format.container == "MP3" and not self._sent and (frame := mp3_frame(written, 0)):
+            self._sent = frame.stop  # the count of frames, which is not known yet
+        self._send(written[self._sent :])
+
+    def _send(self, content: bytes) -> None:
+        self._file.write(content)
         self._file.flush()
+        self._sent += len(content)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            self._warn()
-
-
-class EncodedStream(_Samples):
-    """`WavStream` in another format: "mp3", "opus", "flac", or "pcm" at 24 kHz without a header.
-
-    Args:
-        file: a file object opened in binary mode.
-        sample_rate: in Hz.
-        form: one of these.
-
-    Raises:
-        ValueError: libsndfile cannot write this format at this sample rate.
-    """
-
-    def __init__(self, file: IO[bytes], sample_rate: int, form: str) -> None:
-        super().__init__("the stream", sample_rate)
-        self._sound = self._encoder(_Once(file, form == "mp3"), self.name, *_STREAMS[form])
-
-    def write(self, audio: Audio) -> None:
-        """As `WavStream.write`; an encoder may keep up to half a second for its next block."""
-        for block in self._blocks(audio):
-            self._sound.write(block)
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+            self.write_rest()
+        if not self._plain:
+            self._sound.close()
         if kind is None:
-            self._sound.write(self._rest())
-        self._sound.close()
-        if kind is None:
-            self._warn()
+            self._send_encoded()
+            self.warn()
 
 
-class _Once(io.RawIOBase):
-    """Passes on what libsndfile appends, and leaves out what it would put right later: headers.
-
-    The first write to an MP3 is such a header, its number of frames, which a stream must not have.
-    """
-
-    def __init__(self, file: IO[bytes], skips_first: bool) -> None:
-        self._file, self._skips = file, skips_first
-        self._at = self._end = 0
-
-    def write(self, data: Any) -> int:
-        """Write what goes beyond the end; all of it counts as written."""
-        new = bytes(data)[self._end - self._at :]
-        if not self._skips:
-            self._file.write(new)
-        self._skips = False
-        self._at += len(data)
-        self._end = max(self._end, self._at)
-        return len(data)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Any place before the end."""
-        self._at = offset + (0, self._at, self._end)[whence]
-        return self._at
-
-    def tell(self) -> int:
-        """The place."""
-        return self._at
+def _wav_header(rate: int) -> bytes:
+    """Of 16 bits, mono, of unknown length."""
+    riff, form = (b"RIFF", 0xFFFFFFFF, b"WAVE"), (b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
+    return struct.pack("<4sI4s4sIHHIIHH4sI", *riff, *form, b"data", 0xFFFFFFFF)
 
 
 def checked_path(path: str | os.PathLike[str]) -> Path:
@@ -366,9 +345,9 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; name a file in it, such as audio.wav.")
-    if path.suffix.lower() not in _FORMATS:
+    if path.suffix.lower() not in _SUFFIXES:
         raise ValueError(
-            f"Cannot tell the format of {path.name!r} by its suffix: use {', '.join(_FORMATS)}."
+            f"Cannot tell the format of {path.name!r} by its suffix: use {', '.join(_SUFFIXES)}."
         )
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to.")

@@ -19,7 +19,6 @@ from vocoder.audio import (
     AudioReader,
     AudioWriter,
     LogMel,
-    Noise,
     Refine,
     check_refine,
     check_temperature,
@@ -28,6 +27,7 @@ from vocoder.audio import (
 from vocoder.audio.reading import read_mel
 from vocoder.bulk.items import Item, Outcome, item_seed
 from vocoder.checkpoints import checkpoint_hash
+from vocoder.models import Noise
 from vocoder.models.pieces import from_mel, from_recording, mel_pieces
 from vocoder.pretrained import find_model, load
 

@@ -86,10 +86,10 @@ def write_pieces(output: Path, pieces: Iterable[Array], sample_rate: int) -> Non
         sample_rate: in Hz.
     """
     from vocoder.atomic import exit_on_termination
-    from vocoder.audio import AudioWriter, WavStream
+    from vocoder.audio import AudioStream, AudioWriter
 
     to_stream = str(output) == "-"
-    file: Any = WavStream(sys.stdout.buffer, sample_rate) if to_stream else None
+    file: Any = AudioStream(sys.stdout.buffer, sample_rate) if to_stream else None
     first = 0.0, 0.0
     started = time.perf_counter()
     with exit_on_termination(), file or AudioWriter(output, sample_rate) as audio:

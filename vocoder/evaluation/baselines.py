@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vocoder.audio import MelSpec, Noise
+from vocoder.audio import MelSpec
 from vocoder.extras import require, torchaudio
-from vocoder.models import Vocoder
+from vocoder.models import Noise, Vocoder
 
 
 class GriffinLim(Vocoder):

@@ -6,10 +6,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from vocoder.audio import Noise
 from vocoder.checkpoints import CheckpointError, read_checkpoint
 
-from .base import SavedModel, Vocoder
+from .base import Noise, SavedModel, Vocoder
 from .flow import FlowVocoder
 from .mdct_flow import MdctFlow
 from .published import load_published_waveglow

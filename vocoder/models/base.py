@@ -24,13 +24,11 @@ from vocoder.audio import (
     LogMel,
     MelGriffinLim,
     MelSpec,
-    Noise,
     Refine,
     check_mel,
     check_refine,
     check_temperature,
 )
-from vocoder.audio.noise import batch_noise, fresh_seed
 from vocoder.audio.refinement import schedule
 from vocoder.audio.validation import LOUDEST, Clamp, as_tensor, check_audio
 from vocoder.checkpoints import CheckpointError, no_larger_than, read_checkpoint, write_checkpoint
@@ -305,7 +303,7 @@ class Vocoder(SavedModel, ABC):
         """Audio (batch, frames * hop) from a checked mel (batch, n_mels, frames).
 
         ``first_frame`` is the absolute index of the first frame, by which noise is drawn. All items
-        of the batch get the same noise, unless it is a `BatchNoise`.
+        of the batch get the same noise, unless it has several seeds.
         """
 
     @property
@@ -418,7 +416,7 @@ class Vocoder(SavedModel, ABC):
         temperature = self._temperature(temperature)
         iterations, (restorer, strength) = self._refine(refine), self._restorer(restore)
         batch = frames if frames.ndim == 3 else frames.unsqueeze(0)
-        noise = batch_noise(seed, len(batch))
+        noise = Noise(seed, len(batch))
         sizes = _checked_lengths(lengths, batch)
         clamps = [Clamp(self.mel_spec, temperature) for _ in sizes]
         for clamp, item, size in zip(clamps, batch, sizes, strict=True):
@@ -475,7 +473,7 @@ class Vocoder(SavedModel, ABC):
         self._check_weights()
         temperature = self._temperature(temperature)
         clamp = Clamp(self.mel_spec, temperature)
-        noise = Noise(fresh_seed() if seed is None else seed)
+        noise = Noise(seed)
         context, render = self._renderer(noise, temperature)
         if look_ahead is None:
             refiner = self._refiner(refine)
@@ -719,6 +717,68 @@ class Vocoder(SavedModel, ABC):
                 f"samples are {frames.shape[2] * hop} samples"
             )
         return F.pad(samples, (0, missing)), frames, batched
+
+
+class Noise:
+    """Standard normal and uniform noise as a function of (seed, absolute mel-frame index) only.
+
+    The same frames give the same numbers alone or in a batch, in one pass or streaming, on any
+    device (they are drawn on the CPU).
+
+    Args:
+        seed: a non-negative integer; None draws one from torch's global generator. For a batch,
+            one for all its items or a sequence with one for each.
+        items: of the batch, if it is one.
+
+    Raises:
+        ValueError: a seed is negative or not a whole number, or there is not one for each item.
+    """
+
+    def __init__(self, seed: int | Sequence[int] | None, items: int | None = None) -> None:
+        self.shared = items is None or not isinstance(seed, Iterable) or isinstance(seed, str)
+        if seed is None:
+            seed = int(torch.randint(2**62, ()).item())
+        self.seeds: list[Any] = [seed] if self.shared else list(seed)  # type: ignore[arg-type]
+        if not self.shared and len(self.seeds) != items:
+            raise ValueError(
+                f"seeds {self.seeds} do not fit a batch of {items} mels: give one for all, or one "
+                "per item"
+            )
+        for each in self.seeds:
+            if not hasattr(each, "__index__") or operator.index(each) < 0:
+                raise ValueError(f"seed is {each!r}: it must be a non-negative integer")
+
+    def normal(self, first_frame: int, frames: int, per_frame: int) -> Tensor:
+        """Standard normal, (frames, per_frame), or (items, frames, per_frame); float32."""
+        return self._drawn(0, first_frame, frames, per_frame)
+
+    def uniform(self, first_frame: int, frames: int, per_frame: int) -> Tensor:
+        """The same, uniform on [0, 1); independent of `normal`."""
+        return self._drawn(1, first_frame, frames, per_frame)
+
+    def of_items(self, rows: Sequence[int]) -> Noise:
+        """The noise of some items of the batch."""
+        return self if self.shared else Noise([self.seeds[row] for row in rows], len(rows))
+
+    def _drawn(self, kind: int, first_frame: int, frames: int, per_frame: int) -> Tensor:
+        # In blocks, each with its own generator, so that any stretch of a signal can be drawn
+        # without the noise before it. Whole ones: a shorter draw need not be a prefix of a longer.
+        first, offset = divmod(first_frame, _NOISE_BLOCK)
+        last = (first_frame + max(frames, 1) - 1) // _NOISE_BLOCK
+        draw, drawn = torch.rand if kind else torch.randn, []
+        for seed in self.seeds:
+            blocks = []
+            for block in range(first, last + 1):
+                words = [operator.index(seed), kind, block]
+                state = np.random.SeedSequence(words).generate_state(1, np.uint64)
+                # torch takes signed 64-bit seeds.
+                generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+                blocks.append(draw(_NOISE_BLOCK, per_frame, generator=generator, dtype=torch.float))
+            drawn.append(torch.cat(blocks)[offset : offset + frames])
+        return drawn[0] if self.shared else torch.stack(drawn)
+
+
+_NOISE_BLOCK = 32  # frames
 
 
 def _tensor(array: Tensor | NDArray[Any], name: str) -> Tensor:

@@ -8,11 +8,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from vocoder.audio import MelSpec, Noise, Refine
+from vocoder.audio import MelSpec, Refine
 from vocoder.flows import Chain, log_density
 from vocoder.nn.source import WhiteSource
 
-from .base import Array, Vocoder, _like, _tensor
+from .base import Array, Noise, Vocoder, _like, _tensor
 from .streaming import Renderer
 
 
@@ -219,7 +219,7 @@ class FlowVocoder(Vocoder):
 
     def draw(self, noise: Noise, first_frame: int, frames: int) -> Tensor:
         """The noise of frames from ``first_frame`` on: (1, frames, `noise_per_frame`), or
-        (items, ...) of a `BatchNoise`."""
+        (items, ...) of noise with a seed for each."""
         drawn = noise.normal(first_frame, frames, self.noise_per_frame)
         return self._moved(drawn, "noise").reshape(-1, frames, self.noise_per_frame)
 

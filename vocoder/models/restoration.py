@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vocoder.audio import MelSpec, Noise
+from vocoder.audio import MelSpec
 from vocoder.flows import (
     AffineCoupling,
     Bijection,
@@ -22,7 +22,7 @@ from vocoder.flows import (
 )
 from vocoder.nn import ConvNeXtBlock
 
-from .base import SavedModel
+from .base import Noise, SavedModel
 from .card import RESTORATION
 from .streaming import in_windows
 

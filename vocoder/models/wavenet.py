@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vocoder.audio import MelSpec, Noise, Refine
+from vocoder.audio import MelSpec, Refine
 from vocoder.nn.pitch import LOWEST_HZ, load_pitch
 from vocoder.nn.source import CENTRE_HZ
 from vocoder.nn.wavenet import (
@@ -22,7 +22,7 @@ from vocoder.nn.wavenet import (
     logistic_noise,
 )
 
-from .base import Vocoder
+from .base import Noise, Vocoder
 from .streaming import Renderer
 
 # Frames per call of the compiled loop: bounds memory, and the delay before an interrupt takes
