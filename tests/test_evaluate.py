@@ -23,7 +23,7 @@ from vocoder.evaluation.copy_synthesis import (
     find_recordings,
 )
 from vocoder.evaluation.results import estimate
-from vocoder.models import Noise, Vocoder
+from vocoder.models import Vocoder
 
 SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample"
 RATE = 16000

@@ -79,8 +79,9 @@ class AudioReader(AbstractContextManager["AudioReader"]):
                 self._parts, doubts = split(path, folder)
             except ValueError as error:
                 raise self._refused(str(error)) from None
-            self._header = stack.enter_context(self._opened(self._parts[0]))
-            self._file_rate = int(self._header.samplerate)
+            with self._opened(self._parts[0]) as sound:
+                self._file_rate, self._channels = int(sound.samplerate), int(sound.channels)
+                self._floating = sound.subtype in ("FLOAT", "DOUBLE")
             if not LEAST_RATE <= self._file_rate <= MOST_RATE:
                 raise self._refused(f"is damaged: it has a sample rate of {self._file_rate:,} Hz.")
             self.sample_rate = int(sample_rate or self._file_rate)
@@ -123,17 +124,16 @@ class AudioReader(AbstractContextManager["AudioReader"]):
 
     def _blocks(self) -> Iterator[NDArray[np.float32]]:
         """(samples, channels) each, until the file ends, whatever its header promises."""
-        first = self._header.samplerate, self._header.channels
+        first, size = (self._file_rate, self._channels), max(_BLOCK // self._channels, 1)
         self._missing = 0
         try:
             for path in self._parts:
                 # Opened again, since not all formats can go back to their start.
                 with self._opened(path) as sound:
-                    other = sound.samplerate, sound.channels
-                    if first != other:
+                    if first != (other := (sound.samplerate, sound.channels)):
                         kinds = [f"{r:,} Hz, {c} channels" for r, c in (first, other)]
                         raise self._refused(f"joins audio of {' and of '.join(kinds)}: split it.")
-                    samples, size = 0, max(_BLOCK // first[1], 1)
+                    samples = 0
                     while len(block := sound.read(size, dtype="float32", always_2d=True)):
                         samples += len(block)
                         yield block
@@ -163,38 +163,39 @@ class AudioReader(AbstractContextManager["AudioReader"]):
         if bad:
             raise self._refused(f"holds NaN or infinity in {bad} of {samples} samples.")
         # Channels that have nothing in common leave 1 / channels of their power.
-        channels, rate = self._header.channels, self._file_rate
+        channels, seconds = self._channels, samples / self._file_rate
         if channels > 1 and mono_power * channels < 0.04 * channel_power:
             raise self._refused(
                 f"has {channels} channels that cancel each other, as if one had its polarity "
                 "reversed: keep a single channel."
             )
-        if self._missing > max(DOUBTFUL * rate, 1):
-            promised = (samples + self._missing) / rate
+        if self._missing > max(DOUBTFUL * self._file_rate, 1):
+            promised = seconds + self._missing / self._file_rate
             raise self._refused(
-                f"is cut off: its header promises {promised:.2f} s and it holds "
-                f"{samples / rate:.2f} s. Copy it again."
+                f"is cut off: its header promises {promised:.2f} s and it holds {seconds:.2f} s. "
+                "Copy it again."
             )
-        doubts = self._doubts_of_level(samples, peak, beyond, whole)
+        doubts = []
+        if self._floating and 0 < peak < 1 / FULL_SCALE:
+            doubts += [f"is nearly silent, peak {peak:.2g}: was it divided by 32768 twice?"]
+        if beyond:
+            what = f"{beyond} of {samples} samples beyond [-1, 1], with a peak of {peak:.4g}"
+            if peak > MOST_BEYOND or (self._floating and whole):
+                hint = _scale(peak, whole)
+                raise self._refused(f"is not audio in [-1, 1]: it has {what}; {hint}.")
+            doubts += [f"has {what}: they are kept here, and clipped when stored in 16 bits"]
         if self._missing > 1:
             doubts += [f"ends {self._missing} samples before its header says"]
         return doubts
 
-    def _doubts_of_level(self, samples: int, peak: float, beyond: int, whole: bool) -> list[str]:
-        floating = self._header.subtype in ("FLOAT", "DOUBLE")
-        if floating and 0 < peak < 1 / FULL_SCALE:
-            return [f"is nearly silent, with a peak of {peak:.2g}: was it divided by 32768 twice?"]
-        if not beyond:
-            return []
-        what = f"{beyond} of {samples} samples beyond [-1, 1], with a peak of {peak:.4g}"
-        if peak <= MOST_BEYOND and not (floating and whole):
-            return [f"has {what}: they are kept here, and clipped where audio is stored in 16 bits"]
-        hint = "write it again at a lower level"
-        if whole or peak > 256:
-            hint = "it is damaged, or not audio"
-            if bits := next((b for b in (16, 24, 32) if peak <= 2 ** (b - 1)), 0):
-                hint = f"it looks like {bits}-bit integers, so divide it by {2 ** (bits - 1)}"
-        raise self._refused(f"is not audio in [-1, 1]: it has {what}; {hint}.")
+
+def _scale(peak: float, whole: bool) -> str:
+    """What to do about a peak far beyond 1; `whole`: all samples are whole numbers."""
+    if not whole and peak <= 256:
+        return "write it again at a lower level"
+    if bits := next((b for b in (16, 24, 32) if peak <= 2 ** (b - 1)), 0):
+        return f"it looks like {bits}-bit integers, so divide it by {2 ** (bits - 1)}"
+    return "it is damaged, or not audio"
 
 
 def read_audio(source: Source, sample_rate: int | None = None) -> tuple[Tensor, int]:
@@ -244,8 +245,7 @@ def read_mel(path: Path) -> NDArray[np.float32]:
     try:
         # Mapped: a header that promises more than the file has is refused without allocating it.
         mel: Any = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, OSError, EOFError, OverflowError, TypeError, SyntaxError, MemoryError,
-            RecursionError) as error:  # fmt: skip
+    except Exception as error:  # a damaged header raises anything
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(
             f"{path} is not a readable .npy array of numbers ({reason}): write one with numpy.save"

@@ -255,9 +255,9 @@ class AudioWriter(_Encoder):
                 self._sound.close()
                 self._file.close()  # before it is renamed, for Windows
                 # Closing hides the errors of some formats.
-                whole = soundfile.info(openable(self._partial)).frames >= self.encoded
-                assert whole
-                assert not self._file.error
+                written = soundfile.info(openable(self._partial)).frames
+                if self._file.error or written < self.encoded:
+                    raise AssertionError
             os.replace(self._partial, self.path)
         self.warn()
 
