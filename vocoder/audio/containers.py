@@ -49,6 +49,8 @@ class Part:
     stop: int
     patches: list[Patch] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
+    frames: int = 0
+    """Of MP3, with audio in them."""
 
     def write(self, data: Bytes, copy: Path) -> Path:
         """The part with its patches, as a file of its own."""
@@ -194,29 +196,36 @@ def _mp3(data: Bytes, at: int) -> Iterator[Part]:
     """A part from each tag, or change of kind, to the next."""
     if data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] and data[at + 1] & 6 != 2:
         return  # another layer
-    frames, doubts = list(_mp3_frames(data, at)), []
-    if frames and frames[-1].stop > len(data):
-        doubts.append("ends within a frame, so it may have been cut off")
-        frames.pop()
-    gaps = [data[a.stop : b.start].strip(b"\0") for a, b in pairwise(frames) if a.stop < b.start]
-    # Tags between the frames are ID3 or APE.
-    if skipped := sum(len(gap) for gap in gaps if b"ID3" not in gap and b"TAG" not in gap):
+    doubts: list[str] = []
+    groups: list[tuple[_Frame, Part]] = []
+    skipped, last = 0, None
+    for frame in _mp3_frames(data, at):
+        if frame.stop > len(data):
+            doubts.append("ends within a frame, so it may have been cut off")
+            break
+        gap = data[last.stop : frame.start].strip(b"\0") if last else b""
+        if b"ID3" not in gap and b"TAG" not in gap:  # of ID3v1 and APE
+            skipped += len(gap)
+        if last is None or frame.tag or frame.kind != last.kind:
+            groups.append((frame, Part(frame.start, frame.stop, doubts=doubts)))
+        elif last.stop < frame.start:
+            groups[-1][1].patches.append(Patch(last.stop, frame.start))
+        part, last = groups[-1][1], frame
+        part.stop, part.frames = frame.stop, part.frames + (not frame.tag)
+    groups = [(head, part) for head, part in groups if part.frames]
+    if skipped:
         doubts.append(f"has {skipped:,} bytes between its frames that are no audio; they are left")
-    begin = [n for n, f in enumerate(frames) if not n or f.tag or f.kind != frames[n - 1].kind]
-    groups = [frames[first:last] for first, last in pairwise([*begin, len(frames)])]
-    groups = [group for group in groups if len(group) > bool(group[0].tag)]
-    for group in groups:
-        head, sounding = group[0], len(group) - bool(group[0].tag)
-        counted = head.counted(data)
-        if len(groups) == 1 and counted >= sounding:
+    for head, part in groups:
+        counted, place = head.counted(data), head.start + head.tag + 8
+        if len(groups) == 1 and counted >= part.frames:
             return  # and libsndfile's count tells if it was cut off
-        count, place = max(sounding, counted).to_bytes(4, "big"), head.start + head.tag + 8
+        count = max(part.frames, counted).to_bytes(4, "big")
         patch = Patch(place, place + 4, count)
         if not counted:
             made = _counting(data[head.start : head.start + 4], count)
             patch = Patch(head.start, head.stop if head.tag else head.start, made)
-        between = [Patch(a.stop, b.start) for a, b in pairwise(group) if a.stop < b.start]
-        yield Part(head.start, group[-1].stop, [patch, *between], doubts)
+        part.patches.insert(0, patch)
+        yield part
 
 
 def _counting(header: bytes, count: bytes) -> bytes:

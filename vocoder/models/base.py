@@ -745,7 +745,11 @@ class Noise:
                 "per item"
             )
         for each in self.seeds:
-            if not hasattr(each, "__index__") or operator.index(each) < 0:
+            try:
+                valid = operator.index(each) >= 0
+            except TypeError:
+                valid = False
+            if not valid:
                 raise ValueError(f"seed is {each!r}: it must be a non-negative integer")
 
     def normal(self, first_frame: int, frames: int, per_frame: int) -> Tensor:
