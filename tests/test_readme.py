@@ -87,8 +87,6 @@ def workplace(tmp_path, monkeypatch, tiny_flow, tiny_acoustic):
         np.save(f"{name}.npy", LogMel(MelSpec.preset("tacotron2"))(audio).numpy())
     np.save("matcha.npy", (mel.numpy() + 5.536622) / 2.116101)
     np.save("espnet.npy", tiny_flow("espnet").mel(audio).numpy().T)
-    spectrum = torch.stft(audio, 1024, 256, window=torch.hann_window(1024), return_complex=True)
-    np.save("linear.npy", (spectrum.abs().square() + 1e-6).sqrt().numpy())
     parity = ROOT / "tests/data/waveglow_parity_small.safetensors"
     (tmp_path / "waveglow.safetensors").write_bytes(parity.read_bytes())
     for folder in ("wavs", "text"):
