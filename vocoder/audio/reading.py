@@ -175,7 +175,7 @@ class AudioReader(AbstractContextManager["AudioReader"]):
                 f"is cut off: its header promises {promised:.2f} s and it holds {seconds:.2f} s. "
                 "Copy it again."
             )
-        doubts = []
+        doubts: list[str] = []
         if self._floating and 0 < peak < 1 / FULL_SCALE:
             doubts += [f"is nearly silent, peak {peak:.2g}: was it divided by 32768 twice?"]
         if beyond:
