@@ -292,6 +292,7 @@ TABLES: Tables = {
     "cost": ("benchmark.json", cost_sentence),
     "scores": ("scores.json", scores_table),
     "refine": ("scores/default.unseen-speakers.json", refine_table),
+    "conventions": ("conventions.json", refine_table),
     "samples": ("samples.json", samples_table),
     "benchmark": ("benchmark.json", benchmark_table),
     "speech": ("scores/acoustic.speech.json", speech_table),
