@@ -2,8 +2,8 @@
 
     apt-get install fillets-ng-data fillets-ng-data-cs tuxpaint-stamps-default
     python recipes/unseen-speakers/build.py                      data/unseen-speakers, a few seconds
-    vocoder evaluate data/unseen-speakers/development/22k        while choosing
-    vocoder evaluate data/unseen-speakers/test/22k               for reporting only
+    vocoder evaluate data/unseen-speakers/development            while choosing
+    vocoder evaluate data/unseen-speakers/test                   for reporting only
 
 `VOICES` says how many recordings of which voice go into each half. The recordings of a voice that
 pass `usable` are ordered by a hash of their names; the first go into development, the next into
