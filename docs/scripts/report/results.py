@@ -42,6 +42,9 @@ MEASURES = ("pesq", "stoi", "distillmos", "dnsmos", "envelope_depth")
 """Measures of the short tables; those that a result lacks are left out."""
 
 
+STANDING = ("pesq", "distillmos", "dnsmos", "envelope_depth")
+
+
 def standing_table(result: Mapping[str, Any]) -> str:
     """Scores and cost of the default and of others, on the same recordings."""
     systems = (
@@ -55,12 +58,14 @@ def standing_table(result: Mapping[str, Any]) -> str:
     for title, system, refined in systems:
         if name := row_of(result, system, refined):
             rows[title] = name
-    shown = [name for name in MEASURES if name in result["measures"]]
-    headings = ["", *(heading(result["measures"][name]) for name in shown), "ms ↓"]
+    shown = [name for name in STANDING if name in result["measures"]]
+    # Narrow enough for a phone: units and intervals are in the long table.
+    headings = [heading(result["measures"][name]).replace(", MOS", "") for name in shown]
+    headings = ["", *headings, "ms ↓"]
     cells = [
         [
             title,
-            *(mean(result["rows"][name].get(measure)) for measure in shown),
+            *(mean(result["rows"][name].get(measure)).partition(" ")[0] for measure in shown),
             milliseconds(result["rows"][name]),
         ]
         for title, name in rows.items()
@@ -69,7 +74,7 @@ def standing_table(result: Mapping[str, Any]) -> str:
     universal = " HiFi-GAN V1: the published universal weights." * ("HiFi-GAN V1" in rows)
     return (
         f"{markdown(headings, cells)}\n\nMeans over {len(result['files'])} recordings of speakers "
-        "that no model was trained on; ± is half a 95 % interval. ms: computing for a second of "
+        "that no model was trained on. ms: computing for a second of "
         f"audio, {about['threads']} thread of an {about['machine']['cpu']}. Refined: by the "
         f"iterations that `default` ends with.{universal}"
     )
