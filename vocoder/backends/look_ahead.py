@@ -34,8 +34,9 @@ from .refinement import (
     _target_of,
 )
 
-LEVELS: Refine = ((8, 4), (1, 2))
-"""Iterations for every new frame: as much computing as 16 at the whole rate in one pass."""
+LEVELS: Refine = ((8, 8), (4, 2), (1, 2))
+"""Iterations for every new frame: with 4 frames of look-ahead, as much computing as 17 at the whole
+rate in one pass."""
 
 PAST = 12
 """Frames of mel before a frame that the network sees at most."""
