@@ -34,7 +34,7 @@ rm -rf dist
 "$work/tools/bin/twine" check --strict dist/*
 wheel=$(echo dist/*.whl)
 megabytes=$(($(wc -c <"$wheel") / 1000000))
-[ "$megabytes" -lt 100 ] || fail "the wheel has $megabytes MB: a package index takes 100 at most"
+[ "$megabytes" -lt 60 ] || fail "the wheel has $megabytes MB: 60 at most"
 du -h dist/*
 
 stage "Install into a fresh environment"

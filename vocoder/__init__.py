@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 # Name -> the module that defines it. Resolved on first use, because importing torch takes seconds
 # and `vocoder --help` does not need it.
