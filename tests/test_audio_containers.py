@@ -128,6 +128,7 @@ def test_what_is_doubtful_is_read_with_a_warning(tmp_path, kind):
         (without_end(VORBIS)[:-100], "last page is missing"),
         (encoded("MP3") + encoded("MP3", rate=16000), "joins audio of 24,000 Hz.* 16,000 Hz"),
         (encoded("FLAC") + encoded("FLAC", np.stack([TONE, TONE], 1)), "2 channels: split"),
+        *((2 * encoded(kind), "holds more than its header") for kind in ("AIFF", "AU", "CAF")),
     ],
 )
 def test_what_cannot_be_read_whole_is_refused(tmp_path, content, words):

@@ -41,6 +41,10 @@ class Bijection(nn.Module, ABC):
     def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """From latent to data: the ``x`` of which ``forward`` gives ``z``."""
 
+    def generate(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        """The ``x`` to listen to: ``inverse``, unless a piece draws otherwise than it scores."""
+        return self.inverse(z, condition)
+
     # nn.Module declares __call__ as returning Any; the contract is tighter.
     def __call__(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         result: tuple[Tensor, Tensor] = super().__call__(x, condition)
@@ -87,6 +91,11 @@ class Chain(Bijection):
     def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         for piece in reversed(list(self)):
             z = piece.inverse(z, condition)
+        return z
+
+    def generate(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        for piece in reversed(list(self)):
+            z = piece.generate(z, condition)
         return z
 
 

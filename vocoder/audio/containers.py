@@ -29,6 +29,13 @@ Bytes = bytes | mmap.mmap
 
 _WAVE = re.compile(rb"RIF[FX].{4}WAVE(?:fmt |JUNK|bext|LIST|fact)", re.DOTALL)
 _FLAC = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22", re.DOTALL)
+_AGAIN = {  # how files of other formats begin
+    b".snd": re.compile(rb"\.snd\x00\x00\x00.{17}", re.DOTALL),
+    b"caff": re.compile(rb"caff\x00\x01\x00\x00desc"),
+    b"FORM": re.compile(rb"FORM.{4}AIF[FC]COMM", re.DOTALL),
+    b"riff": re.compile(rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb"),
+    b"RF64": re.compile(rb"RF64.{4}WAVEds64", re.DOTALL),
+}
 _LARGEST = 0x7FFF0000  # sizes from here on are those of streams
 _FIRST = 1 << 16  # bytes in which an MP3 begins
 
@@ -80,13 +87,17 @@ def split(path: Path, folder: Path) -> tuple[list[Path], list[str]]:
         The path alone where its header is right, else paths of copies; and clauses for warnings.
 
     Raises:
-        ValueError: the file is cut off or damaged; what to put behind its name.
+        ValueError: the file is cut off, damaged or joined of parts that cannot be told apart; what
+            to put behind its name.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         start = _after_id3(data, 0)
         known = {b"RIFF": _wav, b"RIFX": _wav, b"fLaC": _flac, b"OggS": _ogg}
-        walk = known.get(data[start : start + 4])
-        if walk is None and _is_mp3(path, data, start):
+        magic = data[start : start + 4]
+        walk = known.get(magic)
+        if magic in _AGAIN:
+            _check_single(data, start, _AGAIN[magic])
+        elif walk is None and _is_mp3(path, data, start):
             walk = _mp3
         parts = list(walk(data, start)) if walk else []
         doubts = list(dict.fromkeys(doubt for part in parts for doubt in part.doubts))
@@ -105,6 +116,14 @@ def duration(path: str | os.PathLike[str]) -> float:
     with tempfile.TemporaryDirectory(prefix="vocoder-") as folder:
         parts, _ = split(Path(path), Path(folder))
         return float(sum(soundfile.info(openable(part)).duration for part in parts))
+
+
+def _check_single(data: Bytes, start: int, begins: re.Pattern[bytes]) -> None:
+    joined = any(match.start() > start for match in begins.finditer(data))
+    offset, size = struct.unpack(">II", data[start + 4 : start + 12].ljust(8, b"\0"))
+    short = data[start : start + 4] == b".snd" and start + offset + size + 1024 < len(data)
+    if joined or (short and size < _LARGEST):
+        raise ValueError("holds more than its header says: split it, or convert it to WAV.")
 
 
 def _after_id3(data: Bytes, at: int) -> int:

@@ -162,12 +162,7 @@ class FlowVocoder(Vocoder):
 
     def sample(self, mel: Tensor, noise: Tensor, temperature: float) -> Tensor:
         condition = self.condition(mel, self._phase(temperature * noise))
-        return self.render(self.latents(noise, temperature), condition)
-
-    def render(self, z: Tensor, condition: Tensor) -> Tensor:
-        """Audio (batch, samples) drawn by latents: the inverse of the flow, unless an architecture
-        draws otherwise than its likelihood says."""
-        return self.flow.inverse(z, condition).squeeze(1)
+        return self.flow.generate(self.latents(noise, temperature), condition).squeeze(1)
 
     def generate(
         self, mel: Tensor, noise: Noise, temperature: float, first_frame: int = 0
@@ -194,7 +189,7 @@ class FlowVocoder(Vocoder):
             with self._arithmetic():
                 condition = self._at_latent_rate(self.source.condition(reading, begin))
                 z = self.latents(self.draw(noise, start, window.shape[2]), temperature)
-                audio = self.render(z, condition)
+                audio = self.flow.generate(z, condition).squeeze(1)
             return audio[:, (first - start) * hop :]
 
         return (past + self.alignment - 1, ahead), render

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from vocoder.audio import MelSpec, Refine
 from vocoder.flows import (
@@ -121,15 +120,6 @@ class MdctFlow(FlowVocoder):
         # once.
         nearest += self.alignment - 1
         self.flow_context = max(nearest, reach) + 1, max(nearest, ahead) + 1
-
-    def render(self, z: Tensor, condition: Tensor) -> Tensor:
-        """The inverse of the flow; with a source, by `SourceFilter.generate`."""
-        if self.source.phases == 1:
-            return super().render(z, condition)
-        mdct, scale, tone, steps = self.flow
-        assert isinstance(tone, SourceFilter)
-        bands = tone.generate(steps.inverse(z, condition), condition)
-        return mdct.inverse(scale.inverse(bands, condition)).squeeze(1)
 
     @classmethod
     def renamed(cls, name: str) -> str:  # from version 0.2

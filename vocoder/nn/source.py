@@ -349,15 +349,15 @@ class SourceFilter(Bijection):
         turned = share * torch.rsqrt(c.square() + d.square() + 1e-12)
         return turned * d, turned * c, log_sigma
 
-    def generate(self, w: Tensor, condition: Tensor) -> Tensor:
-        r"""`inverse` with pulses: what is drawn by, as the likelihood is not.
+    def generate(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        r"""`inverse` with pulses.
 
         Above `PULSES_HZ` the harmonics get the share that h starts at, times the voicing, all in
         phase: psi is 0. A likelihood can only fade out a tone whose phase nobody can guess, and
         takes the pulses of the voice with it.
         """
-        e, q = condition[:, -2 * self.bands :].chunk(2, dim=1)
-        of_e, of_q, log_sigma = self.coefficients(condition)
+        e, q, of_e, of_q, log_sigma = self._checked(condition)
+        assert condition is not None
         voicing = condition[:, self.n_seen - 2 : self.n_seen - 1].to(of_e.dtype)
         pulses, in_phase = voicing * self.share, self.in_phase.to(of_e.dtype)
         before = of_e.square() + of_q.square()
@@ -365,18 +365,21 @@ class SourceFilter(Bijection):
         of_q = of_q - in_phase * of_q
         after = of_e.square() + of_q.square()
         log_sigma = log_sigma + 0.5 * (torch.log1p(-after) - torch.log1p(-before))
-        return of_e * e + of_q * q + torch.exp(log_sigma) * w
+        return of_e * e + of_q * q + torch.exp(log_sigma) * z
 
-    def _parts(self, condition: Tensor | None) -> tuple[Tensor, Tensor]:
-        """mu and log sigma."""
+    def _checked(self, condition: Tensor | None) -> tuple[Tensor, ...]:
+        """E, Q, and the `coefficients`."""
         channels = 0 if condition is None else condition.shape[1]
         if condition is None or channels < self.n_seen + 2 * self.bands:
             raise ValueError(
                 f"got {channels} channels as condition: a source and filter need at least "
                 f"{self.n_seen + 2 * self.bands}"
             )
-        of_e, of_q, log_sigma = self.coefficients(condition)
-        e, q = condition[:, -2 * self.bands :].chunk(2, dim=1)
+        return *condition[:, -2 * self.bands :].chunk(2, dim=1), *self.coefficients(condition)
+
+    def _parts(self, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+        """mu and log sigma."""
+        e, q, of_e, of_q, log_sigma = self._checked(condition)
         return of_e * e + of_q * q, log_sigma
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
