@@ -85,18 +85,20 @@ def headline(result: Mapping[str, Any]) -> str:
     own = result["rows"][row_of(result, "default", refined=True)]
     text = (
         "A neural vocoder, built as a normalizing flow: it turns log-mel spectrograms into speech "
-        f"in {milliseconds(own)} ms of one CPU core per second of audio, with a PESQ of "
-        f"{own['pesq']['mean']:.2f} for speakers that it never heard"
+        f"in {milliseconds(own)} ms of one CPU core per second of audio. For speakers that it "
+        f"never heard its PESQ is {own['pesq']['mean']:.2f}"
     )
     other = row_of(result, "hifi-gan", refined=False)
-    if other is None:
+    if other is None or "distillmos" not in own:
         return f"{text}."
-    row = result["rows"][other]
-    text += f" (HiFi-GAN V1: {milliseconds(row)} ms, {row['pesq']['mean']:.2f})."
-    if not all("distillmos" in system for system in (own, row)):
-        return text
-    opinions = [f"{system['distillmos']['mean']:.2f}" for system in (own, row)]
-    return f"{text} Their DistillMOS is {opinions[0]} and {opinions[1]}."
+    rows = own, result["rows"]["recording"], result["rows"][other]
+    opinions = [f"{row['distillmos']['mean']:.2f}" for row in rows]
+    row = rows[-1]
+    return (
+        f"{text} and its DistillMOS {opinions[0]}, where the recordings themselves have "
+        f"{opinions[1]} (HiFi-GAN V1: {row['pesq']['mean']:.2f} and {opinions[2]}, in "
+        f"{float(milliseconds(row)):,.0f} ms)."
+    )
 
 
 def cost_sentence(result: Mapping[str, Any]) -> str:
