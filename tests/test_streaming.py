@@ -90,7 +90,7 @@ def test_every_length_and_convention(tiny_flow, mel, frames, center):
     np.testing.assert_array_equal(np.concatenate(arrays), audio.numpy())
 
 
-@pytest.mark.parametrize(("levels", "tolerance"), [(((1, 2),), 1e-4), (LEVELS, 1e-2)])
+@pytest.mark.parametrize(("levels", "tolerance"), [(((1, 2),), 1e-4), (LEVELS, 2e-2)])
 def test_memory_is_constant_and_audio_that_has_the_mel_stays(levels, tolerance):
     rng = np.random.default_rng(0)
     audio = (0.1 * rng.standard_normal(103 * HOP)).astype(np.float32)

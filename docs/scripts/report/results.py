@@ -290,7 +290,29 @@ def restoration_table(result: Mapping[str, Any]) -> str:
     return markdown(headings, rows, [0, 1]) + "\n\n" + caption
 
 
+def adaptation_table(result: Mapping[str, Any]) -> str:
+    """docs/results/adaptation.json: sentences of a voice before and after an evening's training."""
+    columns = {
+        "word_error_rate": ("word error rate ↓", 3),
+        "speaker_similarity": ("speaker similarity ↑", 3),
+        "distillmos": ("DistillMOS ↑", 2),
+        "dnsmos": ("DNSMOS ↑", 2),
+    }
+    rows = [
+        [row["name"], *(f"{row[key]:.{digits}f}" for key, (_, digits) in columns.items())]
+        for row in result["rows"]
+    ]
+    about = result["about"]
+    return (
+        f"{markdown(['', *(title for title, _ in columns.values())], rows)}\n\n"
+        f"Means over {about['sentences']} sentences that were not trained on, of {about['voice']}; "
+        f"{about['minutes']:g} minutes of it were. Training: vocoder {about['training']['vocoder']}, "
+        f"acoustic model {about['training']['acoustic']}, one shared core. {on(about['machine'])}"
+    )
+
+
 TABLES: Tables = {
+    "adaptation": ("adaptation.json", adaptation_table),
     "restoration": ("restoration.json", restoration_table),
     "headline": ("scores/default.unseen-speakers.json", headline),
     "standing": ("scores/default.unseen-speakers.json", standing_table),
