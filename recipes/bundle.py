@@ -192,7 +192,7 @@ def bundle_acoustic(run: Path, speech: Path, statement: Path) -> Path:
 def acoustic_card(statement: str, report: dict[str, Any], recognised: dict[str, Any]) -> str:
     """The model card of the acoustic model, as Markdown."""
     first, last = report["validation"][0], report["validation"][-1]
-    headings = ["", "validation, untrained", "validation, trained", "test"]
+    headings = ["", "validation, before", "validation, after", "test"]
     cells = []
     for key, label in COLUMNS.items():
         values = (first[f"val/{key}"], last[f"val/{key}"], report["test_mean"][key])
