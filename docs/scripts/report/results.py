@@ -306,8 +306,9 @@ def adaptation_table(result: Mapping[str, Any]) -> str:
     return (
         f"{markdown(['', *(title for title, _ in columns.values())], rows)}\n\n"
         f"Means over {about['sentences']} sentences that were not trained on, of {about['voice']}; "
-        f"{about['minutes']:g} minutes of it were. Training: vocoder {about['training']['vocoder']}, "
-        f"acoustic model {about['training']['acoustic']}, one shared core. {on(about['machine'])}"
+        f"{about['minutes']:g} minutes of it were. Training: vocoder "
+        f"{about['training']['vocoder']}, acoustic model {about['training']['acoustic']}, one "
+        f"shared core. {on(about['machine'])}"
     )
 
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from report.markdown import Tables, on
-from report.results import row_of
 from vocoder.evaluation.tables import markdown
 
 
@@ -62,30 +61,6 @@ def determinism_table(result: Mapping[str, Any]) -> str:
     return (
         f"{markdown(headings, rows)}\n\nLargest difference of a sample, of audio in [-1, 1]; "
         f"a step of 16 bits is 3e-5. Measured with the bundled default. {on(result['machine'])}"
-    )
-
-
-HOURS = 1000  # of speech
-
-
-def hours_table(result: Mapping[str, Any]) -> str:
-    """What a thousand hours take, from the speed of the bundled default."""
-    row = row_of(result, "default", refined=True)
-    speed = result["rows"][row]["times_real_time"]["mean"]
-    about = result["about"]
-    spec = about["models"][row]["mel_spec"]
-    samples = HOURS * 3600 * spec["sample_rate"]
-    mels = 4 * spec["n_mels"] * samples / spec["hop_length"]
-    rows = [
-        [f"{HOURS:,} hours of audio, 16 bits", f"{2 * samples / 1e9:,.0f} GB"],
-        ["their mels, float32", f"{mels / 1e9:,.0f} GB"],
-        ["synthesis, refined", f"{HOURS / speed:,.0f} hours of {about['threads']} thread"],
-        ["the same on 64 cores", f"{60 * HOURS / speed / 64:,.0f} minutes"],
-    ]
-    return (
-        f"{markdown(['what', 'how much'], rows)}\n\nFrom the measured {speed:.0f} times real "
-        f"time of one worker ({about['machine']['cpu']}); the last row assumes that workers do not "
-        "disturb each other."
     )
 
 
@@ -147,7 +122,6 @@ TABLES: Tables = {
     "streaming": ("streaming.json", streaming_table),
     "delays": ("streaming.json", delays_table),
     "determinism": ("determinism.json", determinism_table),
-    "hours": ("scores/default.unseen-speakers.json", hours_table),
     "load": ("load.json", load_table),
     "memory": ("memory.json", memory_table),
     "bulk": ("bulk.json", bulk_table),
