@@ -1,10 +1,10 @@
 """The documents are true: their examples run, their commands parse, their links lead somewhere.
 
 Of every fenced block, Python is run, and so are the commands of `vocoder` that take seconds (RUN);
-the other commands are parsed by the program they call. Every Python block is complete, except on
-the pages of CONTINUED. Blocks of a page share a folder, and run in the order of the page. A block
-that cannot run here (a download, another package, a GPU) says so in its first line,
-`# Not tested: why.`; Python is compiled, and counted among the skips.
+the other commands are parsed by the program they call. Every Python block is complete. Blocks of a
+page share a folder, and run in the order of the page. A block that cannot run here (a download,
+another package, a GPU) says so in its first line, `# Not tested: why.`; Python is compiled, and
+counted among the skips.
 """
 
 import re
@@ -40,9 +40,6 @@ WRAPPED = [
 
 RUN = {"info", "mel", "refine", "resynthesize", "say", "synthesize"}
 """Commands of `vocoder` that are run; the others serve, measure for minutes or need an extra."""
-
-CONTINUED = {"servers.md", "usage.md"}
-"""Pages on which a Python block may use the names of those before it."""
 
 NOT_TESTED = "# Not tested: "
 
@@ -148,12 +145,11 @@ def test_the_commands_of_a_page_run_or_parse(page, workplace, recipes):
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=named)
 def test_the_python_examples_of_a_page_run(page, workplace):
-    names = {}
     runs = page.parent.parent != ROOT / "recipes"  # those are about a corpus that is not there
     for block in blocks(page, "python"):
         code = compile(block, page.name, "exec")
         if runs and not block.startswith(NOT_TESTED):
-            exec(code, names if page.name in CONTINUED else {})
+            exec(code, {})
     written = {"own-voice.md": "my-voice/metadata.csv"}.get(page.name, "out.wav")
     assert not runs or (workplace / written).exists()
 
