@@ -26,7 +26,7 @@ from vocoder.models.restoration import load_checkpoint as load_restoration
 if TYPE_CHECKING:
     from vocoder.audio import Refine
     from vocoder.text.acoustic import AcousticModel
-    from vocoder.text.tacotron2 import Tacotron2
+    from vocoder.text.speech import TextToMel
 
 Name = str | os.PathLike[str]
 
@@ -98,9 +98,7 @@ def load_acoustic(name: Name | None = None, device: str | torch.device = "cpu") 
     return load_acoustic_checkpoint(_find(name, ACOUSTIC_NAME)).fused().to(target)
 
 
-def load_text_to_mel(
-    name: Name | None = None, device: str | torch.device = "cpu"
-) -> AcousticModel | Tacotron2:
+def load_text_to_mel(name: Name | None = None, device: str | torch.device = "cpu") -> TextToMel:
     """As `load_acoustic`, with "tacotron2" for torchaudio's Tacotron 2, which is downloaded."""
     if name == "tacotron2" and not Path(name).exists():
         from vocoder.text.tacotron2 import Tacotron2
@@ -141,7 +139,7 @@ def say(
     speaking_rate: float = 1.0,
     pitch: float = 0.0,
     seed: int = 0,
-    acoustic: AcousticModel | Tacotron2 | None = None,
+    acoustic: TextToMel | None = None,
     vocoder: Vocoder | None = None,
     refine: Refine | None = None,
     restore: float | None = None,

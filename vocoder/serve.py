@@ -12,7 +12,7 @@ import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import uvicorn
 from fastapi import Body, FastAPI, HTTPException, Request
@@ -28,9 +28,10 @@ from vocoder.audio.reading import read_mel
 from vocoder.audio.writing import FORMATS
 from vocoder.models import Noise, Vocoder
 from vocoder.models.pieces import from_mel
-from vocoder.text.acoustic import AcousticModel
 from vocoder.text.speech import sentences, speak
-from vocoder.text.tacotron2 import Tacotron2
+
+if TYPE_CHECKING:
+    from vocoder.text.speech import TextToMel
 
 LONGEST_TEXT = 4096
 """Characters of a request, as in OpenAI's interface."""
@@ -145,9 +146,7 @@ class BodyLimit:
         await self.app(scope, counted, send)
 
 
-def create_app(
-    model: Vocoder, acoustic: AcousticModel | Tacotron2, name: str, queue: int
-) -> FastAPI:
+def create_app(model: Vocoder, acoustic: TextToMel, name: str, queue: int) -> FastAPI:
     """The application.
 
     Args:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import vocoder
 from vocoder.checkpoints import CheckpointError
 from vocoder.devices import device_named
 from vocoder.models import Vocoder
-from vocoder.pretrained import DEFAULT_NAME, bundled_models
+from vocoder.pretrained import DEFAULT_NAME, bundled_models, load_text_to_mel
 from vocoder.text.acoustic import AcousticModel
+
+if TYPE_CHECKING:
+    from vocoder.text.speech import TextToMel
 
 
 class Models:
@@ -40,7 +44,7 @@ class Models:
         own = checkpoint or DEFAULT_NAME
         self.vocoders: dict[str, Vocoder] = {own: page}
         """By name; the page's own comes first."""
-        self.voices: dict[str, AcousticModel] = {}
+        self.voices: dict[str, TextToMel] = {}
         """Acoustic models by name, likewise."""
         if page.config.get("source"):
             # The base density without the network on top: pitch and noise.
@@ -58,7 +62,7 @@ class Models:
                 )
             self.vocoders[autoregressive] = model
         if acoustic is not None:
-            self.voices[acoustic] = vocoder.load_acoustic(acoustic, device=target)
+            self.voices[acoustic] = load_text_to_mel(acoustic, target)
         for name, path in bundled_models().items():
             header = json.loads((path / "config.json").read_text(encoding="utf-8"))
             if header.get(AcousticModel.key) == AcousticModel.architecture:
