@@ -1,4 +1,4 @@
-"""Measures flows that nobody has trained, at other mel conventions: a source, and refinement.
+"""Measures untrained flows at other mel conventions: a source, and refinement.
 
     python recipes/unseen-speakers/build.py
     python docs/scripts/conventions.py      writes docs/results/conventions.json

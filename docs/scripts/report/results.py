@@ -305,8 +305,8 @@ def adaptation_table(result: Mapping[str, Any]) -> str:
     about = result["about"]
     return (
         f"{markdown(['', *(title for title, _ in columns.values())], rows)}\n\n"
-        f"Means over {about['sentences']} sentences that were not trained on, of {about['voice']}; "
-        f"{about['minutes']:g} minutes of it were. Training: vocoder "
+        f"Means over {about['sentences']} held-out sentences of {about['voice']}, after training "
+        f"on {about['minutes']:g} minutes of it: vocoder "
         f"{about['training']['vocoder']}, acoustic model {about['training']['acoustic']}, one "
         f"shared core. {on(about['machine'])}"
     )
