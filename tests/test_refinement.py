@@ -241,15 +241,6 @@ def test_audio_and_mel_that_do_not_fit_are_refused(audio, mel, error, message):
             function(audio, mel, SPEECH)
 
 
-@pytest.mark.parametrize("name", ["refine", "sweeps"])
-def test_former_names_work_with_a_warning(name):
-    with pytest.warns(DeprecationWarning, match="refine_mel is now refine_audio"):
-        made = vocoder.refine_mel(AUDIO, MEL, SPEECH, **{name: 2})
-    assert torch.equal(made, refine_audio(AUDIO, MEL, SPEECH, 2))
-    with pytest.warns(DeprecationWarning, match="MelGriffinLim"):
-        assert vocoder.audio.MelConsistency is MelGriffinLim
-
-
 # ---- the backend ----------------------------------------------------------------------------
 
 

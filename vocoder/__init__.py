@@ -26,7 +26,6 @@ _HOMES = {
     "load_published_waveglow": "vocoder.models",
     "read_audio": "vocoder.audio",
     "refine_audio": "vocoder.audio",
-    "refine_mel": "vocoder.audio",  # the former name
     "say": "vocoder.pretrained",
     "synthesize": "vocoder.pretrained",
     "write_audio": "vocoder.audio",

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
@@ -110,15 +109,6 @@ def refine_audio(
         refined = MelGriffinLim(mel_spec).to(samples.device)(batch, targets, levels)
         refined = refined.reshape(samples.shape).to(samples.dtype)
     return refined if isinstance(audio, Tensor) else refined.detach().numpy()
-
-
-def refine_mel(
-    audio: Array, mel: Array, mel_spec: MelSpec, *iterations: Refine, **named: Refine
-) -> Array:
-    """The former name of `refine_audio`, which goes in the next version."""
-    message = "refine_mel is now refine_audio(audio, mel, mel_spec, iterations)"
-    warnings.warn(message, DeprecationWarning, stacklevel=2)
-    return refine_audio(audio, mel, mel_spec, *iterations, *named.values())
 
 
 def mel_distance(audio: Array, mel: Array, mel_spec: MelSpec) -> float:

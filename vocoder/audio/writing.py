@@ -19,10 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vocoder.atomic import partial_file
-from vocoder.audio.containers import mp3_frame, openable
+from vocoder.atomic import atomic_path
 from vocoder.audio.pcm import to_pcm16
-from vocoder.audio.reading import checked_rate
+from vocoder.audio.reading import checked_rate, openable
 from vocoder.audio.validation import as_tensor, check_audio
 
 Audio = Tensor | NDArray[Any]
@@ -49,7 +48,6 @@ FORMATS = {
 _SUFFIXES = [f".{name}" for name in FORMATS if name != "pcm"]
 
 _BLOCK = 1 << 16
-_NOTHING = np.empty(0, np.float32)
 # soundfile asserts that all samples were written.
 _FAILED = (soundfile.LibsndfileError, AssertionError)
 
@@ -86,9 +84,9 @@ def write_audio(target: str | os.PathLike[str] | IO[bytes], audio: Audio, sample
     name = Path(str(getattr(target, "name", "")))
     form = name.suffix.lower() if name.suffix.lower() in _SUFFIXES else ".wav"
     encoder, encoded = _Encoder(name.name or "the file object", sample_rate, form), io.BytesIO()
-    with encoder.opened(encoded):
-        encoder.write(audio)
-        encoder.write_rest()
+    encoder.open(encoded)
+    encoder.write(audio)
+    encoder.finish()
     try:
         target.write(encoded.getvalue())
     except TypeError as error:
@@ -106,20 +104,21 @@ class _Encoder:
         form: key of `FORMATS`, or a suffix.
     """
 
+    _sound: soundfile.SoundFile
+
     def __init__(self, name: str, sample_rate: int, form: str) -> None:
         self.name, self.sample_rate = name, checked_rate(sample_rate)
         self.samples = 0
         """Number of samples written so far."""
-        self.encoded = 0
-        """The same at the sample rate of the format."""
         self.format = FORMATS[form.lower().lstrip(".")]
         rates = self.format.rates or (self.sample_rate,)
         self._rate = min((rate for rate in rates if rate >= sample_rate), default=rates[-1])
         self._resampler = soxr.ResampleStream(self.sample_rate, self._rate, 1, dtype="float32")
+        self._encoded = 0  # samples, at the rate of the format
         self._clipped, self._peak = 0, 0.0
 
-    def opened(self, target: Any) -> soundfile.SoundFile:
-        """A file or a file object, for `write` to write to; closing it may raise `_FAILED`."""
+    def open(self, target: Any) -> None:
+        """Encode to a path or a file object; closing `_sound` may raise `_FAILED`."""
         container, encoding = self.format[:2]
         try:
             self._sound = soundfile.SoundFile(
@@ -130,45 +129,15 @@ class _Encoder:
                 f"Cannot write {self.name} as {container} at {self.sample_rate} Hz by libsndfile "
                 f"{soundfile.__libsndfile_version__} ({error.error_string.rstrip('.')})."
             ) from error
-        return self._sound
 
     def write(self, audio: Audio) -> None:
         """Append audio, (samples,), floating point in [-1, 1]; samples beyond are clipped.
-
-        A compressed stream may keep up to half a second for its next block.
 
         Raises:
             OSError: the disk is full, the file is too long for its format (4 GB of .wav), or the
                 reader of a pipe is gone.
             ValueError: the audio is not (samples,), not floating point, empty, NaN or infinite.
         """
-        for block in self._blocks(audio):
-            self._encode(block)
-
-    def write_rest(self) -> None:
-        """Write what resampling still holds."""
-        self._encode(_NOTHING, last=True)
-
-    def warn(self) -> None:
-        """Once the file is safe, because a caller may turn warnings into errors."""
-        if self._clipped:
-            warnings.warn(
-                f"Clipped {self._clipped} of {self.samples} samples of {self.name} to [-1, 1]; the "
-                f"peak was {self._peak:.3g}.",
-                stacklevel=3,
-            )
-
-    def _encode(self, block: NDArray[np.float32], last: bool = False) -> None:
-        if self._rate != self.sample_rate:
-            block = self._resampler.resample_chunk(block, last=last)
-        self.encoded += len(block)
-        self._put(to_pcm16(block))
-
-    def _put(self, levels: NDArray[np.int16]) -> None:
-        self._sound.write(levels)
-
-    def _blocks(self, audio: Any) -> Iterator[NDArray[np.float32]]:
-        """Audio (samples,) block by block, once it is checked."""
         samples = as_tensor(audio, "Audio to write")
         if samples.ndim != 1:
             raise ValueError(
@@ -183,14 +152,34 @@ class _Encoder:
             self.samples += len(block)
             self._clipped += int((size > 1).sum())
             self._peak = max(self._peak, float(size.max()))
-            yield block
+            self._encode(block)
+
+    def finish(self) -> None:
+        """Write what resampling still holds, and close."""
+        self._encode(np.empty(0, np.float32), last=True)
+        self._sound.close()
+
+    def warn(self) -> None:
+        """Once the file is safe, because a caller may turn warnings into errors."""
+        if self._clipped:
+            warnings.warn(
+                f"Clipped {self._clipped} of {self.samples} samples of {self.name} to [-1, 1]; the "
+                f"peak was {self._peak:.3g}.",
+                stacklevel=3,
+            )
+
+    def _encode(self, block: NDArray[np.float32], last: bool = False) -> None:
+        if self._rate != self.sample_rate:
+            block = self._resampler.resample_chunk(block, last=last)
+        self._encoded += len(block)
+        self._put(to_pcm16(block))
+
+    def _put(self, levels: NDArray[np.int16]) -> None:
+        self._sound.write(levels)
 
 
 class _File(io.FileIO):
-    """Keeps what ends a write: libsndfile calls it, and drops its exceptions.
-
-    That is the error of a full disk, or `SystemExit` or `KeyboardInterrupt` of a signal.
-    """
+    """Keeps what ends a write, such as a full disk or a signal: libsndfile drops exceptions."""
 
     error: BaseException | None = None
 
@@ -232,9 +221,9 @@ class AudioWriter(_Encoder):
 
     def __enter__(self) -> Self:
         with ExitStack() as cleaning:
-            self._partial = cleaning.enter_context(partial_file(self.path))
+            self._partial = cleaning.enter_context(atomic_path(self.path))
             self._file = cleaning.enter_context(_File(self._partial, "w"))
-            self.opened(self._file)
+            self.open(self._file)
             self._cleaning = cleaning.pop_all()
         return self
 
@@ -242,24 +231,26 @@ class AudioWriter(_Encoder):
         with self._explained():
             super()._put(levels)
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        if kind is None and self.samples:
+            with self._cleaning:
+                self.finish()
+            self.warn()
+            return
+        with suppress(*_FAILED):
+            self._sound.close()
+        if kind is not None:
+            self._cleaning.__exit__(kind, *error)
+            return
         with self._cleaning:
-            if kind is not None or not self.samples:
-                with suppress(*_FAILED):
-                    self._sound.close()
-                if kind is None:
-                    raise ValueError("There are no samples to write.")
-                return
-            self.write_rest()
-            with self._explained():
-                self._sound.close()
-                self._file.close()  # before it is renamed, for Windows
-                # Closing hides the errors of some formats.
-                written = soundfile.info(openable(self._partial)).frames
-                if self._file.error or written < self.encoded:
-                    raise AssertionError
-            os.replace(self._partial, self.path)
-        self.warn()
+            raise ValueError("There are no samples to write.")
+
+    def finish(self) -> None:
+        """Close, and check that all of it was written: closing hides the errors of some formats."""
+        with self._explained():
+            super().finish()
+            if self._file.error or soundfile.info(openable(self._partial)).frames < self._encoded:
+                raise AssertionError
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -276,17 +267,16 @@ class AudioWriter(_Encoder):
 
 
 class AudioStream(_Encoder):
-    """Writes audio piece by piece to a pipe: what a player reads while it is being made.
+    """Writes audio piece by piece to a pipe; a context manager, which leaves the file object open.
 
-    A WAV header comes with the first piece. Its sizes are the largest there are, as ffmpeg writes
-    them to a pipe, since nothing can be put right later: programs read to the end. An encoder keeps
-    up to half a second for its next block. A context manager, which leaves the file object open.
+    WAV and PCM are sent as they are made, in constant memory. The sizes in a WAV header are the
+    largest there are, as ffmpeg writes them to a pipe, since nothing can be put right later:
+    programs read to the end. Compressed audio is sent when the block ends.
 
     Args:
         file: a file object opened in binary mode.
         sample_rate: in Hz.
-        form: "wav", in constant memory; "mp3", "opus" or "flac"; or "pcm", 16 bits at 24 kHz
-            without a header.
+        form: "wav", "mp3", "opus", "flac", or "pcm", 16 bits at 24 kHz without a header.
 
     Raises:
         ValueError: the sample rate is not a positive whole number, or not one of the format.
@@ -294,43 +284,35 @@ class AudioStream(_Encoder):
 
     def __init__(self, file: IO[bytes] | io.RawIOBase, sample_rate: int, form: str = "wav") -> None:
         super().__init__("the stream", sample_rate, form)
-        self._file, self._sent = file, 0
-        self._plain = form in ("wav", "pcm")
-        # All that libsndfile wrote, since it goes back to the header.
-        self._buffer = io.BytesIO()
+        self._file, self._plain = file, form in ("wav", "pcm")
+        self._compressed = io.BytesIO()
         if not self._plain:
-            self.opened(self._buffer)
+            self.open(self._compressed)
 
     def __enter__(self) -> Self:
         return self
 
     def _put(self, levels: NDArray[np.int16]) -> None:
-        if self._plain:
-            if self.format.container == "WAV" and len(levels) and not self._sent:
-                self._send(_wav_header(self.sample_rate))
-            self._send(levels.astype("<i2").tobytes())
-        else:
+        if not self._plain:
             super()._put(levels)
-            self._send_encoded()
-
-    def _send_encoded(self) -> None:
-        written = self._buffer.getvalue()
-        if self.format.container == "MP3" and not self._sent and (frame := mp3_frame(written, 0)):
-            self._sent = frame.stop  # the count of frames, which is not known yet
-        self._send(written[self._sent :])
-
-    def _send(self, content: bytes) -> None:
-        self._file.write(content)
+            return
+        if self.format.container == "WAV" and self._encoded == len(levels) > 0:
+            self._file.write(_wav_header(self.sample_rate))
+        self._file.write(levels.astype("<i2").tobytes())
         self._file.flush()
-        self._sent += len(content)
+
+    def finish(self) -> None:
+        """Send the rest."""
+        if self._plain:
+            self._encode(np.empty(0, np.float32), last=True)
+            return
+        super().finish()
+        self._file.write(self._compressed.getvalue())
+        self._file.flush()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
-            self.write_rest()
-        if not self._plain:
-            self._sound.close()
-        if kind is None:
-            self._send_encoded()
+            self.finish()
             self.warn()
 
 

@@ -12,8 +12,7 @@ from typing import NamedTuple
 import soundfile
 
 from vocoder.audio import MelSpec
-from vocoder.audio.containers import duration
-from vocoder.audio.reading import read_mel
+from vocoder.audio.reading import openable, read_mel
 from vocoder.corpus import SUFFIXES, AudioFiles, CorpusError, columns
 
 MEL_SUFFIX = ".npy"
@@ -129,7 +128,7 @@ def _frames(item: Item, spec: MelSpec) -> int:
     try:
         if item.is_mel:
             return int(read_mel(Path(item.source)).shape[-1])
-        return spec.frames(int(duration(item.source) * spec.sample_rate))
+        return spec.frames(int(soundfile.info(openable(item.source)).duration * spec.sample_rate))
     except (OSError, ValueError, IndexError, ZeroDivisionError, soundfile.LibsndfileError):
         return 0  # reading it will say why
 

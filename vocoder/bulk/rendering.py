@@ -116,8 +116,8 @@ class Renderer:
             if item.is_mel:
                 yield from from_mel(model, read_mel(source), **how)
             else:
-                with AudioReader(source, model.sample_rate) as reader:
-                    yield from from_recording(model, reader, **how)
+                reader = AudioReader(source, model.sample_rate)
+                yield from from_recording(model, reader, **how)
         elif item.is_mel:
             pieces = list(mel_pieces(read_mel(source), model.mel_spec))
             yield model.synthesize(np.concatenate(pieces, axis=1), **how)

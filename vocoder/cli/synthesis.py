@@ -77,8 +77,8 @@ def resynthesize(
 
     model = vocoder.load(checkpoint, device=device)
     how = {"temperature": temperature, "seed": seed, "refine": refine, "restore": restore}
-    with AudioReader(audio_input(audio), model.sample_rate) as reader:
-        write_pieces(output, from_recording(model, reader, **how), model.sample_rate)
+    reader = AudioReader(audio_input(audio), model.sample_rate)
+    write_pieces(output, from_recording(model, reader, **how), model.sample_rate)
 
 
 def mel(
@@ -104,12 +104,8 @@ def mel(
         header = {"descr": "<f4", "fortran_order": True, "shape": (spec.n_mels, frames)}
         npy.write_array_header_1_0(file, header)
 
-    with (
-        exit_on_termination(),
-        AudioReader(audio_input(audio), spec.sample_rate) as reader,
-        atomic_path(output) as temporary,
-        temporary.open("wb") as file,
-    ):
+    reader = AudioReader(audio_input(audio), spec.sample_rate)
+    with exit_on_termination(), atomic_path(output) as temporary, temporary.open("wb") as file:
         write_header()
         for piece in LogMel(spec).stream(reader):
             file.write(piece.T.contiguous().numpy().astype("<f4").tobytes())
@@ -144,13 +140,13 @@ def refine(
     mel_pieces(target, spec)  # checks it
     before: list[float] = []
     after: list[float] = []
-    with AudioReader(audio_input(audio), spec.sample_rate) as reader:
-        recording = Counted(reader)
-        for _ in _measured(recording, target, spec, before):
-            pass
-        check_frames(recording.samples, target.shape[1], spec)
-        refined = unwarned(_refined(reader, target, spec, iterations))
-        write_pieces(output, _measured(refined, target, spec, after), spec.sample_rate)
+    reader = AudioReader(audio_input(audio), spec.sample_rate)
+    recording = Counted(reader)
+    for _ in _measured(recording, target, spec, before):
+        pass
+    check_frames(recording.samples, target.shape[1], spec)
+    refined = unwarned(_refined(reader, target, spec, iterations))
+    write_pieces(output, _measured(refined, target, spec, after), spec.sample_rate)
     first, last = (spec.nats * sum(total) / target.size for total in (before, after))
     typer.echo(
         f"log-mel distance {first:.3f} nats before, {last:.3f} after {iterations} iterations",

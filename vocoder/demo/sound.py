@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vocoder.audio import LogMel, MelSpec, fade, read_audio
-from vocoder.audio.containers import duration
 
 Notify = Callable[[float, str], object]
 """Called with the share that is done, 0 to 1, and what comes next."""
@@ -71,7 +70,7 @@ def read_recording(path: str | None, sample_rate: int, which: str = "") -> Tenso
         raise ValueError(f"there is no {which}recording: choose, record or upload one")
     try:
         # The header first: a small file can hold hours.
-        seconds = duration(path)
+        seconds = soundfile.info(path).duration
     except (OSError, ValueError, soundfile.LibsndfileError):
         seconds = SHORTEST_SECONDS  # read_audio says what is wrong
     if not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS:

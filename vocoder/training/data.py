@@ -29,7 +29,7 @@ from scipy.signal import lfilter
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from vocoder.audio import MelSpec, dequantise, fade, from_pcm16, read_audio, to_pcm16
-from vocoder.audio.containers import openable
+from vocoder.audio.reading import openable
 from vocoder.corpus import Corpus, CorpusError, read_corpus, split
 
 log = logging.getLogger("vocoder.training")
