@@ -181,69 +181,53 @@ def columns(line: str) -> list[str]:
 class AudioFiles:
     """The audio files of a corpus, found by the names that its list gives them.
 
-    Each folder is listed once, so that names match in any Unicode normalisation.
-
     Args:
         folder: the corpus, with the files in `wavs` or below, or where the list says.
         suffixes: of the files, in lower case.
     """
 
     def __init__(self, folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
-        self.folder = folder
-        self.suffixes = suffixes
+        self.folder, self.suffixes = folder, suffixes
         self._inside = (folder.resolve(), (folder / "wavs").resolve())
-        self._listing = functools.cache(self._list)
+        self._names = functools.cache(self._list)
 
     def find(self, name: str) -> tuple[str, Path | None]:
         """The id that `name` stands for, and its file, or None if there is none.
 
         Raises:
-            CorpusError: the name leads out of the corpus.
+            CorpusError: the name, or a link, leads out of the corpus.
         """
-        plain = unicodedata.normalize("NFC", name.replace("\\", "/"))
-        parts = [part for part in plain.split("/") if part not in ("", ".")]
-        if re.match("/|[A-Za-z]:", plain) or ".." in parts:
-            raise CorpusError(
-                f"the id {name!r} leads out of the corpus folder: write names relative to wavs"
-            )
-        inner = "/".join(parts).removeprefix("wavs/")
+        inner = unicodedata.normalize("NFC", name.replace("\\", "/")).removeprefix("wavs/")
+        if inner.startswith("/") or ".." in inner.split("/") or re.match("[A-Za-z]:", inner):
+            raise CorpusError(f"the id {name!r} leads out of the corpus folder: give its name alone")
         stem, suffix = os.path.splitext(inner)
-        files = [(inner, inner + ending) for ending in self.suffixes]
+        candidates = [(inner, inner + ending) for ending in self.suffixes]
         if suffix.lower() in self.suffixes:
-            files.append((stem, inner))
+            candidates.append((stem, inner))
         for start in ("wavs/", ""):
-            for id, file in files:
+            for id, file in candidates:
                 if path := self._file(start + file):
                     return id, path
         return inner, None
 
     def _file(self, name: str) -> Path | None:
-        found = self.folder
-        for part in name.split("/"):
-            if (key := _key(part)) not in self._listing(found):
-                return None
-            found = self._listing(found)[key]
-        self._check_inside(found)
-        return found if found.is_file() else None
-
-    def _list(self, folder: Path) -> dict[str, Path]:
-        """What is in a folder, by `_key`."""
-        self._check_inside(folder)
-        listing: dict[str, Path] = {}
-        for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
-            # UTF-8, whatever the locale says.
-            key = _key(os.fsencode(name).decode("utf-8", errors="surrogateescape"))
-            if key == name or key not in listing:  # the one spelt exactly so comes first
-                listing[key] = folder / name
-        return listing
-
-    def _check_inside(self, path: Path) -> None:
-        real = path.resolve()
+        """The file of this name below the folder, in any Unicode normalisation."""
+        parent, _, last = name.rpartition("/")
+        found = self._names(parent).get(_key(last))
+        if found is None or not found.is_file():
+            return None
+        real = found.resolve()
         if not any(real.is_relative_to(place) for place in self._inside):
             raise CorpusError(
-                f"{path} is a link that leads out of the corpus folder, to {real}: put the "
+                f"{found} is a link that leads out of the corpus folder, to {real}: put the "
                 "recording itself there"
             )
+        return found
+
+    def _list(self, folder: str) -> dict[str, Path]:
+        """What is in a folder of the corpus, by `_key`."""
+        path = self.folder / folder
+        return {_key(file.name): file for file in path.iterdir()} if path.is_dir() else {}
 
 
 def _key(name: str) -> str:

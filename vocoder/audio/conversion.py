@@ -59,7 +59,7 @@ def convert_mel(
     Warns:
         UserWarning: the mel looks like another convention (`check_mel`).
     """
-    origin, goal = _spec(source), _spec(target)
+    origin, goal = (MelSpec.preset(s) if isinstance(s, str) else s for s in (source, target))
     _check_convertible(origin, goal, source if isinstance(source, str) else "the source")
     values = as_tensor(mel, "A mel")
     if values.is_floating_point() and values.ndim >= 2 and values.shape[-2] == origin.n_mels:
@@ -70,10 +70,6 @@ def convert_mel(
     check_mel(values, origin)
     converted = (values.float() * (origin.nats / goal.nats)).clamp(min=goal.log_floor)
     return converted if isinstance(mel, Tensor) else converted.detach().numpy()
-
-
-def _spec(mel_spec: MelSpec | str) -> MelSpec:
-    return MelSpec.preset(mel_spec) if isinstance(mel_spec, str) else mel_spec
 
 
 def _check_convertible(source: MelSpec, target: MelSpec, name: str) -> None:

@@ -21,7 +21,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-# Beyond any use, so that the filters of a damaged config cannot fill the memory.
 _SIZES = ("n_fft", "hop_length", "win_length")
 _MOST = {"sample_rate": 1_000_000, **dict.fromkeys(_SIZES, 32_768), "n_mels": 1_024}
 _ALLOWED = {
@@ -245,9 +244,9 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "espnet": {"fmin": 80.0, "fmax": 7600.0, "log_base": "10", "floor": 1e-10, "center": True},
 }
 
-#: MelSpecs by name. "ljspeech" is the convention of HiFi-GAN, and "speech-*" the same at other
-#: sample rates. "tacotron2" (with WaveGlow and FastPitch) and "espnet" (its recipe for LJSpeech)
-#: are those of text-to-speech toolkits.
 PRESETS: Mapping[str, MelSpec] = MappingProxyType(
     {name: dataclasses.replace(_LJSPEECH, **changes) for name, changes in _CHANGES.items()}
 )
+"""MelSpecs by name. "ljspeech" is the convention of HiFi-GAN, "speech-*" the same at other sample
+rates. "tacotron2" (with WaveGlow and FastPitch) and "espnet" are those of text-to-speech toolkits.
+"""

@@ -1,8 +1,7 @@
 """Checks of mels and of the audio they give: can a mel have come from a `MelSpec`, is it too loud?
 
 The mel of another convention is the most common mistake with vocoders, and a silent one: the audio
-is just bad. Normalised mels lie within the range, but are far too loud: `Clamp` finds them by their
-level and audio.
+is just bad. Normalised mels lie within the range, but are far too loud, which `Clamp` finds.
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ log = logging.getLogger(__name__)
 
 Array = TypeVar("Array", Tensor, NDArray[Any])
 
-# How far below the floor and above the mel of the loudest possible audio a mel may reach, in nats
-# of magnitude: acoustic models undershoot.
 MARGIN_BELOW, MARGIN_ABOVE = 1.5, 2.0
-# Mels of fewer frames are too little evidence for a warning.
+"""How far below the floor and above the mel of the loudest possible audio a mel may reach, in nats
+of magnitude: acoustic models undershoot."""
+
 MIN_FRAMES = 20
+"""Mels of fewer frames are too little evidence for a warning."""
+
 # Distance of the 1 % and 99 % quantiles, in the mel's units, from which base 10 is suspected.
 MIN_SPREAD = 3.5
 # Share of clamped samples that is worth a warning; the mels of loud recordings have half of it.
 WARN_FRACTION = 2e-3
-# RMS by `frame_rms` that no frame of a recording has: square waves and speech that was clipped
-# however hard stay below 1.1, by whatever convention.
-IMPOSSIBLE = 1.15
-# Share of frames beyond it from which a mel is refused: normalised ones have 0.6 to 1.
-ERROR_FRACTION = 0.1
+# RMS by `frame_rms` that no frame of a recording has, and the share of such frames from which a
+# mel is refused: square waves and clipped speech stay below 1.1, normalised mels have 0.6 to 1.
+IMPOSSIBLE, ERROR_FRACTION = 1.15, 0.1
 # RMS that speech with peaks at full scale reaches in one frame of thirty.
 LOUD = 0.5
 # Peak from which audio given in memory is refused: only that of whole numbers is so loud.
@@ -51,9 +50,7 @@ MOST_TEMPERATURE = 1e6
 
 _SHORTEST = 0.01  # seconds of window; a shorter one can hold a single pulse of a voice
 _FULL_SCALE = 1 - 2.0**-15  # in 16 bits: autoregressive models go no further
-# Below any logarithm in use (the natural one of 1e-15 is -34.5), above the quiet parts of any mel
-# in decibels.
-_LEAST_LOG = -36.0
+_LEAST_LOG = -36.0  # below any logarithm in use, above the quiet parts of any mel in decibels
 _LN10 = math.log(10)
 
 
@@ -68,18 +65,13 @@ def as_tensor(array: Tensor | NDArray[Any], name: str = "this") -> Tensor:
     if not isinstance(array, np.ndarray):
         kind = type(array).__name__
         raise ValueError(f"{name} must be a torch tensor or a numpy array, got {kind}.")
-    try:
-        return torch.from_numpy(np.array(array, array.dtype.newbyteorder("=")))
-    except TypeError as error:
-        raise ValueError(f"PyTorch has no numbers as {array.dtype}: make it float32.") from error
+    if array.dtype.kind not in "biufc":
+        raise ValueError(f"PyTorch has no numbers as {array.dtype}: make it float32.")
+    return torch.from_numpy(np.array(array, array.dtype.newbyteorder("=")))
 
 
 def check_temperature(temperature: float, name: str = "temperature") -> None:
-    """Check a temperature, the scale of noise.
-
-    Raises:
-        ValueError: the temperature is negative, beyond `MOST_TEMPERATURE`, NaN, or not a number.
-    """
+    """Raise ValueError for a temperature that is no number from 0 to `MOST_TEMPERATURE`."""
     number = isinstance(temperature, Real) and not isinstance(temperature, bool)
     if not (number and 0 <= temperature <= MOST_TEMPERATURE):
         raise ValueError(f"{name} is {temperature!r}: it must be a number from 0 up, usually to 1")
@@ -88,10 +80,10 @@ def check_temperature(temperature: float, name: str = "temperature") -> None:
 def check_layout(audio: Tensor) -> None:
     """Raise ValueError for audio that is not (samples,) or (batch, samples), float, not empty."""
     shape = tuple(audio.shape)
-    if audio.ndim not in (1, 2):
-        raise ValueError(f"Audio must be (samples,) or (batch, samples), got shape {shape}.")
     if not audio.is_floating_point():
         raise ValueError(f"Audio must be floating point, got {audio.dtype}; divide int16 by 32768.")
+    if audio.ndim not in (1, 2):
+        raise ValueError(f"Audio must be (samples,) or (batch, samples), got shape {shape}.")
     if shape[-1] == 0:
         raise ValueError("The audio has no samples.")
     if audio.ndim == 2 and shape[1] <= MOST_CHANNELS and shape[1] < shape[0]:
@@ -159,19 +151,18 @@ def check_mel(mel: Tensor, mel_spec: MelSpec) -> None:
     Warns:
         UserWarning: the mel can have come from the MelSpec, but looks like another convention.
     """
-    _check_layout(mel, mel_spec)
+    _check_shape(mel, mel_spec)
     values = mel.detach().float()
     least, most = _extremes(values)
     if not (math.isfinite(least) and math.isfinite(most)):  # aminmax propagates NaN
         bad = ~values.isfinite()
-        count = int(bad.sum())
         *items, frame = bad.any(dim=-2).nonzero()[0].tolist()
         item = f" of item {items[0]}" if items else ""
         floor = bool((values.isneginf() == bad).all())
         hint = "; the logarithm of 0 is -inf, so clamp to the floor before it" if floor else ""
         raise MelError(
-            f"The mel holds {count} NaN or infinite {'value' if count == 1 else 'values'}, the "
-            f"first in frame {frame}{item}{hint}."
+            f"The mel holds NaN or infinity in {int(bad.sum())} of {bad.numel()} values, the first "
+            f"in frame {frame}{item}{hint}."
         )
     low, high = _limits(mel_spec)
     base = "natural" if mel_spec.log_base == "e" else "base-10"
@@ -206,31 +197,30 @@ def check_mel(mel: Tensor, mel_spec: MelSpec) -> None:
         warnings.warn(f"{range_} may be right, but {advice} if it is one.", stacklevel=2)
 
 
-def _check_layout(mel: Tensor, spec: MelSpec) -> None:
-    if not isinstance(mel, Tensor):
-        raise MelError(f"A mel must be a torch tensor, got {type(mel).__name__}.")
-    if not mel.is_floating_point():
-        raise MelError(f"A mel must be floating point, since it holds logarithms, got {mel.dtype}.")
+def _check_shape(mel: Tensor, spec: MelSpec) -> None:
+    if not isinstance(mel, Tensor) or not mel.is_floating_point():
+        kind = mel.dtype if isinstance(mel, Tensor) else type(mel).__name__
+        raise MelError(f"A mel must be a floating-point torch tensor of logarithms, got {kind}.")
     shape = tuple(mel.shape)
-    if mel.ndim not in (2, 3):
+    if mel.ndim not in (2, 3) or 0 in shape:
         raise MelError(
-            f"A mel must be (n_mels, frames) or (batch, n_mels, frames), got shape {shape}."
+            f"A mel must be (n_mels, frames) or (batch, n_mels, frames), not empty, got shape "
+            f"{shape}."
         )
     bands, frames = shape[-2:]
-    if bands != spec.n_mels and frames == spec.n_mels:
+    if bands == spec.n_mels:
+        return
+    if frames == spec.n_mels:
         raise MelError(
             f"The mel of shape {shape} is transposed, (frames, n_mels): the MelSpec wants "
             f"(n_mels, frames) with n_mels = {spec.n_mels}, so pass mel.swapaxes(-1, -2)."
         )
-    if bands != spec.n_mels:
-        presets = ", ".join(repr(name) for name, p in PRESETS.items() if p.n_mels == bands)
-        owners = f" ({bands} is the number of {presets})" if presets else ""
-        raise MelError(
-            f"The mel of shape {shape} has {bands} bands{owners}, the MelSpec {spec.n_mels}: bands "
-            f"cannot be converted, so compute the mel again with this MelSpec."
-        )
-    if 0 in shape:
-        raise MelError(f"The mel of shape {shape} has no {'items' if shape[0] == 0 else 'frames'}.")
+    presets = ", ".join(repr(name) for name, p in PRESETS.items() if p.n_mels == bands)
+    owners = f" ({bands} is the number of {presets})" if presets else ""
+    raise MelError(
+        f"The mel of shape {shape} has {bands} bands{owners}, the MelSpec {spec.n_mels}: bands "
+        f"cannot be converted, so compute the mel again with this MelSpec."
+    )
 
 
 def _advice(values: Tensor, spec: MelSpec) -> str:
@@ -254,9 +244,7 @@ def _advice(values: Tensor, spec: MelSpec) -> str:
         use = f"use mel / {factor}{' * math.log(10)' if natural else ''}"
         # Decibels relative to the peak have a peak of exactly 0, and may lie lower by any amount.
         if abs(most) < 1e-4 and least * scale >= low - spec.log_ceiling:
-            return (
-                f"it looks like decibels, relative to the peak: compute it with ref=1.0 and {use}"
-            )
+            return f"it looks like decibels relative to the peak: compute it with ref=1.0 and {use}"
         if most * scale <= high and least * scale >= low:
             return f"it looks like decibels, {factor} * log10 of {_quantity(spec)}, so {use}"
     elif least < low:
@@ -358,7 +346,7 @@ class Clamp:
             raise MelError(
                 f"The mel is too loud for audio in [-1, 1]: {self._impossible:,} of "
                 f"{self._frames:,} frames would have an RMS above {IMPOSSIBLE}. "
-                f"{_normalisation(mel, self.mel_spec)}"
+                f"{_normalisation(mel.detach().float())}"
             )
 
     def __call__(self, audio: Tensor, _: Tensor | None = None) -> Tensor:
@@ -374,27 +362,22 @@ class Clamp:
         """Warn of what was cut, in the log where the mel is not at fault."""
         if not self._clamped:
             return
-        what = (
-            f"Clamped {self._clamped:,} of {self._samples:,} samples to [-1, 1]; the peak was "
-            f"{self._peak:.3g}."
-        )
+        count = f"{self._clamped:,} of {self._samples:,}"
+        what = f"Clamped {count} samples to [-1, 1]; the peak was {self._peak:.3g}."
         if self._clamped < WARN_FRACTION * self._samples:
             log.info(what)
         elif self._loud > 0.02 * self._frames >= 0.02 * MIN_FRAMES:
-            warnings.warn(
-                f"{what} The mel is that of very loud audio: lower it, or check its MelSpec.",
-                stacklevel=3,
-            )
+            loud = "The mel is that of very loud audio: lower it, or check its MelSpec."
+            warnings.warn(f"{what} {loud}", stacklevel=3)
         else:
             cause = "the temperature is high" if self.temperature > 1 else "the model is too loud"
             log.warning("%s The mel is not that loud: %s.", what, cause)
 
 
-def _normalisation(mel: Tensor, spec: MelSpec) -> str:
-    """What a mel within the range looks like whose audio is far too loud, in a sentence or two."""
-    values = mel.detach().float()
-    least, most = _extremes(values)
-    mean, deviation = values.mean().item(), values.std().item()
+def _normalisation(mel: Tensor) -> str:
+    """What a mel within the range looks like whose audio is far too loud."""
+    least, most = _extremes(mel)
+    mean, deviation = mel.mean().item(), mel.std().item()
     seen = f"Its values run from {least:.3g} to {most:.3g}, with mean {mean:.2g}"
     if least >= -0.01 and most <= 1 + 1e-3:
         guess, advice = "to [0, 1]", "mel * (high - low) + low"
@@ -405,11 +388,7 @@ def _normalisation(mel: Tensor, spec: MelSpec) -> str:
         guess = "to mean 0 and standard deviation 1"
         advice = "mel * std + mean (Matcha-TTS: mel * 2.1 - 5.5 on LJSpeech)"
     else:
-        louder = "" if spec.log_base == "e" else " / math.log(10)"
-        return (
-            f"{seen}: it is of audio beyond [-1, 1], or of another level. Compute it from audio in "
-            f"[-1, 1], or lower it, as mel - math.log(4){louder} does by 12 dB."
-        )
+        return f"{seen}: it is of audio beyond [-1, 1], or of another level: lower it."
     return (
         f"{seen}: it looks normalised {guess}, so undo the normalisation of your acoustic model "
         f"with the statistics that it was trained with, such as {advice}."
