@@ -66,8 +66,7 @@ def render_on_ray(
         pool = ray.util.ActorPool(actors)
         yield from pool.map_unordered(lambda worker, item: worker.render.remote(item), items)
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
-        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise OSError(f"Ray, or its cluster {address or 'here'}, fails: {reason[0]}") from error
+        raise OSError(f"Ray, or its cluster {address or 'here'}, fails: {error}") from error
     finally:
         ray.shutdown()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -48,9 +47,9 @@ class Outcome(NamedTuple):
 def find(source: Path, output: Path) -> tuple[list[Item], list[Outcome]]:
     """The items of a folder or a list, and what cannot be one.
 
-    In a folder these are all .npy, .wav, .flac, .ogg and .mp3 files in it and below it, linked
-    folders included, but for hidden ones and those in ``output``. A list is a UTF-8 text file with
-    a path on each line, relative to the list's folder; what follows a bar is ignored, so that
+    In a folder these are all .npy, .wav, .flac, .ogg and .mp3 files in it and below it, but for
+    hidden ones, those in linked folders and those in ``output``. A list is a UTF-8 text file with a
+    path on each line, relative to the list's folder; what follows a bar is ignored, so that
     ``metadata.csv`` of a corpus is such a list, and as in such a corpus
     (`vocoder.corpus.read_corpus`) the suffix and the folder ``wavs`` may be left out. Paths that
     lead out of the folder, that name no file, or whose audio would have the name of another's are
@@ -66,11 +65,8 @@ def find(source: Path, output: Path) -> tuple[list[Item], list[Outcome]]:
         )
     found = _in_folder(source, output) if source.is_dir() else _in_list(source, failed)
     if not found and not failed:
-        raise ValueError(
-            f"{source} holds no mels ({MEL_SUFFIX}) and no audio ({', '.join(SUFFIXES)})"
-            if source.is_dir()
-            else f"{source} lists nothing: write the path of a mel or a recording on each line"
-        )
+        kinds = ", ".join((MEL_SUFFIX, *SUFFIXES))
+        raise ValueError(f"{source} holds, or lists, no mels and no recordings ({kinds})")
     unique: dict[str, Item] = {}
     for item in found:
         # Where names differ in case alone, some file systems would keep one of the two.
@@ -83,20 +79,15 @@ def find(source: Path, output: Path) -> tuple[list[Item], list[Outcome]]:
 
 def _in_folder(folder: Path, output: Path) -> list[Item]:
     found = []
-    # Each once, since links may lead round in circles.
-    entered = {output.resolve()} - {folder.resolve()}
-    for at, folders, files in os.walk(folder, followlinks=True):
-        here = Path(at)
-        if here.resolve() in entered:
-            folders.clear()
+    made, root = output.resolve(), folder.resolve()
+    for path in sorted(folder.rglob("*")):
+        inner = path.relative_to(folder)
+        made_here = root in made.parents and (root / inner).is_relative_to(made)
+        if made_here or any(part.startswith(".") for part in inner.parts):
             continue
-        entered.add(here.resolve())
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for path in (here / name for name in files if not name.startswith(".")):
-            if path.suffix.lower() in (MEL_SUFFIX, *SUFFIXES) and path.is_file():
-                name = path.relative_to(folder).with_suffix("").as_posix()
-                found.append(Item(name, str(path)))
-    return sorted(found, key=lambda item: item.source)
+        if path.suffix.lower() in (MEL_SUFFIX, *SUFFIXES) and path.is_file():
+            found.append(Item(inner.with_suffix("").as_posix(), str(path)))
+    return found
 
 
 def _in_list(path: Path, failed: list[Outcome]) -> list[Item]:

@@ -144,7 +144,7 @@ def is_there(item: Item, output: Path) -> bool:
 
 def make_folder(output: Path) -> None:
     """Make an output folder, unless it is there; ValueError if it is a file."""
-    if output.exists() and not output.is_dir():
+    if output.is_file():
         raise ValueError(f"{output} is a file: name a folder")
     output.mkdir(parents=True, exist_ok=True)
 
@@ -177,10 +177,9 @@ def begin(settings: Settings, source: Path, output: Path) -> str:
     before = json.loads(file.read_text(encoding="utf-8"))
     for name, value in json.loads(text).items():
         if before[name] != value:
-            was, now = (str(v)[:12] if name == "model" else repr(v) for v in (before[name], value))
             raise ValueError(
-                f"{output} was begun with {name} {was}, not {now}: choose another folder, or "
-                "give the same settings to go on"
+                f"{output} was begun with {name} {before[name]!r}, not {value!r}: choose another "
+                "folder, or give the same settings to go on"
             )
     return model
 
