@@ -47,17 +47,6 @@ def test_help_and_early_errors_need_no_torch(tmp_path):
             assert "Traceback" not in result.stderr
 
 
-def test_an_option_by_its_old_name_works_with_a_warning(tmp_path):
-    np.save(tmp_path / "mel.npy", np.full((80, 40), -5, np.float32))
-    vocoder.write_audio(tmp_path / "in.wav", 0.1 * torch.randn(40 * 256), 22050)
-    files = (tmp_path / "in.wav", tmp_path / "mel.npy", "-fo", tmp_path / "out.wav")
-    results = [command("refine", *files, *old) for old in (["--sweeps", 1], ["--sweeps=1"])]
-    for result in results:
-        assert "after 1 iterations" in result.stdout
-        assert "--sweeps is now --iterations" in result.stderr
-    assert "warning" not in command("refine", *files, "--iterations", 1).stderr
-
-
 def test_resynthesize_from_and_to_a_file_or_a_pipe(checkpoint, tmp_path):
     out = tmp_path / "out.wav"
     result = command("resynthesize", SAMPLE, "-o", out, "--checkpoint", checkpoint)

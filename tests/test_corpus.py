@@ -135,7 +135,7 @@ def test_links_that_lead_out_of_the_corpus_are_refused(tmp_path):
     link.unlink()
     (folder / "wavs" / "x").symlink_to(outside)
     (folder / "metadata.csv").write_text("a|t\nx/b|t\n", encoding="utf-8")
-    with pytest.raises(CorpusError, match="wavs/x.* is a link that leads out"):
+    with pytest.raises(CorpusError, match=r"wavs/x/b.wav is a link that leads out"):
         read_corpus(folder)
     # People keep recordings on another disk.
     whole = tmp_path / "linked"

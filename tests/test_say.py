@@ -128,7 +128,7 @@ def test_command_from_argument_file_and_standard_input(models, acoustic, flow, t
     for way in ((text,), ("--file", tmp_path / "notes.txt"), ("-",)):
         result = command("say", *way, "-fo", out, *models, stdin=text.encode())
         assert result.exit_code == 0, result.stderr
-        assert "s until the first audio, then " in result.stdout
+        assert "s until the first audio" in result.stdout
         assert "3/3" in result.stderr  # sentences
         audio.append(out.read_bytes())
     assert audio[0] == audio[1] == audio[2]
@@ -136,7 +136,7 @@ def test_command_from_argument_file_and_standard_input(models, acoustic, flow, t
     assert rate == flow.sample_rate
     expected = vocoder.say(text, acoustic=acoustic, vocoder=flow)
     np.testing.assert_allclose(written, expected, atol=0.51 / 32768)
-    options = ("--speaking-rate", 2, "--temperature", 0, "--acoustic-temperature", 0, "--seed", 1)
+    options = ("--speaking-rate", 2, "--temperature", 0, "--seed", 1)
     assert command("say", text, "-o", tmp_path / "fast.flac", *options, *models).exit_code == 0
     assert soundfile.info(tmp_path / "fast.flac").frames < 0.7 * len(written)
 

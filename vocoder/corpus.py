@@ -199,7 +199,9 @@ class AudioFiles:
         """
         inner = unicodedata.normalize("NFC", name.replace("\\", "/")).removeprefix("wavs/")
         if inner.startswith("/") or ".." in inner.split("/") or re.match("[A-Za-z]:", inner):
-            raise CorpusError(f"the id {name!r} leads out of the corpus folder: give its name alone")
+            raise CorpusError(
+                f"the id {name!r} leads out of the corpus folder: give its name alone"
+            )
         stem, suffix = os.path.splitext(inner)
         candidates = [(inner, inner + ending) for ending in self.suffixes]
         if suffix.lower() in self.suffixes:

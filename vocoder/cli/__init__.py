@@ -19,12 +19,9 @@ import vocoder
 from vocoder.cli.corpora import synthesize_corpus
 from vocoder.cli.measurement import benchmark, evaluate
 from vocoder.cli.models import demo, export, info, serve
-from vocoder.cli.output import warn, warnings_in_a_line
+from vocoder.cli.output import warnings_in_a_line
 from vocoder.cli.synthesis import mel, refine, resynthesize, say, synthesize
 from vocoder.cli.training import train
-
-RENAMED = {"--sweeps": "--iterations", "--wavenet": "--autoregressive"}
-"""Options of version 0.2 by their new names; the old ones go with version 0.4."""
 
 
 class _Commands(TyperGroup):
@@ -45,17 +42,11 @@ class _Commands(TyperGroup):
             sys.exit(2)
 
 
-class _Command(TyperCommand):
-    """Takes renamed options, with a warning; `say` takes text that begins with a dash, too."""
+class _Say(TyperCommand):
+    """Takes text that begins with a dash: no option begins with one and what is no letter."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        for index, argument in enumerate(args):
-            name = argument.partition("=")[0]
-            if name in RENAMED:
-                warn(f"vocoder: warning: {name} is now {RENAMED[name]}")
-                args[index] = argument.replace(name, RENAMED[name], 1)
-            elif self.name == "say" and re.match(r"-+[^A-Za-z-]", argument):  # no option begins so
-                args[index] = f" {argument}"
+        args = [f" {word}" if re.match(r"-+[^A-Za-z-]", word) else word for word in args]
         return super().parse_args(ctx, args)
 
 
@@ -78,25 +69,19 @@ def _options(
         raise typer.Exit
 
 
-# In the order in which --help lists them.
-for _command in (
-    synthesize,
-    synthesize_corpus,
-    resynthesize,
-    say,
-    mel,
-    refine,
-    export,
-    benchmark,
-    evaluate,
-    demo,
-    serve,
-    info,
-):
-    app.command(cls=_Command)(_command)
-app.command(
-    cls=_Command, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
-)(train)
+app.command()(synthesize)
+app.command()(synthesize_corpus)
+app.command()(resynthesize)
+app.command(cls=_Say)(say)
+app.command()(mel)
+app.command()(refine)
+app.command()(export)
+app.command()(benchmark)
+app.command()(evaluate)
+app.command()(demo)
+app.command()(serve)
+app.command()(info)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -32,9 +31,6 @@ def benchmark(
 ) -> None:
     """Speed of every architecture and backend, and of others, on this machine."""
     refuse_overwriting(force, output)
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if load > 0.5:
-        warn(f"Other programs use {load:.1f} processors, which will distort the figures.")
     from vocoder.evaluation import benchmark as speed
     from vocoder.evaluation import tables
     from vocoder.evaluation.results import save_result

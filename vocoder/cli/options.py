@@ -34,9 +34,6 @@ Temperature = Annotated[
         help="Scale of the latent noise, usually 0 to 1. \\[default: the model's own]",
     ),
 ]
-AcousticTemperature = Annotated[  # of version 0.2
-    float | None, typer.Option("--acoustic-temperature", hidden=True)
-]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the latent noise.")]
 
 

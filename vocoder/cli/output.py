@@ -78,8 +78,6 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
 def write_pieces(output: Path, pieces: Iterable[Array], sample_rate: int) -> None:
     """Write audio as it is generated, then print its length and speed.
 
-    The first piece is timed apart from the others: it waits for what a process sets up once.
-
     Args:
         output: the file, or - for a WAV stream to standard output.
         pieces: (samples,) each, generated as they are asked for.
@@ -90,22 +88,18 @@ def write_pieces(output: Path, pieces: Iterable[Array], sample_rate: int) -> Non
 
     to_stream = str(output) == "-"
     file: Any = AudioStream(sys.stdout.buffer, sample_rate) if to_stream else None
-    first = 0.0, 0.0
+    until_first = 0.0
     started = time.perf_counter()
     with exit_on_termination(), file or AudioWriter(output, sample_rate) as audio:
         for piece in filter(len, pieces):
             audio.write(piece)
-            if not first[0]:
-                first = len(piece) / sample_rate, time.perf_counter() - started
+            until_first = until_first or time.perf_counter() - started
     seconds = time.perf_counter() - started
     length = audio.samples / sample_rate
-    speed = f"{length / seconds:.1f} times real time, set-up included"
-    if length > first[0]:
-        rest = (length - first[0]) / (seconds - first[1])
-        speed = f"{first[1]:.2f} s until the first audio, then {rest:.1f} times real time"
     typer.echo(
-        f"{'standard output' if to_stream else output}: {length:.2f} s at {sample_rate:,} Hz, "
-        f"generated in {seconds:.2f} s ({speed})",
+        f"{'standard output' if to_stream else output}: {length:.2f} s at {sample_rate:,} Hz in "
+        f"{seconds:.2f} s, {length / seconds:.1f} times real time, {until_first:.2f} s until the "
+        "first audio",
         err=to_stream,
     )
 

@@ -1,15 +1,12 @@
-"""Mels, recordings and text to audio: synthesize, resynthesize, refine, say; mel, the way back.
-
-Audio passes from input to output in pieces, so that memory does not grow with its length.
-"""
+"""Mels, recordings and text to audio: synthesize, resynthesize, refine, say; mel, the way back."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -22,14 +19,8 @@ from vocoder.cli.output import (
     progress_bar,
     refuse_audio_output,
     refuse_overwriting,
-    warn,
     write_pieces,
 )
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from vocoder.audio import MelSpec
 
 
 def synthesize(
@@ -93,26 +84,18 @@ def mel(
     refuse_overwriting(force, output)
     if output.suffix.lower() != ".npy":
         raise ValueError(f"{output} is not a .npy file: give -o a name that ends in .npy")
-    from numpy.lib import format as npy
+    import numpy as np
+    import torch
 
-    from vocoder.atomic import atomic_path, exit_on_termination
+    from vocoder.atomic import atomic_path
     from vocoder.audio import AudioReader, LogMel, MelSpec
 
-    spec, frames = MelSpec.preset(preset), 0
-
-    def write_header() -> None:  # numpy pads it, so that the last axis may grow
-        header = {"descr": "<f4", "fortran_order": True, "shape": (spec.n_mels, frames)}
-        npy.write_array_header_1_0(file, header)
-
+    spec = MelSpec.preset(preset)
     reader = AudioReader(audio_input(audio), spec.sample_rate)
-    with exit_on_termination(), atomic_path(output) as temporary, temporary.open("wb") as file:
-        write_header()
-        for piece in LogMel(spec).stream(reader):
-            file.write(piece.T.contiguous().numpy().astype("<f4").tobytes())
-            frames += piece.shape[1]
-        file.seek(0)
-        write_header()
-    typer.echo(f"{output}: {spec.n_mels} bands, {frames} frames, {preset}")
+    mel = torch.cat(list(LogMel(spec).stream(reader)), dim=1).numpy()
+    with atomic_path(output) as temporary, temporary.open("wb") as file:
+        np.save(file, mel)
+    typer.echo(f"{output}: {spec.n_mels} bands, {mel.shape[1]} frames, {preset}")
 
 
 def refine(
@@ -129,76 +112,22 @@ def refine(
 ) -> None:
     """Match any audio to a mel by Griffin-Lim-style iterations, without a model."""
     refuse_audio_output(force, output)
-    from vocoder.audio import AudioReader, MelSpec, check_refine
+    from vocoder.audio import MelSpec, check_refine, mel_distance, read_audio
     from vocoder.audio.reading import read_mel
-    from vocoder.audio.validation import check_frames
-    from vocoder.models.pieces import Counted, mel_pieces, unwarned
+    from vocoder.backends.refinement import refine_audio
 
     check_refine(iterations)
     spec = MelSpec.preset(preset)
-    target = read_mel(mel)
-    mel_pieces(target, spec)  # checks it
-    before: list[float] = []
-    after: list[float] = []
-    reader = AudioReader(audio_input(audio), spec.sample_rate)
-    recording = Counted(reader)
-    for _ in _measured(recording, target, spec, before):
-        pass
-    check_frames(recording.samples, target.shape[1], spec)
-    refined = unwarned(_refined(reader, target, spec, iterations))
-    write_pieces(output, _measured(refined, target, spec, after), spec.sample_rate)
-    first, last = (spec.nats * sum(total) / target.size for total in (before, after))
+    target = read_mel(mel).copy()
+    recording, _ = read_audio(audio_input(audio), spec.sample_rate)
+    before = mel_distance(recording.numpy(), target, spec)
+    refined = refine_audio(recording.numpy(), target, spec, iterations)
+    write_pieces(output, [refined], spec.sample_rate)
     typer.echo(
-        f"log-mel distance {first:.3f} nats before, {last:.3f} after {iterations} iterations",
+        f"log-mel distance {before:.3f} nats before, {mel_distance(refined, target, spec):.3f} "
+        f"after {iterations} iterations",
         err=str(output) == "-",
     )
-
-
-def _measured(
-    pieces: Iterable[Any], target: Any, spec: MelSpec, distances: list[float]
-) -> Iterator[Any]:
-    """The same pieces of audio; the distances of its mel from the target sum to the total."""
-    import numpy as np
-    import torch
-
-    from vocoder.audio import LogMel
-
-    passed: list[Any] = []
-
-    def tap() -> Iterator[Tensor]:
-        for piece in pieces:
-            passed.append(piece)
-            yield torch.as_tensor(piece)
-
-    frames = 0
-    for own in LogMel(spec).stream(tap()):
-        part = np.array(target[:, frames : frames + own.shape[1]], np.float32)
-        wanted = torch.from_numpy(part).clamp(min=spec.log_floor)
-        distances.append(float((own[:, : part.shape[1]] - wanted).abs().sum()))
-        frames += own.shape[1]
-        yield from passed
-        passed.clear()
-    yield from passed
-
-
-def _refined(audio: Iterable[Tensor], target: Any, spec: MelSpec, iterations: int) -> Iterator[Any]:
-    """Audio in pieces matched to a mel."""
-    import numpy as np
-
-    from vocoder.backends.refinement import RefineStream
-
-    if iterations == 0:
-        yield from audio
-        return
-    stream = RefineStream(spec, iterations)
-    samples = frames = 0
-    for piece in audio:
-        samples += len(piece)
-        part = np.array(target[:, frames : spec.frames(samples)], np.float32)
-        frames += part.shape[1]
-        yield stream.push(piece.numpy(), part)
-    yield stream.push(np.empty(0, np.float32), np.array(target[:, frames:], np.float32))
-    yield stream.finish()
 
 
 def say(
@@ -221,7 +150,6 @@ def say(
         float, typer.Option("--pitch", "-p", help="Semitones higher, or lower if negative.")
     ] = 0.0,
     temperature: options.Temperature = None,
-    acoustic_temperature: options.AcousticTemperature = None,
     seed: options.Seed = 0,
     refine: options.Refine = None,
     restore: options.Restore = None,
@@ -252,8 +180,6 @@ def say(
     else:
         refuse_audio_output(force, output)
         refuse_overwriting(force, timestamps)
-    if acoustic_temperature is not None:
-        warn("--acoustic-temperature has no effect: the acoustic model draws no noise any more")
     to_read = _read_text(text, lines or file)
     from vocoder.pretrained import load_text_to_mel
     from vocoder.text.speech import Word, phoneme_sentences, sentences, speak
