@@ -51,7 +51,7 @@ try:
     vocoder.cli.main()  # until SIGTERM
 except SystemExit as end:
     print("first end:", end.code, flush=True)
-page.serve(bare, "127.0.0.1", None, False)  # until Ctrl-C
+page.serve(bare, "127.0.0.1", None)  # until Ctrl-C
 print("second end", flush=True)
 """
 
@@ -342,7 +342,7 @@ def test_an_uploaded_recording_is_compared_and_switched_in_place(page, models):
     page.audio("copy-recording")
     page.press("#copy-button")
     made = page.results("copy")
-    *_, state = compare(models, str(RECORDING), None, list(models.vocoders)[:1])
+    *_, state = compare(models, str(RECORDING), list(models.vocoders)[:1])
     titles = ("Recording", "MDCT flow", "MDCT flow", "WaveNet", "Griffin-Lim")
     assert all(name.startswith(title) for name, title in zip(made, titles, strict=True))
     samples, rate = made["MDCT flow (default)"]
@@ -350,7 +350,6 @@ def test_an_uploaded_recording_is_compared_and_switched_in_place(page, models):
     np.testing.assert_allclose(samples, state[1].samples, atol=1.1 / 32768)
     table = page.text("#copy-versions table")
     assert "STOI" in table
-    assert f"{state[1].figures['likelihood, nats']:.2f}" in table
     # Another row goes on at the same position.
     first, second, *_ = page.all("#copy-versions audio")
     page.driver.execute_script("arguments[0].currentTime = 0.5; arguments[0].play()", first)
@@ -359,19 +358,6 @@ def test_an_uploaded_recording_is_compared_and_switched_in_place(page, models):
     assert page.until(lambda: second.get_property("currentTime")) > 0.5
     assert first.get_property("paused")
     assert (first.is_displayed(), second.is_displayed()) == (False, True)
-
-
-def test_a_mel_is_uploaded(page, models, tmp_path):
-    mel = models.page.mel(vocoder.read_audio(RECORDING, models.page.sample_rate)[0])
-    np.save(tmp_path / "mel.npy", mel.numpy())
-    page.click("Copy synthesis")
-    page.press("#copy-mel button")
-    page.upload("copy-mel", tmp_path / "mel.npy")
-    page.until(lambda: "mel.npy" in page.text("#copy-mel").replace("\n", ""))
-    page.only("default)")
-    page.press("#copy-button")
-    ((samples, _),) = page.results("copy").values()
-    np.testing.assert_allclose(samples, models.page.synthesize(mel), atol=1.1 / 32768)
 
 
 def test_the_microphone_is_heard(page):

@@ -145,9 +145,6 @@ def demo(
         typer.Option(min=1, max=65535, help="Port. \\[default: the first free one from 7860]"),
     ] = None,
     device: options.Device = "auto",
-    share: Annotated[
-        bool, typer.Option("--share", help="Publish the page through gradio's servers.")
-    ] = False,
 ) -> None:
     """A page to type, record and listen in, served on this machine."""
     if port is not None:  # before the models are loaded, which takes longer
@@ -160,7 +157,7 @@ def demo(
         require("gradio", "the demo", "demo")
         from vocoder.demo.page import serve
 
-    serve(Models(checkpoint, autoregressive, acoustic, device), host, port, share)
+    serve(Models(checkpoint, autoregressive, acoustic, device), host, port)
 
 
 def serve(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +48,6 @@ def interpolate(
     second: str | None,
     name: str,
     refine: Refine | None = None,
-    condition: Literal["first", "between"] = "first",
     notify: Notify = silent,
     steps: int = 5,
 ) -> tuple[list[Version], str]:
@@ -58,9 +57,8 @@ def interpolate(
         z_1, \qquad \cos\theta = \frac{\langle z_0, z_1 \rangle}{\|z_0\| \|z_1\|}
 
     where :math:`z_i = f(x_i; m_i)`, each recording being given its own mel. Latents of many
-    dimensions lie near a sphere, which a straight line would leave. z(t) is decoded with the mel of
-    the first recording (``"first"``: only what the mel leaves open changes) or with
-    :math:`(1 - t) m_0 + t m_1` (``"between"``). Paper: White, 2016, "Sampling generative networks".
+    dimensions lie near a sphere, which a straight line would leave. z(t) is decoded with the mel
+    :math:`(1 - t) m_0 + t m_1`. Paper: White, 2016, "Sampling generative networks".
 
     Args:
         name: of a flow.
@@ -90,12 +88,9 @@ def interpolate(
         angle = float(torch.arccos(cosine.clamp(-1, 1)))
         for t in np.linspace(0, 1, steps).tolist():
             notify(t, f"{t:.0%} of the way")
-            if math.sin(angle) > 1e-6:
-                z = math.sin((1 - t) * angle) * z_0 + math.sin(t * angle) * z_1
-                z /= math.sin(angle)
-            else:  # the same recording twice: the circle has no direction
-                z = z_0
-            mel = mels[0] if condition == "first" else torch.lerp(mels[0], mels[1], t)
+            z = math.sin((1 - t) * angle) * z_0 + math.sin(t * angle) * z_1
+            z = z / math.sin(angle) if angle > 1e-6 else z_0  # the same recording twice
+            mel = torch.lerp(mels[0], mels[1], t)
             samples = flow.inverse(z.float(), mel)
             if t == 0:
                 error = float((samples - audio[0]).abs().max())
@@ -142,8 +137,6 @@ def layout(models: Models) -> None:
             with gr.Group():
                 name = widgets.vocoder(models, flows, "latent-model")
                 refine, seed = widgets.refinement("latent-refine"), widgets.seed()
-                choices = [("of the first recording", "first"), ("between the two", "between")]
-                condition = gr.Radio(choices, value="first", label="Mel to interpolate with")
             with gr.Row():
                 scale = gr.Button("Temperatures", variant="primary", elem_id="latent-temperatures")
                 between = gr.Button("Interpolate", variant="primary", elem_id="latent-interpolate")
@@ -158,5 +151,5 @@ def layout(models: Models) -> None:
 
     inputs = [first, name, refine, seed]
     widgets.compute([scale.click], temperatures, inputs, results.outputs, "temperatures")
-    inputs = [first, second, name, refine, condition]
+    inputs = [first, second, name, refine]
     widgets.compute([between.click], interpolation, inputs, results.outputs, "interpolate")

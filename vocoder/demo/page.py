@@ -7,7 +7,6 @@ import os
 import platform
 import sys
 import tempfile
-from contextlib import nullcontext
 from pathlib import Path
 
 import gradio as gr
@@ -45,20 +44,19 @@ def build(models: Models) -> gr.Blocks:
     return page
 
 
-def serve(models: Models, host: str, port: int | None, share: bool) -> None:
+def serve(models: Models, host: str, port: int | None) -> None:
     """Serve the page until it is interrupted.
 
     Args:
         host: address to listen on; 127.0.0.1 is this machine alone.
         port: the port; None for the first free one from 7860 on.
-        share: publish the page through gradio's tunnel, for anybody who has the link.
 
     Raises:
         OSError: the port is taken.
     """
     with (
         exit_on_termination(0),
-        without_proxies() if not share else nullcontext(),
+        without_proxies(),
         tempfile.TemporaryDirectory(prefix="vocoder-demo-") as folder,
     ):
         os.environ["GRADIO_TEMP_DIR"] = folder
@@ -68,10 +66,9 @@ def serve(models: Models, host: str, port: int | None, share: bool) -> None:
             ctypes.CDLL(None).mallopt(-8, 2)
         page = build(models)
         page.queue(max_size=20)  # events that wait; the next is refused
-        _, address, public = page.launch(
+        _, address, _ = page.launch(
             server_name=host,
             server_port=port,
-            share=share,
             theme=_LOOK,
             css=Path(__file__).with_name("page.css").read_text(encoding="utf-8"),
             max_file_size="20mb",
@@ -81,6 +78,6 @@ def serve(models: Models, host: str, port: int | None, share: bool) -> None:
             quiet=True,
             prevent_thread_lock=True,
         )
-        sys.stdout.write(f"The demo is at {public or address} (Ctrl-C stops it)\n")
+        sys.stdout.write(f"The demo is at {address} (Ctrl-C stops it)\n")
         sys.stdout.flush()
         page.block_thread()
