@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 import io
 import socket
-import tempfile
 import threading
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 import uvicorn
 from fastapi import Body, FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
@@ -24,7 +23,6 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 
 import vocoder
 from vocoder.audio import AudioStream, check_refine, check_temperature
-from vocoder.audio.reading import read_mel
 from vocoder.audio.writing import FORMATS
 from vocoder.models import Noise, Vocoder
 from vocoder.models.pieces import from_mel
@@ -60,7 +58,7 @@ class Turns:
         """Of the requests that run or wait."""
         self._thread = ThreadPoolExecutor(1, "synthesis")
 
-    def answer(self, pieces: Iterator[Any], sample_rate: int, form: str) -> Response:
+    def answer(self, pieces: Iterator[Any], sample_rate: int, form: str) -> StreamingResponse:
         """Audio as it is made of `pieces`; the client's speed does not hold up the next request.
 
         Raises:
@@ -92,37 +90,25 @@ class Turns:
             except BaseException as error:
                 put(error)
 
-        async def body() -> AsyncIterator[bytes]:
-            while (chunk := await chunks.get()) is not None:
-                if isinstance(chunk, BaseException):
-                    raise chunk  # which breaks the connection off: the client sees an error
-                if chunk:
-                    yield chunk
-
         job = self._thread.submit(work)
         self.jobs.add(job)
         job.add_done_callback(self.jobs.discard)
 
-        def leave() -> None:
-            gone.set()
-            job.cancel()
+        async def body() -> AsyncIterator[bytes]:
+            while (chunk := await chunks.get()) is not None:
+                if isinstance(chunk, BaseException):
+                    raise chunk  # which breaks the connection off: the client sees an error
+                yield chunk
 
-        return Response(body(), FORMATS[form].media_type, leave)
+        class Response(StreamingResponse):
+            async def __call__(self, *connection: Any) -> None:
+                try:
+                    await super().__call__(*connection)
+                finally:  # the client has all of it, or is gone
+                    gone.set()
+                    job.cancel()
 
-
-class Response(StreamingResponse):
-    """A stream that calls `leave` when the client has all of it, or is gone."""
-
-    def __init__(self, body: AsyncIterator[bytes], kind: str, leave: Callable[[], None]) -> None:
-        super().__init__(body, media_type=kind)
-        self._leave = leave
-
-    async def __call__(self, *connection: Any) -> None:
-        """Send."""
-        try:
-            await super().__call__(*connection)
-        finally:
-            self._leave()
+        return Response(body(), media_type=FORMATS[form].media_type)
 
 
 class BodyLimit:
@@ -198,7 +184,7 @@ def create_app(model: Vocoder, acoustic: TextToMel, name: str, queue: int) -> Fa
         }
 
     @app.post("/v1/audio/speech", response_class=StreamingResponse)
-    async def speech(request: SpeechRequest) -> Response:
+    async def speech(request: SpeechRequest) -> StreamingResponse:
         if request.model not in (None, name):
             raise ValueError(f"there is no model {request.model!r}: give {name!r}")
         async with reading:
@@ -212,24 +198,19 @@ def create_app(model: Vocoder, acoustic: TextToMel, name: str, queue: int) -> Fa
         refine: str | None = None,
         seed: int = 0,
         temperature: float | None = None,
-    ) -> Response:
+    ) -> StreamingResponse:
         if refine is not None:
             check_refine(refine)
         if temperature is not None:
             check_temperature(temperature)
         Noise(seed)
 
-        def read() -> Iterator[Any]:
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder, "mel.npy")
-                path.write_bytes(mel)
-                try:
-                    content = read_mel(path).copy()
-                except ValueError as error:
-                    raise ValueError(str(error).replace(str(path), "the body")) from error
-            return from_mel(model, content, temperature=temperature, refine=refine, seed=seed)
-
-        return turns.answer(await run_in_threadpool(read), model.sample_rate, "wav")
+        try:
+            content = np.lib.format.read_array(io.BytesIO(mel), allow_pickle=False)
+        except Exception as error:  # a damaged header raises anything
+            raise ValueError(f"the body is not a readable .npy array ({error})") from error
+        pieces = from_mel(model, content, temperature=temperature, refine=refine, seed=seed)
+        return turns.answer(pieces, model.sample_rate, "wav")
 
     return app
 
