@@ -144,10 +144,7 @@ def mutated(data, rng):
     return bytes(content)
 
 
-SOUNDS = (
-    "WAV/PCM_16", "WAV/FLOAT", "WAV/IMA_ADPCM", "FLAC/PCM_16", "OGG/VORBIS", "MP3/MPEG_LAYER_III",
-    "AIFF/PCM_16", "AU/PCM_16", "CAF/PCM_16", "W64/PCM_16", "RF64/PCM_16",
-)  # fmt: skip
+SOUNDS = ("WAV/PCM_16", "WAV/FLOAT", "FLAC/PCM_16", "OGG/VORBIS", "MP3/MPEG_LAYER_III")
 
 
 @pytest.mark.parametrize("kind", SOUNDS)

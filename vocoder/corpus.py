@@ -91,13 +91,12 @@ def read_corpus(folder: str | Path) -> Corpus:
     name, ``ID.wav`` or ``wavs/ID.wav``. Names match in any Unicode normalisation, and suffixes in
     either case; ids are in form C.
 
-    Malformed lines, repeated ids and lines whose audio file is missing are left out and reported
-    as warnings, with a count and the first example of each.
+    Malformed lines, repeated ids and lines whose audio file is missing are left out, with a
+    warning that counts them.
 
     Raises:
         CorpusError: no `metadata.csv`, not UTF-8, no usable line in it, or an id that leads out of
-            the corpus: an absolute path, ``..``, or a link to another folder. (``wavs`` itself may
-            be a link.)
+            the corpus. (``wavs`` itself may be a link.)
     """
     folder = Path(folder)
     metadata = folder / "metadata.csv"

@@ -56,9 +56,8 @@ def write_audio(target: str | os.PathLike[str] | IO[bytes], audio: Audio, sample
     """Write mono audio as 16-bit WAV or FLAC, OGG Vorbis, MP3 or Opus, by the path's suffix.
 
     Opus has few sample rates: other audio is resampled to the next higher one. A sample x becomes
-    round(32768 * x), so 16-bit audio survives reading and writing. Samples beyond [-1, 1] are
-    clipped, never wrapped around. The file is written whole or not at all: after an error the
-    previous one is still there.
+    round(32768 * x), clipped to 16 bits. The file is written whole or not at all: after an error
+    the previous one is still there.
 
     Args:
         target: file to write, with suffix .wav, .flac, .ogg, .mp3 or .opus; an existing one is

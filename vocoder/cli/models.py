@@ -53,9 +53,6 @@ def info(
     Console().print(table)
 
 
-_SHORT = 4  # frames of look_ahead in a stream with a short delay
-
-
 def _facts(name: str | None) -> dict[str, Any]:
     """Of the vocoder of that name, or else of the acoustic model."""
     from vocoder.hub import HubError
@@ -78,15 +75,15 @@ def _facts(name: str | None) -> dict[str, Any]:
     }
     if isinstance(model, Vocoder):
         ahead, frame = model.look_ahead(), 1000 * model.mel_spec.hop_length / model.sample_rate
-        short = {}
-        if not model.sequential:
-            delay = model.look_ahead(look_ahead=_SHORT)
-            short = {"short_look_ahead": _SHORT, "short_look_ahead_ms": round(delay * frame, 1)}
         facts |= {
             "context_frames": model.context_frames[0],
             "look_ahead_frames": ahead,
             "look_ahead_ms": round(ahead * frame, 1),
-            **short,
+        }
+        if not model.sequential:
+            short = model.look_ahead(look_ahead=4)
+            facts |= {"short_look_ahead": 4, "short_look_ahead_ms": round(short * frame, 1)}
+        facts |= {
             "refine": model.default_refine,
             "restores mels": model.restoration is not None,
         }

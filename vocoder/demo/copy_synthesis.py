@@ -65,7 +65,7 @@ def compare(
         samples = model.synthesize(mel, *how, refine=refine).cpu()[: len(original)]
         taken = time.perf_counter() - start
         remark = f"{'sample by sample' if model.sequential else 'all at once'}, {taken:.2g} s"
-        speed = {"× real time": len(original) / spec.sample_rate / taken}
+        speed: dict[str, float | None] = {"× real time": len(original) / spec.sample_rate / taken}
         version = Version(title, samples, spec, remark, speed).compare(mel)
         scores = measure(original, samples, spec.sample_rate, spec, metrics)
         version.figures.update({METRICS[key].title: score for key, score in scores.items()})
