@@ -236,13 +236,12 @@ def test_file_objects_are_read_and_written(tmp_path):
 
 def test_blocks_are_the_whole_file(tmp_path):
     write_audio(tmp_path / "a.wav", tone(1000, 48000, 5), 48000)
-    for rate in (48000, 22050):
-        reader = AudioReader(tmp_path / "a.wav", rate)
-        blocks, again = list(reader), list(reader)
-        assert len(blocks) > 1
-        assert max(map(len, blocks)) <= 1 << 16
-        assert torch.equal(torch.cat(blocks), torch.cat(again))
-        assert torch.equal(torch.cat(blocks), read_audio(tmp_path / "a.wav", rate)[0])
+    reader = AudioReader(tmp_path / "a.wav", 22050)
+    blocks, again = list(reader), list(reader)
+    assert len(blocks) > 1
+    assert max(map(len, blocks)) <= 1 << 16
+    assert torch.equal(torch.cat(blocks), torch.cat(again))
+    assert torch.equal(torch.cat(blocks), read_audio(tmp_path / "a.wav", 22050)[0])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such devices")

@@ -106,26 +106,6 @@ def test_info_as_text_and_json(checkpoint):
     assert "no model 'nothing'" in command("info", "nothing").stderr
 
 
-def test_export_writes_a_graph(checkpoint, tmp_path, monkeypatch):
-    """With the exporter replaced, which takes ten seconds and has its own tests."""
-    from vocoder import export
-
-    graphs = []
-
-    def export_onnx(model, path, refine, _):
-        graphs.append(export.InferenceGraph(model, refine or 0, 0.0))
-        path.write_bytes(bytes(1_200_000))
-
-    monkeypatch.setattr(export, "export_onnx", export_onnx)
-    out = tmp_path / "model.onnx"
-    result = command("export", "--onnx", out, "-c", checkpoint, "--refine", 2)
-    assert result.exit_code == 0, result.stderr
-    assert result.stdout == f"{out}: 1.2 MB, mel and noise in, audio out\n"
-    assert graphs[0].refine == 2
-    assert command("export", "--onnx", out, "-c", checkpoint).exit_code == 2
-    assert len(graphs) == 1
-
-
 def test_errors_are_one_sentence_and_write_nothing(checkpoint, tmp_path):
     pytest.importorskip("onnxruntime")
     out = tmp_path / "out.wav"

@@ -1,7 +1,6 @@
 """The scripts that build corpora, on recordings laid out as those that they start from."""
 
 import csv
-import sys
 import threading
 import warnings
 from collections import Counter
@@ -171,35 +170,6 @@ def test_a_stopped_build_resumes_and_gives_what_one_go_gives(tmp_path):
     build(tmp_path / "corpus", [idle], 20)
     assert idle.spoken == []
     assert files(tmp_path / "corpus") == files(tmp_path / "whole")
-
-
-def test_main_builds_the_unseen_voices_next_to_the_others(tmp_path, monkeypatch, capsys):
-    class Spoken(StandIn):
-        def __init__(self, python, kokoro):
-            super().__init__()
-
-        def close(self):
-            pass
-
-    monkeypatch.setattr(english, "Speaker", Spoken)
-    monkeypatch.setattr(english, "read_texts", lambda: [some_sentences(1000)])
-    words = ["--sentences", "12", "--unseen", "2", "--workers", "2", "--output"]
-    monkeypatch.setattr(sys, "argv", ["build.py", *words, str(tmp_path / "corpus")])
-    english.main()
-    assert "12 utterances" in capsys.readouterr().out
-
-    def voices_of(folder):
-        return [u.id.rpartition("-")[0] for u in read_corpus(folder).utterances]
-
-    assert sorted(voices_of(tmp_path / "corpus-unseen")) == sorted([*voices.UNSEEN] * 2)
-    trained = voices_of(tmp_path / "corpus")
-    assert len(trained) == 12
-    assert set(trained) <= set(voices.TRAINING)
-
-    monkeypatch.setattr(sys, "argv", ["build.py", "--voices", "af_sarah"])
-    with pytest.raises(SystemExit):
-        english.main()
-    assert "invalid choice: 'af_sarah'" in capsys.readouterr().err
 
 
 # -- from Debian packages of recordings --------------------------------------------------------

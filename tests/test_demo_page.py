@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tarfile
 import time
 import urllib.parse
 import urllib.request
@@ -421,22 +420,3 @@ def test_the_page_fits_a_phone(page):
         assert table["x"] + table["width"] <= 390  # no column is cut off
     finally:
         page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-
-
-def test_labels_and_contrast_are_accessible(page, tmp_path):
-    npm = shutil.which("npm") or "false"
-    if subprocess.run([npm, "pack", "axe-core@4"], cwd=tmp_path, capture_output=True).returncode:
-        pytest.skip("the checker axe-core cannot be had from npm")
-    with tarfile.open(next(tmp_path.glob("*.tgz"))) as archive:
-        page.driver.execute_script(archive.extractfile("package/axe.min.js").read().decode())
-    page.audio("say-audio")
-    for title in ("Text to speech", "Copy synthesis", "Latent space"):
-        page.click(title)
-        time.sleep(1)  # colours fade in
-        found = page.driver.execute_async_script(
-            # gradio labels the place of a picture that is not there yet.
-            "axe.run({exclude: ['.empty']}, {runOnly: ['wcag2a', 'wcag2aa']})"
-            ".then(({violations}) => arguments[0]("
-            "violations.flatMap(v => v.nodes.map(n => v.id + ': ' + n.html))))"
-        )
-        assert found == [], title
