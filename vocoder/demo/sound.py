@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import soundfile
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -68,17 +69,19 @@ def read_recording(path: str | None, sample_rate: int, which: str = "") -> Tenso
     if not path:
         raise ValueError(f"there is no {which}recording: choose, record or upload one")
     try:
-        samples = read_audio(path, sample_rate)[0].clamp(-1, 1)
-    except (OSError, ValueError) as error:
-        # The folder of an upload means nothing to the visitor.
-        raise ValueError(str(error).replace(path, Path(path).name)) from error
-    seconds = len(samples) / sample_rate
+        seconds = soundfile.info(path).duration  # first: a small file can hold hours
+    except soundfile.LibsndfileError:
+        seconds = SHORTEST_SECONDS  # read_audio says what is wrong
     if not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS:
         raise ValueError(
             f"the {which}recording lasts {seconds:.2f} s: choose one of {SHORTEST_SECONDS:g} to "
             f"{LONGEST_SECONDS:g} s, or cut it with the scissors below it"
         )
-    return samples
+    try:
+        return read_audio(path, sample_rate)[0].clamp(-1, 1)
+    except (OSError, ValueError) as error:
+        # The folder of an upload means nothing to the visitor.
+        raise ValueError(str(error).replace(path, Path(path).name)) from error
 
 
 def beginning(samples: Tensor, spec: MelSpec) -> Tensor:
