@@ -200,7 +200,7 @@ def check_mel(mel: Tensor, mel_spec: MelSpec) -> None:
 def _check_shape(mel: Tensor, spec: MelSpec) -> None:
     if not isinstance(mel, Tensor) or not mel.is_floating_point():
         kind = mel.dtype if isinstance(mel, Tensor) else type(mel).__name__
-        raise MelError(f"A mel must be a floating-point torch tensor of logarithms, got {kind}.")
+        raise MelError(f"A mel must be a torch tensor of logarithms, floating point, got {kind}.")
     shape = tuple(mel.shape)
     if mel.ndim not in (2, 3) or 0 in shape:
         raise MelError(
