@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import operator
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import torch
@@ -20,24 +19,17 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from vocoder.atomic import write_atomic
-from vocoder.audio import (
-    LogMel,
-    MelGriffinLim,
-    MelSpec,
-    Refine,
-    check_mel,
-    check_refine,
-    check_temperature,
-)
+from vocoder.audio import LogMel, MelGriffinLim, MelSpec, Refine, check_mel, check_temperature
 from vocoder.audio.refinement import schedule
-from vocoder.audio.validation import LOUDEST, Clamp, as_tensor, check_audio
-from vocoder.checkpoints import CheckpointError, no_larger_than, read_checkpoint, write_checkpoint
+from vocoder.audio.validation import LOUDEST, Clamp, as_tensor, check_audio, check_layout
+from vocoder.checkpoints import CheckpointError, read_checkpoint, write_checkpoint
 from vocoder.flows import InvertibleConv1x1
 
 from .card import CARD_NAME, VOCODER, Card, model_card
 from .streaming import Renderer, in_windows
 
 Array = TypeVar("Array", Tensor, NDArray[Any])
+T = TypeVar("T")
 
 LONGEST_PASS = 8192
 """Mel frames that `Vocoder.synthesize` renders at once; 95 s at 22,050 Hz and a hop of 256."""
@@ -65,11 +57,11 @@ class SavedModel(nn.Module):
     card: ClassVar[Card]
     """What the model card says of all models of this class."""
 
-    former: ClassVar[dict[str, Any]] = {}
-    """Arguments of earlier versions, and the one value that checkpoints may have; ... for any."""
+    former: ClassVar[set[str]] = set()
+    """Arguments of version 0.2, which checkpoints may have, and which say nothing now."""
 
     config: dict[str, Any]
-    """The constructor's arguments as plain JSON values."""
+    """The constructor's arguments."""
 
     frozen = False
     """Whether the model is fused, so that its weights cannot change."""
@@ -88,7 +80,7 @@ class SavedModel(nn.Module):
             if outermost:
                 bound = signature.bind(self, *args, **kwargs)
                 bound.apply_defaults()
-                self.config = {k: _plain(v) for k, v in bound.arguments.items() if k != "self"}
+                self.config = {k: v for k, v in bound.arguments.items() if k != "self"}
             build(self, *args, **kwargs)
             if outermost:
                 self.config["mel_spec"] = self.mel_spec.to_dict()
@@ -97,7 +89,6 @@ class SavedModel(nn.Module):
 
     def __init__(self, mel_spec: MelSpec | str) -> None:
         super().__init__()
-        _survive_forks()
         self.mel_spec = MelSpec.preset(mel_spec) if isinstance(mel_spec, str) else mel_spec
 
     @property
@@ -120,8 +111,6 @@ class SavedModel(nn.Module):
         if temperature is not None:
             check_temperature(temperature)
         return self.default_temperature if temperature is None else temperature
-
-    # -- on disk -------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str], dtype: torch.dtype | None = None) -> Path:
         """Write a checkpoint directory: ``model.safetensors`` and ``config.json``.
@@ -152,13 +141,11 @@ class SavedModel(nn.Module):
             CheckpointError: these are not arguments of this class.
         """
         try:
-            unused = {k for k, v in config.items() if cls.former.get(k, cls) in (v, ...)}
-            arguments = {k: v for k, v in config.items() if k not in unused}
+            arguments = {k: v for k, v in config.items() if k not in cls.former}
             if isinstance(spec := config.get("mel_spec"), Mapping):
                 arguments["mel_spec"] = MelSpec.from_dict(spec)
             return cls(**arguments)
-        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RuntimeError,
-                AssertionError, MemoryError) as error:  # fmt: skip
+        except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
             raise CheckpointError(
                 f"the config does not fit {cls.__name__} of this version: {error}"
             ) from error
@@ -177,8 +164,7 @@ class SavedModel(nn.Module):
         Raises:
             CheckpointError: config and weights do not fit each other or this version.
         """
-        with no_larger_than(config, tensors, path):
-            model = cls.from_config(config)
+        model = cls.from_config(config)
         try:
             model.load_state_dict({cls.renamed(name): value for name, value in tensors.items()})
         except RuntimeError as error:
@@ -203,8 +189,6 @@ class SavedModel(nn.Module):
                 f"{path} holds {what} and no {cls.title}: give a checkpoint of {recipe}"
             )
         return cls.from_checkpoint(config, tensors, path)
-
-    # -- fused ---------------------------------------------------------------------------------
 
     def _frozen_copy(self) -> Self:
         """A frozen copy with weight normalisation taken out, where there is an argument
@@ -242,18 +226,6 @@ class SavedModel(nn.Module):
         return super().load_state_dict(state_dict, *args, **kwargs)
 
 
-class Restorer(Protocol):
-    """What turns mels that no audio has into mels of speech: `vocoder.models.restoration`."""
-
-    mel_spec: MelSpec
-
-    @property
-    def look_ahead(self) -> int: ...
-    def restore(self, *args: Any, **kwargs: Any) -> Tensor: ...
-    def stream(self, *args: Any, **kwargs: Any) -> Iterator[Any]: ...
-    def to(self, device: torch.device) -> Self: ...
-
-
 class Vocoder(SavedModel, ABC):
     """Base class of all vocoders; owns the `MelSpec` that its mels must follow.
 
@@ -277,16 +249,15 @@ class Vocoder(SavedModel, ABC):
     default_refine: Refine
     """Iterations that `synthesize` and `stream` do by default: the constructor's ``refine``."""
 
+    restoration: Any = None
+    """What `synthesize` and `stream` restore mels with, see `restored_by`."""
+
     def __init__(self, mel_spec: MelSpec | str, refine: Refine = 0) -> None:
         super().__init__(mel_spec)
-        check_refine(refine)
+        schedule(refine, self.mel_spec)  # checks it
         self.default_refine = refine
-        # In a tuple, which is no part of the model for PyTorch.
-        self._restoration: tuple[Restorer | None] = (None,)
         self.mel_griffin_lim = MelGriffinLim(self.mel_spec)
         self._log_mel = LogMel(self.mel_spec)
-
-    # -- what an architecture implements ---------------------------------------------------------
 
     @property
     @abstractmethod
@@ -318,24 +289,14 @@ class Vocoder(SavedModel, ABC):
         Raises:
             NotImplementedError: the architecture has no differentiable sample.
         """
-        raise NotImplementedError(
-            f"{type(self).__name__} draws its samples one by one from discrete distributions: no "
-            "gradient passes through them"
-        )
+        raise NotImplementedError(f"no gradient passes through samples of {type(self).__name__}")
 
     def log_likelihood(self, audio: Tensor, mel: Tensor) -> Tensor:
         """log p(audio | mel) in nats, (batch,), for audio of exactly frames * hop samples."""
-        raise NotImplementedError(
-            f"{type(self).__name__} defines no likelihood: it is not a density of audio"
-        )
+        raise NotImplementedError(f"{type(self).__name__} is not a density of audio")
 
-    @property
-    def restoration(self) -> Restorer | None:
-        """What `synthesize` and `stream` restore mels with, see `restored_by`."""
-        return self._restoration[0]
-
-    def restored_by(self, restoration: Restorer | None) -> Self:
-        """Restore mels with a restoring flow, or with none; returns the model.
+    def restored_by(self, restoration: Any) -> Self:
+        """Restore mels with a `vocoder.models.restoration.Restoration`, or None; returns the model.
 
         `vocoder.load` sets the bundled one where the conventions of the mels agree. It is not a
         part of the model: neither trained nor saved with it.
@@ -348,10 +309,8 @@ class Vocoder(SavedModel, ABC):
                 f"the restoring flow is for mels of {restoration.mel_spec} and the vocoder for "
                 f"{self.mel_spec}"
             )
-        self._restoration = (restoration,)
+        object.__setattr__(self, "restoration", restoration)  # no submodule
         return self
-
-    # -- what users call -----------------------------------------------------------------------
 
     def mel(self, audio: Array) -> Array:
         """The log-mel spectrogram of audio, in the convention of this model.
@@ -366,7 +325,7 @@ class Vocoder(SavedModel, ABC):
             ValueError: the audio has another shape (such as (samples, channels)), no samples, is
                 not floating point, or is far beyond [-1, 1], as int16 samples are.
         """
-        tensor = _tensor(audio, "audio")
+        tensor = as_tensor(audio, "audio")
         check_audio(tensor, LOUDEST)
         return _like(audio, self._log_mel(tensor.to(self.device)))
 
@@ -475,13 +434,6 @@ class Vocoder(SavedModel, ABC):
         clamp = Clamp(self.mel_spec, temperature)
         noise = Noise(seed)
         context, render = self._renderer(noise, temperature)
-        if look_ahead is None:
-            refiner = self._refiner(refine)
-        else:
-            self._check_look_ahead(look_ahead)
-            from vocoder.backends.look_ahead import ShortDelay  # numba takes a second to import
-
-            short = ShortDelay(self.mel_spec, context[0], render, refine, look_ahead)
 
         def checked() -> Iterator[tuple[Array, Tensor]]:
             for chunk in mel_chunks:
@@ -498,18 +450,26 @@ class Vocoder(SavedModel, ABC):
         chunks, (restorer, strength) = checked(), self._restorer(restore)
         if restorer is not None:
             chunks = restorer.stream(chunks, None, noise, strength)
-        chunk: Array | None = None
-        if look_ahead is not None:
-            for chunk, frames in chunks:
-                if len(audio := clamp(short.push(frames))):
-                    yield _like(chunk, audio)
-            if chunk is not None:
-                yield _like(chunk, clamp(short.finish()))
-                clamp.finish()
-            return
-        pieces = ((tag, tag[1].unsqueeze(0)) for tag in chunks)
-        hop = self.mel_spec.hop_length
-        for (chunk, frames), made, final in in_windows(pieces, context, render, hop):
+        if look_ahead is None:
+            made = self._exactly(chunks, context, render, self._refiner(refine))
+        else:
+            self._check_look_ahead(look_ahead)
+            from vocoder.backends.look_ahead import short_delay  # numba takes a second to import
+
+            made = short_delay(chunks, self.mel_spec, context[0], render, refine, look_ahead)
+        for chunk, audio in made:
+            if len(audio := clamp(audio)):
+                yield _like(chunk, audio)
+        clamp.finish()
+
+    def _exactly(
+        self, chunks: Iterable[tuple[T, Tensor]], context: Any, render: Renderer, refiner: Any
+    ) -> Iterator[tuple[T, Tensor]]:
+        """The exact stream: audio with the tag of the chunk that completed it."""
+        pieces = (((tag, frames), frames.unsqueeze(0)) for tag, frames in chunks)
+        for (tag, frames), made, final in in_windows(
+            pieces, context, render, self.mel_spec.hop_length
+        ):
             audio = made[0].float()
             if refiner is not None:
                 if final:  # with centred frames, the last one again, as in `refine_target`
@@ -517,9 +477,7 @@ class Vocoder(SavedModel, ABC):
                 audio = refiner.push(audio.cpu(), frames.cpu())
                 if final:
                     audio = torch.cat([audio, refiner.finish()])
-            if len(audio := clamp(audio)):
-                yield _like(chunk, audio)
-        clamp.finish()
+            yield tag, audio
 
     def look_ahead(
         self,
@@ -540,20 +498,14 @@ class Vocoder(SavedModel, ABC):
         if look_ahead is not None:
             return first + self._check_look_ahead(look_ahead)
         refiner = self._refiner(refine)
-        own = 0 if refiner is None else refiner.look_ahead
-        return first + self.context_frames[1] + int(own)
+        return first + self.context_frames[1] + (0 if refiner is None else int(refiner.look_ahead))
 
     def _check_look_ahead(self, look_ahead: int) -> int:
-        """The look-ahead of a short delay; ValueError if there is none."""
-        if isinstance(look_ahead, bool) or not isinstance(look_ahead, int) or look_ahead < 1:
+        if self.sequential or look_ahead < 1 or look_ahead != int(look_ahead):
             raise ValueError(
                 f"look_ahead is {look_ahead!r}: give the frames of delay, a whole number from 1 "
-                "on, or leave it out for the exact stream"
-            )
-        if self.sequential:
-            raise ValueError(
-                f"the {self.title} draws its samples one by one, each after those before it: its "
-                "stream has no other delay, so leave look_ahead out"
+                "on, or leave it out for the exact stream, as models must that draw sample by "
+                "sample"
             )
         return look_ahead
 
@@ -569,12 +521,8 @@ class Vocoder(SavedModel, ABC):
         """
         return self.mel_griffin_lim(audio, self.refine_target(mel), refine)
 
-    def _restorer(self, restore: float | None) -> tuple[Restorer | None, float]:
-        """What mels are restored with, None if they stay as they are, and how far.
-
-        Raises:
-            ValueError: restoration is asked for and there is none.
-        """
+    def _restorer(self, restore: float | None) -> tuple[Any, float]:
+        """What mels are restored with, None if they stay as they are, and how far."""
         if restore == 0 or (restore is None and self.restoration is None):
             return None, 0.0
         if self.restoration is None:
@@ -596,12 +544,10 @@ class Vocoder(SavedModel, ABC):
 
     def _refiner(self, refine: Refine | None) -> Any:
         """A `RefineStream`; None if nothing is to be refined."""
-        iterations = self._refine(refine)
-        if not iterations:
-            return None
         from vocoder.backends.refinement import RefineStream
 
-        return RefineStream(self.mel_spec, iterations)
+        levels = self._refine(refine)
+        return RefineStream(self.mel_spec, levels) if levels else None
 
     def _refine(self, refine: Refine | None) -> Refine:
         """The levels to refine on; none of them if nothing is to be refined."""
@@ -620,7 +566,7 @@ class Vocoder(SavedModel, ABC):
         streams; it is called for consecutive frames, so that it may keep a state.
         """
         past, ahead = self.context_frames
-        assert past is not None, "an unbounded past needs a renderer of its own"
+        assert past is not None
         hop = self.mel_spec.hop_length
 
         def render(window: Tensor, start: int, first: int, last: int) -> Tensor:
@@ -670,52 +616,36 @@ class Vocoder(SavedModel, ABC):
             ValueError: the model cannot compute in this type.
         """
         if dtype not in self.dtypes:
-            types = " or ".join(map(str, self.dtypes))
-            raise ValueError(f"the {self.title} computes in {types}, and dtype is {dtype!r}")
+            raise ValueError(f"the {self.title} computes in {self.dtypes}, and dtype is {dtype!r}")
         return self.eval()
 
-    # -- checks --------------------------------------------------------------------------------
-
     def _check_weights(self) -> None:
-        """Raise ValueError for weights that synthesis cannot compute with."""
         if self.dtype not in (torch.float32, torch.float64):
-            name = str(self.dtype).removeprefix("torch.")
             raise ValueError(
-                f"the weights are {name}, and synthesis needs them in float32: for faster "
-                "arithmetic use vocoder.load(dtype=torch.bfloat16) instead of model.half() or "
-                "model.to(dtype)"
+                f"the weights are {self.dtype}, and synthesis needs them in float32: for faster "
+                "arithmetic use vocoder.load(dtype=torch.bfloat16) instead of model.half()"
             )
 
     def _checked(self, mel: Tensor | NDArray[Any]) -> Tensor:
-        tensor = _tensor(mel, "mel")
+        tensor = as_tensor(mel, "mel")
         check_mel(tensor, self.mel_spec)
         return tensor.to(device=self.device, dtype=torch.float32)
 
     def _paired(self, audio: Tensor | NDArray[Any], frames: Tensor) -> tuple[Tensor, Tensor, bool]:
         """Audio (batch, F * hop) and mel (batch, n_mels, F) that belong together."""
-        samples = _tensor(audio, "audio")
-        if not samples.is_floating_point():
+        samples, hop = as_tensor(audio, "audio"), self.mel_spec.hop_length
+        check_layout(samples)
+        missing = frames.shape[-1] * hop - samples.shape[-1]
+        if frames.shape[:-2] != samples.shape[:-1] or not 0 <= missing <= hop:
             raise ValueError(
-                f"audio must be floating point in [-1, 1], got {samples.dtype}: divide int16 "
-                "samples by 32768"
+                f"audio of shape {tuple(samples.shape)} does not fit a mel of shape "
+                f"{tuple(frames.shape)}: give (samples,) with (n_mels, frames), or both with a "
+                f"batch; {frames.shape[-1]} frames of {hop} samples are {frames.shape[-1] * hop}"
             )
         samples = samples.to(device=self.device, dtype=frames.dtype)
         batched = samples.ndim == 2
-        if samples.ndim not in (1, 2) or frames.ndim != samples.ndim + 1:
-            raise ValueError(
-                f"audio of shape {tuple(samples.shape)} and mel of shape {tuple(frames.shape)} do "
-                "not go together: give (samples,) with (n_mels, frames), or both with a batch"
-            )
         if not batched:
             samples, frames = samples.unsqueeze(0), frames.unsqueeze(0)
-        hop = self.mel_spec.hop_length
-        missing = frames.shape[2] * hop - samples.shape[1]
-        if samples.shape[0] != frames.shape[0] or not 0 <= missing <= hop:
-            raise ValueError(
-                f"audio of shape {tuple(samples.shape)} does not fit a mel of "
-                f"{frames.shape[0]} x {frames.shape[2]} frames: {frames.shape[2]} frames of {hop} "
-                f"samples are {frames.shape[2] * hop} samples"
-            )
         return F.pad(samples, (0, missing)), frames, batched
 
 
@@ -735,7 +665,7 @@ class Noise:
     """
 
     def __init__(self, seed: int | Sequence[int] | None, items: int | None = None) -> None:
-        self.shared = items is None or not isinstance(seed, Iterable) or isinstance(seed, str)
+        self.shared = items is None or not isinstance(seed, Sequence | np.ndarray)
         if seed is None:
             seed = int(torch.randint(2**62, ()).item())
         self.seeds: list[Any] = [seed] if self.shared else list(seed)  # type: ignore[arg-type]
@@ -745,11 +675,7 @@ class Noise:
                 "per item"
             )
         for each in self.seeds:
-            try:
-                valid = operator.index(each) >= 0
-            except TypeError:
-                valid = False
-            if not valid:
+            if not isinstance(each, int | np.integer) or each < 0:
                 raise ValueError(f"seed is {each!r}: it must be a non-negative integer")
 
     def normal(self, first_frame: int, frames: int, per_frame: int) -> Tensor:
@@ -773,7 +699,7 @@ class Noise:
         for seed in self.seeds:
             blocks = []
             for block in range(first, last + 1):
-                words = [operator.index(seed), kind, block]
+                words = [int(seed), kind, block]
                 state = np.random.SeedSequence(words).generate_state(1, np.uint64)
                 # torch takes signed 64-bit seeds.
                 generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
@@ -785,14 +711,6 @@ class Noise:
 _NOISE_BLOCK = 32  # frames
 
 
-def _tensor(array: Tensor | NDArray[Any], name: str) -> Tensor:
-    if isinstance(array, Tensor):
-        return array
-    if isinstance(array, np.ndarray):
-        return as_tensor(array)  # a copy
-    raise TypeError(f"{name} is a {type(array).__name__}: give a torch tensor or a numpy array")
-
-
 def _like(original: Array, result: Tensor) -> Array:
     """``result`` as numpy if ``original`` is, else on the device of ``original``."""
     if isinstance(original, Tensor):
@@ -801,31 +719,10 @@ def _like(original: Array, result: Tensor) -> Array:
 
 
 def _checked_lengths(lengths: Sequence[int] | None, batch: Tensor) -> list[int]:
-    if lengths is None:
-        return [batch.shape[2]] * batch.shape[0]
-    try:
-        sizes = [operator.index(length) for length in lengths]
-    except TypeError:
-        raise ValueError(f"lengths {lengths!r}: give one whole number per item") from None
+    sizes = [batch.shape[2]] * batch.shape[0] if lengths is None else [int(n) for n in lengths]
     if len(sizes) != batch.shape[0] or not all(0 < size <= batch.shape[2] for size in sizes):
         raise ValueError(
             f"lengths {sizes} do not fit a batch of {batch.shape[0]} mels of {batch.shape[2]} "
             "frames: give one number of frames per item, at least 1 and at most the padded length"
         )
     return sizes
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as the lists that they are in JSON."""
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-@functools.cache
-def _survive_forks() -> None:
-    """From now on, forked children run PyTorch on a single thread.
-
-    A fork copies the memory of PyTorch's thread pool but not its threads, so a child would wait for
-    them for ever; on a single thread it needs no pool.
-    """
-    if hasattr(os, "register_at_fork"):  # Windows does not fork
-        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))

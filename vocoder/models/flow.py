@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from vocoder.audio import MelSpec, Refine
+from vocoder.audio.validation import as_tensor
 from vocoder.flows import Chain, log_density
 from vocoder.nn.source import WhiteSource
 
-from .base import Array, Noise, Vocoder, _like, _tensor
+from .base import Array, Noise, Vocoder, _like
 from .streaming import Renderer
 
 
@@ -137,7 +138,7 @@ class FlowVocoder(Vocoder):
         return _like(z, audio if batched else audio[0])
 
     def _moved(self, array: Array, name: str) -> Tensor:
-        return _tensor(array, name).to(device=self.device, dtype=self.dtype)
+        return as_tensor(array, name).to(device=self.device, dtype=self.dtype)
 
     def log_likelihood(self, audio: Tensor, mel: Tensor) -> Tensor:
         reading, n = self.source.read(mel), self.source.phases

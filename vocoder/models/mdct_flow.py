@@ -62,7 +62,7 @@ class MdctFlow(FlowVocoder):
     architecture = "mdct-flow"
     title = "MDCT flow"
     dtypes = (torch.float32, torch.bfloat16)
-    former: ClassVar = {"split": "frames", "scale_kernel_size": 5, "conv1x1_init": ...}
+    former: ClassVar = {"split", "scale_kernel_size", "conv1x1_init"}
 
     def __init__(
         self,
@@ -122,5 +122,5 @@ class MdctFlow(FlowVocoder):
         self.flow_context = max(nearest, reach) + 1, max(nearest, ahead) + 1
 
     @classmethod
-    def renamed(cls, name: str) -> str:  # from version 0.2
+    def renamed(cls, name: str) -> str:  # of the bundled weights
         return name.replace(".piece.", ".").replace("tone_features.", "source.features.")

@@ -94,7 +94,7 @@ class WaveNet(Vocoder):
     title = "WaveNet"
     likelihood = "exact"
     sequential = True
-    former: ClassVar = {"condition_kernel_size": 5}
+    former: ClassVar = {"condition_kernel_size"}
 
     def __init__(
         self,
