@@ -39,8 +39,7 @@ class SavedModel(nn.Module):
     """Base class of models with a checkpoint; owns the `MelSpec` of their mels.
 
     A subclass names its ``architecture`` and ``title`` and passes its `MelSpec` to
-    ``super().__init__``. ``config`` then holds the constructor's arguments, which is all that a
-    checkpoint needs besides the weights.
+    ``super().__init__``.
     """
 
     architecture: ClassVar[str]
@@ -61,7 +60,7 @@ class SavedModel(nn.Module):
     """Arguments of version 0.2, which checkpoints may have, and which say nothing now."""
 
     config: dict[str, Any]
-    """The constructor's arguments."""
+    """The constructor's arguments: all that a checkpoint needs besides the weights."""
 
     frozen = False
     """Whether the model is fused, so that its weights cannot change."""
@@ -113,15 +112,11 @@ class SavedModel(nn.Module):
         return self.default_temperature if temperature is None else temperature
 
     def save(self, path: str | os.PathLike[str], dtype: torch.dtype | None = None) -> Path:
-        """Write a checkpoint directory: ``model.safetensors`` and ``config.json``.
+        """Write a checkpoint directory, which is returned: ``model.safetensors``, ``config.json``
+        and, unless there is one, a model card, ``README.md``.
 
-        A README.md (a model card) is added unless there is one, so that the directory can be
-        uploaded to a hub of models as it is.
-
-        Args:
-            path: the directory, which is returned.
-            dtype: type that floating-point weights are stored in; torch.float16 halves the file. A
-                loaded model is float32 in any case. None keeps their type.
+        ``dtype`` is the type that floating-point weights are stored in; torch.float16 halves the
+        file. A loaded model is float32 in any case.
         """
         weights = {
             name: value.to(dtype) if value.is_floating_point() else value
@@ -169,7 +164,7 @@ class SavedModel(nn.Module):
             model.load_state_dict({cls.renamed(name): value for name, value in tensors.items()})
         except RuntimeError as error:
             raise CheckpointError(
-                f"the weights in {path} do not fit their config: {error}"
+                f"the weights in {path} do not fit the config: {error}"
             ) from error
         return model.eval()
 
@@ -191,9 +186,7 @@ class SavedModel(nn.Module):
         return cls.from_checkpoint(config, tensors, path)
 
     def _frozen_copy(self) -> Self:
-        """A frozen copy with weight normalisation taken out, where there is an argument
-        ``weight_norm``, and 1x1 convolutions inverted: see `FlowVocoder.fused`.
-        """
+        """A frozen copy without weight normalisation, its 1x1 convolutions inverted."""
         # A copy: building the model a second time takes longer than loading it.
         model = copy.deepcopy(self)
         for name, layer in list(model.named_modules()):
@@ -214,10 +207,7 @@ class SavedModel(nn.Module):
 
     def train(self, mode: bool = True) -> Self:
         if mode and self.frozen:
-            raise RuntimeError(
-                "a fused model is frozen: train the one that load_checkpoint gives, or start a "
-                "recipe from it with --start_from"
-            )
+            raise RuntimeError("a fused model is frozen: train what load_checkpoint gives")
         return super().train(mode)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -262,9 +252,8 @@ class Vocoder(SavedModel, ABC):
     @property
     @abstractmethod
     def context_frames(self) -> tuple[int | None, int]:
-        """Mel frames before and after a frame on which its samples depend: (past, look-ahead).
-
-        The past is None if unbounded (autoregressive models).
+        """Mel frames before and after a frame on which its samples depend; the past is None if
+        unbounded (autoregressive models).
         """
 
     @abstractmethod
@@ -273,8 +262,7 @@ class Vocoder(SavedModel, ABC):
     ) -> Tensor:
         """Audio (batch, frames * hop) from a checked mel (batch, n_mels, frames).
 
-        ``first_frame`` is the absolute index of the first frame, by which noise is drawn. All items
-        of the batch get the same noise, unless it has several seeds.
+        ``first_frame`` is the absolute index of the first frame, by which noise is drawn.
         """
 
     @property
@@ -284,10 +272,7 @@ class Vocoder(SavedModel, ABC):
 
     def sample(self, mel: Tensor, noise: Tensor, temperature: float) -> Tensor:
         """Audio (batch, frames * hop), not clipped, from a mel (batch, n_mels, frames) and standard
-        normal noise (batch, frames, `noise_per_frame`), differentiable.
-
-        Raises:
-            NotImplementedError: the architecture has no differentiable sample.
+        normal noise (batch, frames, `noise_per_frame`); differentiable.
         """
         raise NotImplementedError(f"no gradient passes through samples of {type(self).__name__}")
 
@@ -298,11 +283,8 @@ class Vocoder(SavedModel, ABC):
     def restored_by(self, restoration: Any) -> Self:
         """Restore mels with a `vocoder.models.restoration.Restoration`, or None; returns the model.
 
-        `vocoder.load` sets the bundled one where the conventions of the mels agree. It is not a
-        part of the model: neither trained nor saved with it.
-
-        Raises:
-            ValueError: it is of another mel convention.
+        `vocoder.load` sets the bundled one where the conventions of the mels agree (ValueError if
+        they do not). It is neither trained nor saved with the model.
         """
         if restoration is not None and restoration.mel_spec != self.mel_spec:
             raise ValueError(
@@ -376,12 +358,18 @@ class Vocoder(SavedModel, ABC):
         iterations, (restorer, strength) = self._refine(refine), self._restorer(restore)
         batch = frames if frames.ndim == 3 else frames.unsqueeze(0)
         noise = Noise(seed, len(batch))
-        sizes = _checked_lengths(lengths, batch)
+        longest = batch.shape[2]
+        sizes = [longest] * len(batch) if lengths is None else [int(n) for n in lengths]
+        if len(sizes) != len(batch) or not all(0 < size <= longest for size in sizes):
+            raise ValueError(
+                f"lengths {sizes} do not fit a batch of {len(batch)} mels of {longest} frames: "
+                "give one number of frames per item, from 1 to the padded length"
+            )
         clamps = [Clamp(self.mel_spec, temperature) for _ in sizes]
         for clamp, item, size in zip(clamps, batch, sizes, strict=True):
             clamp.expect(item[:, :size])
-        samples = batch.shape[2] * self.mel_spec.hop_length
-        audio = torch.zeros(len(batch), samples, dtype=torch.float32, device=self.device)
+        shape = len(batch), longest * self.mel_spec.hop_length
+        audio = torch.zeros(shape, dtype=torch.float32, device=self.device)
         with torch.no_grad():
             # Items of equal length share a pass; padding never enters one, so it cannot be heard.
             for size in sorted(set(sizes)):
@@ -410,17 +398,16 @@ class Vocoder(SavedModel, ABC):
 
         By default the stream is exact: the concatenated chunks equal `synthesize` of the
         concatenated mel, and the output lags the input by `model.look_ahead` frames. With a short
-        delay, ``look_ahead`` frames, it is other audio, nearly as good (docs/backends.md has
-        figures), the same however the mel is cut: see `vocoder.backends.look_ahead.ShortDelay`.
-        Either way F frames give F * hop samples.
+        delay, ``look_ahead`` frames, it is other audio, nearly as good, the same however the mel is
+        cut: see `vocoder.backends.look_ahead.short_delay`. Either way F frames give F * hop
+        samples.
 
         Args:
             mel_chunks: (n_mels, frames) each, of any lengths.
             temperature, seed, refine, restore: as in `synthesize`. With a short delay, ``refine``
-                is what is done for every new frame, and None a few iterations; where mels are
-                restored (`restore=0` does not), the restoring flow's own look-ahead is added.
-            look_ahead: None for the exact stream; or the frames of delay, 1 or more. 4 is 46 ms at
-                22,050 Hz and a hop of 256, so that first audio comes after 58 ms of mel.
+                is done for every new frame, and None is a few iterations.
+            look_ahead: None for the exact stream; or the frames of delay, 1 or more, to which a
+                `restoration` adds its own. 4 is 46 ms at 22,050 Hz and a hop of 256.
 
         Yields:
             (samples,) float32 in [-1, 1], of the same kind as the chunk of mel that completed it.
@@ -485,14 +472,7 @@ class Vocoder(SavedModel, ABC):
         restore: float | None = None,
         look_ahead: int | None = None,
     ) -> int:
-        """Frames of mel by which the output of `stream` with these arguments lags its input.
-
-        In the exact stream, each iteration of refine looks some frames further; with a short delay
-        it is ``look_ahead``. A restoring flow adds its own.
-
-        Raises:
-            ValueError: as in `stream`.
-        """
+        """Frames of mel by which the output of `stream` with these arguments lags its input."""
         restorer = self._restorer(restore)[0]
         first = 0 if restorer is None else restorer.look_ahead
         if look_ahead is not None:
@@ -503,16 +483,13 @@ class Vocoder(SavedModel, ABC):
     def _check_look_ahead(self, look_ahead: int) -> int:
         if self.sequential or look_ahead < 1 or look_ahead != int(look_ahead):
             raise ValueError(
-                f"look_ahead is {look_ahead!r}: give the frames of delay, a whole number from 1 "
-                "on, or leave it out for the exact stream, as models must that draw sample by "
-                "sample"
+                f"look_ahead is {look_ahead!r}: give the frames of delay, 1 or more, or leave it "
+                "out, as for all models that draw sample by sample"
             )
         return look_ahead
 
     def refine_target(self, mel: Tensor) -> Tensor:
-        """The mel that audio of its frames * hop samples is refined to: with centred frames such
-        audio has one more, centred on its end, so the last one is repeated.
-        """
+        """The mel to refine to: with centred frames, frames * hop samples have one frame more."""
         return torch.cat([mel, mel[..., -1:]], dim=-1) if self.mel_spec.center else mel
 
     def refine_audio(self, audio: Tensor, mel: Tensor, refine: Refine) -> Tensor:
@@ -544,10 +521,12 @@ class Vocoder(SavedModel, ABC):
 
     def _refiner(self, refine: Refine | None) -> Any:
         """A `RefineStream`; None if nothing is to be refined."""
-        from vocoder.backends.refinement import RefineStream
-
         levels = self._refine(refine)
-        return RefineStream(self.mel_spec, levels) if levels else None
+        if not levels:
+            return None
+        from vocoder.backends.refinement import RefineStream  # numba takes a second to import
+
+        return RefineStream(self.mel_spec, levels)
 
     def _refine(self, refine: Refine | None) -> Refine:
         """The levels to refine on; none of them if nothing is to be refined."""
@@ -562,25 +541,21 @@ class Vocoder(SavedModel, ABC):
         return torch.cat([audio for _, audio, _ in in_windows(pieces, *how)], dim=1)
 
     def _renderer(self, noise: Noise, temperature: float) -> tuple[tuple[int, int], Renderer]:
-        """Frames of mel needed before and after those to render, and what renders long mels and
-        streams; it is called for consecutive frames, so that it may keep a state.
+        """Frames of mel needed before and after those to render, and what renders consecutive ones
+        of long mels and streams.
         """
         past, ahead = self.context_frames
         assert past is not None
-        hop = self.mel_spec.hop_length
 
         def render(window: Tensor, start: int, first: int, last: int) -> Tensor:
             audio = self.generate(window, noise, temperature, start)
-            return audio[:, (first - start) * hop :]
+            return audio[:, (first - start) * self.mel_spec.hop_length :]
 
         return (past, ahead), render
 
     def log_prob(self, audio: Array, mel: Array) -> Array:
-        """Log-likelihood log p(audio | mel) in nats, summed over the samples, or a lower bound:
-        see `likelihood`.
-
-        A density over audio in [-1, 1]: dequantise recorded 16-bit audio first (uniform noise of
-        one quantisation step, 1/32768), and say so beside figures.
+        """Log-likelihood log p(audio | mel) in nats, summed over the samples, or a lower bound
+        (`likelihood`), as a density of audio in [-1, 1]: dequantise recorded 16-bit audio first.
 
         Args:
             audio: (samples,) or (batch, samples); F * hop samples for F frames of mel. Up to one
@@ -591,7 +566,7 @@ class Vocoder(SavedModel, ABC):
             (batch,), or a scalar for input without a batch, of the same kind as ``audio``.
 
         Raises:
-            NotImplementedError: the model has no likelihood; the message says why.
+            NotImplementedError: the model has no likelihood.
         """
         frames = self._checked(mel).to(self.dtype)
         samples, frames, batched = self._paired(audio, frames)
@@ -606,14 +581,8 @@ class Vocoder(SavedModel, ABC):
         return -self.log_likelihood(audio, batch["mel"]).mean() / audio.shape[-1]
 
     def fused(self, dtype: torch.dtype = torch.float32) -> Vocoder:
-        """The same function in the form that is fastest to run, in evaluation mode: the model
-        itself where there is nothing to fuse.
-
-        Args:
-            dtype: type that audio is computed in.
-
-        Raises:
-            ValueError: the model cannot compute in this type.
+        """The same function in the form that is fastest to run, in evaluation mode, computed in
+        ``dtype``; the model itself where there is nothing to fuse. ValueError for other types.
         """
         if dtype not in self.dtypes:
             raise ValueError(f"the {self.title} computes in {self.dtypes}, and dtype is {dtype!r}")
@@ -650,10 +619,8 @@ class Vocoder(SavedModel, ABC):
 
 
 class Noise:
-    """Standard normal and uniform noise as a function of (seed, absolute mel-frame index) only.
-
-    The same frames give the same numbers alone or in a batch, in one pass or streaming, on any
-    device (they are drawn on the CPU).
+    """Standard normal and uniform noise as a function of (seed, absolute mel-frame index) only, on
+    any device.
 
     Args:
         seed: a non-negative integer; None draws one from torch's global generator. For a batch,
@@ -670,10 +637,7 @@ class Noise:
             seed = int(torch.randint(2**62, ()).item())
         self.seeds: list[Any] = [seed] if self.shared else list(seed)  # type: ignore[arg-type]
         if not self.shared and len(self.seeds) != items:
-            raise ValueError(
-                f"seeds {self.seeds} do not fit a batch of {items} mels: give one for all, or one "
-                "per item"
-            )
+            raise ValueError(f"seeds {self.seeds} do not fit a batch of {items} mels")
         for each in self.seeds:
             if not isinstance(each, int | np.integer) or each < 0:
                 raise ValueError(f"seed is {each!r}: it must be a non-negative integer")
@@ -691,16 +655,15 @@ class Noise:
         return self if self.shared else Noise([self.seeds[row] for row in rows], len(rows))
 
     def _drawn(self, kind: int, first_frame: int, frames: int, per_frame: int) -> Tensor:
-        # In blocks, each with its own generator, so that any stretch of a signal can be drawn
-        # without the noise before it. Whole ones: a shorter draw need not be a prefix of a longer.
+        # In whole blocks, each with its own generator: any stretch is drawn without the rest.
         first, offset = divmod(first_frame, _NOISE_BLOCK)
         last = (first_frame + max(frames, 1) - 1) // _NOISE_BLOCK
         draw, drawn = torch.rand if kind else torch.randn, []
         for seed in self.seeds:
             blocks = []
             for block in range(first, last + 1):
-                words = [int(seed), kind, block]
-                state = np.random.SeedSequence(words).generate_state(1, np.uint64)
+                sequence = np.random.SeedSequence([int(seed), kind, block])
+                state = sequence.generate_state(1, np.uint64)
                 # torch takes signed 64-bit seeds.
                 generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
                 blocks.append(draw(_NOISE_BLOCK, per_frame, generator=generator, dtype=torch.float))
@@ -716,13 +679,3 @@ def _like(original: Array, result: Tensor) -> Array:
     if isinstance(original, Tensor):
         return result.to(original.device)
     return result.detach().cpu().numpy()
-
-
-def _checked_lengths(lengths: Sequence[int] | None, batch: Tensor) -> list[int]:
-    sizes = [batch.shape[2]] * batch.shape[0] if lengths is None else [int(n) for n in lengths]
-    if len(sizes) != batch.shape[0] or not all(0 < size <= batch.shape[2] for size in sizes):
-        raise ValueError(
-            f"lengths {sizes} do not fit a batch of {batch.shape[0]} mels of {batch.shape[2]} "
-            "frames: give one number of frames per item, at least 1 and at most the padded length"
-        )
-    return sizes
