@@ -22,28 +22,24 @@ VOCODER = Card(
     "audio-to-audio",
     "vocoder",
     "A vocoder: log-mel spectrograms to speech",
-    "model = vocoder.load(NAME)\naudio = model.synthesize(mel)",
+    "audio = vocoder.load(NAME).synthesize(mel)",
 )
 ACOUSTIC = Card(
     "text-to-speech",
     "acoustic-model",
     "An acoustic model: English text to the log-mel spectrograms that a vocoder takes",
-    'acoustic = vocoder.load_acoustic(NAME)\naudio = vocoder.say("Some text.", acoustic=acoustic)',
+    'audio = vocoder.say("Some text.", acoustic=vocoder.load_acoustic(NAME))',
 )
 RESTORATION = Card(
     "audio-to-audio",
     "mel-restoration",
     "A restoring flow: the mels of acoustic models become mels of speech before a vocoder",
-    "from vocoder.models.restoration import load_checkpoint\n\n"
-    "mel = load_checkpoint(NAME).restore(mel)",
+    "mel = vocoder.models.restoration.load_checkpoint(NAME).restore(mel)",
 )
 
 
 def model_card(card: Card, title: str, spec: MelSpec) -> str:
-    """A model card in Markdown: metadata, what the model is and how to use it.
-
-    The licence is left open: it depends on the data, which the model does not know.
-    """
+    """A model card in Markdown; the licence, which depends on the data, is left open."""
     example = card.example.replace("NAME", '"hf:OWNER/NAME"')
     return f"""---
 license: other  # such as apache-2.0: the terms of the training data count
@@ -59,7 +55,7 @@ tags:
 {card.purpose}, at {spec.sample_rate:,} Hz. Install: `pip install "flow-vocoder[hub]"`.
 
 ```python
-import vocoder
+import vocoder.models.restoration
 
 {example}
 ```

@@ -51,8 +51,7 @@ class Counted:
     """Pieces of audio, and how many samples they had so far."""
 
     def __init__(self, pieces: AudioReader) -> None:
-        self.pieces = pieces
-        self.samples = 0
+        self.pieces, self.samples = pieces, 0
 
     def __iter__(self) -> Iterator[Tensor]:
         self.samples = 0
