@@ -210,11 +210,6 @@ class SavedModel(nn.Module):
             raise RuntimeError("a fused model is frozen: train what load_checkpoint gives")
         return super().train(mode)
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        if self.frozen:
-            raise RuntimeError("a fused model is frozen: load the weights first, then fuse")
-        return super().load_state_dict(state_dict, *args, **kwargs)
-
 
 class Vocoder(SavedModel, ABC):
     """Base class of all vocoders; owns the `MelSpec` that its mels must follow.
@@ -325,20 +320,17 @@ class Vocoder(SavedModel, ABC):
         Args:
             mel: (n_mels, frames) or (batch, n_mels, frames) in the convention of `mel_spec`.
             temperature: scale of the latent noise, 0 or more; 0 is deterministic, 1 samples the
-                model's density, values between trade noise against detail. None takes the
-                architecture's `default_temperature`.
-            seed: the same seed gives the same audio, alone or in a batch, whatever the
-                neighbours and the padding; one for all items, or a sequence with one per item.
-                None draws a new one from torch's global generator.
-            lengths: number of valid frames of each item of a padded batch; audio beyond them
-                is zero.
-            refine: iterations that match the mel of the audio to ``mel``, after the model's own
-                pass (`vocoder.refine_audio`): their number, or a schedule, "fast", "default" or
-                "best"; 0 gives the model's audio unchanged. None takes the model's
-                `default_refine`.
+                model's density. None takes the architecture's `default_temperature`.
+            seed: the same seed gives the same audio, alone or in a batch, whatever the neighbours
+                and the padding; one for all items, or one for each. None draws a new one from
+                torch's global generator.
+            lengths: number of valid frames of each item of a padded batch; audio beyond is zero.
+            refine: iterations that match the mel of the audio to ``mel`` (`vocoder.refine_audio`):
+                their number, or a schedule, "fast", "default" or "best"; 0 gives the model's own
+                audio. None takes the model's `default_refine`.
             restore: how far mels that no audio has, such as an acoustic model's, are turned into
                 mels of speech first (`restoration`): 1 in full, 0 not at all. Mels of recordings
-                stay as they are. None is 1 where there is a `restoration`.
+                stay nearly as they are. None is 1 where there is a `restoration`.
 
         Returns:
             (frames * hop,) or (batch, frames * hop), float32 in [-1, 1], of the kind of ``mel``.
@@ -352,7 +344,6 @@ class Vocoder(SavedModel, ABC):
         Warns:
             UserWarning: more than a few samples were beyond [-1, 1] and clamped.
         """
-        self._check_weights()
         frames = self._checked(mel)
         temperature = self._temperature(temperature)
         iterations, (restorer, strength) = self._refine(refine), self._restorer(restore)
@@ -416,7 +407,6 @@ class Vocoder(SavedModel, ABC):
             MelError, ValueError: as in `synthesize`; or look_ahead is no whole number from 1 on, is
                 given with refine=0, or the model draws its samples one by one.
         """
-        self._check_weights()
         temperature = self._temperature(temperature)
         clamp = Clamp(self.mel_spec, temperature)
         noise = Noise(seed)
@@ -588,14 +578,12 @@ class Vocoder(SavedModel, ABC):
             raise ValueError(f"the {self.title} computes in {self.dtypes}, and dtype is {dtype!r}")
         return self.eval()
 
-    def _check_weights(self) -> None:
+    def _checked(self, mel: Tensor | NDArray[Any]) -> Tensor:
         if self.dtype not in (torch.float32, torch.float64):
             raise ValueError(
                 f"the weights are {self.dtype}, and synthesis needs them in float32: for faster "
                 "arithmetic use vocoder.load(dtype=torch.bfloat16) instead of model.half()"
             )
-
-    def _checked(self, mel: Tensor | NDArray[Any]) -> Tensor:
         tensor = as_tensor(mel, "mel")
         check_mel(tensor, self.mel_spec)
         return tensor.to(device=self.device, dtype=torch.float32)

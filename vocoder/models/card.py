@@ -34,7 +34,8 @@ RESTORATION = Card(
     "audio-to-audio",
     "mel-restoration",
     "A restoring flow: the mels of acoustic models become mels of speech before a vocoder",
-    "mel = vocoder.models.restoration.load_checkpoint(NAME).restore(mel)",
+    "from vocoder.models.restoration import load_checkpoint\n\n"
+    "mel = load_checkpoint(NAME).restore(mel)",
 )
 
 
@@ -55,7 +56,7 @@ tags:
 {card.purpose}, at {spec.sample_rate:,} Hz. Install: `pip install "flow-vocoder[hub]"`.
 
 ```python
-import vocoder.models.restoration
+import vocoder
 
 {example}
 ```
