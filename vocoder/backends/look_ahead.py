@@ -1,8 +1,7 @@
 """A stream with a short delay: refinement in windows over its newest frames, on a CPU.
 
-Each new frame brings a few iterations on the frames that are not played yet; what has been played
-stays. A frame is so refined `look_ahead` + 1 times before its turn comes, with more of its future
-each time: RTISI-LA (Zhu, Beauregard and Wyse, 2007; online, for networks: Peer et al., 2023, arXiv
+A frame is refined `look_ahead` + 1 times before its turn comes, with more of its future each time:
+RTISI-LA (Zhu, Beauregard and Wyse, 2007; online, for networks: Peer et al., 2023, arXiv
 2309.07043), here with the iterations of `vocoder.audio.refinement` and its coarse levels.
 """
 
@@ -37,14 +36,13 @@ from .refinement import (
 T = TypeVar("T")
 
 LEVELS: Refine = ((8, 8), (4, 2), (1, 2))
-"""Iterations for every new frame: with 4 frames of look-ahead, as much computing as 17 at the whole
-rate in one pass."""
+"""Iterations for every new frame."""
 
 PAST = 12
 """Frames of mel before a frame that the network sees at most."""
 
 GROUP = 4
-"""Frames that the network renders at once, with the mel of the first held for the others."""
+"""Frames that the network renders at once: a pass costs the same for a few frames as for 20."""
 
 
 @_compiled
@@ -54,12 +52,8 @@ def _iterate(
 ) -> Any:  # fmt: skip
     """Iterations of `vocoder.audio.refinement.Level` that change samples from `fixed` on alone.
 
-    Args:
-        w: samples from `origin` on.
-        end: number of samples of all the audio, `_FAR` if it goes on.
-        target: exp of the mel of the frames from number `skipped` on.
-        frames: the first that counts, and the one after the last.
-        norms, aheads: of `_covers`, of the samples w.
+    `w` are samples from `origin` on, `target` the exp of the mel from frame `skipped` on, `frames`
+    the first that counts and the one after the last; the rest is as for `refinement._advance`.
     """
     n_fft, (first, last) = t.window.shape[0], frames
     w, z = w.copy(), w.copy()
@@ -90,7 +84,6 @@ class LookAheadRefiner:
     """Refines audio `look_ahead` frames behind the newest one, in constant memory.
 
     Args:
-        mel_spec: the definition of the mel.
         levels: done once for every new frame, see `vocoder.audio.refinement.schedule`.
         look_ahead: frames after one that are waited for before it is played, 1 or more.
     """
@@ -191,12 +184,10 @@ def short_delay(
     and x_{N-L} is played. The network f, of which the mel after N is not known, sees the newest
     frame held instead; R are iterations of `vocoder.audio.refinement.Level` in which played
     samples stay; E frames after N, which no mel corrects yet, are what the window of frame N
-    reaches. The delay is L frames. A pass of the network costs about the same for a few frames as
-    for 20, so it makes `GROUP` = 4 at once.
+    reaches. The delay is L frames.
 
     Args:
         chunks: mel (n_mels, frames), each with a tag.
-        mel_spec: the definition of the mel.
         past: frames of context that the network can use.
         render: the network, called for every fourth frame: `vocoder.models.streaming.Renderer`.
         refine: iterations for every new frame; None takes `LEVELS`.

@@ -451,9 +451,10 @@ class Vocoder(SavedModel, ABC):
             if refiner is not None:
                 if final:  # with centred frames, the last one again, as in `refine_target`
                     frames = frames[:, -1:] if self.mel_spec.center else frames[:, :0]
-                audio = refiner.push(audio.cpu(), frames.cpu())
+                refined = [refiner.push(audio.cpu().numpy(), frames.cpu().numpy())]
                 if final:
-                    audio = torch.cat([audio, refiner.finish()])
+                    refined.append(refiner.finish())
+                audio = torch.from_numpy(np.concatenate(refined))
             yield tag, audio
 
     def look_ahead(
