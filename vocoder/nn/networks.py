@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,7 @@ class GatedConvStack(nn.Module):
     WaveNet (van den Oord et al., 2016), WaveGlow (Prenger et al., 2019).
 
     Args:
-        in_channels, out_channels, condition_channels: widths of input, output and condition; 0 for
-            no condition.
+        in_channels, out_channels, condition_channels: widths of input, output and condition (or 0).
         channels, n_layers, kernel_size: hidden width, gated layers, and their taps, odd.
         weight_norm: train with weight normalisation; off for weights with the norm fused.
         look_ahead: steps after a step on which its output may depend, of the input and of the
@@ -50,10 +49,6 @@ class GatedConvStack(nn.Module):
         super().__init__()
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size is {kernel_size}: it must be odd to keep the length")
-        if n_layers < 1:
-            raise ValueError(f"n_layers is {n_layers}: the stack needs at least one layer")
-        if look_ahead is not None and look_ahead < 0:
-            raise ValueError(f"look_ahead is {look_ahead}: it must be 0 or more")
         self.padding: list[tuple[int, int]] = []  # before and after the input of each layer
         for layer in range(n_layers):
             half = after = (kernel_size // 2) * 2**layer
@@ -71,10 +66,9 @@ class GatedConvStack(nn.Module):
             return layer
 
         self.start = conv(in_channels, channels)
-        # One convolution serves the condition of all layers: computed once a pass.
-        self.condition = (
-            conv(condition_channels, 2 * channels * n_layers) if condition_channels else None
-        )
+        # One convolution serves the condition of all layers.
+        width = 2 * channels * n_layers
+        self.condition = conv(condition_channels, width) if condition_channels else None
         self.dilated = nn.ModuleList(
             conv(channels, 2 * channels, kernel_size, 2**layer) for layer in range(n_layers)
         )
@@ -90,7 +84,7 @@ class GatedConvStack(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         hidden = convolve(self.start, x.transpose(1, 2))  # (batch, time, channels)
-        conditions: Sequence[Tensor | float] = [0.0] * len(self.padding)
+        conditions: Iterable[Tensor | float] = [0.0] * len(self.padding)
         if self.condition is not None and condition is not None:
             product = convolve(self.condition, condition.transpose(1, 2))
             conditions = product.chunk(len(self.padding), dim=2)
