@@ -29,12 +29,9 @@ class CheckpointError(ValueError):
 def write_checkpoint(
     directory: str | os.PathLike[str], config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> Path:
-    """Write ``config`` and ``tensors`` into ``directory``, which is created if missing.
+    """Write ``config`` and ``tensors`` into ``directory``, which is created if missing; returns it.
 
     Each file is replaced atomically, weights first: an interrupted write leaves the previous one.
-
-    Returns:
-        The directory.
 
     Raises:
         CheckpointError: ``directory`` is a file, or has a file's suffix (such as ``.safetensors``).
