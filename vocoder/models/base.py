@@ -576,7 +576,8 @@ class Vocoder(SavedModel, ABC):
         ``dtype``; the model itself where there is nothing to fuse. ValueError for other types.
         """
         if dtype not in self.dtypes:
-            raise ValueError(f"the {self.title} computes in {self.dtypes}, and dtype is {dtype!r}")
+            types = " or ".join(map(str, self.dtypes))
+            raise ValueError(f"the {self.title} computes in {types}, and dtype is {dtype!r}")
         return self.eval()
 
     def _checked(self, mel: Tensor | NDArray[Any]) -> Tensor:
