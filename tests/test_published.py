@@ -167,7 +167,7 @@ def test_a_pickled_module_is_refused_and_nothing_runs(tmp_path):
 
 
 def test_other_files_and_dicts_are_refused(weights, tmp_path):
-    with pytest.raises(CheckpointError, match="there is no file"):
+    with pytest.raises(CheckpointError, match=r"none\.pt cannot be read: .*No such file"):
         load_published_waveglow(tmp_path / "none.pt")
     (tmp_path / "text.pt").write_text("hello")
     with pytest.raises(CheckpointError):

@@ -126,13 +126,6 @@ def tanh(x: Any) -> Any:
 
 
 @_inner
-def copy(x: Any, y: Any) -> None:
-    """y = x."""
-    for c in range(x.shape[0]):
-        y[c] = x[c]
-
-
-@_inner
 def add(x: Any, y: Any) -> None:
     """y += x."""
     for c in range(x.shape[0]):
@@ -224,7 +217,7 @@ def run(
         oldest = depth + t - frames.lags[t] - pitch_taps // 2
         for tap in range(pitch_taps):
             inputs[3 + tap] = residual[oldest + tap] / gain
-        copy(weights.start_bias, hidden)
+        hidden[:] = weights.start_bias
         multiply_add(inputs, weights.start, hidden)
         skips[:] = _ZERO
         # One of the two neighbours of a frame has weight 0.
@@ -235,19 +228,20 @@ def run(
             dilation, ring = weights.dilations[layer], state.rings[layer]
             rows = (taps - 1) * dilation
             for tap in range(taps - 1):
-                copy(ring[(clock + t + tap * dilation) % rows], seen[tap * channels :])
-            copy(hidden, seen[(taps - 1) * channels :])
-            copy(hidden, ring[(clock + t) % rows])
+                row = ring[(clock + t + tap * dilation) % rows]
+                seen[tap * channels : (tap + 1) * channels] = row
+            seen[(taps - 1) * channels :] = hidden
+            ring[(clock + t) % rows] = hidden
             interpolate(own[layer], weight, other[layer], share, gates)
             multiply_add(seen, weights.dilated[layer], gates)
             gate(gates[:channels], gates[channels:], gated)
-            copy(weights.out_bias[layer], out)
+            out[:] = weights.out_bias[layer]
             multiply_add(gated, weights.out[layer], out)
             add(out[:channels], hidden)
             add(out[channels:], skips)
-        copy(weights.first_bias, hidden)
+        hidden[:] = weights.first_bias
         multiply_add(np.maximum(skips, _ZERO), weights.first, hidden)
-        copy(weights.last_bias, output)
+        output[:] = weights.last_bias
         multiply_add(np.maximum(hidden, _ZERO), weights.last, output)
         sample = draw(output, frames.choice[t], frames.value[t], temperature, prediction, gain)
         audio[order + t] = sample

@@ -17,34 +17,23 @@ import scipy.fft
 import torch
 from numpy.typing import NDArray
 
+from vocoder.audio import refinement as reference
 from vocoder.audio.mel_spec import MelSpec
-from vocoder.audio.refinement import (
-    MAX_STEP,
-    MIN_COVER,
-    MOMENTUM,
-    REACH,
-    Level,
-    Refine,
-    low_pass,
-    phases_of,
-    schedule,
-    up_taps,
-)
+from vocoder.audio.refinement import REACH, Level, Refine, low_pass, schedule, up_taps
 from vocoder.audio.validation import Array, check_frames, pair
 from vocoder.backends.jit import jit
 
 Floats = NDArray[np.float32]
 
-_BLOCK = 32  # frames that are transformed at once: their spectra stay in the cache
-_PIECE = 1 << 13  # samples that all steps work on before the next ones, for the same reason
+_BLOCK, _PIECE = 32, 1 << 13  # frames and samples that are worked on at once, for the cache
 _FAR = 1 << 60  # the end of audio that goes on
 _NOTHING = np.empty(0, np.float32)
 
 _compiled = jit({"contract", "nsz", "reassoc"})
 _inner = jit({"contract", "nsz", "reassoc"}, inner=True)
 _f = np.float32
-_LEAST, _MOST = _f(math.exp(-MAX_STEP)), _f(math.exp(MAX_STEP))
-_MIN_COVER, _MOMENTUM = _f(MIN_COVER), _f(MOMENTUM)
+_LEAST, _MOST = _f(math.exp(-reference.MAX_STEP)), _f(math.exp(reference.MAX_STEP))
+_MIN_COVER, _MOMENTUM = _f(reference.MIN_COVER), _f(reference.MOMENTUM)
 # Series of 2 artanh(s) / 2s in s² and of exp(x), by Horner's rule.
 _ARTANH = np.array([1 / n for n in (11, 9, 7, 5, 3, 1)], _f)
 _EXP = np.array([1 / math.factorial(n) for n in range(8, -1, -1)], _f)
@@ -91,7 +80,7 @@ def _tables(mel_spec: MelSpec, decimation: int) -> _Tables:
         hop=level.hop,
         left=level.padding[0],
         right=level.padding[1],
-        phases=phases_of(mel_spec),
+        phases=reference.phases_of(mel_spec),
         power=int(mel_spec.power),
         floor=np.float32(mel_spec.floor),
         window=level.window.numpy(),
@@ -203,9 +192,8 @@ def _covers(t: Any, first: int, last: int, frames: int, end: int) -> Any:
     """
     cover = np.zeros((t.phases, last - first), np.float32)
     n = t.window.shape[0]
-    for k in range(
-        max((first + t.left - n) // t.hop, 0), min(frames, (last + t.left) // t.hop + 1)
-    ):
+    begin, end_frame = (first + t.left - n) // t.hop, (last + t.left) // t.hop + 1
+    for k in range(max(begin, 0), min(frames, end_frame)):
         _add(t.window, t.window, cover[k % t.phases], first, k * t.hop - t.left, end)
     return 1 / np.maximum(cover, _MIN_COVER), _MOMENTUM * np.minimum(cover / _MIN_COVER, _f(1))
 
@@ -221,9 +209,8 @@ def _advance(
         held: (steps, 3, n_fft + 1), of each step the samples that are not released: input, result
             of the step before it, sum of corrections.
         at: (steps, 3), of each step: samples released, samples received, next frame.
-        target: (frames - skipped, bands), exp of the mel.
+        target: exp of the mel of the `frames` that are known from number `skipped` on.
         norms, aheads: of `_covers`, from the first sample that the last step has not released.
-        frames: that are known.
         end: number of samples of all the audio, `_FAR` if it goes on.
     """
     n_fft = t.window.shape[0]

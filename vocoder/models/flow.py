@@ -23,14 +23,10 @@ class FlowVocoder(Vocoder):
     .. math:: z = f(x; m, \theta), \qquad
         \log p(x \mid m, \theta) = \log \mathcal N(z; 0, I) + \log |\det \partial f / \partial x|
 
-    Run forwards it gives the exact density; run backwards, all samples of an utterance come out of
-    one parallel pass of :math:`f^{-1}`. theta is the phase of the source's tone before the first
-    sample, one of ``source.phases`` that are as likely, and
+    theta is the phase of the source's tone before the first sample, one of n = ``source.phases``
+    that are as likely (1 without a tone), which `synthesize` draws by its seed, and
 
     .. math:: p(x \mid m) = \frac1n \sum_{k=0}^{n-1} p(x \mid m, \theta = k / n).
-
-    `log_likelihood` is this sum, exactly; `synthesize` draws theta by its seed. Without a tone, n
-    is 1 and training maximises the likelihood (`training_loss`).
 
     An architecture passes the width of its latents ``n_group``, which must divide the hop, and its
     source to ``super().__init__``, and sets ``flow`` and ``flow_context``.

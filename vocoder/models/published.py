@@ -21,14 +21,9 @@ from vocoder.nn import fuse_weight_norm
 
 from .waveglow import WaveGlow
 
-# Published names of modules within coupling k -> names in our GatedConvStack, where they differ.
-_STACK_NAMES = {
-    "cond_layer": "condition",
-    "in_layers": "dilated",
-    "res_skip_layers": "residual_skip",
-}
+# Published names -> ours: of modules within a coupling, and of numbers of the mel.
+_STACK = {"cond_layer": "condition", "in_layers": "dilated", "res_skip_layers": "residual_skip"}
 
-# Published name of a number of the mel -> field of our MelSpec.
 _MEL_NAMES = {
     "sampling_rate": "sample_rate",
     "filter_length": "n_fft",
@@ -99,13 +94,13 @@ def load_published_waveglow(
 
 
 def _read(path: Path) -> Any:
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path}: check the name")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         # weights_only: tensors and plain containers, never code.
         return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
     except Exception as error:  # the restricted unpickler fails in many ways
         raise CheckpointError(
             f"{path} is not a readable file of tensors alone ({type(error).__name__}); a pickled "
@@ -154,5 +149,5 @@ def _renamed(tensors: Mapping[str, Tensor], model: WaveGlow) -> dict[str, Tensor
             state[f"{names[id(convolutions[int(rest[0])])]}.weight"] = value.squeeze(-1)
         else:
             stack = names[id(couplings[int(rest[0])].conditioner)]
-            state[".".join([stack, _STACK_NAMES.get(rest[1], rest[1]), *rest[2:]])] = value
+            state[".".join([stack, _STACK.get(rest[1], rest[1]), *rest[2:]])] = value
     return state

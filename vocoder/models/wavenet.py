@@ -194,18 +194,6 @@ class WaveNet(Vocoder):
         _, render = self._renderer(noise, temperature, mel.shape[0])
         return render(mel, first_frame, first_frame, first_frame + mel.shape[2])
 
-    @torch.no_grad()
-    def generate_plainly(self, mel: Tensor, noise: Noise, temperature: float) -> Tensor:
-        """The reference for `generate`: a pass over the whole utterance for every sample. Up to
-        float32 rounding, which later samples follow, the audio is the same.
-        """
-        conditions = self.conditions(mel.to(self.dtype))
-        choice, value = self._noise(noise, 0, mel)
-        audio = torch.zeros_like(conditions[-1], dtype=self.dtype)
-        for t in range(audio.shape[1]):
-            audio[:, t] = self(audio, conditions).sample(choice, value, temperature)[:, t]
-        return audio
-
     def _renderer(
         self, noise: Noise, temperature: float, batch: int = 1
     ) -> tuple[tuple[int, int], Renderer]:

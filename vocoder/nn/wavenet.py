@@ -39,11 +39,10 @@ class LogisticMixture(NamedTuple):
         \sigma\Bigl(\frac{x - \Delta/2 - \mu_i}{s_i}\Bigr)\Bigr], \qquad
         \pi = \mathrm{softmax}(l)
 
-    The first bin begins at minus infinity and the last ends at infinity, so the sum over all levels
-    is 1. Papers: PixelCNN++ (Salimans et al., 2017), Parallel WaveNet (van den Oord et al., 2018).
+    The first bin begins at minus infinity and the last ends at infinity. Papers: PixelCNN++
+    (Salimans et al., 2017), Parallel WaveNet (van den Oord et al., 2018).
 
-    Attributes:
-        logits, means, scales: l, mu and s, (batch, M, time).
+    Attributes: l, mu and s, (batch, M, time).
     """
 
     logits: Tensor
@@ -76,10 +75,8 @@ class LogisticMixture(NamedTuple):
 
         .. math:: x = \mu_i + \tau s_i \epsilon, \qquad i \sim \mathrm{softmax}(l / \tau)
 
-        rounded to the nearest level; at temperature tau = 1 this has the probabilities P.
-
-        i is chosen by ``choice``, uniform noise on [0, 1); epsilon is ``value``, standard logistic
-        noise; (batch, time) each.
+        rounded to the nearest level. i is chosen by ``choice``, uniform noise on [0, 1); epsilon is
+        ``value``, standard logistic noise; (batch, time) each.
         """
         index = self.logits.argmax(dim=1, keepdim=True)
         if temperature >= COLDEST:
@@ -113,9 +110,8 @@ class CausalGatedStack(nn.Module):
         h &\leftarrow h + r
 
     and the output is two 1x1 convolutions, each behind a ReLU, of :math:`\sum_l y_l / \sqrt{L}`.
-    Before the first input everything is zero, hidden channels included. V_l is applied to frames
-    and the result is interpolated linearly between the middles of frames, which is the same at a
-    fraction of the cost. Paper: WaveNet (van den Oord et al., 2016).
+    Before the first input everything is zero. V_l is applied to frames and interpolated linearly
+    between their middles. Paper: WaveNet (van den Oord et al., 2016).
 
     Args:
         in_channels, condition_channels, out_channels: widths of input, condition and result.
@@ -158,9 +154,8 @@ class CausalGatedStack(nn.Module):
         self.head = nn.Sequential(nn.ReLU(), first, nn.ReLU(), last)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """One pass over all times: x (batch, in_channels, frames * hop) and its condition
-        (batch, condition_channels, frames + 2), one more frame on each side, to
-        (batch, out_channels, frames * hop).
+        """x (batch, in_channels, frames * hop) and its condition (batch, condition_channels,
+        frames + 2), one more frame on each side, to (batch, out_channels, frames * hop).
         """
         hidden = convolve(self.start, x.transpose(1, 2))
         frames = convolve(self.condition, condition.transpose(1, 2))
@@ -220,10 +215,8 @@ class MelLinearPrediction(ExactBuffers):
 
     @torch.no_grad()
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of a mel (batch, n_mels, frames): a, the RMS of the residual g, and that of the audio.
-
-        Returns:
-            (batch, order, frames), and (batch, frames) twice.
+        """Of a mel (batch, n_mels, frames): a, (batch, order, frames), g, and the RMS of the audio,
+        (batch, frames) each.
         """
         with torch.autocast(mel.device.type, enabled=False):
             bands = (mel.double() * self.mel_spec.nats).exp()
