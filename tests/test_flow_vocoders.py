@@ -57,21 +57,6 @@ def test_streaming_takes_empty_chunks_and_keeps_no_gradient():
     torch.testing.assert_close(made, model.synthesize(mel.detach()), atol=1e-5, rtol=0)
 
 
-def test_other_types_than_float32():
-    model, mel = build("mdct"), random_mel(6)
-    audio = model.synthesize(mel)
-    nats = model.log_prob(audio, mel)
-    torch.testing.assert_close(
-        build("mdct").double().log_prob(audio, mel).float(), nats, rtol=1e-5, atol=1e-3
-    )
-    torch.set_default_dtype(torch.float64)
-    try:
-        torch.testing.assert_close(model.synthesize(mel), audio)
-        assert build("mdct").float().synthesize(mel).dtype == torch.float32
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
 def test_bfloat16_autocast_keeps_the_sensitive_parts(model):
     mel = random_mel(20, 2)
     audio = model.sample(mel, torch.randn(2, 20, model.noise_per_frame), 1.0).detach()

@@ -12,20 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-import vocoder
 from tests.conftest import ROOT
 from vocoder.audio import LogMel, MelError, MelSpec, read_audio
 from vocoder.audio.refinement import (
-    SCHEDULES,
     Level,
     MelGriffinLim,
     decimations,
     down,
     mel_distance,
     refine_audio,
-    schedule,
 )
-from vocoder.backends import jit
 from vocoder.backends import refinement as backend
 from vocoder.backends.refinement import RefineStream
 
@@ -375,33 +371,3 @@ def test_any_number_of_iterations_is_stable(decimation):
         for k in (32, 1000)
     )
     assert many < 1.05 * few
-
-
-def test_levels_that_a_mel_does_not_have_are_left_out():
-    odd = MelSpec.from_dict({**SPEC.to_dict(), "hop_length": 257})
-    assert decimations(odd) == ()
-    assert schedule("default", odd) == ((1, 2),)
-    assert schedule("default", SPEC) == SCHEDULES["default"]
-    assert schedule("8:32+1:2", SPEC) == schedule(((8, 32), (1, 2)), SPEC) == SCHEDULES["fast"]
-    assert schedule(5, SPEC) == schedule("5", SPEC) == ((1, 5),)
-    assert schedule(0, SPEC) == schedule("0", SPEC) == ()
-
-
-def test_models_take_schedules():
-    model = vocoder.load()
-    mel = model.mel(speech(model.mel_spec))
-    made = model.synthesize(mel, refine="fast")
-    assert not torch.equal(made, model.synthesize(mel))
-    batch = model.synthesize(torch.stack([mel, mel]), refine="fast")
-    torch.testing.assert_close(batch[1], made, rtol=0, atol=5e-3)  # rounding, amplified
-    with pytest.raises(ValueError, match="one of fast, default, best, or levels such as"):
-        model.synthesize(mel, refine="fastest")
-
-
-# ---- compilation ----------------------------------------------------------------------------
-
-
-def test_without_a_folder_for_the_cache_it_compiles_all_the_same():
-    namespace = {}
-    exec("def double(x): return 2 * x", namespace)  # of no file, so that no cache has a place
-    assert jit.jit(set())(namespace["double"])(21) == 42
