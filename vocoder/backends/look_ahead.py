@@ -99,12 +99,8 @@ class LookAheadRefiner:
         self._target = np.empty((0, mel_spec.n_mels), np.float32)
 
     def push(self, mel: Floats, audio: Floats) -> Floats:
-        """Take the next frame of mel, and return the audio of the frame to play, if any.
-
-        Args:
-            mel: (n_mels,).
-            audio: a first estimate from this frame on to `reach` frames after it or further; empty
-                where an earlier one goes that far.
+        """Take the next frame of mel (n_mels,), and return the audio of the frame to play, if any;
+        ``audio`` is an estimate from this frame to `reach` after it, empty where there is one.
         """
         if len(audio):
             known = self._audio[: (self._frames - self._origin) * self.mel_spec.hop_length]
@@ -135,9 +131,8 @@ class LookAheadRefiner:
                 audio[played:] = self._iterated(audio, t, iterations, frames, end)[played:]
             else:
                 low = _lowered(np.pad(audio, REACH * d), low_pass(d), d)[: len(audio) // d]
-                refined = self._iterated(
-                    low, t, iterations, frames, end if end == _FAR else end // d
-                )
+                low_end = end if end == _FAR else end // d
+                refined = self._iterated(low, t, iterations, frames, low_end)
                 change = _raised(np.pad(refined - low, (REACH, REACH + 1)), up_taps(d))
                 audio[played:] += change[played : len(audio)]
 

@@ -49,12 +49,9 @@ class SavedModel(nn.Module):
     """Entry of ``config.json`` that holds the architecture."""
 
     title: ClassVar[str]
-    """Name of the model for people."""
-
     default_temperature: ClassVar[float] = 1.0
 
     card: ClassVar[Card]
-    """What the model card says of all models of this class."""
 
     former: ClassVar[set[str]] = set()
     """Arguments of version 0.2, which checkpoints may have, and which say nothing now."""
@@ -130,11 +127,7 @@ class SavedModel(nn.Module):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """A model with random weights, from the ``config`` of a checkpoint.
-
-        Raises:
-            CheckpointError: these are not arguments of this class.
-        """
+        """A model with random weights; CheckpointError if these are not arguments of this class."""
         try:
             arguments = {k: v for k, v in config.items() if k not in cls.former}
             if isinstance(spec := config.get("mel_spec"), Mapping):
@@ -154,10 +147,8 @@ class SavedModel(nn.Module):
     def from_checkpoint(
         cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], path: str | os.PathLike[str]
     ) -> Self:
-        """The model of the checkpoint at ``path``, in evaluation mode.
-
-        Raises:
-            CheckpointError: config and weights do not fit each other or this version.
+        """The model of the checkpoint at ``path``, in evaluation mode; CheckpointError if config
+        and weights do not fit.
         """
         model = cls.from_config(config)
         try:
@@ -170,11 +161,8 @@ class SavedModel(nn.Module):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], recipe: str) -> Self:
-        """The model of a checkpoint directory, in evaluation mode, on the CPU, in float32.
-
-        Raises:
-            CheckpointError: no checkpoint there, or not one of this class; the message names the
-                recipe that trains one.
+        """The model of a checkpoint directory, in evaluation mode; CheckpointError, which names the
+        recipe that trains one, if there is none of this class.
         """
         header, tensors = read_checkpoint(path)
         config = header.get("config")
@@ -212,11 +200,9 @@ class SavedModel(nn.Module):
 
 
 class Vocoder(SavedModel, ABC):
-    """Base class of all vocoders; owns the `MelSpec` that its mels must follow.
+    """Base class of all vocoders: F frames of mel describe exactly F * hop samples.
 
     A subclass implements `context_frames`, `generate` and, if it is a density, `log_likelihood`.
-    `SavedModel` records its arguments. Everywhere: F frames of mel describe exactly F * hop
-    samples.
     """
 
     key = "family"
@@ -338,8 +324,8 @@ class Vocoder(SavedModel, ABC):
         Raises:
             MelError: the mel cannot come from `mel_spec`, or its audio is far beyond full scale, as
                 that of normalised mels is; the message says what differs.
-            ValueError: temperature, seed, lengths, refine or restore are out of range, restore is
-                given without a `restoration`, or the weights are not float32.
+            ValueError: an argument is out of range, restore is given without a `restoration`, or
+                the weights are not float32.
 
         Warns:
             UserWarning: more than a few samples were beyond [-1, 1] and clamped.
@@ -388,10 +374,9 @@ class Vocoder(SavedModel, ABC):
         """Audio chunk by chunk from chunks of mel, in constant memory.
 
         By default the stream is exact: the concatenated chunks equal `synthesize` of the
-        concatenated mel, and the output lags the input by `model.look_ahead` frames. With a short
-        delay, ``look_ahead`` frames, it is other audio, nearly as good, the same however the mel is
-        cut: see `vocoder.backends.look_ahead.short_delay`. Either way F frames give F * hop
-        samples.
+        concatenated mel, and the output lags the input by `model.look_ahead` frames. With a delay of
+        ``look_ahead`` frames it is other audio, nearly as good, the same however the mel is cut: see
+        `vocoder.backends.look_ahead.short_delay`. Either way F frames give F * hop samples.
 
         Args:
             mel_chunks: (n_mels, frames) each, of any lengths.
@@ -404,8 +389,8 @@ class Vocoder(SavedModel, ABC):
             (samples,) float32 in [-1, 1], of the same kind as the chunk of mel that completed it.
 
         Raises:
-            MelError, ValueError: as in `synthesize`; or look_ahead is no whole number from 1 on, is
-                given with refine=0, or the model draws its samples one by one.
+            MelError, ValueError: as in `synthesize`; or look_ahead is out of range, given with
+                refine=0, or to a model that draws its samples one by one.
         """
         temperature = self._temperature(temperature)
         clamp = Clamp(self.mel_spec, temperature)

@@ -40,9 +40,9 @@ class MelPitch(nn.Module):
 
     s is the `HarmonicSalience` of the candidates; g and a are computed from s, its maximum and the
     `BandLevels` by depthwise-separable convolutions over frames; b is learnt; and :math:`\bar c` is
-    the mean frequency around the best candidate (`expected_pitch`). Only s and the levels depend on
-    the convention of the mel; the weights are the same for all. Computed in the dtype of the mel: a
-    phase that is integrated from F0 over minutes needs it in float64.
+    the mean of log frequency over the best candidate and three on either side. Only s and the
+    levels depend on the convention of the mel; the weights are the same for all. Computed in the
+    dtype of the mel: a phase that is integrated from F0 over minutes needs it in float64.
 
     Raises:
         ValueError: the mel has too few bands below 1.8 kHz (22) to show harmonics.
@@ -76,7 +76,11 @@ class MelPitch(nn.Module):
         (batch, n_mels, frames) to (batch, frames) each.
         """
         logits, voicing = self.scores(mel)
-        return expected_pitch(logits), torch.sigmoid(voicing)
+        index = torch.arange(logits.shape[1], device=logits.device).unsqueeze(1)
+        near = (index - logits.argmax(dim=1, keepdim=True)).abs() <= 3
+        weight = torch.softmax(logits.masked_fill(~near, -math.inf), dim=1)
+        octaves = (weight * (index / BINS_PER_OCTAVE).to(logits.dtype)).sum(dim=1)
+        return LOWEST_HZ * torch.exp2(octaves), torch.sigmoid(voicing)
 
 
 class _Block(nn.Module):
@@ -144,10 +148,7 @@ class HarmonicSalience(nn.Module):
         filters, centres = filters_of(mel_spec)
         kept = int((centres < _TEMPLATE_HZ).sum())
         if kept < 2 * _LIFTER_BANDS:
-            raise ValueError(
-                f"{kept} mel bands lie below {_TEMPLATE_HZ:g} Hz: harmonics need at least "
-                f"{2 * _LIFTER_BANDS}"
-            )
+            raise ValueError(f"{kept} mel bands lie below {_TEMPLATE_HZ:g} Hz: harmonics need 22")
         # The lifter also sees the bands just above, so that it has no edge there.
         seen = min(kept + _LIFTER_BANDS // 2, mel_spec.n_mels)
         lifter = _lifter(seen)[:kept] * (mel_spec.nats / mel_spec.power)
@@ -195,22 +196,6 @@ class BandLevels(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         return torch.matmul(self.weight.to(mel.dtype), mel) + self.bias.to(mel.dtype)
-
-
-def expected_pitch(logits: Tensor) -> Tensor:
-    r"""F0 in Hz from scores of the candidates: the mean of log F0 around the best candidate.
-
-    .. math:: \log_2 f = \frac{\sum_{|i - j| \le r} p_i \log_2 c_i}{\sum_{|i - j| \le r} p_i},
-        \qquad j = \arg\max_i p_i, \quad p = \mathrm{softmax}(\text{logits})
-
-    with r = 3 candidates on either side; (batch, N_CANDIDATES, frames) to (batch, frames).
-    """
-    index = torch.arange(logits.shape[1], device=logits.device).unsqueeze(1)
-    best = logits.argmax(dim=1, keepdim=True)
-    near = (index - best).abs() <= 3
-    weight = torch.softmax(logits.masked_fill(~near, -math.inf), dim=1)
-    octaves = (weight * (index / BINS_PER_OCTAVE).to(logits.dtype)).sum(dim=1)
-    return LOWEST_HZ * torch.exp2(octaves)
 
 
 def filters_of(mel_spec: MelSpec) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,6 @@
 """What the mel says of the sound, for flows: a harmonic tone with its F0, and the scale of bands.
 
-Whitened, voiced speech is much like the tone; a network that starts from it need not integrate
-frequencies, which convolutions cannot. Frame t of F0 is centred on sample (t + 1/2) hop.
+Frame t of F0 is centred on sample (t + 1/2) hop.
 """
 
 from __future__ import annotations
@@ -193,7 +192,7 @@ class HarmonicSource:
         return cycles[:, :1] + (steps - steps.round()).cumsum(dim=1)
 
     def _phases(self, frequency: Tensor, start: Tensor | float) -> Tensor:
-        """The phase of each sample in cycles, (batch, frames, hop), modulo 1 at each frame."""
+        """Of each sample in cycles, (batch, frames, hop), modulo 1 at each frame."""
         within = (frequency / self.sample_rate).cumsum(dim=2)
         first = torch.as_tensor(start, dtype=torch.float64, device=frequency.device)
         first = first.expand(frequency.shape[0]).unsqueeze(1)
@@ -377,11 +376,8 @@ class BandScale(nn.Module):
     def __init__(self, mel_spec: MelSpec, bands: int, channels: int) -> None:
         super().__init__()
         self.linear = nn.Conv1d(mel_spec.n_mels, bands, 1)
-        self.network = nn.Sequential(
-            nn.Conv1d(mel_spec.n_mels, channels, 5, padding=2),
-            nn.GELU(),
-            nn.Conv1d(channels, bands, 1),
-        )
+        first = nn.Conv1d(mel_spec.n_mels, channels, 5, padding=2)
+        self.network = nn.Sequential(first, nn.GELU(), nn.Conv1d(channels, bands, 1))
         weight, bias = _band_interpolation(mel_spec, bands)
         with torch.no_grad():
             self.linear.weight.copy_(-weight.unsqueeze(-1))
@@ -391,8 +387,7 @@ class BandScale(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         mel = mel[:, : self.linear.in_channels]
-        result: Tensor = self.linear(mel) - self.network(mel)
-        return result
+        return self.linear(mel) - self.network(mel)
 
 
 def _band_interpolation(mel_spec: MelSpec, bands: int) -> tuple[Tensor, Tensor]:
