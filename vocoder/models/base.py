@@ -374,9 +374,9 @@ class Vocoder(SavedModel, ABC):
         """Audio chunk by chunk from chunks of mel, in constant memory.
 
         By default the stream is exact: the concatenated chunks equal `synthesize` of the
-        concatenated mel, and the output lags the input by `model.look_ahead` frames. With a delay of
-        ``look_ahead`` frames it is other audio, nearly as good, the same however the mel is cut: see
-        `vocoder.backends.look_ahead.short_delay`. Either way F frames give F * hop samples.
+        concatenated mel, and the output lags the input by `model.look_ahead` frames. With a short
+        delay of ``look_ahead`` frames it is other audio, nearly as good, the same however the mel
+        is cut: `vocoder.backends.look_ahead.short_delay`. F frames give F * hop samples either way.
 
         Args:
             mel_chunks: (n_mels, frames) each, of any lengths.
