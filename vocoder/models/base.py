@@ -76,7 +76,11 @@ class SavedModel(nn.Module):
             if outermost:
                 bound = signature.bind(self, *args, **kwargs)
                 bound.apply_defaults()
-                self.config = {k: v for k, v in bound.arguments.items() if k != "self"}
+                self.config = {
+                    name: list(value) if isinstance(value, tuple) else value  # as in JSON
+                    for name, value in bound.arguments.items()
+                    if name != "self"
+                }
             build(self, *args, **kwargs)
             if outermost:
                 self.config["mel_spec"] = self.mel_spec.to_dict()
