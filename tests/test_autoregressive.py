@@ -77,11 +77,21 @@ def assert_same(a, b):
     assert (a - b).abs().max() < 4 * STEP
 
 
+def plainly(model, mel, noise, temperature):
+    """A pass over the whole utterance for every sample."""
+    conditions = model.conditions(mel)
+    choice, value = model._noise(noise, 0, mel)
+    audio = torch.zeros(conditions[-1].shape)
+    for t in range(audio.shape[1]):
+        audio[:, t] = model(audio, conditions).sample(choice, value, temperature)[:, t]
+    return audio
+
+
 @pytest.mark.parametrize("temperature", [0.8, 0.0])
 def test_the_fast_loop_makes_the_samples_of_the_plain_one(model, temperature):
     """Over more samples than the receptive field."""
     mel, noise = random_mel(model, 18, 2), Noise([3, 4], 2)
-    reference = model.generate_plainly(mel, noise, temperature)
+    reference = plainly(model, mel, noise, temperature)
     assert reference.std() > 10 * STEP
     assert_same(model.generate(mel, noise, temperature), reference)
 
@@ -165,19 +175,6 @@ def test_recorded_and_dequantised_audio_have_the_same_density(model):
     assert torch.allclose(log_prob[0], model.log_prob(audio[0], mel[0]), rtol=1e-5)
 
 
-def test_the_likelihood_of_an_unexpected_sample_is_bounded():
-    """However sure the network is, a residual of its usual size costs at most 55 nats."""
-    model = build("deep")
-    means_and_scales = model.state_dict()["stack.head.3.bias"][10:].split(10)
-    model.state_dict()["stack.head.3.weight"].zero_()
-    for parameters, value in zip(means_and_scales, (0.0, -1000.0), strict=True):
-        parameters.fill_(value)
-    mel = random_mel(model, 30)
-    noise = torch.randn(600, generator=torch.Generator().manual_seed(0))
-    audio = noise * model.conditions(mel[None])[2][0].repeat_interleave(SPEC.hop_length)
-    assert -100 < model.log_prob(audio, mel) / len(audio) < -20
-
-
 @torch.enable_grad()
 @pytest.mark.parametrize("autocast", [False, True])
 def test_gradient_reaches_every_parameter(model, autocast):
@@ -196,10 +193,6 @@ def test_gradient_reaches_every_parameter(model, autocast):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"n_layers": 0}, "n_layers"),
-        ({"cycle": 0}, "cycle"),
-        ({"kernel_size": 1}, "two taps"),
-        ({"n_mixtures": 0}, "n_mixtures"),
         ({"linear_prediction": 0}, "from 1 to 31"),
         ({"linear_prediction": 32}, "from 1 to 31"),
         ({"pitch_taps": 2}, "odd"),

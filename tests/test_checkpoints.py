@@ -1,8 +1,6 @@
 """Checkpoints on disk and models by name: what is refused, and with which message."""
 
 import json
-import resource
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import safetensors.torch
@@ -49,7 +47,7 @@ def test_half_precision_halves_the_file_and_loads_as_float32(checkpoint):
         ({"family": "wavelet"}, "architecture 'wavelet' is unknown"),
         ({"family": None}, "lacks"),
         ({"config": {"n_flowz": 2}}, "does not fit WaveGlow"),
-        ({"config": {"n_flows": 3}}, "do not fit their config"),
+        ({"config": {"n_flows": 3}}, "do not fit the config"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(checkpoint, changes, words):
@@ -76,47 +74,6 @@ def test_broken_or_missing_files_are_refused(checkpoint, tmp_path):
     (checkpoint / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"it has no model.safetensors"):
         vocoder.load(checkpoint)
-
-
-@pytest.mark.parametrize(
-    "forged",
-    [
-        {"n_flows": 10**9}, {"channels": 10**6}, {"channels": 10**12}, {"n_layers": 10**8},
-        {"channels": -4}, {"kernel_size": 10**9 + 1}, {"channels": 1e400}, {"n_flows": 10**400},
-        {"mel_spec": {"n_fft": 2**40}}, {"mel_spec": {"n_mels": 10**9}}, {"mel_spec": []},
-    ],
-)  # fmt: skip
-def test_a_forged_config_cannot_ask_for_memory_without_bound(checkpoint, forged):
-    vocoder.load(checkpoint)  # the limits let the true one pass
-    config = json.loads((checkpoint / "config.json").read_text())["config"]
-    if isinstance(spec := forged.get("mel_spec"), dict):
-        forged = {"mel_spec": config["mel_spec"] | spec}
-    edit(checkpoint, config=config | forged)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(CheckpointError):
-        vocoder.load(checkpoint)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert grown < 300_000  # kB
-
-
-def test_a_forged_header_of_the_weights_is_refused(checkpoint):
-    weights = checkpoint / "model.safetensors"
-    content = weights.read_bytes()
-    length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    (name, *_) = (key for key in header if key != "__metadata__")
-    for change in (
-        {"shape": [2**40, 2**20]}, {"data_offsets": [0, 2**60]}, {"data_offsets": [8, 0]},
-        {"dtype": "F1024"}, {"shape": [-1]},
-    ):  # fmt: skip
-        text = json.dumps(header | {name: header[name] | change}).encode()
-        weights.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
-        with pytest.raises(CheckpointError, match="damaged"):
-            vocoder.load(checkpoint)
-    for length in (2**63, 2**32, 10**8, len(content)):
-        weights.write_bytes(length.to_bytes(8, "little") + content[8:])
-        with pytest.raises(CheckpointError, match="damaged"):
-            vocoder.load(checkpoint)
 
 
 def test_an_interrupted_write_leaves_the_previous_checkpoint(checkpoint, monkeypatch):
@@ -166,14 +123,6 @@ def test_a_model_is_loaded_onto_a_device(checkpoint):
     for name, words in {"gpu": "there is no device 'gpu'", "cuda:99": "sees no device"}.items():
         with pytest.raises(ValueError, match=words):
             vocoder.load(checkpoint, device=name)
-
-
-def test_models_load_in_threads():
-    with ThreadPoolExecutor(8) as pool:
-        models = list(pool.map(lambda _: vocoder.load(), range(8)))
-        acoustic = list(pool.map(lambda _: vocoder.load_acoustic(), range(4)))
-    assert {tuple(model.state_dict()) for model in models} == {tuple(models[0].state_dict())}
-    assert len(acoustic) == 4
 
 
 def test_the_hash_of_a_checkpoint_is_that_of_the_weights_that_are_named(checkpoint):

@@ -12,8 +12,7 @@ from safetensors.numpy import load_file
 import vocoder
 from tests.conftest import ROOT
 from tests.test_contract import SPEC, VARIANTS, build, random_mel, trained_parameters
-from vocoder.checkpoints import read_checkpoint, write_checkpoint
-from vocoder.models import FlowVocoder, MdctFlow, WaveGlow, load_checkpoint
+from vocoder.models import FlowVocoder, MdctFlow, WaveGlow
 
 SAMPLE = ROOT / "recipes/ljspeech/sample/wavs/ru_0024.flac"
 
@@ -58,21 +57,6 @@ def test_streaming_takes_empty_chunks_and_keeps_no_gradient():
     torch.testing.assert_close(made, model.synthesize(mel.detach()), atol=1e-5, rtol=0)
 
 
-def test_other_types_than_float32():
-    model, mel = build("mdct"), random_mel(6)
-    audio = model.synthesize(mel)
-    nats = model.log_prob(audio, mel)
-    torch.testing.assert_close(
-        build("mdct").double().log_prob(audio, mel).float(), nats, rtol=1e-5, atol=1e-3
-    )
-    torch.set_default_dtype(torch.float64)
-    try:
-        torch.testing.assert_close(model.synthesize(mel), audio)
-        assert build("mdct").float().synthesize(mel).dtype == torch.float32
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
 def test_bfloat16_autocast_keeps_the_sensitive_parts(model):
     mel = random_mel(20, 2)
     audio = model.sample(mel, torch.randn(2, 20, model.noise_per_frame), 1.0).detach()
@@ -91,12 +75,8 @@ def test_bfloat16_autocast_keeps_the_sensitive_parts(model):
     ("architecture", "arguments", "words"),
     [
         (WaveGlow, {"n_group": 7}, "does not divide the hop"),
-        (WaveGlow, {"n_flows": 0}, "at least one step"),
         (WaveGlow, {"n_flows": 12, "n_early_every": 1}, "early outputs"),
         (WaveGlow, {"kernel_size": 2}, "odd"),
-        (WaveGlow, {"mel_spec": "nope"}, "no MelSpec preset"),
-        (MdctFlow, {"n_flows": -1}, "0 or more steps"),
-        (MdctFlow, {"look_ahead": -1}, "look_ahead is -1"),
         (MdctFlow, {"mel_spec": "nope"}, "no MelSpec preset"),
     ],
 )
@@ -116,7 +96,7 @@ def test_bad_input_is_refused_in_one_sentence():
             model.synthesize(mel, lengths=lengths)
     with pytest.raises(ValueError, match="non-negative"):
         model.synthesize(mel, seed=-1)
-    with pytest.raises(TypeError, match="torch tensor or a numpy array"):
+    with pytest.raises(ValueError, match="torch tensor or a numpy array"):
         model.synthesize([[0.0]])
     with pytest.raises(vocoder.MelError):
         model.synthesize(mel.T)
@@ -184,18 +164,3 @@ def test_threads_and_interleaved_streams_do_not_disturb_each_other():
     chunks = zip(*zip(*streams, strict=True), strict=True)
     for seed, own in enumerate(chunks, 1):
         assert (torch.cat(own) - expected[seed]).abs().max() < 1e-5
-
-
-@pytest.mark.parametrize("name", ["source", "mdct"])
-def test_checkpoints_of_version_0_2_load(name, tmp_path):
-    model = build(name)
-    path = model.save(tmp_path / "model")
-    config, tensors = read_checkpoint(path)
-    config["config"] |= {"split": "frames", "scale_kernel_size": 5, "conv1x1_init": ["rotation"]}
-    old = {
-        key.replace("source.features.", "tone_features.").replace("pieces.1.", "pieces.1.piece."):
-        value for key, value in tensors.items()
-    }  # fmt: skip
-    write_checkpoint(path, config, old)
-    mel = random_mel(9)
-    assert torch.equal(load_checkpoint(path).synthesize(mel), model.synthesize(mel))

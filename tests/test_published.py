@@ -132,7 +132,7 @@ def test_config_is_read_and_checked(weights, config, tmp_path):
     assert load_published_waveglow(weights, config).sample_rate == 22050
     with pytest.raises(CheckpointError, match="n_flows = 12 and the tensors say 4"):
         load_published_waveglow(weights, {**config, "n_flows": 12})
-    with pytest.raises(CheckpointError, match="not readable as JSON"):
+    with pytest.raises(CheckpointError, match=r"missing\.json is not readable"):
         load_published_waveglow(weights, tmp_path / "missing.json")
 
 
@@ -161,13 +161,13 @@ def test_a_pickled_module_is_refused_and_nothing_runs(tmp_path):
     with pytest.raises(CheckpointError, match="pickled"):
         vocoder.load(path)
     torch.save({"model": torch.nn.Linear(2, 2)}, path)
-    with pytest.raises(CheckpointError, match="pickled module"):
+    with pytest.raises(CheckpointError, match="a pickled module could run code"):
         load_published_waveglow(path)
     assert not Payload.ran
 
 
 def test_other_files_and_dicts_are_refused(weights, tmp_path):
-    with pytest.raises(CheckpointError, match="there is no file"):
+    with pytest.raises(CheckpointError, match=r"none\.pt cannot be read: .*No such file"):
         load_published_waveglow(tmp_path / "none.pt")
     (tmp_path / "text.pt").write_text("hello")
     with pytest.raises(CheckpointError):

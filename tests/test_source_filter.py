@@ -32,13 +32,6 @@ def condition(batch=2, voicing=None, bands=BANDS, tone=None):
     return torch.cat([mel, voicing.unsqueeze(1), others, tone], dim=1)
 
 
-def test_unvoiced_sound_has_no_tone():
-    piece = perturbed()
-    of_e, of_q, _ = piece.coefficients(condition(voicing=torch.zeros(2, TIME)))
-    assert not of_e.any()
-    assert not of_q.any()
-
-
 def test_the_start_is_the_share_of_the_bands():
     piece = SourceFilter(256, SEEN, sample_rate=16000)
     share, of_q, log_sigma = piece.coefficients(condition(1, torch.ones(1, TIME), 256))

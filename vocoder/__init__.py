@@ -18,8 +18,8 @@ _HOMES = {
     "CheckpointError": "vocoder.checkpoints",
     "MelError": "vocoder.audio",
     "MelSpec": "vocoder.audio",
-    "Vocoder": "vocoder.models",
     "TextError": "vocoder.text.frontend",
+    "Vocoder": "vocoder.models",
     "convert_mel": "vocoder.audio",
     "load": "vocoder.pretrained",
     "load_acoustic": "vocoder.pretrained",
@@ -32,44 +32,23 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
-    from vocoder.audio import (
-        MelError,
-        MelSpec,
-        convert_mel,
-        read_audio,
-        refine_audio,
-        write_audio,
-    )
+    from vocoder.audio import MelError, MelSpec, convert_mel, read_audio, refine_audio, write_audio
     from vocoder.checkpoints import CheckpointError
     from vocoder.models import Vocoder, load_published_waveglow
     from vocoder.pretrained import load, load_acoustic, say, synthesize
     from vocoder.text.frontend import TextError
 
 __all__ = [
-    "CheckpointError",
-    "MelError",
-    "MelSpec",
-    "TextError",
-    "Vocoder",
-    "__version__",
-    "convert_mel",
-    "load",
-    "load_acoustic",
-    "load_published_waveglow",
-    "read_audio",
-    "refine_audio",
-    "say",
-    "synthesize",
-    "write_audio",
-]
+    "CheckpointError", "MelError", "MelSpec", "TextError", "Vocoder", "__version__", "convert_mel",
+    "load", "load_acoustic", "load_published_waveglow", "read_audio", "refine_audio", "say",
+    "synthesize", "write_audio",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'vocoder' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

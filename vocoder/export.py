@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,15 +21,14 @@ from vocoder.audio.validation import Clamp, as_tensor
 from vocoder.extras import require
 from vocoder.models import FlowVocoder, Noise
 
-OPSET = 18
-"""The ONNX operator set of exported graphs."""
+OPSET = 18  # the ONNX operator set of exported graphs
 
 
 class InferenceGraph(nn.Module):
     r"""What is exported: :math:`(m, \epsilon) \mapsto f^{-1}(\epsilon; m)`, refined and clipped.
 
-    Shapes: mel (batch, n_mels, frames), noise (batch, frames, `Vocoder.noise_per_frame`), already
-    scaled by the temperature; audio (batch, frames * hop) in [-1, 1].
+    Shapes: mel (batch, n_mels, frames), noise (batch, frames, `Vocoder.noise_per_frame`), scaled by
+    the temperature; audio (batch, frames * hop).
     """
 
     def __init__(self, model: FlowVocoder, refine: Refine, restore: float) -> None:
@@ -54,7 +54,7 @@ def export_onnx(
 ) -> Path:
     """Write a flow as an ONNX graph ``(mel, noise) -> audio`` with dynamic batch and length.
 
-    Run it with `OnnxVocoder` or with onnxruntime; the mel convention is in the graph's metadata.
+    The mel convention is in the graph's metadata.
 
     Args:
         model: a trained flow.
@@ -76,25 +76,19 @@ def export_onnx(
     restore = float(model.restoration is not None) if restore is None else restore
     graph = InferenceGraph(model, refine, restore).float().cpu().eval()
     spec = model.mel_spec
-    # Any sizes but 0 and 1, which the exporter would take for constants, as it would frames - 1.
-    # The graph runs on any number of frames.
+    # Sizes of 0 and 1 the exporter would take for constants; the graph runs on any.
     example = (torch.zeros(2, spec.n_mels, 5), torch.zeros(2, 5, model.noise_per_frame))
     batch_size, length = torch.export.Dim("batch"), torch.export.Dim("frames", min=3)
     # The exporter's own warnings (deprecations, optional packages) do not help users.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    shapes = {0: batch_size, 2: length}, {0: batch_size, 1: length}
+    names: Any = {"input_names": ["mel", "noise"], "output_names": ["audio"]}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            graph,
-            example,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["mel", "noise"],
-            output_names=["audio"],
-            dynamic_shapes=({0: batch_size, 2: length}, {0: batch_size, 1: length}),
-            verbose=False,
-        )
-    assert program is not None
+        program: Any = torch.onnx.export(
+            graph, example, dynamo=True, opset_version=OPSET, dynamic_shapes=shapes, verbose=False,
+            **names,
+        )  # fmt: skip
     proto = program.model_proto
     facts = {
         "mel_spec": spec.to_dict(),
@@ -115,7 +109,6 @@ class OnnxVocoder:
         threads: threads within one operator; 0 leaves the choice to onnxruntime.
 
     Raises:
-        ImportError: onnxruntime is not installed.
         ValueError: `export_onnx` did not write the file.
     """
 
@@ -128,20 +121,15 @@ class OnnxVocoder:
                 os.fspath(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's own kinds have no common base
-            raise ValueError(
-                f"{path} is not an ONNX graph that can be run: write it again with vocoder export "
-                "--onnx"
-            ) from error
+            raise ValueError(f"{path} is no graph: write it with vocoder export --onnx") from error
         facts = self.session.get_modelmeta().custom_metadata_map
         if "mel_spec" not in facts:
-            raise ValueError(f"{path} carries no mel_spec: export it with vocoder export --onnx")
+            raise ValueError(f"{path} has no mel_spec: write it with vocoder export --onnx")
         values = {name: json.loads(value) for name, value in facts.items()}
         self.mel_spec = MelSpec.from_dict(values["mel_spec"])
         self.default_temperature: float = values["default_temperature"]
         self.noise_per_frame: int = values["noise_per_frame"]
-        """Standard normal numbers that the graph takes for each frame."""
         self.refine: Refine = values["refine"]
-        """Iterations in the graph."""
 
     def synthesize(
         self,
@@ -149,23 +137,18 @@ class OnnxVocoder:
         temperature: float | None = None,
         seed: int | Sequence[int] | None = 0,
     ) -> NDArray[np.float32]:
-        """Audio from a mel, equal to `Vocoder.synthesize` with the same seed and as many iterations
-        (to 1e-4): arguments, result and errors are those of it.
-
-        Args:
-            mel: (n_mels, frames) or (batch, n_mels, frames), float32.
+        """Audio from a mel (n_mels, frames) or (batch, n_mels, frames), equal to that of
+        `Vocoder.synthesize` with the same seed and iterations (to 1e-4), with its errors.
         """
-        if not isinstance(mel, np.ndarray):
-            raise TypeError(f"mel is a {type(mel).__name__}: give a numpy array")
         check_mel(as_tensor(mel), self.mel_spec)
         temperature = self.default_temperature if temperature is None else temperature
         check_temperature(temperature)
         batch = (mel if mel.ndim == 3 else mel[None]).astype(np.float32)
+        drawn = Noise(seed, len(batch)).normal(0, batch.shape[2], self.noise_per_frame)
+        noise = (temperature * drawn).expand(len(batch), *drawn.shape[-2:]).contiguous().numpy()
         clamps = [Clamp(self.mel_spec, temperature) for _ in batch]
         for clamp, item in zip(clamps, batch, strict=True):
             clamp.expect(torch.from_numpy(item))
-        drawn = Noise(seed, len(batch)).normal(0, batch.shape[2], self.noise_per_frame)
-        noise = (temperature * drawn).expand(len(batch), *drawn.shape[-2:]).contiguous().numpy()
         inputs = {"mel": batch, "noise": noise}
         audio: NDArray[np.float32] = self.session.run(["audio"], inputs)[0]
         for clamp, row in zip(clamps, audio, strict=True):  # the graph has clamped

@@ -12,10 +12,7 @@ class MissingExtraError(ImportError):
 
 
 def require(module: str, purpose: str, extra: str) -> Any:
-    """The module of that name, imported now; MissingExtraError if it is not installed.
-
-    `purpose` is the subject of the message, `extra` that of flow-vocoder which installs it.
-    """
+    """The module of that name; MissingExtraError that says that `purpose` needs the `extra`."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

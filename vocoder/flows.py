@@ -11,8 +11,8 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from typing import Literal, Self
+from collections.abc import Iterable
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -45,11 +45,6 @@ class Bijection(nn.Module, ABC):
         """The ``x`` to listen to: ``inverse``, unless a piece draws otherwise than it scores."""
         return self.inverse(z, condition)
 
-    # nn.Module declares __call__ as returning Any; the contract is tighter.
-    def __call__(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        result: tuple[Tensor, Tensor] = super().__call__(x, condition)
-        return result
-
 
 def zero_log_det(x: Tensor) -> Tensor:
     """The log-determinant of a volume-preserving map: (batch,) zeros in at least float32."""
@@ -76,25 +71,22 @@ class Chain(Bijection):
 
     def __init__(self, pieces: Iterable[Bijection]) -> None:
         super().__init__()
-        self.pieces = nn.ModuleList(pieces)
-
-    def __iter__(self) -> Iterator[Bijection]:
-        return iter(self.pieces)  # type: ignore[arg-type]
+        self.pieces: Any = nn.ModuleList(pieces)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         log_det = zero_log_det(x)
-        for piece in self:
+        for piece in self.pieces:
             x, piece_log_det = piece(x, condition)
             log_det = log_det + piece_log_det
         return x, log_det
 
     def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        for piece in reversed(list(self)):
+        for piece in reversed(self.pieces):
             z = piece.inverse(z, condition)
         return z
 
     def generate(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        for piece in reversed(list(self)):
+        for piece in reversed(self.pieces):
             z = piece.generate(z, condition)
         return z
 
@@ -111,8 +103,6 @@ class FactorOut(Bijection):
 
     def __init__(self, n_channels: int, rest: Bijection) -> None:
         super().__init__()
-        if n_channels < 1:
-            raise ValueError(f"n_channels is {n_channels}: factor out at least one channel")
         self.n_channels, self.rest = n_channels, rest
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -132,8 +122,6 @@ class Squeeze(Bijection):
 
     def __init__(self, factor: int) -> None:
         super().__init__()
-        if factor < 1:
-            raise ValueError(f"factor is {factor}: a block holds at least one sample")
         self.factor = factor
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -243,9 +231,6 @@ class InvertibleConv1x1(Bijection):
 
     W starts as an orthogonal matrix: "rotation" is random with determinant +1, from torch's global
     generator (Glow, WaveGlow); "even-odd" puts even channels first, "half-swap" the second half.
-
-    Raises:
-        ValueError: the start is unknown.
     """
 
     stored_inverse: Tensor | None
@@ -290,24 +275,19 @@ class InvertibleConv1x1(Bijection):
 
 
 def _initial_matrix(channels: int, kind: Conv1x1Init) -> Tensor:
-    if kind == "rotation":
-        # Drawn in float64 on the CPU so that the start is the same whatever the default type.
-        q, r = torch.linalg.qr(torch.randn(channels, channels, dtype=torch.float64))
-        q = q * r.diagonal().sign()
-        q[:, 0] *= torch.det(q).sign()
-        return q.to(torch.get_default_dtype())
     index = torch.arange(channels)
     orders = {
         "even-odd": torch.cat([index[0::2], index[1::2]]),
         "half-swap": index.roll(-(channels // 2)),
         "identity": index,
     }
-    if kind not in orders:
-        raise ValueError(
-            f"unknown start {kind!r} of a 1x1 convolution: choose rotation or one of "
-            f"{', '.join(orders)}"
-        )
-    return torch.eye(channels)[orders[kind]]
+    if kind in orders:
+        return torch.eye(channels)[orders[kind]]
+    # Drawn in float64 on the CPU so that the start is the same whatever the default type.
+    q, r = torch.linalg.qr(torch.randn(channels, channels, dtype=torch.float64))
+    q = q * r.diagonal().sign()
+    q[:, 0] *= torch.det(q).sign()
+    return q.to(torch.get_default_dtype())
 
 
 def _mix(weight: Tensor, x: Tensor) -> Tensor:
@@ -315,21 +295,6 @@ def _mix(weight: Tensor, x: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         weight = weight.to(promote(weight.dtype))
         return torch.matmul(weight, x.to(weight.dtype))
-
-
-class Swap(Bijection):
-    r"""Exchange the halves of the channels: :math:`z = [x_{\lceil C/2 \rceil ..}, x_{..}]`.
-
-    The simplest alternation between couplings (NICE, Dinh et al., 2015). Log-determinant 0. With
-    an odd number of channels the longer part comes first after the swap of ``forward`` and last
-    before it, so ``inverse`` undoes it exactly.
-    """
-
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return x.roll(-(x.shape[1] // 2), dims=1), zero_log_det(x)
-
-    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        return z.roll(z.shape[1] // 2, dims=1)
 
 
 class ActNorm(Bijection):
@@ -371,50 +336,6 @@ class ActNorm(Bijection):
         return (z - self.shift) * (-self.log_scale).exp()
 
 
-class BatchNorm(Bijection):
-    r"""Batch normalisation with its log-determinant.
-
-    .. math:: z_{c,t} = (x_{c,t} - \mu_c) / \sqrt{v_c + \epsilon}, \qquad
-              \log|\det| = -\tfrac{T}{2} \textstyle\sum_c \log(v_c + \epsilon)
-
-    In training mode mean and variance are those of the batch (and are taken as constants in the
-    log-determinant, as in the paper), and running averages are kept; in evaluation mode, and for
-    ``inverse`` in either mode, the running averages are used. Exact inversion therefore holds in
-    evaluation mode. Paper: Real NVP (Dinh et al., 2017), section 3.7 and appendix E.
-
-    ``momentum`` is the weight of the newest batch in the running averages, in (0, 1].
-    """
-
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, channels: int, momentum: float = 0.1, eps: float = 1e-5) -> None:
-        super().__init__()
-        if not 0 < momentum <= 1:
-            raise ValueError(f"momentum is {momentum}: it must lie in (0, 1]")
-        self.momentum = momentum
-        self.eps = eps
-        self.register_buffer("running_mean", torch.zeros(channels, 1))
-        self.register_buffer("running_var", torch.ones(channels, 1))
-
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        if self.training:
-            mean = x.mean(dim=(0, 2)).unsqueeze(1)
-            variance = x.var(dim=(0, 2), correction=0).unsqueeze(1)
-            with torch.no_grad():
-                self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-                self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
-        else:
-            mean, variance = self.running_mean, self.running_var
-        variance = variance.to(promote(variance.dtype)) + self.eps
-        log_det = -0.5 * x.shape[-1] * variance.log().sum()
-        z = (x - mean) * variance.rsqrt()
-        return z, zero_log_det(z) + log_det
-
-    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        return z * (self.running_var + self.eps).sqrt() + self.running_mean
-
-
 class Partition(nn.Module, ABC):
     """Which variables a coupling reads and which it changes."""
 
@@ -436,11 +357,7 @@ class Partition(nn.Module, ABC):
 
 
 class ChannelHalves(Partition):
-    """The first half of the channels conditions the second (with ``swap``: the other way round).
-
-    With an odd number of channels C the first part has C // 2. The conditioner sees
-    (batch, C // 2, time) and transforms C - C // 2 channels.
-    """
+    """The first C // 2 channels condition the rest (with ``swap``: the other way round)."""
 
     def __init__(self, swap: bool = False) -> None:
         super().__init__()
@@ -456,79 +373,20 @@ class ChannelHalves(Partition):
         return torch.cat([target, context] if self.swap else [context, target], dim=1)
 
 
-class _Masked(Partition):
-    """A mask over (channels, time): the conditioner sees x with the changing variables zeroed."""
-
-    @abstractmethod
-    def keep(self, x: Tensor) -> Tensor:
-        """True where x stays as it is, broadcastable to x."""
-
-    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x * self.keep(x), x
-
-    def merge(self, x: Tensor, target: Tensor) -> Tensor:
-        return torch.where(self.keep(x), x, target)
-
-    def changes(self, x: Tensor) -> Tensor:
-        return (~self.keep(x)).to(x.dtype)
-
-
-class Checkerboard(_Masked):
-    """Alternating time steps (parity 0: the even ones condition the odd ones).
-
-    The one-dimensional checkerboard of Real NVP (Dinh et al., 2017, section 3.4). The conditioner
-    maps (batch, C, time) to parameters of C channels.
-    """
-
-    def __init__(self, parity: int = 0) -> None:
-        super().__init__()
-        self.parity = _checked_parity(parity)
-
-    def keep(self, x: Tensor) -> Tensor:
-        return (torch.arange(x.shape[-1], device=x.device) + self.parity) % 2 == 0
-
-
-class ChannelMask(_Masked):
-    """Any subset of channels conditions the others.
-
-    Args:
-        keep: one truth value per channel, true for the channels that are kept and seen by the
-            conditioner; neither all true nor all false.
-    """
-
-    kept: Tensor
-
-    def __init__(self, keep: list[bool]) -> None:
-        super().__init__()
-        if all(keep) or not any(keep):
-            raise ValueError("keep must name some channels to keep and some to transform")
-        self.register_buffer("kept", torch.tensor(keep).unsqueeze(1), persistent=False)
-
-    def keep(self, x: Tensor) -> Tensor:
-        return self.kept
-
-
 class AlternatingFrames(Partition):
-    """The partition of `Checkerboard`, with a conditioner at half the rate instead of a mask.
+    """Even time steps condition the odd ones (with ``parity`` 1, odd ones the even ones).
 
-    Two neighbouring time steps make one of the conditioner: of T steps it sees the
-    n = ceil(T / 2) even ones (with ``parity`` 1 the odd ones), (batch, C, n), and sets the others.
-    Its condition is both steps' condition, (batch, 2 * condition channels, n), even step first.
-    So it does half the work and sees twice as far. If T is odd, the missing step is zero, under
-    the condition of the last one.
+    The one-dimensional checkerboard of Real NVP (Dinh et al., 2017), at half the rate: of T steps
+    the conditioner sees n = ceil(T / 2), (batch, C, n), and the condition of both steps of each
+    pair, (batch, 2 * condition channels, n), even step first. If T is odd, the missing step is
+    zero, under the condition of the last one. Pieces of a signal must begin at an even step.
 
-    Even and odd are counted from the first step of x: if a signal is processed in pieces,
-    each must begin at an even step.
-
-    Args:
-        parity: 0 if the even steps condition the odd ones, 1 if the odd ones the even.
-        n_condition: the conditioner sees as many channels of the condition, the first ones; None
-            for all.
+    ``n_condition`` is how many channels of the condition the conditioner sees; None for all.
     """
 
     def __init__(self, parity: int = 0, n_condition: int | None = None) -> None:
         super().__init__()
-        self.parity, self.n_condition = _checked_parity(parity), n_condition
+        self.parity, self.n_condition = parity, n_condition
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         even, odd = x[..., 0::2], F.pad(x, (0, 1))[..., 1::2]
@@ -552,12 +410,6 @@ class AlternatingFrames(Partition):
             return None  # there is an even step in every pair
         steps = torch.arange(1, x.shape[-1] + 1, 2, device=x.device)
         return (steps < x.shape[-1]).to(x.dtype)
-
-
-def _checked_parity(parity: int) -> int:
-    if parity not in (0, 1):
-        raise ValueError(f"parity is {parity}: it must be 0 or 1")
-    return parity
 
 
 class AffineCoupling(Bijection):
@@ -584,8 +436,6 @@ class AffineCoupling(Bijection):
         log_scale_bound: float | None = None,
     ) -> None:
         super().__init__()
-        if log_scale_bound is not None and log_scale_bound <= 0:
-            raise ValueError(f"log_scale_bound is {log_scale_bound}: it must be positive")
         self.conditioner = conditioner
         self.partition = partition or ChannelHalves()
         self.log_scale_bound = log_scale_bound
@@ -594,15 +444,11 @@ class AffineCoupling(Bijection):
         """The target, and its shift and log-scale in at least float32."""
         context, target = self.partition.split(x)
         parameters: Tensor = self.conditioner(context, self.partition.condition(condition))
-        shift, log_scale = self._shift_and_log_scale(parameters.to(promote(parameters.dtype)))
-        changes = self.partition.changes(x)
-        return target, shift, log_scale if changes is None else log_scale * changes
-
-    def _shift_and_log_scale(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        shift, log_scale = parameters.chunk(2, dim=1)
+        shift, log_scale = parameters.to(promote(parameters.dtype)).chunk(2, dim=1)
         if self.log_scale_bound is not None:
             log_scale = self.log_scale_bound * torch.tanh(log_scale / self.log_scale_bound)
-        return shift, log_scale
+        changes = self.partition.changes(x)
+        return target, shift, log_scale if changes is None else log_scale * changes
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         target, shift, log_scale = self._affine(x, condition)
@@ -612,17 +458,6 @@ class AffineCoupling(Bijection):
     def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         target, shift, log_scale = self._affine(z, condition)
         return self.partition.merge(z, torch.exp(-log_scale) * (target - shift))
-
-
-class AdditiveCoupling(AffineCoupling):
-    r"""Additive coupling: :math:`z_b = x_b + t(x_a, c)`, :math:`z_a = x_a`, log-determinant 0.
-
-    Its conditioner t gives as many channels as the partition's target has. Paper: NICE (Dinh et
-    al., 2015).
-    """
-
-    def _shift_and_log_scale(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        return parameters, torch.zeros_like(parameters)
 
 
 class ConditionalScale(Bijection):
@@ -642,8 +477,6 @@ class ConditionalScale(Bijection):
         self.network = network
 
     def _log_scale(self, condition: Tensor | None) -> Tensor:
-        if condition is None:
-            raise ValueError("a conditional scale needs a condition, got None")
         log_scale: Tensor = self.network(condition)
         return log_scale.to(promote(log_scale.dtype))
 

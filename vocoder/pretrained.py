@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import os
-import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -30,38 +29,31 @@ if TYPE_CHECKING:
 
 Name = str | os.PathLike[str]
 
-DEFAULT_NAME = "default"
-"""The bundled model that `load` gives without a name."""
-
-ACOUSTIC_NAME = "acoustic"
-"""The bundled acoustic model that `load_acoustic` gives without a name."""
-
-RESTORATION_NAME = "restoration"
-"""The bundled restoring flow, which `load` gives to models of its mel convention."""
+DEFAULT_NAME, ACOUSTIC_NAME, RESTORATION_NAME = "default", "acoustic", "restoration"
+"""The bundled models that `load` and `load_acoustic` give without a name, and the restoring flow
+that `load` gives to models of its mel convention."""
 
 
 def load(
     name: Name | None = None, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ) -> Vocoder:
-    """A trained vocoder, ready to run: in evaluation mode, weight norms fused, weights without
-    gradients.
+    """A trained vocoder, ready to run: in evaluation mode, weight norms fused, weights frozen.
 
     To train it further, start a recipe from it (``--start_from``) or use
     `vocoder.models.load_checkpoint`, which leaves the weights as they were trained.
 
     Args:
         name: name of a bundled model; a checkpoint directory (``model.safetensors`` and
-            ``config.json``), or the weights file in one; ``hf:owner/name``, or
-            ``hf:owner/name@revision``, for a model on the Hugging Face Hub, which is downloaded
-            once; None for the bundled default. A path that exists wins over other names.
+            ``config.json``), or the weights file in one; ``hf:owner/name[@revision]`` for a model
+            on the Hugging Face Hub, which is downloaded once; None for the bundled default. A path
+            that exists wins over other names.
         dtype: type that audio is computed in on a CPU: `torch.float32`, or `torch.bfloat16`, which
             is faster on processors that support it (see `Vocoder.fused`).
         device: "cpu", "cuda", "cuda:1" and so on, or "auto" for CUDA if there is one.
 
     Raises:
         CheckpointError: there is no such model (the message says how to get one), it cannot be
-            downloaded, or the files are not a checkpoint that this version reads. Pickled files are
-            never opened.
+            downloaded, or the files are not a checkpoint that this version reads.
         MissingExtraError: a model on the Hub is named, and the extra ``hub`` is not installed.
         ValueError: the model cannot compute in this type, or there is no such device.
     """
@@ -74,28 +66,15 @@ def load(
 
 
 def find_model(name: Name | None = None) -> Path:
-    """The checkpoint directory, or the weights file, that `load` reads for a name.
-
-    Raises:
-        CheckpointError, MissingExtraError: as in `load`.
-    """
+    """The checkpoint directory, or the weights file in one, that `load` reads for a name."""
     return _find(name, DEFAULT_NAME)
 
 
 def load_acoustic(name: Name | None = None, device: str | torch.device = "cpu") -> AcousticModel:
-    """A trained acoustic model (phonemes to log-mel), ready to run: in evaluation mode, weight
-    norms fused.
-
-    Args:
-        name, device: as in `load`.
-
-    Raises:
-        CheckpointError, MissingExtraError, ValueError: as in `load`.
-    """
-    target = device_named(device)
+    """A trained acoustic model (phonemes to log-mel), ready to run; otherwise as `load`."""
     from vocoder.text.acoustic import load_checkpoint as load_acoustic_checkpoint
 
-    return load_acoustic_checkpoint(_find(name, ACOUSTIC_NAME)).fused().to(target)
+    return load_acoustic_checkpoint(_find(name, ACOUSTIC_NAME)).fused().to(device_named(device))
 
 
 def load_text_to_mel(name: Name | None = None, device: str | torch.device = "cpu") -> TextToMel:
@@ -121,12 +100,8 @@ def synthesize(
     refine: Refine | None = None,
     restore: float | None = None,
 ) -> Array:
-    """Audio from a log-mel spectrogram by the bundled default; see `Vocoder.synthesize`.
-
-    The model is loaded on the first call and kept.
-
-    Raises:
-        CheckpointError: no default model is bundled; the message says how to train one.
+    """Audio from a log-mel spectrogram by the bundled default, which is loaded on the first call
+    and kept; see `Vocoder.synthesize`.
     """
     return _default().synthesize(mel, temperature, seed, lengths, refine, restore)
 
@@ -146,18 +121,16 @@ def say(
 ) -> npt.NDArray[np.float32]:
     """English text read aloud, sentence by sentence, with pauses between.
 
-    The models are loaded on the first call and kept. A sentence sounds the same wherever it stands.
-    For long texts see `vocoder.text.speech.speak`, which yields one sentence at a time.
+    The models are loaded on the first call and kept. `vocoder.text.speech.speak` yields one
+    sentence at a time.
 
     Args:
         text: English; empty lines separate paragraphs.
-        temperature: scale of the vocoder's latent noise, usually 0 to 1; None for its default.
+        temperature, seed, refine, restore: as in `Vocoder.synthesize`.
         voice: of the acoustic model's; None for its first.
         speaking_rate: 2 is twice as fast, 0.5 half as fast; 0.25 to 4.
         pitch: semitones higher, or lower if negative; -12 to 12.
-        seed: of the noise.
         acoustic, vocoder: models with the same `MelSpec`; None for the bundled defaults.
-        refine, restore: as in `Vocoder.synthesize`.
 
     Returns:
         (samples,), float32, in [-1, 1], at ``vocoder.sample_rate`` (22,050 Hz for the default).
@@ -166,13 +139,11 @@ def say(
         TextError: there is nothing to say, or something that cannot be read, such as another
             script.
         ValueError: an argument is out of range, or the models' mel conventions differ.
-        CheckpointError: a default is needed and not bundled; the message says how to train one.
     """
     from vocoder.text.speech import sentences, speak
 
-    parts = sentences(text)
     pieces = speak(
-        parts, acoustic or _default_acoustic(), vocoder or _default(), voice=voice,
+        sentences(text), acoustic or _default_acoustic(), vocoder or _default(), voice=voice,
         speaking_rate=speaking_rate, pitch=pitch, temperature=temperature, seed=seed,
         refine=refine, restore=restore,
     )  # fmt: skip
@@ -198,26 +169,19 @@ def _find(name: Name | None, default: str) -> Path:
     if is_hub_name(name):
         return download(name)
     # A name with a separator or a suffix is meant as a path, and errors should speak of paths.
-    if name is not None and (os.sep in wanted or "/" in wanted or Path(wanted).suffix):
-        if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", wanted):
-            raise CheckpointError(
-                f"there is no checkpoint at {name}: check the name, or write hf:{name} for a model "
-                "on the Hub"
-            )
-        return Path(wanted)
+    if os.sep in wanted or "/" in wanted or Path(wanted).suffix:
+        raise CheckpointError(
+            f"there is no checkpoint at {name}: check the name (hf:OWNER/NAME is on the Hub)"
+        )
     acoustic = default == ACOUSTIC_NAME
-    bundled = {
-        key: path
-        for key, path in bundled_models().items()
-        if key != RESTORATION_NAME and (key == ACOUSTIC_NAME) == acoustic
-    }
+    bundled = bundled_models()
+    bundled.pop(RESTORATION_NAME, None)
+    bundled = {key: path for key, path in bundled.items() if (key == ACOUSTIC_NAME) == acoustic}
     if wanted in bundled:
         return bundled[wanted]
     kind = "acoustic model" if acoustic else "model"
-    which = f"default {kind}" if name is None else f"{kind} {wanted!r}"
-    have = f"the bundled models are {', '.join(bundled)}" if bundled else "none is bundled yet"
     script = "train_acoustic.py" if acoustic else "train.py --data sample"
     raise CheckpointError(
-        f"there is no {which} ({have}): train one (python recipes/ljspeech/{script}) and name the "
-        "checkpoint that it writes, runs/NAME/model"
+        f"there is no {kind} {wanted!r} (the bundled models are {', '.join(bundled) or 'none'}): "
+        f"train one (python recipes/ljspeech/{script}) and name what it writes, runs/NAME/model"
     )

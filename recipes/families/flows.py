@@ -11,17 +11,63 @@ from torch import Generator, Tensor, nn
 
 from vocoder.flows import (
     ActNorm,
-    AdditiveCoupling,
     AffineCoupling,
-    BatchNorm,
     Bijection,
     Chain,
     ChannelHalves,
-    ChannelMask,
-    Checkerboard,
     InvertibleConv1x1,
-    Swap,
+    Partition,
 )
+
+
+class Shift(toys.PointNetwork):
+    """A conditioner of additive couplings (NICE, Dinh et al., 2015): no scale."""
+
+    def forward(self, context: Tensor, condition: Tensor | None = None) -> Tensor:
+        shift = super().forward(context, condition)
+        return torch.cat([shift, torch.zeros_like(shift)], dim=1)
+
+
+class BatchNorm(Bijection):
+    """Batch normalisation with its log-determinant (Real NVP, Dinh et al., 2017, section 3.7).
+
+    By the statistics of the batch in training mode, else by their running averages.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.mean = nn.Buffer(torch.zeros(channels, 1))
+        self.variance = nn.Buffer(torch.ones(channels, 1))
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        mean, variance = self.mean, self.variance
+        if self.training:
+            mean = x.mean(dim=(0, 2)).unsqueeze(1)
+            variance = x.var(dim=(0, 2), correction=0).unsqueeze(1)
+            self.mean.lerp_(mean.detach(), 0.1)
+            self.variance.lerp_(variance.detach(), 0.1)
+        log_det = -0.5 * x.shape[-1] * (variance + 1e-5).log().sum()
+        return (x - mean) * (variance + 1e-5).rsqrt(), log_det.expand(len(x))
+
+    def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        return z * (self.variance + 1e-5).sqrt() + self.mean
+
+
+class Masked(Partition):
+    """The conditioner sees x, (batch, channels, time), where it is kept, and zeros elsewhere."""
+
+    def __init__(self, keep: Tensor) -> None:
+        super().__init__()
+        self.keep = keep
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x * self.keep, x
+
+    def merge(self, x: Tensor, target: Tensor) -> Tensor:
+        return torch.where(self.keep, x, target)
+
+    def changes(self, x: Tensor) -> Tensor:
+        return (~self.keep).to(x.dtype)
 
 
 def areas(corners: Tensor) -> Tensor:
@@ -95,8 +141,7 @@ def stack(kind: str) -> Chain:
     if kind == "affine":
         return toys.couplings()
     pieces: list[Bijection] = [
-        AdditiveCoupling(toys.PointNetwork(1, 1), ChannelHalves(swap=index % 2 == 1))
-        for index in range(6)
+        AffineCoupling(Shift(1, 1), ChannelHalves(swap=index % 2 == 1)) for index in range(6)
     ]
     return Chain([*pieces, ActNorm(2)] if kind == "additive and scale" else pieces)
 
@@ -175,16 +220,15 @@ def alternating(kind: str, network: type[nn.Module], channels: int) -> Chain:
     pieces: list[Bijection] = []
     half = channels // 2
     for index in range(4):
-        if kind == "channel mask":
-            keep = [(channel + index) % 2 == 0 for channel in range(channels)]
-            pieces.append(AffineCoupling(network(channels, 2 * channels), ChannelMask(keep)))
-        elif kind == "checkerboard":
-            partition = Checkerboard(index % 2)
-            pieces.append(AffineCoupling(network(channels, 2 * channels), partition))
+        if kind in ("channel mask", "checkerboard"):
+            size = channels if kind == "channel mask" else TIME
+            keep = (torch.arange(size) + index) % 2 == 0
+            keep = keep[:, None] if kind == "channel mask" else keep
+            pieces.append(AffineCoupling(network(channels, 2 * channels), Masked(keep)))
         else:
             pieces.append(AffineCoupling(network(half, 2 * half), ChannelHalves(), 3.0))
             if kind == "swap":
-                pieces.append(Swap())
+                pieces.append(InvertibleConv1x1(channels, "half-swap").requires_grad_(False))
             if kind == "1x1 convolution":
                 pieces.append(InvertibleConv1x1(channels, "rotation"))
     return Chain(pieces)

@@ -1,8 +1,7 @@
 """WaveNet's loop over samples in machine code: numba, float32, one core.
 
-Imported on first use, since compilation takes some seconds (see `vocoder.backends.jit`). Matrices
-are (in, out), so that inner loops run along memory; sums are contracted to fused multiply-adds and
-otherwise keep the written order.
+Matrices are (in, out), so that inner loops run along memory; sums are contracted to fused
+multiply-adds and otherwise keep the written order.
 """
 
 from __future__ import annotations
@@ -61,16 +60,9 @@ class Weights(NamedTuple):
         for skips in (out[:, :, channels:], out_bias[:, channels:]):
             skips /= np.float32(math.sqrt(layers))
         taps = [_matrix(layer)[0] for layer in stack.dilated]
-        return cls(
-            *_matrix(stack.start),
-            np.stack(taps),
-            out,
-            out_bias,
-            *_matrix(stack.head[1]),
-            *_matrix(stack.head[3]),
-            np.array(stack.dilations),
-            array(stack.interpolation),
-        )
+        first, last = _matrix(stack.head[1]), _matrix(stack.head[3])
+        grid = np.array(stack.dilations), array(stack.interpolation)
+        return cls(*_matrix(stack.start), np.stack(taps), out, out_bias, *first, *last, *grid)
 
 
 class Frames(NamedTuple):
@@ -117,10 +109,8 @@ def _matrix(convolution: nn.Module) -> tuple[Floats, Floats]:
 
 @_inner
 def tanh(x: Any) -> Any:
-    """tanh to 3e-7, without a branch or a call, so that loops over it become vector code.
-
-    The Pade approximant p/q of tanh(x/4), then tanh 2u = 2 tanh u / (1 + tanh^2 u) twice; all of
-    it in numerators and denominators, for one division.
+    """tanh to 3e-7 as vector code: the Pade approximant p/q of tanh(x/4), then
+    tanh 2u = 2 tanh u / (1 + tanh^2 u) twice, in numerators and denominators.
     """
     u = _QUARTER * min(max(x, -_SATURATED), _SATURATED)
     v = u * u
@@ -133,13 +123,6 @@ def tanh(x: Any) -> Any:
 
 # Loops run over whole vectors: with an offset in the index, numba tests each index for being
 # negative, and does not vectorise. Expressions of arrays would allocate.
-
-
-@_inner
-def copy(x: Any, y: Any) -> None:
-    """y = x."""
-    for c in range(x.shape[0]):
-        y[c] = x[c]
 
 
 @_inner
@@ -207,14 +190,7 @@ def draw(output: Any, choice: Any, value: Any, temperature: Any, centre: Any, ga
 def run(
     weights: Any, frames: Any, state: Any, pitch_taps: int, temperature: Any, clock: int
 ) -> Any:
-    """The samples of some frames; changes the state to that after them.
-
-    Args:
-        weights, frames, state: `Weights`, `Frames` and `State`.
-        pitch_taps: residuals around one pitch period back among the network's inputs.
-        temperature: of the noise.
-        clock: index of the first sample.
-    """
+    """The samples of some frames, of which the first has index `clock`; changes the state."""
     samples, hop = frames.value.shape[0], weights.interpolation.shape[1]
     order, depth = state.audio.shape[0], state.residual.shape[0]
     audio = np.concatenate((state.audio, np.empty(samples, np.float32)))
@@ -241,7 +217,7 @@ def run(
         oldest = depth + t - frames.lags[t] - pitch_taps // 2
         for tap in range(pitch_taps):
             inputs[3 + tap] = residual[oldest + tap] / gain
-        copy(weights.start_bias, hidden)
+        hidden[:] = weights.start_bias
         multiply_add(inputs, weights.start, hidden)
         skips[:] = _ZERO
         # One of the two neighbours of a frame has weight 0.
@@ -252,19 +228,20 @@ def run(
             dilation, ring = weights.dilations[layer], state.rings[layer]
             rows = (taps - 1) * dilation
             for tap in range(taps - 1):
-                copy(ring[(clock + t + tap * dilation) % rows], seen[tap * channels :])
-            copy(hidden, seen[(taps - 1) * channels :])
-            copy(hidden, ring[(clock + t) % rows])
+                row = ring[(clock + t + tap * dilation) % rows]
+                seen[tap * channels : (tap + 1) * channels] = row
+            seen[(taps - 1) * channels :] = hidden
+            ring[(clock + t) % rows] = hidden
             interpolate(own[layer], weight, other[layer], share, gates)
             multiply_add(seen, weights.dilated[layer], gates)
             gate(gates[:channels], gates[channels:], gated)
-            copy(weights.out_bias[layer], out)
+            out[:] = weights.out_bias[layer]
             multiply_add(gated, weights.out[layer], out)
             add(out[:channels], hidden)
             add(out[channels:], skips)
-        copy(weights.first_bias, hidden)
+        hidden[:] = weights.first_bias
         multiply_add(np.maximum(skips, _ZERO), weights.first, hidden)
-        copy(weights.last_bias, output)
+        output[:] = weights.last_bias
         multiply_add(np.maximum(hidden, _ZERO), weights.last, output)
         sample = draw(output, frames.choice[t], frames.value[t], temperature, prediction, gain)
         audio[order + t] = sample

@@ -1,15 +1,14 @@
 """A stream with a short delay: refinement in windows over its newest frames, on a CPU.
 
-Each new frame brings a few iterations on the frames that are not played yet; what has been played
-stays. A frame is so refined `look_ahead` + 1 times before its turn comes, with more of its future
-each time: RTISI-LA (Zhu, Beauregard and Wyse, 2007; online, for networks: Peer et al., 2023, arXiv
+A frame is refined `look_ahead` + 1 times before its turn comes, with more of its future each time:
+RTISI-LA (Zhu, Beauregard and Wyse, 2007; online, for networks: Peer et al., 2023, arXiv
 2309.07043), here with the iterations of `vocoder.audio.refinement` and its coarse levels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.fft
@@ -34,15 +33,16 @@ from .refinement import (
     _target_of,
 )
 
+T = TypeVar("T")
+
 LEVELS: Refine = ((8, 8), (4, 2), (1, 2))
-"""Iterations for every new frame: with 4 frames of look-ahead, as much computing as 17 at the whole
-rate in one pass."""
+"""Iterations for every new frame."""
 
 PAST = 12
 """Frames of mel before a frame that the network sees at most."""
 
 GROUP = 4
-"""Frames that the network renders at once, with the mel of the first held for the others."""
+"""Frames that the network renders at once: a pass costs the same for a few frames as for 20."""
 
 
 @_compiled
@@ -52,12 +52,8 @@ def _iterate(
 ) -> Any:  # fmt: skip
     """Iterations of `vocoder.audio.refinement.Level` that change samples from `fixed` on alone.
 
-    Args:
-        w: samples from `origin` on.
-        end: number of samples of all the audio, `_FAR` if it goes on.
-        target: exp of the mel of the frames from number `skipped` on.
-        frames: the first that counts, and the one after the last.
-        norms, aheads: of `_covers`, of the samples w.
+    `w` are samples from `origin` on, `target` the exp of the mel from frame `skipped` on, `frames`
+    the first that counts and the one after the last; the rest is as for `refinement._advance`.
     """
     n_fft, (first, last) = t.window.shape[0], frames
     w, z = w.copy(), w.copy()
@@ -88,7 +84,6 @@ class LookAheadRefiner:
     """Refines audio `look_ahead` frames behind the newest one, in constant memory.
 
     Args:
-        mel_spec: the definition of the mel.
         levels: done once for every new frame, see `vocoder.audio.refinement.schedule`.
         look_ahead: frames after one that are waited for before it is played, 1 or more.
     """
@@ -104,12 +99,8 @@ class LookAheadRefiner:
         self._target = np.empty((0, mel_spec.n_mels), np.float32)
 
     def push(self, mel: Floats, audio: Floats) -> Floats:
-        """Take the next frame of mel, and return the audio of the frame to play, if any.
-
-        Args:
-            mel: (n_mels,).
-            audio: a first estimate from this frame on to `reach` frames after it or further; empty
-                where an earlier one goes that far.
+        """Take the next frame of mel (n_mels,), and return the audio of the frame to play, if any;
+        ``audio`` is an estimate from this frame to `reach` after it, empty where there is one.
         """
         if len(audio):
             known = self._audio[: (self._frames - self._origin) * self.mel_spec.hop_length]
@@ -140,9 +131,8 @@ class LookAheadRefiner:
                 audio[played:] = self._iterated(audio, t, iterations, frames, end)[played:]
             else:
                 low = _lowered(np.pad(audio, REACH * d), low_pass(d), d)[: len(audio) // d]
-                refined = self._iterated(
-                    low, t, iterations, frames, end if end == _FAR else end // d
-                )
+                low_end = end if end == _FAR else end // d
+                refined = self._iterated(low, t, iterations, frames, low_end)
                 change = _raised(np.pad(refined - low, (REACH, REACH + 1)), up_taps(d))
                 audio[played:] += change[played : len(audio)]
 
@@ -168,7 +158,14 @@ class LookAheadRefiner:
         return played
 
 
-class ShortDelay:
+def short_delay(
+    chunks: Iterable[tuple[T, Tensor]],
+    mel_spec: MelSpec,
+    past: int,
+    render: Callable[[Tensor, int, int, int], Tensor],
+    refine: Refine | None,
+    look_ahead: int,
+) -> Iterator[tuple[T, Tensor]]:
     r"""Audio `look_ahead` frames behind its mel, at the same cost for every frame.
 
     With L the look-ahead, m the mel and x the audio of the frames that are not played yet, frame N
@@ -182,62 +179,45 @@ class ShortDelay:
     and x_{N-L} is played. The network f, of which the mel after N is not known, sees the newest
     frame held instead; R are iterations of `vocoder.audio.refinement.Level` in which played
     samples stay; E frames after N, which no mel corrects yet, are what the window of frame N
-    reaches.
-
-    The delay is L frames, L * hop / sample_rate seconds; first audio comes with frame L + 1. A pass
-    of the network costs about the same for a few frames as for 20, so it makes `GROUP` = 4 at once.
-
-    Papers: Zhu, Beauregard and Wyse, 2007 (RTISI-LA); Peer et al., 2023 (arXiv 2309.07043).
+    reaches. The delay is L frames.
 
     Args:
-        mel_spec: the definition of the mel.
+        chunks: mel (n_mels, frames), each with a tag.
         past: frames of context that the network can use.
-        render: the network, called for every fourth frame; see
-            `vocoder.models.streaming.Renderer`.
+        render: the network, called for every fourth frame: `vocoder.models.streaming.Renderer`.
         refine: iterations for every new frame; None takes `LEVELS`.
         look_ahead: L, 1 or more.
+
+    Yields:
+        The tag of each chunk and the audio (samples,) that it completes; at the end the rest.
 
     Raises:
         ValueError: refine is out of range, or 0: the network's own audio needs no look-ahead here.
     """
-
-    def __init__(
-        self,
-        mel_spec: MelSpec,
-        past: int,
-        render: Callable[[Tensor, int, int, int], Tensor],
-        refine: Refine | None,
-        look_ahead: int,
-    ) -> None:
-        levels = schedule(LEVELS if refine is None else refine, mel_spec)
-        if not levels:
-            raise ValueError(
-                "a stream with look_ahead is refined for every frame, and refine is 0: leave "
-                "refine out, or look_ahead"
-            )
-        self._render, self._past = render, min(past, PAST) // GROUP * GROUP
-        self._refiner = LookAheadRefiner(mel_spec, levels, look_ahead)
-        self._mel = torch.empty(mel_spec.n_mels, 0)
-        self._frames = 0
-
-    def push(self, mel: Tensor) -> Tensor:
-        """Take mel (n_mels, frames), and return the audio (samples,) that it completes."""
-        played = [self._next(frame) for frame in mel.split(1, dim=1)]
-        return torch.from_numpy(np.concatenate(played))
-
-    def finish(self) -> Tensor:
-        """The audio of the last `look_ahead` frames."""
-        return torch.from_numpy(self._refiner.finish())
-
-    def _next(self, frame: Tensor) -> Floats:
-        estimate = torch.empty(0)
-        first, self._frames = self._frames, self._frames + 1
-        self._mel = torch.cat([self._mel.to(frame), frame], dim=1)
-        if first % GROUP == 0:
-            self._mel = self._mel[:, -self._past - 1 :]
-            held = -(-(GROUP + self._refiner.reach) // GROUP) * GROUP - 1
-            window = torch.cat([self._mel, frame.expand(-1, held)], dim=1)
-            start = first + 1 - self._mel.shape[1]
-            with torch.no_grad():
-                estimate = self._render(window.unsqueeze(0), start, first, first + GROUP)[0]
-        return self._refiner.push(frame[:, 0].cpu().numpy(), estimate.float().cpu().numpy())
+    levels = schedule(LEVELS if refine is None else refine, mel_spec)
+    if not levels:
+        raise ValueError(
+            "a stream with look_ahead is refined for every frame, and refine is 0: leave refine "
+            "out, or look_ahead"
+        )
+    past = min(past, PAST) // GROUP * GROUP
+    refiner = LookAheadRefiner(mel_spec, levels, look_ahead)
+    ahead = -(-(GROUP + refiner.reach) // GROUP) * GROUP - 1
+    seen: Tensor | None = None
+    number = 0
+    for tag, mel in chunks:
+        played = []
+        for frame in mel.split(1, dim=1):
+            seen = frame if seen is None else torch.cat([seen, frame], dim=1)
+            estimate = torch.empty(0)
+            if number % GROUP == 0:
+                seen = seen[:, -past - 1 :]
+                window = torch.cat([seen, frame.expand(-1, ahead)], dim=1).unsqueeze(0)
+                start = number + 1 - seen.shape[1]
+                with torch.no_grad():
+                    estimate = render(window, start, number, number + GROUP)[0]
+            number += 1
+            played.append(refiner.push(frame[:, 0].cpu().numpy(), estimate.float().cpu().numpy()))
+        yield tag, torch.from_numpy(np.concatenate(played))
+    if number:
+        yield tag, torch.from_numpy(refiner.finish())

@@ -1,8 +1,7 @@
 """`refine_audio` on a CPU, whole or in pieces, by numba: see `vocoder.audio.refinement`.
 
-Each (half) step follows the one before it as closely as its frames allow, so that a stream keeps
-n_fft samples for each step and computes nothing twice. Whole audio is a stream of one piece. The
-Fourier transforms are those of rocket-fft, which compiles `scipy.fft` into numba's loops.
+Each (half) step follows the one before it as closely as its frames allow; whole audio is a stream
+of one piece. Fourier transforms are rocket-fft's, which compiles `scipy.fft` into numba's loops.
 """
 
 from __future__ import annotations
@@ -18,41 +17,23 @@ import scipy.fft
 import torch
 from numpy.typing import NDArray
 
+from vocoder.audio import refinement as reference
 from vocoder.audio.mel_spec import MelSpec
-from vocoder.audio.refinement import (
-    MAX_STEP,
-    MIN_COVER,
-    MOMENTUM,
-    REACH,
-    Level,
-    Refine,
-    low_pass,
-    phases_of,
-    schedule,
-    up_taps,
-)
-from vocoder.audio.validation import (
-    Array,
-    as_tensor,
-    check_audio,
-    check_frames,
-    check_mel,
-    pair,
-)
+from vocoder.audio.refinement import REACH, Level, Refine, low_pass, schedule, up_taps
+from vocoder.audio.validation import Array, check_frames, pair
 from vocoder.backends.jit import jit
 
 Floats = NDArray[np.float32]
 
-_BLOCK = 32  # frames that are transformed at once: their spectra stay in the cache
-_PIECE = 1 << 13  # samples that all steps work on before the next ones, for the same reason
+_BLOCK, _PIECE = 32, 1 << 13  # frames and samples that are worked on at once, for the cache
 _FAR = 1 << 60  # the end of audio that goes on
 _NOTHING = np.empty(0, np.float32)
 
 _compiled = jit({"contract", "nsz", "reassoc"})
 _inner = jit({"contract", "nsz", "reassoc"}, inner=True)
 _f = np.float32
-_LEAST, _MOST = _f(math.exp(-MAX_STEP)), _f(math.exp(MAX_STEP))
-_MIN_COVER, _MOMENTUM = _f(MIN_COVER), _f(MOMENTUM)
+_LEAST, _MOST = _f(math.exp(-reference.MAX_STEP)), _f(math.exp(reference.MAX_STEP))
+_MIN_COVER, _MOMENTUM = _f(reference.MIN_COVER), _f(reference.MOMENTUM)
 # Series of 2 artanh(s) / 2s in s² and of exp(x), by Horner's rule.
 _ARTANH = np.array([1 / n for n in (11, 9, 7, 5, 3, 1)], _f)
 _EXP = np.array([1 / math.factorial(n) for n in range(8, -1, -1)], _f)
@@ -62,8 +43,8 @@ class _Tables(NamedTuple):
     """A level of a `MelSpec`, laid out for the loops: see `Level`.
 
     Frame k begins at sample k * hop - left; those of a step are `phases` apart. The filter of band
-    m is weights[begin[m] : begin[m + 1]], from bin first[m] on; bin f lies between the bands
-    lower[f] and lower[f] + 1, and interpolates their gains with the weights own[f] and other[f].
+    m is weights[begin[m] : begin[m + 1]], from bin first[m] on; bin f interpolates the gains of the
+    bands lower[f] and lower[f] + 1 with the weights own[f] and other[f].
     """
 
     hop: int
@@ -99,7 +80,7 @@ def _tables(mel_spec: MelSpec, decimation: int) -> _Tables:
         hop=level.hop,
         left=level.padding[0],
         right=level.padding[1],
-        phases=phases_of(mel_spec),
+        phases=reference.phases_of(mel_spec),
         power=int(mel_spec.power),
         floor=np.float32(mel_spec.floor),
         window=level.window.numpy(),
@@ -155,8 +136,7 @@ def _correct(spectra: Any, target: Any, skipped: int, r: Any, x: Any, t: Any) ->
     Args:
         spectra: (count, 2 * bins), real and imaginary parts by turns.
         target: (frames, bands), exp of the mel; the first spectrum's is number `skipped`.
-        r, x: buffers (bands + 1, `_BLOCK`) and (bins, `_BLOCK`): loops over frames need no sums
-            across a vector.
+        r, x: buffers (bands + 1, `_BLOCK`) and (bins, `_BLOCK`), frames last for vector code.
     """
     count, bins, bands = spectra.shape[0], x.shape[0], t.first.shape[0]
     for i in range(count):
@@ -212,9 +192,8 @@ def _covers(t: Any, first: int, last: int, frames: int, end: int) -> Any:
     """
     cover = np.zeros((t.phases, last - first), np.float32)
     n = t.window.shape[0]
-    for k in range(
-        max((first + t.left - n) // t.hop, 0), min(frames, (last + t.left) // t.hop + 1)
-    ):
+    begin, end_frame = (first + t.left - n) // t.hop, (last + t.left) // t.hop + 1
+    for k in range(max(begin, 0), min(frames, end_frame)):
         _add(t.window, t.window, cover[k % t.phases], first, k * t.hop - t.left, end)
     return 1 / np.maximum(cover, _MIN_COVER), _MOMENTUM * np.minimum(cover / _MIN_COVER, _f(1))
 
@@ -227,12 +206,11 @@ def _advance(
     """All steps over the next piece of audio; returns the samples that the last step releases.
 
     Args:
-        held: (steps, 3, n_fft + 1), of each step the samples that are not released: its input, the
-            result of the step before it, and the sum of the corrections so far.
+        held: (steps, 3, n_fft + 1), of each step the samples that are not released: input, result
+            of the step before it, sum of corrections.
         at: (steps, 3), of each step: samples released, samples received, next frame.
-        target: (frames - skipped, bands), exp of the mel.
+        target: exp of the mel of the `frames` that are known from number `skipped` on.
         norms, aheads: of `_covers`, from the first sample that the last step has not released.
-        frames: that are known.
         end: number of samples of all the audio, `_FAR` if it goes on.
     """
     n_fft = t.window.shape[0]
@@ -430,39 +408,29 @@ def _levels(mel_spec: MelSpec, iterations: Refine) -> list[_Level | _CoarseLevel
     ]
 
 
-def _floats(values: torch.Tensor) -> Floats:
-    if values.device.type != "cpu":
-        raise ValueError(f"This backend runs on the CPU, but the audio is on {values.device}.")
-    array: Floats = values.detach().float().numpy()
-    return array
-
-
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_name_prefix="refine")
 
 
 def refine_audio(
-    audio: Array,
-    mel: Array,
-    mel_spec: MelSpec,
-    iterations: Refine = "default",
+    audio: Array, mel: Array, mel_spec: MelSpec, iterations: Refine = "default"
 ) -> Array:
     """`vocoder.audio.refine_audio` on a CPU, several times as fast: equal to 1e-5 in float32.
 
-    Arguments and errors are the same, but the tensors must be on the CPU, and gradients are not
-    recorded. The recordings of a batch are worked on at once, by PyTorch's number of threads.
+    Arguments and errors are the same; gradients are not recorded. The recordings of a batch are
+    worked on at once, by PyTorch's number of threads.
     """
     schedule(iterations, mel_spec)
-    samples, target = pair(audio, mel, mel_spec)
+    samples, target = (x.detach() for x in pair(audio, mel, mel_spec))
 
     def refined(item: Floats, own: Floats) -> Floats:
         for level in _levels(mel_spec, iterations):
             item = level.push(item, own, True)
         return item
 
-    items = _floats(samples).reshape(-1, samples.shape[-1])
-    mels = _floats(target).reshape(-1, *target.shape[-2:])
+    items = samples.float().numpy().reshape(-1, samples.shape[-1])
+    mels = target.float().numpy().reshape(-1, *target.shape[-2:])
     apply = _pool().map if torch.get_num_threads() > 1 and len(items) > 1 else map
     stacked = np.stack(list(apply(refined, items, mels)))
     result = torch.from_numpy(stacked).reshape(samples.shape).to(samples.dtype)
@@ -481,77 +449,38 @@ class RefineStream:
 
     Args:
         mel_spec: the definition of the mel.
-        iterations: as for `refine_audio`; the delay grows with their number (`look_ahead`), on
-            coarse levels as on the whole rate.
-
-    Raises:
-        ValueError: iterations is out of range.
+        iterations: as for `refine_audio`; ValueError if they are out of range.
     """
 
     def __init__(self, mel_spec: MelSpec, iterations: Refine) -> None:
         self.mel_spec = mel_spec
         self._levels = _levels(mel_spec, iterations)
         self._samples = self._frames = 0
-        self._ended = self._as_tensor = False
 
     @property
     def look_ahead(self) -> int:
-        """The delay: how far the output can lag the input, in frames, rounded up.
-
-        About six frames per iteration.
-        """
+        """How far the output can lag the input, in frames, about six for each iteration."""
         return sum(level.look_ahead for level in self._levels)
 
-    def push(self, audio: Array, mel: Array) -> Array:
+    def push(self, audio: Floats, mel: Floats) -> Floats:
         """Take the next piece of audio and of mel, and return the audio that they complete.
 
         Args:
-            audio: (samples,), floating point, of any length, even 0; a torch tensor on the
-                CPU or a numpy array.
+            audio: (samples,), float32, finite, of any length, even 0.
             mel: (n_mels, frames), of any number of frames; what belongs to the samples may come
                 earlier or later, and is kept until then.
-
-        Returns:
-            (samples,) float32, of the kind of `audio`, `look_ahead` frames behind.
-
-        Raises:
-            MelError: the mel cannot come from the MelSpec.
-            ValueError: the audio is not (samples,), floating point and finite, or the stream has
-                ended.
         """
-        samples, target = as_tensor(audio, "audio"), as_tensor(mel, "mel")
-        if samples.ndim != 1 or target.ndim != 2:
-            raise ValueError(
-                f"A stream takes audio (samples,) and a mel (n_mels, frames), got shapes "
-                f"{tuple(samples.shape)} and {tuple(target.shape)}."
-            )
-        if len(samples):
-            check_audio(samples)
-        if target.shape[1]:
-            check_mel(target, self.mel_spec)
-        self._frames += target.shape[1]
-        self._samples += len(samples)
-        self._as_tensor = isinstance(audio, torch.Tensor)
-        result: Array = self._advance(_floats(samples), _floats(target), False)
-        return result
+        self._samples, self._frames = self._samples + len(audio), self._frames + mel.shape[1]
+        return self._advance(audio, mel, False)
 
-    def finish(self) -> torch.Tensor | Floats:
-        """End the stream and return the rest of its audio.
+    def finish(self) -> Floats:
+        """The rest of the audio; MelError if the frames are not those of the samples."""
+        if not self._samples and not self._frames:
+            return _NOTHING
+        check_frames(self._samples, self._frames, self.mel_spec)
+        return self._advance(_NOTHING, np.empty((self.mel_spec.n_mels, 0), np.float32), True)
 
-        Raises:
-            MelError: the frames that came in are not those of the samples; see `refine_audio`.
-            ValueError: the stream has already ended.
-        """
-        if self._samples or self._frames:
-            check_frames(self._samples, self._frames, self.mel_spec)
-        result = self._advance(_NOTHING, np.empty((self.mel_spec.n_mels, 0), np.float32), True)
-        self._ended = True
-        return result
-
-    def _advance(self, audio: Floats, mel: Floats, final: bool) -> Any:
-        if self._ended:
-            raise ValueError("This stream has ended: create a new one for other audio.")
-        if self._samples or not final:
-            for level in self._levels:
-                audio = level.push(audio, mel, final)
-        return torch.from_numpy(audio.copy()) if self._as_tensor else audio.copy()
+    def _advance(self, audio: Floats, mel: Floats, final: bool) -> Floats:
+        for level in self._levels:
+            audio = level.push(audio, mel, final)
+        return audio

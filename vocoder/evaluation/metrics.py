@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vocoder.audio import LogMel, MelSpec
-from vocoder.backends.jit import give_cache_to
 from vocoder.extras import MissingExtraError, require
 from vocoder.text.frontend import normalise
 
@@ -244,7 +243,6 @@ def _speaker_encoder() -> _SpeakerEncoder:
 @functools.lru_cache(maxsize=32)
 def _pitch(content: bytes) -> tuple[NDArray[np.bool_], Floats]:
     """Voiced frames and their probability by probabilistic YIN, at 16 kHz and 10 ms steps."""
-    give_cache_to("librosa")
     import librosa  # takes seconds to import
 
     _, voiced, probability = librosa.pyin(
@@ -289,7 +287,6 @@ def dnsmos(audio: Signal, sample_rate: int) -> float:
     speaker are right. By the package speechmos, which brings Microsoft's networks. Paper: Reddy,
     Gopal and Cutler, 2022, "DNSMOS P.835".
     """
-    give_cache_to("librosa")  # which it imports
     package = require("speechmos.dnsmos", "DNSMOS", "metrics")
     samples = resampled(audio, "audio", sample_rate)
     # Resampling overshoots a little, and the package refuses values beyond 1.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
 
 from vocoder.checkpoints import CheckpointError, read_checkpoint
 
@@ -21,36 +19,24 @@ ARCHITECTURES: dict[str, type[Vocoder]] = {
 """Every architecture by the name that checkpoints give it."""
 
 
-def build(architecture: str, config: Mapping[str, Any]) -> Vocoder:
-    """A model with random weights from its architecture and constructor arguments.
-
-    Raises:
-        CheckpointError: the architecture is unknown or does not take these arguments.
-    """
-    return _named(architecture).from_config(config)
-
-
-def _named(architecture: str) -> type[Vocoder]:
-    if architecture not in ARCHITECTURES:
-        raise CheckpointError(
-            f"the architecture {architecture!r} is unknown; this version knows "
-            f"{', '.join(ARCHITECTURES)}"
-        )
-    return ARCHITECTURES[architecture]
-
-
 def load_checkpoint(path: str | os.PathLike[str]) -> Vocoder:
     """The model of a checkpoint directory (or of the weights file in it), in evaluation mode.
 
     Raises:
         CheckpointError: no checkpoint there, or not one that this version reads.
     """
-    config, tensors = read_checkpoint(path)
-    if not isinstance(config.get("family"), str) or not isinstance(config.get("config"), dict):
+    header, tensors = read_checkpoint(path)
+    architecture, config = header.get("family"), header.get("config")
+    if architecture is None or not isinstance(config, dict):
         raise CheckpointError(
             f"{path} lacks `family` or `config`: it is not a checkpoint of a vocoder"
         )
-    return _named(config["family"]).from_checkpoint(config["config"], tensors, path)
+    if architecture not in ARCHITECTURES:
+        raise CheckpointError(
+            f"the architecture {architecture!r} is unknown; this version knows "
+            f"{', '.join(ARCHITECTURES)}"
+        )
+    return ARCHITECTURES[architecture].from_checkpoint(config, tensors, path)
 
 
 __all__ = [
@@ -62,7 +48,6 @@ __all__ = [
     "Vocoder",
     "WaveGlow",
     "WaveNet",
-    "build",
     "load_checkpoint",
     "load_published_waveglow",
 ]

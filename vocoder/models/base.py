@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import operator
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import torch
@@ -20,24 +19,17 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
 from vocoder.atomic import write_atomic
-from vocoder.audio import (
-    LogMel,
-    MelGriffinLim,
-    MelSpec,
-    Refine,
-    check_mel,
-    check_refine,
-    check_temperature,
-)
+from vocoder.audio import LogMel, MelGriffinLim, MelSpec, Refine, check_mel, check_temperature
 from vocoder.audio.refinement import schedule
-from vocoder.audio.validation import LOUDEST, Clamp, as_tensor, check_audio
-from vocoder.checkpoints import CheckpointError, no_larger_than, read_checkpoint, write_checkpoint
+from vocoder.audio.validation import LOUDEST, Clamp, as_tensor, check_audio, check_layout
+from vocoder.checkpoints import CheckpointError, read_checkpoint, write_checkpoint
 from vocoder.flows import InvertibleConv1x1
 
 from .card import CARD_NAME, VOCODER, Card, model_card
 from .streaming import Renderer, in_windows
 
 Array = TypeVar("Array", Tensor, NDArray[Any])
+T = TypeVar("T")
 
 LONGEST_PASS = 8192
 """Mel frames that `Vocoder.synthesize` renders at once; 95 s at 22,050 Hz and a hop of 256."""
@@ -47,8 +39,7 @@ class SavedModel(nn.Module):
     """Base class of models with a checkpoint; owns the `MelSpec` of their mels.
 
     A subclass names its ``architecture`` and ``title`` and passes its `MelSpec` to
-    ``super().__init__``. ``config`` then holds the constructor's arguments, which is all that a
-    checkpoint needs besides the weights.
+    ``super().__init__``.
     """
 
     architecture: ClassVar[str]
@@ -58,18 +49,15 @@ class SavedModel(nn.Module):
     """Entry of ``config.json`` that holds the architecture."""
 
     title: ClassVar[str]
-    """Name of the model for people."""
-
     default_temperature: ClassVar[float] = 1.0
 
     card: ClassVar[Card]
-    """What the model card says of all models of this class."""
 
-    former: ClassVar[dict[str, Any]] = {}
-    """Arguments of earlier versions, and the one value that checkpoints may have; ... for any."""
+    former: ClassVar[set[str]] = set()
+    """Arguments of version 0.2, which checkpoints may have, and which say nothing now."""
 
     config: dict[str, Any]
-    """The constructor's arguments as plain JSON values."""
+    """The constructor's arguments: all that a checkpoint needs besides the weights."""
 
     frozen = False
     """Whether the model is fused, so that its weights cannot change."""
@@ -88,7 +76,11 @@ class SavedModel(nn.Module):
             if outermost:
                 bound = signature.bind(self, *args, **kwargs)
                 bound.apply_defaults()
-                self.config = {k: _plain(v) for k, v in bound.arguments.items() if k != "self"}
+                self.config = {
+                    name: list(value) if isinstance(value, tuple) else value  # as in JSON
+                    for name, value in bound.arguments.items()
+                    if name != "self"
+                }
             build(self, *args, **kwargs)
             if outermost:
                 self.config["mel_spec"] = self.mel_spec.to_dict()
@@ -121,18 +113,12 @@ class SavedModel(nn.Module):
             check_temperature(temperature)
         return self.default_temperature if temperature is None else temperature
 
-    # -- on disk -------------------------------------------------------------------------------
-
     def save(self, path: str | os.PathLike[str], dtype: torch.dtype | None = None) -> Path:
-        """Write a checkpoint directory: ``model.safetensors`` and ``config.json``.
+        """Write a checkpoint directory, which is returned: ``model.safetensors``, ``config.json``
+        and, unless there is one, a model card, ``README.md``.
 
-        A README.md (a model card) is added unless there is one, so that the directory can be
-        uploaded to a hub of models as it is.
-
-        Args:
-            path: the directory, which is returned.
-            dtype: type that floating-point weights are stored in; torch.float16 halves the file. A
-                loaded model is float32 in any case. None keeps their type.
+        ``dtype`` is the type that floating-point weights are stored in; torch.float16 halves the
+        file. A loaded model is float32 in any case.
         """
         weights = {
             name: value.to(dtype) if value.is_floating_point() else value
@@ -146,19 +132,13 @@ class SavedModel(nn.Module):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """A model with random weights, from the ``config`` of a checkpoint.
-
-        Raises:
-            CheckpointError: these are not arguments of this class.
-        """
+        """A model with random weights; CheckpointError if these are not arguments of this class."""
         try:
-            unused = {k for k, v in config.items() if cls.former.get(k, cls) in (v, ...)}
-            arguments = {k: v for k, v in config.items() if k not in unused}
+            arguments = {k: v for k, v in config.items() if k not in cls.former}
             if isinstance(spec := config.get("mel_spec"), Mapping):
                 arguments["mel_spec"] = MelSpec.from_dict(spec)
             return cls(**arguments)
-        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RuntimeError,
-                AssertionError, MemoryError) as error:  # fmt: skip
+        except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
             raise CheckpointError(
                 f"the config does not fit {cls.__name__} of this version: {error}"
             ) from error
@@ -172,28 +152,22 @@ class SavedModel(nn.Module):
     def from_checkpoint(
         cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], path: str | os.PathLike[str]
     ) -> Self:
-        """The model of the checkpoint at ``path``, in evaluation mode.
-
-        Raises:
-            CheckpointError: config and weights do not fit each other or this version.
+        """The model of the checkpoint at ``path``, in evaluation mode; CheckpointError if config
+        and weights do not fit.
         """
-        with no_larger_than(config, tensors, path):
-            model = cls.from_config(config)
+        model = cls.from_config(config)
         try:
             model.load_state_dict({cls.renamed(name): value for name, value in tensors.items()})
         except RuntimeError as error:
             raise CheckpointError(
-                f"the weights in {path} do not fit their config: {error}"
+                f"the weights in {path} do not fit the config: {error}"
             ) from error
         return model.eval()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], recipe: str) -> Self:
-        """The model of a checkpoint directory, in evaluation mode, on the CPU, in float32.
-
-        Raises:
-            CheckpointError: no checkpoint there, or not one of this class; the message names the
-                recipe that trains one.
+        """The model of a checkpoint directory, in evaluation mode; CheckpointError, which names the
+        recipe that trains one, if there is none of this class.
         """
         header, tensors = read_checkpoint(path)
         config = header.get("config")
@@ -204,12 +178,8 @@ class SavedModel(nn.Module):
             )
         return cls.from_checkpoint(config, tensors, path)
 
-    # -- fused ---------------------------------------------------------------------------------
-
     def _frozen_copy(self) -> Self:
-        """A frozen copy with weight normalisation taken out, where there is an argument
-        ``weight_norm``, and 1x1 convolutions inverted: see `FlowVocoder.fused`.
-        """
+        """A frozen copy without weight normalisation, its 1x1 convolutions inverted."""
         # A copy: building the model a second time takes longer than loading it.
         model = copy.deepcopy(self)
         for name, layer in list(model.named_modules()):
@@ -230,10 +200,7 @@ class SavedModel(nn.Module):
 
     def train(self, mode: bool = True) -> Self:
         if mode and self.frozen:
-            raise RuntimeError(
-                "a fused model is frozen: train the one that load_checkpoint gives, or start a "
-                "recipe from it with --start_from"
-            )
+            raise RuntimeError("a fused model is frozen: train what load_checkpoint gives")
         return super().train(mode)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -242,24 +209,10 @@ class SavedModel(nn.Module):
         return super().load_state_dict(state_dict, *args, **kwargs)
 
 
-class Restorer(Protocol):
-    """What turns mels that no audio has into mels of speech: `vocoder.models.restoration`."""
-
-    mel_spec: MelSpec
-
-    @property
-    def look_ahead(self) -> int: ...
-    def restore(self, *args: Any, **kwargs: Any) -> Tensor: ...
-    def stream(self, *args: Any, **kwargs: Any) -> Iterator[Any]: ...
-    def to(self, device: torch.device) -> Self: ...
-
-
 class Vocoder(SavedModel, ABC):
-    """Base class of all vocoders; owns the `MelSpec` that its mels must follow.
+    """Base class of all vocoders: F frames of mel describe exactly F * hop samples.
 
     A subclass implements `context_frames`, `generate` and, if it is a density, `log_likelihood`.
-    `SavedModel` records its arguments. Everywhere: F frames of mel describe exactly F * hop
-    samples.
     """
 
     key = "family"
@@ -277,23 +230,21 @@ class Vocoder(SavedModel, ABC):
     default_refine: Refine
     """Iterations that `synthesize` and `stream` do by default: the constructor's ``refine``."""
 
+    restoration: Any = None
+    """What `synthesize` and `stream` restore mels with, see `restored_by`."""
+
     def __init__(self, mel_spec: MelSpec | str, refine: Refine = 0) -> None:
         super().__init__(mel_spec)
-        check_refine(refine)
+        schedule(refine, self.mel_spec)  # checks it
         self.default_refine = refine
-        # In a tuple, which is no part of the model for PyTorch.
-        self._restoration: tuple[Restorer | None] = (None,)
         self.mel_griffin_lim = MelGriffinLim(self.mel_spec)
         self._log_mel = LogMel(self.mel_spec)
-
-    # -- what an architecture implements ---------------------------------------------------------
 
     @property
     @abstractmethod
     def context_frames(self) -> tuple[int | None, int]:
-        """Mel frames before and after a frame on which its samples depend: (past, look-ahead).
-
-        The past is None if unbounded (autoregressive models).
+        """Mel frames before and after a frame on which its samples depend; the past is None if
+        unbounded (autoregressive models).
         """
 
     @abstractmethod
@@ -302,8 +253,7 @@ class Vocoder(SavedModel, ABC):
     ) -> Tensor:
         """Audio (batch, frames * hop) from a checked mel (batch, n_mels, frames).
 
-        ``first_frame`` is the absolute index of the first frame, by which noise is drawn. All items
-        of the batch get the same noise, unless it has several seeds.
+        ``first_frame`` is the absolute index of the first frame, by which noise is drawn.
         """
 
     @property
@@ -313,45 +263,27 @@ class Vocoder(SavedModel, ABC):
 
     def sample(self, mel: Tensor, noise: Tensor, temperature: float) -> Tensor:
         """Audio (batch, frames * hop), not clipped, from a mel (batch, n_mels, frames) and standard
-        normal noise (batch, frames, `noise_per_frame`), differentiable.
-
-        Raises:
-            NotImplementedError: the architecture has no differentiable sample.
+        normal noise (batch, frames, `noise_per_frame`); differentiable.
         """
-        raise NotImplementedError(
-            f"{type(self).__name__} draws its samples one by one from discrete distributions: no "
-            "gradient passes through them"
-        )
+        raise NotImplementedError(f"no gradient passes through samples of {type(self).__name__}")
 
     def log_likelihood(self, audio: Tensor, mel: Tensor) -> Tensor:
         """log p(audio | mel) in nats, (batch,), for audio of exactly frames * hop samples."""
-        raise NotImplementedError(
-            f"{type(self).__name__} defines no likelihood: it is not a density of audio"
-        )
+        raise NotImplementedError(f"{type(self).__name__} is not a density of audio")
 
-    @property
-    def restoration(self) -> Restorer | None:
-        """What `synthesize` and `stream` restore mels with, see `restored_by`."""
-        return self._restoration[0]
+    def restored_by(self, restoration: Any) -> Self:
+        """Restore mels with a `vocoder.models.restoration.Restoration`, or None; returns the model.
 
-    def restored_by(self, restoration: Restorer | None) -> Self:
-        """Restore mels with a restoring flow, or with none; returns the model.
-
-        `vocoder.load` sets the bundled one where the conventions of the mels agree. It is not a
-        part of the model: neither trained nor saved with it.
-
-        Raises:
-            ValueError: it is of another mel convention.
+        `vocoder.load` sets the bundled one where the conventions of the mels agree (ValueError if
+        they do not). It is neither trained nor saved with the model.
         """
         if restoration is not None and restoration.mel_spec != self.mel_spec:
             raise ValueError(
                 f"the restoring flow is for mels of {restoration.mel_spec} and the vocoder for "
                 f"{self.mel_spec}"
             )
-        self._restoration = (restoration,)
+        object.__setattr__(self, "restoration", restoration)  # no submodule
         return self
-
-    # -- what users call -----------------------------------------------------------------------
 
     def mel(self, audio: Array) -> Array:
         """The log-mel spectrogram of audio, in the convention of this model.
@@ -366,7 +298,7 @@ class Vocoder(SavedModel, ABC):
             ValueError: the audio has another shape (such as (samples, channels)), no samples, is
                 not floating point, or is far beyond [-1, 1], as int16 samples are.
         """
-        tensor = _tensor(audio, "audio")
+        tensor = as_tensor(audio, "audio")
         check_audio(tensor, LOUDEST)
         return _like(audio, self._log_mel(tensor.to(self.device)))
 
@@ -384,20 +316,17 @@ class Vocoder(SavedModel, ABC):
         Args:
             mel: (n_mels, frames) or (batch, n_mels, frames) in the convention of `mel_spec`.
             temperature: scale of the latent noise, 0 or more; 0 is deterministic, 1 samples the
-                model's density, values between trade noise against detail. None takes the
-                architecture's `default_temperature`.
-            seed: the same seed gives the same audio, alone or in a batch, whatever the
-                neighbours and the padding; one for all items, or a sequence with one per item.
-                None draws a new one from torch's global generator.
-            lengths: number of valid frames of each item of a padded batch; audio beyond them
-                is zero.
-            refine: iterations that match the mel of the audio to ``mel``, after the model's own
-                pass (`vocoder.refine_audio`): their number, or a schedule, "fast", "default" or
-                "best"; 0 gives the model's audio unchanged. None takes the model's
-                `default_refine`.
+                model's density. None takes the architecture's `default_temperature`.
+            seed: the same seed gives the same audio, alone or in a batch, whatever the neighbours
+                and the padding; one for all items, or one for each. None draws a new one from
+                torch's global generator.
+            lengths: number of valid frames of each item of a padded batch; audio beyond is zero.
+            refine: iterations that match the mel of the audio to ``mel`` (`vocoder.refine_audio`):
+                their number, or a schedule, "fast", "default" or "best"; 0 gives the model's own
+                audio. None takes the model's `default_refine`.
             restore: how far mels that no audio has, such as an acoustic model's, are turned into
                 mels of speech first (`restoration`): 1 in full, 0 not at all. Mels of recordings
-                stay as they are. None is 1 where there is a `restoration`.
+                stay nearly as they are. None is 1 where there is a `restoration`.
 
         Returns:
             (frames * hop,) or (batch, frames * hop), float32 in [-1, 1], of the kind of ``mel``.
@@ -405,24 +334,29 @@ class Vocoder(SavedModel, ABC):
         Raises:
             MelError: the mel cannot come from `mel_spec`, or its audio is far beyond full scale, as
                 that of normalised mels is; the message says what differs.
-            ValueError: temperature, seed, lengths, refine or restore are out of range, restore is
-                given without a `restoration`, or the weights are not float32.
+            ValueError: an argument is out of range, restore is given without a `restoration`, or
+                the weights are not float32.
 
         Warns:
             UserWarning: more than a few samples were beyond [-1, 1] and clamped.
         """
-        self._check_weights()
         frames = self._checked(mel)
         temperature = self._temperature(temperature)
         iterations, (restorer, strength) = self._refine(refine), self._restorer(restore)
         batch = frames if frames.ndim == 3 else frames.unsqueeze(0)
         noise = Noise(seed, len(batch))
-        sizes = _checked_lengths(lengths, batch)
+        longest = batch.shape[2]
+        sizes = [longest] * len(batch) if lengths is None else [int(n) for n in lengths]
+        if len(sizes) != len(batch) or not all(0 < size <= longest for size in sizes):
+            raise ValueError(
+                f"lengths {sizes} do not fit a batch of {len(batch)} mels of {longest} frames: "
+                "give one number of frames per item, from 1 to the padded length"
+            )
         clamps = [Clamp(self.mel_spec, temperature) for _ in sizes]
         for clamp, item, size in zip(clamps, batch, sizes, strict=True):
             clamp.expect(item[:, :size])
-        samples = batch.shape[2] * self.mel_spec.hop_length
-        audio = torch.zeros(len(batch), samples, dtype=torch.float32, device=self.device)
+        shape = len(batch), longest * self.mel_spec.hop_length
+        audio = torch.zeros(shape, dtype=torch.float32, device=self.device)
         with torch.no_grad():
             # Items of equal length share a pass; padding never enters one, so it cannot be heard.
             for size in sorted(set(sizes)):
@@ -451,37 +385,27 @@ class Vocoder(SavedModel, ABC):
 
         By default the stream is exact: the concatenated chunks equal `synthesize` of the
         concatenated mel, and the output lags the input by `model.look_ahead` frames. With a short
-        delay, ``look_ahead`` frames, it is other audio, nearly as good (docs/backends.md has
-        figures), the same however the mel is cut: see `vocoder.backends.look_ahead.ShortDelay`.
-        Either way F frames give F * hop samples.
+        delay of ``look_ahead`` frames it is other audio, nearly as good, the same however the mel
+        is cut: `vocoder.backends.look_ahead.short_delay`. F frames give F * hop samples either way.
 
         Args:
             mel_chunks: (n_mels, frames) each, of any lengths.
             temperature, seed, refine, restore: as in `synthesize`. With a short delay, ``refine``
-                is what is done for every new frame, and None a few iterations; where mels are
-                restored (`restore=0` does not), the restoring flow's own look-ahead is added.
-            look_ahead: None for the exact stream; or the frames of delay, 1 or more. 4 is 46 ms at
-                22,050 Hz and a hop of 256, so that first audio comes after 58 ms of mel.
+                is done for every new frame, and None is a few iterations.
+            look_ahead: None for the exact stream; or the frames of delay, 1 or more, to which a
+                `restoration` adds its own. 4 is 46 ms at 22,050 Hz and a hop of 256.
 
         Yields:
             (samples,) float32 in [-1, 1], of the same kind as the chunk of mel that completed it.
 
         Raises:
-            MelError, ValueError: as in `synthesize`; or look_ahead is no whole number from 1 on, is
-                given with refine=0, or the model draws its samples one by one.
+            MelError, ValueError: as in `synthesize`; or look_ahead is out of range, given with
+                refine=0, or to a model that draws its samples one by one.
         """
-        self._check_weights()
         temperature = self._temperature(temperature)
         clamp = Clamp(self.mel_spec, temperature)
         noise = Noise(seed)
         context, render = self._renderer(noise, temperature)
-        if look_ahead is None:
-            refiner = self._refiner(refine)
-        else:
-            self._check_look_ahead(look_ahead)
-            from vocoder.backends.look_ahead import ShortDelay  # numba takes a second to import
-
-            short = ShortDelay(self.mel_spec, context[0], render, refine, look_ahead)
 
         def checked() -> Iterator[tuple[Array, Tensor]]:
             for chunk in mel_chunks:
@@ -498,28 +422,35 @@ class Vocoder(SavedModel, ABC):
         chunks, (restorer, strength) = checked(), self._restorer(restore)
         if restorer is not None:
             chunks = restorer.stream(chunks, None, noise, strength)
-        chunk: Array | None = None
-        if look_ahead is not None:
-            for chunk, frames in chunks:
-                if len(audio := clamp(short.push(frames))):
-                    yield _like(chunk, audio)
-            if chunk is not None:
-                yield _like(chunk, clamp(short.finish()))
-                clamp.finish()
-            return
-        pieces = ((tag, tag[1].unsqueeze(0)) for tag in chunks)
-        hop = self.mel_spec.hop_length
-        for (chunk, frames), made, final in in_windows(pieces, context, render, hop):
+        if look_ahead is None:
+            made = self._exactly(chunks, context, render, self._refiner(refine))
+        else:
+            self._check_look_ahead(look_ahead)
+            from vocoder.backends.look_ahead import short_delay  # numba takes a second to import
+
+            made = short_delay(chunks, self.mel_spec, context[0], render, refine, look_ahead)
+        for chunk, audio in made:
+            if len(audio := clamp(audio)):
+                yield _like(chunk, audio)
+        clamp.finish()
+
+    def _exactly(
+        self, chunks: Iterable[tuple[T, Tensor]], context: Any, render: Renderer, refiner: Any
+    ) -> Iterator[tuple[T, Tensor]]:
+        """The exact stream: audio with the tag of the chunk that completed it."""
+        pieces = (((tag, frames), frames.unsqueeze(0)) for tag, frames in chunks)
+        for (tag, frames), made, final in in_windows(
+            pieces, context, render, self.mel_spec.hop_length
+        ):
             audio = made[0].float()
             if refiner is not None:
                 if final:  # with centred frames, the last one again, as in `refine_target`
                     frames = frames[:, -1:] if self.mel_spec.center else frames[:, :0]
-                audio = refiner.push(audio.cpu(), frames.cpu())
+                refined = [refiner.push(audio.cpu().numpy(), frames.cpu().numpy())]
                 if final:
-                    audio = torch.cat([audio, refiner.finish()])
-            if len(audio := clamp(audio)):
-                yield _like(chunk, audio)
-        clamp.finish()
+                    refined.append(refiner.finish())
+                audio = torch.from_numpy(np.concatenate(refined))
+            yield tag, audio
 
     def look_ahead(
         self,
@@ -527,40 +458,24 @@ class Vocoder(SavedModel, ABC):
         restore: float | None = None,
         look_ahead: int | None = None,
     ) -> int:
-        """Frames of mel by which the output of `stream` with these arguments lags its input.
-
-        In the exact stream, each iteration of refine looks some frames further; with a short delay
-        it is ``look_ahead``. A restoring flow adds its own.
-
-        Raises:
-            ValueError: as in `stream`.
-        """
+        """Frames of mel by which the output of `stream` with these arguments lags its input."""
         restorer = self._restorer(restore)[0]
         first = 0 if restorer is None else restorer.look_ahead
         if look_ahead is not None:
             return first + self._check_look_ahead(look_ahead)
         refiner = self._refiner(refine)
-        own = 0 if refiner is None else refiner.look_ahead
-        return first + self.context_frames[1] + int(own)
+        return first + self.context_frames[1] + (0 if refiner is None else int(refiner.look_ahead))
 
     def _check_look_ahead(self, look_ahead: int) -> int:
-        """The look-ahead of a short delay; ValueError if there is none."""
-        if isinstance(look_ahead, bool) or not isinstance(look_ahead, int) or look_ahead < 1:
+        if self.sequential or look_ahead < 1 or look_ahead != int(look_ahead):
             raise ValueError(
-                f"look_ahead is {look_ahead!r}: give the frames of delay, a whole number from 1 "
-                "on, or leave it out for the exact stream"
-            )
-        if self.sequential:
-            raise ValueError(
-                f"the {self.title} draws its samples one by one, each after those before it: its "
-                "stream has no other delay, so leave look_ahead out"
+                f"look_ahead is {look_ahead!r}: give the frames of delay, 1 or more, or leave it "
+                "out, as for all models that draw sample by sample"
             )
         return look_ahead
 
     def refine_target(self, mel: Tensor) -> Tensor:
-        """The mel that audio of its frames * hop samples is refined to: with centred frames such
-        audio has one more, centred on its end, so the last one is repeated.
-        """
+        """The mel to refine to: with centred frames, frames * hop samples have one frame more."""
         return torch.cat([mel, mel[..., -1:]], dim=-1) if self.mel_spec.center else mel
 
     def refine_audio(self, audio: Tensor, mel: Tensor, refine: Refine) -> Tensor:
@@ -569,12 +484,8 @@ class Vocoder(SavedModel, ABC):
         """
         return self.mel_griffin_lim(audio, self.refine_target(mel), refine)
 
-    def _restorer(self, restore: float | None) -> tuple[Restorer | None, float]:
-        """What mels are restored with, None if they stay as they are, and how far.
-
-        Raises:
-            ValueError: restoration is asked for and there is none.
-        """
+    def _restorer(self, restore: float | None) -> tuple[Any, float]:
+        """What mels are restored with, None if they stay as they are, and how far."""
         if restore == 0 or (restore is None and self.restoration is None):
             return None, 0.0
         if self.restoration is None:
@@ -596,12 +507,12 @@ class Vocoder(SavedModel, ABC):
 
     def _refiner(self, refine: Refine | None) -> Any:
         """A `RefineStream`; None if nothing is to be refined."""
-        iterations = self._refine(refine)
-        if not iterations:
+        levels = self._refine(refine)
+        if not levels:
             return None
-        from vocoder.backends.refinement import RefineStream
+        from vocoder.backends.refinement import RefineStream  # numba takes a second to import
 
-        return RefineStream(self.mel_spec, iterations)
+        return RefineStream(self.mel_spec, levels)
 
     def _refine(self, refine: Refine | None) -> Refine:
         """The levels to refine on; none of them if nothing is to be refined."""
@@ -616,25 +527,21 @@ class Vocoder(SavedModel, ABC):
         return torch.cat([audio for _, audio, _ in in_windows(pieces, *how)], dim=1)
 
     def _renderer(self, noise: Noise, temperature: float) -> tuple[tuple[int, int], Renderer]:
-        """Frames of mel needed before and after those to render, and what renders long mels and
-        streams; it is called for consecutive frames, so that it may keep a state.
+        """Frames of mel needed before and after those to render, and what renders consecutive ones
+        of long mels and streams.
         """
         past, ahead = self.context_frames
-        assert past is not None, "an unbounded past needs a renderer of its own"
-        hop = self.mel_spec.hop_length
+        assert past is not None
 
         def render(window: Tensor, start: int, first: int, last: int) -> Tensor:
             audio = self.generate(window, noise, temperature, start)
-            return audio[:, (first - start) * hop :]
+            return audio[:, (first - start) * self.mel_spec.hop_length :]
 
         return (past, ahead), render
 
     def log_prob(self, audio: Array, mel: Array) -> Array:
-        """Log-likelihood log p(audio | mel) in nats, summed over the samples, or a lower bound:
-        see `likelihood`.
-
-        A density over audio in [-1, 1]: dequantise recorded 16-bit audio first (uniform noise of
-        one quantisation step, 1/32768), and say so beside figures.
+        """Log-likelihood log p(audio | mel) in nats, summed over the samples, or a lower bound
+        (`likelihood`), as a density of audio in [-1, 1]: dequantise recorded 16-bit audio first.
 
         Args:
             audio: (samples,) or (batch, samples); F * hop samples for F frames of mel. Up to one
@@ -645,7 +552,7 @@ class Vocoder(SavedModel, ABC):
             (batch,), or a scalar for input without a batch, of the same kind as ``audio``.
 
         Raises:
-            NotImplementedError: the model has no likelihood; the message says why.
+            NotImplementedError: the model has no likelihood.
         """
         frames = self._checked(mel).to(self.dtype)
         samples, frames, batched = self._paired(audio, frames)
@@ -660,70 +567,45 @@ class Vocoder(SavedModel, ABC):
         return -self.log_likelihood(audio, batch["mel"]).mean() / audio.shape[-1]
 
     def fused(self, dtype: torch.dtype = torch.float32) -> Vocoder:
-        """The same function in the form that is fastest to run, in evaluation mode: the model
-        itself where there is nothing to fuse.
-
-        Args:
-            dtype: type that audio is computed in.
-
-        Raises:
-            ValueError: the model cannot compute in this type.
+        """The same function in the form that is fastest to run, in evaluation mode, computed in
+        ``dtype``; the model itself where there is nothing to fuse. ValueError for other types.
         """
         if dtype not in self.dtypes:
             types = " or ".join(map(str, self.dtypes))
             raise ValueError(f"the {self.title} computes in {types}, and dtype is {dtype!r}")
         return self.eval()
 
-    # -- checks --------------------------------------------------------------------------------
-
-    def _check_weights(self) -> None:
-        """Raise ValueError for weights that synthesis cannot compute with."""
-        if self.dtype not in (torch.float32, torch.float64):
-            name = str(self.dtype).removeprefix("torch.")
-            raise ValueError(
-                f"the weights are {name}, and synthesis needs them in float32: for faster "
-                "arithmetic use vocoder.load(dtype=torch.bfloat16) instead of model.half() or "
-                "model.to(dtype)"
-            )
-
     def _checked(self, mel: Tensor | NDArray[Any]) -> Tensor:
-        tensor = _tensor(mel, "mel")
+        if self.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"the weights are {self.dtype}, and synthesis needs them in float32: for faster "
+                "arithmetic use vocoder.load(dtype=torch.bfloat16) instead of model.half()"
+            )
+        tensor = as_tensor(mel, "mel")
         check_mel(tensor, self.mel_spec)
         return tensor.to(device=self.device, dtype=torch.float32)
 
     def _paired(self, audio: Tensor | NDArray[Any], frames: Tensor) -> tuple[Tensor, Tensor, bool]:
         """Audio (batch, F * hop) and mel (batch, n_mels, F) that belong together."""
-        samples = _tensor(audio, "audio")
-        if not samples.is_floating_point():
+        samples, hop = as_tensor(audio, "audio"), self.mel_spec.hop_length
+        check_layout(samples)
+        missing = frames.shape[-1] * hop - samples.shape[-1]
+        if frames.shape[:-2] != samples.shape[:-1] or not 0 <= missing <= hop:
             raise ValueError(
-                f"audio must be floating point in [-1, 1], got {samples.dtype}: divide int16 "
-                "samples by 32768"
+                f"audio of shape {tuple(samples.shape)} does not fit a mel of shape "
+                f"{tuple(frames.shape)}: give (samples,) with (n_mels, frames), or both with a "
+                f"batch; {frames.shape[-1]} frames of {hop} samples are {frames.shape[-1] * hop}"
             )
         samples = samples.to(device=self.device, dtype=frames.dtype)
         batched = samples.ndim == 2
-        if samples.ndim not in (1, 2) or frames.ndim != samples.ndim + 1:
-            raise ValueError(
-                f"audio of shape {tuple(samples.shape)} and mel of shape {tuple(frames.shape)} do "
-                "not go together: give (samples,) with (n_mels, frames), or both with a batch"
-            )
         if not batched:
             samples, frames = samples.unsqueeze(0), frames.unsqueeze(0)
-        hop = self.mel_spec.hop_length
-        missing = frames.shape[2] * hop - samples.shape[1]
-        if samples.shape[0] != frames.shape[0] or not 0 <= missing <= hop:
-            raise ValueError(
-                f"audio of shape {tuple(samples.shape)} does not fit a mel of "
-                f"{frames.shape[0]} x {frames.shape[2]} frames: {frames.shape[2]} frames of {hop} "
-                f"samples are {frames.shape[2] * hop} samples"
-            )
         return F.pad(samples, (0, missing)), frames, batched
 
 
 class Noise:
-    """Standard normal and uniform noise as a function of (seed, absolute mel-frame index) only.
-
-    The same frames give the same numbers alone or in a batch, in one pass or streaming, on any
-    device (they are drawn on the CPU).
+    """Standard normal and uniform noise as a function of (seed, absolute mel-frame index) only, on
+    any device.
 
     Args:
         seed: a non-negative integer; None draws one from torch's global generator. For a batch,
@@ -735,21 +617,14 @@ class Noise:
     """
 
     def __init__(self, seed: int | Sequence[int] | None, items: int | None = None) -> None:
-        self.shared = items is None or not isinstance(seed, Iterable) or isinstance(seed, str)
+        self.shared = items is None or not isinstance(seed, Sequence | np.ndarray)
         if seed is None:
             seed = int(torch.randint(2**62, ()).item())
         self.seeds: list[Any] = [seed] if self.shared else list(seed)  # type: ignore[arg-type]
         if not self.shared and len(self.seeds) != items:
-            raise ValueError(
-                f"seeds {self.seeds} do not fit a batch of {items} mels: give one for all, or one "
-                "per item"
-            )
+            raise ValueError(f"seeds {self.seeds} do not fit a batch of {items} mels")
         for each in self.seeds:
-            try:
-                valid = operator.index(each) >= 0
-            except TypeError:
-                valid = False
-            if not valid:
+            if not isinstance(each, int | np.integer) or each < 0:
                 raise ValueError(f"seed is {each!r}: it must be a non-negative integer")
 
     def normal(self, first_frame: int, frames: int, per_frame: int) -> Tensor:
@@ -765,16 +640,15 @@ class Noise:
         return self if self.shared else Noise([self.seeds[row] for row in rows], len(rows))
 
     def _drawn(self, kind: int, first_frame: int, frames: int, per_frame: int) -> Tensor:
-        # In blocks, each with its own generator, so that any stretch of a signal can be drawn
-        # without the noise before it. Whole ones: a shorter draw need not be a prefix of a longer.
+        # In whole blocks, each with its own generator: any stretch is drawn without the rest.
         first, offset = divmod(first_frame, _NOISE_BLOCK)
         last = (first_frame + max(frames, 1) - 1) // _NOISE_BLOCK
         draw, drawn = torch.rand if kind else torch.randn, []
         for seed in self.seeds:
             blocks = []
             for block in range(first, last + 1):
-                words = [operator.index(seed), kind, block]
-                state = np.random.SeedSequence(words).generate_state(1, np.uint64)
+                sequence = np.random.SeedSequence([int(seed), kind, block])
+                state = sequence.generate_state(1, np.uint64)
                 # torch takes signed 64-bit seeds.
                 generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
                 blocks.append(draw(_NOISE_BLOCK, per_frame, generator=generator, dtype=torch.float))
@@ -785,39 +659,11 @@ class Noise:
 _NOISE_BLOCK = 32  # frames
 
 
-def _tensor(array: Tensor | NDArray[Any], name: str) -> Tensor:
-    if isinstance(array, Tensor):
-        return array
-    if isinstance(array, np.ndarray):
-        return as_tensor(array)  # a copy
-    raise TypeError(f"{name} is a {type(array).__name__}: give a torch tensor or a numpy array")
-
-
 def _like(original: Array, result: Tensor) -> Array:
     """``result`` as numpy if ``original`` is, else on the device of ``original``."""
     if isinstance(original, Tensor):
         return result.to(original.device)
     return result.detach().cpu().numpy()
-
-
-def _checked_lengths(lengths: Sequence[int] | None, batch: Tensor) -> list[int]:
-    if lengths is None:
-        return [batch.shape[2]] * batch.shape[0]
-    try:
-        sizes = [operator.index(length) for length in lengths]
-    except TypeError:
-        raise ValueError(f"lengths {lengths!r}: give one whole number per item") from None
-    if len(sizes) != batch.shape[0] or not all(0 < size <= batch.shape[2] for size in sizes):
-        raise ValueError(
-            f"lengths {sizes} do not fit a batch of {batch.shape[0]} mels of {batch.shape[2]} "
-            "frames: give one number of frames per item, at least 1 and at most the padded length"
-        )
-    return sizes
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as the lists that they are in JSON."""
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 @functools.cache

@@ -13,26 +13,22 @@ class Card(NamedTuple):
     """What the card of a class of models says; the example loads ``NAME`` and runs the model."""
 
     task: str  # the hub's ``pipeline_tag``
-    tag: str
     purpose: str
     example: str
 
 
 VOCODER = Card(
     "audio-to-audio",
-    "vocoder",
     "A vocoder: log-mel spectrograms to speech",
-    "model = vocoder.load(NAME)\naudio = model.synthesize(mel)",
+    "audio = vocoder.load(NAME).synthesize(mel)",
 )
 ACOUSTIC = Card(
     "text-to-speech",
-    "acoustic-model",
     "An acoustic model: English text to the log-mel spectrograms that a vocoder takes",
-    'acoustic = vocoder.load_acoustic(NAME)\naudio = vocoder.say("Some text.", acoustic=acoustic)',
+    'audio = vocoder.say("Some text.", acoustic=vocoder.load_acoustic(NAME))',
 )
 RESTORATION = Card(
     "audio-to-audio",
-    "mel-restoration",
     "A restoring flow: the mels of acoustic models become mels of speech before a vocoder",
     "from vocoder.models.restoration import load_checkpoint\n\n"
     "mel = load_checkpoint(NAME).restore(mel)",
@@ -40,18 +36,13 @@ RESTORATION = Card(
 
 
 def model_card(card: Card, title: str, spec: MelSpec) -> str:
-    """A model card in Markdown: metadata, what the model is and how to use it.
-
-    The licence is left open: it depends on the data, which the model does not know.
-    """
+    """A model card in Markdown; the licence, which depends on the data, is left open."""
     example = card.example.replace("NAME", '"hf:OWNER/NAME"')
     return f"""---
 license: other  # such as apache-2.0: the terms of the training data count
 library_name: flow-vocoder
 pipeline_tag: {card.task}
-tags:
-- speech
-- {card.tag}
+tags: [speech]
 ---
 
 # {title}
@@ -64,8 +55,6 @@ import vocoder
 {example}
 ```
 
-Mels have {spec.n_mels} bands, a hop of {spec.hop_length} samples and windows of {spec.win_length};
-`config.json` holds the whole convention, and the arguments of the model.
-
-To be written here: what it was trained on, for how long, and what it should not be used for.
+`config.json` holds the mel convention and the arguments of the model. To be written here: what it
+was trained on, for how long, and what it should not be used for.
 """

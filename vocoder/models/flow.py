@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from vocoder.audio import MelSpec, Refine
+from vocoder.audio.validation import as_tensor
 from vocoder.flows import Chain, log_density
 from vocoder.nn.source import WhiteSource
 
-from .base import Array, Noise, Vocoder, _like, _tensor
+from .base import Array, Noise, Vocoder, _like
 from .streaming import Renderer
 
 
@@ -22,14 +23,10 @@ class FlowVocoder(Vocoder):
     .. math:: z = f(x; m, \theta), \qquad
         \log p(x \mid m, \theta) = \log \mathcal N(z; 0, I) + \log |\det \partial f / \partial x|
 
-    Run forwards it gives the exact density; run backwards, all samples of an utterance come out of
-    one parallel pass of :math:`f^{-1}`. theta is the phase of the source's tone before the first
-    sample, one of ``source.phases`` that are as likely, and
+    theta is the phase of the source's tone before the first sample, one of n = ``source.phases``
+    that are as likely (1 without a tone), which `synthesize` draws by its seed, and
 
     .. math:: p(x \mid m) = \frac1n \sum_{k=0}^{n-1} p(x \mid m, \theta = k / n).
-
-    `log_likelihood` is this sum, exactly; `synthesize` draws theta by its seed. Without a tone, n
-    is 1 and training maximises the likelihood (`training_loss`).
 
     An architecture passes the width of its latents ``n_group``, which must divide the hop, and its
     source to ``super().__init__``, and sets ``flow`` and ``flow_context``.
@@ -57,10 +54,7 @@ class FlowVocoder(Vocoder):
         super().__init__(mel_spec, refine)
         hop = self.mel_spec.hop_length
         if n_group < 2 or hop % n_group:
-            raise ValueError(
-                f"n_group {n_group} does not divide the hop of {hop} samples into blocks of two "
-                "samples or more"
-            )
+            raise ValueError(f"n_group {n_group} does not divide the hop of {hop} into blocks")
         self.n_group = n_group
         self.steps_per_frame = hop // n_group
         """Steps of the latents in a frame of the mel."""
@@ -87,11 +81,8 @@ class FlowVocoder(Vocoder):
     def condition(
         self, mel: Tensor, phase: Tensor | float = 0.0, audio: Tensor | None = None
     ) -> Tensor:
-        """What the flow sees, at the rate of the latents: (batch, channels, time).
-
-        Args:
-            mel: (batch, n_mels, frames).
-            phase, audio: as in `WhiteSource.condition`.
+        """What the flow sees of a mel (batch, n_mels, frames), (batch, channels, time) at the rate
+        of the latents; ``phase`` and ``audio`` as in `WhiteSource.condition`.
         """
         return self._at_latent_rate(self.source.condition(self.source.read(mel), phase, audio))
 
@@ -99,10 +90,7 @@ class FlowVocoder(Vocoder):
         return condition
 
     def forward(self, audio: Array, mel: Array) -> tuple[Array, Array]:
-        """From audio to latents; with a tone, of phase 0.
-
-        Args:
-            audio, mel: as in `log_prob`.
+        """From audio to latents, with a tone of phase 0; audio and mel are as in `log_prob`.
 
         Returns:
             z (batch, n_group, samples / n_group), standard normal under the model; and log_det
@@ -117,12 +105,8 @@ class FlowVocoder(Vocoder):
     def inverse(self, z: Array, mel: Array) -> Array:
         """From latents to audio: the exact inverse of `forward`, differentiable, not clipped.
 
-        Args:
-            z: (batch, n_group, frames * hop / n_group), or without the batch axis.
-            mel: (batch, n_mels, frames), or without the batch axis.
-
-        Returns:
-            (batch, frames * hop), or (frames * hop,).
+        Shapes: (batch, n_group, frames * hop / n_group) and (batch, n_mels, frames) to
+        (batch, frames * hop), or all without the batch axis.
         """
         frames, latents = self._moved(mel, "mel"), self._moved(z, "z")
         batched = latents.ndim == 3
@@ -137,7 +121,7 @@ class FlowVocoder(Vocoder):
         return _like(z, audio if batched else audio[0])
 
     def _moved(self, array: Array, name: str) -> Tensor:
-        return _tensor(array, name).to(device=self.device, dtype=self.dtype)
+        return as_tensor(array, name).to(device=self.device, dtype=self.dtype)
 
     def log_likelihood(self, audio: Tensor, mel: Tensor) -> Tensor:
         reading, n = self.source.read(mel), self.source.phases
@@ -146,18 +130,15 @@ class FlowVocoder(Vocoder):
         return torch.logsumexp(parts, dim=0) - math.log(n)
 
     def training_loss(self, batch: dict[str, Tensor]) -> Tensor:
-        """Mean negative log-likelihood in nats per sample, a scalar.
-
-        With a tone it is not that of `log_likelihood`, but the likelihood given the phase of the
-        recording's fundamental, which the tone is locked to: one pass instead of 16, and the tone
-        teaches the phases of all harmonics.
+        """Mean negative log-likelihood in nats per sample, a scalar; with a tone, given the phase
+        of the recording's fundamental, which it is locked to.
         """
         audio = batch["audio"]
         density = self._density(audio, self.condition(batch["mel"], audio=audio))
         return -density.mean() / audio.shape[-1]
 
     def _density(self, audio: Tensor, condition: Tensor) -> Tensor:
-        """The log-density of audio (batch, samples) given what the flow sees of it, (batch,)."""
+        """Of audio (batch, samples) given what the flow sees of it, (batch,)."""
         return log_density(*self.flow(audio.unsqueeze(1), condition))
 
     def sample(self, mel: Tensor, noise: Tensor, temperature: float) -> Tensor:
@@ -213,24 +194,17 @@ class FlowVocoder(Vocoder):
         return (number.double() + n // 2) % n / n
 
     def draw(self, noise: Noise, first_frame: int, frames: int) -> Tensor:
-        """The noise of frames from ``first_frame`` on: (1, frames, `noise_per_frame`), or
-        (items, ...) of noise with a seed for each."""
+        """The noise of frames, (1 or items, frames, `noise_per_frame`)."""
         drawn = noise.normal(first_frame, frames, self.noise_per_frame)
         return self._moved(drawn, "noise").reshape(-1, frames, self.noise_per_frame)
 
     def fused(self, dtype: torch.dtype = torch.float32) -> Self:
-        """The same function with nothing left to compute from the weights: for inference.
-
-        Weight normalisation is taken out, and the 1x1 convolutions are inverted once.
+        """A frozen copy in evaluation mode, weight norms fused and 1x1 convolutions inverted.
 
         Args:
             dtype: type of the matrix products of audio generated on a CPU: float32, or bfloat16 for
                 processors with AVX512_BF16 or AMX, which rounds to 8 bits. Parameters, audio and
                 likelihood stay in float32.
-
-        Returns:
-            A new model, on the same device, in evaluation mode and frozen: its weights take no
-            gradient, and it refuses to go back to training.
 
         Raises:
             ValueError: the architecture cannot compute in this type.

@@ -31,11 +31,8 @@ class MdctFlow(FlowVocoder):
     (`AlternatingFrames`), so the stacks run at half the rate of the mel.
 
     With ``source``, the base density has a harmonic part (`SourceFilter`): a tone whose F0 and
-    voicing are read off the mel (`MelSource`). The couplings see a few learnt channels of it. The
-    training loss is not the likelihood then: it locks the tone to the phase of the recording's
-    fundamental (see `FlowVocoder.training_loss`).
-
-    The arguments' defaults are those of the recipe's ``mdct.yaml``.
+    voicing are read off the mel (`MelSource`). The couplings see a few learnt channels of it.
+    Training then locks it to the phase of the recording's fundamental (`training_loss`).
 
     Args:
         mel_spec: the mel convention, as a `MelSpec` or the name of a preset.
@@ -46,14 +43,12 @@ class MdctFlow(FlowVocoder):
             `context_frames` gives the total.
         scale_channels: width of the `BandScale` network.
         weight_norm: weight normalisation in the couplings.
-        log_scale_bound: bound of the couplings' log-scales (see `AffineCoupling`). Without one, a
-            flow of several couplings can give recordings unlike its training data a density that
-            is wrong by orders of magnitude, since each coupling feeds the next.
+        log_scale_bound: bound of the couplings' log-scales (see `AffineCoupling`); without one, the
+            density of recordings unlike the training data can be wrong by orders of magnitude.
         source: whether the base density has a harmonic part.
         source_channels: width of its network.
         source_features: channels of the tone that the couplings see.
-        refine: iterations that match the output's mel to the input, unless `Vocoder.synthesize` is
-            given another number.
+        refine: iterations on the output unless another number is given (see `synthesize`).
 
     Raises:
         ValueError: sizes that do not fit together; the message names them.
@@ -62,7 +57,7 @@ class MdctFlow(FlowVocoder):
     architecture = "mdct-flow"
     title = "MDCT flow"
     dtypes = (torch.float32, torch.bfloat16)
-    former: ClassVar = {"split": "frames", "scale_kernel_size": 5, "conv1x1_init": ...}
+    former: ClassVar = {"split", "scale_kernel_size", "conv1x1_init"}
 
     def __init__(
         self,
@@ -82,8 +77,6 @@ class MdctFlow(FlowVocoder):
     ) -> None:
         spec = MelSpec.preset(mel_spec) if isinstance(mel_spec, str) else mel_spec
         bands = spec.hop_length
-        if n_flows < 0:
-            raise ValueError(f"n_flows is {n_flows}: give 0 or more steps")
         n_features = source_features if source and n_flows else 0
         n_condition = spec.n_mels + 2 * source + n_features
         scale = BandScale(spec, bands, scale_channels)
@@ -116,11 +109,10 @@ class MdctFlow(FlowVocoder):
         super().__init__(spec, bands, mel_source, refine)
         self.flow = Chain([*pieces, Chain(steps)])
         self.alignment = 2 if n_flows else 1
-        # The MDCT reaches half a block into each neighbour; a pair of frames may be generated at
-        # once.
+        # The MDCT reaches half a block into each neighbour; a pair may be generated at once.
         nearest += self.alignment - 1
         self.flow_context = max(nearest, reach) + 1, max(nearest, ahead) + 1
 
     @classmethod
-    def renamed(cls, name: str) -> str:  # from version 0.2
+    def renamed(cls, name: str) -> str:  # of the bundled weights
         return name.replace(".piece.", ".").replace("tone_features.", "source.features.")

@@ -19,15 +19,9 @@ PIECE = 1024
 
 
 def mel_pieces(mel: Any, spec: MelSpec) -> Iterator[Any]:
-    """A mapped mel (n_mels, frames) in pieces of `PIECE` frames, checked as a whole before.
-
-    Raises:
-        MelError: the mel cannot come from the MelSpec.
-    """
+    """A mapped mel (n_mels, frames) in pieces of `PIECE` frames, checked as a whole before."""
     if mel.ndim == 3:
-        raise MelError(
-            f"The file holds a batch of {len(mel)} mels: write the one to use to a file of its own."
-        )
+        raise MelError(f"The file holds {len(mel)} mels: write the one to use to a file of its own")
     check_mel(torch.from_numpy(np.array(mel, np.float32)), spec)
     return (
         np.array(mel[:, start : start + PIECE], np.float32)
@@ -51,8 +45,7 @@ class Counted:
     """Pieces of audio, and how many samples they had so far."""
 
     def __init__(self, pieces: AudioReader) -> None:
-        self.pieces = pieces
-        self.samples = 0
+        self.pieces, self.samples = pieces, 0
 
     def __iter__(self) -> Iterator[Tensor]:
         self.samples = 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,19 +21,9 @@ from vocoder.nn import fuse_weight_norm
 
 from .waveglow import WaveGlow
 
-_HOW_TO_CONVERT = (
-    "where the original code can be imported, save only its tensors with "
-    "torch.save({'state_dict': model.state_dict()}, 'waveglow_tensors.pt') and load that file"
-)
+# Published names -> ours: of modules within a coupling, and of numbers of the mel.
+_STACK = {"cond_layer": "condition", "in_layers": "dilated", "res_skip_layers": "residual_skip"}
 
-# Published names of modules within coupling k -> names in our GatedConvStack, where they differ.
-_STACK_NAMES = {
-    "cond_layer": "condition",
-    "in_layers": "dilated",
-    "res_skip_layers": "residual_skip",
-}
-
-# Published name of a number of the mel -> field of our MelSpec.
 _MEL_NAMES = {
     "sampling_rate": "sample_rate",
     "filter_length": "n_fft",
@@ -51,15 +40,13 @@ def load_published_waveglow(
 ) -> WaveGlow:
     """A `WaveGlow` with the weights of the published implementation; it computes the same numbers.
 
-    The sizes are read off the tensors. Weight normalisation is fused on the way in. The mel
-    convention is that of Tacotron 2 (the preset ``ljspeech`` with ``center=True``) unless the
-    config says otherwise.
+    The sizes are read off the tensors. The mel convention is that of Tacotron 2 (the preset
+    ``ljspeech`` with ``center=True``) unless the config says otherwise.
 
     Args:
         state_dict_or_path: the state dict, or a dict that holds it under ``state_dict``, ``model``
             or ``weights``; or a path to a ``.safetensors`` file or a ``torch.save`` file of
-            tensors. Weight-normalised or fused, with or without a ``module.`` or ``weights.``
-            prefix.
+            tensors. Weight-normalised or fused.
         config: the published config (a dict, or a path to its JSON), whole or its
             ``waveglow_config`` part. Checked against the tensors; its ``data_config``, if there,
             sets the mel convention.
@@ -78,24 +65,19 @@ def load_published_waveglow(
         try:
             config = json.loads(Path(config).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"the config {config} is not readable as JSON: {error}"
-            ) from error
+            raise CheckpointError(f"the config {config} is not readable: {error}") from error
     stated: Mapping[str, Any] = config or {}  # type: ignore[assignment]
     try:
         tensors = fuse_weight_norm(_tensors(content))
-    except ValueError as error:
-        raise CheckpointError(f"the state dict is incomplete: {error}") from error
-    sizes = _sizes(tensors)
+        sizes = _sizes(tensors)
+    except (KeyError, ValueError, IndexError) as error:
+        raise CheckpointError(f"these are not the weights of a WaveGlow: {error}") from error
     part = stated.get("waveglow_config", stated)
     for name, value in (part | part.get("WN_config", {})).items():
         # Without a drop in width the tensors do not show the early outputs.
         shown = sizes.get(name, value) or value
         if value != shown:
-            raise CheckpointError(
-                f"the config says {name} = {value} and the tensors say {shown}: this config "
-                "belongs to other weights"
-            )
+            raise CheckpointError(f"the config says {name} = {value} and the tensors say {shown}")
     # Published models were trained on mels of Tacotron 2, whose frames are centred on k * hop.
     data = stated.get("data_config", {})
     spec = dataclasses.replace(
@@ -107,71 +89,50 @@ def load_published_waveglow(
     try:
         model.load_state_dict(_renamed(tensors, model))
     except RuntimeError as error:
-        raise CheckpointError(
-            f"the weights do not fit a WaveGlow of their sizes: {error}"
-        ) from error
+        raise CheckpointError(f"the weights do not fit their sizes: {error}") from error
     return model.eval()
 
 
 def _read(path: Path) -> Any:
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path}: check the name")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         # weights_only: tensors and plain containers, never code.
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    except Exception as error:  # the restricted unpickler fails in many ways
         raise CheckpointError(
-            f"{path} holds a pickled module, and loading it would run code from the file, so it is "
-            f"refused: {_HOW_TO_CONVERT}"
-        ) from error
-    except Exception as error:
-        # On a file of another kind the restricted unpickler can fail in many ways.
-        raise CheckpointError(
-            f"{path} is not a readable file of tensors ({type(error).__name__}: {error})"
+            f"{path} is not a readable file of tensors alone ({type(error).__name__}); a pickled "
+            "module could run code, so it is refused: where the original code can be imported, "
+            "torch.save({'state_dict': model.state_dict()}, 'tensors.pt') and load that file"
         ) from error
 
 
-def _tensors(content: Any) -> dict[str, Tensor]:
+def _tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
     """The state dict, wherever it is nested, with prefixes removed from its names."""
-    nests = "state_dict", "model", "weights"
-    while isinstance(content, Mapping) and (found := [k for k in nests if k in content]):
-        content = content[found[0]]
-    if not isinstance(content, Mapping):
-        raise CheckpointError(
-            f"this is a {type(content).__name__}, not a mapping from names to tensors: "
-            f"{_HOW_TO_CONVERT}"
-        )
+    while nested := [k for k in ("state_dict", "model", "weights") if k in content]:
+        content = content[nested[0]]
     known = re.compile(r"^(?:weights\.)?(?:module\.)*((?:upsample|convinv|WN)\..*)")
-    return {
-        match[1]: value.float()
-        for name, value in content.items()
-        if isinstance(value, Tensor) and (match := known.match(name))
-    }
+    return {match[1]: value.float() for k, value in content.items() if (match := known.match(k))}
 
 
 def _sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
     """The published config's numbers, read off the shapes."""
-    try:
-        flows = 1 + max(int(n.split(".")[1]) for n in tensors if n.startswith("convinv."))
-        layers = 1 + max(int(n.split(".")[3]) for n in tensors if n.startswith("WN.0.in_layers."))
-        widths = [tensors[f"convinv.{k}.conv.weight"].shape[0] for k in range(flows)]
-        drops = [k for k in range(1, flows) if widths[k] != widths[k - 1]]
-        return {
-            "n_mel_channels": tensors["upsample.weight"].shape[0],
-            "n_flows": flows,
-            "n_group": widths[0],
-            "n_early_every": drops[0] if drops else 0,
-            "n_early_size": widths[drops[0] - 1] - widths[drops[0]] if drops else 0,
-            "n_layers": layers,
-            "n_channels": tensors["WN.0.start.weight"].shape[0],
-            "kernel_size": tensors["WN.0.in_layers.0.weight"].shape[2],
-        }
-    except (KeyError, ValueError, IndexError) as error:
-        raise CheckpointError(
-            f"these {len(tensors)} tensors are not the weights of a WaveGlow: {error} is missing"
-        ) from error
+    flows = 1 + max(int(n.split(".")[1]) for n in tensors if n.startswith("convinv."))
+    layers = 1 + max(int(n.split(".")[3]) for n in tensors if n.startswith("WN.0.in_layers."))
+    widths = [tensors[f"convinv.{k}.conv.weight"].shape[0] for k in range(flows)]
+    drops = [k for k in range(1, flows) if widths[k] != widths[k - 1]]
+    return {
+        "n_mel_channels": tensors["upsample.weight"].shape[0],
+        "n_flows": flows,
+        "n_group": widths[0],
+        "n_early_every": drops[0] if drops else 0,
+        "n_early_size": widths[drops[0] - 1] - widths[drops[0]] if drops else 0,
+        "n_layers": layers,
+        "n_channels": tensors["WN.0.start.weight"].shape[0],
+        "kernel_size": tensors["WN.0.in_layers.0.weight"].shape[2],
+    }
 
 
 def _renamed(tensors: Mapping[str, Tensor], model: WaveGlow) -> dict[str, Tensor]:
@@ -188,5 +149,5 @@ def _renamed(tensors: Mapping[str, Tensor], model: WaveGlow) -> dict[str, Tensor
             state[f"{names[id(convolutions[int(rest[0])])]}.weight"] = value.squeeze(-1)
         else:
             stack = names[id(couplings[int(rest[0])].conditioner)]
-            state[".".join([stack, _STACK_NAMES.get(rest[1], rest[1]), *rest[2:]])] = value
+            state[".".join([stack, _STACK.get(rest[1], rest[1]), *rest[2:]])] = value
     return state

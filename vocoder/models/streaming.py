@@ -12,8 +12,7 @@ T = TypeVar("T")
 
 Renderer = Callable[[Tensor, int, int, int], Tensor]
 """(window of mel (batch, n_mels, frames), index of its first frame, first frame to render, the one
-after the last) -> what the frames from the first to render to the end of the window become,
-(..., samples)."""
+after the last) -> (..., samples) from the first frame to render to the end of the window."""
 
 
 def in_windows(
@@ -28,8 +27,7 @@ def in_windows(
     Args:
         pieces: mel (batch, n_mels, frames), each with a tag.
         context: frames before and after a frame that it depends on.
-        render: the renderer.
-        size: samples that it makes of a frame.
+        size: samples that the renderer makes of a frame.
         unit: frames are rendered, and windows begin, at multiples of this.
 
     Yields:

@@ -31,8 +31,7 @@ class WaveGlow(FlowVocoder):
         n_early_size: channels per early output.
         channels, n_layers, kernel_size: width, depth and taps of each coupling's `GatedConvStack`.
         weight_norm: weight normalisation in the couplings.
-        refine: iterations that match the output's mel to the input, unless `Vocoder.synthesize` is
-            given another number.
+        refine: iterations on the output unless another number is given (see `synthesize`).
 
     Raises:
         ValueError: sizes that do not fit together; the message names them.
@@ -55,8 +54,6 @@ class WaveGlow(FlowVocoder):
         refine: Refine = 0,
     ) -> None:
         super().__init__(mel_spec, n_group, refine=refine)
-        if n_flows < 1:
-            raise ValueError(f"n_flows is {n_flows}: a flow has at least one step")
         early = (n_flows - 1) // n_early_every if n_early_every else 0
         if n_group - early * n_early_size < 2:
             raise ValueError(
@@ -69,10 +66,6 @@ class WaveGlow(FlowVocoder):
         condition_channels = n_mels
         if self.steps_per_frame > 1:
             window = self.mel_spec.win_length
-            if window < hop:
-                raise ValueError(
-                    f"windows of {window} samples leave gaps between frames {hop} apart"
-                )
             self.upsampling["conv"] = nn.ConvTranspose1d(n_mels, n_mels, window, stride=hop)
             condition_channels *= n_group
         self._blocks = Squeeze(n_group)  # of the upsampled mel, to the rate of the latents

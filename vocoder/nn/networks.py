@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -20,20 +20,17 @@ class GatedConvStack(nn.Module):
         r, k &= R_l (\tanh a \odot \sigma(b)) \\
         h &\leftarrow h + r, \qquad y \leftarrow y + k,
 
-    where h starts as a 1x1 convolution of the input and the output is a 1x1 convolution of the
-    summed skips y, initialised with zeros, so that a coupling built on it starts as the identity.
-    Sequence length is kept (zero padding at the ends). Shapes: x (batch, in_channels, time),
-    condition (batch, condition_channels, time), result (batch, out_channels, time). Papers:
-    WaveNet (van den Oord et al., 2016), WaveGlow (Prenger et al., 2019).
+    where h starts as a 1x1 convolution of the input and the output is one of the summed skips y,
+    initialised with zeros. Shapes: x (batch, in_channels, time), condition
+    (batch, condition_channels, time), result (batch, out_channels, time). Papers: WaveNet (van den
+    Oord et al., 2016), WaveGlow (Prenger et al., 2019).
 
     Args:
-        in_channels, out_channels, condition_channels: widths of input, output and condition; 0 for
-            no condition.
+        in_channels, out_channels, condition_channels: widths of input, output and condition (or 0).
         channels, n_layers, kernel_size: hidden width, gated layers, and their taps, odd.
         weight_norm: train with weight normalisation; off for weights with the norm fused.
-        look_ahead: steps after a step on which its output may depend, of the input and of the
-            condition together; the first layers use them up, and the taps of the others move to the
-            past (0: causal). None for as many after as before.
+        look_ahead: steps after a step on which its output may depend; the first layers use them
+            up, and the taps of the others move to the past. None for as many after as before.
     """
 
     def __init__(
@@ -50,10 +47,6 @@ class GatedConvStack(nn.Module):
         super().__init__()
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size is {kernel_size}: it must be odd to keep the length")
-        if n_layers < 1:
-            raise ValueError(f"n_layers is {n_layers}: the stack needs at least one layer")
-        if look_ahead is not None and look_ahead < 0:
-            raise ValueError(f"look_ahead is {look_ahead}: it must be 0 or more")
         self.padding: list[tuple[int, int]] = []  # before and after the input of each layer
         for layer in range(n_layers):
             half = after = (kernel_size // 2) * 2**layer
@@ -71,10 +64,9 @@ class GatedConvStack(nn.Module):
             return layer
 
         self.start = conv(in_channels, channels)
-        # One convolution serves the condition of all layers: computed once a pass.
-        self.condition = (
-            conv(condition_channels, 2 * channels * n_layers) if condition_channels else None
-        )
+        # One convolution serves the condition of all layers.
+        width = 2 * channels * n_layers
+        self.condition = conv(condition_channels, width) if condition_channels else None
         self.dilated = nn.ModuleList(
             conv(channels, 2 * channels, kernel_size, 2**layer) for layer in range(n_layers)
         )
@@ -90,7 +82,7 @@ class GatedConvStack(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         hidden = convolve(self.start, x.transpose(1, 2))  # (batch, time, channels)
-        conditions: Sequence[Tensor | float] = [0.0] * len(self.padding)
+        conditions: Iterable[Tensor | float] = [0.0] * len(self.padding)
         if self.condition is not None and condition is not None:
             product = convolve(self.condition, condition.transpose(1, 2))
             conditions = product.chunk(len(self.padding), dim=2)
@@ -106,9 +98,8 @@ def gated_layers(
     padding: Iterable[tuple[int, int]],
     conditions: Iterable[Tensor | float],
 ) -> Tensor:
-    """The summed skips of gated layers, (batch, time, channels), of which the last has no residual.
-
-    Each adds its part of the condition, (batch, time, 2 channels), to its dilated convolution.
+    """The summed skips of gated layers, (batch, time, channels), of which the last has no residual;
+    each adds its part of the condition, (batch, time, 2 channels), to its dilated convolution.
     """
     skip = torch.zeros_like(hidden)
     for first, second, around, own in zip(dilated, residual_skip, padding, conditions, strict=True):
@@ -140,10 +131,9 @@ class ConvNeXtBlock(nn.Module):
 
     .. math:: x + \gamma\, W_2\, \mathrm{gelu}(W_1\, \mathrm{norm}(k * x) + b_1) + b_2
 
-    Shape (batch, time, channels) in and out. Where ``mask`` (batch, time, 1) is 0, there is
-    padding: zeros in and zeros out. ``kernel_size`` is odd, ``expansion`` the width of the hidden
-    layer over that of the block. Paper: ConvNeXt (Liu et al., 2022); over frames of a mel as in
-    Vocos (Siuzdak, 2023).
+    Shape (batch, time, channels) in and out; zeros out where ``mask`` (batch, time, 1) is 0.
+    ``kernel_size`` is odd, ``expansion`` the width of the hidden layer over that of the block.
+    Papers: ConvNeXt (Liu et al., 2022); Vocos (Siuzdak, 2023).
     """
 
     def __init__(self, channels: int, kernel_size: int = 7, expansion: int = 3) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -26,6 +28,7 @@ _CHANNELS = 96
 _BACK = (4, 4, 3, 3)
 _AHEAD = (2, 2, 1, 1)
 _SALIENCE_GAIN = 10.0
+_gelu = functools.partial(F.gelu, approximate="tanh")
 
 
 class MelPitch(nn.Module):
@@ -36,23 +39,13 @@ class MelPitch(nn.Module):
         v = \sigma(a(m) + b \log \max p)
 
     s is the `HarmonicSalience` of the candidates; g and a are computed from s, its maximum and the
-    `BandLevels` by a stack of depthwise-separable convolutions over frames; b is learnt; and
-    :math:`\bar c` is the mean frequency around the best candidate (`expected_pitch`). There is no
-    search over time: the convolutions see 14 frames back and 6 ahead, so a stream needs a
-    look-ahead of 6 frames.
-
-    Only s and the levels depend on the convention of the mel, and they are computed from the
-    `MelSpec`; the weights are the same for all. They are trained on the presets, whose frames are
-    10.7 to 16 ms apart.
-
-    Everything is computed in the dtype of the mel, whatever that of the weights: a phase that is
-    integrated from F0 over minutes needs it in float64, or rounding would add up.
-
-    Args:
-        mel_spec: the convention of the mel, with at least 22 bands below 1.8 kHz.
+    `BandLevels` by depthwise-separable convolutions over frames; b is learnt; and :math:`\bar c` is
+    the mean of log frequency over the best candidate and three on either side. Only s and the
+    levels depend on the convention of the mel; the weights are the same for all. Computed in the
+    dtype of the mel: a phase that is integrated from F0 over minutes needs it in float64.
 
     Raises:
-        ValueError: the mel has too few bands to show harmonics.
+        ValueError: the mel has too few bands below 1.8 kHz (22) to show harmonics.
     """
 
     def __init__(self, mel_spec: MelSpec) -> None:
@@ -79,10 +72,15 @@ class MelPitch(nn.Module):
         return logits, y[:, -1] + self.certainty.to(mel.dtype) * certainty
 
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """F0 in Hz, of unvoiced frames too, and the probability that a frame is voiced, which it
-        counts as from 0.5 on: (batch, n_mels, frames) to (batch, frames) each."""
+        """F0 in Hz, of unvoiced frames too, and the probability that a frame is voiced:
+        (batch, n_mels, frames) to (batch, frames) each.
+        """
         logits, voicing = self.scores(mel)
-        return expected_pitch(logits), torch.sigmoid(voicing)
+        index = torch.arange(logits.shape[1], device=logits.device).unsqueeze(1)
+        near = (index - logits.argmax(dim=1, keepdim=True)).abs() <= 3
+        weight = torch.softmax(logits.masked_fill(~near, -math.inf), dim=1)
+        octaves = (weight * (index / BINS_PER_OCTAVE).to(logits.dtype)).sum(dim=1)
+        return LOWEST_HZ * torch.exp2(octaves), torch.sigmoid(voicing)
 
 
 class _Block(nn.Module):
@@ -102,18 +100,16 @@ class _Block(nn.Module):
 # In float64 neither PyTorch nor onnxruntime has fast convolutions; products and sums are fast.
 
 
-def _pointwise(layer: nn.Conv1d, x: Tensor) -> Tensor:
+def _pointwise(layer: Any, x: Tensor) -> Tensor:
     """A 1x1 convolution in the dtype of x."""
-    assert layer.bias is not None
     weight, bias = layer.weight.to(x.dtype), layer.bias.to(x.dtype)
     return torch.matmul(weight.squeeze(2), x) + bias.unsqueeze(1)
 
 
-def _depthwise(layer: nn.Conv1d, x: Tensor) -> Tensor:
+def _depthwise(layer: Any, x: Tensor) -> Tensor:
     """A depthwise convolution, without padding, in the dtype of x."""
-    assert layer.bias is not None
     weight, bias = layer.weight.to(x.dtype), layer.bias.to(x.dtype)
-    (taps,) = layer.kernel_size
+    taps = weight.shape[2]
     frames = x.shape[2] - taps + 1
     y = bias.unsqueeze(1).expand(-1, frames)
     for tap in range(taps):
@@ -121,22 +117,12 @@ def _depthwise(layer: nn.Conv1d, x: Tensor) -> Tensor:
     return y
 
 
-def _gelu(x: Tensor) -> Tensor:
-    return F.gelu(x, approximate="tanh")
-
-
 def load_pitch(mel_spec: MelSpec) -> MelPitch:
-    """The bundled network for mels of this convention, in evaluation mode, without gradients.
-
-    ``vocoder/weights/pitch.md`` describes its training and accuracy.
-    """
+    """The bundled network (``vocoder/weights/pitch.md``), in evaluation mode, without gradients."""
     path = Path(str(resources.files("vocoder"))) / "weights" / "pitch.safetensors"
     network = MelPitch(mel_spec)
     network.load_state_dict(safetensors.torch.load_file(path))  # from half precision
     return network.eval().requires_grad_(False)
-
-
-# -- what is not learnt ------------------------------------------------------------------
 
 
 def candidates() -> Tensor:
@@ -150,26 +136,19 @@ class HarmonicSalience(nn.Module):
     .. math:: s_c = \frac{\langle L m, L \tau_c \rangle}
         {\sqrt{\|L m\|^2 + \epsilon^2}\, \sqrt{\|L \tau_c\|^2 + \epsilon^2}}
 
-    m is the log-mel of one frame below 1.8 kHz, :math:`\tau_c` the log-mel that a tone of
-    equal harmonics of frequency c would have under the same window and filters, and L the lifter
-    that subtracts a running mean over 11 bands: it removes loudness, vocal tract and the gains of
-    the filters and leaves the ripple of the harmonics. :math:`\epsilon` keeps silence at 0.
+    m is the log-mel of one frame below 1.8 kHz, :math:`\tau_c` that of a tone of equal harmonics of
+    frequency c, and L the lifter that subtracts a running mean over 11 bands, which leaves the
+    ripple of the harmonics. :math:`\epsilon` keeps silence at 0.
 
     Shapes: mel (batch, n_mels, frames) to (batch, N_CANDIDATES, frames).
     """
-
-    lifter: Tensor
-    templates: Tensor
 
     def __init__(self, mel_spec: MelSpec) -> None:
         super().__init__()
         filters, centres = filters_of(mel_spec)
         kept = int((centres < _TEMPLATE_HZ).sum())
         if kept < 2 * _LIFTER_BANDS:
-            raise ValueError(
-                f"{kept} mel bands lie below {_TEMPLATE_HZ:g} Hz: harmonics need at least "
-                f"{2 * _LIFTER_BANDS}"
-            )
+            raise ValueError(f"{kept} mel bands lie below {_TEMPLATE_HZ:g} Hz: harmonics need 22")
         # The lifter also sees the bands just above, so that it has no edge there.
         seen = min(kept + _LIFTER_BANDS // 2, mel_spec.n_mels)
         lifter = _lifter(seen)[:kept] * (mel_spec.nats / mel_spec.power)
@@ -177,8 +156,8 @@ class HarmonicSalience(nn.Module):
         templates = log_mels @ lifter.T  # (candidates, kept)
         norm = (templates.square().sum(dim=1, keepdim=True) + _EPSILON**2).sqrt()
         dtype = torch.get_default_dtype()
-        self.register_buffer("lifter", lifter.to(dtype), persistent=False)
-        self.register_buffer("templates", (templates / norm).to(dtype), persistent=False)
+        self.lifter = nn.Buffer(lifter.to(dtype), persistent=False)
+        self.templates = nn.Buffer((templates / norm).to(dtype), persistent=False)
 
     def forward(self, mel: Tensor) -> Tensor:
         ripple = torch.matmul(self.lifter.to(mel.dtype), mel[:, : self.lifter.shape[1]])
@@ -196,9 +175,6 @@ class BandLevels(nn.Module):
     Shapes: mel (batch, n_mels, frames) to (batch, 12, frames).
     """
 
-    weight: Tensor
-    bias: Tensor
-
     count = len(_LEVEL_EDGES_HZ) - 1
 
     def __init__(self, mel_spec: MelSpec) -> None:
@@ -214,28 +190,12 @@ class BandLevels(nn.Module):
         gain = gain + math.log(mel_spec.win_length / 4)
         dtype = torch.get_default_dtype()
         scale = mel_spec.nats / mel_spec.power
-        self.register_buffer("weight", (weight * scale / 5).to(dtype), persistent=False)
+        self.weight = nn.Buffer((weight * scale / 5).to(dtype), persistent=False)
         bias = 1 - weight @ gain / 5
-        self.register_buffer("bias", bias.unsqueeze(1).to(dtype), persistent=False)
+        self.bias = nn.Buffer(bias.unsqueeze(1).to(dtype), persistent=False)
 
     def forward(self, mel: Tensor) -> Tensor:
         return torch.matmul(self.weight.to(mel.dtype), mel) + self.bias.to(mel.dtype)
-
-
-def expected_pitch(logits: Tensor) -> Tensor:
-    r"""F0 in Hz from scores of the candidates: the mean of log F0 around the best candidate.
-
-    .. math:: \log_2 f = \frac{\sum_{|i - j| \le r} p_i \log_2 c_i}{\sum_{|i - j| \le r} p_i},
-        \qquad j = \arg\max_i p_i, \quad p = \mathrm{softmax}(\text{logits})
-
-    with r = 3 candidates on either side; (batch, N_CANDIDATES, frames) to (batch, frames).
-    """
-    index = torch.arange(logits.shape[1], device=logits.device).unsqueeze(1)
-    best = logits.argmax(dim=1, keepdim=True)
-    near = (index - best).abs() <= 3
-    weight = torch.softmax(logits.masked_fill(~near, -math.inf), dim=1)
-    octaves = (weight * (index / BINS_PER_OCTAVE).to(logits.dtype)).sum(dim=1)
-    return LOWEST_HZ * torch.exp2(octaves)
 
 
 def filters_of(mel_spec: MelSpec) -> tuple[Tensor, Tensor]:
@@ -246,9 +206,8 @@ def filters_of(mel_spec: MelSpec) -> tuple[Tensor, Tensor]:
 
 
 def interpolation(points: Tensor, centres: Tensor) -> Tensor:
-    """The matrix (points, centres) that interpolates values at rising centres linearly at points.
-
-    Points beyond the first and last centre take the value there; centres may coincide.
+    """The matrix (points, centres) that interpolates values at rising centres linearly at points,
+    which beyond the first and last centre take the value there.
     """
     right = torch.searchsorted(centres, points).clamp(1, len(centres) - 1)
     left, rows = right - 1, torch.arange(len(points))

@@ -1,7 +1,6 @@
 """What the mel says of the sound, for flows: a harmonic tone with its F0, and the scale of bands.
 
-Whitened, voiced speech is much like the tone; a network that starts from it need not integrate
-frequencies, which convolutions cannot. Frame t of F0 is centred on sample (t + 1/2) hop.
+Frame t of F0 is centred on sample (t + 1/2) hop.
 """
 
 from __future__ import annotations
@@ -27,12 +26,9 @@ class Reading(NamedTuple):
     """A mel (batch, n_mels, frames) and what it shows of the tone, (batch, frames) each."""
 
     mel: Tensor
-    f0: Tensor
-    """In Hz, float64, of unvoiced frames too."""
-    probability: Tensor
-    """Of voicing, in the dtype of the mel."""
-    voiced: Tensor
-    """1 where a frame is voiced, else 0; as the mel."""
+    f0: Tensor  # in Hz, float64, of unvoiced frames too
+    probability: Tensor  # of voicing
+    voiced: Tensor  # 1 where a frame is, else 0
 
 
 class WhiteSource(nn.Module):
@@ -55,15 +51,15 @@ class WhiteSource(nn.Module):
         """What the flow sees, (batch, channels, frames).
 
         Args:
-            reading: of whole utterances.
+            reading: of `read`.
             phase: of the tone before the first sample, in cycles; a number or (batch,).
-            audio: (batch, frames * hop); if given, the tone is locked to the phase of its
-                fundamental (`HarmonicSource.drift_of`), and ``phase`` has no effect.
+            audio: (batch, frames * hop), to the phase of whose fundamental the tone is locked
+                (`HarmonicSource.drift_of`), whatever ``phase``.
         """
         return reading.mel
 
     def cycles(self, reading: Reading) -> Tensor:
-        """Cycles of the tone before each frame and after the last, (batch, frames + 1), float64."""
+        """Of the tone before each frame and after the last, (batch, frames + 1), float64."""
         return F.pad(reading.f0, (0, 1)).double()
 
 
@@ -74,13 +70,13 @@ class MelSource(WhiteSource):
 
     .. math:: \bigl[m,\; v,\; v \ln(f / 150\,\mathrm{Hz}),\; g(E, Q),\; E,\; Q\bigr]
 
-    m is the mel; F0 f and the voicing v, a probability, are those of `MelPitch`, with the bundled
-    weights, which stay as they are in training. E and Q are the MDCT of the tone e and its
-    quadrature q (`HarmonicSource`), which sound in frames with v of 0.5 or more and are of unit
-    power there. g is a learnt 1x1 convolution: what couplings see of the tone.
+    m is the mel; F0 f and the voicing v, a probability, are those of `MelPitch`, whose bundled
+    weights are not trained. E and Q are the MDCT of the tone e and its quadrature q
+    (`HarmonicSource`), which sound in frames with v of 0.5 or more. g is a learnt 1x1 convolution:
+    what couplings see of the tone. F0 and phase are computed in float64, so that pieces of an
+    utterance give what the whole gives.
 
-    F0 and phase are computed in float64, so that pieces of an utterance of any length give what the
-    whole gives. ``bands`` are those of the MDCT, ``n_features`` the channels of g, 0 for none.
+    ``bands`` are those of the MDCT, ``n_features`` the channels of g, 0 for none.
     """
 
     phases = 16
@@ -133,22 +129,17 @@ class HarmonicSource:
         e(n) + j\,q(n) = 2\,v(n) \sqrt{f(n) / f_s}\; \sum_{k=1}^{K+1} a_k\, e^{jk\phi(n)}
 
     Here f is F0, v the voicing, and :math:`K + r = f_s / 2f - 1` with K whole and r in [0, 1);
-    :math:`a_k = 1` up to K and :math:`a_{K+1} = r`. These are the harmonics below half the sample
-    rate, the highest faded in and out as F0 moves, so none of them aliases or sets in with a step.
-    The spectrum is flat and the power :math:`v^2`, like that of whitened speech.
+    :math:`a_k = 1` up to K and :math:`a_{K+1} = r`: the harmonics below half the sample rate, the
+    highest faded in and out as F0 moves. The spectrum is flat and the power :math:`v^2`.
 
-    f and v run linearly from the centre of one frame to the centre of the next, and are constant
-    before the first centre and after the last. F0 of an unvoiced frame means nothing: where only
-    one of two frames is voiced, f is the F0 of that one.
+    f and v are linear between the centres of frames; where only one of two frames is voiced, f is
+    the F0 of that one.
 
     The sum is a geometric series (Dirichlet kernel), stable near :math:`\phi = 0` in the form
 
     .. math::
         \sum_{k=1}^{K} e^{jk\phi} = (\sin A \cot B - \cos A)\, e^{jA}, \qquad
         A = (K + 1)\,\phi / 2, \quad B = \phi / 2
-
-    The phase is computed in float64 and modulo 1 cycle: a stream that carries it from window to
-    window (`cycles`) is as exact after hours as at the start.
     """
 
     def __init__(self, sample_rate: int, hop_length: int) -> None:
@@ -157,27 +148,24 @@ class HarmonicSource:
     def __call__(
         self, f0: Tensor, voicing: Tensor, phase: Tensor | float = 0.0, drift: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """e and q, (batch, frames * hop) each, in the dtype of voicing, of whole utterances.
+        """e and q, (batch, frames * hop) each, in the dtype of voicing.
 
         Args:
-            f0: (batch, frames), in Hz, below a quarter of the sample rate; anything finite in
-                unvoiced frames.
-            voicing: (batch, frames), the amplitude of the tone, 0 to 1.
+            f0, voicing: (batch, frames), in Hz, and from 0 to 1.
             phase: theta, the phase before the first sample, in cycles; a number or (batch,).
             drift: added to the phase at the centre of each frame, in cycles; see `drift_of`.
         """
-        f, v = _framed(f0), _framed(voicing)
-        frequency, amplitude = self._interpolate(f, v)  # (batch, frames, hop)
+        frequency, amplitude = self._interpolate(f0, voicing)  # (batch, frames, hop)
         phases = self._phases(frequency, phase)
         if drift is not None:
-            phases = phases + self._between(_framed(drift.double()))
+            phases = phases + self._between(drift.double())
         e, q = self._harmonics(phases.flatten(1), frequency.flatten(1), voicing.dtype)
         gain = amplitude.flatten(1).to(voicing.dtype)
         return gain * e, gain * q
 
     def cycles(self, f0: Tensor, voicing: Tensor) -> Tensor:
         """Cycles from the start to each frame's start and to the end, (batch, frames + 1)."""
-        frequency, _ = self._interpolate(_framed(f0), _framed(voicing))
+        frequency, _ = self._interpolate(f0, voicing)
         return F.pad(frequency.sum(dim=2).cumsum(dim=1) / self.sample_rate, (1, 0))
 
     def drift_of(self, audio: Tensor, f0: Tensor, voicing: Tensor) -> Tensor:
@@ -186,10 +174,9 @@ class HarmonicSource:
         .. math:: d_t = \frac1{2\pi} \arg \sum_n w(n - n_t)\, x(n)\, e^{-j\phi(n)},
 
         with x the audio (batch, frames * hop) and w a Hann window of four hops around the centre of
-        frame t; in cycles, (batch, frames), float64, and unwrapped over frames. With this drift the
-        source is locked to the fundamental of a recording.
+        frame t; in cycles, (batch, frames), float64, and unwrapped over frames.
         """
-        frequency, _ = self._interpolate(_framed(f0), _framed(voicing))
+        frequency, _ = self._interpolate(f0, voicing)
         phase = self._phases(frequency, 0.0)
         angle = -2 * math.pi * (phase - phase.round()).flatten(1).to(audio.dtype)
         hop = self.hop_length
@@ -205,7 +192,7 @@ class HarmonicSource:
         return cycles[:, :1] + (steps - steps.round()).cumsum(dim=1)
 
     def _phases(self, frequency: Tensor, start: Tensor | float) -> Tensor:
-        """The phase of each sample in cycles, (batch, frames, hop), modulo 1 at each frame."""
+        """Of each sample in cycles, (batch, frames, hop), modulo 1 at each frame."""
         within = (frequency / self.sample_rate).cumsum(dim=2)
         first = torch.as_tensor(start, dtype=torch.float64, device=frequency.device)
         first = first.expand(frequency.shape[0]).unsqueeze(1)
@@ -213,8 +200,9 @@ class HarmonicSource:
         return (before - before.floor()).unsqueeze(2) + within
 
     def _between(self, values: Tensor) -> Tensor:
-        """Linear between the centres of frames: (batch, frames) to (batch, frames - 2, hop)."""
+        """Linear between the centres of frames: (batch, frames) to (batch, frames, hop)."""
         hop = self.hop_length
+        values = torch.cat([values[:, :1], values, values[:, -1:]], dim=1)
         # Sample n of a frame lies (n - (hop - 1) / 2) / hop frames after the frame's centre.
         offset = torch.arange(hop, dtype=torch.float64, device=values.device)
         offset = (offset - (hop - 1) / 2) / hop
@@ -224,7 +212,7 @@ class HarmonicSource:
         return middle + before * (left - middle) + after * (right - middle)
 
     def _interpolate(self, f0: Tensor, voicing: Tensor) -> tuple[Tensor, Tensor]:
-        """F0 and voicing of each sample but the ends, (batch, frames - 2, hop), in float64."""
+        """F0 and voicing of each sample, (batch, frames, hop), in float64."""
         f0, voicing = f0.double(), voicing.double()
         amplitude = self._between(voicing)
         # F0 counts by its voicing; between two unvoiced frames, where it is not heard, equally.
@@ -259,18 +247,11 @@ class HarmonicSource:
         return gain * e, gain * q
 
 
-def _framed(values: Tensor) -> Tensor:
-    """(batch, frames) with the first and the last frame repeated."""
-    return torch.cat([values[:, :1], values, values[:, -1:]], dim=1)
-
-
 _LARGEST_SHARE = 0.99
 
 PULSES_HZ, PULSES_FADE_HZ = 1100.0, 340.0
-"""Where `SourceFilter.generate` begins to set harmonics in phase, and the width of the transition.
-
-Below, the phases that are learnt pay; see docs/what-was-tried.md.
-"""
+"""Where `SourceFilter.generate` begins to set harmonics in phase, and the width of the transition;
+see docs/what-was-tried.md."""
 
 
 class SourceFilter(Bijection):
@@ -284,23 +265,18 @@ class SourceFilter(Bijection):
         \mu = h\,(\cos\psi\, E + \sin\psi\, Q), \qquad
         \log\sigma = \tfrac12 \log(1 - h^2) + l
 
-    u (batch, bands, frames) are whitened bands, E and Q the same transform of a harmonic source of
-    unit power and of its quadrature (`vocoder.nn.MelSource`): so the filter of the source-filter
-    model of speech is a gain h and a rotation psi for each band. E and Q are functions of the
-    condition and a phase, so the density of u given the condition and the phase is exact.
-    Temperature scales w alone: the tone keeps its level.
+    u (batch, bands, frames) are whitened bands, E and Q the same transform of a harmonic source and
+    of its quadrature (`MelSource`): the filter of the source-filter model of speech is a gain h and
+    a rotation psi for each band. Temperature scales w alone: the tone keeps its level.
 
     .. math:: h = 0.99\, v\, s(a), \qquad \psi = \operatorname{atan2}(c, 1 + d), \qquad
         l = 1.5 \tanh(g / 1.5)
 
     with v the voicing, from 0 to 1, and s the logistic function. a, c, d and g come from a small
-    convolutional network of the condition whose last layer starts at zero but for the bias of a: h
-    starts at 0.95 below 4 kHz and falls to 0.1 above it. l is bounded, since a network meets voices
-    that it was not trained on.
+    convolutional network of the condition; h starts at 0.95 below 4 kHz and falls to 0.1 above it.
 
     The condition (batch, n_seen + ... + 2 bands, frames) starts with the channels that the network
-    sees, of which the last two are v and v ln(F0); it ends with E and Q. What lies between is not
-    used.
+    sees, of which the last two are v and v ln(F0); it ends with E and Q.
 
     Args:
         bands, n_seen, channels: frequency bands, channels that the network sees, and its width.
@@ -321,15 +297,16 @@ class SourceFilter(Bijection):
         in_phase = ((centres - PULSES_HZ) / PULSES_FADE_HZ + 0.5).clamp(0, 1)
         self.share = nn.Buffer(share.float()[:, None], persistent=False)
         self.in_phase = nn.Buffer(in_phase.float()[:, None], persistent=False)
-        assert self.first.bias is not None
-        assert self.last.bias is not None
+        first, last = self.first.bias, self.last.bias
+        assert first is not None
+        assert last is not None
         with torch.no_grad():
             # As if the mel were scaled by 1/5 and shifted by 1: log-mels lie between -11 and 1.
-            self.first.bias.add_(self.first.weight[:, :-2].sum(dim=(1, 2)))
+            first.add_(self.first.weight[:, :-2].sum(dim=(1, 2)))
             self.first.weight[:, :-2] /= 5
             self.last.weight.zero_()
-            self.last.bias.zero_()
-            self.last.bias[:bands] = torch.logit(share / _LARGEST_SHARE)
+            last.zero_()
+            last[:bands] = torch.logit(share / _LARGEST_SHARE)
 
     def coefficients(self, condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """h cos(psi), h sin(psi) and log sigma, (batch, bands, frames), in at least float32."""
@@ -339,9 +316,8 @@ class SourceFilter(Bijection):
             seen = seen.to(self.first.weight.dtype)
             x = F.gelu(self.first(seen))
             x = x + F.gelu(self.middle(x))
-            assert self.last.bias is not None
             # A product: PyTorch's 1x1 convolution of one sequence takes twice as long.
-            y = torch.matmul(self.last.weight[:, :, 0], x) + self.last.bias[:, None]
+            y = torch.matmul(self.last.weight[:, :, 0], x) + self.last.bias[:, None]  # type: ignore[index]
         a, c, d, g = y.to(torch.promote_types(y.dtype, torch.float32)).chunk(4, dim=1)
         share = _LARGEST_SHARE * seen[:, -2:-1].to(a.dtype) * torch.sigmoid(a)
         log_sigma = 0.5 * torch.log1p(-share.square()) + 1.5 * torch.tanh(g / 1.5)
@@ -350,14 +326,12 @@ class SourceFilter(Bijection):
         return turned * d, turned * c, log_sigma
 
     def generate(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        r"""`inverse` with pulses.
-
-        Above `PULSES_HZ` the harmonics get the share that h starts at, times the voicing, all in
-        phase: psi is 0. A likelihood can only fade out a tone whose phase nobody can guess, and
-        takes the pulses of the voice with it.
+        r"""`inverse` with pulses: above `PULSES_HZ` the harmonics get the share that h starts at,
+        times the voicing, all in phase: psi is 0.
         """
-        e, q, of_e, of_q, log_sigma = self._checked(condition)
         assert condition is not None
+        of_e, of_q, log_sigma = self.coefficients(condition)
+        e, q = condition[:, -2 * self.bands :].chunk(2, dim=1)
         voicing = condition[:, self.n_seen - 2 : self.n_seen - 1].to(of_e.dtype)
         pulses, in_phase = voicing * self.share, self.in_phase.to(of_e.dtype)
         before = of_e.square() + of_q.square()
@@ -367,27 +341,19 @@ class SourceFilter(Bijection):
         log_sigma = log_sigma + 0.5 * (torch.log1p(-after) - torch.log1p(-before))
         return of_e * e + of_q * q + torch.exp(log_sigma) * z
 
-    def _checked(self, condition: Tensor | None) -> tuple[Tensor, ...]:
-        """E, Q, and the `coefficients`."""
-        channels = 0 if condition is None else condition.shape[1]
-        if condition is None or channels < self.n_seen + 2 * self.bands:
-            raise ValueError(
-                f"got {channels} channels as condition: a source and filter need at least "
-                f"{self.n_seen + 2 * self.bands}"
-            )
-        return *condition[:, -2 * self.bands :].chunk(2, dim=1), *self.coefficients(condition)
-
-    def _parts(self, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _tone(self, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         """mu and log sigma."""
-        e, q, of_e, of_q, log_sigma = self._checked(condition)
+        assert condition is not None
+        of_e, of_q, log_sigma = self.coefficients(condition)
+        e, q = condition[:, -2 * self.bands :].chunk(2, dim=1)
         return of_e * e + of_q * q, log_sigma
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        tone, log_sigma = self._parts(condition)
+        tone, log_sigma = self._tone(condition)
         return (x - tone) * torch.exp(-log_sigma), -log_sigma.sum(dim=(1, 2))
 
     def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        tone, log_sigma = self._parts(condition)
+        tone, log_sigma = self._tone(condition)
         return tone + torch.exp(log_sigma) * z
 
 
@@ -397,12 +363,11 @@ class BandScale(nn.Module):
     .. math:: s(m) = -(A m + a) - g(m)
 
     A interpolates the log-mel linearly in frequency at the band centres, and a removes the gains
-    of window and mel filters, so that Gaussian noise of standard deviation sigma gives
-    :math:`s \approx -\log\sigma` before any training; both are then learnt. g is a small
-    convolutional network that starts at zero.
+    of window and mel filters, so that noise of standard deviation sigma gives
+    :math:`s \approx -\log\sigma` before any training; g, a convolutional network of width
+    ``channels``, starts at zero.
 
-    Shapes: mel (batch, n_mels or more, frames) to (batch, bands, frames); channels after the mel's
-    are not used. ``channels`` is the width of g.
+    Shapes: mel (batch, n_mels or more, frames) to (batch, bands, frames).
     """
 
     reach = 2
@@ -411,31 +376,26 @@ class BandScale(nn.Module):
     def __init__(self, mel_spec: MelSpec, bands: int, channels: int) -> None:
         super().__init__()
         self.linear = nn.Conv1d(mel_spec.n_mels, bands, 1)
-        self.network = nn.Sequential(
-            nn.Conv1d(mel_spec.n_mels, channels, 5, padding=2),
-            nn.GELU(),
-            nn.Conv1d(channels, bands, 1),
-        )
+        first = nn.Conv1d(mel_spec.n_mels, channels, 5, padding=2)
+        self.network = nn.Sequential(first, nn.GELU(), nn.Conv1d(channels, bands, 1))
         weight, bias = _band_interpolation(mel_spec, bands)
-        assert self.linear.bias is not None
         with torch.no_grad():
             self.linear.weight.copy_(-weight.unsqueeze(-1))
-            self.linear.bias.copy_(-bias)
+            self.linear.bias.copy_(-bias)  # type: ignore[union-attr]
             for parameter in self.network[-1].parameters():
                 parameter.zero_()
 
     def forward(self, mel: Tensor) -> Tensor:
         mel = mel[:, : self.linear.in_channels]
-        result: Tensor = self.linear(mel) - self.network(mel)
-        return result
+        return self.linear(mel) - self.network(mel)
 
 
 def _band_interpolation(mel_spec: MelSpec, bands: int) -> tuple[Tensor, Tensor]:
     """(bands, n_mels) and (bands,): log standard deviation of a band from the log-mel."""
     filters, mel_centres = filters_of(mel_spec)
     weight = interpolation(_centres(bands, mel_spec.sample_rate), mel_centres)
-    # For white noise of unit variance |X| is Rayleigh with E|X| = sqrt(pi/4 sum w^2), and
-    # E|X|^2 = sum w^2; a periodic Hann window has sum w^2 = 3/8 of its length.
+    # For white noise of unit variance E|X| = sqrt(pi/4 sum w^2) and E|X|^2 = sum w^2, of a Hann
+    # window 3/8 of its length.
     energy = 3 / 8 * mel_spec.win_length
     gain = math.pi / 4 * energy if mel_spec.power == 1 else energy
     log_gain = filters.sum(dim=1).clamp_min(1e-12).log() + mel_spec.power / 2 * math.log(gain)

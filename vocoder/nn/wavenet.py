@@ -23,8 +23,7 @@ SMALLEST_SCALE = STEP / 4
 """Added to every scale, so that no bin is much wider than its component."""
 
 LOG_SCALES = -4.0, 2.0
-"""Range of r. The lower end keeps likelihoods of audio that the model did not expect finite in
-practice: a residual of its usual size g costs at most 55 nats."""
+"""Range of r: unexpected audio, a residual of its usual size g, costs at most 55 nats."""
 
 COLDEST = 1e-6
 """Temperature below which the likeliest component is taken, whatever the noise."""
@@ -40,11 +39,10 @@ class LogisticMixture(NamedTuple):
         \sigma\Bigl(\frac{x - \Delta/2 - \mu_i}{s_i}\Bigr)\Bigr], \qquad
         \pi = \mathrm{softmax}(l)
 
-    The first bin begins at minus infinity and the last ends at infinity, so the sum over all levels
-    is 1. Papers: PixelCNN++ (Salimans et al., 2017), Parallel WaveNet (van den Oord et al., 2018).
+    The first bin begins at minus infinity and the last ends at infinity. Papers: PixelCNN++
+    (Salimans et al., 2017), Parallel WaveNet (van den Oord et al., 2018).
 
-    Attributes:
-        logits, means, scales: l, mu and s, (batch, M, time).
+    Attributes: l, mu and s, (batch, M, time).
     """
 
     logits: Tensor
@@ -53,11 +51,8 @@ class LogisticMixture(NamedTuple):
 
     @classmethod
     def of(cls, output: Tensor, centre: Tensor, gain: Tensor) -> Self:
-        r"""The mixture with :math:`\mu_i = c + g m_i` and :math:`s_i = \Delta / 4 + g e^{r_i}`.
-
-        Args:
-            output: l, m and r of a network, (batch, 3 M, time); r is limited to `LOG_SCALES`.
-            centre, gain: c and g, (batch, time).
+        r"""The mixture with :math:`\mu_i = c + g m_i` and :math:`s_i = \Delta / 4 + g e^{r_i}` from
+        l, m and r, (batch, 3 M, time), of a network, and c and g, (batch, time).
         """
         logits, means, log_scales = output.chunk(3, dim=1)
         gain = gain.unsqueeze(1)
@@ -80,10 +75,8 @@ class LogisticMixture(NamedTuple):
 
         .. math:: x = \mu_i + \tau s_i \epsilon, \qquad i \sim \mathrm{softmax}(l / \tau)
 
-        rounded to the nearest level; at temperature tau = 1 this has the probabilities P.
-
-        i is chosen by ``choice``, uniform noise on [0, 1); epsilon is ``value``, standard logistic
-        noise; (batch, time) each.
+        rounded to the nearest level. i is chosen by ``choice``, uniform noise on [0, 1); epsilon is
+        ``value``, standard logistic noise; (batch, time) each.
         """
         index = self.logits.argmax(dim=1, keepdim=True)
         if temperature >= COLDEST:
@@ -117,18 +110,14 @@ class CausalGatedStack(nn.Module):
         h &\leftarrow h + r
 
     and the output is two 1x1 convolutions, each behind a ReLU, of :math:`\sum_l y_l / \sqrt{L}`.
-    Before the first input everything is zero, hidden channels included. V_l is applied to frames
-    and the result is interpolated linearly between the middles of frames, which is the same at a
-    fraction of the cost. Paper: WaveNet (van den Oord et al., 2016).
+    Before the first input everything is zero. V_l is applied to frames and interpolated linearly
+    between their middles. Paper: WaveNet (van den Oord et al., 2016).
 
     Args:
         in_channels, condition_channels, out_channels: widths of input, condition and result.
         hop: samples per frame of the condition.
-        channels, n_layers, kernel_size: C, L and K.
-        cycle: layers after which dilations start again at 1.
+        channels, n_layers, cycle, kernel_size: C, L, layers of a cycle, and K.
     """
-
-    interpolation: Tensor
 
     def __init__(
         self,
@@ -136,24 +125,19 @@ class CausalGatedStack(nn.Module):
         condition_channels: int,
         out_channels: int,
         hop: int,
-        channels: int = 128,
-        n_layers: int = 30,
-        cycle: int = 10,
-        kernel_size: int = 3,
+        channels: int,
+        n_layers: int,
+        cycle: int,
+        kernel_size: int,
     ) -> None:
         super().__init__()
-        if min(n_layers, cycle) < 1 or kernel_size < 2:
-            raise ValueError(
-                f"n_layers is {n_layers}, cycle {cycle} and kernel_size {kernel_size}: give at "
-                "least one layer and two taps"
-            )
         self.channels, self.n_layers, self.kernel_size = channels, n_layers, kernel_size
         self.dilations = [2 ** (layer % cycle) for layer in range(n_layers)]
-        # Sample j lies at p of the way from the middle of its frame to that of the next, or where p
-        # is negative |p| of the way to the one before: weights (before, own, after), (3, hop).
+        # Weights of the frames before, own and after, (3, hop): sample j lies at p of the way from
+        # the middle of its frame to that of the next, or if negative, of the one before.
         p = (torch.arange(hop, dtype=torch.float64) + 0.5) / hop - 0.5
         weights = torch.stack([(-p).clamp_min(0), 1 - p.abs(), p.clamp_min(0)])
-        self.register_buffer("interpolation", weights.to(torch.get_default_dtype()), False)
+        self.interpolation = nn.Buffer(weights.to(torch.get_default_dtype()), persistent=False)
         self.start = nn.Conv1d(in_channels, channels, 1)
         # One convolution serves the condition of all layers, and is their bias.
         self.condition = nn.Conv1d(condition_channels, 2 * channels * n_layers, 1)
@@ -166,17 +150,12 @@ class CausalGatedStack(nn.Module):
             nn.Conv1d(channels, channels if layer == n_layers - 1 else 2 * channels, 1)
             for layer in range(n_layers)
         )
-        self.head = nn.Sequential(
-            nn.ReLU(),
-            nn.Conv1d(channels, channels, 1),
-            nn.ReLU(),
-            nn.Conv1d(channels, out_channels, 1),
-        )
+        first, last = nn.Conv1d(channels, channels, 1), nn.Conv1d(channels, out_channels, 1)
+        self.head = nn.Sequential(nn.ReLU(), first, nn.ReLU(), last)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """One pass over all times: x (batch, in_channels, frames * hop) and its condition
-        (batch, condition_channels, frames + 2), one more frame on each side, to
-        (batch, out_channels, frames * hop).
+        """x (batch, in_channels, frames * hop) and its condition (batch, condition_channels,
+        frames + 2), one more frame on each side, to (batch, out_channels, frames * hop).
         """
         hidden = convolve(self.start, x.transpose(1, 2))
         frames = convolve(self.condition, condition.transpose(1, 2))
@@ -204,38 +183,25 @@ class MelLinearPrediction(ExactBuffers):
     The autocorrelation r is the inverse Fourier transform of the power spectrum that the mel shows,
     interpolated linearly between the centres of the bands, with a Gaussian lag window of 40 Hz,
     a floor of white noise 40 dB below the signal, and one quantisation step of 16 bits. Hence
-    1 / A(z) is stable, and g greater than 0. The Levinson-Durbin recursion solves for a.
-
-    Computed in float64 whatever the autocast; the results have the type of the mel.
+    1 / A(z) is stable, and g greater than 0. Computed in float64.
 
     Papers: Linear prediction of speech (Atal and Hanauer, 1971); from mel bands, LPCNet (Valin and
     Skoglund, 2019).
 
-    Args:
-        mel_spec: the convention of the mel.
-        order: K, 1 or more and less than n_fft / 2.
-
     Raises:
-        ValueError: the order is out of range.
+        ValueError: the order K is not from 1 to n_fft / 2 - 1.
     """
-
-    spectrum: Tensor  # (n_fft // 2 + 1, n_mels)
-    window: Tensor  # (order + 1,)
 
     def __init__(self, mel_spec: MelSpec, order: int) -> None:
         super().__init__()
         if not 1 <= order < mel_spec.n_fft // 2:
-            raise ValueError(
-                f"the order of linear prediction is {order}: it must be from 1 to "
-                f"{mel_spec.n_fft // 2 - 1}, less than half of n_fft"
-            )
+            most = mel_spec.n_fft // 2 - 1
+            raise ValueError(f"linear_prediction is {order}: it must be from 1 to {most}")
         self.mel_spec = mel_spec
         self.order = order
         filters, centres = filters_of(mel_spec)
         area = filters.sum(dim=1)
         used = area > 0  # a filter narrower than a bin may hold none
-        # Every bin between the centres of two bands belongs to both in part; beyond the first and
-        # last centre it has the level of that band.
         bins = torch.linspace(0, mel_spec.sample_rate / 2, filters.shape[1], dtype=torch.float64)
         spectrum = torch.zeros_like(filters.T)
         spectrum[:, used] = interpolation(bins, centres[used]) / area[used]
@@ -244,15 +210,13 @@ class MelLinearPrediction(ExactBuffers):
         window[0] += _WHITE_NOISE
         # As a Hann window scales white noise.
         window /= torch.hann_window(mel_spec.win_length, dtype=torch.float64).square().sum()
-        self.register_buffer("spectrum", spectrum, persistent=False)
-        self.register_buffer("window", window, persistent=False)
+        self.spectrum = nn.Buffer(spectrum, persistent=False)  # (n_fft // 2 + 1, n_mels)
+        self.window = nn.Buffer(window, persistent=False)  # (order + 1,)
 
     @torch.no_grad()
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of a mel (batch, n_mels, frames): a, the RMS of the residual g, and that of the audio.
-
-        Returns:
-            (batch, order, frames), and (batch, frames) twice.
+        """Of a mel (batch, n_mels, frames): a, (batch, order, frames), g, and the RMS of the audio,
+        (batch, frames) each.
         """
         with torch.autocast(mel.device.type, enabled=False):
             bands = (mel.double() * self.mel_spec.nats).exp()
@@ -265,12 +229,8 @@ class MelLinearPrediction(ExactBuffers):
 
 
 def levinson(r: Tensor) -> tuple[Tensor, Tensor]:
-    """Coefficients (batch, K, frames) and error (batch, frames) of the best linear prediction.
-
-    The Levinson-Durbin recursion.
-
-    Args:
-        r: autocorrelation at lags 0 to K, (batch, K + 1, frames), positive definite.
+    """Coefficients (batch, K, frames) and error (batch, frames) of the best linear prediction, by
+    the Levinson-Durbin recursion, from autocorrelation at lags 0 to K, (batch, K + 1, frames).
     """
     error = r[:, 0]
     a = r[:, :0]
