@@ -15,7 +15,7 @@ from tests.test_recipe_ljspeech import SAMPLE, EveryStep, rows
 from vocoder.audio import MelSpec
 from vocoder.flows import InvertibleConv1x1
 from vocoder.models import WaveNet
-from vocoder.training.callbacks import AveragedWeights, LastCheckpoint, TrainingBar, Validations
+from vocoder.training.callbacks import AveragedWeights, LastCheckpoint, Progress, Validations
 from vocoder.training.data import SpeechData
 from vocoder.training.losses import Likelihood, Loss, Stft, mel_of_hops
 from vocoder.training.module import DivergedError, TrainingError, VocoderTraining
@@ -60,7 +60,7 @@ def run(tiny_flow, data):
         fit = lightning.Trainer(
             max_steps=max_steps, max_epochs=-1, logger=False, use_distributed_sampler=False,
             val_check_interval=4, check_val_every_n_epoch=None, **QUIET, **trainer,
-            callbacks=[averaged, validations, TrainingBar(), Timer(max_time, verbose=False),
+            callbacks=[averaged, validations, Progress(), Timer(max_time, verbose=False),
                        *callbacks, LastCheckpoint(folder / "last.ckpt", save_every)],
         )  # fmt: skip
         checkpoint = folder / "last.ckpt"

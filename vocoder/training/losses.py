@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,16 +40,9 @@ def _log_mel(spec: MelSpec, device: torch.device) -> LogMel:
         return LogMel(spec).to(device)
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Audio that the model generates in a training step, and the recordings it should resemble.
-
-    Attributes:
-        audio: (items, frames * hop), float32, not clipped, differentiable.
-        mel: of `audio`, (items, n_mels, frames), float32.
-        recorded: the recordings, (items, frames * hop).
-        recorded_mel: the mel that the audio was generated from, (items, n_mels, frames).
-    """
+class Sample(NamedTuple):
+    """Generated audio (items, frames * hop), float32, not clipped, differentiable, and its mel
+    (items, n_mels, frames); the recordings that it should resemble, and theirs."""
 
     audio: Tensor
     mel: Tensor
@@ -64,8 +57,7 @@ class Step:
     .. math:: \mathrm{nll} = -\frac{\log p(x \mid m)}{T}, \qquad
         \hat x = f^{-1}(\tau \epsilon;\, m), \quad \epsilon \sim \mathcal N(0, I)
 
-    All losses share one sample, which costs about as much as the likelihood. So its temperature and
-    its part of the batch are settings of the step, not of a loss.
+    All losses share one sample, which costs about as much as the likelihood.
 
     Attributes:
         model: what is trained.
@@ -87,20 +79,13 @@ class Step:
 
     @cached_property
     def nll(self) -> Tensor:
-        """The model's `training_loss`, in nats per sample, a scalar.
-
-        Raises:
-            NotImplementedError: the model has no likelihood.
-        """
+        """The model's `training_loss`, in nats per sample, a scalar; NotImplementedError of a model
+        without a likelihood."""
         return self.model.training_loss({"audio": self.audio, "mel": self.mel})
 
     @cached_property
     def sample(self) -> Sample:
-        """Audio from the first items of the batch, differentiable.
-
-        Raises:
-            NotImplementedError: the model's samples pass no gradient.
-        """
+        """Audio from the first items of the batch; NotImplementedError if it has no gradient."""
         items = max(1, round(self.fraction * self.audio.shape[0]))
         audio, mel = self.audio[:items], self.mel[:items]
         noise = torch.randn(

@@ -88,7 +88,7 @@ def duration(text: str) -> timedelta:
 def sentence(error: BaseException) -> str | None:
     """What went wrong and what to do, in one line; None if the user cannot fix it."""
     text = " ".join(str(error).split())
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return f"there is not enough memory: lower --speech.batch_size ({text[:80]})"
     if isinstance(error, RuntimeError) and text.startswith("DataLoader worker"):
         return f"{text}: run the same command again to resume, with fewer --speech.workers"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import sys
 import warnings
@@ -31,19 +32,13 @@ from vocoder.training.callbacks import (
     AveragedWeights,
     Interrupted,
     LastCheckpoint,
-    TrainingBar,
+    Progress,
     Validations,
-)
+)  # fmt: skip
 from vocoder.training.data import CorpusData, SpeechData, manifest
 from vocoder.training.losses import Loss
 from vocoder.training.module import DivergedError, Training, TrainingError, VocoderTraining
-from vocoder.training.options import (
-    PRECISIONS,
-    duration,
-    readable,
-    sentence,
-    shared_options,
-)
+from vocoder.training.options import PRECISIONS, duration, readable, sentence, shared_options
 from vocoder.training.report import Finished, report_vocoder, setting_facts
 from vocoder.training.run import (
     LAST,
@@ -53,7 +48,7 @@ from vocoder.training.run import (
     newest_resume_file,
     refuse_another,
     resume_files,
-)
+)  # fmt: skip
 
 log = logging.getLogger("vocoder.training")
 
@@ -89,8 +84,7 @@ class Recipe:
         """Add the options of `model`, and of what the module takes besides it."""
         options.add_subclass_arguments(Vocoder, "model", required=True)
         losses = "a list of classes, see vocoder.training.losses"
-        # The second is the name in version 0.2.
-        options.add_argument("--losses", "--terms", type=list[Loss], required=True, help=losses)
+        options.add_argument("--losses", type=list[Loss], required=True, help=losses)
 
     def model(self, objects: Namespace) -> Any:
         """The model, from instantiated classes."""
@@ -136,18 +130,10 @@ def parser(recipe: Recipe) -> ArgumentParser:
 def command_line(words: Sequence[str], default_config: Path) -> list[str]:
     """The words with the default configuration if they have none, and paths for the names of
     those in `CONFIGS`, such as ``--config sound``."""
-    given = [
-        part
-        for word in words
-        for part in (("--config", word[9:]) if word.startswith("--config=") else (word,))
-    ]
-    for index, word in enumerate(given):
+    given = [part for word in words for part in re.split("(?<=^--config)=", word)]
+    for index, word in enumerate(given[1:], 1):
         named = CONFIGS / f"{word}.yaml"
-        if (
-            given[index - 1 : index] == ["--config"]
-            and named.is_file()
-            and not Path(word).is_file()
-        ):
+        if given[index - 1] == "--config" and named.is_file():
             given[index] = str(named)
     return given if "--config" in given else ["--config", str(default_config), *given]
 
@@ -156,11 +142,7 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
     """Run a recipe; returns the exit code.
 
     0 for a finished run, 2 after an error that the user can fix (one sentence on stderr), 128 + n
-    after signal n.
-
-    Args:
-        recipe: what to train.
-        arguments: the command line, `sys.argv[1:]` by default.
+    after signal n. `arguments` are `sys.argv[1:]` by default.
     """
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     # Lightning's tips are for authors of training scripts. What is in evaluation mode when training
@@ -207,15 +189,12 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
         objects = options.instantiate(config)
         module, data = recipe.build(objects, config)
         averaged = AveragedWeights(**objects.average.as_dict())
-    started = bool(config.start_from)
-    if started and not resume_files(run):
+    started, new = bool(config.start_from), not resume_files(run)
+    if started and new:
         trained = recipe.load(config.start_from, module.model)
         start_from(module.model, trained, config.start_from)
+    data.setup()  # before Lightning starts other processes, which would wait if this one failed
     first = getattr(rank_zero_only, "rank", 0) == 0
-    if first:
-        # Before Lightning starts other processes, which would wait forever if this one failed.
-        data.prepare_data()
-    data.setup()
     if first:
         check_rate(data)
     validations = Validations(run, averaged, config.monitor, config.patience, started)
@@ -236,7 +215,7 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
                 averaged,
                 *recipe.callbacks(),
                 validations,
-                *([TrainingBar()] if shows_progress else []),
+                *[Progress()] * shows_progress,
                 LastCheckpoint(run / LAST, config.save_every),
             ],
         )
@@ -246,18 +225,19 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
         "sha256": manifest(data.corpus, data.prepared, data.trains_on_text),
     }
     items = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
-    record = describe(recipe.program, config, corpus, items)
-    refuse_another(run, record)
+    record = describe(recipe.program, config, corpus, items, new)
+    if not new:
+        refuse_another(run, record)
     with locked(run) if first else nullcontext():
         checkpoint = newest_resume_file(run)
         if first:
             dumped = options.dump(config).encode(errors="surrogateescape")
             write_atomic(run / "config.yaml", dumped)
-            if checkpoint is None:
-                save_result(record, run / RECORD)
             facts = setting_facts(module.model, data).values()
             log.info("%s; run folder %s", "; ".join(facts), run)
-            if checkpoint is not None:
+            if checkpoint is None:
+                save_result(record, run / RECORD)
+            else:
                 log.info("resuming from %s", checkpoint)
         if checkpoint is None:
             recipe.begin(module, data, started)
@@ -277,7 +257,6 @@ def fit(recipe: Recipe, run: Finished, checkpoint: Path | None) -> None:
             written; the model is written all the same, and the message says where it is.
     """
     trainer, module, model = run.trainer, run.module, run.folder / "model"
-    average = run.validations.average
 
     def save_best() -> None:
         if trainer.is_global_zero:
@@ -289,7 +268,7 @@ def fit(recipe: Recipe, run: Finished, checkpoint: Path | None) -> None:
     fitted = False
     try:
         trainer.fit(module, run.data, ckpt_path=checkpoint, weights_only=True)
-        average.apply_to(module)
+        run.validations.average.apply_to(module)
         fitted = True
         if trainer.is_global_zero:
             module.model.save(model)  # first of all: what comes now may fail
@@ -299,7 +278,7 @@ def fit(recipe: Recipe, run: Finished, checkpoint: Path | None) -> None:
             recipe.report(run)
     except DivergedError as error:
         if not fitted:
-            average.apply_to(module)
+            run.validations.average.apply_to(module)
         save_best()
         raise DivergedError(
             f"{error}; the best model so far is in {model}: lower training.learning_rate, or train "
