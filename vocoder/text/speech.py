@@ -19,12 +19,12 @@ import numpy.typing as npt
 from vocoder.text.frontend import (
     LONGEST_TEXT,
     MAX_SENTENCE,
+    PARAGRAPHS,
     PUNCTUATION,
     WORD_BOUNDARY,
     TextError,
     normalise,
     phonemes,
-    split_paragraphs,
     split_sentences,
 )
 
@@ -91,7 +91,7 @@ def sentences(text: str) -> list[Sentence]:
     if not text.strip():
         raise TextError("there is no text to read: give at least one word")
     script: list[Sentence] = []
-    for paragraph in split_paragraphs(text):
+    for paragraph in PARAGRAPHS.split(text):
         first = len(script)
         for sentence, sounds in _breaths(paragraph):
             script.append(Sentence(sentence, sounds, SENTENCE_PAUSE))
