@@ -283,9 +283,9 @@ def test_the_command_writes_json_and_markdown(wavs, checkpoints, tmp_path):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["none"], "not there"),
+        (["none"], "no folder"),
         ([SAMPLE.parents[1] / "restoration" / "config"], "no audio"),
-        ([SAMPLE / "metadata.csv"], "is a file"),
+        ([SAMPLE / "metadata.csv"], "no folder"),
         ([SAMPLE, "--refine", "two"], "refine must be"),
         ([SAMPLE, "--refine", "-1"], "0 to 1,000"),
         ([SAMPLE, "--against", "default", "-c", "default"], "itself"),

@@ -118,7 +118,6 @@ def test_run_leaves_a_model_that_speaks_and_a_report(trained):
         made, rate = soundfile.read(run / "held-out" / f"{score['utterance']}.griffin-lim.wav")
         assert rate == 16000
         assert len(made) == mel.shape[1] * 256
-    assert (run / "report.png").stat().st_size > 10_000
     assert "vocoder say" in page
 
 
@@ -148,8 +147,9 @@ def test_voices_are_chosen_and_the_unusable_left_out(corpus, tmp_path, caplog):
 
 
 def test_draws_see_every_utterance_once_an_epoch():
-    excerpts = Excerpts([None] * 50, 160, seed=3)
-    epochs = [[excerpts.chosen(n) for n in range(first, first + 50)] for first in (0, 50, 100)]
+    excerpts = Excerpts([Item(*[torch.tensor([n])] * 7) for n in range(50)], 160, seed=3)
+    draws = [int(excerpts[n].symbols) for n in range(150)]
+    epochs = [draws[first : first + 50] for first in (0, 50, 100)]
     assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
 

@@ -215,8 +215,8 @@ class _Entry:
 
     def _time(self, key: Workload | None, run: Callable[[], object]) -> None:
         run()  # warm
-        how = {"timer": synchronised_clock, "num_threads": torch.get_num_threads()}
-        timer = Timer("run()", globals={"run": run}, **how)
+        names, threads = {"run": run}, torch.get_num_threads()
+        timer = Timer("run()", timer=synchronised_clock, globals=names, num_threads=threads)
         self.timers[key] = timer, []
 
     def measure(self) -> None:

@@ -147,10 +147,10 @@ def _write(corpus: Corpus, sample_rate: int, folder: Path) -> None:
     entries: list[Entry] = []
     left_out: dict[str, list[str]] = defaultdict(list)
     rates: set[int] = set()
-    console = Console(stderr=True)
-    progress = {"console": console, "disable": not console.is_terminal}
+    console, what = Console(stderr=True), f"preparing {corpus.name}"
+    silent = not console.is_terminal
     with (folder / "audio.int16").open("wb") as file:
-        for utterance in track(corpus.utterances, f"preparing {corpus.name}", **progress):
+        for utterance in track(corpus.utterances, what, console=console, disable=silent):
             id, path = utterance.id, utterance.path
             try:
                 # Resampling overshoots slightly in loud recordings; the rounding clips that, as a
