@@ -264,8 +264,7 @@ def test_later_files_and_the_command_line_override(tmp_path):
 
 @pytest.mark.parametrize(
     "text, seconds",
-    [("90s", 90), ("10m", 600), ("1h30m", 5400), ("2d", 172800), ("0.5h", 1800), ("5 min", 300),
-     ("00:02:00:00", 7200)],
+    [("90s", 90), ("10m", 600), ("1h30m", 5400), ("2d", 172800), ("0.5h", 1800), ("5 min", 300)],
 )  # fmt: skip
 def test_durations(text, seconds):
     assert duration(text).total_seconds() == seconds
@@ -279,7 +278,6 @@ def test_durations(text, seconds):
         (["--max_steps", "0"], "no budget is set"),
         (["--patience", "-1"], "-1 does not conform to restriction v>=0"),
         (["--seed", "5000000000"], "5000000000 does not conform to restriction"),
-        (["--trainer.precision", "16-true"], "16-true is not supported: give one of 32-true, "),
         (["--model.init_args.n_flows", "-1"], "n_flows is -1"),
         (["--speech.crop_frames", "1"], "crop_frames is 1"),
         (["--average.decay", "2"], "decay is 2"),

@@ -241,7 +241,6 @@ class AcousticTraining(Training):
     """Trains an `AcousticModel` by regression on aligned speech; see `losses`."""
 
     model: AcousticModel
-    unit = "mel element"
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         parts = losses(self.model, batch)

@@ -74,16 +74,10 @@ class Validations(Callback):
     weights are a checkpoint in ``best``.
 
     Lightning's `ModelCheckpoint` and `EarlyStopping` would write a pickle, and count validations
-    that do not count here: those before all losses apply (`Training.settled`). The end counts, and,
-    with `from_start`, the validation before the first step. A score that is not finite never does.
-
-    Args:
-        run: folder of both.
-        average: where the weights come from.
-        monitor: the score: ``val/log_likelihood``, of which more is better, or an error such as
-            ``val/mel_distance``.
-        patience: validations without a better one after which training ends; 0 for never.
-        from_start: whether the weights that training starts with may be the best.
+    that do not count here: those before all losses apply (`Training.settled`), and, without
+    `from_start`, before the first step. `monitor` is ``val/log_likelihood``, of which more is
+    better, or an error such as ``val/mel_distance``. Training ends after `patience` validations
+    without a better one; 0 for never.
     """
 
     def __init__(
@@ -209,12 +203,9 @@ class LastCheckpoint(Checkpoint):
     """Saves what a run resumes from, always whole, and again before the run stops.
 
     It is saved every `seconds`, at the end, and, after SIGTERM or Ctrl-C, at the end of the current
-    step; all devices stop after the same step, whichever gets the signal. A second signal stops at
-    once, without saving. Where a validation follows the step, it is saved after that, so that a
-    resumed run neither repeats nor misses one.
-
+    step, after the validation that follows it if one does; all devices stop after the same step.
     Lightning's `ModelCheckpoint` saves before that validation, and its handler of SIGTERM lets
-    devices stop after different steps: the others then wait for ever.
+    devices stop after different steps. A second signal stops at once, without saving.
     """
 
     def __init__(self, path: Path, seconds: float) -> None:

@@ -63,7 +63,6 @@ class PreparedCorpus:
     costs microseconds and no worker processes. Pickled, it is the path of its folder.
 
     Attributes:
-        name, sample_rate: of the corpus, and of all utterances in Hz.
         original_sample_rate: the lowest among the original files, Hz.
         entries: the utterances, by id.
         left_out: ids of the files left out (of unreadable ones, the message), by reason.
@@ -201,16 +200,14 @@ class Crops(Dataset[Item]):
     same shape, is q / 32768, whose mel the model is conditioned on.
 
     A share `noisy` of the crops gets Gaussian noise, a first-order autoregressive process of a
-    coefficient between 0 and 0.97, at a signal-to-noise ratio between 0 and 40 dB: a flow that has
-    seen only digital silence in pauses gives recordings with noise absurdly low likelihoods.
+    coefficient between 0 and 0.97, at a signal-to-noise ratio between 0 and 40 dB.
 
     Args:
         corpus, ids: what to crop from, and the utterances.
         hop_length: samples per mel frame.
         crop_frames, gain_db, noisy, seed: see `SpeechData`.
         batch: crops of a step on all devices together: those of every other step are one frame
-            shorter, since models that treat even and odd frames differently need to learn both
-            kinds of ending. 0 for none.
+            shorter, so that models learn both even and odd lengths. 0 for none.
     """
 
     corpus: PreparedCorpus

@@ -38,9 +38,9 @@ class Training(lightning.LightningModule):
 
     So a run resumed with a larger budget continues at the rate of the larger budget.
 
-    A step with a non-finite loss or gradient changes no weight: it is counted in `skipped`, on
-    all devices alike. Training ends where such steps outnumber the others by `max_skipped`,
-    counted from where they last were no majority.
+    A step with a non-finite loss or gradient changes no weight, on all devices alike. Training ends
+    where such steps outnumber the others by `max_skipped`, counted from where they last were no
+    majority.
 
     Args:
         model: what to train; has a ``sample_rate`` and can ``save`` itself.
@@ -49,12 +49,9 @@ class Training(lightning.LightningModule):
         warmup_steps: optimiser steps of linear warm-up.
         betas, weight_decay: of AdamW.
         gradient_clip: greatest norm of the gradient of all parameters together.
-        max_skipped: surplus of skipped steps at which training ends: as many in a row, say.
+        max_skipped: surplus of skipped steps at which training ends.
         seed: of all random numbers in training.
     """
-
-    unit = "sample"
-    """What the losses, in nats, are divided by."""
 
     settled = 0.0
     """Fraction of the budget from which on all losses apply."""
@@ -76,8 +73,7 @@ class Training(lightning.LightningModule):
         self.learning_rate = learning_rate
         self.final_learning_rate = final_learning_rate
         self.warmup_steps = warmup_steps
-        self.betas = betas
-        self.weight_decay = weight_decay
+        self.adamw = {"betas": betas, "weight_decay": weight_decay}
         self.gradient_clip = gradient_clip
         self.max_skipped = max_skipped
         self.seed = seed
@@ -91,8 +87,7 @@ class Training(lightning.LightningModule):
         return torch.optim.AdamW(
             [p for p in self.model.parameters() if p.requires_grad],
             self.learning_rate,
-            betas=self.betas,
-            weight_decay=self.weight_decay,
+            **self.adamw,  # type: ignore[arg-type]
             # Several times as fast. In fp16 it would undo the loss scaling after our clipping.
             fused=self.trainer.precision != "16-mixed",
         )
@@ -129,8 +124,8 @@ class Training(lightning.LightningModule):
         return min(used, 1.0)
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
-        """Of the random numbers of this step and device, by the seed and `items_seen` alone, so
-        that a resumed run draws what an unbroken one would."""
+        """Of the random numbers of this step and device: a resumed run draws what an unbroken one
+        would."""
         draw = self.seed * 1_000_003 + self.items_seen
         draw = draw * self.trainer.world_size + self.global_rank
         return torch.Generator(device).manual_seed(draw % 2**63)

@@ -30,11 +30,9 @@ _OURS = {
 
 _MENDABLE = (
     TrainingError, CorpusError, CheckpointError, MisconfigurationException, OSError, yaml.YAMLError,
+    ImportError,
 )  # fmt: skip
 """Exceptions whose message tells the user what to do."""
-
-PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
-"""Of Lightning's. Weights in half precision do not train, and mels are float32 in any case."""
 
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
@@ -42,7 +40,7 @@ HELP = {
     "data": "folder of a corpus in LJSpeech's layout, or 'sample' for the one that comes with the "
     "recipe; by default LJSpeech, from $LJSPEECH or data/, else downloaded",
     "run": "folder of the run (default: runs/NAME OF THE CONFIG); a run in it is resumed",
-    "max_time": "training time, that before a resume included: 10m, 1h30m, 2d or 01:12:00:00",
+    "max_time": "training time, that before a resume included: 10m, 1h30m or 2d",
     "start_from": "checkpoint directory of a model of the same sizes, or name of a bundled one, to "
     "initialise a new run from",
     "monitor": "validation score that selects the best weights: val/log_likelihood, or "
@@ -71,18 +69,13 @@ def shared_options(program: str, description: str) -> ArgumentParser:
 
 
 def duration(text: str) -> timedelta:
-    """A duration from 90s, 10m, 1h30m, 2d (and so on) or from DD:HH:MM:SS.
-
-    Raises:
-        TrainingError: in neither form, or zero.
-    """
+    """A duration from 90s, 10m, 1h30m, 2d and so on."""
     units = "".join(rf"(?:(\d+(?:\.\d+)?)\s*{unit})?\s*" for unit in ("d", "h", "m(?:in)?", "s"))
-    for form in (units, r"(\d+):(\d\d):(\d\d):(\d\d)"):
-        if found := re.fullmatch(form, text.strip()):
-            d, h, m, s = (float(number or 0) for number in found.groups())
-            if length := timedelta(days=d, hours=h, minutes=m, seconds=s):
-                return length
-    raise TrainingError(f"max_time {text!r} is not a duration: write 10m, 1h30m or 00:02:00:00")
+    if found := re.fullmatch(units, text.strip()):
+        d, h, m, s = (float(number or 0) for number in found.groups())
+        if length := timedelta(days=d, hours=h, minutes=m, seconds=s):
+            return length
+    raise TrainingError(f"max_time {text!r} is not a duration: write 10m, 1h30m or 2d")
 
 
 def sentence(error: BaseException) -> str | None:
@@ -90,8 +83,6 @@ def sentence(error: BaseException) -> str | None:
     text = " ".join(str(error).split())
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return f"there is not enough memory: lower --speech.batch_size ({text[:80]})"
-    if isinstance(error, RuntimeError) and text.startswith("DataLoader worker"):
-        return f"{text}: run the same command again to resume, with fewer --speech.workers"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'a file'}: {error.strerror}; what was saved before is kept"
     return text if isinstance(error, _MENDABLE) else None
@@ -104,9 +95,3 @@ def readable(what: str) -> Iterator[None]:
         yield
     except (TypeError, ValueError) as error:
         raise TrainingError(f"{what}: {error}") from error
-    except RuntimeError as error:
-        if "SLURM" not in str(error):
-            raise
-        raise TrainingError(
-            f"{what}: {error} To train in this shell alone, `export SLURM_JOB_NAME=interactive`"
-        ) from error

@@ -38,7 +38,7 @@ from vocoder.training.callbacks import (
 from vocoder.training.data import CorpusData, SpeechData, manifest
 from vocoder.training.losses import Loss
 from vocoder.training.module import DivergedError, Training, TrainingError, VocoderTraining
-from vocoder.training.options import PRECISIONS, duration, readable, sentence, shared_options
+from vocoder.training.options import duration, readable, sentence, shared_options
 from vocoder.training.report import Finished, report_vocoder, setting_facts
 from vocoder.training.run import (
     LAST,
@@ -59,16 +59,11 @@ CONFIGS = Path(__file__).parent / "config"
 class Recipe:
     """What differs between recipes; this one trains a vocoder on crops of speech.
 
-    Args:
-        description: for `--help`.
-        default_config: used if the command line has no `--config`.
-        sample: the corpus that `--data sample` stands for.
-        program: in messages instead of the name of the script.
+    `default_config` is used without `--config`, `sample` is the corpus of `--data sample`, and
+    `program` is the name in messages.
     """
 
     program = "train.py"
-    """Name in messages, and in the record of a run."""
-
     module_class: type[Training] = VocoderTraining
     data_class: Callable[..., CorpusData] = SpeechData
 
@@ -92,10 +87,10 @@ class Recipe:
 
     def build(self, objects: Namespace, config: Namespace) -> tuple[Any, Any]:
         """The Lightning module and the data module, from `config` and its instantiated classes."""
-        more = {"losses": objects.losses} if "losses" in objects else {}
-        module = self.module_class(
-            self.model(objects), **more, **objects.training.as_dict(), seed=config.seed
-        )
+        how = objects.training.as_dict() | {"seed": config.seed}
+        if "losses" in objects:
+            how["losses"] = objects.losses
+        module = self.module_class(self.model(objects), **how)
         places = module.model.mel_spec, corpus_folder(config.data, self.sample), Path(config.cache)
         return module, self.data_class(*places, **objects.speech.as_dict(), seed=config.seed)
 
@@ -177,11 +172,6 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
     budget = duration(config.max_time) if config.max_time else None
     if budget is None and not config.max_steps:
         raise TrainingError("no budget is set: give --max_time (such as 2h) or --max_steps")
-    precision = str(config.trainer.precision or 32)
-    if precision not in PRECISIONS:
-        raise TrainingError(
-            f"--trainer.precision {precision} is not supported: give one of {', '.join(PRECISIONS)}"
-        )
     names = (Path(str(path)).stem for path in config.config)
     run = Path(config.run or Path("runs", "+".join(names)))
     lightning.seed_everything(config.seed, verbose=False)
@@ -252,9 +242,7 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
 def fit(recipe: Recipe, run: Finished, checkpoint: Path | None) -> None:
     """Train, leave the best averaged weights in the module and in `run`/model, write the report.
 
-    Raises:
-        TrainingError: training has diverged, or the user can fix what keeps the report from being
-            written; the model is written all the same, and the message says where it is.
+    The model is written even if training diverges or the report fails; the message says where.
     """
     trainer, module, model = run.trainer, run.module, run.folder / "model"
 
@@ -295,13 +283,7 @@ def fit(recipe: Recipe, run: Finished, checkpoint: Path | None) -> None:
 
 
 def start_from(model: nn.Module, trained: nn.Module, path: str) -> None:
-    """Copy the weights of a trained model, read from `path`, into `model`.
-
-    Either may be weight-normalised or fused.
-
-    Raises:
-        TrainingError: the weights have other names or shapes.
-    """
+    """Copy the weights of a trained model, fused or weight-normalised, into `model`."""
     weights = fuse_weight_norm(trained.state_dict())
     different = sorted(fuse_weight_norm(model.state_dict()).keys() ^ weights.keys())
     try:
@@ -320,10 +302,7 @@ def start_from(model: nn.Module, trained: nn.Module, path: str) -> None:
 
 
 def corpus_folder(data: str | None, sample: Path) -> Path:
-    """The folder that `--data` stands for; LJSpeech is downloaded if it is not found.
-
-    ``sample`` is the bundled sample corpus, unless there is a folder of that name.
-    """
+    """The folder that `--data` stands for; LJSpeech is downloaded if it is not found."""
     if data == "sample" and not Path(data).is_dir():
         return sample
     return Path(data) if data else find_ljspeech() or download_ljspeech()
