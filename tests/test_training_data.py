@@ -62,15 +62,6 @@ def test_prepared_audio_is_that_of_the_files(sample):
     assert sample.seconds(tuple(sample.entries)) == pytest.approx(171, abs=1)
 
 
-def test_resampling_and_mixing_down(tmp_path):
-    tone = np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
-    corpus = prepared(tmp_path, {"a": np.stack([0.5 * tone, 0 * tone], axis=1)}, rate=16000)
-    audio = corpus.audio("a") / 32768
-    assert audio.shape == (8000,)
-    np.testing.assert_allclose(audio[100:-100], 0.25 * tone[200:-200:2], atol=0.002)
-    assert corpus.original_sample_rate == 16000
-
-
 def test_useless_files_are_left_out_and_counted(tmp_path, caplog):
     good = noise(8000)
     audio = {"good": good, "zeros": 0 * good, "hiss": good // 3000, "short": good[:500]}
@@ -224,14 +215,6 @@ def test_a_share_of_the_crops_gets_noise_of_many_levels(tmp_path):
         if name == "loud":
             assert min(ratios) < 5
             assert max(ratios) > 30
-
-
-def test_utterances_shorter_than_a_crop_are_completed_with_zeros(tmp_path):
-    crop = Crops(prepared(tmp_path, {"a": noise(1000)}), ["a"], 64, 32)[0]
-    assert crop["clean"].shape == (2048,)
-    np.testing.assert_array_equal(crop["clean"][64:1000] * 32768, noise(1000)[64:])
-    assert not crop["clean"][1000:].any()
-    assert crop["audio"][1000:].any()
 
 
 def test_devices_share_batches_and_resume_where_they_stopped():

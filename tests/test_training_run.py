@@ -17,7 +17,7 @@ from vocoder.flows import InvertibleConv1x1
 from vocoder.models import WaveNet
 from vocoder.training.callbacks import AveragedWeights, LastCheckpoint, Progress, Validations
 from vocoder.training.data import SpeechData
-from vocoder.training.losses import Likelihood, Loss, Stft, mel_of_hops
+from vocoder.training.losses import Likelihood, Loss, Stft
 from vocoder.training.module import DivergedError, TrainingError, VocoderTraining
 
 Run = Callable[..., tuple[VocoderTraining, AveragedWeights, lightning.Trainer]]
@@ -268,33 +268,6 @@ def test_progress_is_a_line_in_a_log_and_is_redrawn_in_a_terminal(
     shown = capsys.readouterr()
     assert re.search(r"\r\x1b\[K100% step 4, .* audio/s, .* left$", shown.err)
     assert shown.out == ""
-
-
-def test_tensorboard_gets_the_scores(tmp_path, model, data):
-    from lightning.pytorch.loggers import TensorBoardLogger
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    trainer = lightning.Trainer(
-        logger=TensorBoardLogger(tmp_path, "", "board"), enable_checkpointing=False, **QUIET
-    )
-    trainer.validate(VocoderTraining(model, [Likelihood()]), data, verbose=False)
-    events = EventAccumulator(str(tmp_path / "board")).Reload()
-    assert {"val/log_likelihood", "val/mel_distance"} <= set(events.Tags()["scalars"])
-
-
-class TooLoud(Loss):
-    """Of a sample that is not finite."""
-
-    name = "mel_distance"
-
-    def forward(self, step):
-        mel = mel_of_hops(step.model, step.sample.audio * math.inf)
-        return step.nll + step.model.mel_spec.distance(mel, step.sample.recorded_mel)
-
-
-def test_a_sample_that_is_not_finite_skips_its_step(tmp_path, run):
-    with pytest.raises(DivergedError, match="lately 2 more steps were skipped than not"):
-        run(tmp_path, [TooLoud()], module={"max_skipped": 2})
 
 
 def test_validation_scores_are_what_they_say(model, data):
