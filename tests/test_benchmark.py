@@ -22,10 +22,9 @@ from vocoder.evaluation.benchmark import (
     Workload,
     mel_of,
     run_benchmark,
-    standard_systems,
 )
 from vocoder.evaluation.results import save_result
-from vocoder.models import ARCHITECTURES, Vocoder
+from vocoder.models import Vocoder
 
 ROOT = Path(__file__).parents[1]
 KEYS = {
@@ -227,19 +226,6 @@ def test_a_small_run_from_end_to_end(tiny_flow, tmp_path):
     narrow = shown(result, 60)  # the same cells, in two blocks
     assert {word for word in text.split() if "─" not in word} <= set(narrow.split())
     assert max(map(len, narrow.splitlines())) <= 60
-
-
-def test_the_standard_systems_are_every_architecture_and_others(tiny_flow):
-    found = standard_systems({"mine": tiny_flow(), "better": tiny_flow(refine=4)})
-    names = [system.name for system in found]
-    assert names[:3] == ["mine", "better", "better, refined"]
-    assert found[2].refine == 4
-    assert len(set(names)) == len(names)
-    for model in ARCHITECTURES.values():
-        assert model.title in names
-    assert {"Vocos", "Griffin-Lim", "HiFi-GAN V1", "HiFi-GAN V1, refined"} <= set(names)
-    assert "MDCT flow, ONNX" in names
-    assert "MDCT flow, ONNX" not in [system.name for system in standard_systems(quick=True)]
 
 
 # -- the tables in the documents ---------------------------------------------------------------

@@ -24,8 +24,7 @@ from vocoder.corpus import held_out
 from vocoder.models import Vocoder, load_checkpoint
 from vocoder.training.losses import Loss
 from vocoder.training.module import VocoderTraining
-from vocoder.training.options import duration
-from vocoder.training.recipe import CONFIGS, Recipe, main, parser
+from vocoder.training.recipe import CONFIGS, Recipe, duration, main, parser
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "ljspeech"

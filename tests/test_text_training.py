@@ -7,11 +7,9 @@ import pytest
 import soundfile
 import torch
 
-from tests.conftest import scripts
 from tests.test_recipe_ljspeech import RECIPE, rows, train_here
 from vocoder.audio import MelSpec, read_audio
 from vocoder.corpus import CorpusError
-from vocoder.pretrained import load_acoustic
 from vocoder.text.acoustic import load_checkpoint
 from vocoder.text.frontend import SYMBOLS
 from vocoder.training.acoustic import (
@@ -174,35 +172,3 @@ def test_a_resumed_run_sees_what_an_unbroken_one_would(trained):
     steps = [row["step"] for row in rows(trained / "resumed")]
     assert steps[0] == 0
     assert steps[-1] == 8
-
-
-def test_bundling_writes_half_the_weights_and_a_card(trained, tmp_path, monkeypatch):
-    with scripts("recipes") as script:
-        bundle = script("bundle")
-    monkeypatch.setattr(bundle, "WEIGHTS", tmp_path / "weights")
-    rate = {"mean": 0.25, "lower": 0.125, "upper": 0.5, "n": 1}
-    heard = {
-        "about": {
-            "models": {"default": {"likelihood": "exact", "temperature": 0.7}}, "seed": 0,
-            "confidence": 0.95, "interval": "t", "device": "cpu", "threads": 1,
-            "machine": {"cpu": "c", "gpu": None, "torch": "2", "date": "today"},
-        },
-        "measures": {"word_error_rate": {"title": "errors", "unit": "", "better": "lower"}},
-        "rows": {"recording": {"word_error_rate": rate}},
-        "differences": {}, "files": [{}], "left_out": {}, "skipped": {},
-    }  # fmt: skip
-    (tmp_path / "speech.json").write_text(json.dumps(heard))
-    (tmp_path / "statement.md").write_text("What it was trained on.")
-    folder = bundle.bundle_acoustic(
-        trained / "whole", tmp_path / "speech.json", tmp_path / "statement.md"
-    )
-    assert load_acoustic(folder).config == load_acoustic(trained / "whole" / "model").config
-    sizes = [
-        (place / "model.safetensors").stat().st_size for place in (folder, trained / "whole/model")
-    ]
-    assert sizes[0] < 0.7 * sizes[1]
-    card = (folder / "MODEL_CARD.md").read_text()
-    for fact in ("What it was trained on.", "8, of which 0 skipped", "| 0.250 ± 0.250 |"):
-        assert fact in card
-    with pytest.raises(ValueError, match="no finished run"):
-        bundle.bundle_acoustic(tmp_path, tmp_path / "speech.json", tmp_path / "statement.md")

@@ -20,7 +20,7 @@ from vocoder.checkpoints import CheckpointError
 from vocoder.models import MdctFlow
 from vocoder.training import report as report_module
 from vocoder.training.module import TrainingError
-from vocoder.training.options import sentence
+from vocoder.training.recipe import sentence
 from vocoder.training.run import ResumeFiles, newest_resume_file, read_resume_file
 
 QUICK = (

@@ -143,14 +143,13 @@ class Validations(Callback):
     def words(self) -> str:
         """Which weights the run ends with, for its report."""
         rows = self.rows()
-        best, waited = self.best(rows)
+        best, _ = self.best(rows)
         if best is None:
             return f"those of the end: no {self.monitor} was finite"
         score, start, end = (f"{row[self.monitor]:.3f}" for row in (best, rows[0], rows[-1]))
         return (
             f"the best by {self.monitor}, {score}, of step {best['step']:,} after "
             f"{best['train_seconds'] / 60:.1f} min (start {start}, end {end})"
-            + (f", none better in {waited} validations since" if waited else "")
         )
 
     def _stop_if_waited(self, trainer: Trainer) -> None:

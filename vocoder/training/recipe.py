@@ -7,23 +7,27 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+import yaml
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import NonNegativeInt, restricted_number_type
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from vocoder.atomic import write_atomic
-from vocoder.corpus import download_ljspeech, find_ljspeech
+from vocoder.checkpoints import CheckpointError
+from vocoder.corpus import CorpusError, download_ljspeech, find_ljspeech
 from vocoder.evaluation.results import save_result
 from vocoder.models import Vocoder, load_checkpoint
 from vocoder.nn import fuse_weight_norm
@@ -34,11 +38,10 @@ from vocoder.training.callbacks import (
     LastCheckpoint,
     Progress,
     Validations,
-)  # fmt: skip
+)
 from vocoder.training.data import CorpusData, SpeechData, manifest
 from vocoder.training.losses import Loss
 from vocoder.training.module import DivergedError, Training, TrainingError, VocoderTraining
-from vocoder.training.options import duration, readable, sentence, shared_options
 from vocoder.training.report import Finished, report_vocoder, setting_facts
 from vocoder.training.run import (
     LAST,
@@ -48,9 +51,38 @@ from vocoder.training.run import (
     newest_resume_file,
     refuse_another,
     resume_files,
-)  # fmt: skip
+)
 
 log = logging.getLogger("vocoder.training")
+
+# Arguments of Lightning's Trainer that are no options, because the recipe sets them or has its own.
+_OURS = {
+    "barebones", "callbacks", "check_val_every_n_epoch", "default_root_dir", "enable_checkpointing",
+    "enable_model_summary", "fast_dev_run", "gradient_clip_algorithm", "gradient_clip_val",
+    "logger", "max_epochs", "max_steps", "max_time", "min_epochs", "min_steps",
+    "num_sanity_val_steps", "overfit_batches", "reload_dataloaders_every_n_epochs",
+    "use_distributed_sampler",
+}  # fmt: skip
+
+_MENDABLE = (
+    TrainingError, CorpusError, CheckpointError, MisconfigurationException, OSError, yaml.YAMLError,
+    ImportError,
+)  # fmt: skip
+"""Exceptions whose message tells the user what to do."""
+
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
+
+HELP = {
+    "data": "folder of a corpus in LJSpeech's layout, or 'sample' for the one that comes with the "
+    "recipe; by default LJSpeech, from $LJSPEECH or data/, else downloaded",
+    "run": "folder of the run (default: runs/NAME OF THE CONFIG); a run in it is resumed",
+    "max_time": "training time, that before a resume included: 10m, 1h30m or 2d",
+    "start_from": "checkpoint directory of a model of the same sizes, or name of a bundled one, to "
+    "initialise a new run from",
+    "monitor": "validation score that selects the best weights: val/log_likelihood, or "
+    "val/mel_distance for configurations with spectral losses",
+    "patience": "end training after this many validations without a better score; 0 for never",
+}
 
 CONFIGS = Path(__file__).parent / "config"
 """Folder of the configurations that come with the package."""
@@ -110,15 +142,31 @@ class Recipe:
         report_vocoder(run)
 
 
+# -- options --------------------------------------------------------------------------------------
+
+
 def parser(recipe: Recipe) -> ArgumentParser:
-    """The options of a training recipe."""
-    options = shared_options(recipe.shown, recipe.description)
+    """The options of a training recipe; the keys of its YAML files are the same."""
+    options = ArgumentParser(prog=recipe.shown, description=recipe.description)
+    add = options.add_argument
+    add("--config", action="config", help="YAML of these options; of several, later ones win")
+    for name in ("data", "run", "max_time", "start_from"):
+        add(f"--{name}", type=str | None, help=HELP[name])
+    add("--max_steps", type=int | None, help="total number of steps")
+    add("--monitor", type=str, default="val/log_likelihood", help=HELP["monitor"])
+    add("--patience", type=NonNegativeInt, default=20, help=HELP["patience"])
+    add("--seed", type=Seed, default=0, help="of weights, crops and noise")
+    add("--save_every", type=float, default=180, help="seconds between saves of last.ckpt")
+    add("--cache", type=str, default="data/prepared", help="folder of decoded corpora")
     recipe.add_model(options)
     for name, described, skip in (
+        ("average", AveragedWeights, set()),
+        ("trainer", lightning.Trainer, _OURS),
         ("training", recipe.module_class, {"model", "losses", "seed"}),
         ("speech", recipe.data_class, {"mel_spec", "folder", "cache", "seed"}),
     ):
         options.add_class_arguments(described, name, skip=skip, instantiate=False)
+    options.set_defaults({"trainer.val_check_interval": 500})
     return options
 
 
@@ -317,3 +365,35 @@ def check_rate(data: Any) -> None:
             f"there is nothing to learn above {original // 2} Hz; for speech at 16 kHz give "
             "--model.mel_spec speech-16k"
         )
+
+
+# -- times and messages ----------------------------------------------------------------------------
+
+
+def duration(text: str) -> timedelta:
+    """A duration from 90s, 10m, 1h30m, 2d and so on."""
+    units = "".join(rf"(?:(\d+(?:\.\d+)?)\s*{unit})?\s*" for unit in ("d", "h", "m(?:in)?", "s"))
+    if found := re.fullmatch(units, text.strip()):
+        d, h, m, s = (float(number or 0) for number in found.groups())
+        if length := timedelta(days=d, hours=h, minutes=m, seconds=s):
+            return length
+    raise TrainingError(f"max_time {text!r} is not a duration: write 10m, 1h30m or 2d")
+
+
+def sentence(error: BaseException) -> str | None:
+    """What went wrong and what to do, in one line; None if the user cannot fix it."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return f"there is not enough memory: lower --speech.batch_size ({text[:80]})"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'a file'}: {error.strerror}; what was saved before is kept"
+    return text if isinstance(error, _MENDABLE) else None
+
+
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Turn constructors' errors about their arguments into a message without a traceback."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise TrainingError(f"{what}: {error}") from error
