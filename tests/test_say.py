@@ -12,11 +12,9 @@ import time
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 import vocoder
 from tests.conftest import command
-from vocoder.audio import AudioWriter
 from vocoder.text.frontend import LONGEST_TEXT
 from vocoder.text.speech import PARAGRAPH_PAUSE, SENTENCE_PAUSE, sentences, speak
 
@@ -181,29 +179,6 @@ def test_a_terminated_process_leaves_no_file(models, tmp_path):
         process.communicate()
     assert process.returncode == 128 + signal.SIGTERM
     assert list(folder.iterdir()) == []
-
-
-def test_audio_in_pieces_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "pieces.wav"
-
-    def write(*pieces):
-        with AudioWriter(path, 16000) as file:
-            for piece in pieces:
-                file.write(piece)
-
-    torch.manual_seed(0)
-    audio = 0.7 * torch.randn(100_000)  # some of it beyond full scale
-    with pytest.warns(UserWarning, match="Clipped"):
-        vocoder.write_audio(tmp_path / "whole.wav", audio, 16000)
-    with pytest.warns(UserWarning, match=r"Clipped 15237 of 100000 samples of pieces\.wav"):
-        write(*audio.split(777))
-    with pytest.raises(ValueError, match="NaN"):
-        write(torch.zeros(10), torch.full((1,), torch.nan))
-    with pytest.raises(ValueError, match="no samples"):
-        write()
-    whole = (tmp_path / "whole.wav").read_bytes()
-    assert path.read_bytes() == whole
-    assert len(list(tmp_path.iterdir())) == 2
 
 
 @needs_signals
