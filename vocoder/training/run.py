@@ -162,13 +162,17 @@ class ResumeFiles(TorchCheckpointIO):
         # In memory first, as Lightning does: torch.save hides the system's reason for a failure.
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        with atomic_path(path) as partial:
-            with partial.open("wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            if path.exists():
-                os.replace(path, path.with_name(PREVIOUS))
+        try:
+            with atomic_path(path) as partial:
+                with partial.open("wb") as file:
+                    file.write(content.getbuffer())
+                    file.flush()
+                    os.fsync(file.fileno())
+                if path.exists():
+                    os.replace(path, path.with_name(PREVIOUS))
+        except OSError as error:
+            error.filename, error.filename2 = str(path), None  # the name that the user knows
+            raise
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = True
