@@ -114,18 +114,19 @@ def prepare(corpus: Corpus, sample_rate: int, cache: str | Path) -> PreparedCorp
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock")):
+            shutil.rmtree(partial, ignore_errors=True)  # of a killed process
             if not folder.is_dir():
-                shutil.rmtree(partial, ignore_errors=True)  # of a killed process
                 partial.mkdir()
-                _write(corpus, sample_rate, partial)
-                partial.rename(folder)
+                try:
+                    _write(corpus, sample_rate, partial)
+                    partial.rename(folder)
+                finally:
+                    shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise CorpusError(
             f"the decoded corpus cannot be kept in {cache} ({error.strerror}): make room, or give "
             "another folder with --cache"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return PreparedCorpus(folder)
 
 
