@@ -134,10 +134,11 @@ def setting_facts(model: Any, data: Any) -> dict[str, str]:
 def run_facts(run: Finished) -> dict[str, str]:
     """What was trained, on what data and hardware, and for how long; `RECORD` has the options."""
     module, trainer, record = run.module, run.trainer, read_record(run.folder)
-    machine = machine_facts(trainer.strategy.root_device)
+    machine, start = machine_facts(trainer.strategy.root_device), record["start_from"]
     cpu = f"CPU process of {torch.get_num_threads()} threads, {machine['cpu']}"
     return {
         **setting_facts(module.model, run.data),
+        **({"started from": f"{start['path']}, SHA-256 {start['sha256']}"} if start else {}),
         "weights": run.validations.words(),
         "audio seen": f"{module.samples_seen / module.model.sample_rate:,.0f} s",
         "steps": f"{trainer.global_step:,}, of which {module.skipped} skipped (not finite)",
