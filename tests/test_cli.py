@@ -164,7 +164,7 @@ def test_benchmark_prints_json_and_writes_it(tmp_path, monkeypatch):
 
     only = [benchmark.System("Griffin-Lim", lambda: benchmark.GriffinLim("speech-16k"))]
     monkeypatch.setattr(benchmark, "standard_systems", lambda *_, **__: only)
-    monkeypatch.setattr(benchmark, "QUICK", benchmark.Effort(1, 0.05, 0.05))
+    monkeypatch.setattr(benchmark, "QUICK", benchmark.Effort(1, 0.05))
     file = tmp_path / "speed.json"
     result = command("benchmark", "--quick", "--json", "-o", file)
     assert result.exit_code == 0, result.stderr

@@ -4,9 +4,6 @@ The rows, and how each makes the audio again, are in docs/scripts/determinism.py
 """
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -57,31 +54,3 @@ def test_what_was_measured_is_what_is_promised():
     for row in measured["rows"]:
         for value, most in zip(row["measured"], row["promised"], strict=True):
             assert value <= most
-
-
-FORKED = """
-import os, signal, torch
-from vocoder.models import MdctFlow
-
-torch.set_num_threads(2)
-model = MdctFlow("speech-16k", n_flows=1, channels=64, n_layers=2, scale_channels=8).eval()
-mel = torch.full((80, 400), -6.0)
-before = model.synthesize(mel, refine=1)
-child = os.fork()
-if child == 0:
-    signal.alarm(120)  # a child that hangs is ended
-    same = torch.allclose(model.synthesize(mel, refine=1), before, atol=1e-5)
-    os._exit(0 if same and torch.get_num_threads() == 1 else 3)
-_, status = os.waitpid(child, 0)
-print(os.waitstatus_to_exitcode(status), torch.get_num_threads())
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_runs_the_model_of_its_parent():
-    """As servers fork."""
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
-    result = subprocess.run(
-        [sys.executable, "-c", FORKED], env=environment, capture_output=True, text=True, check=True
-    )
-    assert result.stdout.split() == ["0", "2"]

@@ -59,18 +59,6 @@ def test_the_document_is_that_of_the_figures(families):
     assert text == families.study.document(), "run python recipes/families/study.py --document"
 
 
-def test_a_figure_is_shown_by_its_path_and_format(families):
-    figures = {"ring": {"nats": -1.256, "modes": [7, 8]}, "share": 0.5, "tiny": 4e-7}
-    text = "On 3, -1<!--ring/nats:.2f-->, 0<!--ring/modes:each--> or 1<!--ring/modes/0--> modes,\n"
-    text += "2<!--ring/modes:.1f--> on average, 3\n%<!--share:.0%-->, 1e-2<!--tiny:.0g-->."
-    found = families.study.updated(text, figures)
-    for path in ("ring/nats:.2f", "ring/modes:each", "ring/modes/0", "ring/modes:.1f", "share:.0%"):
-        found = found.replace(f"<!--{path}-->", "")
-    shown = "On 3, -1.26, 7, 8 or 7 modes, 7.5 on average, 50 %, 4e-07<!--tiny:.0g-->."
-    assert " ".join(found.split()) == shown
-    assert families.study.updated("$$\nx\n$$", figures) == "$$\nx\n$$"
-
-
 def test_a_claim_measured_anew_gives_its_recorded_figures(families, tmp_path):
     name = "change_of_variables"
     with torch.random.fork_rng():

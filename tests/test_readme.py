@@ -3,8 +3,7 @@
 Of every fenced block, Python is run, and so are the commands of `vocoder` that take seconds (RUN);
 the other commands are parsed by the program they call. Every Python block is complete. Blocks of a
 page share a folder, and run in the order of the page. A block that cannot run here (a download,
-another package, a GPU) says so in its first line, `# Not tested: why.`; Python is compiled, and
-counted among the skips.
+another package, a GPU) says so in its first line, `# Not tested: why.`; Python is compiled.
 """
 
 import re
@@ -152,20 +151,6 @@ def test_the_python_examples_of_a_page_run(page, workplace):
             exec(code, {})
     written = {"own-voice.md": "my-voice/metadata.csv"}.get(page.name, "out.wav")
     assert not runs or (workplace / written).exists()
-
-
-MARKED = [
-    pytest.param(page, block, id=named(page))
-    for page in PAGES
-    for block in blocks(page, "python")
-    if block.startswith(NOT_TESTED)
-]
-
-
-@pytest.mark.parametrize("page, block", MARKED)
-def test_an_example_that_cannot_run_here_is_python(page, block):
-    compile(block, page.name, "exec")
-    pytest.skip(block.splitlines()[0].removeprefix(NOT_TESTED))
 
 
 def anchors(page):

@@ -12,11 +12,9 @@ import time
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 import vocoder
 from tests.conftest import command
-from vocoder.audio import AudioWriter
 from vocoder.text.frontend import LONGEST_TEXT
 from vocoder.text.speech import PARAGRAPH_PAUSE, SENTENCE_PAUSE, sentences, speak
 
@@ -113,14 +111,6 @@ def test_arguments_are_checked_before_any_audio_is_generated(acoustic, flow, tin
             vocoder.say(nothing, acoustic=acoustic, vocoder=flow)
 
 
-def test_a_missing_or_another_model_is_refused(models, monkeypatch):
-    with pytest.raises(vocoder.CheckpointError, match="no acoustic model"):
-        vocoder.load_acoustic(models[3])
-    monkeypatch.setattr("vocoder.pretrained.bundled_models", dict)
-    with pytest.raises(vocoder.CheckpointError, match=r"train_acoustic\.py"):
-        vocoder.load_acoustic()
-
-
 def test_command_from_argument_file_and_standard_input(models, acoustic, flow, tmp_path):
     text = "Café? Yes: $3.50.\n\nThe end."
     (tmp_path / "notes.txt").write_text(text, encoding="utf-8")
@@ -189,45 +179,6 @@ def test_a_terminated_process_leaves_no_file(models, tmp_path):
         process.communicate()
     assert process.returncode == 128 + signal.SIGTERM
     assert list(folder.iterdir()) == []
-
-
-def test_a_signal_while_libsndfile_writes_is_not_lost(tmp_path, monkeypatch):
-    def interrupted(_):
-        raise SystemExit(143)
-
-    def write():
-        with AudioWriter(tmp_path / "a.wav", 16000) as file:
-            file.write(torch.zeros(10))
-            monkeypatch.setattr("vocoder.audio.writing.memoryview", interrupted, raising=False)
-            file.write(torch.zeros(10))
-
-    with pytest.raises(SystemExit) as exit_:
-        write()
-    assert exit_.value.code == 143
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_audio_in_pieces_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "pieces.wav"
-
-    def write(*pieces):
-        with AudioWriter(path, 16000) as file:
-            for piece in pieces:
-                file.write(piece)
-
-    torch.manual_seed(0)
-    audio = 0.7 * torch.randn(100_000)  # some of it beyond full scale
-    with pytest.warns(UserWarning, match="Clipped"):
-        vocoder.write_audio(tmp_path / "whole.wav", audio, 16000)
-    with pytest.warns(UserWarning, match=r"Clipped 15237 of 100000 samples of pieces\.wav"):
-        write(*audio.split(777))
-    with pytest.raises(ValueError, match="NaN"):
-        write(torch.zeros(10), torch.full((1,), torch.nan))
-    with pytest.raises(ValueError, match="no samples"):
-        write()
-    whole = (tmp_path / "whole.wav").read_bytes()
-    assert path.read_bytes() == whole
-    assert len(list(tmp_path.iterdir())) == 2
 
 
 @needs_signals

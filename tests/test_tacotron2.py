@@ -64,13 +64,6 @@ def test_it_speaks_with_downloaded_weights(served, tmp_path):
     assert len(audio)
 
 
-def test_the_demo_offers_it(served):
-    pytest.importorskip("gradio")
-    from vocoder.demo.models import Models
-
-    assert next(iter(Models(acoustic="tacotron2", device="cpu").voices)) == "tacotron2"
-
-
 @pytest.fixture(scope="module")
 def short(served):
     """Tacotron 2 whose mels have twelve frames."""

@@ -62,15 +62,6 @@ def test_prepared_audio_is_that_of_the_files(sample):
     assert sample.seconds(tuple(sample.entries)) == pytest.approx(171, abs=1)
 
 
-def test_resampling_and_mixing_down(tmp_path):
-    tone = np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
-    corpus = prepared(tmp_path, {"a": np.stack([0.5 * tone, 0 * tone], axis=1)}, rate=16000)
-    audio = corpus.audio("a") / 32768
-    assert audio.shape == (8000,)
-    np.testing.assert_allclose(audio[100:-100], 0.25 * tone[200:-200:2], atol=0.002)
-    assert corpus.original_sample_rate == 16000
-
-
 def test_useless_files_are_left_out_and_counted(tmp_path, caplog):
     good = noise(8000)
     audio = {"good": good, "zeros": 0 * good, "hiss": good // 3000, "short": good[:500]}
@@ -78,12 +69,8 @@ def test_useless_files_are_left_out_and_counted(tmp_path, caplog):
     (folder / "wavs" / "broken.wav").write_bytes(b"RIFF no more")
     corpus = prepare(read_corpus(folder), 8000, tmp_path / "cache")
     assert list(corpus.entries) == ["good"]
-    assert corpus.left_out == {
-        "silent": ["zeros", "hiss"],
-        "too short": ["short"],
-        "unreadable": ["broken", "empty"],
-    }
-    assert "2 files left out, silent (first: zeros)" in caplog.text
+    assert corpus.missing == "2 silent, 1 too short, 2 unreadable"
+    assert "files left out: 2 silent (first: zeros)" in caplog.text
     assert "broken.wav" in caplog.text
     with pytest.raises(CorpusError, match="no usable audio: 1 silent"):
         prepared(tmp_path / "silence", {"zeros": 0 * good})
@@ -117,8 +104,7 @@ def test_a_killed_preparation_is_never_taken_for_a_whole_one(tmp_path):
     process.kill()
     process.wait()
     assert not [path for path in cache.iterdir() if not path.name.startswith(".")]
-    (left,) = cache.iterdir()
-    os.utime(left / "audio.int16", (0, 0))
+    (left,) = cache.glob(".*.part")
     assert len(prepare(read_corpus(folder), 8000, cache).entries) == 100
     assert not left.exists()  # what a kill leaves behind does not stay for ever
 
@@ -136,8 +122,8 @@ def test_the_manifest_is_of_the_recordings_and_not_of_their_place(tmp_path):
     for path in (copy / "wavs").iterdir():
         os.utime(path, (0, 0))
     assert found(copy) == first
-    for change in ({"a": noise(4000, 2)}, {"b": noise(4000)}):  # of the same length
-        assert found(write_corpus(tmp_path / "c", audio | change)) != first
+    changed = audio | {"a": noise(4000, 2)}  # of the same length
+    assert found(write_corpus(tmp_path / "c", changed)) != first
     (copy / "metadata.csv").write_text("a|other|other\nb|text|text\n", encoding="utf-8")
     assert found(copy) == first
     assert found(copy, text=True) != found(folder, text=True)
@@ -155,7 +141,7 @@ def test_a_cache_that_cannot_be_written_leaves_nothing_half_prepared(tmp_path, m
         patch.setattr(Path, "write_text", full_disk)
         with pytest.raises(CorpusError, match=r"\(No space left on device\): make room"):
             prepare(corpus, 8000, tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert all(path.suffix == ".lock" for path in (tmp_path / "cache").iterdir())
     assert len(prepare(corpus, 8000, tmp_path / "cache").entries) == 1
 
 
@@ -229,14 +215,6 @@ def test_a_share_of_the_crops_gets_noise_of_many_levels(tmp_path):
         if name == "loud":
             assert min(ratios) < 5
             assert max(ratios) > 30
-
-
-def test_utterances_shorter_than_a_crop_are_completed_with_zeros(tmp_path):
-    crop = Crops(prepared(tmp_path, {"a": noise(1000)}), ["a"], 64, 32)[0]
-    assert crop["clean"].shape == (2048,)
-    np.testing.assert_array_equal(crop["clean"][64:1000] * 32768, noise(1000)[64:])
-    assert not crop["clean"][1000:].any()
-    assert crop["audio"][1000:].any()
 
 
 def test_devices_share_batches_and_resume_where_they_stopped():

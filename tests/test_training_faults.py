@@ -6,8 +6,6 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,13 +15,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import vocoder
 from tests.conftest import full_disk
-from tests.test_recipe_ljspeech import ROOT, SAMPLE, Tiny, train_here
+from tests.test_recipe_ljspeech import SAMPLE, Tiny, train_here
 from vocoder.checkpoints import CheckpointError
 from vocoder.models import MdctFlow
 from vocoder.training import report as report_module
 from vocoder.training.module import TrainingError
-from vocoder.training.options import sentence
-from vocoder.training.run import ResumeFiles, locked, newest_resume_file, read_resume_file
+from vocoder.training.recipe import sentence
+from vocoder.training.run import ResumeFiles, newest_resume_file, read_resume_file
 
 QUICK = (
     "--max_steps", "1", "--run", "run", "--speech.validation_utterances", "1",
@@ -57,15 +55,6 @@ def last_line(capsys):
 # -- a run is what it says it is ---------------------------------------------------------------
 
 
-def test_a_run_folder_knows_what_made_its_run(trained):
-    record = json.loads((trained / "run" / "run.json").read_text(encoding="utf-8"))
-    assert record["flow_vocoder"] == vocoder.__version__
-    assert (record["seed"], record["start_from"], record["items_per_step"]) == (0, None, 2)
-    assert record["corpus"]["name"] == "sample"
-    assert record["corpus"]["path"] == str(SAMPLE)
-    assert len(record["corpus"]["sha256"]) == 64
-
-
 @pytest.mark.parametrize(
     "words, named",
     [
@@ -74,8 +63,8 @@ def test_a_run_folder_knows_what_made_its_run(trained):
         (("--speech.gain_db", "[-1, 1]"), "speech.gain_db was [-9.0, 3.0], is now [-1.0, 1.0]"),
         (("--speech.batch_size", "3"), "items per step"),
         (("--trainer.precision", "bf16-mixed"), "trainer.precision was none, is now bf16-mixed"),
-        (("--start_from", "run/model"), "start_from was none, is now hash"),
-        (("--losses", "[{class_path: Likelihood}]"), "losses was Likelihood, Stft, Mel, is now"),
+        (("--start_from", "run/model"), "start_from was none, is now run/model"),
+        (("--losses", "[{class_path: Likelihood}]"), "losses was [{"),
     ],
 )
 def test_resuming_with_other_values_says_which(trained, capsys, words, named):
@@ -129,21 +118,6 @@ def test_two_processes_do_not_train_in_one_folder(trained, capsys):
     with FileLock(trained / "run" / ".lock"):
         assert train(trained, "--max_steps", "2") == 2
     assert "another process is training in run: wait until it ends, or choose" in last_line(capsys)
-
-
-def test_the_lock_of_a_killed_process_does_not_block(tmp_path):
-    code = (
-        "import os, signal; from pathlib import Path; from vocoder.training.run import "
-        "locked\nwith locked(Path('run')): os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, timeout=120)
-    assert done.returncode == -9
-    with contextlib.chdir(tmp_path), locked(Path("run")):
-        Path("run/file").touch()
-    for path in ("run/file", "run/file/run"):
-        with pytest.raises(TrainingError, match="is a file, or in one"), locked(tmp_path / path):
-            pass
 
 
 # -- resume files ------------------------------------------------------------------------------
@@ -232,20 +206,11 @@ def test_what_fails_after_training_costs_neither_model_nor_report(copied, capsys
     monkeypatch.setattr(MdctFlow, "synthesize", silent)
     assert train(copied, "--max_steps", "3", report=True) == 2
     message = last_line(capsys)
-    assert "training has diverged: generated audio that is not finite: ru_0209" in message
+    assert "training has diverged: what the model makes is not finite: ru_0209" in message
     assert "lower training.learning_rate" in message
     assert "steps: 3" in (copied / "run" / "report.md").read_text(encoding="utf-8")
     json.loads((copied / "run" / "report.json").read_text(), parse_constant=pytest.fail)
     assert len(list((copied / "run" / "held-out").glob("*.original.wav"))) == 3
-
-
-def test_slurm_variables_of_a_shell_get_a_sentence(tmp_path, capsys, monkeypatch):
-    for name, value in {"NTASKS": "2", "JOB_ID": "1", "JOB_NAME": "train"}.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    assert train(tmp_path) == 2
-    message = last_line(capsys)
-    assert "--ntasks=2" in message
-    assert "`export SLURM_JOB_NAME=interactive`" in message
 
 
 @pytest.mark.parametrize(
@@ -256,8 +221,6 @@ def test_slurm_variables_of_a_shell_get_a_sentence(tmp_path, capsys, monkeypatch
         (PermissionError(errno.EACCES, "Permission denied", "x"), "x: Permission denied"),
         (MemoryError(), "not enough memory: lower --speech.batch_size"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), "(CUDA out of memory"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "not enough"),
-        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "fewer --speech"),
         (RuntimeError("shape"), None),
         (KeyError("x"), None),
     ],

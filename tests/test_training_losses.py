@@ -1,14 +1,10 @@
 """The training step and its losses, on real audio and a small flow."""
 
-import importlib
-import sys
-
 import pytest
 import torch
 
 from tests.test_recipe_ljspeech import SAMPLE
 from vocoder.audio import read_audio
-from vocoder.training import losses as losses_module
 from vocoder.training.losses import Likelihood, Mel, Step, Stft, total_loss
 
 
@@ -74,10 +70,3 @@ def test_spectral_distance_orders_distortions(speech):
     assert 1e-3 < close < far
     assert distance(torch.zeros_like(speech), speech) > far
     assert distance(speech, torch.zeros_like(speech)).isfinite()
-
-
-def test_the_old_module_gives_the_same_classes_with_a_warning():
-    sys.modules.pop("vocoder.training.terms", None)
-    with pytest.warns(FutureWarning, match=r"is now vocoder\.training\.losses"):
-        terms = importlib.import_module("vocoder.training.terms")
-    assert terms.Stft is losses_module.Stft

@@ -1,14 +1,11 @@
 """Measures what `vocoder say` takes from the shell, in a process of its own, part by part.
 
-    python docs/scripts/cold_start.py                       the row `now`
-    python docs/scripts/cold_start.py --tree DIR --row NAME  of a checkout of another version
+    python docs/scripts/cold_start.py       writes docs/results/cold_start.json
 
-of docs/results/cold_start.json.
 Seconds are medians of several runs by the clock, after one that fills the caches of numba and of
 the disk; other programs lengthen them.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -16,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 from paths import RESULTS, ROOT
 from vocoder.evaluation.results import cpu_name, save_result
@@ -46,12 +42,15 @@ print(json.dumps(found))
 """
 
 
-def run(tree: Path, *arguments: str) -> tuple[float, str]:
+RUNS = 5
+
+
+def run(*arguments: str) -> tuple[float, str]:
     """Seconds of a Python process, and what it printed."""
-    environment = os.environ | {"PYTHONPATH": str(tree)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, *arguments]
     began = time.perf_counter()
-    printed = subprocess.check_output(command, cwd=tree, env=environment, stderr=subprocess.DEVNULL)
+    printed = subprocess.check_output(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
     return time.perf_counter() - began, printed.decode()
 
 
@@ -60,34 +59,22 @@ def median(times: list[float]) -> dict[str, float]:
     return {"wall": round(statistics.median(times), 2)}
 
 
-def measured(tree: Path, runs: int) -> dict[str, object]:
-    """The whole command, and its parts."""
+def main() -> None:
+    """Measure the whole command, and its parts."""
     with tempfile.TemporaryDirectory() as folder:
         say = ("-m", "vocoder", "say", TEXT, "-f", "-o", f"{folder}/said.wav")
-        run(tree, *say)
-        whole = [run(tree, *say)[0] for _ in range(runs)]
+        run(*say)
+        whole = [run(*say)[0] for _ in range(RUNS)]
     code = PARTS.replace("TEXT", repr(TEXT))
-    parts = [json.loads(run(tree, "-c", code)[1]) for _ in range(runs)]
-    return {
+    parts = [json.loads(run("-c", code)[1]) for _ in range(RUNS)]
+    about = {
         "say": median(whole),
         "parts": {part: median([own[part] for own in parts]) for part in parts[0]},
-        "runs": runs,
+        "runs": RUNS,
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
     }
-
-
-def main() -> None:
-    """Write the row of one tree."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tree", type=Path, default=ROOT)
-    parser.add_argument("--row", default="now")
-    parser.add_argument("--runs", type=int, default=5)
-    arguments = parser.parse_args()
-    path = RESULTS / "cold_start.json"
-    rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    rows[arguments.row] = measured(arguments.tree.resolve(), arguments.runs)
-    save_result(rows, path)
+    save_result({"now": about}, RESULTS / "cold_start.json")
 
 
 if __name__ == "__main__":

@@ -11,16 +11,12 @@ Run the same command again to resume. All options: --help; the resulting configu
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
+from vocoder.training.recipe import CONFIGS, Recipe, main
 
 if __name__ == "__main__":
-    try:
-        from vocoder.training.recipe import CONFIGS, Recipe, main
-    except ModuleNotFoundError as error:
-        sys.exit(f"train.py: {error.name} is not installed: run `pip install .` in the repository")
     recipe = Recipe(
         description="Train a vocoder on LJSpeech, or on any corpus in its layout.",
         default_config=CONFIGS / "source.yaml",
-        sample=HERE / "sample",
+        sample=Path(__file__).parent / "sample",
     )
     sys.exit(main(recipe))

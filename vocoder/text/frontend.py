@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from vocoder.text.written import UNFINISHED, plain_characters, spelled_out, without_markup
+from vocoder.text.written import UNFINISHED, plain_characters, spelled_out
 
 if TYPE_CHECKING:
     from hibari.g2p import G2P
@@ -59,8 +59,8 @@ A vowel carries its stress (`ˈeɪ`, `ˌeɪ`, `eɪ`), so each symbol is a stretc
 an alignment of symbols to frames assumes.
 """
 
-# hibari-tts writes General American with one character per sound; IPA needs two for some. The last
-# two lines are rare variants from its network for unknown words.
+# hibari-tts writes General American with one character per sound. The last two lines are rare
+# variants from its network for unknown words.
 _IPA = {
     "A": "eɪ", "I": "aɪ", "O": "oʊ", "W": "aʊ", "Y": "ɔɪ", "T": "ɾ", "ʤ": "dʒ", "ʧ": "tʃ",
     "ɐ": "ə", "…": ".", "—": ",", "–": ",",
@@ -72,12 +72,11 @@ _VOWELS = frozenset(VOWELS)
 
 # Four digits alone are a year, as in hibari-tts; normt2s expects a preposition before a year.
 _YEAR = re.compile(r"(?<![\w.,$£€#-])(1[1-9]\d\d|20\d\d)(?![\w%]|[.,]\d)")
-# Fractions and degrees in one character, with a preceding digit: "1½", "⅓ cup", "200 ℃".
-_UNUSUAL_SIGN = re.compile(r"(?:(\d)\s?)?([¼½¾⅐-⅞↉℃℉])")
 _NO = re.compile(r"(?<=\bno)(?=\.(?!\s*\d))", re.I)  # hibari-tts reads any "no." as "number"
 _ITEM = re.compile(r"^[ \t]*(?:\d{1,3}[.)]|[-*•])[ \t]+(?=\S)", re.M)
 _LIST_NUMBER = re.compile(r"^\d{1,3}\.(?=\s[^\W\d_])")
 _HELD = "\ue000"  # of the private use area: no text has it, and no sentence ends with it
+PARAGRAPHS = re.compile(r"\n\s*\n")
 _CLAUSE_END = re.compile(r"(?<=[,;:—])\s+")
 
 
@@ -109,9 +108,8 @@ def _number_words() -> Normalizer:
 def normalise(text: str) -> str:
     """Write out numbers, money, dates, times and units as they are spoken.
 
-    "Dr. Smith paid $3.50 on 3 March 1999." becomes "Dr Smith paid three dollars and fifty cents
-    on the third of March nineteen ninety-nine." White space becomes single spaces; letter case and
-    punctuation stay.
+    "Dr. Smith paid $3.50." becomes "Dr Smith paid three dollars and fifty cents." White space
+    becomes single spaces; letter case and punctuation stay.
 
     Raises:
         TextError: only white space, longer than `MAX_CHARACTERS`, or something that cannot be read.
@@ -126,8 +124,7 @@ def normalise(text: str) -> str:
             f"the text has {len(text):,} characters, more than the {MAX_CHARACTERS:,} that can be "
             "read at once: split it into sentences first"
         )
-    text = spelled_out(plain_characters(without_markup(text)))
-    text = _UNUSUAL_SIGN.sub(_in_usual_signs, text)
+    text = spelled_out(plain_characters(text))
     try:
         text = normalize(_NO.sub(_HELD, text)).replace(_HELD, "")
         text = _YEAR.sub(lambda match: numbers.year(int(match[1])).replace(",", ""), text)
@@ -138,14 +135,6 @@ def normalise(text: str) -> str:
         ) from error
 
 
-def _in_usual_signs(match: re.Match[str]) -> str:
-    """A one-character fraction or unit in the spelling that the libraries read."""
-    usual = unicodedata.normalize("NFKC", match[2]).replace("\N{FRACTION SLASH}", "/")
-    if match[1] is None:
-        return usual
-    return match[1] + (" and " if "/" in usual else " ") + usual
-
-
 def phonemes(text: str) -> list[str]:
     """The sounds of an English sentence in General American, as members of `SYMBOLS`.
 
@@ -153,8 +142,6 @@ def phonemes(text: str) -> list[str]:
     `. , ? ! ; :` in its place where the text pauses. A dash counts as a comma, an ellipsis as a
     full stop; quotation marks and brackets are dropped. A full stop is added where the text ends
     without punctuation: "Hello, Bob" gives `h ə l ˈoʊ , b ˈɑ b .`, with no spaces around the comma.
-
-    The same text always gives the same symbols.
 
     Raises:
         TextError: no text, too much (`MAX_CHARACTERS`), nothing that can be pronounced, or letters
@@ -208,8 +195,8 @@ def _refuse_other_scripts(text: str) -> None:
             ("LATIN", "MODIFIER LETTER", "FEMININE ORDINAL", "MASCULINE ORDINAL")
         ):
             word = next(word for word in text.split() if character in word)
-            script = unicodedata.name(character, "unknown").split()[0]
-            script = "Chinese" if script == "CJK" else script.capitalize()
+            script = unicodedata.name(character, "unknown").split()[0].capitalize()
+            script = script.replace("Cjk", "Chinese")
             raise TextError(
                 f"{_shortened(word)} is written in {script} letters: only English can be read"
             )
@@ -219,23 +206,17 @@ def _shortened(text: str, characters: int = 40) -> str:
     return repr(text if len(text) <= characters else text[: characters - 1] + "…")
 
 
-def split_paragraphs(text: str) -> list[str]:
-    """The parts of a text between empty lines, without its markup."""
-    return re.split(r"\n\s*\n", without_markup(text))
-
-
 def split_sentences(text: str, max_characters: int = MAX_SENTENCE) -> list[str]:
     """The sentences of a text, in order, each without white space around it.
 
     A line break is white space, except before the items of a list ("2. Eggs", "- eggs"); an empty
-    line always ends a sentence. A sentence longer than
-    `max_characters` is cut after the last comma, semicolon, colon or dash that fits, or else
-    between words.
+    line always ends a sentence. A sentence longer than `max_characters` is cut after the last
+    comma, semicolon, colon or dash that fits, or else between words.
     """
     import sentencex
 
     sentences: list[str] = []
-    for paragraph in split_paragraphs(text):
+    for paragraph in PARAGRAPHS.split(text):
         for item in _items(paragraph):
             held = _LIST_NUMBER.sub(_held, UNFINISHED.sub(_held, " ".join(item.split())))
             for sentence in sentencex.segment("en", held):

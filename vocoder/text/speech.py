@@ -1,8 +1,7 @@
 """Text to audio, sentence by sentence: sentences -> phonemes -> mel -> audio.
 
 `sentences` turns text into phonemes, and refuses what cannot be read before any audio is generated.
-`speak` turns them into audio one sentence at a time, so that a book takes no more memory than its
-longest sentence.
+`speak` makes audio one sentence at a time: a book takes no more memory than its longest sentence.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ import numpy.typing as npt
 from vocoder.text.frontend import (
     LONGEST_TEXT,
     MAX_SENTENCE,
+    PARAGRAPHS,
     PUNCTUATION,
     WORD_BOUNDARY,
     TextError,
     normalise,
     phonemes,
-    split_paragraphs,
     split_sentences,
 )
 
@@ -42,25 +41,13 @@ SENTENCE_PAUSE = 0.3
 PARAGRAPH_PAUSE = 0.7
 """Seconds of silence between paragraphs, at speaking rate 1."""
 
-# Anything further below the loudest block, in decibels, is silence at the ends of a sentence.
-# Recordings and models leave different amounts of it, and the pauses should not depend on that.
-_SILENCE_DB = 50.0
-_BLOCK_SECONDS = 0.01
-_FADE_SECONDS = 0.005
-
 LEVEL_DB = -20.0
 """Root mean square of every sentence in dB of full scale, as other text to speech has it."""
-
-_HIGHEST_PEAK = 0.95
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence, or a part of a long one.
-
-    text: as written. phonemes: see `vocoder.text.frontend.phonemes`. pause: seconds of silence
-    after it, at speaking rate 1.
-    """
+    """A sentence, or a part of a long one, its `phonemes`, and the seconds of silence after it."""
 
     text: str
     phonemes: tuple[str, ...]
@@ -88,17 +75,15 @@ def sentences(text: str) -> list[Sentence]:
     Raises:
         TextError: nothing to say at all, or something that cannot be read; the message names it.
     """
-    if not text.strip():
-        raise TextError("there is no text to read: give at least one word")
     script: list[Sentence] = []
-    for paragraph in split_paragraphs(text):
+    for paragraph in PARAGRAPHS.split(text):
         first = len(script)
         for sentence, sounds in _breaths(paragraph):
             script.append(Sentence(sentence, sounds, SENTENCE_PAUSE))
         if len(script) > first:
             script[-1] = replace(script[-1], pause=PARAGRAPH_PAUSE)
     if not script:
-        raise TextError("nothing in the text can be pronounced: give at least one word")
+        raise TextError("there is nothing to pronounce: give at least one word")
     script[-1] = replace(script[-1], pause=0.0)
     return script
 
@@ -127,8 +112,7 @@ def _breaths(
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Sentences with their phonemes, at most `LONGEST_TEXT` of them.
 
-    Digits stand for many more phonemes than letters do, so a sentence that is short enough in
-    characters may still have to be cut.
+    Digits stand for many phonemes, so a sentence of few characters may still have to be cut.
     """
     for sentence in split_sentences(paragraph, max_characters):
         if not any(character.isalnum() for character in sentence):
@@ -255,21 +239,20 @@ def _words(sentence: Sentence, bounds: npt.NDArray[np.float64]) -> Iterator[Word
 def _trimmed(
     audio: npt.NDArray[np.float32], sample_rate: int
 ) -> tuple[npt.NDArray[np.float32], int]:
-    """Audio without the silence at its ends, faded in and out; the place of its first sample."""
+    """Audio without the silence at its ends (50 dB below the loudest 10 ms), faded in and out; the
+    place of its first sample."""
     # librosa.effects.trim does the same, but importing it takes longer than speaking a sentence.
-    block = round(_BLOCK_SECONDS * sample_rate)
+    block = round(0.01 * sample_rate)
     blocks = np.pad(audio, (0, -len(audio) % block)).reshape(-1, block)
     power = np.square(blocks, dtype=np.float64).mean(axis=1)
-    loud = np.flatnonzero(power > power.max() * 10 ** (-_SILENCE_DB / 10))
+    loud = np.flatnonzero(power > power.max() * 1e-5)
     if not len(loud):
         return audio, 0
     first = int(max(loud[0] - 1, 0)) * block
     kept = audio[first : (loud[-1] + 2) * block].copy()
-    length = min(round(_FADE_SECONDS * sample_rate), len(kept) // 2)
-    if length:
-        ramp = np.linspace(0, 1, length, dtype=np.float32)
-        kept[:length] *= ramp
-        kept[-length:] *= ramp[::-1]
+    ramp = np.linspace(0, 1, round(0.005 * sample_rate), dtype=np.float32)
+    kept[: len(ramp)] *= ramp
+    kept[-len(ramp) :] *= ramp[::-1]
     return kept, first
 
 
@@ -279,4 +262,4 @@ def _levelled(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     if rms < 1e-4:
         return audio
     peak = float(np.abs(audio).max())
-    return audio * np.float32(min(10 ** (LEVEL_DB / 20) / rms, _HIGHEST_PEAK / peak))
+    return audio * np.float32(min(10 ** (LEVEL_DB / 20) / rms, 0.95 / peak))

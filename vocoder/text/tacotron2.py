@@ -16,14 +16,9 @@ from vocoder.checkpoints import CheckpointError
 class Tacotron2:
     """Text to log-mel by Tacotron 2, letter by letter, in the voice of LJSpeech.
 
-    The pipeline TACOTRON2_GRIFFINLIM_CHAR_LJSPEECH of torchaudio, whose mel convention is
-    `ljspeech`. Its weights (about 110 MB) are downloaded when the first model is made, and kept in
-    the folder of `torch.hub`. It is autoregressive, so it has no durations to set or to report.
-
-    Paper: Shen et al., 2018, arXiv 1712.05884.
-
-    Args:
-        network: a `torchaudio.models.Tacotron2` to use instead of the published weights.
+    The pipeline TACOTRON2_GRIFFINLIM_CHAR_LJSPEECH of torchaudio. Its weights (about 110 MB) are
+    downloaded when the first model is made, and kept in the folder of `torch.hub`. Paper: Shen et
+    al., 2018, arXiv 1712.05884.
 
     Raises:
         CheckpointError: the weights are not there and cannot be downloaded.
@@ -36,23 +31,20 @@ class Tacotron2:
 
     states = 1
 
-    def __init__(self, network: Any = None) -> None:
+    def __init__(self) -> None:
         from torchaudio.pipelines import TACOTRON2_GRIFFINLIM_CHAR_LJSPEECH as PIPELINE
 
         self.mel_spec = MelSpec.preset("ljspeech")
         self._processor = PIPELINE.get_text_processor()
-        if network is None:
-            try:
-                network = PIPELINE.get_tacotron2(
-                    dl_kwargs={"map_location": "cpu", "weights_only": True}
-                )
-            except Exception as error:  # of the network, the disk and the file: no common base
-                kept = Path(torch.hub.get_dir()) / "checkpoints"
-                raise CheckpointError(
-                    f"the weights of Tacotron 2 cannot be had ({error}): try again with a "
-                    f"connection, after deleting what is left of them in {kept}"
-                ) from error
-        self.network = network.eval()
+        how = {"map_location": "cpu", "weights_only": True}
+        try:
+            self.network = PIPELINE.get_tacotron2(dl_kwargs=how).eval()
+        except Exception as error:  # of the network, the disk and the file: no common base
+            kept = Path(torch.hub.get_dir()) / "checkpoints"
+            raise CheckpointError(
+                f"the weights of Tacotron 2 cannot be had ({error}): try again with a connection, "
+                f"after deleting what is left of them in {kept}"
+            ) from error
 
     def to(self, device: str | torch.device) -> Tacotron2:
         self.network.to(device)
@@ -61,11 +53,7 @@ class Tacotron2:
     def check(
         self, voice: str | None = None, speaking_rate: float = 1.0, pitch: float = 0.0
     ) -> None:
-        """Check arguments of `synthesize`.
-
-        Raises:
-            ValueError: there is no such voice, or rate or pitch is to change.
-        """
+        """Raises ValueError if there is no such voice, or rate or pitch is to change."""
         if voice not in (None, *self.voices):
             raise ValueError(f"there is no voice {voice!r}: Tacotron 2 has {self.voices[0]} alone")
         if speaking_rate != 1 or pitch != 0:
@@ -81,11 +69,7 @@ class Tacotron2:
         )
 
     def indices(self, text: Sequence[str]) -> Tensor:
-        """Indices of letters and punctuation for the network, (letters,); others are left out.
-
-        Raises:
-            ValueError: there are none.
-        """
+        """Indices of letters and punctuation for the network, (letters,); ValueError if none."""
         letters: Tensor = self._processor("".join(text))[0][0]
         if not len(letters):
             raise ValueError("there are no letters to say: the text is empty")
@@ -93,10 +77,8 @@ class Tacotron2:
 
     @torch.inference_mode()
     def synthesize(self, text: Sequence[str], *_: Any) -> Tensor:
-        """The log-mel (80, frames) of a sentence in letters; its dropout is seeded with 0.
-
-        A mel ends after 2,000 frames (23 s), with torchaudio's warning.
-        """
+        """The log-mel (80, frames) of a sentence in letters, at most 2,000 frames (23 s); its
+        dropout is seeded with 0."""
         letters = self.indices(text)[None]
         lengths = torch.tensor([letters.shape[1]])
         device = next(self.network.parameters()).device

@@ -87,20 +87,13 @@ class Excerpts(Dataset[Item]):
     frames: int
     seed: int
 
-    def chosen(self, n: int) -> int:
-        """The index of the utterance of a draw."""
-        epoch, place = divmod(n, len(self.items))
-        return int(_order(len(self.items), self.seed, epoch)[place])
-
     def __getitem__(self, n: int) -> Item:
-        item = self.items[self.chosen(n)]
+        epoch, place = divmod(n, len(self.items))
+        item = self.items[int(_order(len(self.items), self.seed, epoch)[place])]
         spare = max(0, len(item.mel) - self.frames)
         first = int(np.random.default_rng((self.seed, n)).integers(spare + 1))
-        cut = {
-            name: getattr(item, name)[first : first + self.frames]
-            for name in ("place", "mel", "pitch", "voicing")
-        }
-        return item._replace(**cut)
+        timed = {name: getattr(item, name) for name in ("place", "mel", "pitch", "voicing")}
+        return item._replace(**{name: v[first : first + self.frames] for name, v in timed.items()})
 
 
 def balanced(items: Sequence[Item]) -> list[Item]:
@@ -130,9 +123,6 @@ class TextAndSpeech(CorpusData):
             "speaker", of all utterances, by default.
         frames: of an excerpt.
         longest_seconds: longer utterances are left out.
-
-    Raises:
-        ValueError: batch_size or frames is below 1.
     """
 
     voices: Mapping[str, str] | None = None
@@ -144,8 +134,6 @@ class TextAndSpeech(CorpusData):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.frames < 1:
-            raise ValueError(f"frames is {self.frames}: an excerpt has at least one")
         self.prefixes = dict(self.voices or {"speaker": ""})
 
     def read(self) -> Corpus:
@@ -170,12 +158,14 @@ class TextAndSpeech(CorpusData):
         self.phonemes: dict[str, list[str]] = {}
         self.mels: dict[str, Tensor] = {}
         self._pitch: dict[str, tuple[Tensor, Tensor]] = {}
-        self._items: dict[str, Item] | None = None  # aligned when first asked for
-        for utterance in track(self.corpus.utterances, "mels and pitch", transient=True):
+        self._items: dict[str, Item] = {}  # aligned when first asked for
+        short = [
+            u
+            for u in self.corpus.utterances
+            if u.id in self.prepared.entries and self.prepared.entries[u.id].samples <= longest
+        ]
+        for utterance in track(short, "mels and pitch", transient=True):
             id = utterance.id
-            entry = self.prepared.entries.get(id)
-            if entry is None or entry.samples > longest:
-                continue
             try:
                 self.phonemes[id] = phonemes(utterance.normalised)
             except TextError as error:
@@ -187,8 +177,7 @@ class TextAndSpeech(CorpusData):
             self.mels[id] = mel.half()  # an error of 0.004 nats at most
             self._pitch[id] = (f0[0] / REFERENCE_HZ).log(), voicing[0]
         if unreadable:
-            log.warning("%s: %d utterances left out, text unreadable (first: %s)",
-                        self.prepared.name, len(unreadable), unreadable[0])  # fmt: skip
+            log.warning("%d texts are unreadable (first: %s)", len(unreadable), unreadable[0])
         return self.mels
 
     def audio(self, id: str) -> NDArray[np.float32]:
@@ -197,9 +186,8 @@ class TextAndSpeech(CorpusData):
 
     def items(self, ids: Sequence[str], model: AcousticModel) -> dict[str, Item]:
         """Aligned utterances; one with fewer frames than states is left out."""
-        if self._items is None:
+        if not self._items:
             # All utterances: the more, the better the alignment, held-out ones included.
-            self._items = {}
             for voice, name in enumerate(self.prefixes):
                 own = [id for id in self.mels if self._voice(id) == name]
                 self._items |= self._aligned(own, voice, model)
@@ -253,7 +241,6 @@ class AcousticTraining(Training):
     """Trains an `AcousticModel` by regression on aligned speech; see `losses`."""
 
     model: AcousticModel
-    unit = "mel element"
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         parts = losses(self.model, batch)
@@ -328,47 +315,34 @@ def held_out_scores(model: AcousticModel, batch: Batch) -> dict[str, float]:
 def report_acoustic(run: Finished) -> None:
     """Write the report of an acoustic model; see `write_report`."""
     model: AcousticModel = run.module.model.fused()
-    data, griffin_lim = run.data, None
-    try:
-        griffin_lim = GriffinLim(model.mel_spec)
-    except ImportError as error:  # what was trained is worth more than its Griffin-Lim
-        log.warning("No Griffin-Lim in held-out: %s", error)
+    data, griffin_lim = run.data, GriffinLim(model.mel_spec)
     examples: list[Example] = []
     scores: list[dict[str, Any]] = []
     for id, item in data.items(data.split.test, model).items():
         batch = Batch(*(part.to(model.device) for part in collate([item])))
-        scores.append({"utterance": id, **held_out_scores(model, batch)})
-        if len(examples) == HELD_OUT:
-            continue
-        predicted = model.synthesize(data.phonemes[id], model.voices[item.voice]).cpu()
-        titled = {label: scores[-1][key] for key, label in COLUMNS.items()}
-        original = torch.from_numpy(data.audio(id))
-        example = Example(id, titled, {".original.wav": original, ".npy": predicted}, {})
-        examples.append(example)
-        if not predicted.isfinite().all():
-            continue
-        if griffin_lim is not None:
-            # Mels of a model that has hardly learnt leave the range of recordings.
-            audible = griffin_lim.synthesize(limited(predicted, model.mel_spec))
-            example.files[".griffin-lim.wav"] = audible
-        example.mels["recorded"] = data.mels[id].float()
-        example.mels["with its durations and pitch"] = model(batch).mel[0].T
-        example.mels["from the text alone"] = predicted
+        found = held_out_scores(model, batch)
+        scores.append({"utterance": id, **found})
+        if len(examples) < HELD_OUT:
+            mel = model.synthesize(data.phonemes[id], model.voices[item.voice]).cpu()
+            files = {".original.wav": torch.from_numpy(data.audio(id)), ".npy": mel}
+            if mel.isfinite().all():
+                # Mels of a model that has hardly learnt leave the range of recordings.
+                audible = griffin_lim.synthesize(limited(mel, model.mel_spec))
+                files[".griffin-lim.wav"] = audible
+            titled = {title: found[key] for key, title in COLUMNS.items()}
+            examples.append(Example(id, titled, files))
     means = {key: float(np.mean([score[key] for score in scores])) for key in COLUMNS}
     shown = ", ".join(f"{label} {means[key]:.3f}" for key, label in COLUMNS.items())
     explained = (
-        f"Means over {len(scores)} test utterances: {shown}. "
-        "Mel distance is the mean absolute error of the mel predicted with the durations, pitch, "
-        "voicing and loudness of the recording; pitch error that of the predicted F0 in voiced "
-        "frames. Duration error compares predicted and aligned durations, length error the length "
-        "of the utterance. Held-out mels, predicted from the text alone, are in `held-out`, made "
-        "audible by Griffin-Lim, which needs no trained vocoder and sounds accordingly."
+        f"Means over {len(scores)} test utterances: {shown}. Mel distance and pitch error are "
+        "those of predictions with the durations, pitch, voicing and loudness of the recording. "
+        "Held-out mels are predicted from the text alone, and made audible by Griffin-Lim, which "
+        "needs no trained vocoder and sounds accordingly."
     )
     trained = shlex.quote(str(run.folder / "model"))
     command = f'vocoder say "A sentence." --acoustic {trained} -o out.wav'
     columns = {f"val/{key}": label for key, label in COLUMNS.items()}
-    made = "predicted mels that are"
-    write_report(run, columns, command, explained, examples, made, test=scores, test_mean=means)
+    write_report(run, columns, command, explained, examples, test=scores, test_mean=means)
 
 
 # -- recipe --------------------------------------------------------------------------------------

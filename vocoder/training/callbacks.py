@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import signal
 import sys
 import time
@@ -70,22 +69,15 @@ class Validations(Callback):
     """Records every validation, keeps the best averaged weights, and ends a run that gets no
     better.
 
-    ``history.jsonl`` gets a line for each: steps, seconds, audio seen, scores. All else is known
-    from that file. When a run resumes, the lines of steps after its checkpoint are dropped, since
-    those steps are repeated. The best weights are a checkpoint in ``best``.
+    ``history.jsonl`` gets a line for each: steps, seconds, audio seen, scores. When a run resumes,
+    the lines of steps after its checkpoint are dropped, since those steps are repeated. The best
+    weights are a checkpoint in ``best``.
 
     Lightning's `ModelCheckpoint` and `EarlyStopping` would write a pickle, and count validations
-    that do not count here: those before all losses apply (`Training.settled`), since a loss that
-    starts may cost some of the score. The end counts, and, with `from_start`, the validation before
-    the first step. A score that is not finite never does.
-
-    Args:
-        run: folder of both.
-        average: where the weights come from.
-        monitor: the score: ``val/log_likelihood``, of which more is better, or an error such as
-            ``val/mel_distance``.
-        patience: validations without a better one after which training ends; 0 for never.
-        from_start: whether the weights that training starts with may be the best.
+    that do not count here: those before all losses apply (`Training.settled`), and, without
+    `from_start`, before the first step. `monitor` is ``val/log_likelihood``, of which more is
+    better, or an error such as ``val/mel_distance``. Training ends after `patience` validations
+    without a better one; 0 for never.
     """
 
     def __init__(
@@ -106,11 +98,10 @@ class Validations(Callback):
         """The best validation that counts, if any, the first of equals; and those since then."""
         sign = 1 if self.monitor.endswith("log_likelihood") else -1
         counting = [row for row in rows if row["counts"]]
-        scores = {n: sign * row[self.monitor] for n, row in enumerate(counting)}
-        finite = [n for n, score in scores.items() if math.isfinite(score)]
+        finite = [n for n, row in enumerate(counting) if math.isfinite(row[self.monitor])]
         if not finite:
             return None, len(counting)
-        best = max(finite, key=scores.__getitem__)
+        best = max(finite, key=lambda n: sign * counting[n][self.monitor])
         return counting[best], len(counting) - 1 - best
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -118,8 +109,7 @@ class Validations(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module: Any = pl_module
-        training = trainer.state.fn == TrainerFn.FITTING
-        step = trainer.global_step
+        training, step = trainer.state.fn == TrainerFn.FITTING, trainer.global_step
         scores = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
         if self.monitor not in scores:
             raise TrainingError(
@@ -142,8 +132,6 @@ class Validations(Callback):
             if self.best(rows)[0] is row:
                 # By now the module has the weights that are trained again.
                 (self.average.model if training else module.model).save(self.folder)
-                facts = json.dumps({"step": step, "score": row[self.monitor]}, indent=1) + "\n"
-                write_atomic(self.folder / "training.json", facts.encode())
         if training:
             self._stop_if_waited(trainer)
 
@@ -155,14 +143,13 @@ class Validations(Callback):
     def words(self) -> str:
         """Which weights the run ends with, for its report."""
         rows = self.rows()
-        best, waited = self.best(rows)
+        best, _ = self.best(rows)
         if best is None:
             return f"those of the end: no {self.monitor} was finite"
         score, start, end = (f"{row[self.monitor]:.3f}" for row in (best, rows[0], rows[-1]))
         return (
             f"the best by {self.monitor}, {score}, of step {best['step']:,} after "
             f"{best['train_seconds'] / 60:.1f} min (start {start}, end {end})"
-            + (f", none better in {waited} validations since" if waited else "")
         )
 
     def _stop_if_waited(self, trainer: Trainer) -> None:
@@ -172,60 +159,39 @@ class Validations(Callback):
             trainer.should_stop = True
 
 
-class TrainingBar(Callback):
-    """One line on stderr: the share of the budget used, and the state of the run.
+class Progress(Callback):
+    """A line on stderr, redrawn in a terminal and repeated every 30 seconds in a log file.
 
-    In a terminal it is redrawn twice a second; anything else, such as a log file, gets a line every
-    30 seconds. Lightning's bars count epochs, of which there are none here.
+    Lightning's bars count epochs, of which there are none here.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module: Any = pl_module
-        self._started, self._drawn, self._samples = time.monotonic(), 0.0, module.samples_seen
-        self._likelihood = math.nan
+        self._drawn, self._samples = time.monotonic(), module.samples_seen
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        likelihood = -float(trainer.callback_metrics.get("train/nll", math.nan))
-        if math.isfinite(likelihood):
-            # Crops differ by nats: smoothed over the last fifty steps or so.
-            before = likelihood if math.isnan(self._likelihood) else self._likelihood
-            self._likelihood = before + (likelihood - before) / 50
-        if time.monotonic() - self._drawn >= (0.5 if sys.stderr.isatty() else 30):
-            self._draw(trainer, pl_module)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw(trainer, pl_module, end="\n")
-
-    def _draw(self, trainer: Trainer, module: Any, end: str = "") -> None:
-        if not trainer.is_global_zero:
-            return
-        self._drawn = time.monotonic()
-        held_out = float(trainer.callback_metrics.get("val/log_likelihood", math.nan))
-        likelihoods = {"in training": self._likelihood, "held out": held_out}
-        shown = " and ".join(f"{v:.3f} {k}" for k, v in likelihoods.items() if not math.isnan(v))
-        speed = (module.samples_seen - self._samples) / module.model.sample_rate
-        speed /= max(self._drawn - self._started, 1e-9)
-        left = module.timer.time_remaining()
-        parts = [
-            f"{module.measure_budget():4.0%} step {trainer.global_step:,}",
-            shown and f"log-likelihood {shown} (nats/{module.unit})",
-            f"{speed:.1f} s audio/s",
-            module.skipped and f"{module.skipped} skipped",
-            left is not None and f"{timedelta(seconds=max(round(left), 0))} left",
-        ]
-        line = ", ".join(part for part in parts if part)
-        if sys.stderr.isatty():
-            line = f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}{end}"
-        else:
-            line += "\n"
-        sys.stderr.write(line)
-        sys.stderr.flush()
+        module: Any = pl_module
+        now, terminal = time.monotonic(), sys.stderr.isatty()
+        elapsed, samples = now - self._drawn, module.samples_seen
+        if trainer.is_global_zero and elapsed >= (0.5 if terminal else 30):
+            metrics = trainer.callback_metrics.items()
+            scores = [
+                f"{n} {float(v):.3f}" for n, v in metrics if n == "train/loss" or n[:4] == "val/"
+            ]
+            speed = (samples - self._samples) / module.model.sample_rate / elapsed
+            used = f"{module.measure_budget():4.0%} step {trainer.global_step:,}"
+            line = ", ".join([used, *scores, f"{speed:.1f} s audio/s"])
+            if (left := module.timer.time_remaining()) is not None:
+                line += f", {timedelta(seconds=max(round(left), 0))} left"
+            sys.stderr.write(f"\r\033[K{line}" if terminal else f"{line}\n")
+            sys.stderr.flush()
+            self._drawn, self._samples = now, samples
 
 
 class Interrupted(Exception):  # noqa: N818  (not an error)
-    """A signal stopped the training. Everything is saved."""
+    """Signal `number` stopped the training. Everything is saved."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -236,22 +202,17 @@ class LastCheckpoint(Checkpoint):
     """Saves what a run resumes from, always whole, and again before the run stops.
 
     It is saved every `seconds`, at the end, and, after SIGTERM or Ctrl-C, at the end of the current
-    step; all devices stop after the same step, whichever gets the signal. A second signal stops at
-    once, without saving. Where a validation follows the step, it is saved after that, so that a
-    resumed run neither repeats nor misses one.
-
+    step, after the validation that follows it if one does; all devices stop after the same step.
     Lightning's `ModelCheckpoint` saves before that validation, and its handler of SIGTERM lets
-    devices stop after different steps: the others then wait for ever.
+    devices stop after different steps. A second signal stops at once, without saving.
     """
 
     def __init__(self, path: Path, seconds: float) -> None:
         self.path = path
         self.seconds = seconds
         self._saved_at = 0.0
-        self._asked = 0
-        """The number of the signal that asked to stop, or 0."""
+        self._asked = 0  # the number of the signal that asked to stop
         self._after_validation = (0, 0)
-        """Whether to save, and the signal to stop by, once the validation is over."""
         self._handlers: dict[int, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -284,8 +245,7 @@ class LastCheckpoint(Checkpoint):
             self._save_and_stop(trainer, due, asked)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        due, asked = self._after_validation
-        self._after_validation = (0, 0)
+        (due, asked), self._after_validation = self._after_validation, (0, 0)
         self._save_and_stop(trainer, due, asked)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

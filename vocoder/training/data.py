@@ -8,10 +8,7 @@ import hashlib
 import itertools
 import json
 import logging
-import os
 import shutil
-import time
-import uuid
 import zlib
 from collections import defaultdict
 from collections.abc import Container, Iterator, Sequence
@@ -22,6 +19,7 @@ from typing import Any, ClassVar
 import lightning
 import numpy as np
 import soundfile
+from filelock import FileLock
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
@@ -40,7 +38,7 @@ SILENT_RMS = 1e-3
 SHORTEST_SECONDS = 0.1
 """Files shorter than this are left out; those shorter than a crop are padded when cropped."""
 
-_LAYOUT = 2
+_LAYOUT = 3
 """Part of the fingerprint: raised when the format of a prepared corpus changes."""
 
 Item = dict[str, Any]
@@ -57,6 +55,7 @@ class Entry:
     offset: int
     samples: int
     peak: int
+    sha256: str
 
 
 class PreparedCorpus:
@@ -64,13 +63,9 @@ class PreparedCorpus:
     costs microseconds and no worker processes. Pickled, it is the path of its folder.
 
     Attributes:
-        name: name of the corpus.
-        sample_rate: of all utterances, Hz.
-        original_sample_rate: the lowest among the original files, Hz. If it is below
-            `sample_rate`, the bands above half of it are empty.
+        original_sample_rate: the lowest among the original files, Hz.
         entries: the utterances, by id.
-        left_out: ids of the files left out, by reason.
-        sources: SHA-256 of every original file, by id; empty for a file that cannot be read.
+        left_out: ids of the files left out (of unreadable ones, the message), by reason.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -80,7 +75,6 @@ class PreparedCorpus:
         self.sample_rate: int = index["sample_rate"]
         self.original_sample_rate: int = index["original_sample_rate"]
         self.left_out: dict[str, list[str]] = index["left_out"]
-        self.sources: dict[str, str] = index["sources"]
         self.entries = {e["id"]: Entry(**e) for e in index["utterances"]}
         self._audio = np.memmap(self.folder / "audio.int16", dtype="<i2", mode="r")
 
@@ -91,7 +85,7 @@ class PreparedCorpus:
     @property
     def missing(self) -> str:
         """How many files were left out, and why; empty if none were."""
-        return ", ".join(f"{len(ids)} {why}" for why, ids in self.left_out.items() if ids)
+        return ", ".join(f"{len(ids)} {why}" for why, ids in self.left_out.items())
 
     def audio(self, id: str) -> NDArray[np.int16]:
         """(samples,) int16 of an utterance; divide by 32768 for [-1, 1)."""
@@ -115,90 +109,76 @@ def prepare(corpus: Corpus, sample_rate: int, cache: str | Path) -> PreparedCorp
         stat = utterance.path.stat()
         line = f"{utterance.id} {utterance.path.name} {stat.st_size} {stat.st_mtime_ns}\n"
         digest.update(line.encode())
-    name = f"{corpus.name[:40]}-{sample_rate}-{digest.hexdigest()[:12]}"
-    folder = Path(cache) / name
-    if folder.is_dir():
-        return PreparedCorpus(folder)
-    partial = folder.with_name(f".{name}.{uuid.uuid4().hex}")
+    folder = Path(cache) / f"{corpus.name[:40]}-{sample_rate}-{digest.hexdigest()[:12]}"
+    partial = folder.with_name(f".{folder.name}.part")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        for audio in folder.parent.glob(".*/audio.int16"):
-            if time.time() - audio.stat().st_mtime > 3600:  # what a killed process left
-                shutil.rmtree(audio.parent, ignore_errors=True)
-        partial.mkdir()  # not mkdtemp, whose folders are closed to everybody else
-        _write(corpus, sample_rate, partial)
-        try:
-            os.replace(partial, folder)
-        except OSError:
-            if not folder.is_dir():  # else another process has finished first, with the same result
-                raise
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            shutil.rmtree(partial, ignore_errors=True)  # of a killed process
+            if not folder.is_dir():
+                partial.mkdir()
+                try:
+                    _write(corpus, sample_rate, partial)
+                    partial.rename(folder)
+                finally:
+                    shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise CorpusError(
             f"the decoded corpus cannot be kept in {cache} ({error.strerror}): make room, or give "
             "another folder with --cache"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return PreparedCorpus(folder)
 
 
 def manifest(corpus: Corpus, prepared: PreparedCorpus, text: bool = False) -> str:
-    """SHA-256 of what a model is trained on: ids and original files, and the text if asked for.
+    """SHA-256 of what a model is trained on: ids and decoded audio, and the text if asked for.
 
     It depends on neither paths nor dates, so a copy of a corpus has the same.
     """
     digest = hashlib.sha256()
     for utterance in corpus.utterances:
-        parts = [utterance.id, prepared.sources[utterance.id]]
-        digest.update(json.dumps(parts + [utterance.normalised] * text).encode())
+        if entry := prepared.entries.get(utterance.id):
+            parts = [entry.id, entry.sha256] + [utterance.normalised] * text
+            digest.update(json.dumps(parts).encode())
     return digest.hexdigest()
 
 
 def _write(corpus: Corpus, sample_rate: int, folder: Path) -> None:
     entries: list[Entry] = []
     left_out: dict[str, list[str]] = defaultdict(list)
-    examples: dict[str, str] = {}
     rates: set[int] = set()
-    sources = dict.fromkeys((utterance.id for utterance in corpus.utterances), "")
-    console = Console(stderr=True)
-    quiet = not console.is_terminal
+    console, what = Console(stderr=True), f"preparing {corpus.name}"
+    silent = not console.is_terminal
     with (folder / "audio.int16").open("wb") as file:
-        what = f"preparing {corpus.name}"
-        for utterance in track(corpus.utterances, what, console=console, disable=quiet):
-            id, path, reason, example = utterance.id, utterance.path, "", utterance.id
+        for utterance in track(corpus.utterances, what, console=console, disable=silent):
+            id, path = utterance.id, utterance.path
             try:
-                with path.open("rb") as original:
-                    sources[id] = hashlib.file_digest(original, "sha256").hexdigest()
                 # Resampling overshoots slightly in loud recordings; the rounding clips that, as a
                 # recorder does.
-                samples = to_pcm16(read_audio(path, sample_rate)[0].numpy())
-                rate = soundfile.info(openable(path)).samplerate
-                if samples.size < SHORTEST_SECONDS * sample_rate:
-                    reason = "too short"
-                elif np.sqrt(np.mean(from_pcm16(samples) ** 2)) < SILENT_RMS:
-                    reason = "silent"
+                samples = to_pcm16(read_audio(path, sample_rate)[0].numpy()).astype("<i2")
+                rates.add(soundfile.info(openable(path)).samplerate)
             except (OSError, ValueError) as error:
-                reason, example = "unreadable", str(error)
-            if reason:
-                left_out[reason].append(id)
-                examples.setdefault(reason, example)
+                left_out["unreadable"].append(str(error))
                 continue
-            peak = int(np.abs(samples.astype(np.int32)).max())
-            entries.append(Entry(id, file.tell() // 2, samples.size, peak))
-            file.write(samples.astype("<i2").tobytes())
-            rates.add(rate)
-    for why, example in examples.items():
-        count = len(left_out[why])
-        log.warning("%s: %d files left out, %s (first: %s)", corpus.name, count, why, example)
+            if samples.size < SHORTEST_SECONDS * sample_rate:
+                left_out["too short"].append(id)
+            elif np.sqrt(np.mean(from_pcm16(samples) ** 2)) < SILENT_RMS:
+                left_out["silent"].append(id)
+            else:
+                peak, content = int(np.abs(samples.astype(np.int32)).max()), samples.tobytes()
+                digest = hashlib.sha256(content).hexdigest()
+                entries.append(Entry(id, file.tell() // 2, samples.size, peak, digest))
+                file.write(content)
+    reasons = [f"{len(them)} {why} (first: {them[0]})" for why, them in left_out.items()]
     if not entries:
-        reasons = "; ".join(f"{len(left_out[r])} {r} ({first})" for r, first in examples.items())
-        raise CorpusError(f"{corpus.folder} has no usable audio: {reasons}")
+        raise CorpusError(f"{corpus.folder} has no usable audio: {'; '.join(reasons)}")
+    for reason in reasons:
+        log.warning("%s: files left out: %s", corpus.name, reason)
     index = {
         "name": corpus.name,
         "sample_rate": sample_rate,
         "original_sample_rate": min(rates),
         "left_out": left_out,
-        "sources": sources,
         "utterances": [asdict(entry) for entry in entries],
     }
     (folder / "index.json").write_text(json.dumps(index, ensure_ascii=False), encoding="utf-8")
@@ -213,26 +193,22 @@ class Crops(Dataset[Item]):
 
     A crop is drawn from an utterance chosen in proportion to its length, at any sample, and scaled
     by a gain g, uniform in decibels within `gain_db` and limited so that the utterance does not
-    clip. Its ends are faded (`fade`), and it is rounded to 16 bits again, like a recording at that
-    volume: q = round(g n) for recorded samples n.
+    clip. Its ends are faded (`fade`), so that its own mel describes it to the ends, and it is
+    rounded to 16 bits again: q = round(g n) for recorded samples n. Utterances shorter than a crop
+    are padded with zeros.
 
     Item: `audio`, (frames * hop,) float32, is q dequantised (see `dequantise`); `clean`, of the
-    same shape, is q / 32768, whose mel the model is conditioned on. Utterances shorter than a crop
-    are padded with zeros. A faded crop is an utterance that its own mel describes to the ends; in
-    the mel of the uncut utterance, its ends would be jumps that the mel does not show.
+    same shape, is q / 32768, whose mel the model is conditioned on.
 
     A share `noisy` of the crops gets Gaussian noise, a first-order autoregressive process of a
-    coefficient between 0 and 0.97, at a signal-to-noise ratio between 0 and 40 dB. Speech from a
-    studio or a synthesiser has digital silence in its pauses, and a flow that has seen nothing else
-    gives recordings with a noise floor absurdly low likelihoods.
+    coefficient between 0 and 0.97, at a signal-to-noise ratio between 0 and 40 dB.
 
     Args:
         corpus, ids: what to crop from, and the utterances.
         hop_length: samples per mel frame.
         crop_frames, gain_db, noisy, seed: see `SpeechData`.
         batch: crops of a step on all devices together: those of every other step are one frame
-            shorter, since models that treat even and odd frames differently need to learn both
-            kinds of ending. 0 for none.
+            shorter, so that models learn both even and odd lengths. 0 for none.
     """
 
     corpus: PreparedCorpus
@@ -282,11 +258,8 @@ def _item(levels: NDArray[Any], rng: np.random.Generator) -> Item:
 
 
 def held_out(corpus: PreparedCorpus, id: str, hop: int, seconds: float | None = None) -> Item:
-    """An utterance, or its middle, in whole hops: `id`, `audio` and `clean` as in `Crops`.
-
-    Its noise depends on the id alone. Its ends are faded like those of crops, since a recording may
-    end in the middle of a sound.
-    """
+    """An utterance, or its middle, in whole hops, its ends faded: `id`, `audio` and `clean` as in
+    `Crops`. Its noise depends on the id alone."""
     recorded = corpus.audio(id)
     frames, start = recorded.size // hop, 0
     if seconds is not None:
@@ -302,9 +275,8 @@ def held_out(corpus: PreparedCorpus, id: str, hop: int, seconds: float | None = 
 class Batches(Sampler[list[int]]):
     """Endless batches of draws 0, 1, 2 ..., from draw `start` on.
 
-    A batch of all devices together is a range of draws, of which device `rank` of `world_size`
-    takes its share. So n devices see what one would see with n times the batch size, and a resumed
-    run repeats and skips nothing.
+    Device `rank` of `world_size` takes its share of each, so n devices see what one would with n
+    times the batch size, and a resumed run repeats and skips nothing.
     """
 
     batch_size: int
@@ -368,9 +340,6 @@ class CorpusData(lightning.LightningDataModule):
         """These utterances, or the excerpts of them that are validated on."""
         raise NotImplementedError
 
-    def prepare_data(self) -> None:
-        prepare(self.read(), self.mel_spec.sample_rate, self.cache)
-
     def setup(self, stage: str | None = None) -> None:
         if hasattr(self, "prepared"):
             return
@@ -383,12 +352,11 @@ class CorpusData(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         trainer: Any = self.trainer
         start = trainer.lightning_module.items_seen  # saved in its checkpoints
-        sampler = Batches(self.batch_size, start, trainer.global_rank, trainer.world_size)
         gpu = trainer.strategy.root_device.type != "cpu"
         workers = 4 * gpu if self.workers is None else self.workers
         return DataLoader(
             self.training_set(self.batch_size * trainer.world_size),
-            batch_sampler=sampler,
+            batch_sampler=Batches(self.batch_size, start, trainer.global_rank, trainer.world_size),
             collate_fn=self.collate,
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -410,10 +378,6 @@ class SpeechData(CorpusData):
         gain_db: least and greatest gain of the volume augmentation, in decibels.
         noisy: share of the training crops that get noise, 0 to 1; see `Crops`.
         validation_seconds: longest excerpt of each; null for whole utterances.
-
-    Raises:
-        ValueError: batches or crops that are too small, gains in the wrong order, or a
-            share out of range.
     """
 
     crop_frames: int = 64
@@ -426,10 +390,6 @@ class SpeechData(CorpusData):
         super().__post_init__()
         if self.crop_frames < 2:
             raise ValueError(f"crop_frames is {self.crop_frames}: a crop has two frames or more")
-        if self.gain_db[0] > self.gain_db[1]:
-            raise ValueError(f"gain_db is {self.gain_db}: give the least gain first")
-        if not 0 <= self.noisy <= 1:
-            raise ValueError(f"noisy is {self.noisy}: give the share of the crops that get noise")
 
     def training_set(self, batch: int) -> Crops:
         how = self.crop_frames, self.gain_db, self.noisy, self.seed, batch

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,8 @@ from vocoder.models import Vocoder
 def mel_of_hops(model: Vocoder, audio: Tensor) -> Tensor:
     """The mel of audio (..., frames * hop) with a frame for each hop: (..., n_mels, frames).
 
-    A centred mel has one more, which belongs to no sample. Unlike `Vocoder.mel` it takes whatever a
-    model generates: what is not finite makes a loss that is not, and such steps are skipped.
+    Unlike `Vocoder.mel` it takes whatever a model generates: what is not finite makes a loss that
+    is not, and such steps are skipped.
     """
     mel: Tensor = _log_mel(model.mel_spec, audio.device)(audio)
     return mel[..., : audio.shape[-1] // model.mel_spec.hop_length]
@@ -40,16 +40,9 @@ def _log_mel(spec: MelSpec, device: torch.device) -> LogMel:
         return LogMel(spec).to(device)
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Audio that the model generates in a training step, and the recordings it should resemble.
-
-    Attributes:
-        audio: (items, frames * hop), float32, not clipped, differentiable.
-        mel: of `audio`, (items, n_mels, frames), float32.
-        recorded: the recordings, (items, frames * hop).
-        recorded_mel: the mel that the audio was generated from, (items, n_mels, frames).
-    """
+class Sample(NamedTuple):
+    """Generated audio (items, frames * hop), float32, not clipped, differentiable, and its mel
+    (items, n_mels, frames); the recordings that it should resemble, and theirs."""
 
     audio: Tensor
     mel: Tensor
@@ -64,8 +57,7 @@ class Step:
     .. math:: \mathrm{nll} = -\frac{\log p(x \mid m)}{T}, \qquad
         \hat x = f^{-1}(\tau \epsilon;\, m), \quad \epsilon \sim \mathcal N(0, I)
 
-    All losses share one sample, which costs about as much as the likelihood. So its temperature and
-    its part of the batch are settings of the step, not of a loss.
+    All losses share one sample, which costs about as much as the likelihood.
 
     Attributes:
         model: what is trained.
@@ -87,20 +79,13 @@ class Step:
 
     @cached_property
     def nll(self) -> Tensor:
-        """The model's `training_loss`, in nats per sample, a scalar.
-
-        Raises:
-            NotImplementedError: the model has no likelihood.
-        """
+        """The model's `training_loss`, in nats per sample, a scalar; NotImplementedError of a model
+        without a likelihood."""
         return self.model.training_loss({"audio": self.audio, "mel": self.mel})
 
     @cached_property
     def sample(self) -> Sample:
-        """Audio from the first items of the batch, differentiable.
-
-        Raises:
-            NotImplementedError: the model's samples pass no gradient.
-        """
+        """Audio from the first items of the batch; NotImplementedError if it has no gradient."""
         items = max(1, round(self.fraction * self.audio.shape[0]))
         audio, mel = self.audio[:items], self.mel[:items]
         noise = torch.randn(
@@ -117,14 +102,9 @@ class Step:
 class Loss(nn.Module):
     """Base class of the losses: `forward(step)` returns a scalar to minimise.
 
-    It runs under the trainer's autocast.
-
     Args:
-        weight: factor of the loss in the sum.
+        weight: factor of the loss in the sum, above 0.
         start: fraction of the training budget after which the loss applies, in [0, 1].
-
-    Raises:
-        ValueError: weight or start out of range.
     """
 
     name: ClassVar[str]
@@ -176,16 +156,13 @@ class Stft(Loss):
     .. math:: D_{STFT}(\hat x, x) = \frac1R \sum_r \frac{\lVert S_r(x) - S_r(\hat x) \rVert_F}
         {\lVert S_r(x) \rVert_F} + \operatorname{mean} |\log S_r(x) - \log S_r(\hat x)|
 
-    S is the magnitude under a Hann window, at least 1e-4 (about the noise of 16 bits). Likelihood
-    alone spends its effort on noise; this loss gives up some nats for better sound. Papers: the
-    distance is of Parallel WaveGAN (Yamamoto et al., 2020); WG-WaveNet (Hsu and Lee, 2020) trains a
-    flow in this way.
+    S is the magnitude under a Hann window, at least 1e-4 (about the noise of 16 bits). The loss
+    gives up some nats for better sound. Papers: Parallel WaveGAN (Yamamoto et al., 2020);
+    WG-WaveNet (Hsu and Lee, 2020) trains a flow in this way.
 
     Args:
-        weight, start: see `Loss`. Audio from an untrained flow has nothing to teach, so start
-            after a tenth of the budget or later.
-        resolutions: FFT lengths in samples; the hop is a quarter of each, the window as long. A
-            crop has at least half of the longest.
+        weight, start: see `Loss`. Start after a tenth of the budget or later.
+        resolutions: FFT lengths in samples; the hop is a quarter of each, the window as long.
     """
 
     name = "stft"
@@ -206,15 +183,12 @@ class Stft(Loss):
 
     def distance(self, generated: Tensor, recorded: Tensor) -> Tensor:
         """The distance of audio in [-1, 1], (batch, samples) each: a scalar."""
-        total = generated.new_zeros(())
+        total, audio = generated.new_zeros(()), torch.stack([generated, recorded])
         for size in self.resolutions:
             window = torch.hann_window(size, device=generated.device, dtype=generated.dtype)
-            ours, theirs = (  # (batch, bins, frames)
-                torch.stft(audio, size, size // 4, size, window, return_complex=True)
-                .abs()
-                .clamp_min(1e-4)
-                for audio in (generated, recorded)
-            )
+            how: Any = {"hop_length": size // 4, "window": window, "return_complex": True}
+            spectra = torch.stft(audio.flatten(0, 1), size, **how).abs().clamp_min(1e-4)
+            ours, theirs = spectra.unflatten(0, (2, -1))  # (batch, bins, frames) each
             difference = torch.linalg.vector_norm(theirs - ours, dim=(1, 2))
             convergence = difference / torch.linalg.vector_norm(theirs, dim=(1, 2))
             total = total + convergence.mean() + (theirs.log() - ours.log()).abs().mean()
@@ -222,11 +196,8 @@ class Stft(Loss):
 
 
 def total_loss(losses: Iterable[Loss], step: Step) -> dict[str, Tensor]:
-    r"""The weighted sum :math:`\sum_k w_k L_k` of the losses that have started, and its parts.
-
-    Returns:
-        ``loss``, to differentiate, and each loss under its name, without gradient; scalars.
-    """
+    r"""The weighted sum :math:`\sum_k w_k L_k` of the losses that have started, ``loss``, and each
+    loss under its name, without gradient."""
     total = step.audio.new_zeros(())
     values: dict[str, Tensor] = {}
     for loss in losses:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -39,9 +38,9 @@ class Training(lightning.LightningModule):
 
     So a run resumed with a larger budget continues at the rate of the larger budget.
 
-    A step with a non-finite loss or gradient changes no weight: it is counted in `skipped`, on
-    all devices alike. Training ends where such steps outnumber the others by `max_skipped`,
-    counted from where they last were no majority.
+    A step with a non-finite loss or gradient changes no weight, on all devices alike. Training ends
+    where such steps outnumber the others by `max_skipped`, counted from where they last were no
+    majority.
 
     Args:
         model: what to train; has a ``sample_rate`` and can ``save`` itself.
@@ -50,12 +49,9 @@ class Training(lightning.LightningModule):
         warmup_steps: optimiser steps of linear warm-up.
         betas, weight_decay: of AdamW.
         gradient_clip: greatest norm of the gradient of all parameters together.
-        max_skipped: surplus of skipped steps at which training ends: as many in a row, say.
+        max_skipped: surplus of skipped steps at which training ends.
         seed: of all random numbers in training.
     """
-
-    unit = "sample"
-    """What the losses, in nats, are divided by."""
 
     settled = 0.0
     """Fraction of the budget from which on all losses apply."""
@@ -77,26 +73,21 @@ class Training(lightning.LightningModule):
         self.learning_rate = learning_rate
         self.final_learning_rate = final_learning_rate
         self.warmup_steps = warmup_steps
-        self.betas = betas
-        self.weight_decay = weight_decay
+        self.adamw = {"betas": betas, "weight_decay": weight_decay}
         self.gradient_clip = gradient_clip
         self.max_skipped = max_skipped
         self.seed = seed
-        # By all devices together so far: crops (or utterances) drawn, where sampling resumes, and
-        # samples of audio trained on.
-        self.items_seen = 0
-        self.samples_seen = 0
-        # Steps skipped so far, and those less the others, counted from where that was last 0.
+        self.items_seen = 0  # crops or utterances drawn by all devices: sampling resumes there
+        self.samples_seen = 0  # of audio, by all devices
         self.skipped = 0
-        self.surplus_skipped = 0
+        self.surplus_skipped = 0  # skipped steps less the others, counted from where it was last 0
         self.budget_used = 0.0  # fraction of the training budget, in [0, 1]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
             [p for p in self.model.parameters() if p.requires_grad],
             self.learning_rate,
-            betas=self.betas,
-            weight_decay=self.weight_decay,
+            **self.adamw,  # type: ignore[arg-type]
             # Several times as fast. In fp16 it would undo the loss scaling after our clipping.
             fused=self.trainer.precision != "16-mixed",
         )
@@ -108,14 +99,14 @@ class Training(lightning.LightningModule):
         group["lr"] = self.learning_rate * self.schedule_at(self.global_step, self.budget_used)
 
     def schedule_at(self, step: int, budget_used: float) -> float:
-        """Factor of the learning rate at optimiser step `step`, counted from 0; see the class."""
+        """Factor of the learning rate at an optimiser step; see the class."""
         warmup = min(1.0, (step + 1) / max(self.warmup_steps, 1))
         r = self.final_learning_rate
         return warmup * (r + (1 - r) * (1 + math.cos(math.pi * budget_used)) / 2)
 
     @property
     def timer(self) -> Timer:
-        """The timer among the callbacks of the trainer; one that has not run if there is none."""
+        """The timer of the trainer; one that has not run if there is none."""
         callbacks: list[lightning.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         return next((found for found in callbacks if isinstance(found, Timer)), Timer())
 
@@ -133,29 +124,22 @@ class Training(lightning.LightningModule):
         return min(used, 1.0)
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
-        """Of the random numbers of this step and device.
-
-        It depends on the seed and `items_seen` alone, so that a resumed run draws what an unbroken
-        one would.
-        """
+        """Of the random numbers of this step and device: a resumed run draws what an unbroken one
+        would."""
         draw = self.seed * 1_000_003 + self.items_seen
         draw = draw * self.trainer.world_size + self.global_rank
         return torch.Generator(device).manual_seed(draw % 2**63)
 
     def logged(self, values: dict[str, Tensor], items: int, samples: int) -> Tensor:
-        """Log the scalars of a training step, and count what this device has trained on in it.
-
-        Returns:
-            The loss to differentiate.
-        """
+        """Log the scalars of a training step, and count its data. Returns the loss."""
         self.items_seen += items * self.trainer.world_size
         self.samples_seen += samples * self.trainer.world_size
         for name, value in values.items():
             self.log(f"train/{name}", value.detach())
         self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         loss = values["loss"]
-        # A loss that is not finite may have finite gradients. Multiplied by NaN it has none, here
-        # and, once gradients are averaged, on every device: so all of them skip the step.
+        # A loss that is not finite may have finite gradients. Multiplied by NaN it has none, on any
+        # device once gradients are averaged: so all of them skip the step.
         return loss * torch.where(loss.detach().isfinite(), 1.0, math.nan)
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
@@ -208,12 +192,8 @@ class VocoderTraining(Training):
         temperature: of the audio synthesised at validation; None for the model's default.
         validation_syntheses: at most this many utterances are synthesised at each validation; the
             likelihood is always measured on all.
-        sample_temperature, sample_fraction: temperature of the sample that losses may ask for in a
-            training step, and the part of the batch that is sampled; see `Step`.
+        sample_temperature, sample_fraction: see `Step`.
         optimisation: see `Training`.
-
-    Raises:
-        ValueError: losses that cannot be trained on; the message says why.
     """
 
     model: Vocoder
@@ -229,11 +209,8 @@ class VocoderTraining(Training):
         **optimisation: Any,
     ) -> None:
         super().__init__(model, **optimisation)
-        names = [loss.name for loss in losses]
         if all(loss.start > 0 for loss in losses):
             raise ValueError("no loss applies at first: one of the losses must have start 0")
-        if len(set(names)) < len(names):
-            raise ValueError(f"losses are {', '.join(names)}: give each kind once")
         self.losses = nn.ModuleList(losses).requires_grad_(False)
         self.settled = max(loss.start for loss in losses)
         self.temperature = model.default_temperature if temperature is None else temperature
@@ -251,17 +228,14 @@ class VocoderTraining(Training):
         return self.logged(values, audio.shape[0], audio.numel())
 
     def on_validation_epoch_start(self) -> None:
-        try:
-            # In a list, so that Lightning does not register it as a part of the module.
-            self._fused = [self.model.fused()]
-        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # no inverse
-            raise DivergedError(f"training has diverged: {error}") from error
+        # In a list, so that Lightning does not register it as a part of the module.
+        self._fused = [self.model.fused()]
 
     def scores(self, batch: dict[str, Any], index: int) -> Scores:
         """Log-likelihood in nats per sample, and the mel distance of copy synthesis in nats."""
         (model,), found = self._fused, Scores()
         mel, samples = mel_of_hops(model, batch["clean"]), batch["audio"].numel()
-        with contextlib.suppress(NotImplementedError):  # a model without a likelihood
+        if model.likelihood:
             likelihood = model.log_prob(batch["audio"], mel).sum() / samples
             found["log_likelihood"] = likelihood, samples
         if index < self.validation_syntheses:

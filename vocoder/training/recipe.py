@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
+import yaml
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import NonNegativeInt, restricted_number_type
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from vocoder.atomic import write_atomic
-from vocoder.corpus import download_ljspeech, find_ljspeech
+from vocoder.checkpoints import CheckpointError
+from vocoder.corpus import CorpusError, download_ljspeech, find_ljspeech
 from vocoder.evaluation.results import save_result
 from vocoder.models import Vocoder, load_checkpoint
 from vocoder.nn import fuse_weight_norm
@@ -31,19 +36,12 @@ from vocoder.training.callbacks import (
     AveragedWeights,
     Interrupted,
     LastCheckpoint,
-    TrainingBar,
+    Progress,
     Validations,
 )
 from vocoder.training.data import CorpusData, SpeechData, manifest
 from vocoder.training.losses import Loss
 from vocoder.training.module import DivergedError, Training, TrainingError, VocoderTraining
-from vocoder.training.options import (
-    PRECISIONS,
-    duration,
-    readable,
-    sentence,
-    shared_options,
-)
 from vocoder.training.report import Finished, report_vocoder, setting_facts
 from vocoder.training.run import (
     LAST,
@@ -57,6 +55,35 @@ from vocoder.training.run import (
 
 log = logging.getLogger("vocoder.training")
 
+# Arguments of Lightning's Trainer that are no options, because the recipe sets them or has its own.
+_OURS = {
+    "barebones", "callbacks", "check_val_every_n_epoch", "default_root_dir", "enable_checkpointing",
+    "enable_model_summary", "fast_dev_run", "gradient_clip_algorithm", "gradient_clip_val",
+    "logger", "max_epochs", "max_steps", "max_time", "min_epochs", "min_steps",
+    "num_sanity_val_steps", "overfit_batches", "reload_dataloaders_every_n_epochs",
+    "use_distributed_sampler",
+}  # fmt: skip
+
+_MENDABLE = (
+    TrainingError, CorpusError, CheckpointError, MisconfigurationException, OSError, yaml.YAMLError,
+    ImportError,
+)  # fmt: skip
+"""Exceptions whose message tells the user what to do."""
+
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
+
+HELP = {
+    "data": "folder of a corpus in LJSpeech's layout, or 'sample' for the one that comes with the "
+    "recipe; by default LJSpeech, from $LJSPEECH or data/, else downloaded",
+    "run": "folder of the run (default: runs/NAME OF THE CONFIG); a run in it is resumed",
+    "max_time": "training time, that before a resume included: 10m, 1h30m or 2d",
+    "start_from": "checkpoint directory of a model of the same sizes, or name of a bundled one, to "
+    "initialise a new run from",
+    "monitor": "validation score that selects the best weights: val/log_likelihood, or "
+    "val/mel_distance for configurations with spectral losses",
+    "patience": "end training after this many validations without a better score; 0 for never",
+}
+
 CONFIGS = Path(__file__).parent / "config"
 """Folder of the configurations that come with the package."""
 
@@ -64,16 +91,11 @@ CONFIGS = Path(__file__).parent / "config"
 class Recipe:
     """What differs between recipes; this one trains a vocoder on crops of speech.
 
-    Args:
-        description: for `--help`.
-        default_config: used if the command line has no `--config`.
-        sample: the corpus that `--data sample` stands for.
-        program: in messages instead of the name of the script.
+    `default_config` is used without `--config`, `sample` is the corpus of `--data sample`, and
+    `program` is the name in messages.
     """
 
     program = "train.py"
-    """Name in messages, and in the record of a run."""
-
     module_class: type[Training] = VocoderTraining
     data_class: Callable[..., CorpusData] = SpeechData
 
@@ -89,8 +111,7 @@ class Recipe:
         """Add the options of `model`, and of what the module takes besides it."""
         options.add_subclass_arguments(Vocoder, "model", required=True)
         losses = "a list of classes, see vocoder.training.losses"
-        # The second is the name in version 0.2.
-        options.add_argument("--losses", "--terms", type=list[Loss], required=True, help=losses)
+        options.add_argument("--losses", type=list[Loss], required=True, help=losses)
 
     def model(self, objects: Namespace) -> Any:
         """The model, from instantiated classes."""
@@ -98,10 +119,10 @@ class Recipe:
 
     def build(self, objects: Namespace, config: Namespace) -> tuple[Any, Any]:
         """The Lightning module and the data module, from `config` and its instantiated classes."""
-        more = {"losses": objects.losses} if "losses" in objects else {}
-        module = self.module_class(
-            self.model(objects), **more, **objects.training.as_dict(), seed=config.seed
-        )
+        how = objects.training.as_dict() | {"seed": config.seed}
+        if "losses" in objects:
+            how["losses"] = objects.losses
+        module = self.module_class(self.model(objects), **how)
         places = module.model.mel_spec, corpus_folder(config.data, self.sample), Path(config.cache)
         return module, self.data_class(*places, **objects.speech.as_dict(), seed=config.seed)
 
@@ -121,33 +142,41 @@ class Recipe:
         report_vocoder(run)
 
 
+# -- options --------------------------------------------------------------------------------------
+
+
 def parser(recipe: Recipe) -> ArgumentParser:
-    """The options of a training recipe."""
-    options = shared_options(recipe.shown, recipe.description)
+    """The options of a training recipe; the keys of its YAML files are the same."""
+    options = ArgumentParser(prog=recipe.shown, description=recipe.description)
+    add = options.add_argument
+    add("--config", action="config", help="YAML of these options; of several, later ones win")
+    for name in ("data", "run", "max_time", "start_from"):
+        add(f"--{name}", type=str | None, help=HELP[name])
+    add("--max_steps", type=int | None, help="total number of steps")
+    add("--monitor", type=str, default="val/log_likelihood", help=HELP["monitor"])
+    add("--patience", type=NonNegativeInt, default=20, help=HELP["patience"])
+    add("--seed", type=Seed, default=0, help="of weights, crops and noise")
+    add("--save_every", type=float, default=180, help="seconds between saves of last.ckpt")
+    add("--cache", type=str, default="data/prepared", help="folder of decoded corpora")
     recipe.add_model(options)
     for name, described, skip in (
+        ("average", AveragedWeights, set()),
+        ("trainer", lightning.Trainer, _OURS),
         ("training", recipe.module_class, {"model", "losses", "seed"}),
         ("speech", recipe.data_class, {"mel_spec", "folder", "cache", "seed"}),
     ):
         options.add_class_arguments(described, name, skip=skip, instantiate=False)
+    options.set_defaults({"trainer.val_check_interval": 500})
     return options
 
 
 def command_line(words: Sequence[str], default_config: Path) -> list[str]:
     """The words with the default configuration if they have none, and paths for the names of
     those in `CONFIGS`, such as ``--config sound``."""
-    given = [
-        part
-        for word in words
-        for part in (("--config", word[9:]) if word.startswith("--config=") else (word,))
-    ]
-    for index, word in enumerate(given):
+    given = [part for word in words for part in re.split("(?<=^--config)=", word)]
+    for index, word in enumerate(given[1:], 1):
         named = CONFIGS / f"{word}.yaml"
-        if (
-            given[index - 1 : index] == ["--config"]
-            and named.is_file()
-            and not Path(word).is_file()
-        ):
+        if given[index - 1] == "--config" and named.is_file():
             given[index] = str(named)
     return given if "--config" in given else ["--config", str(default_config), *given]
 
@@ -156,11 +185,7 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
     """Run a recipe; returns the exit code.
 
     0 for a finished run, 2 after an error that the user can fix (one sentence on stderr), 128 + n
-    after signal n.
-
-    Args:
-        recipe: what to train.
-        arguments: the command line, `sys.argv[1:]` by default.
+    after signal n. `arguments` are `sys.argv[1:]` by default.
     """
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     # Lightning's tips are for authors of training scripts. What is in evaluation mode when training
@@ -195,11 +220,6 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
     budget = duration(config.max_time) if config.max_time else None
     if budget is None and not config.max_steps:
         raise TrainingError("no budget is set: give --max_time (such as 2h) or --max_steps")
-    precision = str(config.trainer.precision or 32)
-    if precision not in PRECISIONS:
-        raise TrainingError(
-            f"--trainer.precision {precision} is not supported: give one of {', '.join(PRECISIONS)}"
-        )
     names = (Path(str(path)).stem for path in config.config)
     run = Path(config.run or Path("runs", "+".join(names)))
     lightning.seed_everything(config.seed, verbose=False)
@@ -207,15 +227,12 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
         objects = options.instantiate(config)
         module, data = recipe.build(objects, config)
         averaged = AveragedWeights(**objects.average.as_dict())
-    started = bool(config.start_from)
-    if started and not resume_files(run):
+    started, new = bool(config.start_from), not resume_files(run)
+    if started and new:
         trained = recipe.load(config.start_from, module.model)
         start_from(module.model, trained, config.start_from)
+    data.setup()  # before Lightning starts other processes, which would wait if this one failed
     first = getattr(rank_zero_only, "rank", 0) == 0
-    if first:
-        # Before Lightning starts other processes, which would wait forever if this one failed.
-        data.prepare_data()
-    data.setup()
     if first:
         check_rate(data)
     validations = Validations(run, averaged, config.monitor, config.patience, started)
@@ -236,7 +253,7 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
                 averaged,
                 *recipe.callbacks(),
                 validations,
-                *([TrainingBar()] if shows_progress else []),
+                *[Progress()] * shows_progress,
                 LastCheckpoint(run / LAST, config.save_every),
             ],
         )
@@ -246,18 +263,19 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
         "sha256": manifest(data.corpus, data.prepared, data.trains_on_text),
     }
     items = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
-    record = describe(recipe.program, config, corpus, items)
-    refuse_another(run, record)
+    record = describe(recipe.program, config, corpus, items, new)
+    if not new:
+        refuse_another(run, record)
     with locked(run) if first else nullcontext():
         checkpoint = newest_resume_file(run)
         if first:
             dumped = options.dump(config).encode(errors="surrogateescape")
             write_atomic(run / "config.yaml", dumped)
-            if checkpoint is None:
-                save_result(record, run / RECORD)
             facts = setting_facts(module.model, data).values()
             log.info("%s; run folder %s", "; ".join(facts), run)
-            if checkpoint is not None:
+            if checkpoint is None:
+                save_result(record, run / RECORD)
+            else:
                 log.info("resuming from %s", checkpoint)
         if checkpoint is None:
             recipe.begin(module, data, started)
@@ -272,12 +290,9 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
 def fit(recipe: Recipe, run: Finished, checkpoint: Path | None) -> None:
     """Train, leave the best averaged weights in the module and in `run`/model, write the report.
 
-    Raises:
-        TrainingError: training has diverged, or the user can fix what keeps the report from being
-            written; the model is written all the same, and the message says where it is.
+    The model is written even if training diverges or the report fails; the message says where.
     """
     trainer, module, model = run.trainer, run.module, run.folder / "model"
-    average = run.validations.average
 
     def save_best() -> None:
         if trainer.is_global_zero:
@@ -289,7 +304,7 @@ def fit(recipe: Recipe, run: Finished, checkpoint: Path | None) -> None:
     fitted = False
     try:
         trainer.fit(module, run.data, ckpt_path=checkpoint, weights_only=True)
-        average.apply_to(module)
+        run.validations.average.apply_to(module)
         fitted = True
         if trainer.is_global_zero:
             module.model.save(model)  # first of all: what comes now may fail
@@ -299,7 +314,7 @@ def fit(recipe: Recipe, run: Finished, checkpoint: Path | None) -> None:
             recipe.report(run)
     except DivergedError as error:
         if not fitted:
-            average.apply_to(module)
+            run.validations.average.apply_to(module)
         save_best()
         raise DivergedError(
             f"{error}; the best model so far is in {model}: lower training.learning_rate, or train "
@@ -316,13 +331,7 @@ def fit(recipe: Recipe, run: Finished, checkpoint: Path | None) -> None:
 
 
 def start_from(model: nn.Module, trained: nn.Module, path: str) -> None:
-    """Copy the weights of a trained model, read from `path`, into `model`.
-
-    Either may be weight-normalised or fused.
-
-    Raises:
-        TrainingError: the weights have other names or shapes.
-    """
+    """Copy the weights of a trained model, fused or weight-normalised, into `model`."""
     weights = fuse_weight_norm(trained.state_dict())
     different = sorted(fuse_weight_norm(model.state_dict()).keys() ^ weights.keys())
     try:
@@ -341,10 +350,7 @@ def start_from(model: nn.Module, trained: nn.Module, path: str) -> None:
 
 
 def corpus_folder(data: str | None, sample: Path) -> Path:
-    """The folder that `--data` stands for; LJSpeech is downloaded if it is not found.
-
-    ``sample`` is the bundled sample corpus, unless there is a folder of that name.
-    """
+    """The folder that `--data` stands for; LJSpeech is downloaded if it is not found."""
     if data == "sample" and not Path(data).is_dir():
         return sample
     return Path(data) if data else find_ljspeech() or download_ljspeech()
@@ -359,3 +365,35 @@ def check_rate(data: Any) -> None:
             f"there is nothing to learn above {original // 2} Hz; for speech at 16 kHz give "
             "--model.mel_spec speech-16k"
         )
+
+
+# -- times and messages ----------------------------------------------------------------------------
+
+
+def duration(text: str) -> timedelta:
+    """A duration from 90s, 10m, 1h30m, 2d and so on."""
+    units = "".join(rf"(?:(\d+(?:\.\d+)?)\s*{unit})?\s*" for unit in ("d", "h", "m(?:in)?", "s"))
+    if found := re.fullmatch(units, text.strip()):
+        d, h, m, s = (float(number or 0) for number in found.groups())
+        if length := timedelta(days=d, hours=h, minutes=m, seconds=s):
+            return length
+    raise TrainingError(f"max_time {text!r} is not a duration: write 10m, 1h30m or 2d")
+
+
+def sentence(error: BaseException) -> str | None:
+    """What went wrong and what to do, in one line; None if the user cannot fix it."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return f"there is not enough memory: lower --speech.batch_size ({text[:80]})"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'a file'}: {error.strerror}; what was saved before is kept"
+    return text if isinstance(error, _MENDABLE) else None
+
+
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Turn constructors' errors about their arguments into a message without a traceback."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise TrainingError(f"{what}: {error}") from error

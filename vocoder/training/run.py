@@ -10,7 +10,7 @@ import logging
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +51,7 @@ def locked(run: Path) -> Iterator[None]:
 
     The system releases the lock of a process that is killed.
     """
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise TrainingError(f"{run} is a file, or in one: give --run a folder") from error
+    run.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run / ".lock")
     try:
         lock.acquire(blocking=False)
@@ -63,8 +60,6 @@ def locked(run: Path) -> Iterator[None]:
             f"another process is training in {run}: wait until it ends, or choose another folder "
             "with --run"
         ) from None
-    except NotImplementedError:
-        log.warning("%s is on a file system without locks: train in it only once at a time", run)
     try:
         yield
     finally:
@@ -74,13 +69,13 @@ def locked(run: Path) -> Iterator[None]:
 # -- what made a run -----------------------------------------------------------------------------
 
 
-def describe(program: str, config: Namespace, corpus: Record, items: int) -> Record:
+def describe(program: str, config: Namespace, corpus: Record, items: int, new: bool) -> Record:
     """What makes a run: recipe, options, corpus, and items per step on all devices together."""
     start: Record | None = None
     if config.start_from:
-        start = {"path": config.start_from, "sha256": None}
-        with suppress(OSError, ValueError):  # it may be gone, and is needed no longer
-            start["sha256"] = checkpoint_hash(start["path"])
+        # A run that is resumed needs it no longer, and it may be gone.
+        start = {"path": config.start_from}
+        start["sha256"] = checkpoint_hash(config.start_from) if new else None
     return {
         "flow_vocoder": vocoder.__version__,
         "program": program,
@@ -94,19 +89,14 @@ def describe(program: str, config: Namespace, corpus: Record, items: int) -> Rec
 
 
 def refuse_another(run: Path, record: Record) -> None:
-    """Refuse to resume a run that was made by other values; what either lacks is not compared."""
-    if not resume_files(run):
-        return
+    """Refuse to resume a run that was made by other values."""
     try:
-        before = _facts(read_record(run))
-    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+        before, now = _facts(read_record(run)), _facts(record)
+    except (OSError, ValueError, LookupError) as error:
         raise TrainingError(
             f"{run / RECORD} is missing or damaged, so what made the run in {run} is not known: "
             "choose another folder with --run, or remove that one"
         ) from error
-    now = _facts(record)
-    if record["start_from"] and not record["start_from"]["sha256"]:
-        del now["start_from"]
     differences = [
         f"{name} was {_shown(before[name])}, is now {_shown(now[name])}"
         for name in before
@@ -127,11 +117,10 @@ def read_record(run: Path) -> Record:
 
 def _facts(record: Record) -> dict[str, Any]:
     """What makes a run what it is, by the name of the option that sets it."""
-    start = record["start_from"]
     facts = {
         "the version of flow-vocoder": record["flow_vocoder"],
         "the recipe": record["program"],
-        "start_from": f"hash {start['sha256']}" if start else None,
+        "start_from": record["start_from"] and record["start_from"]["path"],
         "data": f"hash {record['corpus']['sha256']}",
         "items per step (speech.batch_size on all devices)": record["items_per_step"],
     }
@@ -143,22 +132,17 @@ def _facts(record: Record) -> dict[str, Any]:
 
 
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """The options by dotted name; a list of losses by the names of their classes."""
+    """The options by dotted name."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _leaves(inner, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-        classes = [str(item["class_path"]).rpartition(".")[2] for item in value]
-        yield name, ", ".join(classes)
-        for kind, item in zip(classes, value, strict=True):
-            yield from _leaves(item.get("init_args", {}), f"{name}[{kind}]")
     else:
         yield name, value
 
 
 def _shown(value: Any) -> str:
     text = "none" if value is None else value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "..."
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 # -- resume files --------------------------------------------------------------------------------

@@ -88,12 +88,9 @@ def headline(result: Mapping[str, Any]) -> str:
         f"in {milliseconds(own)} ms of one CPU core per second of audio. For speakers that it "
         f"never heard its PESQ is {own['pesq']['mean']:.2f}"
     )
-    other = row_of(result, "hifi-gan", refined=False)
-    if other is None or "distillmos" not in own:
-        return f"{text}."
-    rows = own, result["rows"]["recording"], result["rows"][other]
+    row = result["rows"][row_of(result, "hifi-gan", refined=False)]
+    rows = own, result["rows"]["recording"], row
     opinions = [f"{row['distillmos']['mean']:.2f}" for row in rows]
-    row = rows[-1]
     return (
         f"{text} and its DistillMOS {opinions[0]}, where the recordings themselves have "
         f"{opinions[1]} (HiFi-GAN V1: {row['pesq']['mean']:.2f} and {opinions[2]}, in "
@@ -129,12 +126,10 @@ CORPORA = {
 WEIGHTS = ROOT / "vocoder/weights"
 
 
-def card(name: str) -> dict[str, str] | None:
+def card(name: str) -> dict[str, str]:
     """Parameters, speech, minutes and hardware of bundled weights, from their model card."""
-    file = WEIGHTS / name / "MODEL_CARD.md"
-    if not file.is_file():
-        return None
-    facts = dict(re.findall(r"^- ([a-z ]+): (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE))
+    text = (WEIGHTS / name / "MODEL_CARD.md").read_text(encoding="utf-8")
+    facts = dict(re.findall(r"^- ([a-z ]+): (.+)$", text, re.MULTILINE))
     size = re.search(r"([\d.]+M) parameters", facts["model"])
     spoken = re.findall(r"\(([\d.]+) (h|min)\b", facts["data"])
     hours = sum(float(number) / (60 if unit == "min" else 1) for number, unit in spoken)
@@ -153,23 +148,8 @@ def card(name: str) -> dict[str, str] | None:
 def trained_table(_: Mapping[str, Any]) -> str:
     """What the bundled weights were trained on and for how long."""
     cards = {name: card(name) for name in ("default", "restoration", "acoustic")}
-    rows = [[f"`{name}`", *facts.values()] for name, facts in cards.items() if facts]
+    rows = [[f"`{name}`", *facts.values()] for name, facts in cards.items()]
     return markdown(["weights", "parameters", "speech", "training", "on"], rows, [0, 2, 4])
-
-
-def restoring_sentence(_: Mapping[str, Any]) -> str:
-    """Whether a restoring flow is bundled."""
-    if (WEIGHTS / "restoration/config.json").is_file():
-        return (
-            "The bundled restoring flow turns them into mels of speech and leaves those of "
-            "recordings as they are. It is on by default; `restore=0` obeys the mel to the letter, "
-            "values up to 1 mix."
-        )
-    return (
-        "A restoring flow turns them into mels of speech. None is bundled yet: "
-        "`python recipes/restoration/train.py` trains one for `model.restored_by(...)`, and "
-        "`restore=0` then obeys the mel to the letter."
-    )
 
 
 SCORES = (
@@ -177,11 +157,6 @@ SCORES = (
     "periodicity_error", "speaker_similarity", "word_error_rate", "tonal_artifacts",
 )  # fmt: skip
 """Measures of quality, in the order of the columns; a column that is empty is left out."""
-
-
-def benchmark_table(result: Mapping[str, Any]) -> str:
-    """The result of `vocoder benchmark` as Markdown."""
-    return tables.benchmark(dict(result))
 
 
 def scores_table(totals: Mapping[str, Any]) -> str:
@@ -318,12 +293,11 @@ TABLES: Tables = {
     "headline": ("scores/default.unseen-speakers.json", headline),
     "standing": ("scores/default.unseen-speakers.json", standing_table),
     "trained": ("scores.json", trained_table),
-    "restoring": ("scores.json", restoring_sentence),
     "cost": ("benchmark.json", cost_sentence),
     "scores": ("scores.json", scores_table),
     "refine": ("scores/default.unseen-speakers.json", refine_table),
     "conventions": ("conventions.json", refine_table),
     "samples": ("samples.json", samples_table),
-    "benchmark": ("benchmark.json", benchmark_table),
+    "benchmark": ("benchmark.json", tables.benchmark),
     "speech": ("scores/acoustic.speech.json", speech_table),
 }
