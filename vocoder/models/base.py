@@ -49,7 +49,7 @@ class SavedModel(nn.Module):
     """Entry of ``config.json`` that holds the architecture."""
 
     title: ClassVar[str]
-    default_temperature: ClassVar[float] = 1.0
+    default_temperature: float = 1.0
 
     card: ClassVar[Card]
 
@@ -316,7 +316,7 @@ class Vocoder(SavedModel, ABC):
         Args:
             mel: (n_mels, frames) or (batch, n_mels, frames) in the convention of `mel_spec`.
             temperature: scale of the latent noise, 0 or more; 0 is deterministic, 1 samples the
-                model's density. None takes the architecture's `default_temperature`.
+                model's density. None takes the model's `default_temperature`.
             seed: the same seed gives the same audio, alone or in a batch, whatever the neighbours
                 and the padding; one for all items, or one for each. None draws a new one from
                 torch's global generator.

@@ -107,6 +107,8 @@ class MdctFlow(FlowVocoder):
             pieces.append(tone)
             nearest = max(nearest, tone.reach)
         super().__init__(spec, bands, mel_source, refine)
+        if source:  # temperature scales the noise alone, which drowns the tone's pulses
+            self.default_temperature = 0.45
         self.flow = Chain([*pieces, Chain(steps)])
         self.alignment = 2 if n_flows else 1
         # The MDCT reaches half a block into each neighbour; a pair may be generated at once.

@@ -249,7 +249,7 @@ class HarmonicSource:
 
 _LARGEST_SHARE = 0.99
 
-PULSES_HZ, PULSES_FADE_HZ = 1100.0, 340.0
+PULSES_HZ, PULSES_FADE_HZ = 1800.0, 340.0
 """Where `SourceFilter.generate` begins to set harmonics in phase, and the width of the transition;
 see docs/what-was-tried.md."""
 
