@@ -15,7 +15,7 @@ STEPS = 4
 
 # At temperature 0 and on the whole batch, the sample does not depend on the number of processes.
 DIFFERENCE = """
-terms:
+losses:
   - class_path: vocoder.training.losses.Likelihood
   - class_path: vocoder.training.losses.Mel
     init_args: {start: 0.0}
