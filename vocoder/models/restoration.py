@@ -39,8 +39,8 @@ class Restoration(SavedModel):
         \log p(x \mid y) = \log \mathcal N\bigl(f(x - \mu; h);\ 0, I\bigr)
         + \log |\det \partial f / \partial x|
 
-    H is a stack of `ConvNeXtBlock` over frames, and its mean :math:`\mu` alone is a regression. f
-    sees pairs of frames as one step of 2 n_mels channels (h likewise): a scale set by h, then
+    All of it sees a pair of frames as one step of 2 n_mels channels. H is a stack of
+    `ConvNeXtBlock`, and its mean :math:`\mu` alone is a regression. f is a scale set by h, then
     ``n_flows`` times an invertible 1x1 convolution and an affine coupling conditioned on h.
     Acoustic models predict means, whose mels are smoother than those of speech, or make errors
     that no audio has; the flow draws what fits.
@@ -64,40 +64,38 @@ class Restoration(SavedModel):
         self,
         mel_spec: MelSpec | str = "ljspeech",
         channels: int = 192,
-        n_blocks: int = 7,
-        kernel_size: int = 7,
+        n_blocks: int = 6,
+        kernel_size: int = 5,
         expansion: int = 2,
         n_flows: int = 4,
         coupling_channels: int = 96,
         log_scale_bound: float = 2.0,
     ) -> None:
         super().__init__(mel_spec)
-        n_mels = self.mel_spec.n_mels
-        self.first = nn.Linear(n_mels, channels)
+        width = PAIR * self.mel_spec.n_mels
+        self.squeeze = Squeeze(PAIR)
+        self.first = nn.Linear(width, channels)
         self.blocks = nn.ModuleList(
             ConvNeXtBlock(channels, kernel_size, expansion) for _ in range(n_blocks)
         )
         self.norm = nn.LayerNorm(channels)
-        self.change = nn.Linear(channels, n_mels)
+        self.change = nn.Linear(channels, width)
         nn.init.zeros_(self.change.weight)
         nn.init.zeros_(self.change.bias)
-        self.squeeze = Squeeze(PAIR)
-        width, condition = PAIR * n_mels, PAIR * channels
-        scale = _Pointwise(condition, width)
+        scale = _Pointwise(channels, width)
         nn.init.constant_(scale.layer.bias, 1.5)
         pieces: list[Bijection] = [ConditionalScale(scale)]
         undo = torch.eye(width)
         for k in range(n_flows):
             mixing = InvertibleConv1x1(width, "even-odd" if k % 2 else "half-swap")
             undo = undo @ mixing.weight.detach().T
-            conditioner = _Conditioner(width // 2, condition, coupling_channels)
+            conditioner = _Conditioner(width // 2, channels, coupling_channels)
             pieces += [mixing, AffineCoupling(conditioner, log_scale_bound=log_scale_bound)]
         last = InvertibleConv1x1(width, "identity")
         last.weight.data.copy_(undo)  # so that the flow starts as the scale alone
         self.flow = Chain([*pieces, last])
         # In a coupling a pair sees 2 others on either side.
-        reach = n_blocks * (kernel_size // 2) + PAIR * 2 * n_flows
-        self.context_frames = -(-reach // PAIR) * PAIR + PAIR
+        self.context_frames = PAIR * (n_blocks * (kernel_size // 2) + 2 * n_flows)
         """Frames before and after a frame on which its restoration depends; even."""
 
     def fused(self) -> Restoration:
@@ -112,14 +110,23 @@ class Restoration(SavedModel):
     def read(self, mel: Tensor) -> tuple[Tensor, Tensor]:
         """What H sees in a degraded mel (batch, n_mels, frames), and the mean that it predicts.
 
+        The last frame of an odd number counts twice.
+
         Returns:
-            h, (batch, channels, frames), and the mean, (batch, n_mels, frames).
+            h, (batch, channels, pairs), and the mean, (batch, n_mels, frames).
         """
-        h = self.first((mel.mT - self.mel_spec.log_floor) * (self.mel_spec.nats / 4) - 1.6)
+        # By strides, since lengths that depend on the number of frames cannot be exported.
+        second = torch.cat([mel[..., 1:], mel[..., -1:]], dim=2)[..., ::PAIR]
+        pairs = torch.stack([mel[..., ::PAIR], second], dim=2).flatten(1, 2).mT
+        h = self.first((pairs - self.mel_spec.log_floor) * (self.mel_spec.nats / 4) - 1.6)
         for block in self.blocks:
             h = block(h)
         h = self.norm(h)
-        return h.mT, mel + self.change(h).mT.float()
+        return h.mT, mel + self._frames(self.change(h).mT.float(), mel.shape[2])
+
+    def _frames(self, pairs: Tensor, frames: int) -> Tensor:
+        index = torch.arange(frames, device=pairs.device)
+        return self.squeeze.inverse(pairs).index_select(2, index)
 
     def log_prob(self, mel: Tensor, degraded: Tensor) -> Tensor:
         """log p(mel | degraded) in nats, (batch,); both (batch, n_mels, frames), frames even."""
@@ -128,8 +135,8 @@ class Restoration(SavedModel):
 
     def log_density(self, residual: Tensor, h: Tensor) -> Tensor:
         """Log-density in nats, (batch,), of what is left of a mel (batch, n_mels, frames) after
-        the mean, given h; both from `read`, of an even number of frames."""
-        return log_density(*self.flow(self.squeeze(residual)[0], self.squeeze(h)[0]))
+        the mean, given h; both from `read`."""
+        return log_density(*self.flow(self.squeeze(residual)[0], h))
 
     @torch.no_grad()
     def restore(
@@ -156,19 +163,15 @@ class Restoration(SavedModel):
                 f"restore is {strength}: give 0 (the mel as it is) to 1 (restored in full)"
             )
         batch = mel if mel.ndim == 3 else mel.unsqueeze(0)
-        h, mean = self.read(batch)
-        change = mean - batch
+        h, restored = self.read(batch)
         if temperature:
-            frames = batch.shape[2]
-            even = F.pad(h, (0, frames % PAIR), mode="replicate")
             noise = Noise(seed) if isinstance(seed, int) else seed
-            drawn = noise.normal(first_frame, even.shape[2], self.mel_spec.n_mels)
-            z, _ = self.squeeze(drawn.reshape(-1, *drawn.shape[-2:]).mT.to(mean))
-            condition, _ = self.squeeze(even)
+            drawn = noise.normal(first_frame, PAIR * h.shape[2], self.mel_spec.n_mels)
+            z, _ = self.squeeze(drawn.reshape(-1, *drawn.shape[-2:]).mT.to(h))
             z = temperature * z.expand(len(batch), -1, -1)
-            detail = self.squeeze.inverse(self.flow.inverse(z, condition))
-            change = change + detail.narrow(2, 0, frames)
-        restored = (batch + strength * change).clamp_min(self.mel_spec.log_floor)
+            restored = restored + self._frames(self.flow.inverse(z, h), batch.shape[2])
+        restored = batch + strength * (restored - batch)
+        restored = restored.clamp_min(self.mel_spec.log_floor)
         return restored if mel.ndim == 3 else restored[0]
 
     def stream(
