@@ -6,6 +6,7 @@ Fixtures of one file stay in that file.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import sys
@@ -51,6 +52,11 @@ def perturb(module: nn.Module, scale: float = 0.05) -> None:
         for parameter in module.parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.add_(scale * noise.to(parameter.dtype))
+
+
+def full_disk(*_: object, **__: object) -> None:
+    """In place of a function that writes a file."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @contextlib.contextmanager
