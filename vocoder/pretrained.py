@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from vocoder import models
 from vocoder.checkpoints import CheckpointError
 from vocoder.devices import device_named
-from vocoder.hub import download, is_hub_name
-from vocoder.models import Vocoder, load_checkpoint
+from vocoder.hub import PREFIX, download
+from vocoder.models import Vocoder
 from vocoder.models.base import Array
 from vocoder.models.restoration import Restoration
 from vocoder.models.restoration import load_checkpoint as load_restoration
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 Name = str | os.PathLike[str]
 
 DEFAULT_NAME, ACOUSTIC_NAME, RESTORATION_NAME = "default", "acoustic", "restoration"
-"""The bundled models that `load` and `load_acoustic` give without a name, and the restoring flow
-that `load` gives to models of its mel convention."""
 
 
 def load(
@@ -43,22 +42,20 @@ def load(
     `vocoder.models.load_checkpoint`, which leaves the weights as they were trained.
 
     Args:
-        name: name of a bundled model; a checkpoint directory (``model.safetensors`` and
-            ``config.json``), or the weights file in one; ``hf:owner/name[@revision]`` for a model
-            on the Hugging Face Hub, which is downloaded once; None for the bundled default. A path
-            that exists wins over other names.
+        name: a checkpoint directory, or the weights file in one; the name of a bundled model;
+            ``hf:owner/name[@revision]`` for a model on the Hugging Face Hub, which is downloaded
+            once; None for the bundled default.
         dtype: type that audio is computed in on a CPU: `torch.float32`, or `torch.bfloat16`, which
-            is faster on processors that support it (see `Vocoder.fused`).
+            is faster on processors that support it (see `FlowVocoder.fused`).
         device: "cpu", "cuda", "cuda:1" and so on, or "auto" for CUDA if there is one.
 
     Raises:
         CheckpointError: there is no such model (the message says how to get one), it cannot be
             downloaded, or the files are not a checkpoint that this version reads.
-        MissingExtraError: a model on the Hub is named, and the extra ``hub`` is not installed.
         ValueError: the model cannot compute in this type, or there is no such device.
     """
     target = device_named(device)
-    model = load_checkpoint(find_model(name)).fused(dtype).to(target)
+    model = models.load_checkpoint(find_model(name)).fused(dtype).to(target)
     restoration = _restoration()
     if restoration is not None and restoration.mel_spec == model.mel_spec:
         model.restored_by(copy.deepcopy(restoration).to(target))
@@ -66,15 +63,15 @@ def load(
 
 
 def find_model(name: Name | None = None) -> Path:
-    """The checkpoint directory, or the weights file in one, that `load` reads for a name."""
+    """The checkpoint that `load` reads for a name: a directory, or the weights file in one."""
     return _find(name, DEFAULT_NAME)
 
 
 def load_acoustic(name: Name | None = None, device: str | torch.device = "cpu") -> AcousticModel:
     """A trained acoustic model (phonemes to log-mel), ready to run; otherwise as `load`."""
-    from vocoder.text.acoustic import load_checkpoint as load_acoustic_checkpoint
+    from vocoder.text.acoustic import load_checkpoint
 
-    return load_acoustic_checkpoint(_find(name, ACOUSTIC_NAME)).fused().to(device_named(device))
+    return load_checkpoint(_find(name, ACOUSTIC_NAME)).fused().to(device_named(device))
 
 
 def load_text_to_mel(name: Name | None = None, device: str | torch.device = "cpu") -> TextToMel:
@@ -136,8 +133,7 @@ def say(
         (samples,), float32, in [-1, 1], at ``vocoder.sample_rate`` (22,050 Hz for the default).
 
     Raises:
-        TextError: there is nothing to say, or something that cannot be read, such as another
-            script.
+        TextError: there is nothing to say, or something that cannot be read.
         ValueError: an argument is out of range, or the models' mel conventions differ.
     """
     from vocoder.text.speech import sentences, speak
@@ -166,21 +162,21 @@ def _find(name: Name | None, default: str) -> Path:
     wanted = default if name is None else os.fspath(name)
     if name is not None and Path(wanted).exists():
         return Path(wanted)
-    if is_hub_name(name):
-        return download(name)
+    if wanted.startswith(PREFIX):
+        return download(wanted)
     # A name with a separator or a suffix is meant as a path, and errors should speak of paths.
-    if os.sep in wanted or "/" in wanted or Path(wanted).suffix:
+    if "/" in wanted or Path(wanted).suffix:
         raise CheckpointError(
             f"there is no checkpoint at {name}: check the name (hf:OWNER/NAME is on the Hub)"
         )
-    acoustic = default == ACOUSTIC_NAME
+    kind, script = "model", "train.py --data sample"
     bundled = bundled_models()
+    acoustic = {ACOUSTIC_NAME: bundled.pop(ACOUSTIC_NAME)} if ACOUSTIC_NAME in bundled else {}
     bundled.pop(RESTORATION_NAME, None)
-    bundled = {key: path for key, path in bundled.items() if (key == ACOUSTIC_NAME) == acoustic}
+    if default == ACOUSTIC_NAME:
+        kind, script, bundled = "acoustic model", "train_acoustic.py", acoustic
     if wanted in bundled:
         return bundled[wanted]
-    kind = "acoustic model" if acoustic else "model"
-    script = "train_acoustic.py" if acoustic else "train.py --data sample"
     raise CheckpointError(
         f"there is no {kind} {wanted!r} (the bundled models are {', '.join(bundled) or 'none'}): "
         f"train one (python recipes/ljspeech/{script}) and name what it writes, runs/NAME/model"
