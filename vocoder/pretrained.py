@@ -62,16 +62,37 @@ def load(
     return model.requires_grad_(False)  # `fused` does not freeze a model with nothing to fuse
 
 
-def find_model(name: Name | None = None) -> Path:
+def find_model(name: Name | None = None, default: str = DEFAULT_NAME) -> Path:
     """The checkpoint that `load` reads for a name: a directory, or the weights file in one."""
-    return _find(name, DEFAULT_NAME)
+    wanted = default if name is None else os.fspath(name)
+    if name is not None and Path(wanted).exists():
+        return Path(wanted)
+    if wanted.startswith(PREFIX):
+        return download(wanted)
+    # A name with a separator or a suffix is meant as a path, and errors should speak of paths.
+    if "/" in wanted or Path(wanted).suffix:
+        raise CheckpointError(
+            f"there is no checkpoint at {name}: check the name (hf:OWNER/NAME is on the Hub)"
+        )
+    acoustic = default == ACOUSTIC_NAME
+    names = set(bundled_models()) - {RESTORATION_NAME}
+    names = names & {ACOUSTIC_NAME} if acoustic else names - {ACOUSTIC_NAME}
+    if wanted in names:
+        return bundled_models()[wanted]
+    kind = "acoustic model" if acoustic else "model"
+    script = "train_acoustic.py" if acoustic else "train.py --data sample"
+    known = ", ".join(sorted(names)) or "none"
+    raise CheckpointError(
+        f"there is no {kind} {wanted!r} (the bundled models are {known}): "
+        f"train one (python recipes/ljspeech/{script}) and name what it writes, runs/NAME/model"
+    )
 
 
 def load_acoustic(name: Name | None = None, device: str | torch.device = "cpu") -> AcousticModel:
     """A trained acoustic model (phonemes to log-mel), ready to run; otherwise as `load`."""
     from vocoder.text.acoustic import load_checkpoint
 
-    return load_checkpoint(_find(name, ACOUSTIC_NAME)).fused().to(device_named(device))
+    return load_checkpoint(find_model(name, ACOUSTIC_NAME)).fused().to(device_named(device))
 
 
 def load_text_to_mel(name: Name | None = None, device: str | torch.device = "cpu") -> TextToMel:
@@ -155,29 +176,3 @@ def _restoration() -> Restoration | None:
 
 _default = functools.cache(load)
 _default_acoustic = functools.cache(load_acoustic)
-
-
-def _find(name: Name | None, default: str) -> Path:
-    """The checkpoint of a path, of a model on the Hub, of a bundled model, or of the default."""
-    wanted = default if name is None else os.fspath(name)
-    if name is not None and Path(wanted).exists():
-        return Path(wanted)
-    if wanted.startswith(PREFIX):
-        return download(wanted)
-    # A name with a separator or a suffix is meant as a path, and errors should speak of paths.
-    if "/" in wanted or Path(wanted).suffix:
-        raise CheckpointError(
-            f"there is no checkpoint at {name}: check the name (hf:OWNER/NAME is on the Hub)"
-        )
-    kind, script = "model", "train.py --data sample"
-    bundled = bundled_models()
-    acoustic = {ACOUSTIC_NAME: bundled.pop(ACOUSTIC_NAME)} if ACOUSTIC_NAME in bundled else {}
-    bundled.pop(RESTORATION_NAME, None)
-    if default == ACOUSTIC_NAME:
-        kind, script, bundled = "acoustic model", "train_acoustic.py", acoustic
-    if wanted in bundled:
-        return bundled[wanted]
-    raise CheckpointError(
-        f"there is no {kind} {wanted!r} (the bundled models are {', '.join(bundled) or 'none'}): "
-        f"train one (python recipes/ljspeech/{script}) and name what it writes, runs/NAME/model"
-    )

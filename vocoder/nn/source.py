@@ -6,7 +6,7 @@ Frame t of F0 is centred on sample (t + 1/2) hop.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,11 +34,8 @@ class Reading(NamedTuple):
 class WhiteSource(nn.Module):
     """White noise alone: the flow's condition is the mel."""
 
-    phases = 1
-    """Phases of the tone that are as likely; 1 where there is no tone."""
-
-    context_frames = 0, 0
-    """Frames before and after a frame on which its condition depends, given the phase."""
+    phases = 1  # of the tone that are as likely; 1 where there is no tone
+    context_frames = 0, 0  # before and after a frame that its condition depends on, given the phase
 
     def read(self, mel: Tensor) -> Reading:
         """F0 and voicing of a mel (batch, n_mels, frames): the part that no phase changes."""
@@ -50,11 +47,8 @@ class WhiteSource(nn.Module):
     ) -> Tensor:
         """What the flow sees, (batch, channels, frames).
 
-        Args:
-            reading: of `read`.
-            phase: of the tone before the first sample, in cycles; a number or (batch,).
-            audio: (batch, frames * hop), to the phase of whose fundamental the tone is locked
-                (`HarmonicSource.drift_of`), whatever ``phase``.
+        ``phase`` is that of the tone before the first sample, in cycles, a number or (batch,); with
+        ``audio`` (batch, frames * hop) the tone is locked to the fundamental of it instead.
         """
         return reading.mel
 
@@ -76,7 +70,7 @@ class MelSource(WhiteSource):
     what couplings see of the tone. F0 and phase are computed in float64, so that pieces of an
     utterance give what the whole gives.
 
-    ``bands`` are those of the MDCT, ``n_features`` the channels of g, 0 for none.
+    ``bands`` are those of the MDCT, ``n_features`` the channels of g, or 0.
     """
 
     phases = 16
@@ -132,10 +126,9 @@ class HarmonicSource:
     :math:`a_k = 1` up to K and :math:`a_{K+1} = r`: the harmonics below half the sample rate, the
     highest faded in and out as F0 moves. The spectrum is flat and the power :math:`v^2`.
 
-    f and v are linear between the centres of frames; where only one of two frames is voiced, f is
-    the F0 of that one.
+    f and v are linear between the centres of frames; unvoiced frames do not move f.
 
-    The sum is a geometric series (Dirichlet kernel), stable near :math:`\phi = 0` in the form
+    The sum is a geometric series (Dirichlet kernel):
 
     .. math::
         \sum_{k=1}^{K} e^{jk\phi} = (\sin A \cot B - \cos A)\, e^{jA}, \qquad
@@ -265,9 +258,9 @@ class SourceFilter(Bijection):
         \mu = h\,(\cos\psi\, E + \sin\psi\, Q), \qquad
         \log\sigma = \tfrac12 \log(1 - h^2) + l
 
-    u (batch, bands, frames) are whitened bands, E and Q the same transform of a harmonic source and
-    of its quadrature (`MelSource`): the filter of the source-filter model of speech is a gain h and
-    a rotation psi for each band. Temperature scales w alone: the tone keeps its level.
+    u (batch, bands, frames) are whitened bands, E and Q those of a harmonic source and of its
+    quadrature (`MelSource`), filtered by a gain h and a rotation psi for each band. Temperature
+    scales w alone: the tone keeps its level.
 
     .. math:: h = 0.99\, v\, s(a), \qquad \psi = \operatorname{atan2}(c, 1 + d), \qquad
         l = 1.5 \tanh(g / 1.5)
@@ -275,16 +268,11 @@ class SourceFilter(Bijection):
     with v the voicing, from 0 to 1, and s the logistic function. a, c, d and g come from a small
     convolutional network of the condition; h starts at 0.95 below 4 kHz and falls to 0.1 above it.
 
-    The condition (batch, n_seen + ... + 2 bands, frames) starts with the channels that the network
-    sees, of which the last two are v and v ln(F0); it ends with E and Q.
-
-    Args:
-        bands, n_seen, channels: frequency bands, channels that the network sees, and its width.
-        sample_rate: of the audio, in Hz, for the start of a.
+    The condition (batch, n_seen + ... + 2 bands, frames) starts with the ``n_seen`` channels that
+    the network of width ``channels`` sees, the last two v and v ln(F0); it ends with E and Q.
     """
 
-    reach = 3
-    """Frames before and after a frame on which its tone and noise depend."""
+    reach = 3  # frames before and after a frame on which its tone and noise depend
 
     def __init__(self, bands: int, n_seen: int, sample_rate: int, channels: int = 192) -> None:
         super().__init__()
@@ -297,9 +285,8 @@ class SourceFilter(Bijection):
         in_phase = ((centres - PULSES_HZ) / PULSES_FADE_HZ + 0.5).clamp(0, 1)
         self.share = nn.Buffer(share.float()[:, None], persistent=False)
         self.in_phase = nn.Buffer(in_phase.float()[:, None], persistent=False)
-        first, last = self.first.bias, self.last.bias
-        assert first is not None
-        assert last is not None
+        first: Any = self.first.bias
+        last: Any = self.last.bias
         with torch.no_grad():
             # As if the mel were scaled by 1/5 and shifted by 1: log-mels lie between -11 and 1.
             first.add_(self.first.weight[:, :-2].sum(dim=(1, 2)))
@@ -370,8 +357,7 @@ class BandScale(nn.Module):
     Shapes: mel (batch, n_mels or more, frames) to (batch, bands, frames).
     """
 
-    reach = 2
-    """Frames before and after a frame on which its scale depends."""
+    reach = 2  # frames before and after a frame on which its scale depends
 
     def __init__(self, mel_spec: MelSpec, bands: int, channels: int) -> None:
         super().__init__()
