@@ -133,10 +133,8 @@ def _add(frame: Any, window: Any, y: Any, origin: int, start: int, end: int) -> 
 def _correct(spectra: Any, target: Any, skipped: int, r: Any, x: Any, t: Any) -> None:
     """Multiply spectra by exp(W r) - 1, with r = ln(target / max(B |X|^p, floor)) / p.
 
-    Args:
-        spectra: (count, 2 * bins), real and imaginary parts by turns.
-        target: (frames, bands), exp of the mel; the first spectrum's is number `skipped`.
-        r, x: buffers (bands + 1, `_BLOCK`) and (bins, `_BLOCK`), frames last for vector code.
+    Spectra (count, 2 * bins) are real and imaginary parts by turns; the first one's target, exp of
+    the mel, is row `skipped`. `r` and `x` are buffers, frames last for vector code.
     """
     count, bins, bands = spectra.shape[0], x.shape[0], t.first.shape[0]
     for i in range(count):
@@ -186,10 +184,7 @@ def _correct(spectra: Any, target: Any, skipped: int, r: Any, x: Any, t: Any) ->
 
 @_compiled
 def _covers(t: Any, first: int, last: int, frames: int, end: int) -> Any:
-    """Factors of corrections and momentum at samples first to last - 1, (phases, samples) each.
-
-    Frames and end are those of all the audio, `_FAR` if it goes on.
-    """
+    """Factors of corrections and momentum at samples first to last - 1, (phases, samples) each."""
     cover = np.zeros((t.phases, last - first), np.float32)
     n = t.window.shape[0]
     begin, end_frame = (first + t.left - n) // t.hop, (last + t.left) // t.hop + 1
@@ -205,13 +200,10 @@ def _advance(
 ) -> Any:  # fmt: skip
     """All steps over the next piece of audio; returns the samples that the last step releases.
 
-    Args:
-        held: (steps, 3, n_fft + 1), of each step the samples that are not released: input, result
-            of the step before it, sum of corrections.
-        at: (steps, 3), of each step: samples released, samples received, next frame.
-        target: exp of the mel of the `frames` that are known from number `skipped` on.
-        norms, aheads: of `_covers`, from the first sample that the last step has not released.
-        end: number of samples of all the audio, `_FAR` if it goes on.
+    `held`, (steps, 3, n_fft + 1), has the samples that a step has not released: input, result of
+    the step before, sum of corrections; `at`, (steps, 3), how many it has released and received,
+    and its next frame. `target` is the exp of the mel of the known `frames` from number `skipped`
+    on; `norms` and `aheads` begin at the first sample that the last step has not released.
     """
     n_fft = t.window.shape[0]
     r = np.empty((t.first.shape[0] + 1, _BLOCK), np.float32)
@@ -401,16 +393,17 @@ class _CoarseLevel:
         return result
 
 
-def _levels(mel_spec: MelSpec, iterations: Refine) -> list[_Level | _CoarseLevel]:
+def _levels(mel_spec: MelSpec, iterations: Refine) -> list[Any]:
     return [
         (_Level if decimation == 1 else _CoarseLevel)(mel_spec, decimation, count)
         for decimation, count in schedule(iterations, mel_spec)
     ]
 
 
-@lru_cache(maxsize=1)
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(thread_name_prefix="refine")
+def _through(levels: list[Any], audio: Floats, mel: Floats, final: bool) -> Floats:
+    for level in levels:
+        audio = level.push(audio, mel, final)
+    return audio
 
 
 def refine_audio(
@@ -418,21 +411,18 @@ def refine_audio(
 ) -> Array:
     """`vocoder.audio.refine_audio` on a CPU, several times as fast: equal to 1e-5 in float32.
 
-    Arguments and errors are the same; gradients are not recorded. The recordings of a batch are
-    worked on at once, by PyTorch's number of threads.
+    Without gradients. The recordings of a batch are worked on at once, by PyTorch's threads.
     """
     schedule(iterations, mel_spec)
     samples, target = (x.detach() for x in pair(audio, mel, mel_spec))
 
     def refined(item: Floats, own: Floats) -> Floats:
-        for level in _levels(mel_spec, iterations):
-            item = level.push(item, own, True)
-        return item
+        return _through(_levels(mel_spec, iterations), item, own, True)
 
     items = samples.float().numpy().reshape(-1, samples.shape[-1])
     mels = target.float().numpy().reshape(-1, *target.shape[-2:])
-    apply = _pool().map if torch.get_num_threads() > 1 and len(items) > 1 else map
-    stacked = np.stack(list(apply(refined, items, mels)))
+    with ThreadPoolExecutor(min(torch.get_num_threads(), len(items))) as pool:
+        stacked = np.stack(list(pool.map(refined, items, mels)))
     result = torch.from_numpy(stacked).reshape(samples.shape).to(samples.dtype)
     return result if isinstance(audio, torch.Tensor) else result.numpy()
 
@@ -446,10 +436,6 @@ class RefineStream:
         for audio, mel in pieces:
             play(stream.push(audio, mel))
         play(stream.finish())
-
-    Args:
-        mel_spec: the definition of the mel.
-        iterations: as for `refine_audio`; ValueError if they are out of range.
     """
 
     def __init__(self, mel_spec: MelSpec, iterations: Refine) -> None:
@@ -459,28 +445,20 @@ class RefineStream:
 
     @property
     def look_ahead(self) -> int:
-        """How far the output can lag the input, in frames, about six for each iteration."""
+        """How far the output can lag the input, in frames."""
         return sum(level.look_ahead for level in self._levels)
 
     def push(self, audio: Floats, mel: Floats) -> Floats:
-        """Take the next piece of audio and of mel, and return the audio that they complete.
-
-        Args:
-            audio: (samples,), float32, finite, of any length, even 0.
-            mel: (n_mels, frames), of any number of frames; what belongs to the samples may come
-                earlier or later, and is kept until then.
+        """Take the next piece of audio (samples,) and of mel (n_mels, frames), each of any length,
+        and return the audio that they complete.
         """
         self._samples, self._frames = self._samples + len(audio), self._frames + mel.shape[1]
-        return self._advance(audio, mel, False)
+        return _through(self._levels, audio, mel, False)
 
     def finish(self) -> Floats:
         """The rest of the audio; MelError if the frames are not those of the samples."""
         if not self._samples and not self._frames:
             return _NOTHING
         check_frames(self._samples, self._frames, self.mel_spec)
-        return self._advance(_NOTHING, np.empty((self.mel_spec.n_mels, 0), np.float32), True)
-
-    def _advance(self, audio: Floats, mel: Floats, final: bool) -> Floats:
-        for level in self._levels:
-            audio = level.push(audio, mel, final)
-        return audio
+        none = np.empty((self.mel_spec.n_mels, 0), np.float32)
+        return _through(self._levels, _NOTHING, none, True)
