@@ -58,7 +58,7 @@ def export_onnx(
 
     Args:
         model: a trained flow.
-        path: file to write, ``.onnx``; replaced whole or not at all.
+        path: file to write, ``.onnx``.
         refine: as in `Vocoder.synthesize`; ten times as slow as outside of a graph.
         restore: as in `Vocoder.synthesize`; in the graph a mel is restored to its mean.
 

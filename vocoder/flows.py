@@ -1,9 +1,8 @@
 """The mathematics of normalizing flows: invertible pieces under one contract, and no audio.
 
 Every piece is a `Bijection`: ``forward(x, condition) -> (z, log_det)`` and
-``inverse(z, condition) -> x``. A coupling is built from a *partition*, which says what the
-conditioner sees and what is transformed, and a *conditioner*, any network
-``conditioner(context, condition) -> parameters``.
+``inverse(z, condition) -> x``. A coupling has a *partition*, which says what is transformed, and a
+*conditioner*, any network ``conditioner(context, condition) -> parameters``.
 """
 
 from __future__ import annotations
@@ -29,8 +28,7 @@ class Bijection(nn.Module, ABC):
     .. math:: \log p_x(x \mid c) = \log p_z(f(x; c)) + \log |\det \partial f / \partial x|.
 
     Shapes: ``x`` is (batch, channels, time), ``condition`` (batch, condition channels, time) or
-    None where the piece takes none, ``log_det`` is (batch,), in nats, at least float32 whatever
-    the autocast.
+    None where the piece takes none, ``log_det`` is (batch,), in nats, at least float32.
     """
 
     @abstractmethod
@@ -64,10 +62,7 @@ def log_density(z: Tensor, log_det: Tensor) -> Tensor:
 
 
 class Chain(Bijection):
-    r"""Composition :math:`f = f_n \circ \dots \circ f_1`; log-determinants add up.
-
-    Every piece sees the same condition.
-    """
+    r"""Composition :math:`f = f_n \circ \dots \circ f_1` under the same condition."""
 
     def __init__(self, pieces: Iterable[Bijection]) -> None:
         super().__init__()
@@ -185,8 +180,8 @@ class Mdct(Bijection):
         batch, channels, time = x.shape
         if channels != 1 or time % self.bands:
             raise ValueError(
-                f"an MDCT takes one channel of whole blocks of {self.bands} samples, got "
-                f"{channels} of {time} samples"
+                f"an MDCT takes one channel and a whole number of blocks of {self.bands} samples, "
+                f"got {channels} channels of {time}"
             )
         # Half precision would cost the exact inverse, and the transform is cheap.
         with torch.autocast(x.device.type, enabled=False):
@@ -273,7 +268,6 @@ def _initial_matrix(channels: int, kind: Conv1x1Init) -> Tensor:
 
 
 def _mix(weight: Tensor, x: Tensor) -> Tensor:
-    """The matrix times the channels of every step, in at least float32."""
     with torch.autocast(x.device.type, enabled=False):
         weight = weight.to(promote(weight.dtype))
         return torch.matmul(weight, x.to(weight.dtype))
@@ -294,7 +288,6 @@ class ActNorm(Bijection):
         super().__init__()
         self.log_scale = nn.Parameter(torch.zeros(channels, 1))
         self.shift = nn.Parameter(torch.zeros(channels, 1))
-        # A buffer, so that a resumed or loaded model is not initialised a second time.
         self.register_buffer("initialized", torch.tensor(False))
 
     @torch.no_grad()
@@ -378,7 +371,6 @@ class AlternatingFrames(Partition):
         if condition is None:
             return None
         condition = condition[:, : self.n_condition]
-        # Zeros in a log-mel would be a loud sound, which a conditioner has never seen here.
         longer = F.pad(condition, (0, 1), mode="replicate")
         return torch.cat([condition[..., 0::2], longer[..., 1::2]], dim=1)
 

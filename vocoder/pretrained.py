@@ -38,8 +38,7 @@ def load(
 ) -> Vocoder:
     """A trained vocoder, ready to run: in evaluation mode, weight norms fused, weights frozen.
 
-    To train it further, start a recipe from it (``--start_from``) or use
-    `vocoder.models.load_checkpoint`, which leaves the weights as they were trained.
+    To train it further, use `vocoder.models.load_checkpoint`, or a recipe with ``--start_from``.
 
     Args:
         name: a checkpoint directory, or the weights file in one; the name of a bundled model;
@@ -50,8 +49,7 @@ def load(
         device: "cpu", "cuda", "cuda:1" and so on, or "auto" for CUDA if there is one.
 
     Raises:
-        CheckpointError: there is no such model (the message says how to get one), it cannot be
-            downloaded, or the files are not a checkpoint that this version reads.
+        CheckpointError: there is no such model, or not one that this version reads.
         ValueError: the model cannot compute in this type, or there is no such device.
     """
     target = device_named(device)
@@ -118,9 +116,7 @@ def synthesize(
     refine: Refine | None = None,
     restore: float | None = None,
 ) -> Array:
-    """Audio from a log-mel spectrogram by the bundled default, which is loaded on the first call
-    and kept; see `Vocoder.synthesize`.
-    """
+    """`Vocoder.synthesize` of the bundled default, which is loaded on the first call and kept."""
     return _default().synthesize(mel, temperature, seed, lengths, refine, restore)
 
 
@@ -139,8 +135,7 @@ def say(
 ) -> npt.NDArray[np.float32]:
     """English text read aloud, sentence by sentence, with pauses between.
 
-    The models are loaded on the first call and kept. `vocoder.text.speech.speak` yields one
-    sentence at a time.
+    The models are loaded on the first call and kept.
 
     Args:
         text: English; empty lines separate paragraphs.

@@ -108,9 +108,7 @@ def _matrix(convolution: nn.Module) -> tuple[Floats, Floats]:
 
 @_inner
 def tanh(x: Any) -> Any:
-    """tanh to 3e-7 as vector code: the Pade approximant p/q of tanh(x/4), then
-    tanh 2u = 2 tanh u / (1 + tanh^2 u) twice, in numerators and denominators.
-    """
+    """tanh to 3e-7: Pade's of tanh(x/4), then tanh 2u = 2 tanh u / (1 + tanh^2 u) twice."""
     u = _QUARTER * min(max(x, -_SATURATED), _SATURATED)
     v = u * u
     p = u * (_ONE + v * (_P2 + v * _P4))

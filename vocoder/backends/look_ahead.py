@@ -45,10 +45,8 @@ def _iterate(
     w: Any, origin: int, fixed: int, end: int, target: Any, skipped: int, frames: Any,
     iterations: int, norms: Any, aheads: Any, t: Any,
 ) -> Any:  # fmt: skip
-    """Iterations of `vocoder.audio.refinement.Level` that change samples from `fixed` on alone.
-
-    `w` are samples from `origin` on, `target` the exp of the mel from frame `skipped` on, `frames`
-    the first that counts and the one after the last; the rest is as for `refinement._advance`.
+    """Iterations of `vocoder.audio.refinement.Level` that change samples from `fixed` on alone: of
+    `w`, from `origin` on, by the `frames` from the first to before the last; see `_advance`.
     """
     n_fft, (first, last) = t.window.shape[0], frames
     w, z = w.copy(), w.copy()

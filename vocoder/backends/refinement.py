@@ -40,24 +40,19 @@ _EXP = np.array([1 / math.factorial(n) for n in range(8, -1, -1)], _f)
 
 
 class _Tables(NamedTuple):
-    """A level of a `MelSpec`, laid out for the loops: see `Level`.
-
-    Frame k begins at sample k * hop - left; those of a step are `phases` apart. The filter of band
-    m is weights[begin[m] : begin[m + 1]], from bin first[m] on; bin f interpolates the gains of the
-    bands lower[f] and lower[f] + 1 with the weights own[f] and other[f].
-    """
+    """A level of a `MelSpec`, laid out for the loops: see `Level`."""
 
     hop: int
-    left: int
+    left: int  # frame k begins at sample k * hop - left
     right: int
-    phases: int
+    phases: int  # the frames of a step are so many apart
     power: int
     floor: np.float32
     window: Floats
-    first: NDArray[np.int64]
-    begin: NDArray[np.int64]
+    first: NDArray[np.int64]  # bin of the filter of each band
+    begin: NDArray[np.int64]  # the filter of band m is weights[begin[m] : begin[m + 1]]
     weights: Floats
-    lower: NDArray[np.int64]
+    lower: NDArray[np.int64]  # bin f interpolates the gains of bands lower[f] and lower[f] + 1
     own: Floats
     other: Floats
 
@@ -291,7 +286,7 @@ def _raised(padded: Any, taps: Any) -> Any:
 
 
 def _target_of(mel: Floats, mel_spec: MelSpec) -> Floats:
-    """A log-mel (bands, frames) as `_correct` takes it: (frames, bands), without the logarithm."""
+    """exp of a log-mel (bands, frames), as `_correct` takes it: (frames, bands)."""
     floored = np.maximum(mel.T, np.float32(mel_spec.log_floor))
     target: Floats = np.exp(floored * np.float32(mel_spec.nats))
     return target
@@ -366,15 +361,13 @@ class _CoarseLevel:
         return self._level.look_ahead - (-(2 * REACH + 2) // self._level.tables.hop)
 
     def push(self, audio: Floats, mel: Floats, final: bool) -> Floats:
-        """Take more audio and mel; with `final`, all that is left comes out."""
         d = self._decimation
         self._received += len(audio)
         self._waiting = np.concatenate([self._waiting, audio])
         end = np.zeros(final * REACH * d, np.float32)
         self._input = np.concatenate([self._input, audio, end])
         low: Floats = _lowered(self._input, low_pass(d), d)
-        if final:
-            low = low[: self._received // d - self._lowered]
+        low = low[: self._received // d - self._lowered] if final else low
         self._input = self._input[len(low) * d :]
         self._lowered += len(low)
         if final and not self._lowered:  # too short for this level
@@ -388,8 +381,8 @@ class _CoarseLevel:
         rise = _raised(self._change, up_taps(d))
         self._change = self._change[len(rise) // d :]
         rise = rise[: len(self._waiting)]
-        audio, self._waiting = self._waiting[: len(rise)], self._waiting[len(rise) :]
-        result: Floats = audio + rise
+        result: Floats = self._waiting[: len(rise)] + rise
+        self._waiting = self._waiting[len(rise) :]
         return result
 
 

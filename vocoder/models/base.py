@@ -83,7 +83,7 @@ class SavedModel(nn.Module):
 
     @property
     def sample_rate(self) -> int:
-        """Samples per second of the audio that mels are made of, Hz."""
+        """Samples per second of the audio, Hz."""
         return self.mel_spec.sample_rate
 
     @property
@@ -394,7 +394,6 @@ class Vocoder(SavedModel, ABC):
     def _exactly(
         self, chunks: Iterable[tuple[T, Tensor]], context: Any, render: Renderer, refiner: Any
     ) -> Iterator[tuple[T, Tensor]]:
-        """The exact stream: audio with the tag of the chunk that completed it."""
         hop = self.mel_spec.hop_length
         pieces = (((tag, frames), frames.unsqueeze(0)) for tag, frames in chunks)
         for (tag, frames), made, final in in_windows(pieces, context, render, hop):
@@ -512,7 +511,8 @@ class Vocoder(SavedModel, ABC):
         where it cannot be computed in ``dtype``.
         """
         if dtype not in self.dtypes:
-            raise ValueError(f"the {self.title} computes in {self.dtypes}, and dtype is {dtype!r}")
+            types = " or ".join(map(str, self.dtypes))
+            raise ValueError(f"the {self.title} computes in {types}, and dtype is {dtype!r}")
         return self.eval()
 
     def _checked(self, mel: Tensor | NDArray[Any]) -> Tensor:

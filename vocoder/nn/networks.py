@@ -21,16 +21,14 @@ class GatedConvStack(nn.Module):
         h &\leftarrow h + r, \qquad y \leftarrow y + k,
 
     where h starts as a 1x1 convolution of the input and the output is one of the summed skips y,
-    initialised with zeros. Shapes: x (batch, in_channels, time), condition
-    (batch, condition_channels, time), result (batch, out_channels, time). Papers: WaveNet (van den
-    Oord et al., 2016), WaveGlow (Prenger et al., 2019).
+    initialised with zeros. Shapes: (batch, channels, time) each. Papers: WaveNet (van den Oord et
+    al., 2016), WaveGlow (Prenger et al., 2019).
 
     Args:
         in_channels, out_channels, condition_channels: widths of input, output and condition (or 0).
         channels, n_layers, kernel_size: hidden width, gated layers, and their taps, odd.
-        weight_norm: train with weight normalisation; off for weights with the norm fused.
-        look_ahead: steps after a step on which its output may depend, used up by the first layers;
-            None for as many after as before.
+        weight_norm: train with weight normalisation.
+        look_ahead: steps after a step on which its output may depend; None for as many as before.
     """
 
     def __init__(
@@ -64,8 +62,7 @@ class GatedConvStack(nn.Module):
             return layer
 
         self.start = conv(in_channels, channels)
-        # One convolution serves the condition of all layers.
-        width = 2 * channels * n_layers
+        width = 2 * channels * n_layers  # of the condition of all layers
         self.condition = conv(condition_channels, width) if condition_channels else None
         self.dilated = nn.ModuleList(
             conv(channels, 2 * channels, kernel_size, 2**layer) for layer in range(n_layers)
@@ -75,7 +72,7 @@ class GatedConvStack(nn.Module):
             conv(channels, channels if layer == n_layers - 1 else 2 * channels)
             for layer in range(n_layers)
         )
-        # Weight normalisation cannot hold a zero-initialised layer, so this one has none.
+        # Without weight normalisation, which cannot hold a zero-initialised layer.
         self.end = nn.Conv1d(channels, out_channels, 1)
         nn.init.zeros_(self.end.weight)
         nn.init.zeros_(self.end.bias)  # type: ignore[arg-type]

@@ -198,9 +198,7 @@ def filters_of(mel_spec: MelSpec) -> tuple[Tensor, Tensor]:
 
 
 def interpolation(points: Tensor, centres: Tensor) -> Tensor:
-    """The matrix (points, centres) that interpolates values at rising centres linearly at points,
-    which beyond the first and last centre take the value there.
-    """
+    """The matrix (points, centres) of linear interpolation; beyond the ends, of the end's value."""
     right = torch.searchsorted(centres, points).clamp(1, len(centres) - 1)
     left, rows = right - 1, torch.arange(len(points))
     distance = (centres[right] - centres[left]).clamp_min(1e-6)
@@ -232,7 +230,6 @@ def _harmonic_tones(mel_spec: MelSpec, filters: Tensor) -> Tensor:
     power = torch.zeros(N_CANDIDATES, len(bins), dtype=torch.float64)
     for harmonic in range(1, int(count[0]) + 1):
         having = int((count >= harmonic).sum())
-        # Harmonics far away add next to nothing, but their sidelobes must not end in a jump.
         distance = (bins - harmonic * spacing[:having]).abs() * oversampling
         power[:having] += response[distance.round().long().clamp_max(len(response) - 1)]
     magnitudes = power ** (mel_spec.power / 2)

@@ -141,12 +141,10 @@ class HarmonicSource:
     def __call__(
         self, f0: Tensor, voicing: Tensor, phase: Tensor | float = 0.0, drift: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """e and q, (batch, frames * hop) each, in the dtype of voicing.
+        """e and q, (batch, frames * hop) each, of F0 in Hz and voicing, (batch, frames).
 
-        Args:
-            f0, voicing: (batch, frames), in Hz, and from 0 to 1.
-            phase: theta, the phase before the first sample, in cycles; a number or (batch,).
-            drift: added to the phase at the centre of each frame, in cycles; see `drift_of`.
+        ``phase`` is theta, in cycles, a number or (batch,); ``drift``, in cycles, is added to the
+        phase at the centre of each frame (`drift_of`).
         """
         frequency, amplitude = self._interpolate(f0, voicing)  # (batch, frames, hop)
         phases = self._phases(frequency, phase)
@@ -196,11 +194,10 @@ class HarmonicSource:
         """Linear between the centres of frames: (batch, frames) to (batch, frames, hop)."""
         hop = self.hop_length
         values = torch.cat([values[:, :1], values, values[:, -1:]], dim=1)
-        # Sample n of a frame lies (n - (hop - 1) / 2) / hop frames after the frame's centre.
         offset = torch.arange(hop, dtype=torch.float64, device=values.device)
-        offset = (offset - (hop - 1) / 2) / hop
+        offset = (offset - (hop - 1) / 2) / hop  # of a sample from the centre of its frame
         before, after = (-offset).clamp_min(0), offset.clamp_min(0)
-        # Sums, not a matrix product, whose rounding would depend on the length of the piece.
+        # Not a matrix product, whose rounding would depend on the length of the piece.
         left, middle, right = values.unfold(1, 3, 1).unsqueeze(2).unbind(3)
         return middle + before * (left - middle) + after * (right - middle)
 
@@ -216,12 +213,10 @@ class HarmonicSource:
         self, phase: Tensor, frequency: Tensor, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
         """e and q of voicing 1 from phase in cycles and F0, (batch, samples), both in float64."""
-        # The sum is continuous where K changes, so K may be rounded; the phase may not.
         frequency = frequency.to(dtype)
         harmonics = self.sample_rate / 2 / frequency - 1
         whole = harmonics.floor()
         top = harmonics - whole
-        # The kernel is the same for the phase modulo 1, if A and B come from the same value.
         phase = phase - phase.round()
 
         def turn(cycles: Tensor) -> tuple[Tensor, Tensor]:  # reduced before it is rounded
@@ -297,10 +292,9 @@ class SourceFilter(Bijection):
 
     def coefficients(self, condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """h cos(psi), h sin(psi) and log sigma, (batch, bands, frames), in at least float32."""
-        seen = condition[:, : self.n_seen]
         # In half precision 1 - h^2 would be mostly rounding, and the network is small.
         with torch.autocast(condition.device.type, enabled=False):
-            seen = seen.to(self.first.weight.dtype)
+            seen = condition[:, : self.n_seen].to(self.first.weight.dtype)
             x = F.gelu(self.first(seen))
             x = x + F.gelu(self.middle(x))
             # A product: PyTorch's 1x1 convolution of one sequence takes twice as long.
@@ -349,10 +343,9 @@ class BandScale(nn.Module):
 
     .. math:: s(m) = -(A m + a) - g(m)
 
-    A interpolates the log-mel linearly in frequency at the band centres, and a removes the gains
-    of window and mel filters, so that noise of standard deviation sigma gives
-    :math:`s \approx -\log\sigma` before any training; g, a convolutional network of width
-    ``channels``, starts at zero.
+    A interpolates the log-mel linearly at the band centres, and a removes the gains of window and
+    mel filters, so that noise of standard deviation sigma gives :math:`s \approx -\log\sigma`
+    untrained; g, a convolutional network of width ``channels``, starts at zero.
 
     Shapes: mel (batch, n_mels or more, frames) to (batch, bands, frames).
     """

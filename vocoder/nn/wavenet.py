@@ -69,8 +69,7 @@ class LogisticMixture(NamedTuple):
 
         .. math:: x = \mu_i + \tau s_i \epsilon, \qquad i \sim \mathrm{softmax}(l / \tau)
 
-        rounded to the nearest level. i is chosen by ``choice``, uniform noise on [0, 1); epsilon is
-        ``value``, standard logistic noise; (batch, time) each.
+        rounded to a level. ``choice``, uniform on [0, 1), chooses i; ``value`` is epsilon.
         """
         index = self.logits.argmax(dim=1, keepdim=True)
         if temperature >= COLDEST:
@@ -123,19 +122,16 @@ class CausalGatedStack(nn.Module):
         super().__init__()
         self.channels, self.n_layers, self.kernel_size = channels, n_layers, kernel_size
         self.dilations = [2 ** (layer % cycle) for layer in range(n_layers)]
-        # Weights of the frames before, own and after, (3, hop): sample j lies at p of the way from
-        # the middle of its frame to that of the next, or if negative, of the one before.
+        # Weights of the frames before, own and after, (3, hop).
         p = (torch.arange(hop, dtype=torch.float64) + 0.5) / hop - 0.5
         weights = torch.stack([(-p).clamp_min(0), 1 - p.abs(), p.clamp_min(0)])
         self.interpolation = nn.Buffer(weights.to(torch.get_default_dtype()), persistent=False)
         self.start = nn.Conv1d(in_channels, channels, 1)
-        # One convolution serves the condition of all layers, and is their bias.
         self.condition = nn.Conv1d(condition_channels, 2 * channels * n_layers, 1)
         self.dilated = nn.ModuleList(
             nn.Conv1d(channels, 2 * channels, kernel_size, dilation=dilation, bias=False)
             for dilation in self.dilations
         )
-        # The residual of the last layer would go nowhere, so that layer has a skip only.
         self.residual_skip = nn.ModuleList(
             nn.Conv1d(channels, channels if layer == n_layers - 1 else 2 * channels, 1)
             for layer in range(n_layers)
