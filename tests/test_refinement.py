@@ -297,16 +297,6 @@ def test_a_stream_keeps_little(iterations):
     assert max(sizes) < 8e6
 
 
-def test_a_stream_without_all_of_its_mel_is_refused_and_may_still_get_it():
-    audio, mel = (x.numpy() for x in material(SPEECH, 1024))
-    stream = RefineStream(SPEECH, 2)
-    stream.push(audio, mel[:, :3])
-    with pytest.raises(MelError, match="1,024 samples have 4 frames"):
-        stream.finish()
-    stream.push(audio[:0], mel[:, 3:])
-    assert len(stream.finish()) == 1024
-
-
 # ---- coarse levels --------------------------------------------------------------------------
 
 

@@ -67,7 +67,6 @@ def find_model(name: Name | None = None, default: str = DEFAULT_NAME) -> Path:
         return Path(wanted)
     if wanted.startswith(PREFIX):
         return download(wanted)
-    # A name with a separator or a suffix is meant as a path, and errors should speak of paths.
     if "/" in wanted or Path(wanted).suffix:
         raise CheckpointError(
             f"there is no checkpoint at {name}: check the name (hf:OWNER/NAME is on the Hub)"

@@ -112,7 +112,6 @@ class LookAheadRefiner:
         return self._play(self._frames)
 
     def _refine(self, until: int, frames: int, end: int) -> None:
-        """All levels, on audio up to frame `until`, by the mel of the first `frames`."""
         hop, origin = self.mel_spec.hop_length, self._origin
         audio = self._audio[: (until - origin) * hop]
         played = (self._done - origin) * hop

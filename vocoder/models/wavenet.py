@@ -111,8 +111,7 @@ class WaveNet(Vocoder):
             nn.GELU(),
         )
         back, ahead = self.pitch.context_frames if self.pitch is not None else (0, 0)
-        # Two by the taps of the conditioner, one by interpolation.
-        self._reach = 3 + back, 3 + ahead
+        self._reach = 3 + back, 3 + ahead  # two by the conditioner, one by interpolation
         sizes = channels, n_layers, cycle, kernel_size
         inputs, outputs = 3 + pitch_taps, 3 * n_mixtures
         self.stack = CausalGatedStack(inputs, condition_channels, outputs, self.hop, *sizes)
@@ -147,7 +146,6 @@ class WaveNet(Vocoder):
                 above, below = F.interpolate(parts, frames * self.hop, mode="linear").unbind(dim=1)
                 lags = (self.mel_spec.sample_rate * below / above).round().long()
                 lags = lags.clamp(self.pitch_taps // 2 + 1, self.longest_lag)
-        # At the ends a frame is its own neighbour.
         features = F.pad(self.conditioner(seen), (1, 1), mode="replicate")
         coefficients, gain, level = self.predictor(mel)
         return features, coefficients, gain, level, lags

@@ -66,11 +66,9 @@ class MelSource(WhiteSource):
 
     m is the mel; F0 f and the voicing v, a probability, are those of `MelPitch`, whose bundled
     weights are not trained. E and Q are the MDCT of the tone e and its quadrature q
-    (`HarmonicSource`), which sound in frames with v of 0.5 or more. g is a learnt 1x1 convolution:
-    what couplings see of the tone. F0 and phase are computed in float64, so that pieces of an
-    utterance give what the whole gives.
-
-    ``bands`` are those of the MDCT, ``n_features`` the channels of g, or 0.
+    (`HarmonicSource`), which sound in frames with v of 0.5 or more. g, a learnt 1x1 convolution to
+    ``n_features`` channels, is what couplings see of the tone. F0 and phase are computed in
+    float64, so that pieces of an utterance give what the whole gives.
     """
 
     phases = 16
