@@ -89,15 +89,6 @@ def test_an_interrupted_write_leaves_the_previous_checkpoint(checkpoint, monkeyp
     assert len(list(checkpoint.iterdir())) == 3
 
 
-def test_shared_and_strided_tensors_survive(tmp_path):
-    base = torch.arange(12.0).reshape(3, 4)
-    write_checkpoint(tmp_path / "c", {"family": "x"}, {"a": base.T, "b": base, "c": base[:, 1]})
-    config, tensors = read_checkpoint(tmp_path / "c")
-    assert config == {"family": "x"}
-    assert torch.equal(tensors["a"], base.T)
-    assert torch.equal(tensors["c"], base[:, 1])
-
-
 def test_a_name_that_is_neither_bundled_nor_a_path(monkeypatch):
     with pytest.raises(CheckpointError, match=r"no model 'nonesuch'.*train one"):
         vocoder.load("nonesuch")

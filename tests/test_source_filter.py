@@ -15,14 +15,6 @@ BANDS, MELS, TIME = 6, 3, 5
 SEEN = MELS + 2
 
 
-def perturbed(scale=0.5):
-    piece = SourceFilter(BANDS, SEEN, sample_rate=16000, channels=4)
-    with torch.no_grad():
-        for parameter in piece.parameters():
-            parameter.add_(scale * torch.randn_like(parameter))
-    return piece
-
-
 def condition(batch=2, voicing=None, bands=BANDS, tone=None):
     """[mel, v, v ln F0, one channel that is not used, E, Q]"""
     voicing = torch.rand(batch, TIME) if voicing is None else voicing
@@ -44,22 +36,11 @@ def test_the_start_is_the_share_of_the_bands():
     torch.testing.assert_close(share.square() + (2 * log_sigma).exp(), torch.ones_like(share))
 
 
-def test_temperature_scales_the_noise_alone():
-    piece = perturbed(0.2)
-    c = condition()
-    w = torch.randn(2, BANDS, TIME)
-    tone = piece.inverse(torch.zeros(2, BANDS, TIME), c)
-    half = (piece.inverse(0.5 * w, c) - tone) / (piece.inverse(w, c) - tone)
-    assert torch.allclose(half, torch.tensor(0.5))
-    assert tone.abs().min() > 0
-
-
 def test_generation_sets_high_harmonics_in_phase():
     """Above `PULSES_HZ` the tone is v h E with the h of the start; below, and unvoiced, as ever."""
     piece = SourceFilter(256, SEEN, sample_rate=16000, channels=4)
-    with torch.no_grad():
-        for parameter in piece.parameters():
-            parameter.add_(0.5 * torch.randn_like(parameter))
+    for parameter in piece.parameters():
+        parameter.data.add_(0.5 * torch.randn_like(parameter))
     none = torch.zeros(1, 256, TIME)
     voicing = torch.rand(1, TIME)
     c = condition(1, voicing, 256)

@@ -58,9 +58,8 @@ def export_onnx(
 
     Args:
         model: a trained flow.
-        path: file to write, ``.onnx``; replaced whole or not at all.
-        refine: iterations in the graph, as in `Vocoder.synthesize`. They take some ten times as
-            long as outside of it.
+        path: file to write, ``.onnx``.
+        refine: as in `Vocoder.synthesize`; ten times as slow as outside of a graph.
         restore: as in `Vocoder.synthesize`; in the graph a mel is restored to its mean.
 
     Raises:
@@ -79,37 +78,25 @@ def export_onnx(
     # Sizes of 0 and 1 the exporter would take for constants; the graph runs on any.
     example = (torch.zeros(2, spec.n_mels, 5), torch.zeros(2, 5, model.noise_per_frame))
     batch_size, length = torch.export.Dim("batch"), torch.export.Dim("frames", min=3)
+    how: dict[str, Any] = {"dynamo": True, "opset_version": OPSET, "verbose": False}
+    how["dynamic_shapes"] = {0: batch_size, 2: length}, {0: batch_size, 1: length}
+    how |= {"input_names": ["mel", "noise"], "output_names": ["audio"]}
     # The exporter's own warnings (deprecations, optional packages) do not help users.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    shapes = {0: batch_size, 2: length}, {0: batch_size, 1: length}
-    names: Any = {"input_names": ["mel", "noise"], "output_names": ["audio"]}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program: Any = torch.onnx.export(
-            graph, example, dynamo=True, opset_version=OPSET, dynamic_shapes=shapes, verbose=False,
-            **names,
-        )  # fmt: skip
-    proto = program.model_proto
-    facts = {
-        "mel_spec": spec.to_dict(),
-        "default_temperature": model.default_temperature,
-        "noise_per_frame": model.noise_per_frame,
-        "refine": refine,
-    }
+        proto: Any = torch.onnx.export(graph, example, **how).model_proto  # type: ignore[union-attr]
+    facts = {"mel_spec": spec.to_dict(), "default_temperature": model.default_temperature}
+    facts |= {"noise_per_frame": model.noise_per_frame, "refine": refine}
     onnx.helper.set_model_props(proto, {name: json.dumps(value) for name, value in facts.items()})
     onnx.checker.check_model(proto)
     return write_atomic(Path(path), proto.SerializeToString())
 
 
 class OnnxVocoder:
-    """An exported flow, run by onnxruntime on the CPU.
+    """An exported flow, run by onnxruntime on the CPU; ValueError if it is none.
 
-    Args:
-        path: a file that `export_onnx` wrote.
-        threads: threads within one operator; 0 leaves the choice to onnxruntime.
-
-    Raises:
-        ValueError: `export_onnx` did not write the file.
+    ``threads`` are those within one operator; 0 leaves the choice to onnxruntime.
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int = 0) -> None:
@@ -121,7 +108,9 @@ class OnnxVocoder:
                 os.fspath(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's own kinds have no common base
-            raise ValueError(f"{path} is no graph: write it with vocoder export --onnx") from error
+            raise ValueError(
+                f"{path} is not an ONNX graph: write it with vocoder export --onnx"
+            ) from error
         facts = self.session.get_modelmeta().custom_metadata_map
         if "mel_spec" not in facts:
             raise ValueError(f"{path} has no mel_spec: write it with vocoder export --onnx")
@@ -146,12 +135,11 @@ class OnnxVocoder:
         batch = (mel if mel.ndim == 3 else mel[None]).astype(np.float32)
         drawn = Noise(seed, len(batch)).normal(0, batch.shape[2], self.noise_per_frame)
         noise = (temperature * drawn).expand(len(batch), *drawn.shape[-2:]).contiguous().numpy()
-        clamps = [Clamp(self.mel_spec, temperature) for _ in batch]
-        for clamp, item in zip(clamps, batch, strict=True):
-            clamp.expect(torch.from_numpy(item))
         inputs = {"mel": batch, "noise": noise}
         audio: NDArray[np.float32] = self.session.run(["audio"], inputs)[0]
-        for clamp, row in zip(clamps, audio, strict=True):  # the graph has clamped
+        for item, row in zip(batch, audio, strict=True):  # which the graph has clamped
+            clamp = Clamp(self.mel_spec, temperature)
+            clamp.expect(torch.from_numpy(item))
             clamp(torch.from_numpy(row))
             clamp.finish()
         return audio if mel.ndim == 3 else audio[0]

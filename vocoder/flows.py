@@ -1,9 +1,8 @@
 """The mathematics of normalizing flows: invertible pieces under one contract, and no audio.
 
 Every piece is a `Bijection`: ``forward(x, condition) -> (z, log_det)`` and
-``inverse(z, condition) -> x``. A coupling is built from a *partition*, which says what the
-conditioner sees and what is transformed, and a *conditioner*, any network
-``conditioner(context, condition) -> parameters``.
+``inverse(z, condition) -> x``. A coupling has a *partition*, which says what is transformed, and a
+*conditioner*, any network ``conditioner(context, condition) -> parameters``.
 """
 
 from __future__ import annotations
@@ -29,8 +28,7 @@ class Bijection(nn.Module, ABC):
     .. math:: \log p_x(x \mid c) = \log p_z(f(x; c)) + \log |\det \partial f / \partial x|.
 
     Shapes: ``x`` is (batch, channels, time), ``condition`` (batch, condition channels, time) or
-    None where the piece takes none, ``log_det`` is (batch,), in nats, at least float32 whatever
-    the autocast.
+    None where the piece takes none, ``log_det`` is (batch,), in nats, at least float32.
     """
 
     @abstractmethod
@@ -52,7 +50,7 @@ def zero_log_det(x: Tensor) -> Tensor:
 
 
 def promote(dtype: torch.dtype) -> torch.dtype:
-    """float32, or float64 if the input has it: sums of logs need at least that."""
+    """float32, or float64 if the input has it."""
     return torch.promote_types(dtype, torch.float32)
 
 
@@ -64,10 +62,7 @@ def log_density(z: Tensor, log_det: Tensor) -> Tensor:
 
 
 class Chain(Bijection):
-    r"""Composition :math:`f = f_n \circ \dots \circ f_1`; log-determinants add up.
-
-    Every piece sees the same condition.
-    """
+    r"""Composition :math:`f = f_n \circ \dots \circ f_1` under the same condition."""
 
     def __init__(self, pieces: Iterable[Bijection]) -> None:
         super().__init__()
@@ -96,9 +91,8 @@ class FactorOut(Bijection):
 
     .. math:: z = [x_{1..n},\; g(x_{n+1..C}; c)]
 
-    where :math:`g` is a bijection of the remaining channels that keeps time. The finished
-    channels come first in ``z``. Real NVP (Dinh et al., 2017, section 3.6) factors half of the
-    variables out at a time; WaveGlow (Prenger et al., 2019) calls the same "early outputs".
+    where :math:`g` is a bijection of the remaining channels that keeps time. Papers: Real NVP (Dinh
+    et al., 2017, section 3.6); WaveGlow (Prenger et al., 2019), whose "early outputs" these are.
     """
 
     def __init__(self, n_channels: int, rest: Bijection) -> None:
@@ -152,45 +146,29 @@ class Mdct(Bijection):
 
     where :math:`v_i` is sample i after the boundary and :math:`u_i` sample i before it; then a
     DCT-IV of each block, :math:`C_{kn} = \sqrt{2/M} \cos\frac{\pi}{M}(n+\frac12)(k+\frac12)`.
-    The two ends of the signal have no neighbour and hence no rotation (a half-rectangular
-    window): T blocks of samples give exactly T frames, for every T, and the map stays orthogonal.
+    The two ends of the signal are not rotated: T blocks of samples give exactly T frames.
 
-    Band k is centred on :math:`(k + 1/2) f_s / 2M`. Paper: Princen and Bradley, 1986.
-
-    Args:
-        bands: M, the number of bands and the hop in samples; even.
+    ``bands`` is M, even, also the hop in samples. Band k is centred on :math:`(k + 1/2) f_s / 2M`.
+    Paper: Princen and Bradley, 1986.
     """
-
-    rotation_sin: Tensor
-    rotation_cos: Tensor
-    dct: Tensor
 
     def __init__(self, bands: int) -> None:
         super().__init__()
         if bands < 2 or bands % 2:
             raise ValueError(f"bands is {bands}: an MDCT needs an even number of bands")
         self.bands = bands
-        # Built in float64, since the cosine of a large argument loses digits in float32; a float64
-        # model gets them back by `_apply`.
+        # In float64: the cosine of a large argument loses digits in float32.
         n = torch.arange(bands, dtype=torch.float64) + 0.5
         dct = math.sqrt(2 / bands) * torch.cos(math.pi / bands * torch.outer(n, n))
         theta = math.pi / (2 * bands) * (bands / 2 + n[: bands // 2])
-        self._exact = {"dct": dct, "rotation_sin": theta.sin(), "rotation_cos": theta.cos()}
-        for name, value in self._exact.items():
-            self.register_buffer(name, value.to(torch.get_default_dtype()), persistent=False)
-
-    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
-        super()._apply(fn, recurse)
-        for name, value in self._exact.items():
-            buffer = getattr(self, name)
-            if buffer.dtype == torch.float64:
-                setattr(self, name, value.to(buffer.device))
-        return self
+        self.dct = nn.Buffer(dct, persistent=False)
+        self.rotation = nn.Buffer(torch.stack([theta.sin(), theta.cos()]), persistent=False)
 
     def _rotate(self, blocks: Tensor, sign: int) -> Tensor:
         """Rotate mirrored pairs about each inner boundary; sign -1 undoes it. (batch, time, M)"""
         half = self.bands // 2
-        sin, cos = self.rotation_sin, sign * self.rotation_cos
+        sin, cos = self.rotation.to(blocks.dtype)
+        cos = sign * cos
         after, before = blocks[:, 1:, :half], blocks[:, :-1, half:].flip(-1)
         rotated_after = sin * after + cos * before
         rotated_before = (sin * before - cos * after).flip(-1)
@@ -202,18 +180,20 @@ class Mdct(Bijection):
         batch, channels, time = x.shape
         if channels != 1 or time % self.bands:
             raise ValueError(
-                f"got {channels} channels of {time} samples: an MDCT takes one channel "
-                f"and a whole number of blocks of {self.bands} samples"
+                f"an MDCT takes one channel and a whole number of blocks of {self.bands} samples, "
+                f"got {channels} channels of {time}"
             )
         # Half precision would cost the exact inverse, and the transform is cheap.
         with torch.autocast(x.device.type, enabled=False):
-            blocks = self._rotate(x.reshape(batch, -1, self.bands).to(self.dct.dtype), 1)
-            return torch.matmul(self.dct, blocks.transpose(1, 2)), zero_log_det(x)
+            blocks = self._rotate(x.reshape(batch, -1, self.bands).to(promote(x.dtype)), 1)
+            dct = self.dct.to(blocks.dtype)
+            return torch.matmul(dct, blocks.transpose(1, 2)), zero_log_det(x)
 
     def inverse(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         with torch.autocast(z.device.type, enabled=False):
             # The DCT-IV matrix is symmetric and orthogonal: its own inverse.
-            blocks = torch.matmul(z.to(self.dct.dtype).transpose(1, 2), self.dct)
+            z = z.to(promote(z.dtype))
+            blocks = torch.matmul(z.transpose(1, 2), self.dct.to(z.dtype))
             return self._rotate(blocks, -1).reshape(z.shape[0], 1, -1)
 
 
@@ -225,9 +205,6 @@ class InvertibleConv1x1(Bijection):
     with T time steps and W of shape (channels, channels). Papers: Glow (Kingma and Dhariwal,
     2018), WaveGlow (Prenger et al., 2019). W may have a negative determinant; a singular W has
     log-determinant -inf and no inverse (`torch.linalg.LinAlgError`).
-
-    Inverse and log-determinant are computed in every pass, in O(C^3) for C channels; `fused` gives
-    a copy that stores them.
 
     W starts as an orthogonal matrix: "rotation" is random with determinant +1, from torch's global
     generator (Glow, WaveGlow); "even-odd" puts even channels first, "half-swap" the second half.
@@ -243,10 +220,10 @@ class InvertibleConv1x1(Bijection):
         self.register_buffer("stored_log_det", None, persistent=False)
 
     def inverse_matrix(self) -> Tensor:
-        """W^-1, (channels, channels), differentiable; in float64 where no gradient flows."""
-        weight = self.weight
+        """W^-1, (channels, channels), differentiable."""
         if self.stored_inverse is not None:
             return self.stored_inverse
+        weight = self.weight
         if torch.is_grad_enabled() and weight.requires_grad:
             return torch.linalg.inv(weight.to(promote(weight.dtype)))
         # On the CPU float64 costs little, and keeps W W^-1 = 1 to rounding.
@@ -254,7 +231,7 @@ class InvertibleConv1x1(Bijection):
         return exact.to(device=weight.device, dtype=promote(weight.dtype))
 
     def log_abs_det(self) -> Tensor:
-        """log |det W| in nats, a scalar in at least float32."""
+        """log |det W| in nats, a scalar."""
         if self.stored_log_det is not None:
             return self.stored_log_det
         return torch.linalg.slogdet(self.weight.to(promote(self.weight.dtype))).logabsdet
@@ -291,7 +268,6 @@ def _initial_matrix(channels: int, kind: Conv1x1Init) -> Tensor:
 
 
 def _mix(weight: Tensor, x: Tensor) -> Tensor:
-    """The matrix times the channels of every step, in at least float32."""
     with torch.autocast(x.device.type, enabled=False):
         weight = weight.to(promote(weight.dtype))
         return torch.matmul(weight, x.to(weight.dtype))
@@ -303,8 +279,7 @@ class ActNorm(Bijection):
     .. math:: z_{c,t} = e^{s_c} x_{c,t} + b_c, \qquad \log|\det| = T \textstyle\sum_c s_c
 
     On the first call of ``forward`` in training mode s and b are set so that each channel of z has
-    zero mean and unit variance over batch and time; from then on they are ordinary parameters.
-    Paper: Glow (Kingma and Dhariwal, 2018), section 3.1.
+    zero mean and unit variance. Paper: Glow (Kingma and Dhariwal, 2018), section 3.1.
     """
 
     initialized: Tensor
@@ -313,13 +288,11 @@ class ActNorm(Bijection):
         super().__init__()
         self.log_scale = nn.Parameter(torch.zeros(channels, 1))
         self.shift = nn.Parameter(torch.zeros(channels, 1))
-        # A buffer, so that a resumed or loaded model is not initialised a second time.
         self.register_buffer("initialized", torch.tensor(False))
 
     @torch.no_grad()
     def _initialize(self, x: Tensor) -> None:
         flat = x.transpose(0, 1).flatten(1).to(self.shift.dtype)
-        # A channel that is constant in the first batch has no scale to learn from it.
         std = flat.std(dim=1, correction=0, keepdim=True).clamp_min(1e-6)
         self.log_scale.copy_(-std.log())
         self.shift.copy_(-flat.mean(dim=1, keepdim=True) / std)
@@ -364,12 +337,11 @@ class ChannelHalves(Partition):
         self.swap = swap
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        half = x.shape[1] // 2
-        first, second = x[:, :half], x[:, half:]
+        first, second = x[:, : x.shape[1] // 2], x[:, x.shape[1] // 2 :]
         return (second, first) if self.swap else (first, second)
 
     def merge(self, x: Tensor, target: Tensor) -> Tensor:
-        context, _ = self.split(x)
+        context = self.split(x)[0]
         return torch.cat([target, context] if self.swap else [context, target], dim=1)
 
 
@@ -377,11 +349,9 @@ class AlternatingFrames(Partition):
     """Even time steps condition the odd ones (with ``parity`` 1, odd ones the even ones).
 
     The one-dimensional checkerboard of Real NVP (Dinh et al., 2017), at half the rate: of T steps
-    the conditioner sees n = ceil(T / 2), (batch, C, n), and the condition of both steps of each
-    pair, (batch, 2 * condition channels, n), even step first. If T is odd, the missing step is
-    zero, under the condition of the last one. Pieces of a signal must begin at an even step.
-
-    ``n_condition`` is how many channels of the condition the conditioner sees; None for all.
+    the conditioner sees n = ceil(T / 2), (batch, C, n), and the first ``n_condition`` channels of
+    the condition (None: all) of both steps of each pair, (batch, 2 * n_condition, n), even step
+    first. If T is odd, the missing step is zero, under the condition of the last one.
     """
 
     def __init__(self, parity: int = 0, n_condition: int | None = None) -> None:
@@ -401,7 +371,6 @@ class AlternatingFrames(Partition):
         if condition is None:
             return None
         condition = condition[:, : self.n_condition]
-        # Zeros in a log-mel would be a loud sound, which a conditioner has never seen here.
         longer = F.pad(condition, (0, 1), mode="replicate")
         return torch.cat([condition[..., 0::2], longer[..., 1::2]], dim=1)
 
@@ -422,11 +391,9 @@ class AffineCoupling(Bijection):
 
     Args:
         conditioner: network g; of its output channels the first half is the shift t, the second
-            half the log-scale s (WaveGlow's order). Give it a zero-initialised last layer and the
-            coupling starts as the identity.
+            half the log-scale s. With zeros as its last layer the coupling is the identity.
         partition: which variables are a and which are b; halves of the channels by default.
-        log_scale_bound: if given, :math:`s = \beta \tanh(s'/\beta)` lies in (-beta, beta), which
-            keeps early training and half precision from overflowing.
+        log_scale_bound: if given, :math:`s = \beta \tanh(s'/\beta)` lies in (-beta, beta).
     """
 
     def __init__(
@@ -465,11 +432,8 @@ class ConditionalScale(Bijection):
 
     .. math:: z = e^{s(c)} \odot x, \qquad \log|\det| = \textstyle\sum s(c)
 
-    In a vocoder s is minus the log standard deviation that the mel spectrogram predicts for each
-    band and frame, so z is close to white whatever the loudness.
-
-    Args:
-        network: s, from (batch, condition channels, time) to (batch, channels, time).
+    In a vocoder s, computed by ``network``, is minus the log standard deviation that the mel
+    predicts for each band and frame, so z is close to white whatever the loudness.
     """
 
     def __init__(self, network: nn.Module) -> None:

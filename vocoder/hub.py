@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
-from typing import TypeGuard
 
 from vocoder.checkpoints import CONFIG_NAME, WEIGHTS_NAME, CheckpointError
 from vocoder.extras import require
 
 PREFIX = "hf:"
-"""What the name of a model on the Hub begins with."""
-
 _NAME = re.compile(rf"{PREFIX}([\w.-]+/[\w.-]+)(?:@([^@\s]+))?")
 
 
@@ -20,17 +16,11 @@ class HubError(CheckpointError):
     """A model could not be had from the Hub; the message says why."""
 
 
-def is_hub_name(name: str | os.PathLike[str] | None) -> TypeGuard[str]:
-    """Whether this names a model on the Hub."""
-    return isinstance(name, str) and name.startswith(PREFIX)
-
-
 def download(name: str) -> Path:
     """The checkpoint directory of a model on the Hub, downloaded on first use and cached.
 
-    Only ``config.json`` and ``model.safetensors`` are downloaded, both of one commit. Without a
-    network, or with ``HF_HUB_OFFLINE=1``, the cached files are used. The cache, the endpoint and
-    the login are those of `huggingface_hub`.
+    Without a network, or with ``HF_HUB_OFFLINE=1``, the cached files are used. The cache, the
+    endpoint and the login are those of `huggingface_hub`.
 
     Args:
         name: ``hf:owner/name``, or ``hf:owner/name@revision`` with a branch, a tag or a commit.

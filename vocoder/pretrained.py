@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from vocoder import models
 from vocoder.checkpoints import CheckpointError
 from vocoder.devices import device_named
-from vocoder.hub import download, is_hub_name
-from vocoder.models import Vocoder, load_checkpoint
+from vocoder.hub import PREFIX, download
+from vocoder.models import Vocoder
 from vocoder.models.base import Array
 from vocoder.models.restoration import Restoration
 from vocoder.models.restoration import load_checkpoint as load_restoration
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 Name = str | os.PathLike[str]
 
 DEFAULT_NAME, ACOUSTIC_NAME, RESTORATION_NAME = "default", "acoustic", "restoration"
-"""The bundled models that `load` and `load_acoustic` give without a name, and the restoring flow
-that `load` gives to models of its mel convention."""
 
 
 def load(
@@ -39,42 +38,58 @@ def load(
 ) -> Vocoder:
     """A trained vocoder, ready to run: in evaluation mode, weight norms fused, weights frozen.
 
-    To train it further, start a recipe from it (``--start_from``) or use
-    `vocoder.models.load_checkpoint`, which leaves the weights as they were trained.
+    To train it further, use `vocoder.models.load_checkpoint`, or a recipe with ``--start_from``.
 
     Args:
-        name: name of a bundled model; a checkpoint directory (``model.safetensors`` and
-            ``config.json``), or the weights file in one; ``hf:owner/name[@revision]`` for a model
-            on the Hugging Face Hub, which is downloaded once; None for the bundled default. A path
-            that exists wins over other names.
+        name: a checkpoint directory, or the weights file in one; the name of a bundled model;
+            ``hf:owner/name[@revision]`` for a model on the Hugging Face Hub, which is downloaded
+            once; None for the bundled default.
         dtype: type that audio is computed in on a CPU: `torch.float32`, or `torch.bfloat16`, which
-            is faster on processors that support it (see `Vocoder.fused`).
+            is faster on processors that support it (see `FlowVocoder.fused`).
         device: "cpu", "cuda", "cuda:1" and so on, or "auto" for CUDA if there is one.
 
     Raises:
-        CheckpointError: there is no such model (the message says how to get one), it cannot be
-            downloaded, or the files are not a checkpoint that this version reads.
-        MissingExtraError: a model on the Hub is named, and the extra ``hub`` is not installed.
+        CheckpointError: there is no such model, or not one that this version reads.
         ValueError: the model cannot compute in this type, or there is no such device.
     """
     target = device_named(device)
-    model = load_checkpoint(find_model(name)).fused(dtype).to(target)
+    model = models.load_checkpoint(find_model(name)).fused(dtype).to(target)
     restoration = _restoration()
     if restoration is not None and restoration.mel_spec == model.mel_spec:
         model.restored_by(copy.deepcopy(restoration).to(target))
     return model.requires_grad_(False)  # `fused` does not freeze a model with nothing to fuse
 
 
-def find_model(name: Name | None = None) -> Path:
-    """The checkpoint directory, or the weights file in one, that `load` reads for a name."""
-    return _find(name, DEFAULT_NAME)
+def find_model(name: Name | None = None, default: str = DEFAULT_NAME) -> Path:
+    """The checkpoint that `load` reads for a name: a directory, or the weights file in one."""
+    wanted = default if name is None else os.fspath(name)
+    if name is not None and Path(wanted).exists():
+        return Path(wanted)
+    if wanted.startswith(PREFIX):
+        return download(wanted)
+    if "/" in wanted or Path(wanted).suffix:
+        raise CheckpointError(
+            f"there is no checkpoint at {name}: check the name (hf:OWNER/NAME is on the Hub)"
+        )
+    acoustic = default == ACOUSTIC_NAME
+    names = set(bundled_models()) - {RESTORATION_NAME}
+    names = names & {ACOUSTIC_NAME} if acoustic else names - {ACOUSTIC_NAME}
+    if wanted in names:
+        return bundled_models()[wanted]
+    kind = "acoustic model" if acoustic else "model"
+    script = "train_acoustic.py" if acoustic else "train.py --data sample"
+    known = ", ".join(sorted(names)) or "none"
+    raise CheckpointError(
+        f"there is no {kind} {wanted!r} (the bundled models are {known}): "
+        f"train one (python recipes/ljspeech/{script}) and name what it writes, runs/NAME/model"
+    )
 
 
 def load_acoustic(name: Name | None = None, device: str | torch.device = "cpu") -> AcousticModel:
     """A trained acoustic model (phonemes to log-mel), ready to run; otherwise as `load`."""
-    from vocoder.text.acoustic import load_checkpoint as load_acoustic_checkpoint
+    from vocoder.text.acoustic import load_checkpoint
 
-    return load_acoustic_checkpoint(_find(name, ACOUSTIC_NAME)).fused().to(device_named(device))
+    return load_checkpoint(find_model(name, ACOUSTIC_NAME)).fused().to(device_named(device))
 
 
 def load_text_to_mel(name: Name | None = None, device: str | torch.device = "cpu") -> TextToMel:
@@ -100,9 +115,7 @@ def synthesize(
     refine: Refine | None = None,
     restore: float | None = None,
 ) -> Array:
-    """Audio from a log-mel spectrogram by the bundled default, which is loaded on the first call
-    and kept; see `Vocoder.synthesize`.
-    """
+    """`Vocoder.synthesize` of the bundled default, which is loaded on the first call and kept."""
     return _default().synthesize(mel, temperature, seed, lengths, refine, restore)
 
 
@@ -121,8 +134,7 @@ def say(
 ) -> npt.NDArray[np.float32]:
     """English text read aloud, sentence by sentence, with pauses between.
 
-    The models are loaded on the first call and kept. `vocoder.text.speech.speak` yields one
-    sentence at a time.
+    The models are loaded on the first call and kept.
 
     Args:
         text: English; empty lines separate paragraphs.
@@ -136,8 +148,7 @@ def say(
         (samples,), float32, in [-1, 1], at ``vocoder.sample_rate`` (22,050 Hz for the default).
 
     Raises:
-        TextError: there is nothing to say, or something that cannot be read, such as another
-            script.
+        TextError: there is nothing to say, or something that cannot be read.
         ValueError: an argument is out of range, or the models' mel conventions differ.
     """
     from vocoder.text.speech import sentences, speak
@@ -159,29 +170,3 @@ def _restoration() -> Restoration | None:
 
 _default = functools.cache(load)
 _default_acoustic = functools.cache(load_acoustic)
-
-
-def _find(name: Name | None, default: str) -> Path:
-    """The checkpoint of a path, of a model on the Hub, of a bundled model, or of the default."""
-    wanted = default if name is None else os.fspath(name)
-    if name is not None and Path(wanted).exists():
-        return Path(wanted)
-    if is_hub_name(name):
-        return download(name)
-    # A name with a separator or a suffix is meant as a path, and errors should speak of paths.
-    if os.sep in wanted or "/" in wanted or Path(wanted).suffix:
-        raise CheckpointError(
-            f"there is no checkpoint at {name}: check the name (hf:OWNER/NAME is on the Hub)"
-        )
-    acoustic = default == ACOUSTIC_NAME
-    bundled = bundled_models()
-    bundled.pop(RESTORATION_NAME, None)
-    bundled = {key: path for key, path in bundled.items() if (key == ACOUSTIC_NAME) == acoustic}
-    if wanted in bundled:
-        return bundled[wanted]
-    kind = "acoustic model" if acoustic else "model"
-    script = "train_acoustic.py" if acoustic else "train.py --data sample"
-    raise CheckpointError(
-        f"there is no {kind} {wanted!r} (the bundled models are {', '.join(bundled) or 'none'}): "
-        f"train one (python recipes/ljspeech/{script}) and name what it writes, runs/NAME/model"
-    )

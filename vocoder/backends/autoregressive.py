@@ -94,9 +94,8 @@ class State(NamedTuple):
 
 
 def array(tensor: Tensor) -> Any:
-    """A tensor's values as a contiguous array on the CPU, float32 if they are floats."""
+    """A tensor's values as a contiguous array, which numba compiles for; floats as float32."""
     tensor = tensor.detach().cpu()
-    # numba compiles for the memory layout it is given; gaps would cost vector code.
     return (tensor.float() if tensor.is_floating_point() else tensor).contiguous().numpy()
 
 
@@ -109,9 +108,7 @@ def _matrix(convolution: nn.Module) -> tuple[Floats, Floats]:
 
 @_inner
 def tanh(x: Any) -> Any:
-    """tanh to 3e-7 as vector code: the Pade approximant p/q of tanh(x/4), then
-    tanh 2u = 2 tanh u / (1 + tanh^2 u) twice, in numerators and denominators.
-    """
+    """tanh to 3e-7: Pade's of tanh(x/4), then tanh 2u = 2 tanh u / (1 + tanh^2 u) twice."""
     u = _QUARTER * min(max(x, -_SATURATED), _SATURATED)
     v = u * u
     p = u * (_ONE + v * (_P2 + v * _P4))
@@ -123,20 +120,6 @@ def tanh(x: Any) -> Any:
 
 # Loops run over whole vectors: with an offset in the index, numba tests each index for being
 # negative, and does not vectorise. Expressions of arrays would allocate.
-
-
-@_inner
-def add(x: Any, y: Any) -> None:
-    """y += x."""
-    for c in range(x.shape[0]):
-        y[c] += x[c]
-
-
-@_inner
-def interpolate(own: Any, weight: Any, other: Any, share: Any, out: Any) -> None:
-    """out = weight * own + share * other."""
-    for o in range(out.shape[0]):
-        out[o] = weight * own[o] + share * other[o]
 
 
 @_compile
@@ -232,13 +215,17 @@ def run(
                 seen[tap * channels : (tap + 1) * channels] = row
             seen[(taps - 1) * channels :] = hidden
             ring[(clock + t) % rows] = hidden
-            interpolate(own[layer], weight, other[layer], share, gates)
+            mine, theirs = own[layer], other[layer]
+            for o in range(gates.shape[0]):
+                gates[o] = weight * mine[o] + share * theirs[o]
             multiply_add(seen, weights.dilated[layer], gates)
             gate(gates[:channels], gates[channels:], gated)
             out[:] = weights.out_bias[layer]
             multiply_add(gated, weights.out[layer], out)
-            add(out[:channels], hidden)
-            add(out[channels:], skips)
+            change, skip = out[:channels], out[channels:]
+            for c in range(channels):
+                hidden[c] += change[c]
+                skips[c] += skip[c]
         hidden[:] = weights.first_bias
         multiply_add(np.maximum(skips, _ZERO), weights.first, hidden)
         output[:] = weights.last_bias

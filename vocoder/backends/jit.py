@@ -11,13 +11,10 @@ import numba
 def jit(fastmath: set[str], inner: bool = False) -> Callable[[Any], Any]:
     """A decorator that compiles a function on its first call.
 
-    The result is kept in numba's cache; where that cannot be written, every process compiles again.
-    Numba only notices changes in the function's own file: touch the files of those that call it.
-
-    Args:
-        fastmath: LLVM's flags for floating-point arithmetic that is allowed to deviate.
-        inner: whether the function is only called by compiled ones; Python crashes if it calls
-            one. It compiles faster, and is cached as part of its callers.
+    The result is kept in numba's cache if that can be written. Numba only notices changes in the
+    function's own file: touch the files of those that call it. ``fastmath`` are LLVM's flags for
+    arithmetic that may deviate. An ``inner`` function is called by compiled ones only; Python
+    crashes if it calls one.
     """
     options: dict[str, Any] = {"fastmath": fastmath, "error_model": "numpy", "nogil": True}
     options |= {"no_cfunc_wrapper": True, "no_cpython_wrapper": inner}

@@ -35,14 +35,9 @@ from .refinement import (
 
 T = TypeVar("T")
 
-LEVELS: Refine = ((8, 8), (4, 2), (1, 2))
-"""Iterations for every new frame."""
-
-PAST = 12
-"""Frames of mel before a frame that the network sees at most."""
-
-GROUP = 4
-"""Frames that the network renders at once: a pass costs the same for a few frames as for 20."""
+LEVELS: Refine = ((8, 8), (4, 2), (1, 2))  # iterations for every new frame
+PAST = 12  # frames of mel before a frame that the network sees at most
+GROUP = 4  # frames that the network renders at once: a pass costs the same for 20
 
 
 @_compiled
@@ -50,10 +45,8 @@ def _iterate(
     w: Any, origin: int, fixed: int, end: int, target: Any, skipped: int, frames: Any,
     iterations: int, norms: Any, aheads: Any, t: Any,
 ) -> Any:  # fmt: skip
-    """Iterations of `vocoder.audio.refinement.Level` that change samples from `fixed` on alone.
-
-    `w` are samples from `origin` on, `target` the exp of the mel from frame `skipped` on, `frames`
-    the first that counts and the one after the last; the rest is as for `refinement._advance`.
+    """Iterations of `vocoder.audio.refinement.Level` that change samples from `fixed` on alone: of
+    `w`, from `origin` on, by the `frames` from the first to before the last; see `_advance`.
     """
     n_fft, (first, last) = t.window.shape[0], frames
     w, z = w.copy(), w.copy()
@@ -81,18 +74,16 @@ def _iterate(
 
 
 class LookAheadRefiner:
-    """Refines audio `look_ahead` frames behind the newest one, in constant memory.
+    """Refines audio `look_ahead` frames, 1 or more, behind the newest one, in constant memory.
 
-    Args:
-        levels: done once for every new frame, see `vocoder.audio.refinement.schedule`.
-        look_ahead: frames after one that are waited for before it is played, 1 or more.
+    ``levels`` are done once for every new frame, see `vocoder.audio.refinement.schedule`.
     """
 
     def __init__(self, mel_spec: MelSpec, levels: Schedule, look_ahead: int) -> None:
         self.mel_spec, self.levels, self.look_ahead = mel_spec, levels, look_ahead
         hop, (left, _) = mel_spec.hop_length, mel_spec.padding
+        # Frames of audio after the newest one that its window reaches.
         self.reach = max(-(-(mel_spec.n_fft - left) // hop), left // hop + 1) - 1
-        """Frames of audio after the newest one that its window reaches."""
         self._kept = self.reach - (-left // hop) + 1  # played frames that windows still reach
         self._origin = self._done = self._frames = 0  # first frame in memory, first to play, newest
         self._audio = np.empty(0, np.float32)
@@ -121,7 +112,6 @@ class LookAheadRefiner:
         return self._play(self._frames)
 
     def _refine(self, until: int, frames: int, end: int) -> None:
-        """All levels, on audio up to frame `until`, by the mel of the first `frames`."""
         hop, origin = self.mel_spec.hop_length, self._origin
         audio = self._audio[: (until - origin) * hop]
         played = (self._done - origin) * hop
@@ -184,7 +174,7 @@ def short_delay(
     Args:
         chunks: mel (n_mels, frames), each with a tag.
         past: frames of context that the network can use.
-        render: the network, called for every fourth frame: `vocoder.models.streaming.Renderer`.
+        render: the network, a `vocoder.models.streaming.Renderer`.
         refine: iterations for every new frame; None takes `LEVELS`.
         look_ahead: L, 1 or more.
 
@@ -192,7 +182,7 @@ def short_delay(
         The tag of each chunk and the audio (samples,) that it completes; at the end the rest.
 
     Raises:
-        ValueError: refine is out of range, or 0: the network's own audio needs no look-ahead here.
+        ValueError: refine is out of range, or 0.
     """
     levels = schedule(LEVELS if refine is None else refine, mel_spec)
     if not levels:

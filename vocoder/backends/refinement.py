@@ -40,24 +40,19 @@ _EXP = np.array([1 / math.factorial(n) for n in range(8, -1, -1)], _f)
 
 
 class _Tables(NamedTuple):
-    """A level of a `MelSpec`, laid out for the loops: see `Level`.
-
-    Frame k begins at sample k * hop - left; those of a step are `phases` apart. The filter of band
-    m is weights[begin[m] : begin[m + 1]], from bin first[m] on; bin f interpolates the gains of the
-    bands lower[f] and lower[f] + 1 with the weights own[f] and other[f].
-    """
+    """A level of a `MelSpec`, laid out for the loops: see `Level`."""
 
     hop: int
-    left: int
+    left: int  # frame k begins at sample k * hop - left
     right: int
-    phases: int
+    phases: int  # the frames of a step are so many apart
     power: int
     floor: np.float32
     window: Floats
-    first: NDArray[np.int64]
-    begin: NDArray[np.int64]
+    first: NDArray[np.int64]  # bin of the filter of each band
+    begin: NDArray[np.int64]  # the filter of band m is weights[begin[m] : begin[m + 1]]
     weights: Floats
-    lower: NDArray[np.int64]
+    lower: NDArray[np.int64]  # bin f interpolates the gains of bands lower[f] and lower[f] + 1
     own: Floats
     other: Floats
 
@@ -133,10 +128,8 @@ def _add(frame: Any, window: Any, y: Any, origin: int, start: int, end: int) -> 
 def _correct(spectra: Any, target: Any, skipped: int, r: Any, x: Any, t: Any) -> None:
     """Multiply spectra by exp(W r) - 1, with r = ln(target / max(B |X|^p, floor)) / p.
 
-    Args:
-        spectra: (count, 2 * bins), real and imaginary parts by turns.
-        target: (frames, bands), exp of the mel; the first spectrum's is number `skipped`.
-        r, x: buffers (bands + 1, `_BLOCK`) and (bins, `_BLOCK`), frames last for vector code.
+    Spectra (count, 2 * bins) are real and imaginary parts by turns; the first one's target, exp of
+    the mel, is row `skipped`. `r` and `x` are buffers, frames last for vector code.
     """
     count, bins, bands = spectra.shape[0], x.shape[0], t.first.shape[0]
     for i in range(count):
@@ -186,10 +179,7 @@ def _correct(spectra: Any, target: Any, skipped: int, r: Any, x: Any, t: Any) ->
 
 @_compiled
 def _covers(t: Any, first: int, last: int, frames: int, end: int) -> Any:
-    """Factors of corrections and momentum at samples first to last - 1, (phases, samples) each.
-
-    Frames and end are those of all the audio, `_FAR` if it goes on.
-    """
+    """Factors of corrections and momentum at samples first to last - 1, (phases, samples) each."""
     cover = np.zeros((t.phases, last - first), np.float32)
     n = t.window.shape[0]
     begin, end_frame = (first + t.left - n) // t.hop, (last + t.left) // t.hop + 1
@@ -205,13 +195,10 @@ def _advance(
 ) -> Any:  # fmt: skip
     """All steps over the next piece of audio; returns the samples that the last step releases.
 
-    Args:
-        held: (steps, 3, n_fft + 1), of each step the samples that are not released: input, result
-            of the step before it, sum of corrections.
-        at: (steps, 3), of each step: samples released, samples received, next frame.
-        target: exp of the mel of the `frames` that are known from number `skipped` on.
-        norms, aheads: of `_covers`, from the first sample that the last step has not released.
-        end: number of samples of all the audio, `_FAR` if it goes on.
+    `held`, (steps, 3, n_fft + 1), has the samples that a step has not released: input, result of
+    the step before, sum of corrections; `at`, (steps, 3), how many it has released and received,
+    and its next frame. `target` is the exp of the mel of the known `frames` from number `skipped`
+    on; `norms` and `aheads` begin at the first sample that the last step has not released.
     """
     n_fft = t.window.shape[0]
     r = np.empty((t.first.shape[0] + 1, _BLOCK), np.float32)
@@ -299,7 +286,7 @@ def _raised(padded: Any, taps: Any) -> Any:
 
 
 def _target_of(mel: Floats, mel_spec: MelSpec) -> Floats:
-    """A log-mel (bands, frames) as `_correct` takes it: (frames, bands), without the logarithm."""
+    """exp of a log-mel (bands, frames), as `_correct` takes it: (frames, bands)."""
     floored = np.maximum(mel.T, np.float32(mel_spec.log_floor))
     target: Floats = np.exp(floored * np.float32(mel_spec.nats))
     return target
@@ -374,15 +361,13 @@ class _CoarseLevel:
         return self._level.look_ahead - (-(2 * REACH + 2) // self._level.tables.hop)
 
     def push(self, audio: Floats, mel: Floats, final: bool) -> Floats:
-        """Take more audio and mel; with `final`, all that is left comes out."""
         d = self._decimation
         self._received += len(audio)
         self._waiting = np.concatenate([self._waiting, audio])
         end = np.zeros(final * REACH * d, np.float32)
         self._input = np.concatenate([self._input, audio, end])
         low: Floats = _lowered(self._input, low_pass(d), d)
-        if final:
-            low = low[: self._received // d - self._lowered]
+        low = low[: self._received // d - self._lowered] if final else low
         self._input = self._input[len(low) * d :]
         self._lowered += len(low)
         if final and not self._lowered:  # too short for this level
@@ -396,21 +381,22 @@ class _CoarseLevel:
         rise = _raised(self._change, up_taps(d))
         self._change = self._change[len(rise) // d :]
         rise = rise[: len(self._waiting)]
-        audio, self._waiting = self._waiting[: len(rise)], self._waiting[len(rise) :]
-        result: Floats = audio + rise
+        result: Floats = self._waiting[: len(rise)] + rise
+        self._waiting = self._waiting[len(rise) :]
         return result
 
 
-def _levels(mel_spec: MelSpec, iterations: Refine) -> list[_Level | _CoarseLevel]:
+def _levels(mel_spec: MelSpec, iterations: Refine) -> list[Any]:
     return [
         (_Level if decimation == 1 else _CoarseLevel)(mel_spec, decimation, count)
         for decimation, count in schedule(iterations, mel_spec)
     ]
 
 
-@lru_cache(maxsize=1)
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(thread_name_prefix="refine")
+def _through(levels: list[Any], audio: Floats, mel: Floats, final: bool) -> Floats:
+    for level in levels:
+        audio = level.push(audio, mel, final)
+    return audio
 
 
 def refine_audio(
@@ -418,21 +404,18 @@ def refine_audio(
 ) -> Array:
     """`vocoder.audio.refine_audio` on a CPU, several times as fast: equal to 1e-5 in float32.
 
-    Arguments and errors are the same; gradients are not recorded. The recordings of a batch are
-    worked on at once, by PyTorch's number of threads.
+    Without gradients. The recordings of a batch are worked on at once, by PyTorch's threads.
     """
     schedule(iterations, mel_spec)
     samples, target = (x.detach() for x in pair(audio, mel, mel_spec))
 
     def refined(item: Floats, own: Floats) -> Floats:
-        for level in _levels(mel_spec, iterations):
-            item = level.push(item, own, True)
-        return item
+        return _through(_levels(mel_spec, iterations), item, own, True)
 
     items = samples.float().numpy().reshape(-1, samples.shape[-1])
     mels = target.float().numpy().reshape(-1, *target.shape[-2:])
-    apply = _pool().map if torch.get_num_threads() > 1 and len(items) > 1 else map
-    stacked = np.stack(list(apply(refined, items, mels)))
+    with ThreadPoolExecutor(min(torch.get_num_threads(), len(items))) as pool:
+        stacked = np.stack(list(pool.map(refined, items, mels)))
     result = torch.from_numpy(stacked).reshape(samples.shape).to(samples.dtype)
     return result if isinstance(audio, torch.Tensor) else result.numpy()
 
@@ -446,10 +429,6 @@ class RefineStream:
         for audio, mel in pieces:
             play(stream.push(audio, mel))
         play(stream.finish())
-
-    Args:
-        mel_spec: the definition of the mel.
-        iterations: as for `refine_audio`; ValueError if they are out of range.
     """
 
     def __init__(self, mel_spec: MelSpec, iterations: Refine) -> None:
@@ -459,28 +438,20 @@ class RefineStream:
 
     @property
     def look_ahead(self) -> int:
-        """How far the output can lag the input, in frames, about six for each iteration."""
+        """How far the output can lag the input, in frames."""
         return sum(level.look_ahead for level in self._levels)
 
     def push(self, audio: Floats, mel: Floats) -> Floats:
-        """Take the next piece of audio and of mel, and return the audio that they complete.
-
-        Args:
-            audio: (samples,), float32, finite, of any length, even 0.
-            mel: (n_mels, frames), of any number of frames; what belongs to the samples may come
-                earlier or later, and is kept until then.
+        """Take the next piece of audio (samples,) and of mel (n_mels, frames), each of any length,
+        and return the audio that they complete.
         """
         self._samples, self._frames = self._samples + len(audio), self._frames + mel.shape[1]
-        return self._advance(audio, mel, False)
+        return _through(self._levels, audio, mel, False)
 
     def finish(self) -> Floats:
         """The rest of the audio; MelError if the frames are not those of the samples."""
         if not self._samples and not self._frames:
             return _NOTHING
         check_frames(self._samples, self._frames, self.mel_spec)
-        return self._advance(_NOTHING, np.empty((self.mel_spec.n_mels, 0), np.float32), True)
-
-    def _advance(self, audio: Floats, mel: Floats, final: bool) -> Floats:
-        for level in self._levels:
-            audio = level.push(audio, mel, final)
-        return audio
+        none = np.empty((self.mel_spec.n_mels, 0), np.float32)
+        return _through(self._levels, _NOTHING, none, True)

@@ -36,11 +36,7 @@ LONGEST_PASS = 8192
 
 
 class SavedModel(nn.Module):
-    """Base class of models with a checkpoint; owns the `MelSpec` of their mels.
-
-    A subclass names its ``architecture`` and ``title`` and passes its `MelSpec` to
-    ``super().__init__``.
-    """
+    """Base class of models with a checkpoint; owns the `MelSpec` of their mels."""
 
     architecture: ClassVar[str]
     """Name of the architecture in checkpoints and on the command line."""
@@ -49,9 +45,8 @@ class SavedModel(nn.Module):
     """Entry of ``config.json`` that holds the architecture."""
 
     title: ClassVar[str]
-    default_temperature: float = 1.0
-
     card: ClassVar[Card]
+    default_temperature: float = 1.0
 
     former: ClassVar[set[str]] = set()
     """Arguments of version 0.2, which checkpoints may have, and which say nothing now."""
@@ -59,31 +54,25 @@ class SavedModel(nn.Module):
     config: dict[str, Any]
     """The constructor's arguments: all that a checkpoint needs besides the weights."""
 
-    frozen = False
-    """Whether the model is fused, so that its weights cannot change."""
+    frozen = False  # by `fused`
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "__init__" not in cls.__dict__:
-            return
         build = cls.__init__
-        signature = inspect.signature(build)
 
         @functools.wraps(build)
         def record_and_build(self: SavedModel, *args: Any, **kwargs: Any) -> None:
+            build(self, *args, **kwargs)
             # Only the outermost constructor: a subclass's arguments are not its parent's.
-            outermost = type(self).__init__ is record_and_build
-            if outermost:
-                bound = signature.bind(self, *args, **kwargs)
+            if type(self).__init__ is record_and_build:
+                bound = inspect.signature(build).bind(self, *args, **kwargs)
                 bound.apply_defaults()
+                given = {**bound.arguments, "mel_spec": self.mel_spec.to_dict()}
                 self.config = {
                     name: list(value) if isinstance(value, tuple) else value  # as in JSON
-                    for name, value in bound.arguments.items()
+                    for name, value in given.items()
                     if name != "self"
                 }
-            build(self, *args, **kwargs)
-            if outermost:
-                self.config["mel_spec"] = self.mel_spec.to_dict()
 
         cls.__init__ = record_and_build  # type: ignore[method-assign]
 
@@ -94,7 +83,7 @@ class SavedModel(nn.Module):
 
     @property
     def sample_rate(self) -> int:
-        """Samples per second of the audio that mels are made of, Hz."""
+        """Samples per second of the audio, Hz."""
         return self.mel_spec.sample_rate
 
     @property
@@ -111,14 +100,13 @@ class SavedModel(nn.Module):
         """The temperature to use; ValueError if it is negative, infinite or NaN."""
         if temperature is not None:
             check_temperature(temperature)
-        return self.default_temperature if temperature is None else temperature
+            return temperature
+        return self.default_temperature
 
     def save(self, path: str | os.PathLike[str], dtype: torch.dtype | None = None) -> Path:
-        """Write a checkpoint directory, which is returned: ``model.safetensors``, ``config.json``
-        and, unless there is one, a model card, ``README.md``.
+        """Write a checkpoint directory, which is returned, and a model card unless there is one.
 
-        ``dtype`` is the type that floating-point weights are stored in; torch.float16 halves the
-        file. A loaded model is float32 in any case.
+        A ``dtype`` of torch.float16 halves the file; a loaded model is float32 in any case.
         """
         weights = {
             name: value.to(dtype) if value.is_floating_point() else value
@@ -149,26 +137,18 @@ class SavedModel(nn.Module):
         return name
 
     @classmethod
-    def from_checkpoint(
-        cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], path: str | os.PathLike[str]
-    ) -> Self:
-        """The model of the checkpoint at ``path``, in evaluation mode; CheckpointError if config
-        and weights do not fit.
-        """
+    def from_checkpoint(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
+        """The model of a checkpoint, in evaluation mode; CheckpointError if its parts misfit."""
         model = cls.from_config(config)
         try:
             model.load_state_dict({cls.renamed(name): value for name, value in tensors.items()})
         except RuntimeError as error:
-            raise CheckpointError(
-                f"the weights in {path} do not fit the config: {error}"
-            ) from error
+            raise CheckpointError(f"the weights do not fit the config: {error}") from error
         return model.eval()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], recipe: str) -> Self:
-        """The model of a checkpoint directory, in evaluation mode; CheckpointError, which names the
-        recipe that trains one, if there is none of this class.
-        """
+        """The model of a checkpoint directory; CheckpointError, by ``recipe``, if it has none."""
         header, tensors = read_checkpoint(path)
         config = header.get("config")
         if header.get(cls.key) != cls.architecture or not isinstance(config, Mapping):
@@ -176,11 +156,10 @@ class SavedModel(nn.Module):
             raise CheckpointError(
                 f"{path} holds {what} and no {cls.title}: give a checkpoint of {recipe}"
             )
-        return cls.from_checkpoint(config, tensors, path)
+        return cls.from_checkpoint(config, tensors)
 
     def _frozen_copy(self) -> Self:
         """A frozen copy without weight normalisation, its 1x1 convolutions inverted."""
-        # A copy: building the model a second time takes longer than loading it.
         model = copy.deepcopy(self)
         for name, layer in list(model.named_modules()):
             if is_parametrized(layer, "weight"):
@@ -210,10 +189,7 @@ class SavedModel(nn.Module):
 
 
 class Vocoder(SavedModel, ABC):
-    """Base class of all vocoders: F frames of mel describe exactly F * hop samples.
-
-    A subclass implements `context_frames`, `generate` and, if it is a density, `log_likelihood`.
-    """
+    """Base class of all vocoders: F frames of mel describe exactly F * hop samples."""
 
     key = "family"
     card = VOCODER
@@ -221,17 +197,10 @@ class Vocoder(SavedModel, ABC):
     likelihood: ClassVar[Literal["exact", "lower bound"] | None] = None
     """What `log_prob` gives; None if there is none."""
 
-    sequential: ClassVar[bool] = False
-    """Whether samples are drawn one by one, which takes many times as long."""
-
-    dtypes: ClassVar[tuple[torch.dtype, ...]] = (torch.float32,)
-    """Types that `fused` can compute in."""
-
-    default_refine: Refine
-    """Iterations that `synthesize` and `stream` do by default: the constructor's ``refine``."""
-
-    restoration: Any = None
-    """What `synthesize` and `stream` restore mels with, see `restored_by`."""
+    sequential: ClassVar[bool] = False  # samples are drawn one by one
+    dtypes: ClassVar[tuple[torch.dtype, ...]] = (torch.float32,)  # that `fused` can compute in
+    default_refine: Refine  # of `synthesize` and `stream`: the constructor's argument
+    restoration: Any = None  # see `restored_by`
 
     def __init__(self, mel_spec: MelSpec | str, refine: Refine = 0) -> None:
         super().__init__(mel_spec)
@@ -243,16 +212,13 @@ class Vocoder(SavedModel, ABC):
     @property
     @abstractmethod
     def context_frames(self) -> tuple[int | None, int]:
-        """Mel frames before and after a frame on which its samples depend; the past is None if
-        unbounded (autoregressive models).
-        """
+        """Frames before (None: all) and after a frame of mel on which its samples depend."""
 
     @abstractmethod
     def generate(
         self, mel: Tensor, noise: Noise, temperature: float, first_frame: int = 0
     ) -> Tensor:
-        """Audio (batch, frames * hop) from a checked mel (batch, n_mels, frames).
-
+        """Audio (batch, frames * hop) from a checked mel (batch, n_mels, frames), of which
         ``first_frame`` is the absolute index of the first frame, by which noise is drawn.
         """
 
@@ -262,8 +228,8 @@ class Vocoder(SavedModel, ABC):
         return self.mel_spec.hop_length
 
     def sample(self, mel: Tensor, noise: Tensor, temperature: float) -> Tensor:
-        """Audio (batch, frames * hop), not clipped, from a mel (batch, n_mels, frames) and standard
-        normal noise (batch, frames, `noise_per_frame`); differentiable.
+        """Audio, not clipped, from a mel (batch, n_mels, frames) and standard normal noise
+        (batch, frames, `noise_per_frame`); differentiable.
         """
         raise NotImplementedError(f"no gradient passes through samples of {type(self).__name__}")
 
@@ -274,8 +240,7 @@ class Vocoder(SavedModel, ABC):
     def restored_by(self, restoration: Any) -> Self:
         """Restore mels with a `vocoder.models.restoration.Restoration`, or None; returns the model.
 
-        `vocoder.load` sets the bundled one where the conventions of the mels agree (ValueError if
-        they do not). It is neither trained nor saved with the model.
+        It is neither trained nor saved with the model. ValueError if it is for other mels.
         """
         if restoration is not None and restoration.mel_spec != self.mel_spec:
             raise ValueError(
@@ -295,8 +260,7 @@ class Vocoder(SavedModel, ABC):
             (n_mels, frames) or (batch, n_mels, frames), float32, of the same kind as ``audio``.
 
         Raises:
-            ValueError: the audio has another shape (such as (samples, channels)), no samples, is
-                not floating point, or is far beyond [-1, 1], as int16 samples are.
+            ValueError: audio of another shape or type, empty, or far beyond [-1, 1].
         """
         tensor = as_tensor(audio, "audio")
         check_audio(tensor, LOUDEST)
@@ -318,8 +282,7 @@ class Vocoder(SavedModel, ABC):
             temperature: scale of the latent noise, 0 or more; 0 is deterministic, 1 samples the
                 model's density. None takes the model's `default_temperature`.
             seed: the same seed gives the same audio, alone or in a batch, whatever the neighbours
-                and the padding; one for all items, or one for each. None draws a new one from
-                torch's global generator.
+                and the padding; one for all items, or one for each. None draws a new one.
             lengths: number of valid frames of each item of a padded batch; audio beyond is zero.
             refine: iterations that match the mel of the audio to ``mel`` (`vocoder.refine_audio`):
                 their number, or a schedule, "fast", "default" or "best"; 0 gives the model's own
@@ -334,19 +297,18 @@ class Vocoder(SavedModel, ABC):
         Raises:
             MelError: the mel cannot come from `mel_spec`, or its audio is far beyond full scale, as
                 that of normalised mels is; the message says what differs.
-            ValueError: an argument is out of range, restore is given without a `restoration`, or
-                the weights are not float32.
+            ValueError: an argument is out of range, or restore is given without a `restoration`.
 
         Warns:
             UserWarning: more than a few samples were beyond [-1, 1] and clamped.
         """
         frames = self._checked(mel)
         temperature = self._temperature(temperature)
-        iterations, (restorer, strength) = self._refine(refine), self._restorer(restore)
+        iterations = schedule(self.default_refine if refine is None else refine, self.mel_spec)
+        restorer, strength = self._restorer(restore)
         batch = frames if frames.ndim == 3 else frames.unsqueeze(0)
-        noise = Noise(seed, len(batch))
-        longest = batch.shape[2]
-        sizes = [longest] * len(batch) if lengths is None else [int(n) for n in lengths]
+        noise, longest = Noise(seed, len(batch)), batch.shape[2]
+        sizes = [longest] * len(batch) if lengths is None else list(map(int, lengths))
         if len(sizes) != len(batch) or not all(0 < size <= longest for size in sizes):
             raise ValueError(
                 f"lengths {sizes} do not fit a batch of {len(batch)} mels of {longest} frames: "
@@ -355,8 +317,7 @@ class Vocoder(SavedModel, ABC):
         clamps = [Clamp(self.mel_spec, temperature) for _ in sizes]
         for clamp, item, size in zip(clamps, batch, sizes, strict=True):
             clamp.expect(item[:, :size])
-        shape = len(batch), longest * self.mel_spec.hop_length
-        audio = torch.zeros(shape, dtype=torch.float32, device=self.device)
+        audio = torch.zeros(len(batch), longest * self.mel_spec.hop_length, device=self.device)
         with torch.no_grad():
             # Items of equal length share a pass; padding never enters one, so it cannot be heard.
             for size in sorted(set(sizes)):
@@ -384,38 +345,34 @@ class Vocoder(SavedModel, ABC):
         """Audio chunk by chunk from chunks of mel, in constant memory.
 
         By default the stream is exact: the concatenated chunks equal `synthesize` of the
-        concatenated mel, and the output lags the input by `model.look_ahead` frames. With a short
-        delay of ``look_ahead`` frames it is other audio, nearly as good, the same however the mel
-        is cut: `vocoder.backends.look_ahead.short_delay`. F frames give F * hop samples either way.
+        concatenated mel, and lag the input by `model.look_ahead` frames. With a short delay of
+        ``look_ahead`` frames it is other audio, nearly as good, the same however the mel is cut
+        (`vocoder.backends.look_ahead.short_delay`). F frames give F * hop samples either way.
 
         Args:
             mel_chunks: (n_mels, frames) each, of any lengths.
             temperature, seed, refine, restore: as in `synthesize`. With a short delay, ``refine``
                 is done for every new frame, and None is a few iterations.
             look_ahead: None for the exact stream; or the frames of delay, 1 or more, to which a
-                `restoration` adds its own. 4 is 46 ms at 22,050 Hz and a hop of 256.
+                `restoration` adds its own.
 
         Yields:
             (samples,) float32 in [-1, 1], of the same kind as the chunk of mel that completed it.
 
         Raises:
-            MelError, ValueError: as in `synthesize`; or look_ahead is out of range, given with
-                refine=0, or to a model that draws its samples one by one.
+            MelError, ValueError: as in `synthesize`; or look_ahead is out of range, or does not go
+                with refine=0 or the model.
         """
         temperature = self._temperature(temperature)
-        clamp = Clamp(self.mel_spec, temperature)
-        noise = Noise(seed)
+        clamp, noise = Clamp(self.mel_spec, temperature), Noise(seed)
         context, render = self._renderer(noise, temperature)
 
         def checked() -> Iterator[tuple[Array, Tensor]]:
             for chunk in mel_chunks:
                 if chunk.ndim != 2:
-                    raise ValueError(
-                        f"stream takes chunks of shape (n_mels, frames), got {chunk.ndim}-D"
-                    )
+                    raise ValueError(f"stream takes chunks (n_mels, frames), got {chunk.ndim}-D")
                 if chunk.shape[1]:
-                    # Without a gradient, whose history would grow with every chunk.
-                    frames = self._checked(chunk).detach()
+                    frames = self._checked(chunk).detach()  # a gradient's history would grow
                     clamp.expect(frames)
                     yield chunk, frames
 
@@ -437,19 +394,16 @@ class Vocoder(SavedModel, ABC):
     def _exactly(
         self, chunks: Iterable[tuple[T, Tensor]], context: Any, render: Renderer, refiner: Any
     ) -> Iterator[tuple[T, Tensor]]:
-        """The exact stream: audio with the tag of the chunk that completed it."""
+        hop = self.mel_spec.hop_length
         pieces = (((tag, frames), frames.unsqueeze(0)) for tag, frames in chunks)
-        for (tag, frames), made, final in in_windows(
-            pieces, context, render, self.mel_spec.hop_length
-        ):
+        for (tag, frames), made, final in in_windows(pieces, context, render, hop):
             audio = made[0].float()
             if refiner is not None:
                 if final:  # with centred frames, the last one again, as in `refine_target`
                     frames = frames[:, -1:] if self.mel_spec.center else frames[:, :0]
-                refined = [refiner.push(audio.cpu().numpy(), frames.cpu().numpy())]
-                if final:
-                    refined.append(refiner.finish())
-                audio = torch.from_numpy(np.concatenate(refined))
+                refined = refiner.push(audio.cpu().numpy(), frames.cpu().numpy())
+                rest = refiner.finish() if final else refined[:0]
+                audio = torch.from_numpy(np.concatenate([refined, rest]))
             yield tag, audio
 
     def look_ahead(
@@ -469,8 +423,8 @@ class Vocoder(SavedModel, ABC):
     def _check_look_ahead(self, look_ahead: int) -> int:
         if self.sequential or look_ahead < 1 or look_ahead != int(look_ahead):
             raise ValueError(
-                f"look_ahead is {look_ahead!r}: give the frames of delay, 1 or more, or leave it "
-                "out, as for all models that draw sample by sample"
+                f"look_ahead is {look_ahead!r}: give 1 or more frames of delay, or leave it out, "
+                "as for all models that draw sample by sample"
             )
         return look_ahead
 
@@ -479,69 +433,57 @@ class Vocoder(SavedModel, ABC):
         return torch.cat([mel, mel[..., -1:]], dim=-1) if self.mel_spec.center else mel
 
     def refine_audio(self, audio: Tensor, mel: Tensor, refine: Refine) -> Tensor:
-        """Audio (batch, frames * hop) refined to match its mel (batch, n_mels, frames), not
-        clipped; in plain PyTorch: differentiable, on any device.
-        """
+        """Audio (batch, frames * hop) refined to its mel, not clipped; differentiable."""
         return self.mel_griffin_lim(audio, self.refine_target(mel), refine)
 
     def _restorer(self, restore: float | None) -> tuple[Any, float]:
-        """What mels are restored with, None if they stay as they are, and how far."""
+        """What mels are restored with, or None, and how far."""
         if restore == 0 or (restore is None and self.restoration is None):
             return None, 0.0
         if self.restoration is None:
             raise ValueError(
-                "the model has no restoring flow for its mels: leave restore out, or give it "
-                "one with model.restored_by(vocoder.models.restoration.load_checkpoint(path))"
+                "the model has no restoring flow for its mels: leave restore out, or give it one "
+                "with model.restored_by"
             )
         return self.restoration.to(self.device), 1.0 if restore is None else restore
 
     def _refined(self, audio: Tensor, mel: Tensor, refine: Refine) -> Tensor:
-        """Audio (batch, frames * hop) refined to match its mel (batch, n_mels, frames)."""
-        if not refine:
-            return audio
-        if audio.device.type != "cpu":
-            return self.refine_audio(audio, mel, refine)
+        if not refine or audio.device.type != "cpu":
+            return self.refine_audio(audio, mel, refine) if refine else audio
         from vocoder.backends.refinement import refine_audio  # numba takes a second to import
 
         return refine_audio(audio, self.refine_target(mel), self.mel_spec, refine)
 
     def _refiner(self, refine: Refine | None) -> Any:
-        """A `RefineStream`; None if nothing is to be refined."""
-        levels = self._refine(refine)
+        levels = schedule(self.default_refine if refine is None else refine, self.mel_spec)
         if not levels:
             return None
         from vocoder.backends.refinement import RefineStream  # numba takes a second to import
 
         return RefineStream(self.mel_spec, levels)
 
-    def _refine(self, refine: Refine | None) -> Refine:
-        """The levels to refine on; none of them if nothing is to be refined."""
-        return schedule(self.default_refine if refine is None else refine, self.mel_spec)
-
     def _in_windows(self, mel: Tensor, noise: Noise, temperature: float) -> Tensor:
         """`generate`; long mels window by window with their context, so that memory is bounded."""
         if self.sequential or mel.shape[2] <= LONGEST_PASS:
             return self.generate(mel, noise, temperature)
-        how = (*self._renderer(noise, temperature), self.mel_spec.hop_length)
         pieces = ((None, piece) for piece in mel.split(LONGEST_PASS, dim=2))
-        return torch.cat([audio for _, audio, _ in in_windows(pieces, *how)], dim=1)
+        made = in_windows(pieces, *self._renderer(noise, temperature), self.mel_spec.hop_length)
+        return torch.cat([audio for _, audio, _ in made], dim=1)
 
     def _renderer(self, noise: Noise, temperature: float) -> tuple[tuple[int, int], Renderer]:
-        """Frames of mel needed before and after those to render, and what renders consecutive ones
-        of long mels and streams.
-        """
+        """Frames of mel needed before and after those to render, and what renders them in turn."""
         past, ahead = self.context_frames
-        assert past is not None
 
         def render(window: Tensor, start: int, first: int, last: int) -> Tensor:
             audio = self.generate(window, noise, temperature, start)
             return audio[:, (first - start) * self.mel_spec.hop_length :]
 
-        return (past, ahead), render
+        return (past or 0, ahead), render
 
     def log_prob(self, audio: Array, mel: Array) -> Array:
-        """Log-likelihood log p(audio | mel) in nats, summed over the samples, or a lower bound
-        (`likelihood`), as a density of audio in [-1, 1]: dequantise recorded 16-bit audio first.
+        """log p(audio | mel) in nats, summed over the samples, or a lower bound (`likelihood`).
+
+        It is a density of audio in [-1, 1]: dequantise recorded 16-bit audio first.
 
         Args:
             audio: (samples,) or (batch, samples); F * hop samples for F frames of mel. Up to one
@@ -560,15 +502,13 @@ class Vocoder(SavedModel, ABC):
         return _like(audio, result if batched else result[0])
 
     def training_loss(self, batch: dict[str, Tensor]) -> Tensor:
-        """Mean negative log-likelihood in nats per sample, a scalar, of ``audio``
-        (batch, frames * hop) and ``mel`` (batch, n_mels, frames).
-        """
+        """Mean -log p in nats per sample, a scalar, of a batch of ``audio`` and ``mel``."""
         audio = batch["audio"]
         return -self.log_likelihood(audio, batch["mel"]).mean() / audio.shape[-1]
 
     def fused(self, dtype: torch.dtype = torch.float32) -> Vocoder:
-        """The same function in the form that is fastest to run, in evaluation mode, computed in
-        ``dtype``; the model itself where there is nothing to fuse. ValueError for other types.
+        """The same function in evaluation mode, in the form that is fastest to run; ValueError
+        where it cannot be computed in ``dtype``.
         """
         if dtype not in self.dtypes:
             types = " or ".join(map(str, self.dtypes))
@@ -576,11 +516,6 @@ class Vocoder(SavedModel, ABC):
         return self.eval()
 
     def _checked(self, mel: Tensor | NDArray[Any]) -> Tensor:
-        if self.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"the weights are {self.dtype}, and synthesis needs them in float32: for faster "
-                "arithmetic use vocoder.load(dtype=torch.bfloat16) instead of model.half()"
-            )
         tensor = as_tensor(mel, "mel")
         check_mel(tensor, self.mel_spec)
         return tensor.to(device=self.device, dtype=torch.float32)
@@ -596,24 +531,17 @@ class Vocoder(SavedModel, ABC):
                 f"{tuple(frames.shape)}: give (samples,) with (n_mels, frames), or both with a "
                 f"batch; {frames.shape[-1]} frames of {hop} samples are {frames.shape[-1] * hop}"
             )
-        samples = samples.to(device=self.device, dtype=frames.dtype)
-        batched = samples.ndim == 2
-        if not batched:
-            samples, frames = samples.unsqueeze(0), frames.unsqueeze(0)
-        return F.pad(samples, (0, missing)), frames, batched
+        padded = F.pad(samples.to(device=self.device, dtype=frames.dtype), (0, missing))
+        if samples.ndim == 1:
+            return padded.unsqueeze(0), frames.unsqueeze(0), False
+        return padded, frames, True
 
 
 class Noise:
-    """Standard normal and uniform noise as a function of (seed, absolute mel-frame index) only, on
-    any device.
+    """Standard normal and uniform noise as a function of (seed, absolute mel-frame index) only.
 
-    Args:
-        seed: a non-negative integer; None draws one from torch's global generator. For a batch,
-            one for all its items or a sequence with one for each.
-        items: of the batch, if it is one.
-
-    Raises:
-        ValueError: a seed is negative or not a whole number, or there is not one for each item.
+    ``seed`` is a non-negative integer, or None for one drawn from torch's global generator; for a
+    batch of ``items``, one for all or a sequence with one for each (ValueError otherwise).
     """
 
     def __init__(self, seed: int | Sequence[int] | None, items: int | None = None) -> None:
@@ -628,7 +556,7 @@ class Noise:
                 raise ValueError(f"seed is {each!r}: it must be a non-negative integer")
 
     def normal(self, first_frame: int, frames: int, per_frame: int) -> Tensor:
-        """Standard normal, (frames, per_frame), or (items, frames, per_frame); float32."""
+        """Standard normal, (frames, per_frame), or (items, frames, per_frame)."""
         return self._drawn(0, first_frame, frames, per_frame)
 
     def uniform(self, first_frame: int, frames: int, per_frame: int) -> Tensor:
@@ -642,17 +570,19 @@ class Noise:
     def _drawn(self, kind: int, first_frame: int, frames: int, per_frame: int) -> Tensor:
         # In whole blocks, each with its own generator: any stretch is drawn without the rest.
         first, offset = divmod(first_frame, _NOISE_BLOCK)
-        last = (first_frame + max(frames, 1) - 1) // _NOISE_BLOCK
-        draw, drawn = torch.rand if kind else torch.randn, []
-        for seed in self.seeds:
-            blocks = []
-            for block in range(first, last + 1):
-                sequence = np.random.SeedSequence([int(seed), kind, block])
-                state = sequence.generate_state(1, np.uint64)
-                # torch takes signed 64-bit seeds.
-                generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
-                blocks.append(draw(_NOISE_BLOCK, per_frame, generator=generator, dtype=torch.float))
-            drawn.append(torch.cat(blocks)[offset : offset + frames])
+        blocks = range(first, (first_frame + max(frames, 1) - 1) // _NOISE_BLOCK + 1)
+        draw = torch.rand if kind else torch.randn
+
+        def block(seed: Any, number: int) -> Tensor:
+            state = np.random.SeedSequence([int(seed), kind, number]).generate_state(1, np.uint64)
+            # torch takes signed 64-bit seeds.
+            generator = torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+            return draw(_NOISE_BLOCK, per_frame, generator=generator, dtype=torch.float)
+
+        drawn = [
+            torch.cat([block(seed, number) for number in blocks])[offset : offset + frames]
+            for seed in self.seeds
+        ]
         return drawn[0] if self.shared else torch.stack(drawn)
 
 
@@ -668,10 +598,8 @@ def _like(original: Array, result: Tensor) -> Array:
 
 @functools.cache
 def _survive_forks() -> None:
-    """From now on, forked children run PyTorch on a single thread.
-
-    A fork copies the memory of PyTorch's thread pool but not its threads, so a child would wait for
-    them for ever; on a single thread it needs no pool.
+    """From now on, forked children run PyTorch on a single thread: a fork copies the memory of the
+    thread pool but not its threads, so that a child would wait for them for ever.
     """
     if hasattr(os, "register_at_fork"):  # Windows does not fork
         os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))

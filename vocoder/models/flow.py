@@ -28,8 +28,7 @@ class FlowVocoder(Vocoder):
 
     .. math:: p(x \mid m) = \frac1n \sum_{k=0}^{n-1} p(x \mid m, \theta = k / n).
 
-    An architecture passes the width of its latents ``n_group``, which must divide the hop, and its
-    source to ``super().__init__``, and sets ``flow`` and ``flow_context``.
+    ``n_group``, the width of the latents, must divide the hop.
     """
 
     likelihood = "exact"
@@ -38,11 +37,8 @@ class FlowVocoder(Vocoder):
     flow: Chain
     """f, from (batch, 1, samples) to (batch, n_group, samples / n_group)."""
 
-    flow_context: tuple[int, int]
-    """Frames before and after a frame of the condition on which its samples depend."""
-
-    alignment = 1
-    """Frames of a window that `generate` takes must begin at a multiple of this."""
+    flow_context: tuple[int, int]  # frames of the condition before and after that samples depend on
+    alignment = 1  # the windows that `generate` takes begin at a multiple of this frame
 
     def __init__(
         self,
@@ -81,9 +77,7 @@ class FlowVocoder(Vocoder):
     def condition(
         self, mel: Tensor, phase: Tensor | float = 0.0, audio: Tensor | None = None
     ) -> Tensor:
-        """What the flow sees of a mel (batch, n_mels, frames), (batch, channels, time) at the rate
-        of the latents; ``phase`` and ``audio`` as in `WhiteSource.condition`.
-        """
+        """What the flow sees of a mel, (batch, channels, time); see `WhiteSource.condition`."""
         return self._at_latent_rate(self.source.condition(self.source.read(mel), phase, audio))
 
     def _at_latent_rate(self, condition: Tensor) -> Tensor:
@@ -97,10 +91,9 @@ class FlowVocoder(Vocoder):
             (batch,), in nats. Without the batch axis for input without one.
         """
         samples, frames, batched = self._paired(audio, self._moved(mel, "mel"))
-        z, log_det = self.flow(samples.unsqueeze(1), self.condition(frames))
-        if not batched:
-            z, log_det = z[0], log_det[0]
-        return _like(audio, z), _like(audio, log_det)
+        result = self.flow(samples.unsqueeze(1), self.condition(frames))
+        z, log_det = (_like(audio, part if batched else part[0]) for part in result)
+        return z, log_det
 
     def inverse(self, z: Array, mel: Array) -> Array:
         """From latents to audio: the exact inverse of `forward`, differentiable, not clipped.
@@ -109,8 +102,7 @@ class FlowVocoder(Vocoder):
         (batch, frames * hop), or all without the batch axis.
         """
         frames, latents = self._moved(mel, "mel"), self._moved(z, "z")
-        batched = latents.ndim == 3
-        if not batched:
+        if not (batched := latents.ndim == 3):
             latents, frames = latents.unsqueeze(0), frames.unsqueeze(0)
         expected = (frames.shape[0], self.n_group, frames.shape[-1] * self.steps_per_frame)
         if latents.shape != expected:
@@ -126,20 +118,14 @@ class FlowVocoder(Vocoder):
     def log_likelihood(self, audio: Tensor, mel: Tensor) -> Tensor:
         reading, n = self.source.read(mel), self.source.phases
         conditions = (self._at_latent_rate(self.source.condition(reading, k / n)) for k in range(n))
-        parts = torch.stack([self._density(audio, condition) for condition in conditions])
-        return torch.logsumexp(parts, dim=0) - math.log(n)
+        parts = [log_density(*self.flow(audio.unsqueeze(1), own)) for own in conditions]
+        return torch.logsumexp(torch.stack(parts), dim=0) - math.log(n)
 
     def training_loss(self, batch: dict[str, Tensor]) -> Tensor:
-        """Mean negative log-likelihood in nats per sample, a scalar; with a tone, given the phase
-        of the recording's fundamental, which it is locked to.
-        """
+        """As in `Vocoder`; with a tone, given the phase of the recording, which it is locked to."""
         audio = batch["audio"]
-        density = self._density(audio, self.condition(batch["mel"], audio=audio))
-        return -density.mean() / audio.shape[-1]
-
-    def _density(self, audio: Tensor, condition: Tensor) -> Tensor:
-        """Of audio (batch, samples) given what the flow sees of it, (batch,)."""
-        return log_density(*self.flow(audio.unsqueeze(1), condition))
+        condition = self.condition(batch["mel"], audio=audio)
+        return -log_density(*self.flow(audio.unsqueeze(1), condition)).mean() / audio.shape[-1]
 
     def sample(self, mel: Tensor, noise: Tensor, temperature: float) -> Tensor:
         condition = self.condition(mel, self._phase(temperature * noise))
@@ -185,10 +171,7 @@ class FlowVocoder(Vocoder):
         return temperature * own.reshape(noise.shape[0], -1, self.n_group).transpose(1, 2)
 
     def _phase(self, noise: Tensor) -> Tensor:
-        """theta of noise (batch, frames, `noise_per_frame`), in cycles, (batch,).
-
-        All are as likely for noise of temperature 1; noise of temperature 0 gives 0.
-        """
+        """theta of noise (batch, frames, `noise_per_frame`), in cycles, (batch,); 0 of no noise."""
         n = self.source.phases
         number = (torch.special.ndtr(noise[:, 0, -1].float()) * n).floor()
         return (number.double() + n // 2) % n / n
@@ -201,13 +184,9 @@ class FlowVocoder(Vocoder):
     def fused(self, dtype: torch.dtype = torch.float32) -> Self:
         """A frozen copy in evaluation mode, weight norms fused and 1x1 convolutions inverted.
 
-        Args:
-            dtype: type of the matrix products of audio generated on a CPU: float32, or bfloat16 for
-                processors with AVX512_BF16 or AMX, which rounds to 8 bits. Parameters, audio and
-                likelihood stay in float32.
-
-        Raises:
-            ValueError: the architecture cannot compute in this type.
+        ``dtype`` is the type of the matrix products of audio generated on a CPU: float32, or
+        bfloat16 for processors with AVX512_BF16 or AMX, which rounds to 8 bits. Parameters, audio
+        and likelihood stay in float32. ValueError if the architecture cannot compute in this type.
         """
         model = self._frozen_copy()
         Vocoder.fused(model, dtype)  # checks the type

@@ -40,7 +40,6 @@ class MdctFlow(FlowVocoder):
         channels, n_layers, kernel_size: width, depth and taps of each coupling's `GatedConvStack`.
         look_ahead: pairs of frames that each coupling's stack looks ahead at most, for streaming
             with a short delay (see `GatedConvStack`); None for as many as it looks back.
-            `context_frames` gives the total.
         scale_channels: width of the `BandScale` network.
         weight_norm: weight normalisation in the couplings.
         log_scale_bound: bound of the couplings' log-scales (see `AffineCoupling`); without one, the
@@ -77,6 +76,8 @@ class MdctFlow(FlowVocoder):
     ) -> None:
         spec = MelSpec.preset(mel_spec) if isinstance(mel_spec, str) else mel_spec
         bands = spec.hop_length
+        if n_flows < 0:
+            raise ValueError(f"n_flows is {n_flows}: give 0 or more steps")
         n_features = source_features if source and n_flows else 0
         n_condition = spec.n_mels + 2 * source + n_features
         scale = BandScale(spec, bands, scale_channels)
@@ -84,16 +85,8 @@ class MdctFlow(FlowVocoder):
         reach = ahead = 0  # of all couplings together, in frames
         for step in range(n_flows):
             # The stack runs on pairs of frames, and sees both frames' condition.
-            network = GatedConvStack(
-                in_channels=bands,
-                out_channels=2 * bands,
-                condition_channels=2 * n_condition,
-                channels=channels,
-                n_layers=n_layers,
-                kernel_size=kernel_size,
-                weight_norm=weight_norm,
-                look_ahead=look_ahead,
-            )
+            sizes = bands, 2 * bands, 2 * n_condition, channels, n_layers, kernel_size
+            network = GatedConvStack(*sizes, weight_norm=weight_norm, look_ahead=look_ahead)
             reach, ahead = reach + 2 * network.reach + 1, ahead + 2 * network.look_ahead + 1
             steps += [
                 InvertibleConv1x1(bands, "half-swap" if step % 2 else "even-odd"),
@@ -101,18 +94,15 @@ class MdctFlow(FlowVocoder):
             ]
         mel_source = MelSource(spec, bands, n_features) if source else WhiteSource()
         pieces: list[Bijection] = [Mdct(bands), ConditionalScale(scale)]
-        nearest = scale.reach
         if source:
-            tone = SourceFilter(bands, spec.n_mels + 2, spec.sample_rate, source_channels)
-            pieces.append(tone)
-            nearest = max(nearest, tone.reach)
+            pieces.append(SourceFilter(bands, spec.n_mels + 2, spec.sample_rate, source_channels))
         super().__init__(spec, bands, mel_source, refine)
         if source:  # temperature scales the noise alone, which drowns the tone's pulses
             self.default_temperature = 0.45
         self.flow = Chain([*pieces, Chain(steps)])
         self.alignment = 2 if n_flows else 1
         # The MDCT reaches half a block into each neighbour; a pair may be generated at once.
-        nearest += self.alignment - 1
+        nearest = (SourceFilter.reach if source else BandScale.reach) + self.alignment - 1
         self.flow_context = max(nearest, reach) + 1, max(nearest, ahead) + 1
 
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -41,28 +41,6 @@ def unwarned(pieces: Iterator[Any]) -> Iterator[Any]:
         yield piece
 
 
-class Counted:
-    """Pieces of audio, and how many samples they had so far."""
-
-    def __init__(self, pieces: AudioReader) -> None:
-        self.pieces, self.samples = pieces, 0
-
-    def __iter__(self) -> Iterator[Tensor]:
-        self.samples = 0
-        for piece in self.pieces:
-            self.samples += len(piece)
-            yield piece
-
-    def cut(self, pieces: Iterable[Any]) -> Iterator[Any]:
-        """Other pieces, which follow these, without what goes beyond their end."""
-        given = 0
-        for piece in pieces:
-            piece = piece[: self.samples - given]
-            given += len(piece)
-            if len(piece):
-                yield piece
-
-
 def from_mel(model: Vocoder, mel: Any, **how: Any) -> Iterator[Any]:
     """Audio in pieces from a mapped mel; ``how`` is what `Vocoder.stream` takes."""
     return unwarned(model.stream(mel_pieces(mel, model.mel_spec), **how))
@@ -70,5 +48,16 @@ def from_mel(model: Vocoder, mel: Any, **how: Any) -> Iterator[Any]:
 
 def from_recording(model: Vocoder, reader: AudioReader, **how: Any) -> Iterator[Any]:
     """Copy synthesis of a recording in pieces, of its length; ``how`` as in `from_mel`."""
-    recording = Counted(reader)
-    return recording.cut(unwarned(model.stream(LogMel(model.mel_spec).stream(recording), **how)))
+    received = given = 0
+
+    def counted() -> Iterator[Tensor]:
+        nonlocal received
+        for piece in reader:
+            received += len(piece)
+            yield piece
+
+    for piece in unwarned(model.stream(LogMel(model.mel_spec).stream(counted()), **how)):
+        piece = piece[: received - given]
+        given += len(piece)
+        if len(piece):
+            yield piece

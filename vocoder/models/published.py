@@ -23,15 +23,8 @@ from .waveglow import WaveGlow
 
 # Published names -> ours: of modules within a coupling, and of numbers of the mel.
 _STACK = {"cond_layer": "condition", "in_layers": "dilated", "res_skip_layers": "residual_skip"}
-
-_MEL_NAMES = {
-    "sampling_rate": "sample_rate",
-    "filter_length": "n_fft",
-    "hop_length": "hop_length",
-    "win_length": "win_length",
-    "mel_fmin": "fmin",
-    "mel_fmax": "fmax",
-}
+_MEL = {"sampling_rate": "sample_rate", "filter_length": "n_fft", "hop_length": "hop_length"}
+_MEL |= {"win_length": "win_length", "mel_fmin": "fmin", "mel_fmax": "fmax"}
 
 
 def load_published_waveglow(
@@ -45,14 +38,9 @@ def load_published_waveglow(
 
     Args:
         state_dict_or_path: the state dict, or a dict that holds it under ``state_dict``, ``model``
-            or ``weights``; or a path to a ``.safetensors`` file or a ``torch.save`` file of
-            tensors. Weight-normalised or fused.
+            or ``weights``; or a path to a ``.safetensors`` or ``torch.save`` file of tensors.
         config: the published config (a dict, or a path to its JSON), whole or its
-            ``waveglow_config`` part. Checked against the tensors; its ``data_config``, if there,
-            sets the mel convention.
-
-    Returns:
-        The model in evaluation mode, without weight normalisation.
+            ``waveglow_config`` part; its ``data_config``, if there, sets the mel convention.
 
     Raises:
         CheckpointError: the file holds a pickled module (none of its code is run), tensors are
@@ -83,7 +71,7 @@ def load_published_waveglow(
     spec = dataclasses.replace(
         MelSpec.preset("tacotron2"),
         n_mels=sizes.pop("n_mel_channels"),
-        **{ours: data[theirs] for theirs, ours in _MEL_NAMES.items() if theirs in data},
+        **{ours: data[theirs] for theirs, ours in _MEL.items() if theirs in data},
     )
     model = WaveGlow(spec, channels=sizes.pop("n_channels"), weight_norm=False, **sizes)
     try:
@@ -104,13 +92,13 @@ def _read(path: Path) -> Any:
     except Exception as error:  # the restricted unpickler fails in many ways
         raise CheckpointError(
             f"{path} is not a readable file of tensors alone ({type(error).__name__}); a pickled "
-            "module could run code, so it is refused: where the original code can be imported, "
-            "torch.save({'state_dict': model.state_dict()}, 'tensors.pt') and load that file"
+            "module could run code, so it is refused: load what the original code writes by "
+            "torch.save({'state_dict': model.state_dict()}, 'tensors.pt')"
         ) from error
 
 
 def _tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The state dict, wherever it is nested, with prefixes removed from its names."""
+    """The state dict, wherever it is nested, without prefixes."""
     while nested := [k for k in ("state_dict", "model", "weights") if k in content]:
         content = content[nested[0]]
     known = re.compile(r"^(?:weights\.)?(?:module\.)*((?:upsample|convinv|WN)\..*)")

@@ -71,16 +71,9 @@ class WaveGlow(FlowVocoder):
         self._blocks = Squeeze(n_group)  # of the upsampled mel, to the rate of the latents
 
         def coupling(width: int) -> AffineCoupling:
-            network = GatedConvStack(
-                in_channels=width // 2,
-                out_channels=2 * (width - width // 2),
-                condition_channels=condition_channels,
-                channels=channels,
-                n_layers=n_layers,
-                kernel_size=kernel_size,
-                weight_norm=weight_norm,
-            )
-            return AffineCoupling(network)
+            sizes = width // 2, 2 * (width - width // 2), condition_channels
+            stack = GatedConvStack(*sizes, channels, n_layers, kernel_size, weight_norm)
+            return AffineCoupling(stack)
 
         def steps_from(first: int, width: int) -> Chain:
             pieces: list[Bijection] = []

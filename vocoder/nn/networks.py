@@ -21,16 +21,14 @@ class GatedConvStack(nn.Module):
         h &\leftarrow h + r, \qquad y \leftarrow y + k,
 
     where h starts as a 1x1 convolution of the input and the output is one of the summed skips y,
-    initialised with zeros. Shapes: x (batch, in_channels, time), condition
-    (batch, condition_channels, time), result (batch, out_channels, time). Papers: WaveNet (van den
-    Oord et al., 2016), WaveGlow (Prenger et al., 2019).
+    initialised with zeros. Shapes: (batch, channels, time) each. Papers: WaveNet (van den Oord et
+    al., 2016), WaveGlow (Prenger et al., 2019).
 
     Args:
         in_channels, out_channels, condition_channels: widths of input, output and condition (or 0).
         channels, n_layers, kernel_size: hidden width, gated layers, and their taps, odd.
-        weight_norm: train with weight normalisation; off for weights with the norm fused.
-        look_ahead: steps after a step on which its output may depend; the first layers use them
-            up, and the taps of the others move to the past. None for as many after as before.
+        weight_norm: train with weight normalisation.
+        look_ahead: steps after a step on which its output may depend; None for as many as before.
     """
 
     def __init__(
@@ -64,8 +62,7 @@ class GatedConvStack(nn.Module):
             return layer
 
         self.start = conv(in_channels, channels)
-        # One convolution serves the condition of all layers.
-        width = 2 * channels * n_layers
+        width = 2 * channels * n_layers  # of the condition of all layers
         self.condition = conv(condition_channels, width) if condition_channels else None
         self.dilated = nn.ModuleList(
             conv(channels, 2 * channels, kernel_size, 2**layer) for layer in range(n_layers)
@@ -75,7 +72,7 @@ class GatedConvStack(nn.Module):
             conv(channels, channels if layer == n_layers - 1 else 2 * channels)
             for layer in range(n_layers)
         )
-        # Weight normalisation cannot hold a zero-initialised layer, so this one has none.
+        # Without weight normalisation, which cannot hold a zero-initialised layer.
         self.end = nn.Conv1d(channels, out_channels, 1)
         nn.init.zeros_(self.end.weight)
         nn.init.zeros_(self.end.bias)  # type: ignore[arg-type]
@@ -98,9 +95,7 @@ def gated_layers(
     padding: Iterable[tuple[int, int]],
     conditions: Iterable[Tensor | float],
 ) -> Tensor:
-    """The summed skips of gated layers, (batch, time, channels), of which the last has no residual;
-    each adds its part of the condition, (batch, time, 2 channels), to its dilated convolution.
-    """
+    """The summed skips of gated layers, (batch, time, channels); the last has no residual."""
     skip = torch.zeros_like(hidden)
     for first, second, around, own in zip(dilated, residual_skip, padding, conditions, strict=True):
         a, b = (convolve(first, hidden, around) + own).chunk(2, 2)
@@ -114,10 +109,7 @@ def gated_layers(
 
 
 def convolve(layer: nn.Module, x: Tensor, padding: tuple[int, int] = (0, 0)) -> Tensor:
-    """A convolution of x, (batch, time, channels), as one product of gathered taps and weights.
-
-    On a CPU, PyTorch's own convolutions of short sequences take a third longer.
-    """
+    """A convolution of x, (batch, time, channels), as a product: on a CPU a third faster."""
     assert isinstance(layer, nn.Conv1d)
     (dilation,), (kernel_size,), steps = layer.dilation, layer.kernel_size, x.shape[1]
     if kernel_size > 1:
@@ -142,7 +134,6 @@ class ConvNeXtBlock(nn.Module):
             channels, channels, kernel_size, padding=kernel_size // 2, groups=channels
         )
         self.norm = nn.LayerNorm(channels)
-        # 1x1 convolutions, written as products: faster on CPUs, above all in bfloat16.
         self.expand = nn.Linear(channels, expansion * channels)
         self.project = nn.Linear(expansion * channels, channels)
         self.gain = nn.Parameter(torch.full((channels,), 0.1))
@@ -155,21 +146,15 @@ class ConvNeXtBlock(nn.Module):
 
 
 def fuse_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    r"""A state dict with every weight-normalised pair replaced by the weight it stands for.
+    r"""A state dict with weight-normalised pairs replaced by weights :math:`g v / \lVert v \rVert`.
 
-    .. math:: w = g \, v / \lVert v \rVert
-
-    with the norm over all axes but the first. Paper: Salimans and Kingma, 2016.
-
-    Raises:
-        ValueError: half of a pair is missing.
+    The norm is over all axes but the first; ValueError if half of a pair is missing. Paper:
+    Salimans and Kingma, 2016.
     """
     result = dict(state)
     # Gain and direction as torch names them: its first weight_norm, and the present one.
-    for gain_name, direction_name in (
-        ("weight_g", "weight_v"),
-        ("parametrizations.weight.original0", "parametrizations.weight.original1"),
-    ):
+    present = "parametrizations.weight.original"
+    for gain_name, direction_name in ("weight_g", "weight_v"), (f"{present}0", f"{present}1"):
         for name in [n for n in result if n.endswith("." + gain_name)]:
             stem = name[: -len(gain_name)]
             if stem + direction_name not in result:

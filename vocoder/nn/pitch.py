@@ -28,6 +28,7 @@ _CHANNELS = 96
 _BACK = (4, 4, 3, 3)
 _AHEAD = (2, 2, 1, 1)
 _SALIENCE_GAIN = 10.0
+_EPSILON = 0.3  # nats; the ripple of a clear voice has a norm of 3 to 6
 _gelu = functools.partial(F.gelu, approximate="tanh")
 
 
@@ -41,8 +42,8 @@ class MelPitch(nn.Module):
     s is the `HarmonicSalience` of the candidates; g and a are computed from s, its maximum and the
     `BandLevels` by depthwise-separable convolutions over frames; b is learnt; and :math:`\bar c` is
     the mean of log frequency over the best candidate and three on either side. Only s and the
-    levels depend on the convention of the mel; the weights are the same for all. Computed in the
-    dtype of the mel: a phase that is integrated from F0 over minutes needs it in float64.
+    levels depend on the convention of the mel. Computed in the dtype of the mel: a phase that is
+    integrated from F0 over minutes needs it in float64.
 
     Raises:
         ValueError: the mel has too few bands below 1.8 kHz (22) to show harmonics.
@@ -57,7 +58,6 @@ class MelPitch(nn.Module):
         self.last = nn.Conv1d(_CHANNELS, N_CANDIDATES + 1, 1)
         self.certainty = nn.Parameter(torch.ones(()))
         self.context_frames = (sum(_BACK), sum(_AHEAD))
-        """Frames before and after a frame on which its F0 and voicing depend."""
 
     def scores(self, mel: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the candidates (batch, N_CANDIDATES, frames) and of voicing (batch, frames)."""
@@ -84,8 +84,6 @@ class MelPitch(nn.Module):
 
 
 class _Block(nn.Module):
-    """A depthwise convolution over frames, then one over channels; residual."""
-
     def __init__(self, back: int, ahead: int) -> None:
         super().__init__()
         self.padding = (back, ahead)
@@ -137,8 +135,7 @@ class HarmonicSalience(nn.Module):
         {\sqrt{\|L m\|^2 + \epsilon^2}\, \sqrt{\|L \tau_c\|^2 + \epsilon^2}}
 
     m is the log-mel of one frame below 1.8 kHz, :math:`\tau_c` that of a tone of equal harmonics of
-    frequency c, and L the lifter that subtracts a running mean over 11 bands, which leaves the
-    ripple of the harmonics. :math:`\epsilon` keeps silence at 0.
+    frequency c, and L subtracts a running mean over 11 bands. :math:`\epsilon` keeps silence at 0.
 
     Shapes: mel (batch, n_mels, frames) to (batch, N_CANDIDATES, frames).
     """
@@ -165,9 +162,6 @@ class HarmonicSalience(nn.Module):
         return torch.matmul(self.templates.to(mel.dtype), ripple / norm)
 
 
-_EPSILON = 0.3  # nats; the ripple of a clear voice has a norm of 3 to 6
-
-
 class BandLevels(nn.Module):
     r"""Mean log magnitude in 12 bands up to 7.4 kHz, whatever the filters of the mel.
 
@@ -186,13 +180,11 @@ class BandLevels(nn.Module):
             if not inside.any():  # the nearest band
                 inside = (centres - (low + high) / 2).abs().argmin() == torch.arange(len(centres))
             weight[row, inside] = 1 / inside.sum()
-        gain = filters.sum(dim=1).clamp_min(1e-12).log() / mel_spec.power
+        gain = filters.sum(dim=1, keepdim=True).clamp_min(1e-12).log() / mel_spec.power
         gain = gain + math.log(mel_spec.win_length / 4)
-        dtype = torch.get_default_dtype()
-        scale = mel_spec.nats / mel_spec.power
+        dtype, scale = torch.get_default_dtype(), mel_spec.nats / mel_spec.power
         self.weight = nn.Buffer((weight * scale / 5).to(dtype), persistent=False)
-        bias = 1 - weight @ gain / 5
-        self.bias = nn.Buffer(bias.unsqueeze(1).to(dtype), persistent=False)
+        self.bias = nn.Buffer((1 - weight @ gain / 5).to(dtype), persistent=False)
 
     def forward(self, mel: Tensor) -> Tensor:
         return torch.matmul(self.weight.to(mel.dtype), mel) + self.bias.to(mel.dtype)
@@ -206,9 +198,7 @@ def filters_of(mel_spec: MelSpec) -> tuple[Tensor, Tensor]:
 
 
 def interpolation(points: Tensor, centres: Tensor) -> Tensor:
-    """The matrix (points, centres) that interpolates values at rising centres linearly at points,
-    which beyond the first and last centre take the value there.
-    """
+    """The matrix (points, centres) of linear interpolation; beyond the ends, of the end's value."""
     right = torch.searchsorted(centres, points).clamp(1, len(centres) - 1)
     left, rows = right - 1, torch.arange(len(points))
     distance = (centres[right] - centres[left]).clamp_min(1e-6)
@@ -240,7 +230,6 @@ def _harmonic_tones(mel_spec: MelSpec, filters: Tensor) -> Tensor:
     power = torch.zeros(N_CANDIDATES, len(bins), dtype=torch.float64)
     for harmonic in range(1, int(count[0]) + 1):
         having = int((count >= harmonic).sum())
-        # Harmonics far away add next to nothing, but their sidelobes must not end in a jump.
         distance = (bins - harmonic * spacing[:having]).abs() * oversampling
         power[:having] += response[distance.round().long().clamp_max(len(response) - 1)]
     magnitudes = power ** (mel_spec.power / 2)

@@ -6,7 +6,7 @@ Frame t of F0 is centred on sample (t + 1/2) hop.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,11 +34,8 @@ class Reading(NamedTuple):
 class WhiteSource(nn.Module):
     """White noise alone: the flow's condition is the mel."""
 
-    phases = 1
-    """Phases of the tone that are as likely; 1 where there is no tone."""
-
-    context_frames = 0, 0
-    """Frames before and after a frame on which its condition depends, given the phase."""
+    phases = 1  # of the tone that are as likely; 1 where there is no tone
+    context_frames = 0, 0  # before and after a frame that its condition depends on, given the phase
 
     def read(self, mel: Tensor) -> Reading:
         """F0 and voicing of a mel (batch, n_mels, frames): the part that no phase changes."""
@@ -50,11 +47,8 @@ class WhiteSource(nn.Module):
     ) -> Tensor:
         """What the flow sees, (batch, channels, frames).
 
-        Args:
-            reading: of `read`.
-            phase: of the tone before the first sample, in cycles; a number or (batch,).
-            audio: (batch, frames * hop), to the phase of whose fundamental the tone is locked
-                (`HarmonicSource.drift_of`), whatever ``phase``.
+        ``phase`` is that of the tone before the first sample, in cycles, a number or (batch,); with
+        ``audio`` (batch, frames * hop) the tone is locked to the fundamental of it instead.
         """
         return reading.mel
 
@@ -72,11 +66,9 @@ class MelSource(WhiteSource):
 
     m is the mel; F0 f and the voicing v, a probability, are those of `MelPitch`, whose bundled
     weights are not trained. E and Q are the MDCT of the tone e and its quadrature q
-    (`HarmonicSource`), which sound in frames with v of 0.5 or more. g is a learnt 1x1 convolution:
-    what couplings see of the tone. F0 and phase are computed in float64, so that pieces of an
-    utterance give what the whole gives.
-
-    ``bands`` are those of the MDCT, ``n_features`` the channels of g, 0 for none.
+    (`HarmonicSource`), which sound in frames with v of 0.5 or more. g, a learnt 1x1 convolution to
+    ``n_features`` channels, is what couplings see of the tone. F0 and phase are computed in
+    float64, so that pieces of an utterance give what the whole gives.
     """
 
     phases = 16
@@ -132,10 +124,9 @@ class HarmonicSource:
     :math:`a_k = 1` up to K and :math:`a_{K+1} = r`: the harmonics below half the sample rate, the
     highest faded in and out as F0 moves. The spectrum is flat and the power :math:`v^2`.
 
-    f and v are linear between the centres of frames; where only one of two frames is voiced, f is
-    the F0 of that one.
+    f and v are linear between the centres of frames; unvoiced frames do not move f.
 
-    The sum is a geometric series (Dirichlet kernel), stable near :math:`\phi = 0` in the form
+    The sum is a geometric series (Dirichlet kernel):
 
     .. math::
         \sum_{k=1}^{K} e^{jk\phi} = (\sin A \cot B - \cos A)\, e^{jA}, \qquad
@@ -148,12 +139,10 @@ class HarmonicSource:
     def __call__(
         self, f0: Tensor, voicing: Tensor, phase: Tensor | float = 0.0, drift: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """e and q, (batch, frames * hop) each, in the dtype of voicing.
+        """e and q, (batch, frames * hop) each, of F0 in Hz and voicing, (batch, frames).
 
-        Args:
-            f0, voicing: (batch, frames), in Hz, and from 0 to 1.
-            phase: theta, the phase before the first sample, in cycles; a number or (batch,).
-            drift: added to the phase at the centre of each frame, in cycles; see `drift_of`.
+        ``phase`` is theta, in cycles, a number or (batch,); ``drift``, in cycles, is added to the
+        phase at the centre of each frame (`drift_of`).
         """
         frequency, amplitude = self._interpolate(f0, voicing)  # (batch, frames, hop)
         phases = self._phases(frequency, phase)
@@ -203,11 +192,10 @@ class HarmonicSource:
         """Linear between the centres of frames: (batch, frames) to (batch, frames, hop)."""
         hop = self.hop_length
         values = torch.cat([values[:, :1], values, values[:, -1:]], dim=1)
-        # Sample n of a frame lies (n - (hop - 1) / 2) / hop frames after the frame's centre.
         offset = torch.arange(hop, dtype=torch.float64, device=values.device)
-        offset = (offset - (hop - 1) / 2) / hop
+        offset = (offset - (hop - 1) / 2) / hop  # of a sample from the centre of its frame
         before, after = (-offset).clamp_min(0), offset.clamp_min(0)
-        # Sums, not a matrix product, whose rounding would depend on the length of the piece.
+        # Not a matrix product, whose rounding would depend on the length of the piece.
         left, middle, right = values.unfold(1, 3, 1).unsqueeze(2).unbind(3)
         return middle + before * (left - middle) + after * (right - middle)
 
@@ -223,12 +211,10 @@ class HarmonicSource:
         self, phase: Tensor, frequency: Tensor, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
         """e and q of voicing 1 from phase in cycles and F0, (batch, samples), both in float64."""
-        # The sum is continuous where K changes, so K may be rounded; the phase may not.
         frequency = frequency.to(dtype)
         harmonics = self.sample_rate / 2 / frequency - 1
         whole = harmonics.floor()
         top = harmonics - whole
-        # The kernel is the same for the phase modulo 1, if A and B come from the same value.
         phase = phase - phase.round()
 
         def turn(cycles: Tensor) -> tuple[Tensor, Tensor]:  # reduced before it is rounded
@@ -265,9 +251,9 @@ class SourceFilter(Bijection):
         \mu = h\,(\cos\psi\, E + \sin\psi\, Q), \qquad
         \log\sigma = \tfrac12 \log(1 - h^2) + l
 
-    u (batch, bands, frames) are whitened bands, E and Q the same transform of a harmonic source and
-    of its quadrature (`MelSource`): the filter of the source-filter model of speech is a gain h and
-    a rotation psi for each band. Temperature scales w alone: the tone keeps its level.
+    u (batch, bands, frames) are whitened bands, E and Q those of a harmonic source and of its
+    quadrature (`MelSource`), filtered by a gain h and a rotation psi for each band. Temperature
+    scales w alone: the tone keeps its level.
 
     .. math:: h = 0.99\, v\, s(a), \qquad \psi = \operatorname{atan2}(c, 1 + d), \qquad
         l = 1.5 \tanh(g / 1.5)
@@ -275,16 +261,11 @@ class SourceFilter(Bijection):
     with v the voicing, from 0 to 1, and s the logistic function. a, c, d and g come from a small
     convolutional network of the condition; h starts at 0.95 below 4 kHz and falls to 0.1 above it.
 
-    The condition (batch, n_seen + ... + 2 bands, frames) starts with the channels that the network
-    sees, of which the last two are v and v ln(F0); it ends with E and Q.
-
-    Args:
-        bands, n_seen, channels: frequency bands, channels that the network sees, and its width.
-        sample_rate: of the audio, in Hz, for the start of a.
+    The condition (batch, n_seen + ... + 2 bands, frames) starts with the ``n_seen`` channels that
+    the network of width ``channels`` sees, the last two v and v ln(F0); it ends with E and Q.
     """
 
-    reach = 3
-    """Frames before and after a frame on which its tone and noise depend."""
+    reach = 3  # frames before and after a frame on which its tone and noise depend
 
     def __init__(self, bands: int, n_seen: int, sample_rate: int, channels: int = 192) -> None:
         super().__init__()
@@ -297,9 +278,8 @@ class SourceFilter(Bijection):
         in_phase = ((centres - PULSES_HZ) / PULSES_FADE_HZ + 0.5).clamp(0, 1)
         self.share = nn.Buffer(share.float()[:, None], persistent=False)
         self.in_phase = nn.Buffer(in_phase.float()[:, None], persistent=False)
-        first, last = self.first.bias, self.last.bias
-        assert first is not None
-        assert last is not None
+        first: Any = self.first.bias
+        last: Any = self.last.bias
         with torch.no_grad():
             # As if the mel were scaled by 1/5 and shifted by 1: log-mels lie between -11 and 1.
             first.add_(self.first.weight[:, :-2].sum(dim=(1, 2)))
@@ -310,10 +290,9 @@ class SourceFilter(Bijection):
 
     def coefficients(self, condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """h cos(psi), h sin(psi) and log sigma, (batch, bands, frames), in at least float32."""
-        seen = condition[:, : self.n_seen]
         # In half precision 1 - h^2 would be mostly rounding, and the network is small.
         with torch.autocast(condition.device.type, enabled=False):
-            seen = seen.to(self.first.weight.dtype)
+            seen = condition[:, : self.n_seen].to(self.first.weight.dtype)
             x = F.gelu(self.first(seen))
             x = x + F.gelu(self.middle(x))
             # A product: PyTorch's 1x1 convolution of one sequence takes twice as long.
@@ -362,16 +341,14 @@ class BandScale(nn.Module):
 
     .. math:: s(m) = -(A m + a) - g(m)
 
-    A interpolates the log-mel linearly in frequency at the band centres, and a removes the gains
-    of window and mel filters, so that noise of standard deviation sigma gives
-    :math:`s \approx -\log\sigma` before any training; g, a convolutional network of width
-    ``channels``, starts at zero.
+    A interpolates the log-mel linearly at the band centres, and a removes the gains of window and
+    mel filters, so that noise of standard deviation sigma gives :math:`s \approx -\log\sigma`
+    untrained; g, a convolutional network of width ``channels``, starts at zero.
 
     Shapes: mel (batch, n_mels or more, frames) to (batch, bands, frames).
     """
 
-    reach = 2
-    """Frames before and after a frame on which its scale depends."""
+    reach = 2  # frames before and after a frame on which its scale depends
 
     def __init__(self, mel_spec: MelSpec, bands: int, channels: int) -> None:
         super().__init__()

@@ -19,14 +19,9 @@ from .pitch import filters_of, interpolation
 STEP = 1 / FULL_SCALE
 """Distance of neighbouring levels of 16-bit audio in [-1, 1): one quantisation step."""
 
-SMALLEST_SCALE = STEP / 4
-"""Added to every scale, so that no bin is much wider than its component."""
-
-LOG_SCALES = -4.0, 2.0
-"""Range of r: unexpected audio, a residual of its usual size g, costs at most 55 nats."""
-
-COLDEST = 1e-6
-"""Temperature below which the likeliest component is taken, whatever the noise."""
+SMALLEST_SCALE = STEP / 4  # added to every scale, so that no bin is much wider than its component
+LOG_SCALES = -4.0, 2.0  # range of r: a residual of the usual size g costs at most 55 nats
+COLDEST = 1e-6  # temperature below which the likeliest component is taken, whatever the noise
 
 
 class LogisticMixture(NamedTuple):
@@ -39,10 +34,9 @@ class LogisticMixture(NamedTuple):
         \sigma\Bigl(\frac{x - \Delta/2 - \mu_i}{s_i}\Bigr)\Bigr], \qquad
         \pi = \mathrm{softmax}(l)
 
-    The first bin begins at minus infinity and the last ends at infinity. Papers: PixelCNN++
-    (Salimans et al., 2017), Parallel WaveNet (van den Oord et al., 2018).
-
-    Attributes: l, mu and s, (batch, M, time).
+    with l, mu and s (batch, M, time). The first bin begins at minus infinity and the last ends at
+    infinity. Papers: PixelCNN++ (Salimans et al., 2017), Parallel WaveNet (van den Oord et al.,
+    2018).
     """
 
     logits: Tensor
@@ -75,8 +69,7 @@ class LogisticMixture(NamedTuple):
 
         .. math:: x = \mu_i + \tau s_i \epsilon, \qquad i \sim \mathrm{softmax}(l / \tau)
 
-        rounded to the nearest level. i is chosen by ``choice``, uniform noise on [0, 1); epsilon is
-        ``value``, standard logistic noise; (batch, time) each.
+        rounded to a level. ``choice``, uniform on [0, 1), chooses i; ``value`` is epsilon.
         """
         index = self.logits.argmax(dim=1, keepdim=True)
         if temperature >= COLDEST:
@@ -110,13 +103,9 @@ class CausalGatedStack(nn.Module):
         h &\leftarrow h + r
 
     and the output is two 1x1 convolutions, each behind a ReLU, of :math:`\sum_l y_l / \sqrt{L}`.
-    Before the first input everything is zero. V_l is applied to frames and interpolated linearly
-    between their middles. Paper: WaveNet (van den Oord et al., 2016).
-
-    Args:
-        in_channels, condition_channels, out_channels: widths of input, condition and result.
-        hop: samples per frame of the condition.
-        channels, n_layers, cycle, kernel_size: C, L, layers of a cycle, and K.
+    Before the first input everything is zero. V_l is applied to frames of ``hop`` samples and
+    interpolated linearly between their middles. ``channels`` is C, ``n_layers`` L and
+    ``kernel_size`` K. Paper: WaveNet (van den Oord et al., 2016).
     """
 
     def __init__(
@@ -133,19 +122,16 @@ class CausalGatedStack(nn.Module):
         super().__init__()
         self.channels, self.n_layers, self.kernel_size = channels, n_layers, kernel_size
         self.dilations = [2 ** (layer % cycle) for layer in range(n_layers)]
-        # Weights of the frames before, own and after, (3, hop): sample j lies at p of the way from
-        # the middle of its frame to that of the next, or if negative, of the one before.
+        # Weights of the frames before, own and after, (3, hop).
         p = (torch.arange(hop, dtype=torch.float64) + 0.5) / hop - 0.5
         weights = torch.stack([(-p).clamp_min(0), 1 - p.abs(), p.clamp_min(0)])
         self.interpolation = nn.Buffer(weights.to(torch.get_default_dtype()), persistent=False)
         self.start = nn.Conv1d(in_channels, channels, 1)
-        # One convolution serves the condition of all layers, and is their bias.
         self.condition = nn.Conv1d(condition_channels, 2 * channels * n_layers, 1)
         self.dilated = nn.ModuleList(
             nn.Conv1d(channels, 2 * channels, kernel_size, dilation=dilation, bias=False)
             for dilation in self.dilations
         )
-        # The residual of the last layer would go nowhere, so that layer has a skip only.
         self.residual_skip = nn.ModuleList(
             nn.Conv1d(channels, channels if layer == n_layers - 1 else 2 * channels, 1)
             for layer in range(n_layers)
@@ -154,8 +140,8 @@ class CausalGatedStack(nn.Module):
         self.head = nn.Sequential(nn.ReLU(), first, nn.ReLU(), last)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """x (batch, in_channels, frames * hop) and its condition (batch, condition_channels,
-        frames + 2), one more frame on each side, to (batch, out_channels, frames * hop).
+        """(batch, out_channels, frames * hop) from x (batch, in_channels, frames * hop) and the
+        condition (batch, condition_channels, frames + 2), one more frame on each side.
         """
         hidden = convolve(self.start, x.transpose(1, 2))
         frames = convolve(self.condition, condition.transpose(1, 2))
@@ -185,8 +171,7 @@ class MelLinearPrediction(ExactBuffers):
     a floor of white noise 40 dB below the signal, and one quantisation step of 16 bits. Hence
     1 / A(z) is stable, and g greater than 0. Computed in float64.
 
-    Papers: Linear prediction of speech (Atal and Hanauer, 1971); from mel bands, LPCNet (Valin and
-    Skoglund, 2019).
+    Papers: Atal and Hanauer, 1971; from mel bands, LPCNet (Valin and Skoglund, 2019).
 
     Raises:
         ValueError: the order K is not from 1 to n_fft / 2 - 1.
@@ -197,8 +182,7 @@ class MelLinearPrediction(ExactBuffers):
         if not 1 <= order < mel_spec.n_fft // 2:
             most = mel_spec.n_fft // 2 - 1
             raise ValueError(f"linear_prediction is {order}: it must be from 1 to {most}")
-        self.mel_spec = mel_spec
-        self.order = order
+        self.mel_spec, self.order = mel_spec, order
         filters, centres = filters_of(mel_spec)
         area = filters.sum(dim=1)
         used = area > 0  # a filter narrower than a bin may hold none
@@ -208,7 +192,6 @@ class MelLinearPrediction(ExactBuffers):
         lags = torch.arange(order + 1, dtype=torch.float64)
         window = torch.exp(-0.5 * (2 * math.pi * _LAG_WINDOW_HZ * lags / mel_spec.sample_rate) ** 2)
         window[0] += _WHITE_NOISE
-        # As a Hann window scales white noise.
         window /= torch.hann_window(mel_spec.win_length, dtype=torch.float64).square().sum()
         self.spectrum = nn.Buffer(spectrum, persistent=False)  # (n_fft // 2 + 1, n_mels)
         self.window = nn.Buffer(window, persistent=False)  # (order + 1,)

@@ -83,7 +83,7 @@ def sentences(text: str) -> list[Sentence]:
         if len(script) > first:
             script[-1] = replace(script[-1], pause=PARAGRAPH_PAUSE)
     if not script:
-        raise TextError("there is nothing to pronounce: give at least one word")
+        raise TextError("there is no text to read: give at least one word")
     script[-1] = replace(script[-1], pause=0.0)
     return script
 
