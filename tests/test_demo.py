@@ -12,13 +12,12 @@ from vocoder.audio import mel_distance
 from vocoder.checkpoints import CheckpointError
 from vocoder.demo import sound
 from vocoder.demo.copy_synthesis import GRIFFIN_LIM, HIFI_GAN, compare, systems
-from vocoder.demo.latent_space import by_temperature, interpolate
 from vocoder.demo.models import Models
 from vocoder.demo.text_to_speech import speak
 from vocoder.models import WaveNet
 
 WAVS = ROOT / "recipes/ljspeech/sample/wavs"
-SENTENCE, OTHER = str(WAVS / "ru_0502.flac"), str(WAVS / "ru_0813.flac")
+SENTENCE = str(WAVS / "ru_0502.flac")
 SPEC = MelSpec.preset("speech-16k")
 
 
@@ -103,44 +102,13 @@ def test_bad_input_is_explained_in_one_sentence(tmp_path):
         soundfile.write(tmp_path / name, np.zeros(samples), 8000)
     (tmp_path / "text.wav").write_text("no audio at all")
     for path, message in {
-        "": "there is no second recording: choose, record or upload one",
-        "long.flac": "the second recording lasts 61.00 s: choose one of 0.2 to 60 s, or cut it",
-        "short.wav": "the second recording lasts 0.10 s",
+        "": "there is no recording: choose, record or upload one",
+        "long.flac": "the recording lasts 61.00 s: choose one of 0.2 to 60 s, or cut it",
+        "short.wav": "the recording lasts 0.10 s",
         "text.wav": "^text.wav is not audio that can be read",
     }.items():
         with pytest.raises(ValueError, match=message):
-            sound.read_recording(path and str(tmp_path / path), 16000, "second ")
-
-
-def test_temperatures_begin_without_noise_and_may_be_refined(models, checkpoints, short):
-    name = checkpoints["checkpoint"]
-    first, second = (
-        by_temperature(models, short, name, 0, seed, temperatures=(0.0, 1.0)) for seed in (0, 1)
-    )
-    assert [point.name for point in first] == ["Temperature 0", "Temperature 1"]
-    assert torch.equal(first[0].samples, second[0].samples)
-    assert not torch.equal(first[1].samples, second[1].samples)
-    (refined,) = by_temperature(models, short, name, 8, temperatures=(1.0,))
-    distance = "log-mel distance, nats"
-    assert refined.figures[distance] < first[1].figures[distance]
-
-
-def test_an_interpolation_ends_at_the_recordings(models, checkpoints):
-    name = checkpoints["checkpoint"]
-    points, notes = interpolate(models, SENTENCE, OTHER, name, 0, steps=3)
-    audio = [vocoder.read_audio(path, 16000)[0] for path in (SENTENCE, OTHER)]
-    length = min(len(samples) // 256 for samples in audio) * 256
-    for point, recording in ((points[0], audio[0]), (points[-1], audio[1])):
-        assert len(point.samples) == length
-        # The first and last frames are faded.
-        inner = point.samples[256:-256]
-        torch.testing.assert_close(inner, recording[256 : length - 256], rtol=0, atol=1e-4)
-    assert any(f"are {angle}" in notes for angle in (88, 89, 90, 91, 92))  # unrelated
-    middle = 0.5 * (points[0].samples + points[2].samples)
-    assert not torch.allclose(points[1].samples, middle)
-    refined, _ = interpolate(models, SENTENCE, OTHER, name, 4, steps=3)
-    distance = "log-mel distance, nats"
-    assert refined[1].figures[distance] < points[1].figures[distance]
+            sound.read_recording(path and str(tmp_path / path), 16000)
 
 
 def test_named_models_come_first_and_bundled_ones_follow(checkpoints):

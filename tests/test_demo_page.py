@@ -360,15 +360,16 @@ def test_an_uploaded_recording_is_compared_and_switched_in_place(page, models):
 
 
 def test_the_microphone_is_heard(page):
-    page.click("Latent space")
-    page.press("#latent-first [aria-label='Record audio']")
-    page.press("#latent-first .record-button")
+    page.click("Copy synthesis")
+    page.only("default)", "Griffin-Lim")
+    page.press("#copy-recording [aria-label='Record audio']")
+    page.press("#copy-recording .record-button")
     time.sleep(2.5)
-    page.press("#latent-first .stop-button")
-    page.audio("latent-first")
-    page.press("#latent-temperatures")
-    made = page.results("latent")
-    assert len(made) == 6
+    page.press("#copy-recording .stop-button")
+    page.audio("copy-recording")
+    page.press("#copy-button")
+    made = page.results("copy")
+    assert len(made) == 3
     assert all(len(x) > rate and x.std() > 1e-3 for x, rate in made.values())
 
 
@@ -385,21 +386,6 @@ def test_a_file_that_is_not_audio_is_refused_in_the_page(page, tmp_path):
     assert "/" not in message  # no folder of the server
 
 
-def test_two_recordings_are_interpolated(page):
-    page.click("Latent space")
-    page.click("English to Russian")
-    page.audio("latent-first")
-    page.audio("latent-second")
-    page.choose("latent-refine", "0, network output only")
-    page.press("#latent-interpolate")
-    samples, rate = page.results("latent")["0% of the way"]
-    recording, _ = vocoder.read_audio(ROOT / "vocoder/demo/examples/english-female.flac", rate)
-    # The first and last frames are faded.
-    expected = recording[256 : len(samples) - 256]
-    np.testing.assert_allclose(samples[256:-256], expected, atol=1e-3)
-    assert "apart" in page.text("#latent-versions")
-
-
 def test_the_page_fits_a_phone(page):
     size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
@@ -408,7 +394,7 @@ def test_the_page_fits_a_phone(page):
         for selector in ("#say-button", "#say-audio"):
             box = page.all(selector)[0].rect
             assert box["y"] + box["height"] <= 844  # on the first screen
-        for title in ("Latent space", "Text to speech", "Copy synthesis"):
+        for title in ("Text to speech", "Copy synthesis"):
             page.click(title)
             assert page.all("html")[0].get_property("scrollWidth") == 390, title
         page.only("default)", "Griffin-Lim")

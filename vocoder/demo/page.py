@@ -13,7 +13,7 @@ import gradio as gr
 
 from vocoder.atomic import exit_on_termination
 
-from . import copy_synthesis, latent_space, text_to_speech, without_proxies
+from . import copy_synthesis, text_to_speech, without_proxies
 from .models import Models
 
 _LOOK = gr.themes.Default(
@@ -38,7 +38,7 @@ def build(models: Models) -> gr.Blocks:
             "machine that serves this page."
         )
         with gr.Tabs(overflow_behavior="wrap"):
-            for tab in (text_to_speech, copy_synthesis, latent_space):
+            for tab in (text_to_speech, copy_synthesis):
                 with gr.Tab(tab.TITLE):
                     tab.layout(models)
     return page

@@ -9,22 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vocoder.audio import LogMel, MelSpec, fade, read_audio
+from vocoder.audio import LogMel, MelSpec, read_audio
 
 Notify = Callable[[float, str], object]
 """Called with the share that is done, 0 to 1, and what comes next."""
 
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 60.0
 """Of recordings that are accepted."""
-
-LONGEST_EXCERPT = 15.0
-"""Seconds from the beginning of a recording that become latents."""
 
 
 def silent(share: float, message: str) -> None:
@@ -57,24 +53,21 @@ class Version:
         return self
 
 
-def read_recording(path: str | None, sample_rate: int, which: str = "") -> Tensor:
+def read_recording(path: str | None, sample_rate: int) -> Tensor:
     """A recording, (samples,), as mono audio in [-1, 1], resampled.
-
-    Args:
-        which: such as "first ", if there are several recordings.
 
     Raises:
         ValueError: no recording, not audio, too short or too long.
     """
     if not path:
-        raise ValueError(f"there is no {which}recording: choose, record or upload one")
+        raise ValueError("there is no recording: choose, record or upload one")
     try:
         seconds = soundfile.info(path).duration  # first: a small file can hold hours
     except soundfile.LibsndfileError:
         seconds = SHORTEST_SECONDS  # read_audio says what is wrong
     if not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS:
         raise ValueError(
-            f"the {which}recording lasts {seconds:.2f} s: choose one of {SHORTEST_SECONDS:g} to "
+            f"the recording lasts {seconds:.2f} s: choose one of {SHORTEST_SECONDS:g} to "
             f"{LONGEST_SECONDS:g} s, or cut it with the scissors below it"
         )
     try:
@@ -82,16 +75,6 @@ def read_recording(path: str | None, sample_rate: int, which: str = "") -> Tenso
     except (OSError, ValueError) as error:
         # The folder of an upload means nothing to the visitor.
         raise ValueError(str(error).replace(path, Path(path).name)) from error
-
-
-def beginning(samples: Tensor, spec: MelSpec) -> Tensor:
-    """A recording, or the beginning of a long one, in whole frames.
-
-    The ends are faded, as in training: to a density, sound that is cut off is most unlikely.
-    """
-    hop = spec.hop_length
-    frames = min(len(samples), round(LONGEST_EXCERPT * spec.sample_rate)) // hop
-    return torch.from_numpy(fade(samples[: frames * hop].numpy(), hop))
 
 
 def picture_of(versions: Sequence[Version]) -> NDArray[np.uint8]:

@@ -28,7 +28,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Vocoder:
     header, tensors = read_checkpoint(path)
     architecture, config = header.get("family"), header.get("config")
     if architecture is None or not isinstance(config, dict):
-        raise CheckpointError(f"{path} lacks `family` or `config`: it is not that of a vocoder")
+        raise CheckpointError(
+            f"{path} lacks `family` or `config`: it is not a checkpoint of a vocoder"
+        )
     if architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise CheckpointError(f"the architecture {architecture!r} is unknown; known are {known}")
