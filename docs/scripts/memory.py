@@ -2,7 +2,7 @@
 
     python docs/scripts/memory.py       writes docs/results/memory.json
 
-An hour of speech, and for comparison a minute, goes through `resynthesize`, `synthesize`, `refine`
+An hour of speech, and for comparison a minute, goes through `resynthesize`, `synthesize`
 and `say`, each in a process of its own. The speech repeats the recordings of the sample corpus, the
 text repeats a few sentences.
 """
@@ -61,7 +61,6 @@ def measure(folder: Path) -> dict[str, dict[str, float]]:
     commands = {
         "resynthesize": [speech],
         "synthesize": [mel],
-        "refine": [speech, mel],
         "say": ["--file", text],
     }
     found = {}
