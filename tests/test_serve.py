@@ -129,7 +129,7 @@ def test_bad_mels_and_addresses_are_refused(client):
     np.save(bad, np.full((70, 9), -5, "f"))
     for file, query, words in (
         (io.BytesIO(b"RIFF"), {}, "not a readable .npy"),
-        (batch, {}, "a batch of 2"),
+        (batch, {}, "2 mels"),
         (bad, {}, "80"),
         (good, {"refine": "none"}, "refine"),
         (good, {"temperature": -1}, "temperature"),
