@@ -123,13 +123,15 @@ def test_bad_requests_get_one_sentence(client, body):
 
 
 def test_bad_mels_and_addresses_are_refused(client):
-    good, batch, bad = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    good, batch, bad, whole = (io.BytesIO() for _ in range(4))
     np.save(good, np.full((80, 9), -5, "f"))
     np.save(batch, np.full((2, 80, 9), -5, "f"))
     np.save(bad, np.full((70, 9), -5, "f"))
+    np.save(whole, np.full((80, 9), -5))
     for file, query, words in (
         (io.BytesIO(b"RIFF"), {}, "not a readable .npy"),
         (batch, {}, "2 mels"),
+        (whole, {}, "holds int64 numbers: save floating-point numbers"),
         (bad, {}, "80"),
         (good, {"refine": "none"}, "refine"),
         (good, {"temperature": -1}, "temperature"),

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
 import uvicorn
 from fastapi import Body, FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
@@ -23,6 +22,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 
 import vocoder
 from vocoder.audio import AudioStream, check_refine, check_temperature
+from vocoder.audio.reading import read_mel
 from vocoder.audio.writing import FORMATS
 from vocoder.models import Noise, Vocoder
 from vocoder.models.pieces import from_mel
@@ -204,12 +204,7 @@ def create_app(model: Vocoder, acoustic: TextToMel, name: str, queue: int) -> Fa
         if temperature is not None:
             check_temperature(temperature)
         Noise(seed)
-
-        try:
-            content = np.lib.format.read_array(io.BytesIO(mel), allow_pickle=False)
-        except Exception as error:  # a damaged header raises anything
-            raise ValueError(f"the body is not a readable .npy array ({error})") from error
-        pieces = from_mel(model, content, temperature=temperature, refine=refine, seed=seed)
+        pieces = from_mel(model, read_mel(mel), temperature=temperature, refine=refine, seed=seed)
         return turns.answer(pieces, model.sample_rate, "wav")
 
     return app

@@ -203,23 +203,28 @@ def checked_rate(sample_rate: object) -> int:
     return int(sample_rate)  # type: ignore[call-overload]
 
 
-def read_mel(path: Path) -> NDArray[np.float32]:
-    """A mel (n_mels, frames) or (batch, n_mels, frames) from a .npy file, mapped, not read.
+def read_mel(source: Path | bytes) -> NDArray[np.float32]:
+    """A mel (n_mels, frames) or (batch, n_mels, frames) from a .npy file, mapped, or its content.
 
     Raises:
         ValueError: it is not an array of floating-point numbers; the message says what it is.
     """
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}: give a .npy file with a log-mel spectrogram")
+    name = "the content" if isinstance(source, bytes) else str(source)
+    if isinstance(source, Path) and not source.is_file():
+        raise ValueError(f"there is no file {name}: give a .npy file with a log-mel spectrogram")
     try:
-        mel: Any = np.lib.format.open_memmap(path, mode="r")
+        mel: Any
+        if isinstance(source, Path):
+            mel = np.lib.format.open_memmap(source, mode="r")
+        else:
+            mel = np.lib.format.read_array(io.BytesIO(source), allow_pickle=False)
     except Exception as error:  # a damaged header raises anything
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(
-            f"{path} is not a readable .npy array of numbers ({reason}): write one with numpy.save"
+            f"{name} is not a readable .npy array of numbers ({reason}): write one with numpy.save"
         ) from error
     if mel.dtype.kind != "f":
-        raise ValueError(f"{path} holds {mel.dtype} numbers: save floating-point numbers")
+        raise ValueError(f"{name} holds {mel.dtype} numbers: save floating-point numbers")
     return mel[0] if mel.ndim == 3 and len(mel) == 1 else mel
 
 

@@ -349,7 +349,7 @@ class Clamp:
                 f"{_normalisation(mel.detach().float())}"
             )
 
-    def __call__(self, audio: Tensor, _: Tensor | None = None) -> Tensor:
+    def __call__(self, audio: Tensor) -> Tensor:
         """Audio (samples,), of one item or the next piece of a stream, clamped to [-1, 1]."""
         if audio.numel():
             size = audio.abs()

@@ -327,8 +327,8 @@ class Vocoder(SavedModel, ABC):
                     own = restorer.restore(own, None, own_noise, strength)
                 generated = self._in_windows(own, own_noise, temperature).float()
                 refined = self._refined(generated, own, iterations)
-                for row, item, item_mel in zip(rows, refined, own, strict=True):
-                    audio[row, : len(item)] = clamps[row](item, item_mel)
+                for row, item in zip(rows, refined, strict=True):
+                    audio[row, : len(item)] = clamps[row](item)
         for clamp in clamps:
             clamp.finish()
         return _like(mel, audio if frames.ndim == 3 else audio[0])

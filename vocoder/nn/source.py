@@ -309,8 +309,7 @@ class SourceFilter(Bijection):
         times the voicing, all in phase: psi is 0.
         """
         assert condition is not None
-        of_e, of_q, log_sigma = self.coefficients(condition)
-        e, q = condition[:, -2 * self.bands :].chunk(2, dim=1)
+        e, q, of_e, of_q, log_sigma = self._parts(condition)
         voicing = condition[:, self.n_seen - 2 : self.n_seen - 1].to(of_e.dtype)
         pulses, in_phase = voicing * self.share, self.in_phase.to(of_e.dtype)
         before = of_e.square() + of_q.square()
@@ -320,11 +319,14 @@ class SourceFilter(Bijection):
         log_sigma = log_sigma + 0.5 * (torch.log1p(-after) - torch.log1p(-before))
         return of_e * e + of_q * q + torch.exp(log_sigma) * z
 
+    def _parts(self, condition: Tensor) -> tuple[Tensor, ...]:
+        """E, Q, and the `coefficients`."""
+        return *condition[:, -2 * self.bands :].chunk(2, dim=1), *self.coefficients(condition)
+
     def _tone(self, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         """mu and log sigma."""
         assert condition is not None
-        of_e, of_q, log_sigma = self.coefficients(condition)
-        e, q = condition[:, -2 * self.bands :].chunk(2, dim=1)
+        e, q, of_e, of_q, log_sigma = self._parts(condition)
         return of_e * e + of_q * q, log_sigma
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
