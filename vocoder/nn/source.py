@@ -236,8 +236,16 @@ class HarmonicSource:
 _LARGEST_SHARE = 0.99
 
 PULSES_HZ, PULSES_FADE_HZ = 1800.0, 340.0
-"""Where `SourceFilter.generate` begins to set harmonics in phase, and the width of the transition;
-see docs/what-was-tried.md."""
+PULSES_END_HZ = 5500.0
+CLEAR_VOICING, FADE_OF_UNCLEAR = 0.97, 12
+"""Where and how far `SourceFilter.generate` sets harmonics in phase; see
+docs/what-was-tried.md. The mel of reverberant speech shows voicing less clearly than that of dry
+speech, and its pulses are smeared."""
+
+
+def _share(centres: Tensor, edge: float) -> Tensor:
+    """Of the tone in the amplitude of bands: 0.95 below the edge, 0.1 above it."""
+    return 0.95 - (0.95 - 0.1) * torch.sigmoid((centres - edge) / 500.0)
 
 
 class SourceFilter(Bijection):
@@ -274,9 +282,10 @@ class SourceFilter(Bijection):
         self.middle = nn.Conv1d(channels, channels, 3, padding=1)
         self.last = nn.Conv1d(channels, 4 * bands, 1)
         centres = _centres(bands, sample_rate)
-        share = 0.95 - (0.95 - 0.1) * torch.sigmoid((centres - 4000.0) / 500.0)
+        share = _share(centres, 4000.0)
         in_phase = ((centres - PULSES_HZ) / PULSES_FADE_HZ + 0.5).clamp(0, 1)
-        self.share = nn.Buffer(share.float()[:, None], persistent=False)
+        pulses = _share(centres, PULSES_END_HZ)
+        self.pulses = nn.Buffer(pulses.float()[:, None], persistent=False)
         self.in_phase = nn.Buffer(in_phase.float()[:, None], persistent=False)
         first: Any = self.first.bias
         last: Any = self.last.bias
@@ -305,13 +314,17 @@ class SourceFilter(Bijection):
         return turned * d, turned * c, log_sigma
 
     def generate(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        r"""`inverse` with pulses: above `PULSES_HZ` the harmonics get the share that h starts at,
-        times the voicing, all in phase: psi is 0.
+        r"""`inverse` with pulses: above `PULSES_HZ` the harmonics are in phase (psi is 0), and
+
+        .. math:: h = p\, \min(1, v / 0.97)^{12},
+
+        with p 0.95 below `PULSES_END_HZ` and 0.1 above it: the less clear the voicing, the fewer.
         """
         assert condition is not None
         e, q, of_e, of_q, log_sigma = self._parts(condition)
         voicing = condition[:, self.n_seen - 2 : self.n_seen - 1].to(of_e.dtype)
-        pulses, in_phase = voicing * self.share, self.in_phase.to(of_e.dtype)
+        clear = (voicing / CLEAR_VOICING).clamp_max(1) ** FADE_OF_UNCLEAR
+        pulses, in_phase = clear * self.pulses, self.in_phase.to(of_e.dtype)
         before = of_e.square() + of_q.square()
         of_e = of_e + in_phase * (pulses - of_e)
         of_q = of_q - in_phase * of_q
