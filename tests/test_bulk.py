@@ -16,7 +16,9 @@ import torch
 
 from tests.conftest import command, one_thread
 from vocoder.audio import MelSpec, read_audio
-from vocoder.bulk import Renderer, Settings, find, item_seed, rendering
+from vocoder.bulk import rendering
+from vocoder.bulk.items import find, item_seed
+from vocoder.bulk.rendering import Renderer, Settings
 
 SPEC = MelSpec.preset("speech-16k")
 
@@ -158,7 +160,7 @@ def test_pieces_do_not_change_the_audio_and_equal_mels_differ(
     np.save(corpus / "deep" / "1.npy", mel(30, 0))
     items, _ = find(corpus, tmp_path / "none")
     for name in ("whole", "pieces"):
-        outcomes = list(map(Renderer(Settings(checkpoint), tmp_path / name), items))
+        outcomes = list(map(Renderer(Settings(checkpoint), tmp_path / name).render, items))
         assert {outcome.name for outcome in outcomes} == NAMES
         assert not any(outcome.failure or outcome.warning for outcome in outcomes)
         assert all(outcome.seconds > 0 for outcome in outcomes)
@@ -307,7 +309,7 @@ def workers():
             title, settings = ((path / name).read_bytes() for name in ("cmdline", "environ"))
         except OSError:  # it has ended
             continue
-        if b"_Worker" in title and f"VOCODER_TEST_CLUSTER={os.getpid()}".encode() in settings:
+        if b"Renderer" in title and f"VOCODER_TEST_CLUSTER={os.getpid()}".encode() in settings:
             found.append(int(path.name))
     return found
 
