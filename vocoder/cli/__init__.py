@@ -1,8 +1,6 @@
 """The command `vocoder`: one module for each group of subcommands.
 
-A subcommand reads its arguments, calls the package and prints. `options` holds the options that
-several share, `output` what they do before and after the work. Heavy imports happen inside the
-commands, so that `vocoder --help` answers at once.
+Heavy imports happen inside the commands, so that `vocoder --help` answers at once.
 """
 
 from __future__ import annotations
@@ -18,10 +16,9 @@ from typer.core import TyperCommand, TyperGroup
 import vocoder
 from vocoder.cli.corpora import synthesize_corpus
 from vocoder.cli.measurement import benchmark, evaluate
-from vocoder.cli.models import demo, export, info, serve
+from vocoder.cli.models import demo, export, info, serve, train
 from vocoder.cli.output import warnings_in_a_line
 from vocoder.cli.synthesis import mel, refine, resynthesize, say, synthesize
-from vocoder.cli.training import train
 
 
 class _Commands(TyperGroup):
@@ -69,24 +66,14 @@ def _options(
         raise typer.Exit
 
 
-app.command()(synthesize)
-app.command()(synthesize_corpus)
-app.command()(resynthesize)
+for command in (synthesize, synthesize_corpus, resynthesize):
+    app.command()(command)
 app.command(cls=_Say)(say)
-app.command()(mel)
-app.command()(refine)
-app.command()(export)
-app.command()(benchmark)
-app.command()(evaluate)
-app.command()(demo)
-app.command()(serve)
-app.command()(info)
+for command in (mel, refine, export, benchmark, evaluate, demo, serve, info):
+    app.command()(command)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
 
 
 def main() -> None:
     """Entry point of the installed command."""
     app()
-
-
-__all__ = ["app", "main"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 import vocoder
 from vocoder.atomic import exit_on_termination
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
 def synthesize_corpus(
     source: Annotated[
         Path,
-        typer.Argument(
+        Argument(
             metavar="MANIFEST|DIRECTORY",
             help="Folder of mels (.npy) or recordings, searched through; or a text file with a "
             "path on each line, relative to its own folder.",
         ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder to write NAME.wav of each into.")
+        Path, Option("--output", "-o", help="Folder to write NAME.wav of each into.")
     ],
     checkpoint: options.Checkpoint = None,
     temperature: options.Temperature = None,
@@ -38,11 +39,10 @@ def synthesize_corpus(
     restore: options.Restore = None,
     device: options.Device = "auto",
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes; several, or a cluster, take the extra ray.")
+        int, Option(min=1, help="Processes; several, or a cluster, take the extra ray.")
     ] = 1,
     address: Annotated[
-        str | None,
-        typer.Option(help="Ray cluster to run on, or auto. \\[default: this machine alone]"),
+        str | None, Option(help="Ray cluster to run on, or auto. \\[default: this machine alone]")
     ] = None,
 ) -> None:
     """Audio from a whole corpus of mels, or of recordings by copy synthesis.
@@ -119,17 +119,14 @@ def _collect(outcomes: Iterator[Outcome], total: int, output: Path, title: str) 
             progress(len(found), total, title)
     seconds = time.perf_counter() - started
     write_lists(output, found)
-    made, failed, doubtful = (
-        sum(map(bool, column))
-        for column in zip(*((o.seconds, o.failure, o.warning) for o in found), strict=True)
-    )
+    columns = zip(*((o.seconds, o.failure, o.warning) for o in found), strict=True)
+    made, failed, doubtful = (sum(map(bool, column)) for column in columns)
     length = sum(outcome.seconds for outcome in found)
     there = len(found) - failed - made
     typer.echo(
         f"{output}: {made} files, {length / 60:.1f} min of audio in {seconds:.1f} s "
         f"({length / seconds:.1f} times real time, {made / seconds:.2f} files a second)"
-        + f"; {there} were there already"
-        * bool(there)
+        + (f"; {there} were there already" if there else "")
     )
     if doubtful:
         typer.echo(f"{doubtful} with a warning: see {output / WARNINGS}", err=True)
