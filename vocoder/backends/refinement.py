@@ -75,7 +75,7 @@ def _tables(mel_spec: MelSpec, decimation: int) -> _Tables:
         hop=level.hop,
         left=level.padding[0],
         right=level.padding[1],
-        phases=reference.phases_of(mel_spec),
+        phases=level.phases,
         power=int(mel_spec.power),
         floor=np.float32(mel_spec.floor),
         window=level.window.numpy(),
