@@ -9,12 +9,10 @@ import numba
 
 
 def jit(fastmath: set[str], inner: bool = False) -> Callable[[Any], Any]:
-    """A decorator that compiles a function on its first call.
+    """A decorator that compiles a function on its first call, with LLVM's flags ``fastmath``.
 
-    The result is kept in numba's cache if that can be written. Numba only notices changes in the
-    function's own file: touch the files of those that call it. ``fastmath`` are LLVM's flags for
-    arithmetic that may deviate. An ``inner`` function is called by compiled ones only; Python
-    crashes if it calls one.
+    The result is cached if that can be written; numba only notices changes in the function's own
+    file: touch those of its callers. Only compiled functions may call an ``inner`` one.
     """
     options: dict[str, Any] = {"fastmath": fastmath, "error_model": "numpy", "nogil": True}
     options |= {"no_cfunc_wrapper": True, "no_cpython_wrapper": inner}
