@@ -77,9 +77,6 @@ def rows(path):
     return dict(found)
 
 
-# -- what there is to do ---------------------------------------------------------------------------
-
-
 def test_a_folder_is_searched_through_and_its_structure_kept(corpus, checkpoint, tiny_flow):
     model, output = tiny_flow(refine=2), corpus / "out"  # inside of what is searched
     result = run(corpus, "-o", output, "-c", checkpoint, "--seed", 4)
@@ -151,9 +148,6 @@ def test_the_output_is_not_searched_and_no_two_sources_have_one_name(corpus):
     assert all("would have the name of" in outcome.failure for outcome in failed)
 
 
-# -- the audio -------------------------------------------------------------------------------------
-
-
 def test_pieces_do_not_change_the_audio_and_equal_mels_differ(
     corpus, checkpoint, tmp_path, monkeypatch
 ):
@@ -192,9 +186,6 @@ def test_failures_and_warnings_are_listed_and_do_not_harm_the_others(corpus, che
         (corpus / name).unlink()
     assert run(corpus, "-o", output, "-c", checkpoint).exit_code == 0
     assert not (output / "failed.csv").exists()
-
-
-# -- going on --------------------------------------------------------------------------------------
 
 
 def test_what_is_there_is_left_and_what_changed_is_made_again(corpus, checkpoint, tmp_path):
@@ -239,9 +230,6 @@ def test_an_item_s_seed_never_changes():
     assert item_seed(0, "a") == 0x676FFF3B69EA
     assert item_seed(0, "u\u0308") == item_seed(0, "\u00fc")  # as file systems spell it
     assert len({item_seed(seed, name) for seed in range(9) for name in "abc"}) == 27
-
-
-# -- workers ---------------------------------------------------------------------------------------
 
 
 def test_without_ray_the_command_says_what_to_install(corpus, checkpoint, tmp_path, monkeypatch):

@@ -1,10 +1,8 @@
 """`refine`: mel-domain Griffin-Lim, iterations that match the mel of audio to a given one.
 
-This is the reference, in plain PyTorch; `vocoder.backends.refinement` is faster on a CPU.
-
-Iterations are cheap where the sample rate is low, and the low bands are where they are needed
-most. So a schedule runs coarse levels first: audio x is brought to a D-th of its rate, iterated on
-there, and what that has changed is added to x, as in a multigrid method (Brandt, 1977):
+This is the reference, in plain PyTorch; `vocoder.backends.refinement` is faster on a CPU. Coarse
+levels come first, where iterations are cheap: audio x is brought to a D-th of its rate, and what
+they change there is added to x, as in a multigrid method (Brandt, 1977):
 
     low = down(x, D);   x + up(iterated(low) - low, D)
 """
@@ -15,7 +13,6 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -34,15 +31,12 @@ Schedule = tuple[tuple[int, int], ...]
 Refine = int | str | Sequence[Sequence[int]]
 """A number of iterations at the whole rate, the name of a schedule, or a schedule."""
 
-SCHEDULES: Mapping[str, Schedule] = MappingProxyType(
-    {
-        "fast": ((8, 32), (1, 2)),
-        "default": ((16, 32), (8, 32), (4, 8), (1, 2)),
-        "best": ((16, 64), (8, 64), (4, 32), (2, 8), (1, 8)),
-    }
-)
+SCHEDULES: Mapping[str, Schedule] = {
+    "fast": ((8, 32), (1, 2)),
+    "default": ((16, 32), (8, 32), (4, 8), (1, 2)),
+    "best": ((16, 64), (8, 64), (4, 32), (2, 8), (1, 8)),
+}
 
-MOST_ITERATIONS = 1000  # on one level: more are refused as a mistake
 DECIMATIONS = (16, 8, 4, 2)  # of the coarse levels, coarsest first
 EDGE = 0.94  # share of the Nyquist frequency of a coarse level below which its bands must end
 REACH = 16  # half the length of the resampling filters, in samples of the lower rate
@@ -140,10 +134,8 @@ def check_refine(refine: Refine) -> Schedule:
     for decimation, iterations in levels:
         if decimation not in (*DECIMATIONS, 1):
             raise ValueError(f"refine must have decimations 16, 8, 4, 2 or 1, got {decimation}.")
-        if not 0 <= iterations <= MOST_ITERATIONS:
-            raise ValueError(
-                f"refine must have from 0 to {MOST_ITERATIONS:,} iterations, got {iterations}."
-            )
+        if not 0 <= iterations <= 1000:
+            raise ValueError(f"refine must have from 0 to 1,000 iterations, got {iterations}.")
     return tuple((d, k) for d, k in levels)
 
 
@@ -274,18 +266,16 @@ class Level(ExactBuffers):
     audio: at the floor, the mel says "at most this much". Samples that the mel's convention pads
     with zeros stay zero. Bins outside of [fmin, fmax] keep their magnitudes.
 
-    Computed in float32, or float64 if the audio is; autocast does not apply. The gradient is
-    finite, in silence too. Memory grows with the length of the audio: some 20 kB for each frame.
+    Autocast does not apply. The gradient is finite, in silence too. Memory: 20 kB for each frame.
 
     Papers: Griffin and Lim, 1984 (projection of a modified STFT); Perraudin, Balazs and
     Søndergaard, 2013 (momentum); Masuyama et al., 2023 (arXiv 2307.12232) and 2025 (arXiv
     2501.05557), which recover magnitude and phase jointly from a mel.
 
-    **Coarse levels.** With a decimation D, x is audio at a D-th of the sample rate: its frames of
-    n_fft / D samples, hop / D apart, lie where those of the whole audio do, and their spectra are
-    the low bins of the whole ones divided by D. So the same iteration runs at a D-th of the cost
-    on the bands whose filters end below `EDGE` of the lower Nyquist frequency. Above the last of
-    them the gain stays, since what no band sees would grow.
+    With a decimation D, x is audio at a D-th of the sample rate: its frames lie where those of the
+    whole audio do, and their spectra are the low bins of the whole ones divided by D. So the same
+    iteration runs at a D-th of the cost on the bands whose filters end below `EDGE` of the lower
+    Nyquist frequency. Above the last of them the gain stays, since what no band sees would grow.
 
     Args:
         mel_spec: the definition of the mel.
@@ -320,13 +310,12 @@ class Level(ExactBuffers):
 
     def forward(self, audio: Tensor, mel: Tensor, iterations: int) -> Tensor:
         """Audio (batch, samples) at the level's rate after iterations on a mel of all bands."""
-        dtype = torch.float64 if audio.dtype == torch.float64 else torch.float32
         with torch.autocast(audio.device.type, enabled=False):
-            spec, audio, mel = self.mel_spec, audio.to(dtype), mel.to(dtype)[:, : self.bands]
+            spec, mel = self.mel_spec, mel[:, : self.bands]
             # (batch, frames, bands), in nats of magnitude
             target = mel.clamp(min=spec.log_floor).transpose(1, 2) * (spec.nats / spec.power)
             frames, samples = target.shape[1], audio.shape[1]
-            squares, covers = self.window.to(dtype).square(), []
+            squares, covers = self.window.to(audio.dtype).square(), []
             for phase in range(self.phases):
                 count = (frames - phase + self.phases - 1) // self.phases
                 windows = squares.expand(1, count, -1)

@@ -73,8 +73,8 @@ class LookAheadRefiner:
         self._target = np.empty((0, mel_spec.n_mels), np.float32)
 
     def push(self, mel: Floats, audio: Floats) -> Floats:
-        """Take the next frame of mel (n_mels,), and return the audio of the frame to play, if any;
-        ``audio`` is an estimate from this frame to `reach` after it, empty where there is one.
+        """The audio to play, if any, after the next frame of mel (n_mels,) and an estimate of audio
+        from it to `reach` after it, empty where there is one.
         """
         if len(audio):
             known = self._audio[: (self._frames - self._origin) * self.mel_spec.hop_length]

@@ -21,7 +21,7 @@ from vocoder.audio import refinement as reference
 from vocoder.audio.mel_spec import MelSpec
 from vocoder.audio.refinement import REACH, Level, Refine, low_pass, schedule, up_taps
 from vocoder.audio.validation import Array, check_frames, pair
-from vocoder.backends.jit import jit
+from vocoder.backends import jit
 
 Floats = NDArray[np.float32]
 
@@ -194,7 +194,7 @@ def _project(
 
 @_compiled
 def _covers(t: Any, first: int, last: int, frames: int, end: int) -> Any:
-    """Factors of corrections and momentum at samples first to last - 1, (phases, samples) each."""
+    """Factors of corrections and momentum at samples first to last - 1: (phases, samples) each."""
     cover = np.zeros((t.phases, last - first), np.float32)
     n = t.window.shape[0]
     begin, end_frame = (first + t.left - n) // t.hop, (last + t.left) // t.hop + 1
@@ -407,14 +407,12 @@ def refine_audio(
 
 
 class RefineStream:
-    """`refine_audio` over audio that comes in pieces, in constant memory.
+    """`refine_audio` over audio that comes in pieces, in constant memory: equal to 1e-6.
 
-    The pieces that come out, put together, equal `refine_audio` of the whole (to 1e-6).
-
-        stream = RefineStream(mel_spec, iterations=4)
-        for audio, mel in pieces:
-            play(stream.push(audio, mel))
-        play(stream.finish())
+    stream = RefineStream(mel_spec, iterations=4)
+    for audio, mel in pieces:
+        play(stream.push(audio, mel))
+    play(stream.finish())
     """
 
     def __init__(self, mel_spec: MelSpec, iterations: Refine) -> None:

@@ -123,8 +123,7 @@ def begin(settings: Settings, source: Path, output: Path) -> str:
     Returns the hash of the model.
 
     Raises:
-        ValueError: the folder holds the audio of other settings or another source, or other files;
-            or the output is the source.
+        ValueError: it is the source, or has other files, or audio of other settings or sources.
     """
     if output.resolve() == source.resolve():
         raise ValueError(f"{output} is the source itself: choose another folder for the audio")

@@ -29,9 +29,7 @@ def synthesize_corpus(
             "path on each line, relative to its own folder.",
         ),
     ],
-    output: Annotated[
-        Path, Option("--output", "-o", help="Folder to write NAME.wav of each into.")
-    ],
+    output: Annotated[Path, Option("--output", "-o", help="Folder to write each NAME.wav into.")],
     checkpoint: options.Checkpoint = None,
     temperature: options.Temperature = None,
     seed: options.Seed = 0,
@@ -72,12 +70,7 @@ def synthesize_corpus(
 
 
 def say_lines(
-    source: Path,
-    content: str,
-    output: Path,
-    sample_rate: int,
-    force: bool,
-    speak: Callable[[str], Iterator[Any]],
+    source: Path, content: str, output: Path, rate: int, force: bool, speak: Callable[[str], Any]
 ) -> None:
     """Speak each line of a file into a file of its own; failures are listed, the others made."""
     from vocoder.atomic import file_name
@@ -101,7 +94,7 @@ def say_lines(
             elif is_there(item, output) and not force:
                 yield Outcome(item.name)
             else:
-                yield write(item, output, sample_rate, partial(speak, rest[0]))
+                yield write(item, output, rate, partial(speak, rest[0]))
             names.add(item.name)
 
     _collect(outcomes(), len(texts), output, "say")

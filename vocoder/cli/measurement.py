@@ -70,12 +70,10 @@ def evaluate(
         ),
     ] = None,
     limit: Annotated[int | None, Option(min=1, help="Evaluate at most N recordings.")] = None,
-    measures: Annotated[
-        str | None, Option(help="Only these, such as stoi,pesq: pitch takes the longest.")
-    ] = None,
+    measures: Annotated[str | None, Option(help="Only these, such as stoi,pesq.")] = None,
     json_output: options.Json = False,
     output: options.JsonOutput = None,
-    table: options.MarkdownOutput = None,
+    table: Annotated[Path | None, Option(help="Markdown file to write the tables to.")] = None,
     device: options.Device = "auto",
     force: options.Force = False,
 ) -> None:

@@ -22,12 +22,8 @@ if TYPE_CHECKING:
 
 def train(
     context: typer.Context,
-    directory: Annotated[
-        Path, Argument(metavar="DIR", help="Folder of a corpus in LJSpeech's layout.")
-    ],
-    acoustic: Annotated[
-        bool, Option("--acoustic", help="The acoustic model, text to mel, not the vocoder.")
-    ] = False,
+    directory: Annotated[Path, Argument(metavar="DIR", help="Corpus in LJSpeech's layout.")],
+    acoustic: Annotated[bool, Option("--acoustic", help="Text to mel, not the vocoder.")] = False,
 ) -> None:
     """Train a vocoder, or an acoustic model, on a folder of speech.
 
@@ -67,17 +63,12 @@ def info(
     if json_output:
         typer.echo(json.dumps(facts, indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(show_header=False, box=None)
     for name, value in facts.items():
         inner = value if isinstance(value, dict) else {}
-        text = "" if inner else f"{value:,}" if isinstance(value, int) else str(value)
-        table.add_row(f"[bold]{name}[/]", text)
+        text = "" if inner else f"{value:,}" if type(value) is int else value
+        typer.echo(f"{name:24} {text}".rstrip())
         for key, field in inner.items():
-            table.add_row(f"  {key}", str(field))
-    Console().print(table)
+            typer.echo(f"  {key:22} {field}")
 
 
 def _facts(name: str | None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ Acoustic = Annotated[
     str | None,
     Option(
         help="Acoustic model (text to mel), named likewise, or tacotron2: torchaudio's, downloaded "
-        "once. \\[default: the bundled one]",
+        "once. \\[default: the bundled one]"
     ),
 ]
 Temperature = Annotated[
@@ -54,7 +54,7 @@ Restore = Annotated[
     float | None,
     Option(
         help="How far mels that no audio has, such as an acoustic model's, become mels of speech "
-        "first: 0 (as they are) to 1. \\[default: 1 where the model has a restoring flow]",
+        "first: 0 (as they are) to 1. \\[default: 1 where the model has a restoring flow]"
     ),
 ]
 Device = Annotated[str, Option(help="auto, cpu or cuda.")]
@@ -68,10 +68,5 @@ AudioOutput = Annotated[
 Force = Annotated[bool, Option("--force", "-f", help="Overwrite the output file.")]
 
 Json = Annotated[bool, Option("--json", help="Print the result as JSON to standard output.")]
-JsonOutput = Annotated[
-    Path | None, Option("--output", "-o", help="JSON file to write the result to.")
-]
-MarkdownOutput = Annotated[
-    Path | None, Option("--table", help="Markdown file to write the tables to.")
-]
+JsonOutput = Annotated[Path | None, Option("--output", "-o", help="JSON file for the result.")]
 Host = Annotated[str, Option(help="Address to listen on.")]

@@ -7,7 +7,6 @@ import json
 import os
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -116,19 +115,3 @@ def print_result(
 def warn(message: str) -> None:
     """Print a warning to standard error, in yellow."""
     typer.secho(message, fg=typer.colors.YELLOW, err=True)
-
-
-@contextlib.contextmanager
-def warnings_in_a_line() -> Iterator[None]:
-    """Within the block, warnings for users are printed like errors, without their place."""
-    before = warnings.showwarning
-
-    def show(message: Any, category: Any, *place: Any, **more: Any) -> None:
-        if category is UserWarning:
-            warn(f"vocoder: warning: {message}")
-        else:
-            before(message, category, *place, **more)
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield

@@ -124,21 +124,15 @@ def refine(
 
 def say(
     output: options.AudioOutput,
-    text: Annotated[
-        str | None, Argument(help="English text to read, or - for standard input.")
-    ] = None,
+    text: Annotated[str | None, Argument(help="English text, or - for standard input.")] = None,
     file: Annotated[Path | None, Option(help="Text file to read (UTF-8), of any length.")] = None,
     checkpoint: options.Checkpoint = None,
     acoustic: options.Acoustic = None,
-    voice: Annotated[
-        str | None, Option(help="Of the acoustic model. \\[default: its first]")
-    ] = None,
+    voice: Annotated[str | None, Option(help="Of the acoustic model. \\[default: first]")] = None,
     speaking_rate: Annotated[
         float, Option("--rate", "--speaking-rate", "-r", help="2 is twice as fast, 0.5 half.")
     ] = 1.0,
-    pitch: Annotated[
-        float, Option("--pitch", "-p", help="Semitones higher, or lower if negative.")
-    ] = 0.0,
+    pitch: Annotated[float, Option("--pitch", "-p", help="Semitones up; down if negative.")] = 0.0,
     temperature: options.Temperature = None,
     seed: options.Seed = 0,
     refine: options.Refine = None,
@@ -151,14 +145,9 @@ def say(
         ),
     ] = None,
     are_phonemes: Annotated[
-        bool,
-        Option(
-            "--phonemes", help="The text is phonemes, separated by spaces, with _ between words."
-        ),
+        bool, Option("--phonemes", help="The text is phonemes, spaces between, _ between words.")
     ] = False,
-    timestamps: Annotated[
-        Path | None, Option(help="JSON file for the words and their times.")
-    ] = None,
+    timestamps: Annotated[Path | None, Option(help="JSON file for words and their times.")] = None,
     device: options.Device = "auto",
     force: options.Force = False,
 ) -> None:
@@ -211,18 +200,14 @@ def _read_text(text: str | None, file: Path | None) -> str:
     """The text to say: from the argument, standard input (-) or the file."""
     if (text is None) == (file is None):
         raise ValueError('give what to say, once: "some text", - for standard input, or --file')
-    if text is not None and text != "-":
-        if any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise ValueError("the text is not UTF-8: give it in a file, saved as UTF-8")
-        return text
     try:
         if file is not None:
             return file.read_text(encoding="utf-8-sig")
+        if text != "-":
+            return str(text).encode().decode()
         if sys.stdin is None:
             raise ValueError("standard input is closed: give the text, or --file")
         return sys.stdin.buffer.read().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{file or 'standard input'} is not UTF-8 text ({error.reason} at byte {error.start}): "
-            "save it as UTF-8"
-        ) from error
+    except UnicodeError as error:
+        name = file or ("standard input" if text == "-" else "the text")
+        raise ValueError(f"{name} is not UTF-8 ({error}): save it in a file as UTF-8") from error
