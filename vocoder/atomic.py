@@ -19,13 +19,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     If the block raises, the hidden file is deleted and `path` is untouched.
     """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to.")
     temporary = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
         if error.filename == str(temporary):
-            error.filename, error.filename2 = str(path), None  # the name that the user knows
+            error.filename = str(path)  # the name that the user knows
+            del error.filename2
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -224,16 +224,18 @@ class AudioWriter(_Encoder):
             super()._put(levels)
 
     def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
-        if kind is None:
+        if kind is None and self.samples:
             with self._cleaning:
-                if not self.samples:
-                    raise ValueError("There are no samples to write.")
                 self.finish()
             self.warn()
             return
         with suppress(*_FAILED):
             self._sound.close()
-        self._cleaning.__exit__(kind, *error)
+        if kind is not None:
+            self._cleaning.__exit__(kind, *error)
+            return
+        with self._cleaning:
+            raise ValueError("There are no samples to write.")
 
     def finish(self) -> None:
         """Close, and check that all of it was written: closing hides the errors of some formats."""
