@@ -133,9 +133,9 @@ class AudioReader:
         if bad:
             raise self._refused(f"holds NaN or infinity in {bad} of {samples} samples.")
         if self._missing > max(_DOUBTFUL * self._file_rate, 1):
-            held, all_ = (n / self._file_rate for n in (samples, samples + self._missing))
+            held, promised = (n / self._file_rate for n in (samples, samples + self._missing))
             raise self._refused(
-                f"is cut off: its header promises {all_:.2f} s and it holds {held:.2f} s. "
+                f"is cut off: its header promises {promised:.2f} s and it holds {held:.2f} s. "
                 "Copy it again."
             )
         if beyond:
