@@ -62,11 +62,7 @@ def test_kind_and_shape_stay(kind):
     [
         ({"sample_rate": 24000}, "sample_rate is 24000 there and 22050 here"),
         ({"hop_length": 300, "win_length": 800}, "hop_length is 300 there and 256 here, win_len"),
-        ({"n_mels": 100}, "n_mels is 100 there and 80 here"),
-        (
-            {"fmin": 80.0, "fmax": 7600.0},
-            "fmin is 80.0 there and 0.0 here, fmax is 7600.0 there and 8000",
-        ),
+        ({"fmin": 80.0, "fmax": 7600.0}, "fmin is 80.0 there and 0.0 here, fmax is 7600.0 there"),
         ({"mel_scale": "htk", "mel_norm": None}, "mel_scale is htk there.*mel_norm is None there"),
         ({"power": 2.0}, "power is 2.0 there and 1.0 here"),
         ({"floor": 1e-4}, r"below its floor, 0\.0001, is lost, and the floor here is 1e-05"),

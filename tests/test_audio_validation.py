@@ -1,4 +1,4 @@
-"""check_mel: real mels pass silently, other conventions are named and converted."""
+"""check_mel: real mels pass silently (warnings are errors here), other conventions are named."""
 
 import dataclasses
 import math
@@ -30,9 +30,6 @@ def speech_mel(spec, gain=1.0):
     audio = SPEECH[spec.sample_rate][0]
     hiss = 1e-3 * torch.randn(len(audio), generator=torch.Generator().manual_seed(0))
     return LogMel(spec)(gain * (audio + hiss))
-
-
-# What must pass, and silently: warnings are errors here.
 
 
 @pytest.mark.parametrize("gain", [1.0, 0.01, "peak"])
@@ -77,9 +74,6 @@ def test_a_little_beyond_the_bounds_passes_and_more_does_not():
         check_mel(mel, LJSPEECH)
 
 
-# What must not pass.
-
-
 @pytest.mark.parametrize(
     ("mel", "message"),
     [
@@ -87,14 +81,10 @@ def test_a_little_beyond_the_bounds_passes_and_more_does_not():
         (torch.zeros(80), r"got shape \(80,\)"),
         (torch.zeros(1, 1, 80, 9), r"got shape \(1, 1, 80, 9\)"),
         (torch.zeros(9, 80), r"transposed, \(frames, n_mels\).*pass mel\.swapaxes\(-1, -2\)"),
-        (torch.zeros(2, 9, 80), r"shape \(2, 9, 80\) is transposed"),
         (torch.zeros(100, 9), r"100 bands \(100 is the number of 'speech-24k'\), the MelSpec 80"),
         (torch.zeros(64, 9), "has 64 bands, the MelSpec 80: .*compute the mel again"),
         (torch.zeros(80, 0), "not empty"),
-        (torch.zeros(0, 80, 9), "not empty"),
         (torch.zeros(80, 9, dtype=torch.int64), "floating point.*torch.int64"),
-        (torch.zeros(80, 9, dtype=torch.bool), "floating point.*torch.bool"),
-        (torch.zeros(80, 9, dtype=torch.complex64), "floating point.*complex"),
     ],
 )
 def test_a_wrong_layout_is_named(mel, message):

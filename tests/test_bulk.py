@@ -16,7 +16,9 @@ import torch
 
 from tests.conftest import command, one_thread
 from vocoder.audio import MelSpec, read_audio
-from vocoder.bulk import Renderer, Settings, find, item_seed, rendering
+from vocoder.bulk import rendering
+from vocoder.bulk.items import find, item_seed
+from vocoder.bulk.rendering import Renderer, Settings
 
 SPEC = MelSpec.preset("speech-16k")
 
@@ -73,9 +75,6 @@ def rows(path):
         heading, *found = csv.reader(file)
     assert heading[0] == "id"
     return dict(found)
-
-
-# -- what there is to do ---------------------------------------------------------------------------
 
 
 def test_a_folder_is_searched_through_and_its_structure_kept(corpus, checkpoint, tiny_flow):
@@ -149,16 +148,13 @@ def test_the_output_is_not_searched_and_no_two_sources_have_one_name(corpus):
     assert all("would have the name of" in outcome.failure for outcome in failed)
 
 
-# -- the audio -------------------------------------------------------------------------------------
-
-
 def test_pieces_do_not_change_the_audio_and_equal_mels_differ(
     corpus, checkpoint, tmp_path, monkeypatch
 ):
     np.save(corpus / "deep" / "1.npy", mel(30, 0))
     items, _ = find(corpus, tmp_path / "none")
     for name in ("whole", "pieces"):
-        outcomes = list(map(Renderer(Settings(checkpoint), tmp_path / name), items))
+        outcomes = list(map(Renderer(Settings(checkpoint), tmp_path / name).render, items))
         assert {outcome.name for outcome in outcomes} == NAMES
         assert not any(outcome.failure or outcome.warning for outcome in outcomes)
         assert all(outcome.seconds > 0 for outcome in outcomes)
@@ -190,9 +186,6 @@ def test_failures_and_warnings_are_listed_and_do_not_harm_the_others(corpus, che
         (corpus / name).unlink()
     assert run(corpus, "-o", output, "-c", checkpoint).exit_code == 0
     assert not (output / "failed.csv").exists()
-
-
-# -- going on --------------------------------------------------------------------------------------
 
 
 def test_what_is_there_is_left_and_what_changed_is_made_again(corpus, checkpoint, tmp_path):
@@ -237,9 +230,6 @@ def test_an_item_s_seed_never_changes():
     assert item_seed(0, "a") == 0x676FFF3B69EA
     assert item_seed(0, "u\u0308") == item_seed(0, "\u00fc")  # as file systems spell it
     assert len({item_seed(seed, name) for seed in range(9) for name in "abc"}) == 27
-
-
-# -- workers ---------------------------------------------------------------------------------------
 
 
 def test_without_ray_the_command_says_what_to_install(corpus, checkpoint, tmp_path, monkeypatch):
@@ -307,7 +297,7 @@ def workers():
             title, settings = ((path / name).read_bytes() for name in ("cmdline", "environ"))
         except OSError:  # it has ended
             continue
-        if b"_Worker" in title and f"VOCODER_TEST_CLUSTER={os.getpid()}".encode() in settings:
+        if b"Renderer" in title and f"VOCODER_TEST_CLUSTER={os.getpid()}".encode() in settings:
             found.append(int(path.name))
     return found
 

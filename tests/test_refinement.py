@@ -82,9 +82,6 @@ def material(spec, samples):
     return audio + noise(samples, scale=0.02), LogMel(spec)(audio)
 
 
-# ---- the plain path -------------------------------------------------------------------------
-
-
 @every_spec
 def test_audio_that_has_the_mel_stays(spec):
     for samples in (spec.sample_rate, 20 * spec.hop_length, 20 * spec.hop_length + 37):
@@ -141,7 +138,6 @@ def test_kinds_and_dtypes(refine):
     start, mel = noise(4000), LogMel(SPEECH)(audio)
     expected = refine(start, mel, SPEECH, 2)
     assert expected.dtype == torch.float32
-    kept = start.clone()
     for dtype in (np.float32, np.float64):
         refined = refine(start.numpy().astype(dtype), mel.numpy(), SPEECH, 2)
         assert isinstance(refined, np.ndarray)
@@ -155,7 +151,7 @@ def test_kinds_and_dtypes(refine):
     assert untouched.data_ptr() != start.data_ptr()
     mixed = refine(start.numpy(), mel.requires_grad_(), SPEECH, 2)
     assert np.abs(mixed - expected.numpy()).max() < 1e-6
-    assert torch.equal(start, kept)
+    assert torch.equal(start, noise(4000))
 
 
 SMALL = MelSpec(
@@ -188,14 +184,12 @@ def test_absurd_numbers_of_iterations_are_refused(iterations):
     "audio, mel, error, message",
     [
         (torch.full((512,), torch.nan), MEL, ValueError, "NaN or infinite samples"),
-        (torch.full((512,), torch.inf), MEL, ValueError, "NaN or infinite samples"),
         (AUDIO, torch.full((80, 2), torch.nan), MelError, "NaN"),
         (AUDIO, torch.full((80, 2), 50.0), MelError, "values run from"),
         (AUDIO, torch.zeros(81, 2), MelError, "81"),
         (AUDIO, torch.zeros(80, 3), MelError, "512 samples have 2 frames"),
         (torch.zeros(513), MEL, MelError, "513 samples have 3 frames"),
         (torch.zeros(2, 512), MEL, MelError, "do not belong together"),
-        (torch.zeros(2, 512), torch.zeros(3, 80, 2), MelError, "do not belong together"),
         (torch.zeros(1, 2, 512), MEL, ValueError, r"\(samples,\) or \(batch, samples\)"),
         (torch.zeros(0), MEL, ValueError, "no samples"),
         (torch.zeros(512, dtype=torch.int16), MEL, ValueError, "int16"),
@@ -211,9 +205,6 @@ def test_audio_and_mel_that_do_not_fit_are_refused(audio, mel, error, message):
     ):
         with pytest.raises(error, match=message):
             function(audio, mel, SPEECH)
-
-
-# ---- the backend ----------------------------------------------------------------------------
 
 
 def lengths(spec):
@@ -295,9 +286,6 @@ def test_a_stream_keeps_little(iterations):
         sizes.append(len(pickle.dumps(stream)))
     assert max(sizes[300:]) < max(sizes[:300]) + 100  # pickled numbers grow
     assert max(sizes) < 8e6
-
-
-# ---- coarse levels --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -1,6 +1,4 @@
-"""Writing files whole or not at all, so that an interrupted write leaves the previous file; names
-for them; and signals that end a process, turned into an exception so that it cleans up.
-"""
+"""Files written whole or not at all, names for them, and an end by a signal that cleans up."""
 
 from __future__ import annotations
 
@@ -17,13 +15,9 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path to write to, renamed to `path` when the block ends without an exception.
+    """A hidden path in the same folder to write to, renamed to `path` when the block ends.
 
-    It is hidden and in the same folder, because renaming is atomic only within a file system. If
-    the block raises, the temporary file is deleted and `path` is untouched.
-
-    Raises:
-        FileNotFoundError: the folder of `path` does not exist.
+    If the block raises, the hidden file is deleted and `path` is untouched.
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to.")
@@ -33,7 +27,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         if error.filename == str(temporary):
-            error.filename, error.filename2 = str(path), None  # the name that the user knows
+            error.filename = str(path)  # the name that the user knows
+            del error.filename2
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -47,10 +42,7 @@ def write_atomic(path: Path, content: bytes | memoryview) -> Path:
 
 
 def file_name(text: str, longest: int = 150) -> str:
-    """A file name of at most `longest` bytes that stands for `text`, such as an utterance's id.
-
-    Slashes become underscores; of a text that is too long, the start and a hash are left.
-    """
+    """A file name for a text such as an id: without slashes, the start and a hash if too long."""
     name = text.replace("/", "_").replace("\\", "_")
     if len(os.fsencode(name)) <= longest:
         return name
@@ -61,26 +53,19 @@ def file_name(text: str, longest: int = 150) -> str:
 
 @contextmanager
 def exit_on_termination(status: int | None = None) -> Iterator[None]:
-    """Within the block, SIGTERM and SIGHUP (a closed terminal) raise `SystemExit`.
+    """Within the block, SIGTERM and SIGHUP (a closed terminal) raise `SystemExit`, so that
+    half-written files are deleted; None is the status of shells, 128 + the signal's number.
 
-    So ``finally`` clauses run, and half-written and temporary files are deleted. A signal that is
-    ignored, as under nohup, stays ignored, as do all outside of the main thread.
-
-    Args:
-        status: exit status; None for 128 + the number of the signal, as in shells.
+    A signal that is ignored, as under nohup, stays ignored, as do all outside of the main thread.
     """
 
     def leave(number: int, _: object) -> None:
         sys.exit(128 + number if status is None else status)
 
     main = threading.current_thread() is threading.main_thread()
-    previous = {
-        number: signal.signal(number, leave)
-        for name in ("SIGTERM", "SIGHUP")
-        if main
-        and (number := getattr(signal, name, None))  # Windows has one
-        and signal.getsignal(number) is not signal.SIG_IGN
-    }
+    signals = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)} if main else set()
+    heard = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, leave) for number in heard}
     try:
         yield
     finally:

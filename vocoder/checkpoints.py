@@ -32,9 +32,7 @@ def write_checkpoint(
     """Write ``config`` and ``tensors`` into ``directory``, which is created if missing; returns it.
 
     Each file is replaced atomically, weights first: an interrupted write leaves the previous one.
-
-    Raises:
-        CheckpointError: ``directory`` is a file, or has a file's suffix (such as ``.safetensors``).
+    CheckpointError if ``directory`` is a file, or has a file's suffix (such as ``.safetensors``).
     """
     directory = Path(directory)
     if directory.is_file() or directory.suffix in _PICKLE_SUFFIXES | {".safetensors"}:
@@ -53,9 +51,7 @@ def write_checkpoint(
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read ``(config, tensors)`` from a checkpoint directory or from the weights file in one.
 
-    Raises:
-        CheckpointError: the path does not exist or is not a checkpoint, a file is pickled or
-            damaged, or the format has another version.
+    CheckpointError if it is not there, pickled, damaged, or in the format of another version.
     """
     path = Path(path)
     if not path.exists():
@@ -96,11 +92,8 @@ def _parts(path: Path) -> tuple[Path, Path]:
 
 
 def checkpoint_hash(path: str | os.PathLike[str]) -> str:
-    """SHA-256, in hexadecimal, of the config and weights of a checkpoint: a directory, or the
+    """SHA-256, in hexadecimal, of the config and weights of a checkpoint directory, or of the
     weights file in one. Other weights files of the directory do not count.
-
-    Raises:
-        OSError: a file is not there, or cannot be read.
     """
     digest = hashlib.sha256()
     for part in _parts(Path(path)):

@@ -1,4 +1,4 @@
-"""Packages that are imported on use; a message says what to install where that fails."""
+"""Packages that are imported on use, and what to install where that fails."""
 
 from __future__ import annotations
 

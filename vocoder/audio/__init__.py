@@ -5,13 +5,7 @@ from vocoder.audio.log_mel import LogMel
 from vocoder.audio.mel_spec import PRESETS, MelSpec
 from vocoder.audio.pcm import dequantise, fade, from_pcm16, to_pcm16
 from vocoder.audio.reading import AudioReader, read_audio
-from vocoder.audio.refinement import (
-    MelGriffinLim,
-    Refine,
-    check_refine,
-    mel_distance,
-    refine_audio,
-)
+from vocoder.audio.refinement import MelGriffinLim, Refine, check_refine, mel_distance, refine_audio
 from vocoder.audio.validation import MelError, check_mel, check_temperature
 from vocoder.audio.writing import AudioStream, AudioWriter, write_audio
 

@@ -1,7 +1,4 @@
-"""Mels of other conventions into those of a `MelSpec`: logarithm, floor and normalisation.
-
-Bands, sample rate and hop decide what was summed: a mel that differs there must be computed again.
-"""
+"""Mels of other conventions into those of a `MelSpec`: logarithm, floor and normalisation."""
 
 from __future__ import annotations
 
@@ -15,8 +12,6 @@ from vocoder.audio.mel_spec import MelSpec
 from vocoder.audio.validation import Array, MelError, as_tensor, check_mel
 
 Statistic = float | npt.NDArray[Any] | Tensor
-
-_CONVERTED = {"log_base", "floor", "center"}
 
 
 def convert_mel(
@@ -60,7 +55,21 @@ def convert_mel(
         UserWarning: the mel looks like another convention (`check_mel`).
     """
     origin, goal = (MelSpec.preset(s) if isinstance(s, str) else s for s in (source, target))
-    _check_convertible(origin, goal, source if isinstance(source, str) else "the source")
+    fields = zip(origin.to_dict().items(), goal.to_dict().values(), strict=True)
+    differences = [
+        f"{name} is {there} there and {here} here"
+        for (name, there), here in fields
+        if name not in ("log_base", "floor", "center") and there != here
+    ]
+    if origin.floor > goal.floor * (1 + 1e-6):
+        lost = f"what lies below its floor, {origin.floor:g}, is lost"
+        differences.append(f"{lost}, and the floor here is {goal.floor:g}")
+    if differences:
+        raise MelError(
+            f"A mel of {source if isinstance(source, str) else 'the source'} cannot be converted "
+            f"exactly: {', '.join(differences)}; compute the mel from audio with model.mel, or "
+            "train a vocoder with the mel_spec of the source."
+        )
     values = as_tensor(mel, "A mel")
     if values.is_floating_point() and values.ndim >= 2 and values.shape[-2] == origin.n_mels:
         scale = _statistic("std", std, origin, values)
@@ -70,25 +79,6 @@ def convert_mel(
     check_mel(values, origin)
     converted = (values.float() * (origin.nats / goal.nats)).clamp(min=goal.log_floor)
     return converted if isinstance(mel, Tensor) else converted.detach().numpy()
-
-
-def _check_convertible(source: MelSpec, target: MelSpec, name: str) -> None:
-    goal = target.to_dict()
-    differences = [
-        f"{field} is {value} there and {goal[field]} here"
-        for field, value in source.to_dict().items()
-        if field not in _CONVERTED and value != goal[field]
-    ]
-    if source.floor > target.floor * (1 + 1e-6):
-        differences.append(
-            f"what lies below its floor, {source.floor:g}, is lost, and the floor here is "
-            f"{target.floor:g}"
-        )
-    if differences:
-        raise MelError(
-            f"A mel of {name} cannot be converted exactly: {', '.join(differences)}; compute the "
-            "mel from audio with model.mel, or train a vocoder with the mel_spec of the source."
-        )
 
 
 def _statistic(name: str, value: Statistic, spec: MelSpec, mel: Tensor) -> Tensor:

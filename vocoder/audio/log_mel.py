@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from vocoder.audio.mel_spec import MelSpec
 from vocoder.audio.validation import check_layout
 
-TILE = 1024
-"""Frames that are transformed at once: some 30 MB at n_fft 1,024."""
+TILE = 1024  # frames that are transformed at once: some 30 MB at n_fft 1,024
 
 
 class ExactBuffers(nn.Module):
@@ -82,41 +81,33 @@ class LogMel(ExactBuffers):
         The concatenated mels equal `forward` of the concatenated audio, bit for bit.
 
         Args:
-            chunks: (samples,) each, of any lengths, as for `forward`.
+            chunks: (samples,) each, of any lengths; ValueError if not, or as for `forward`.
 
         Yields:
-            (n_mels, frames), float32, of `TILE` frames or fewer.
-
-        Raises:
-            ValueError: as `forward`, or a chunk is not (samples,).
+            (n_mels, frames), float32, of 1,024 frames or fewer.
         """
         hop, n_fft = self.mel_spec.hop_length, self.mel_spec.n_fft
         left, right = self.mel_spec.padding
         step = TILE * hop
         # Enough at the start to be reflected, and at the end to know that it is not needed.
         needed = step + n_fft + left + right
-        pieces: list[Tensor] = []  # joined once for a tile, not for each of many small chunks
-        waiting, received, begun = 0, 0, False  # begun: the start is reflected already
+        held: Tensor | None = None
+        received, begun = 0, False  # begun: the start is reflected already
         for chunk in chunks:
             if chunk.ndim != 1:
                 raise ValueError(f"stream takes (samples,), got shape {tuple(chunk.shape)}.")
             if chunk.shape[0] == 0:
                 continue
             check_layout(chunk)
-            pieces.append(chunk)
-            waiting, received = waiting + len(chunk), received + len(chunk)
-            if waiting < needed:
-                continue
-            held = torch.cat(pieces)
+            received += len(chunk)
+            held = chunk if held is None else torch.cat([held, chunk])
             while len(held) >= needed:
                 if not begun:
                     held, begun = _reflect(held, left, 0), True
                 yield self._transform(held[: step - hop + n_fft])
                 held = held[step:]
-            pieces, waiting = [held], len(held)
-        if not received:
+        if held is None:
             raise ValueError("Audio has no samples, so it has no mel.")
-        held = torch.cat(pieces)
         if not self.mel_spec.center:
             held = F.pad(held, (0, -received % hop))
         yield from self._tiles(_reflect(held, 0 if begun else left, right))

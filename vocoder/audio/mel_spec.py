@@ -1,9 +1,4 @@
-"""The definition of a mel spectrogram: every number it depends on, in one frozen value.
-
-A model owns a `MelSpec` and its checkpoint stores it, so that mels of another convention can be
-refused (`vocoder.audio.validation`) and right ones computed (`vocoder.audio.log_mel`). No audio is
-touched here.
-"""
+"""The definition of a mel spectrogram: every number it depends on, in one frozen value."""
 
 from __future__ import annotations
 
@@ -137,11 +132,7 @@ class MelSpec:
 
     @classmethod
     def preset(cls, name: str) -> MelSpec:
-        """The named MelSpec of `PRESETS`.
-
-        Raises:
-            ValueError: there is no preset of that name; the message lists the presets.
-        """
+        """The named MelSpec of `PRESETS`; ValueError that lists them if there is none."""
         if name not in PRESETS:
             raise ValueError(f"There is no MelSpec preset {name!r}: choose {', '.join(PRESETS)}.")
         return PRESETS[name]
@@ -154,14 +145,13 @@ class MelSpec:
     def from_dict(cls, values: Mapping[str, Any]) -> MelSpec:
         """The inverse of `to_dict`; fields with a default may be left out.
 
-        Raises:
-            ValueError: a key is unknown or missing (the message names it), or a value is refused.
+        ValueError if a key is unknown or missing, or a value is refused; the message names it.
         """
         fields = {field.name: field.default for field in dataclasses.fields(cls)}
         if unknown := [repr(key) for key in values if key not in fields]:
             raise ValueError(f"MelSpec has no {', '.join(unknown)}, only {', '.join(fields)}.")
-        absent = [name for name in fields if name not in values]
-        if missing := [repr(name) for name in absent if fields[name] is dataclasses.MISSING]:
+        needed = [name for name, default in fields.items() if default is dataclasses.MISSING]
+        if missing := [repr(name) for name in needed if name not in values]:
             raise ValueError(f"MelSpec needs {', '.join(missing)}.")
         return cls(**values)
 

@@ -21,9 +21,7 @@ from torch import Tensor
 Source = str | os.PathLike[str] | IO[bytes]
 """A path, or a file object opened in binary mode."""
 
-MOST_BEYOND = 1.5
-"""Peak from which audio is refused: lossy formats and limiters overshoot by less."""
-
+MOST_BEYOND = 1.5  # peak from which audio is refused: lossy formats and limiters overshoot by less
 _BLOCK = 1 << 16  # samples of all channels
 _DOUBTFUL = 0.01  # seconds that a header may be wrong by
 
@@ -36,8 +34,8 @@ _UNKNOWN_SIZE = 0x7FFF0000
 class AudioReader:
     """Reads audio block by block in constant memory, as mono float32.
 
-    The file is read twice: first to check it, so that nothing is done with audio that is refused
-    later. The blocks together are what `read_audio` gives.
+    The file is read twice: first to check it, with the errors and warnings of `read_audio`, so that
+    nothing is done with audio that is refused later. The blocks together are what that gives.
 
     >>> for block in AudioReader("long.flac", 22050):  # doctest: +SKIP
     ...     print(block.shape)
@@ -46,16 +44,12 @@ class AudioReader:
         source: a path, or a file object opened in binary mode, which is read into memory from its
             position on, and left open.
         sample_rate: rate to resample to, in Hz; None keeps the file's own.
-
-    Raises, warns:
-        As `read_audio`.
     """
 
     def __init__(self, source: Source, sample_rate: int | None = None) -> None:
         name = source if isinstance(source, str | os.PathLike) else getattr(source, "name", None)
         self.name = str(name) if isinstance(name, str | os.PathLike) else "The audio file object"
-        if name == "<stdin>":
-            self.name = "Standard input"
+        self.name = "Standard input" if name == "<stdin>" else self.name
         self._source = self._seekable(source)
         with self._opened() as sound:
             self._file_rate, self._channels = int(sound.samplerate), int(sound.channels)
@@ -74,14 +68,9 @@ class AudioReader:
             if path.is_fifo():
                 with path.open("rb") as pipe:
                     return self._seekable(pipe)
-            if not path.is_file():
-                raise ValueError(f"{path} is a device, not an audio file.")
-            if not path.stat().st_size:
+            if not path.stat().st_size:  # so are devices
                 raise self._refused("is empty.")
             return openable(path)
-        if not hasattr(source, "read"):
-            kind = type(source).__name__
-            raise TypeError(f"Audio is read from a path or a file object, got {kind}.")
         content = source.read()
         if isinstance(content, str):
             raise self._refused("is opened as text: open it in binary mode, 'rb'.")
@@ -104,10 +93,7 @@ class AudioReader:
 
     def __iter__(self) -> Iterator[Tensor]:
         """The audio from its start: (samples,) each, float32."""
-        # Importing librosa, which resamples by soxr too, takes seconds.
-        stream = soxr.ResampleStream(
-            self._file_rate, self.sample_rate, 1, dtype="float32", quality="HQ"
-        )
+        stream = soxr.ResampleStream(self._file_rate, self.sample_rate, 1, dtype="float32")
         given = 0
         for block in chain(self._blocks(), [None]):
             mono = np.zeros(0, np.float32) if block is None else block.mean(1, dtype=np.float32)
@@ -147,10 +133,9 @@ class AudioReader:
         if bad:
             raise self._refused(f"holds NaN or infinity in {bad} of {samples} samples.")
         if self._missing > max(_DOUBTFUL * self._file_rate, 1):
-            seconds = samples / self._file_rate
-            promised = seconds + self._missing / self._file_rate
+            held, promised = (n / self._file_rate for n in (samples, samples + self._missing))
             raise self._refused(
-                f"is cut off: its header promises {promised:.2f} s and it holds {seconds:.2f} s. "
+                f"is cut off: its header promises {promised:.2f} s and it holds {held:.2f} s. "
                 "Copy it again."
             )
         if beyond:
@@ -180,8 +165,7 @@ def read_audio(source: Source, sample_rate: int | None = None) -> tuple[Tensor, 
     Raises:
         FileNotFoundError, IsADirectoryError: there is no such file.
         ValueError: the file is not audio, has no samples, has fewer than its header says, or holds
-            NaN or infinities; its peak is beyond `MOST_BEYOND`; or sample_rate is no positive
-            whole number.
+            NaN or infinities; its peak is beyond 1.5; or sample_rate is no positive whole number.
 
     Warns:
         UserWarning: some samples are beyond [-1, 1].
@@ -197,27 +181,25 @@ def openable(path: str | os.PathLike[str]) -> str | bytes:
 
 def checked_rate(sample_rate: object) -> int:
     """A sample rate as an int; ValueError if it is not a positive whole number."""
-    whole = isinstance(sample_rate, int | np.integer) and not isinstance(sample_rate, bool)
-    if not whole or sample_rate < 1:  # type: ignore[operator]
+    whole = int(sample_rate) if isinstance(sample_rate, int | np.integer) else 0
+    if whole < 1 or isinstance(sample_rate, bool):
         raise ValueError(f"A sample rate is a positive whole number of Hz, got {sample_rate!r}.")
-    return int(sample_rate)  # type: ignore[call-overload]
+    return whole
 
 
 def read_mel(source: Path | bytes) -> NDArray[np.float32]:
-    """A mel (n_mels, frames) or (batch, n_mels, frames) from a .npy file, mapped, or its content.
-
-    Raises:
-        ValueError: it is not an array of floating-point numbers; the message says what it is.
+    """A mel (n_mels, frames) or (batch, n_mels, frames) from a .npy file, mapped, or its content;
+    ValueError that says what it is if it is not an array of floating-point numbers.
     """
     name = "the content" if isinstance(source, bytes) else str(source)
     if isinstance(source, Path) and not source.is_file():
         raise ValueError(f"there is no file {name}: give a .npy file with a log-mel spectrogram")
     try:
-        mel: Any
-        if isinstance(source, Path):
-            mel = np.lib.format.open_memmap(source, mode="r")
-        else:
-            mel = np.lib.format.read_array(io.BytesIO(source), allow_pickle=False)
+        mel: Any = (
+            np.lib.format.open_memmap(source, mode="r")
+            if isinstance(source, Path)
+            else np.lib.format.read_array(io.BytesIO(source), allow_pickle=False)
+        )
     except Exception as error:  # a damaged header raises anything
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(

@@ -1,11 +1,8 @@
 """`refine`: mel-domain Griffin-Lim, iterations that match the mel of audio to a given one.
 
-This is the reference, in plain PyTorch; `vocoder.backends.refinement` does the same faster on a
-CPU, and in pieces.
-
-Iterations are cheap where the sample rate is low, and the low bands are where they are needed
-most. So a schedule runs coarse levels first: audio x is brought to a D-th of its rate, iterated on
-there, and what that has changed is added to x, as in a multigrid method (Brandt, 1977):
+This is the reference, in plain PyTorch; `vocoder.backends.refinement` is faster on a CPU. Coarse
+levels come first, where iterations are cheap: audio x is brought to a D-th of its rate, and what
+they change there is added to x, as in a multigrid method (Brandt, 1977):
 
     low = down(x, D);   x + up(iterated(low) - low, D)
 """
@@ -16,7 +13,6 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -35,43 +31,24 @@ Schedule = tuple[tuple[int, int], ...]
 Refine = int | str | Sequence[Sequence[int]]
 """A number of iterations at the whole rate, the name of a schedule, or a schedule."""
 
-SCHEDULES: Mapping[str, Schedule] = MappingProxyType(
-    {
-        "fast": ((8, 32), (1, 2)),
-        "default": ((16, 32), (8, 32), (4, 8), (1, 2)),
-        "best": ((16, 64), (8, 64), (4, 32), (2, 8), (1, 8)),
-    }
-)
+SCHEDULES: Mapping[str, Schedule] = {
+    "fast": ((8, 32), (1, 2)),
+    "default": ((16, 32), (8, 32), (4, 8), (1, 2)),
+    "best": ((16, 64), (8, 64), (4, 32), (2, 8), (1, 8)),
+}
 
-MOST_ITERATIONS = 1000
-"""More iterations than this on one level are refused as a mistake."""
-
-DECIMATIONS = (16, 8, 4, 2)
-"""Of the coarse levels, coarsest first."""
-
-EDGE = 0.94
-"""Share of the Nyquist frequency of a coarse level below which its bands must end."""
-
-REACH = 16
-"""Half the length of the resampling filters, in samples of the lower rate."""
-
-# Shares of the lower Nyquist frequency at which the filters are at -6 dB. On the way up the
-# highest bands are faded out: above them, the level knows nothing.
-_DOWN, _UP = 1.0, 0.84
-
-MOMENTUM = 0.9
-"""How far each step starts ahead, in units of the step before."""
-
-MAX_STEP = 2.3
-"""Largest change of a magnitude in one step, in nats: tenfold."""
-
+DECIMATIONS = (16, 8, 4, 2)  # of the coarse levels, coarsest first
+EDGE = 0.94  # share of the Nyquist frequency of a coarse level below which its bands must end
+REACH = 16  # half the length of the resampling filters, in samples of the lower rate
+# Share of the lower Nyquist frequency at which the filter on the way up is at -6 dB: the highest
+# bands are faded out, since above them the level knows nothing.
+_UP = 0.84
+MOMENTUM = 0.9  # how far each step starts ahead, in units of the step before
+MAX_STEP = 2.3  # largest change of a magnitude in one step, in nats: tenfold
+# Corrections are divided by the sum of the squared windows, but never by less than this, which
+# damps steps where few frames reach. With half of it, two iterations from noise come closer to the
+# mel, but eight from the audio of a vocoder end further away.
 MIN_COVER = 0.6
-"""Corrections are divided by the sum of the squared windows, but never by less than this.
-
-The bound damps steps at the ends of the audio, where few frames reach, and between the centres of
-alternate frames. With half of it, two iterations from noise come closer to the mel, but eight from
-the audio of a vocoder end further away.
-"""
 
 
 def refine_audio(
@@ -133,13 +110,8 @@ def mel_distance(audio: Array, mel: Array, mel_spec: MelSpec) -> float:
 def schedule(refine: Refine, mel_spec: MelSpec) -> Schedule:
     """The levels that `refine` stands for, without those that the `MelSpec` does not have.
 
-    Args:
-        refine: a number of iterations at the whole rate; a name of `SCHEDULES`; or levels, such as
-            ((8, 32), (1, 2)) or "8:32+1:2".
-        mel_spec: the definition of the mel.
-
-    Raises:
-        ValueError: it is none of these, or a number is out of range.
+    ``refine`` is a number of iterations at the whole rate, a name of `SCHEDULES`, or levels, such
+    as ((8, 32), (1, 2)) or "8:32+1:2"; ValueError if it is none of these, or out of range.
     """
     there = (*decimations(mel_spec), 1)
     return tuple((d, k) for d, k in check_refine(refine) if k and d in there)
@@ -162,10 +134,8 @@ def check_refine(refine: Refine) -> Schedule:
     for decimation, iterations in levels:
         if decimation not in (*DECIMATIONS, 1):
             raise ValueError(f"refine must have decimations 16, 8, 4, 2 or 1, got {decimation}.")
-        if not 0 <= iterations <= MOST_ITERATIONS:
-            raise ValueError(
-                f"refine must have from 0 to {MOST_ITERATIONS:,} iterations, got {iterations}."
-            )
+        if not 0 <= iterations <= 1000:
+            raise ValueError(f"refine must have from 0 to 1,000 iterations, got {iterations}.")
     return tuple((d, k) for d, k in levels)
 
 
@@ -180,10 +150,8 @@ def bands_of(mel_spec: MelSpec, decimation: int) -> int:
 
 @lru_cache(maxsize=32)
 def decimations(mel_spec: MelSpec) -> tuple[int, ...]:
-    """The coarse levels that a `MelSpec` has, coarsest first.
-
-    Frames must lie where those of the whole audio do, so the sizes of window, hop and padding must
-    be divisible; and a level needs some bands.
+    """The coarse levels that a `MelSpec` has, coarsest first: those with some bands, and with
+    frames where those of the whole audio are, so that window, hop and padding are divisible.
     """
     spec = mel_spec
     window_start = (spec.n_fft - spec.win_length) // 2
@@ -196,10 +164,9 @@ def decimations(mel_spec: MelSpec) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=32)
-def low_pass(decimation: int, share: float = _DOWN) -> NDArray[np.float32]:
-    """A linear-phase low-pass filter of 2 * `REACH` * decimation + 1 samples: that of `down`.
-
-    A sinc in a Kaiser window, at -6 dB at `share` of the lower Nyquist frequency. Its sum is 1.
+def low_pass(decimation: int, share: float = 1.0) -> NDArray[np.float32]:
+    """The filter of `down`: a sinc in a Kaiser window, at -6 dB at `share` of the lower Nyquist
+    frequency, (2 * `REACH` * decimation + 1,).
     """
     reach = REACH * decimation
     n = np.arange(-reach, reach + 1)
@@ -210,9 +177,8 @@ def low_pass(decimation: int, share: float = _DOWN) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=8)
 def up_taps(decimation: int) -> NDArray[np.float32]:
-    """The filter of `up` by phases: (2 * `REACH` + 1, decimation).
-
-    Sample n * decimation + p is the sum over k of taps[k, p] * low[n + k - `REACH`].
+    """The filter of `up`: sample n * decimation + p is the sum over k of taps[k, p] * low[n + k -
+    `REACH`].
     """
     taps = np.concatenate([decimation * low_pass(decimation, _UP), np.zeros(decimation - 1)])
     # Sample m of the higher rate meets low sample j at tap m - j * decimation + reach.
@@ -222,10 +188,7 @@ def up_taps(decimation: int) -> NDArray[np.float32]:
 
 
 def down(audio: Tensor, decimation: int) -> Tensor:
-    """Audio (batch, samples) at a lower rate: (batch, samples // decimation).
-
-    Sample n lies where sample n * decimation was; beyond the ends, the audio counts as silent.
-    """
+    """Audio (batch, samples) at a lower rate, (batch, samples // decimation), silent beyond."""
     taps = torch.from_numpy(low_pass(decimation)).to(audio)
     reach = REACH * decimation
     padded = F.pad(audio, (reach, reach))
@@ -233,10 +196,7 @@ def down(audio: Tensor, decimation: int) -> Tensor:
 
 
 def up(low: Tensor, decimation: int, samples: int) -> Tensor:
-    """Audio at the rate before `down`, without what is above the level's bands: (batch, samples).
-
-    Beyond the ends, `low` counts as silent.
-    """
+    """Audio (batch, samples) at the rate before `down`, without what is above the level's bands."""
     taps = torch.from_numpy(up_taps(decimation)).to(low)
     # One more sample of the lower rate may begin before the end of the audio.
     padded = F.pad(low, (REACH, REACH + 1))
@@ -260,18 +220,11 @@ class MelGriffinLim(nn.Module):
         self.levels = nn.ModuleDict({str(d): Level(mel_spec, d) for d in levels})
 
     def forward(self, audio: Tensor, mel: Tensor, iterations: Refine) -> Tensor:
-        """Audio after the iterations of a schedule.
+        """Audio (batch, samples), float64 if it is and else float32, after the iterations.
 
         Args:
-            audio: (batch, samples).
             mel: (batch, n_mels, frames), with `mel_spec.frames(samples)` frames.
-            iterations: see `schedule`.
-
-        Returns:
-            (batch, samples), float64 if `audio` is, else float32.
-
-        Raises:
-            ValueError: iterations is out of range.
+            iterations: as for `refine_audio`; ValueError if it is out of range.
         """
         dtype = torch.float64 if audio.dtype == torch.float64 else torch.float32
         audio, mel = audio.to(dtype), mel.to(dtype)
@@ -313,18 +266,16 @@ class Level(ExactBuffers):
     audio: at the floor, the mel says "at most this much". Samples that the mel's convention pads
     with zeros stay zero. Bins outside of [fmin, fmax] keep their magnitudes.
 
-    Computed in float32, or float64 if the audio is; autocast does not apply. The gradient is
-    finite, in silence too. Memory grows with the length of the audio: some 20 kB for each frame.
+    Autocast does not apply. The gradient is finite, in silence too. Memory: 20 kB for each frame.
 
     Papers: Griffin and Lim, 1984 (projection of a modified STFT); Perraudin, Balazs and
     Søndergaard, 2013 (momentum); Masuyama et al., 2023 (arXiv 2307.12232) and 2025 (arXiv
     2501.05557), which recover magnitude and phase jointly from a mel.
 
-    **Coarse levels.** With a decimation D, x is audio at a D-th of the sample rate: its frames of
-    n_fft / D samples, hop / D apart, lie where those of the whole audio do, and their spectra are
-    the low bins of the whole ones divided by D. So the same iteration runs at a D-th of the cost
-    on the bands whose filters end below `EDGE` of the lower Nyquist frequency. Above the last of
-    them the gain stays, since what no band sees would grow.
+    With a decimation D, x is audio at a D-th of the sample rate: its frames lie where those of the
+    whole audio do, and their spectra are the low bins of the whole ones divided by D. So the same
+    iteration runs at a D-th of the cost on the bands whose filters end below `EDGE` of the lower
+    Nyquist frequency. Above the last of them the gain stays, since what no band sees would grow.
 
     Args:
         mel_spec: the definition of the mel.
@@ -343,51 +294,42 @@ class Level(ExactBuffers):
         left, right = mel_spec.padding
         self.padding = left // decimation, right // decimation
         self.bands = bands_of(mel_spec, decimation)
+        # Steps that make an iteration: 2 on alternate frames, or 1 on all of them.
+        self.phases = 2 if mel_spec.win_length >= 4 * mel_spec.hop_length else 1
         device = torch.get_default_device()
         bins = self.n_fft // 2 + 1
         filters = mel_spec.filters()[: self.bands, :bins] * decimation**mel_spec.power
         weights = spread(mel_spec)[: self.bands, :bins].clone()
         if decimation > 1:
             weights[-1, int(weights[-1].argmax()) :] = 1
-        self.register_buffer("filters", filters.to(device), persistent=False)
-        self.register_buffer("spread", weights.to(device), persistent=False)
-        self.register_buffer("window", window(mel_spec)[::decimation].to(device), persistent=False)
+        hann = torch.hann_window(mel_spec.win_length, dtype=torch.float64, device="cpu").float()
+        before = (mel_spec.n_fft - mel_spec.win_length) // 2
+        window = F.pad(hann, (before, mel_spec.n_fft - mel_spec.win_length - before))[::decimation]
+        for name, buffer in (("filters", filters), ("spread", weights), ("window", window)):
+            self.register_buffer(name, buffer.to(device), persistent=False)
 
     def forward(self, audio: Tensor, mel: Tensor, iterations: int) -> Tensor:
         """Audio (batch, samples) at the level's rate after iterations on a mel of all bands."""
-        dtype = torch.float64 if audio.dtype == torch.float64 else torch.float32
         with torch.autocast(audio.device.type, enabled=False):
-            audio, target = audio.to(dtype), self.target(mel.to(dtype))
-            phases = phases_of(self.mel_spec)
+            spec, mel = self.mel_spec, mel[:, : self.bands]
+            # (batch, frames, bands), in nats of magnitude
+            target = mel.clamp(min=spec.log_floor).transpose(1, 2) * (spec.nats / spec.power)
             frames, samples = target.shape[1], audio.shape[1]
-            covers = [self.cover(frames, samples, phase, dtype) for phase in range(phases)]
+            squares, covers = self.window.to(audio.dtype).square(), []
+            for phase in range(self.phases):
+                count = (frames - phase + self.phases - 1) // self.phases
+                windows = squares.expand(1, count, -1)
+                covers.append(self._overlap_add(windows, frames, samples, phase))
             z = before = audio
-            for number in range(phases * iterations):
-                phase = number % phases
-                cover = covers[phase]
-                ahead = MOMENTUM * (cover / MIN_COVER).clamp(max=1)
+            for number in range(self.phases * iterations):
+                phase = number % self.phases
+                ahead = MOMENTUM * (covers[phase] / MIN_COVER).clamp(max=1)
                 start = z + ahead * (z - before)
-                before, z = z, self.step(start, target, phase, cover)
+                before, z = z, self._step(start, target, phase, covers[phase])
             return z
 
-    def target(self, mel: Tensor) -> Tensor:
-        """A log-mel (batch, n_mels, frames) as (batch, frames, bands) in nats of magnitude."""
-        spec = self.mel_spec
-        mel = mel[:, : self.bands]
-        return mel.clamp(min=spec.log_floor).transpose(1, 2) * (spec.nats / spec.power)
-
-    def cover(self, frames: int, samples: int, phase: int, dtype: torch.dtype) -> Tensor:
-        """Sum of the squared windows of one phase's frames over the samples, (1, samples)."""
-        squares = self.window.to(dtype).square().expand(1, self._count(frames, phase), -1)
-        return self._overlap_add(squares, frames, samples, phase)
-
-    def step(self, audio: Tensor, target: Tensor, phase: int, cover: Tensor) -> Tensor:
-        """One step on the frames `phase`, `phase` + phases, ... of all; (batch, samples).
-
-        Args:
-            phase: 0 for the even frames, 1 for the odd ones; 0 where a step is on all frames.
-            target, cover: of the methods `target` and `cover`.
-        """
+    def _step(self, audio: Tensor, target: Tensor, phase: int, cover: Tensor) -> Tensor:
+        """One step on the frames `phase`, `phase` + phases, ...; `cover` is of their windows."""
         spec, dtype = self.mel_spec, audio.dtype
         frames, samples = target.shape[1], audio.shape[1]
         if phase >= frames:  # a single frame has no odd ones
@@ -399,31 +341,23 @@ class Level(ExactBuffers):
             power = power.clamp(min=1e-24).sqrt()  # the root's gradient at 0 would be NaN
         bands = (power @ self.filters.T.to(dtype)).clamp(min=spec.floor)
         own = bands.log() / spec.power
-        ratio = (target[:, phase :: phases_of(spec)] - own).clamp(-MAX_STEP, MAX_STEP)
+        ratio = (target[:, phase :: self.phases] - own).clamp(-MAX_STEP, MAX_STEP)
         gain = (ratio @ self.spread.to(dtype)).exp() - 1
         correction = torch.fft.irfft(spectrum * gain, self.n_fft) * window
         correction = self._overlap_add(correction, frames, samples, phase)
         return audio + correction / cover.clamp(min=MIN_COVER)
 
-    def _count(self, frames: int, phase: int) -> int:
-        """How many frames belong to a phase."""
-        phases = phases_of(self.mel_spec)
-        return (frames - phase + phases - 1) // phases
-
     def _frames(self, audio: Tensor, frames: int, phase: int) -> Tensor:
         """Audio (batch, samples) cut into the frames of a phase: (batch, count, n_fft)."""
-        spec = self.mel_spec
-        if not spec.center:
+        if not self.mel_spec.center:
             audio = F.pad(audio, (0, frames * self.hop - audio.shape[1]))
         before, after = self._mirrors(audio)
         padded = torch.cat([audio[:, before], audio, audio[:, after]], dim=1)
-        distance = phases_of(spec) * self.hop
-        return padded[:, phase * self.hop :].unfold(1, self.n_fft, distance)
+        return padded[:, phase * self.hop :].unfold(1, self.n_fft, self.phases * self.hop)
 
     def _overlap_add(self, parts: Tensor, frames: int, samples: int, phase: int) -> Tensor:
         """The adjoint of `_frames`: (batch, count, n_fft) added up to (batch, samples)."""
-        spec = self.mel_spec
-        distance = phases_of(spec) * self.hop
+        distance = self.phases * self.hop
         pieces = -(-self.n_fft // distance)
         parts = F.pad(parts, (0, pieces * distance - self.n_fft))
         parts = parts.unflatten(2, (pieces, distance))  # (batch, count, pieces, distance)
@@ -432,7 +366,7 @@ class Level(ExactBuffers):
         )
         assert isinstance(total, Tensor)  # (batch, count + pieces - 1, distance)
         left, right = self.padding
-        inner = samples if spec.center else frames * self.hop
+        inner = samples if self.mel_spec.center else frames * self.hop
         start = phase * self.hop
         total = total.flatten(1)
         total = F.pad(total, (start, left + inner + right - start - total.shape[1]))
@@ -444,24 +378,10 @@ class Level(ExactBuffers):
 
     def _mirrors(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         """For each sample that padding adds before and after the audio, the sample it repeats."""
-        left, right = self.padding
-        samples = audio.shape[1]
-        return (
-            mirror(torch.arange(-left, 0, device=audio.device), samples),
-            mirror(torch.arange(samples, samples + right, device=audio.device), samples),
-        )
-
-
-def phases_of(mel_spec: MelSpec) -> int:
-    """How many steps make an iteration: 2 on alternate frames, or 1 on all of them."""
-    return 2 if mel_spec.win_length >= 4 * mel_spec.hop_length else 1
-
-
-def window(mel_spec: MelSpec) -> Tensor:
-    """The Hann window centred in the n_fft samples of a frame, (n_fft,), float32."""
-    hann = torch.hann_window(mel_spec.win_length, dtype=torch.float64, device="cpu").float()
-    before = (mel_spec.n_fft - mel_spec.win_length) // 2
-    return F.pad(hann, (before, mel_spec.n_fft - mel_spec.win_length - before))
+        (left, right), samples = self.padding, audio.shape[1]
+        before = torch.arange(-left, 0, device=audio.device)
+        after = torch.arange(samples, samples + right, device=audio.device)
+        return mirror(before, samples), mirror(after, samples)
 
 
 def spread(mel_spec: MelSpec) -> Tensor:

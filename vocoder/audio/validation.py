@@ -1,7 +1,6 @@
 """Checks of mels and of the audio they give: can a mel have come from a `MelSpec`, is it too loud?
 
-The mel of another convention is the most common mistake with vocoders, and a silent one: the audio
-is just bad. Normalised mels lie within the range, but are far too loud, which `Clamp` finds.
+Normalised mels lie within the range of right ones, but are far too loud, which `Clamp` finds.
 """
 
 from __future__ import annotations
@@ -24,13 +23,10 @@ log = logging.getLogger(__name__)
 
 Array = TypeVar("Array", Tensor, NDArray[Any])
 
+# How far below the floor and above the mel of the loudest possible audio a mel may reach, in nats
+# of magnitude: acoustic models undershoot.
 MARGIN_BELOW, MARGIN_ABOVE = 1.5, 2.0
-"""How far below the floor and above the mel of the loudest possible audio a mel may reach, in nats
-of magnitude: acoustic models undershoot."""
-
-MIN_FRAMES = 20
-"""Mels of fewer frames are too little evidence for a warning."""
-
+MIN_FRAMES = 20  # mels of fewer frames are too little evidence for a warning
 # Distance of the 1 % and 99 % quantiles, in the mel's units, from which base 10 is suspected.
 MIN_SPREAD = 3.5
 # Share of clamped samples that is worth a warning; the mels of loud recordings have half of it.
@@ -38,16 +34,10 @@ WARN_FRACTION = 2e-3
 # RMS by `frame_rms` that no frame of a recording has, and the share of such frames from which a
 # mel is refused: square waves and clipped speech stay below 1.1, normalised mels have 0.6 to 1.
 IMPOSSIBLE, ERROR_FRACTION = 1.15, 0.1
-# RMS that speech with peaks at full scale reaches in one frame of thirty.
-LOUD = 0.5
-# Peak from which audio given in memory is refused: only that of whole numbers is so loud.
-LOUDEST = 100.0
-# Recordings no longer than this are taken for the channels of a longer one.
-MOST_CHANNELS = 64
-
-MOST_TEMPERATURE = 1e6
-"""Highest temperature: beyond, samples overflow."""
-
+LOUD = 0.5  # RMS that speech with peaks at full scale reaches in one frame of thirty
+LOUDEST = 100.0  # peak from which audio given in memory is refused: only whole numbers are so loud
+MOST_CHANNELS = 64  # recordings no longer than this are taken for the channels of a longer one
+MOST_TEMPERATURE = 1e6  # beyond, samples overflow
 _SHORTEST = 0.01  # seconds of window; a shorter one can hold a single pulse of a voice
 _FULL_SCALE = 1 - 2.0**-15  # in 16 bits: autoregressive models go no further
 _LEAST_LOG = -36.0  # below any logarithm in use, above the quiet parts of any mel in decibels
@@ -65,16 +55,16 @@ def as_tensor(array: Tensor | NDArray[Any], name: str = "this") -> Tensor:
     if not isinstance(array, np.ndarray):
         kind = type(array).__name__
         raise ValueError(f"{name} must be a torch tensor or a numpy array, got {kind}.")
-    if array.dtype.kind not in "biufc":
-        raise ValueError(f"PyTorch has no numbers as {array.dtype}: make it float32.")
     return torch.from_numpy(np.array(array, array.dtype.newbyteorder("=")))
 
 
-def check_temperature(temperature: float, name: str = "temperature") -> None:
+def check_temperature(temperature: float) -> None:
     """Raise ValueError for a temperature that is no number from 0 to `MOST_TEMPERATURE`."""
     number = isinstance(temperature, Real) and not isinstance(temperature, bool)
     if not (number and 0 <= temperature <= MOST_TEMPERATURE):
-        raise ValueError(f"{name} is {temperature!r}: it must be a number from 0 up, usually to 1")
+        raise ValueError(
+            f"temperature is {temperature!r}: it must be a number from 0 up, usually to 1"
+        )
 
 
 def check_layout(audio: Tensor) -> None:
@@ -132,10 +122,9 @@ def pair(audio: Array, mel: Array, mel_spec: MelSpec) -> tuple[Tensor, Tensor]:
 def check_mel(mel: Tensor, mel_spec: MelSpec) -> None:
     """Check that a mel can have come from a MelSpec.
 
-    A wrong shape or dtype, NaN, infinities, and values outside
-    [log_floor - MARGIN_BELOW, log_ceiling + MARGIN_ABOVE] are refused (margins in nats of
-    magnitude: they double for power mels and shrink by ln 10 for base 10). The message guesses the
-    convention (decibels, another base, linear, int16 audio) and how to convert it.
+    A wrong shape or dtype, NaN, infinities, and values outside [log_floor - 1.5, log_ceiling + 2]
+    are refused (margins in nats of magnitude: they double for power mels and shrink by ln 10 for
+    base 10). The message guesses the convention and how to convert it.
 
     A base-10 mel lies inside the range of a natural-log MelSpec: it is refused if its lowest value
     is log10(floor) and occurs several times. What only looks like base 10 by its range, or like
@@ -164,7 +153,7 @@ def check_mel(mel: Tensor, mel_spec: MelSpec) -> None:
             f"The mel holds NaN or infinity in {int(bad.sum())} of {bad.numel()} values, the first "
             f"in frame {frame}{item}{hint}."
         )
-    low, high = _limits(mel_spec)
+    low, high = _limits(mel_spec)  # in the MelSpec's units
     base = "natural" if mel_spec.log_base == "e" else "base-10"
     range_ = (
         f"The mel's values run from {least:.4g} to {most:.4g}, where the MelSpec, {base} logarithm "
@@ -203,10 +192,8 @@ def _check_shape(mel: Tensor, spec: MelSpec) -> None:
         raise MelError(f"A mel must be a torch tensor of logarithms, floating point, got {kind}.")
     shape = tuple(mel.shape)
     if mel.ndim not in (2, 3) or 0 in shape:
-        raise MelError(
-            f"A mel must be (n_mels, frames) or (batch, n_mels, frames), not empty, got shape "
-            f"{shape}."
-        )
+        kinds = "(n_mels, frames) or (batch, n_mels, frames), not empty"
+        raise MelError(f"A mel must be {kinds}, got shape {shape}.")
     bands, frames = shape[-2:]
     if bands == spec.n_mels:
         return
@@ -219,7 +206,7 @@ def _check_shape(mel: Tensor, spec: MelSpec) -> None:
     owners = f" ({bands} is the number of {presets})" if presets else ""
     raise MelError(
         f"The mel of shape {shape} has {bands} bands{owners}, the MelSpec {spec.n_mels}: bands "
-        f"cannot be converted, so compute the mel again with this MelSpec."
+        "cannot be converted, so compute the mel again with this MelSpec."
     )
 
 
@@ -257,7 +244,6 @@ def _advice(values: Tensor, spec: MelSpec) -> str:
 
 
 def _limits(spec: MelSpec) -> tuple[float, float]:
-    """Lowest and highest value let through, in the MelSpec's units."""
     neper = spec.power / spec.nats
     return spec.log_floor - MARGIN_BELOW * neper, spec.log_ceiling + MARGIN_ABOVE * neper
 
@@ -292,12 +278,12 @@ def _linear_advice(spec: MelSpec) -> str:
 
 
 def frame_rms(mel: Tensor, mel_spec: MelSpec) -> Tensor:
-    r"""A lower estimate of the RMS of each frame, from its log-mel (n_mels, frames) alone.
+    r"""A lower estimate of the RMS of each frame (frames,), float64, from its log-mel alone.
 
     .. math:: \mathrm{RMS}^2 \approx \frac{2}{N \sum_n w_n^2} \sum_m b_m \bar{X}_m^2
 
     (Parseval) with N = n_fft, the window w, the mean magnitude X of band m and its width b, both in
-    bins. Audio in [-1, 1] stays below 1.1. The result is (frames,), float64, on the CPU.
+    bins. Audio in [-1, 1] stays below 1.1.
     """
     sums, widths, scale = _bands(mel_spec)
     mean = (mel.detach().cpu().double() * mel_spec.nats).exp() / sums[:, None]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 import struct
 import warnings
 from collections.abc import Iterator
@@ -28,13 +27,12 @@ Audio = Tensor | NDArray[Any]
 
 
 class Format(NamedTuple):
-    """How audio is encoded: libsndfile's container and encoding, the type of its media."""
+    """How audio is encoded, by libsndfile's names; at other rates it is resampled to the next."""
 
     container: str
     encoding: str
     media_type: str
-    rates: tuple[int, ...] = ()
-    """The sample rates in Hz that it has; audio at any other is resampled to the next."""
+    rates: tuple[int, ...] = ()  # in Hz; any if empty
 
 
 FORMATS = {
@@ -97,13 +95,10 @@ def write_audio(target: str | os.PathLike[str] | IO[bytes], audio: Audio, sample
 class _Encoder:
     """Mono audio for libsndfile: checked, rounded to 16 bits, the samples that this clips counted.
 
-    Args:
-        name: of the file or stream, in messages.
-        sample_rate: in Hz.
-        form: key of `FORMATS`, or a suffix.
+    `name` is for messages, `form` is a key of `FORMATS` or a suffix.
     """
 
-    _sound: soundfile.SoundFile
+    _sound: Any = None
 
     def __init__(self, name: str, sample_rate: int, form: str) -> None:
         self.name, self.sample_rate = name, checked_rate(sample_rate)
@@ -119,10 +114,9 @@ class _Encoder:
     def open(self, target: Any) -> None:
         """Encode to a path or a file object; closing `_sound` may raise `_FAILED`."""
         container, encoding = self.format[:2]
+        form: Any = (self._rate, 1, encoding, "FILE", container)
         try:
-            self._sound = soundfile.SoundFile(
-                target, "w", self._rate, 1, encoding, "FILE", container
-            )
+            self._sound = soundfile.SoundFile(target, "w", *form)
         except soundfile.LibsndfileError as error:
             raise ValueError(
                 f"Cannot write {self.name} as {container} at {self.sample_rate} Hz by libsndfile "
@@ -154,12 +148,12 @@ class _Encoder:
             self._encode(block)
 
     def finish(self) -> None:
-        """Write what resampling still holds, and close."""
-        self._encode(np.empty(0, np.float32), last=True)
-        self._sound.close()
+        self._encode(np.empty(0, np.float32), last=True)  # what resampling still holds
+        if self._sound is not None:
+            self._sound.close()
 
     def warn(self) -> None:
-        """Once the file is safe, because a caller may turn warnings into errors."""
+        # Once the file is safe, because a caller may turn warnings into errors.
         if self._clipped:
             warnings.warn(
                 f"Clipped {self._clipped} of {self.samples} samples of {self.name} to [-1, 1]; the "
@@ -183,7 +177,6 @@ class _File(io.FileIO):
     error: BaseException | None = None
 
     def write(self, data: Any) -> int:
-        """Write all of it; 0 after an error."""
         try:
             rest = memoryview(data)
             while rest:
@@ -283,28 +276,25 @@ class AudioStream(_Encoder):
 
     def __init__(self, file: IO[bytes] | io.RawIOBase, sample_rate: int, form: str = "wav") -> None:
         super().__init__("the stream", sample_rate, form)
-        self._file, self._plain = file, form in ("wav", "pcm")
-        self._compressed = io.BytesIO()
-        if not self._plain:
+        self._file, self._compressed = file, io.BytesIO()
+        if form not in ("wav", "pcm"):
             self.open(self._compressed)
 
     def __enter__(self) -> Self:
         return self
 
     def _put(self, levels: NDArray[np.int16]) -> None:
-        if not self._plain:
+        if self._sound is not None:
             super()._put(levels)
             return
         if self.format.container == "WAV" and self._encoded == len(levels) > 0:
-            self._file.write(_wav_header(self.sample_rate))
+            rate, most = self.sample_rate, 0xFFFFFFFF  # 16 bits, mono, of unknown length
+            riff, form = (b"RIFF", most, b"WAVE"), (b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
+            self._file.write(struct.pack("<4sI4s4sIHHIIHH4sI", *riff, *form, b"data", most))
         self._file.write(levels.astype("<i2").tobytes())
         self._file.flush()
 
     def finish(self) -> None:
-        """Send the rest."""
-        if self._plain:
-            self._encode(np.empty(0, np.float32), last=True)
-            return
         super().finish()
         self._file.write(self._compressed.getvalue())
         self._file.flush()
@@ -313,12 +303,6 @@ class AudioStream(_Encoder):
         if kind is None:
             self.finish()
             self.warn()
-
-
-def _wav_header(rate: int) -> bytes:
-    """Of 16 bits, mono, of unknown length."""
-    riff, form = (b"RIFF", 0xFFFFFFFF, b"WAVE"), (b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
-    return struct.pack("<4sI4s4sIHHIIHH4sI", *riff, *form, b"data", 0xFFFFFFFF)
 
 
 def checked_path(path: str | os.PathLike[str]) -> Path:
@@ -332,6 +316,6 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
         )
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent} to write {path.name} to.")
-    if path.exists() and not stat.S_ISREG(path.stat().st_mode):  # replacing it would remove it
+    if path.exists() and not path.is_file():  # replacing it would remove it
         raise ValueError(f"{path} is a device or a pipe: write to a file, or to standard output.")
     return path

@@ -1,8 +1,4 @@
-"""WaveNet's loop over samples in machine code: numba, float32, one core.
-
-Matrices are (in, out), so that inner loops run along memory; sums are contracted to fused
-multiply-adds and otherwise keep the written order.
-"""
+"""WaveNet's loop over samples in machine code: float32, one core; matrices are (in, out)."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ from torch import Tensor, nn
 
 from vocoder.nn.wavenet import COLDEST, LOG_SCALES, SMALLEST_SCALE, STEP, CausalGatedStack
 
-from .jit import jit
+from . import jit
 
 Floats = NDArray[np.float32]
 

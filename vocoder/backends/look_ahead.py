@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
-import scipy.fft
 import torch
 from torch import Tensor
 
@@ -21,12 +20,10 @@ from vocoder.audio.refinement import REACH, Refine, Schedule, low_pass, schedule
 from .refinement import (
     _FAR,
     Floats,
-    _add,
     _compiled,
-    _correct,
     _covers,
-    _cut,
     _lowered,
+    _project,
     _raised,
     _Tables,
     _tables,
@@ -48,24 +45,13 @@ def _iterate(
     """Iterations of `vocoder.audio.refinement.Level` that change samples from `fixed` on alone: of
     `w`, from `origin` on, by the `frames` from the first to before the last; see `_advance`.
     """
-    n_fft, (first, last) = t.window.shape[0], frames
+    first, last = frames
     w, z = w.copy(), w.copy()
     for step in range(t.phases * iterations):
         phase, following = step % t.phases, (step + 1) % t.phases
-        k = first + (phase - first) % t.phases
-        count = max((last - k + t.phases - 1) // t.phases, 0)
         y = np.zeros(w.shape[0], np.float32)
-        block = np.empty((count, n_fft), np.float32)
-        for i in range(count):
-            _cut(w, origin, (k + i * t.phases) * t.hop - t.left, end, t.window, block[i])
-        if count:
-            spectra = scipy.fft.rfft(block)
-            r = np.empty((t.first.shape[0] + 1, count), np.float32)
-            x = np.empty((t.own.shape[0], count), np.float32)
-            _correct(spectra.view(np.float32), target, k - skipped, r, x, t)
-            block = scipy.fft.irfft(spectra, n_fft)
-        for i in range(count):
-            _add(block[i], t.window, y, origin, (k + i * t.phases) * t.hop - t.left, end)
+        k = first + (phase - first) % t.phases
+        _project(w, origin, k, last, end, target, skipped, y, t)
         for i in range(fixed - origin, w.shape[0]):
             new = w[i] + y[i] * norms[phase, i]
             w[i] = new + aheads[following, i] * (new - z[i])
@@ -74,10 +60,7 @@ def _iterate(
 
 
 class LookAheadRefiner:
-    """Refines audio `look_ahead` frames, 1 or more, behind the newest one, in constant memory.
-
-    ``levels`` are done once for every new frame, see `vocoder.audio.refinement.schedule`.
-    """
+    """Refines audio by levels for every new frame, `look_ahead` frames (1 or more) behind it."""
 
     def __init__(self, mel_spec: MelSpec, levels: Schedule, look_ahead: int) -> None:
         self.mel_spec, self.levels, self.look_ahead = mel_spec, levels, look_ahead
@@ -90,8 +73,8 @@ class LookAheadRefiner:
         self._target = np.empty((0, mel_spec.n_mels), np.float32)
 
     def push(self, mel: Floats, audio: Floats) -> Floats:
-        """Take the next frame of mel (n_mels,), and return the audio of the frame to play, if any;
-        ``audio`` is an estimate from this frame to `reach` after it, empty where there is one.
+        """The audio to play, if any, after the next frame of mel (n_mels,) and an estimate of audio
+        from it to `reach` after it, empty where there is one.
         """
         if len(audio):
             known = self._audio[: (self._frames - self._origin) * self.mel_spec.hop_length]
@@ -172,17 +155,11 @@ def short_delay(
     reaches. The delay is L frames.
 
     Args:
-        chunks: mel (n_mels, frames), each with a tag.
+        chunks: mel (n_mels, frames), each with a tag, which is yielded with the audio (samples,)
+            that the chunk completes; the last one also with the rest.
         past: frames of context that the network can use.
         render: the network, a `vocoder.models.streaming.Renderer`.
-        refine: iterations for every new frame; None takes `LEVELS`.
-        look_ahead: L, 1 or more.
-
-    Yields:
-        The tag of each chunk and the audio (samples,) that it completes; at the end the rest.
-
-    Raises:
-        ValueError: refine is out of range, or 0.
+        refine: iterations for every new frame; None takes `LEVELS`, 0 is a ValueError.
     """
     levels = schedule(LEVELS if refine is None else refine, mel_spec)
     if not levels:

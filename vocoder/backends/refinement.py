@@ -21,7 +21,7 @@ from vocoder.audio import refinement as reference
 from vocoder.audio.mel_spec import MelSpec
 from vocoder.audio.refinement import REACH, Level, Refine, low_pass, schedule, up_taps
 from vocoder.audio.validation import Array, check_frames, pair
-from vocoder.backends.jit import jit
+from vocoder.backends import jit
 
 Floats = NDArray[np.float32]
 
@@ -29,8 +29,8 @@ _BLOCK, _PIECE = 32, 1 << 13  # frames and samples that are worked on at once, f
 _FAR = 1 << 60  # the end of audio that goes on
 _NOTHING = np.empty(0, np.float32)
 
-_compiled = jit({"contract", "nsz", "reassoc"})
-_inner = jit({"contract", "nsz", "reassoc"}, inner=True)
+_FAST = {"contract", "nsz", "reassoc"}
+_compiled, _inner = jit(_FAST), jit(_FAST, inner=True)
 _f = np.float32
 _LEAST, _MOST = _f(math.exp(-reference.MAX_STEP)), _f(math.exp(reference.MAX_STEP))
 _MIN_COVER, _MOMENTUM = _f(reference.MIN_COVER), _f(reference.MOMENTUM)
@@ -71,21 +71,14 @@ def _tables(mel_spec: MelSpec, decimation: int) -> _Tables:
     lower[: (lower >= 0).argmax()] = 0
     lower[lower < 0] = bands - 1
     padded = np.concatenate([spread, np.zeros_like(spread[:1])])
+    begin = np.concatenate([[0], np.cumsum(ends - first)])
+    weights = np.concatenate([row[a:b] for row, a, b in zip(filters, first, ends, strict=True)])
+    own, other = spread[lower, np.arange(bins)], padded[lower + 1, np.arange(bins)]
+    power, floor = int(mel_spec.power), np.float32(mel_spec.floor)
     return _Tables(
-        hop=level.hop,
-        left=level.padding[0],
-        right=level.padding[1],
-        phases=reference.phases_of(mel_spec),
-        power=int(mel_spec.power),
-        floor=np.float32(mel_spec.floor),
-        window=level.window.numpy(),
-        first=first,
-        begin=np.concatenate([[0], np.cumsum(ends - first)]),
-        weights=np.concatenate([row[a:b] for row, a, b in zip(filters, first, ends, strict=True)]),
-        lower=lower,
-        own=spread[lower, np.arange(bins)],
-        other=padded[lower + 1, np.arange(bins)],
-    )
+        level.hop, *level.padding, level.phases, power, floor, level.window.numpy(), first, begin,
+        weights, lower, own, other,
+    )  # fmt: skip
 
 
 @_inner
@@ -177,9 +170,31 @@ def _correct(spectra: Any, target: Any, skipped: int, r: Any, x: Any, t: Any) ->
             spectra[i, 2 * f + 1] *= x[f, i]
 
 
+@_inner
+def _project(
+    w: Any, origin: int, k: int, ready: int, end: int, target: Any, skipped: int, y: Any, t: Any
+) -> Any:
+    """Add the corrections of samples w, by the frames k, k + phases, ... before `ready`, to y."""
+    n_fft = t.window.shape[0]
+    r = np.empty((t.first.shape[0] + 1, _BLOCK), np.float32)
+    x = np.empty((t.own.shape[0], _BLOCK), np.float32)
+    while k < ready:
+        count = min((ready - k + t.phases - 1) // t.phases, _BLOCK)
+        block = np.empty((count, n_fft), np.float32)
+        for i in range(count):
+            _cut(w, origin, (k + i * t.phases) * t.hop - t.left, end, t.window, block[i])
+        spectra = scipy.fft.rfft(block)
+        _correct(spectra.view(np.float32), target, k - skipped, r, x, t)
+        block = scipy.fft.irfft(spectra, n_fft)
+        for i in range(count):
+            _add(block[i], t.window, y, origin, (k + i * t.phases) * t.hop - t.left, end)
+        k += count * t.phases
+    return k
+
+
 @_compiled
 def _covers(t: Any, first: int, last: int, frames: int, end: int) -> Any:
-    """Factors of corrections and momentum at samples first to last - 1, (phases, samples) each."""
+    """Factors of corrections and momentum at samples first to last - 1: (phases, samples) each."""
     cover = np.zeros((t.phases, last - first), np.float32)
     n = t.window.shape[0]
     begin, end_frame = (first + t.left - n) // t.hop, (last + t.left) // t.hop + 1
@@ -201,8 +216,6 @@ def _advance(
     on; `norms` and `aheads` begin at the first sample that the last step has not released.
     """
     n_fft = t.window.shape[0]
-    r = np.empty((t.first.shape[0] + 1, _BLOCK), np.float32)
-    x = np.empty((t.own.shape[0], _BLOCK), np.float32)
     first = at[-1, 0]
     made = np.empty(at[0, 1] + audio.shape[0] - first, np.float32)
     given, taken = 0, 0
@@ -226,20 +239,7 @@ def _advance(
                 if received < end and needed > received:
                     break
                 ready += t.phases
-            while k < ready:
-                count = min((ready - k + t.phases - 1) // t.phases, _BLOCK)
-                block = np.empty((count, n_fft), np.float32)
-                for i in range(count):
-                    start = (k + i * t.phases) * t.hop - t.left
-                    _cut(w, released, start, end, t.window, block[i])
-                spectra = scipy.fft.rfft(block)
-                _correct(spectra.view(np.float32), target, k - skipped, r, x, t)
-                block = scipy.fft.irfft(spectra, n_fft)
-                for i in range(count):
-                    start = (k + i * t.phases) * t.hop - t.left
-                    _add(block[i], t.window, y, released, start, end)
-                k += count * t.phases
-
+            k = _project(w, released, k, ready, end, target, skipped, y, t)
             # Neither frames nor the reflected end of the audio reach back behind here.
             final = min(k * t.hop - t.left, received - 1 - t.right) if received < end else end
             count = max(final - released, 0)
@@ -287,8 +287,7 @@ def _raised(padded: Any, taps: Any) -> Any:
 
 def _target_of(mel: Floats, mel_spec: MelSpec) -> Floats:
     """exp of a log-mel (bands, frames), as `_correct` takes it: (frames, bands)."""
-    floored = np.maximum(mel.T, np.float32(mel_spec.log_floor))
-    target: Floats = np.exp(floored * np.float32(mel_spec.nats))
+    target: Floats = np.exp(np.maximum(mel.T, _f(mel_spec.log_floor)) * _f(mel_spec.nats))
     return target
 
 
@@ -386,19 +385,6 @@ class _CoarseLevel:
         return result
 
 
-def _levels(mel_spec: MelSpec, iterations: Refine) -> list[Any]:
-    return [
-        (_Level if decimation == 1 else _CoarseLevel)(mel_spec, decimation, count)
-        for decimation, count in schedule(iterations, mel_spec)
-    ]
-
-
-def _through(levels: list[Any], audio: Floats, mel: Floats, final: bool) -> Floats:
-    for level in levels:
-        audio = level.push(audio, mel, final)
-    return audio
-
-
 def refine_audio(
     audio: Array, mel: Array, mel_spec: MelSpec, iterations: Refine = "default"
 ) -> Array:
@@ -410,7 +396,7 @@ def refine_audio(
     samples, target = (x.detach() for x in pair(audio, mel, mel_spec))
 
     def refined(item: Floats, own: Floats) -> Floats:
-        return _through(_levels(mel_spec, iterations), item, own, True)
+        return RefineStream(mel_spec, iterations).push(item, own, final=True)
 
     items = samples.float().numpy().reshape(-1, samples.shape[-1])
     mels = target.float().numpy().reshape(-1, *target.shape[-2:])
@@ -421,19 +407,20 @@ def refine_audio(
 
 
 class RefineStream:
-    """`refine_audio` over audio that comes in pieces, in constant memory.
+    """`refine_audio` over audio that comes in pieces, in constant memory: equal to 1e-6.
 
-    The pieces that come out, put together, equal `refine_audio` of the whole (to 1e-6).
-
-        stream = RefineStream(mel_spec, iterations=4)
-        for audio, mel in pieces:
-            play(stream.push(audio, mel))
-        play(stream.finish())
+    stream = RefineStream(mel_spec, iterations=4)
+    for audio, mel in pieces:
+        play(stream.push(audio, mel))
+    play(stream.finish())
     """
 
     def __init__(self, mel_spec: MelSpec, iterations: Refine) -> None:
         self.mel_spec = mel_spec
-        self._levels = _levels(mel_spec, iterations)
+        self._levels = [
+            (_Level if decimation == 1 else _CoarseLevel)(mel_spec, decimation, count)
+            for decimation, count in schedule(iterations, mel_spec)
+        ]
         self._samples = self._frames = 0
 
     @property
@@ -441,17 +428,18 @@ class RefineStream:
         """How far the output can lag the input, in frames."""
         return sum(level.look_ahead for level in self._levels)
 
-    def push(self, audio: Floats, mel: Floats) -> Floats:
+    def push(self, audio: Floats, mel: Floats, final: bool = False) -> Floats:
         """Take the next piece of audio (samples,) and of mel (n_mels, frames), each of any length,
-        and return the audio that they complete.
+        and return the audio that they complete; all of it with `final`.
         """
         self._samples, self._frames = self._samples + len(audio), self._frames + mel.shape[1]
-        return _through(self._levels, audio, mel, False)
+        for level in self._levels:
+            audio = level.push(audio, mel, final)
+        return audio
 
     def finish(self) -> Floats:
         """The rest of the audio; MelError if the frames are not those of the samples."""
         if not self._samples and not self._frames:
             return _NOTHING
         check_frames(self._samples, self._frames, self.mel_spec)
-        none = np.empty((self.mel_spec.n_mels, 0), np.float32)
-        return _through(self._levels, _NOTHING, none, True)
+        return self.push(_NOTHING, np.empty((self.mel_spec.n_mels, 0), np.float32), final=True)

@@ -15,36 +15,25 @@ from vocoder.extras import require
 
 
 def render_on_ray(
-    items: list[Item],
-    settings: Settings,
-    output: Path,
-    model_hash: str,
-    workers: int,
-    address: str | None = None,
+    items: list[Item], renderer: tuple[Settings, Path, str], workers: int, address: str | None
 ) -> Iterator[Outcome]:
-    """Render items by workers, each a process with one thread and, on CUDA, one GPU.
+    """Render items, the longest first, by workers with one thread and, on CUDA, one GPU each.
 
-    A worker that dies is replaced, and its item is done again. ``output``, the sources and the
-    checkpoint must have the same paths on all machines.
-
-    Args:
-        items: the longest first; outcomes come in any order.
-        settings, output, model_hash: as in `Renderer`.
-        workers: how many.
-        address: of a running Ray cluster ("auto" for the one this machine is part of); None starts
-            one on this machine and stops it at the end.
+    A worker that dies is replaced, and its item is done again. ``renderer`` are the arguments of
+    `Renderer`; paths must be the same on all machines. ``address`` is that of a running cluster
+    ("auto" for the one this machine is part of); None starts one here, and stops it at the end.
 
     Raises:
         MissingExtraError: Ray is not installed.
-        ValueError: the cluster has too few processors or GPUs for the workers.
-        OSError: the cluster cannot be reached, or its workers cannot start.
+        ValueError, OSError: the cluster has too few processors or GPUs, or cannot be reached.
     """
     if not items:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it prints what concerns its authors
     ray = require("ray", "synthesis by several workers", "ray")
-    cuda = settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
+    device = renderer[0].device
+    cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     try:
         ray.init(
             address=address or "local",
@@ -61,22 +50,9 @@ def render_on_ray(
                     "workers: give fewer workers, or add machines"
                 )
         remote = ray.remote(num_cpus=1, num_gpus=int(cuda), max_restarts=-1, max_task_retries=-1)
-        actor = remote(_Worker)
-        actors = [actor.remote(settings, output, model_hash) for _ in items[:workers]]
-        pool = ray.util.ActorPool(actors)
+        pool = ray.util.ActorPool([remote(Renderer).remote(*renderer) for _ in items[:workers]])
         yield from pool.map_unordered(lambda worker, item: worker.render.remote(item), items)
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         raise OSError(f"Ray, or its cluster {address or 'here'}, fails: {error}") from error
     finally:
         ray.shutdown()
-
-
-class _Worker:
-    """A process of the cluster that holds the model."""
-
-    def __init__(self, settings: Settings, output: Path, model_hash: str) -> None:
-        torch.set_num_threads(1)
-        self.renderer = Renderer(settings, output, model_hash)
-
-    def render(self, item: Item) -> Outcome:
-        return self.renderer(item)

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,44 +15,25 @@ from typing import Any
 import numpy as np
 
 from vocoder.atomic import write_atomic
-from vocoder.audio import (
-    AudioReader,
-    AudioWriter,
-    LogMel,
-    Refine,
-    check_refine,
-    check_temperature,
-    read_audio,
-)
-from vocoder.audio.reading import read_mel
+from vocoder.audio import AudioReader, AudioWriter, LogMel, Refine, check_refine, check_temperature
+from vocoder.audio.reading import read_audio, read_mel
 from vocoder.bulk.items import Item, Outcome, item_seed
 from vocoder.checkpoints import checkpoint_hash
 from vocoder.models import Noise
 from vocoder.models.pieces import from_mel, from_recording, mel_pieces
 from vocoder.pretrained import find_model, load
 
-RECORD = "corpus.json"
-FAILED = "failed.csv"
-WARNINGS = "warnings.csv"
+RECORD, FAILED, WARNINGS = "corpus.json", "failed.csv", "warnings.csv"
 
-MAKES_AUDIO = ("temperature", "seed", "refine", "restore")
-"""The settings that audio depends on, besides the model."""
+MAKES_AUDIO = ("temperature", "seed", "refine", "restore")  # besides the model
 
 LONG = 8192
-"""Frames of mel in the longest item that is rendered at once; longer ones go in pieces. 95 s at
-22,050 Hz and a hop of 256."""
+"""Frames of mel, 95 s at 22,050 Hz, in the longest item that is rendered in one piece."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a corpus is synthesised; the same for all its items.
-
-    checkpoint, temperature, refine, restore: as in `vocoder.load` and `Vocoder.synthesize`. seed:
-    of the corpus, see `item_seed`. device: "auto", "cpu" or "cuda".
-
-    Raises:
-        ValueError: temperature, seed or refine are out of range.
-    """
+    """How all items of a corpus are synthesised: as in `vocoder.load` and `Vocoder.synthesize`."""
 
     checkpoint: str | None = None
     temperature: float | None = None
@@ -72,14 +53,7 @@ class Settings:
 class Renderer:
     """Turns items into files; what a worker holds.
 
-    Args:
-        settings: the model and how to run it.
-        output: the folder that the files go to.
-        model_hash: that the checkpoint must have (`checkpoint_hash`): on another machine the same
-            name could be of another model. None accepts any.
-
-    Raises:
-        CheckpointError, ValueError: there is no such model or device, or it is another model.
+    ValueError if the model has another hash: on another machine, its name could be of another one.
     """
 
     def __init__(self, settings: Settings, output: Path, model_hash: str | None = None) -> None:
@@ -88,56 +62,50 @@ class Renderer:
             raise ValueError(f"{path} is another model here than where the run was started")
         self.settings, self.output = settings, output
         self.model = load(path, device=settings.device)
-        self._log_mel = LogMel(self.model.mel_spec)
 
-    def __call__(self, item: Item) -> Outcome:
-        """Write the audio of an item; whatever is wrong with it becomes the outcome's failure."""
-        path, rate = audio_path(item, self.output), self.model.sample_rate
-        with warnings.catch_warnings(record=True) as seen:
-            warnings.simplefilter("always", UserWarning)
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with AudioWriter(path, rate) as file:
-                    for piece in self._audio(item):
-                        file.write(piece)
-            except Exception as error:
-                known = isinstance(error, ValueError | OSError) and str(error).strip()
-                text = str(error) if known else f"{type(error).__name__}: {error}"
-                return Outcome(item.name, failure=" ".join(text.split()))
-        texts = dict.fromkeys(str(w.message) for w in seen if w.category is UserWarning)
-        return Outcome(item.name, file.samples / rate, warning="; ".join(texts))
+    def render(self, item: Item) -> Outcome:
+        """Write the audio of an item, unless something is wrong with it."""
+        return write(item, self.output, self.model.sample_rate, lambda: self._audio(item))
 
     def _audio(self, item: Item) -> Iterator[Any]:
         """All of it in one pass; a long item in pieces, and so in constant memory."""
-        settings, model, source = self.settings, self.model, Path(item.source)
-        how = {name: getattr(settings, name) for name in MAKES_AUDIO}
-        how["seed"] = item_seed(settings.seed, item.name)
-        if item.frames > LONG:
-            if item.is_mel:
-                yield from from_mel(model, read_mel(source), **how)
-            else:
-                reader = AudioReader(source, model.sample_rate)
-                yield from from_recording(model, reader, **how)
+        model, source = self.model, item.source
+        how = {name: getattr(self.settings, name) for name in MAKES_AUDIO}
+        how["seed"] = item_seed(self.settings.seed, item.name)
+        if item.frames > LONG and item.is_mel:
+            yield from from_mel(model, read_mel(source), **how)
+        elif item.frames > LONG:
+            yield from from_recording(model, AudioReader(source, model.sample_rate), **how)
         elif item.is_mel:
             pieces = list(mel_pieces(read_mel(source), model.mel_spec))
             yield model.synthesize(np.concatenate(pieces, axis=1), **how)
         else:
             recording, _ = read_audio(source, model.sample_rate)
-            yield model.synthesize(self._log_mel(recording), **how)[: len(recording)]
+            yield model.synthesize(LogMel(model.mel_spec)(recording), **how)[: len(recording)]
 
 
-def audio_path(item: Item, output: Path) -> Path:
-    """The file that an item's audio goes to."""
-    return output / f"{item.name}.wav"
+def write(item: Item, output: Path, rate: int, audio: Callable[[], Iterator[Any]]) -> Outcome:
+    """Write an item's audio piece by piece; whatever is wrong becomes the outcome's failure."""
+    path = item.audio(output)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with AudioWriter(path, rate) as file:
+                for piece in audio():
+                    file.write(piece)
+        except Exception as error:
+            known = isinstance(error, ValueError | OSError) and str(error).strip()
+            text = str(error) if known else f"{type(error).__name__}: {error}"
+            return Outcome(item.name, failure=" ".join(text.split()))
+    texts = dict.fromkeys(str(w.message) for w in seen if w.category is UserWarning)
+    return Outcome(item.name, file.samples / rate, warning="; ".join(texts))
 
 
 def is_there(item: Item, output: Path) -> bool:
-    """Whether an item's audio is in the folder, and no older than its source.
-
-    Files are written whole or not at all, so one that is there is complete.
-    """
+    """Whether an item's audio is there (files are written whole), and no older than its source."""
     try:
-        return audio_path(item, output).stat().st_mtime >= Path(item.source).stat().st_mtime
+        return item.audio(output).stat().st_mtime >= item.source.stat().st_mtime
     except OSError:
         return False
 
@@ -152,19 +120,16 @@ def make_folder(output: Path) -> None:
 def begin(settings: Settings, source: Path, output: Path) -> str:
     """Make the output folder ready, and write what makes its audio to corpus.json in it.
 
-    Returns:
-        The hash of the model.
+    Returns the hash of the model.
 
     Raises:
-        ValueError: the folder holds the audio of other settings or another source, or other files;
-            or the output is the source.
+        ValueError: it is the source, or has other files, or audio of other settings or sources.
     """
     if output.resolve() == source.resolve():
         raise ValueError(f"{output} is the source itself: choose another folder for the audio")
     model = checkpoint_hash(find_model(settings.checkpoint))
-    record = {"source": str(source.resolve()), "model": model}
-    record |= {name: getattr(settings, name) for name in MAKES_AUDIO}
-    text = json.dumps(record, indent=1) + "\n"
+    audio = {name: getattr(settings, name) for name in MAKES_AUDIO}
+    text = json.dumps({"source": str(source.resolve()), "model": model, **audio}, indent=1) + "\n"
     make_folder(output)
     file = output / RECORD
     if not file.is_file():

@@ -1,8 +1,6 @@
 """The command `vocoder`: one module for each group of subcommands.
 
-A subcommand reads its arguments, calls the package and prints. `options` holds the options that
-several share, `output` what they do before and after the work. Heavy imports happen inside the
-commands, so that `vocoder --help` answers at once.
+Heavy imports happen inside the commands, so that `vocoder --help` answers at once.
 """
 
 from __future__ import annotations
@@ -10,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -18,20 +17,28 @@ from typer.core import TyperCommand, TyperGroup
 import vocoder
 from vocoder.cli.corpora import synthesize_corpus
 from vocoder.cli.measurement import benchmark, evaluate
-from vocoder.cli.models import demo, export, info, serve
-from vocoder.cli.output import warnings_in_a_line
+from vocoder.cli.models import demo, export, info, serve, train
+from vocoder.cli.output import warn
 from vocoder.cli.synthesis import mel, refine, resynthesize, say, synthesize
-from vocoder.cli.training import train
 
 
 class _Commands(TyperGroup):
-    """Reports user errors in one line, without a traceback, and exits with status 2."""
+    """Reports warnings and errors of users in one line each, and exits with status 2."""
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # for names that are not UTF-8
+        before = warnings.showwarning
+
+        def show(message: Any, category: Any, *place: Any, **more: Any) -> None:
+            if category is UserWarning:
+                warn(f"vocoder: warning: {message}")
+            else:
+                before(message, category, *place, **more)
+
         try:
-            with warnings_in_a_line():
+            with warnings.catch_warnings():
+                warnings.showwarning = show
                 return super().invoke(ctx)
         except BrokenPipeError:
             raise  # the reader of the output is gone: Typer exits quietly
@@ -69,24 +76,14 @@ def _options(
         raise typer.Exit
 
 
-app.command()(synthesize)
-app.command()(synthesize_corpus)
-app.command()(resynthesize)
+for command in (synthesize, synthesize_corpus, resynthesize):
+    app.command()(command)
 app.command(cls=_Say)(say)
-app.command()(mel)
-app.command()(refine)
-app.command()(export)
-app.command()(benchmark)
-app.command()(evaluate)
-app.command()(demo)
-app.command()(serve)
-app.command()(info)
+for other in (mel, refine, export, benchmark, evaluate, demo, serve, info):
+    app.command()(other)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
 
 
 def main() -> None:
     """Entry point of the installed command."""
     app()
-
-
-__all__ = ["app", "main"]

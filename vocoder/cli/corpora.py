@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 import vocoder
 from vocoder.atomic import exit_on_termination
@@ -15,21 +17,19 @@ from vocoder.cli import options
 from vocoder.cli.output import progress_bar
 
 if TYPE_CHECKING:
-    from vocoder.bulk import Outcome
+    from vocoder.bulk.items import Outcome
 
 
 def synthesize_corpus(
     source: Annotated[
         Path,
-        typer.Argument(
+        Argument(
             metavar="MANIFEST|DIRECTORY",
             help="Folder of mels (.npy) or recordings, searched through; or a text file with a "
             "path on each line, relative to its own folder.",
         ),
     ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder to write NAME.wav of each into.")
-    ],
+    output: Annotated[Path, Option("--output", "-o", help="Folder to write each NAME.wav into.")],
     checkpoint: options.Checkpoint = None,
     temperature: options.Temperature = None,
     seed: options.Seed = 0,
@@ -37,11 +37,10 @@ def synthesize_corpus(
     restore: options.Restore = None,
     device: options.Device = "auto",
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes; several, or a cluster, take the extra ray.")
+        int, Option(min=1, help="Processes; several, or a cluster, take the extra ray.")
     ] = 1,
     address: Annotated[
-        str | None,
-        typer.Option(help="Ray cluster to run on, or auto. \\[default: this machine alone]"),
+        str | None, Option(help="Ray cluster to run on, or auto. \\[default: this machine alone]")
     ] = None,
 ) -> None:
     """Audio from a whole corpus of mels, or of recordings by copy synthesis.
@@ -49,68 +48,54 @@ def synthesize_corpus(
     Run the same command again to go on after an interruption. Exits with status 1 if some files
     failed: failed.csv says which and why.
     """
-    from vocoder import bulk
+    from vocoder.bulk import items, rendering
     from vocoder.bulk.cluster import render_on_ray
 
-    settings = bulk.Settings(checkpoint, temperature, seed, refine, restore, device)
-    items, failed = bulk.find(source, output)
+    settings = rendering.Settings(checkpoint, temperature, seed, refine, restore, device)
+    found, failed = items.find(source, output)
     spec = vocoder.load(checkpoint).mel_spec
-    model = bulk.begin(settings, source, output)
+    renderer = (settings, output, rendering.begin(settings, source, output))
 
     def outcomes() -> Iterator[Outcome]:
         yield from failed
-        there = [item for item in items if bulk.is_there(item, output)]
-        yield from (bulk.Outcome(item.name) for item in there)
-        work = bulk.longest_first(set(items) - set(there), spec)
+        there = [item for item in found if rendering.is_there(item, output)]
+        yield from (items.Outcome(item.name) for item in there)
+        work = items.longest_first(set(found) - set(there), spec)
         if workers == 1 and address is None:
-            yield from map(bulk.Renderer(settings, output, model), work)
+            yield from map(rendering.Renderer(*renderer).render, work)
         else:
-            yield from render_on_ray(work, settings, output, model, workers, address)
+            yield from render_on_ray(work, renderer, workers, address)
 
-    _collect(outcomes(), len(items) + len(failed), output, "rendering")
+    _collect(outcomes(), len(found) + len(failed), output, "rendering")
 
 
 def say_lines(
-    source: Path,
-    content: str,
-    output: Path,
-    sample_rate: int,
-    force: bool,
-    speak: Callable[[str], Iterator[Any]],
+    source: Path, content: str, output: Path, rate: int, force: bool, speak: Callable[[str], Any]
 ) -> None:
     """Speak each line of a file into a file of its own; failures are listed, the others made."""
-    from vocoder import bulk
     from vocoder.atomic import file_name
-    from vocoder.audio import AudioWriter
-    from vocoder.bulk.rendering import audio_path
+    from vocoder.bulk.items import Item, Outcome
+    from vocoder.bulk.rendering import is_there, make_folder, write
     from vocoder.corpus import columns
 
     texts = [line.strip() for line in content.splitlines() if line.strip()]
     if not texts:
         raise ValueError(f"{source} has no lines to say: give at least one")
-    bulk.make_folder(output)
+    make_folder(output)
 
     def outcomes() -> Iterator[Outcome]:
         names = {""}
         for number, line in enumerate(texts, 1):
             id, *rest = columns(line) if "|" in line else (f"{number:04d}", line)
-            item = bulk.Item(file_name(id.strip()), str(source))
+            item = Item(file_name(id.strip()), source)
             if item.name in names:
                 failure = f"another line has the id {id!r}, or it is empty"
-                yield bulk.Outcome(f"line {number}", failure=failure)
-                continue
+                yield Outcome(f"line {number}", failure=failure)
+            elif is_there(item, output) and not force:
+                yield Outcome(item.name)
+            else:
+                yield write(item, output, rate, partial(speak, rest[0]))
             names.add(item.name)
-            if bulk.is_there(item, output) and not force:
-                yield bulk.Outcome(item.name)
-                continue
-            try:
-                pieces = speak(rest[0])
-                with AudioWriter(audio_path(item, output), sample_rate) as audio:
-                    for piece in pieces:
-                        audio.write(piece)
-                yield bulk.Outcome(item.name, audio.samples / sample_rate)
-            except (ValueError, OSError) as error:
-                yield bulk.Outcome(item.name, failure=str(error))
 
     _collect(outcomes(), len(texts), output, "say")
 
@@ -127,17 +112,14 @@ def _collect(outcomes: Iterator[Outcome], total: int, output: Path, title: str) 
             progress(len(found), total, title)
     seconds = time.perf_counter() - started
     write_lists(output, found)
-    made, failed, doubtful = (
-        sum(map(bool, column))
-        for column in zip(*((o.seconds, o.failure, o.warning) for o in found), strict=True)
-    )
+    columns = zip(*((o.seconds, o.failure, o.warning) for o in found), strict=True)
+    made, failed, doubtful = (sum(map(bool, column)) for column in columns)
     length = sum(outcome.seconds for outcome in found)
     there = len(found) - failed - made
     typer.echo(
         f"{output}: {made} files, {length / 60:.1f} min of audio in {seconds:.1f} s "
         f"({length / seconds:.1f} times real time, {made / seconds:.2f} files a second)"
-        + f"; {there} were there already"
-        * bool(there)
+        + (f"; {there} were there already" if there else "")
     )
     if doubtful:
         typer.echo(f"{doubtful} with a warning: see {output / WARNINGS}", err=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 import vocoder
 from vocoder.atomic import write_atomic
@@ -14,85 +14,66 @@ from vocoder.cli.output import print_result, progress_bar, refuse_overwriting, w
 
 
 def benchmark(
-    quick: Annotated[bool, typer.Option("--quick", help="Under two minutes on two cores.")] = False,
+    quick: Annotated[bool, Option("--quick", help="Under two minutes on two cores.")] = False,
     json_output: options.Json = False,
     output: options.JsonOutput = None,
     checkpoint: Annotated[
         list[str] | None,
-        typer.Option(
-            "--checkpoint", "--model", "-c", help="A trained model to include; may be repeated."
-        ),
+        Option(*options.CHECKPOINT, help="A trained model to include; may be repeated."),
     ] = None,
     device: options.Device = "auto",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads. \\[default: all]")
-    ] = None,
+    threads: Annotated[int | None, Option(min=1, help="CPU threads. \\[default: all]")] = None,
     force: options.Force = False,
 ) -> None:
     """Speed of every architecture and backend, and of others, on this machine."""
     refuse_overwriting(force, output)
     from vocoder.evaluation import benchmark as speed
     from vocoder.evaluation import tables
-    from vocoder.evaluation.results import save_result
 
     models = {f"{name} (trained)": vocoder.load(name) for name in checkpoint or []}
+    systems = speed.standard_systems(models, quick)
+    effort = speed.QUICK if quick else speed.FULL
     with progress_bar("benchmark") as progress:
         result = speed.run_benchmark(
-            speed.standard_systems(models, quick),
-            speed.QUICK if quick else speed.FULL,
-            device=device,
-            threads=threads,
-            progress=progress,
+            systems, effort, device=device, threads=threads, progress=progress
         )
-    if output is not None:
-        save_result(result, output)
-    print_result(result, json_output, tables.benchmark)
+    print_result(result, json_output, output, tables.benchmark)
 
 
 def evaluate(
     directory: Annotated[
         Path,
-        typer.Argument(
-            help="Folder of recordings; of a corpus with metadata.csv, its test utterances."
-        ),
+        Argument(help="Folder of recordings; of a corpus with metadata.csv, its test utterances."),
     ],
     checkpoint: options.Checkpoint = None,
     against: Annotated[
         list[str] | None,
-        typer.Option(
-            "--against",
+        Option(
             help="Another model to compare with, or hifi-gan or hifi-gan-ljspeech (extra bench); "
-            "may be repeated.",
+            "may be repeated."
         ),
     ] = None,
     acoustic: Annotated[
         str | None,
-        typer.Option(
-            "--acoustic",
+        Option(
             help="Acoustic model (default: the bundled one): adds rows of text to speech from "
-            "the English texts of a corpus.",
+            "the English texts of a corpus."
         ),
     ] = None,
     temperature: options.Temperature = None,
     seed: options.Seed = 0,
     refine: Annotated[
         str | None,
-        typer.Option(
-            "--refine",
+        Option(
             help="Numbers of iterations or schedules, such as 0,4,default: a row for each. "
-            "\\[default: the models' own]",
+            "\\[default: the models' own]"
         ),
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Evaluate at most N recordings.")
-    ] = None,
-    measures: Annotated[
-        str | None,
-        typer.Option("--measures", help="Only these, such as stoi,pesq: pitch takes the longest."),
-    ] = None,
+    limit: Annotated[int | None, Option(min=1, help="Evaluate at most N recordings.")] = None,
+    measures: Annotated[str | None, Option(help="Only these, such as stoi,pesq.")] = None,
     json_output: options.Json = False,
     output: options.JsonOutput = None,
-    table: options.MarkdownOutput = None,
+    table: Annotated[Path | None, Option(help="Markdown file to write the tables to.")] = None,
     device: options.Device = "auto",
     force: options.Force = False,
 ) -> None:
@@ -101,12 +82,8 @@ def evaluate(
     name = checkpoint or "default"
     if name in (against or []):
         raise ValueError(f"{name} cannot be compared with itself: give --against another model")
-    iterations = None
-    if refine is not None:
-        iterations = [options.refinement(value) for value in refine.split(",")]
     from vocoder.evaluation import copy_synthesis, tables
     from vocoder.evaluation.baselines import BASELINES
-    from vocoder.evaluation.results import save_result
 
     models = {name: vocoder.load(checkpoint)}
     for other in against or []:
@@ -120,16 +97,13 @@ def evaluate(
             measures=None if measures is None else measures.replace(" ", "").split(","),
             temperature=temperature,
             seed=seed,
-            refine=iterations,
+            refine=None if refine is None else [*map(options.refinement, refine.split(","))],
             device=device,
             progress=progress,
         )
-    for reason in result["skipped"].values():
-        warn(f"vocoder: skipped: {reason}")
-    for reason in result["left_out"].values():
-        warn(f"vocoder: left out: {reason}")
-    if output is not None:
-        save_result(result, output)
+    for what in ("skipped", "left_out"):
+        for reason in result[what].values():
+            warn(f"vocoder: {what.replace('_', ' ')}: {reason}")
     if table is not None:
         write_atomic(table, tables.copy_synthesis(result).encode())
-    print_result(result, json_output, tables.copy_synthesis)
+    print_result(result, json_output, output, tables.copy_synthesis)

@@ -1,4 +1,4 @@
-"""Commands about a model: info, export, demo, serve."""
+"""Commands about a model: train, info, export, demo, serve."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 import vocoder
 from vocoder.cli import options
@@ -19,10 +20,34 @@ if TYPE_CHECKING:
     from vocoder.text.acoustic import AcousticModel
 
 
+def train(
+    context: typer.Context,
+    directory: Annotated[Path, Argument(metavar="DIR", help="Corpus in LJSpeech's layout.")],
+    acoustic: Annotated[bool, Option("--acoustic", help="Text to mel, not the vocoder.")] = False,
+) -> None:
+    """Train a vocoder, or an acoustic model, on a folder of speech.
+
+    Further options are those of the recipe: vocoder train DIR --max_time 4h --run runs/my-voice.
+    All of them: vocoder train DIR -- --help.
+    """
+    if str(directory).startswith("-"):
+        raise ValueError(f"give the folder before {directory}: vocoder train DIR {directory}")
+    from vocoder.training.recipe import CONFIGS, Recipe, main
+
+    name, kind = "source", Recipe
+    if acoustic:
+        from vocoder.training.acoustic import AcousticRecipe
+
+        name, kind = "acoustic", AcousticRecipe
+    description = f"Train {'an acoustic model' if acoustic else 'a vocoder'} on a corpus."
+    recipe = kind(description, CONFIGS / f"{name}.yaml", Path("sample"), "vocoder train")
+    raise typer.Exit(main(recipe, [*context.args, "--data", str(directory)]))
+
+
 def info(
     checkpoint: Annotated[
         str | None,
-        typer.Argument(
+        Argument(
             help="Checkpoint directory, name of a bundled model, hf:owner/name@revision, or an "
             "exported .onnx file."
         ),
@@ -38,19 +63,12 @@ def info(
     if json_output:
         typer.echo(json.dumps(facts, indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(show_header=False, box=None)
     for name, value in facts.items():
-        heading = f"[bold]{name}[/]"
-        if isinstance(value, dict):
-            table.add_row(heading, "")
-            for key, inner in value.items():
-                table.add_row(f"  {key}", str(inner))
-        else:
-            table.add_row(heading, f"{value:,}" if isinstance(value, int) else str(value))
-    Console().print(table)
+        inner = value if isinstance(value, dict) else {}
+        text = "" if inner else f"{value:,}" if type(value) is int else value
+        typer.echo(f"{name:24} {text}".rstrip())
+        for key, field in inner.items():
+            typer.echo(f"  {key:22} {field}")
 
 
 def _facts(name: str | None) -> dict[str, Any]:
@@ -75,18 +93,13 @@ def _facts(name: str | None) -> dict[str, Any]:
     }
     if isinstance(model, Vocoder):
         ahead, frame = model.look_ahead(), 1000 * model.mel_spec.hop_length / model.sample_rate
-        facts |= {
-            "context_frames": model.context_frames[0],
-            "look_ahead_frames": ahead,
-            "look_ahead_ms": round(ahead * frame, 1),
-        }
+        facts |= {"context_frames": model.context_frames[0], "look_ahead_frames": ahead}
+        facts["look_ahead_ms"] = round(ahead * frame, 1)
         if not model.sequential:
             short = model.look_ahead(look_ahead=4)
             facts |= {"short_look_ahead": 4, "short_look_ahead_ms": round(short * frame, 1)}
-        facts |= {
-            "refine": model.default_refine,
-            "restores mels": model.restoration is not None,
-        }
+        restores = model.restoration is not None
+        facts |= {"refine": model.default_refine, "restores mels": restores}
     return facts | {
         "mel_spec": model.mel_spec.to_dict(),
         "config": {k: v for k, v in model.config.items() if k != "mel_spec"},
@@ -113,7 +126,7 @@ def _graph_facts(path: Path) -> dict[str, Any]:
 
 
 def export(
-    onnx: Annotated[Path, typer.Option("--onnx", help="ONNX graph to write.")],
+    onnx: Annotated[Path, Option(help="ONNX graph to write.")],
     checkpoint: options.Checkpoint = None,
     refine: options.Refine = None,
     restore: options.Restore = None,
@@ -133,13 +146,12 @@ def demo(
     checkpoint: options.Checkpoint = None,
     autoregressive: Annotated[
         str | None,
-        typer.Option(help="Autoregressive model to compare with. \\[default: the bundled one]"),
+        Option(help="Autoregressive model to compare with. \\[default: the bundled one]"),
     ] = None,
     acoustic: options.Acoustic = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: options.Host = "127.0.0.1",
     port: Annotated[
-        int | None,
-        typer.Option(min=1, max=65535, help="Port. \\[default: the first free one from 7860]"),
+        int | None, Option(min=1, max=65535, help="Port. \\[default: the first free one from 7860]")
     ] = None,
     device: options.Device = "auto",
 ) -> None:
@@ -160,10 +172,10 @@ def demo(
 def serve(
     checkpoint: options.Checkpoint = None,
     acoustic: options.Acoustic = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any free one.")] = 8000,
+    host: options.Host = "127.0.0.1",
+    port: Annotated[int, Option(min=0, max=65535, help="Port; 0 for any free one.")] = 8000,
     queue: Annotated[
-        int, typer.Option(min=0, help="Requests that may wait; further ones get a 503.")
+        int, Option(min=0, help="Requests that may wait; further ones get a 503.")
     ] = 16,
     device: options.Device = "auto",
 ) -> None:

@@ -6,35 +6,34 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
+
+CHECKPOINT = ("--checkpoint", "--model", "-c")
 
 Checkpoint = Annotated[
     str | None,
-    typer.Option(
-        "--checkpoint",
-        "--model",
-        "-c",
+    Option(
+        *CHECKPOINT,
         help="Checkpoint directory, name of a bundled model, or hf:owner/name@revision on the "
         "Hugging Face Hub. \\[default: the bundled default]",
     ),
 ]
 Acoustic = Annotated[
     str | None,
-    typer.Option(
-        "--acoustic",
+    Option(
         help="Acoustic model (text to mel), named likewise, or tacotron2: torchaudio's, downloaded "
-        "once. \\[default: the bundled one]",
+        "once. \\[default: the bundled one]"
     ),
 ]
 Temperature = Annotated[
     float | None,
-    typer.Option(
+    Option(
         "--temperature",
         "-t",
         help="Scale of the latent noise, usually 0 to 1. \\[default: the model's own]",
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of the latent noise.")]
+Seed = Annotated[int, Option(help="Seed of the latent noise.")]
 
 
 def refinement(text: str) -> int | str:
@@ -44,8 +43,7 @@ def refinement(text: str) -> int | str:
 
 Refine = Annotated[
     Any,  # int | str | None, which Typer does not read
-    typer.Option(
-        "--refine",
+    Option(
         parser=refinement,
         metavar="LEVELS",
         help="Iterations that match the output's mel to the input: fast, default, best, a number, "
@@ -54,27 +52,21 @@ Refine = Annotated[
 ]
 Restore = Annotated[
     float | None,
-    typer.Option(
-        "--restore",
+    Option(
         help="How far mels that no audio has, such as an acoustic model's, become mels of speech "
-        "first: 0 (as they are) to 1. \\[default: 1 where the model has a restoring flow]",
+        "first: 0 (as they are) to 1. \\[default: 1 where the model has a restoring flow]"
     ),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Device = Annotated[str, Option(help="auto, cpu or cuda.")]
+MelSpec = Annotated[str, Option("--mel-spec", help="Preset that the mel follows.")]
 
-AudioInput = Annotated[Path, typer.Argument(help="Audio file of any format and sample rate, or -.")]
+AudioInput = Annotated[Path, Argument(help="Audio file of any format and sample rate, or -.")]
 AudioOutput = Annotated[
     Path,
-    typer.Option(
-        "--output", "-o", help="Audio file to write, or - for a WAV stream to standard output."
-    ),
+    Option("--output", "-o", help="Audio file to write, or - for a WAV stream to standard output."),
 ]
-Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite the output file.")]
+Force = Annotated[bool, Option("--force", "-f", help="Overwrite the output file.")]
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON to standard output.")]
-JsonOutput = Annotated[
-    Path | None, typer.Option("--output", "-o", help="JSON file to write the result to.")
-]
-MarkdownOutput = Annotated[
-    Path | None, typer.Option("--table", help="Markdown file to write the tables to.")
-]
+Json = Annotated[bool, Option("--json", help="Print the result as JSON to standard output.")]
+JsonOutput = Annotated[Path | None, Option("--output", "-o", help="JSON file for the result.")]
+Host = Annotated[str, Option(help="Address to listen on.")]

@@ -7,7 +7,6 @@ import json
 import os
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -19,13 +18,7 @@ if TYPE_CHECKING:
 
 
 def refuse_overwriting(force: bool, *outputs: Path | None) -> None:
-    """Refuse paths that cannot be written, or that exist and may not be overwritten.
-
-    To be called before the work, so that minutes of it are not thrown away. None is skipped.
-
-    Raises:
-        ValueError: one sentence with the reason.
-    """
+    """Refuse, before the work, paths that cannot be written or may not be overwritten."""
     for output in filter(None, outputs):
         if output.exists() and not force:
             raise ValueError(f"{output} exists: choose another name, or overwrite it with --force")
@@ -38,30 +31,21 @@ def refuse_overwriting(force: bool, *outputs: Path | None) -> None:
 
 
 def refuse_audio_output(force: bool, output: Path) -> None:
-    """`refuse_overwriting`, and suffixes that stand for no audio format that can be written.
+    """`refuse_overwriting`, suffixes of no audio format, and a terminal for standard output (-)."""
+    if str(output) != "-":
+        from vocoder.audio.writing import checked_path
 
-    Standard output (-) is refused if it is a terminal.
-    """
-    if str(output) == "-":
-        if sys.stdout is None or sys.stdout.isatty():
-            raise ValueError(
-                "standard output is a terminal: send the audio to a player or a file, such as "
-                "`| aplay`"
-            )
-        return
-    from vocoder.audio.writing import checked_path
-
-    refuse_overwriting(force, output)
-    checked_path(output)
+        refuse_overwriting(force, output)
+        checked_path(output)
+    elif sys.stdout is None or sys.stdout.isatty():
+        raise ValueError(
+            "standard output is a terminal: send the audio to a player or a file, such as `| aplay`"
+        )
 
 
 @contextlib.contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A bar on standard error, so that standard output holds results only.
-
-    Yields:
-        A function of (steps done, steps in total, label).
-    """
+    """A bar on standard error; yields a function of (steps done, steps in total, label)."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -76,13 +60,7 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
 
 
 def write_pieces(output: Path, pieces: Iterable[Array], sample_rate: int) -> None:
-    """Write audio as it is generated, then print its length and speed.
-
-    Args:
-        output: the file, or - for a WAV stream to standard output.
-        pieces: (samples,) each, generated as they are asked for.
-        sample_rate: in Hz.
-    """
+    """Write audio (to standard output for -) as it is generated; print its length and speed."""
     from vocoder.atomic import exit_on_termination
     from vocoder.audio import AudioStream, AudioWriter
 
@@ -105,11 +83,7 @@ def write_pieces(output: Path, pieces: Iterable[Array], sample_rate: int) -> Non
 
 
 def audio_input(path: Path) -> Path | IO[bytes]:
-    """The file to read audio from: standard input for -.
-
-    Raises:
-        ValueError: standard input is closed, or a terminal.
-    """
+    """The file to read audio from: standard input, unless it is closed or a terminal, for -."""
     if str(path) != "-":
         return path
     if sys.stdin is None or sys.stdin.isatty():
@@ -118,9 +92,13 @@ def audio_input(path: Path) -> Path | IO[bytes]:
 
 
 def print_result(
-    result: dict[str, Any], as_json: bool, render: Callable[[dict[str, Any]], str]
+    result: dict[str, Any], as_json: bool, output: Path | None, render: Callable[[Any], str]
 ) -> None:
-    """Print a measurement as JSON, or as the Markdown that `render` makes of it."""
+    """Write a measurement as JSON; print it so, or as the Markdown that `render` makes of it."""
+    from vocoder.evaluation.results import save_result
+
+    if output is not None:
+        save_result(result, output)
     if as_json:
         typer.echo(json.dumps(result, indent=1, ensure_ascii=False))
         return
@@ -137,19 +115,3 @@ def print_result(
 def warn(message: str) -> None:
     """Print a warning to standard error, in yellow."""
     typer.secho(message, fg=typer.colors.YELLOW, err=True)
-
-
-@contextlib.contextmanager
-def warnings_in_a_line() -> Iterator[None]:
-    """Within the block, warnings for users are printed like errors, without their place."""
-    before = warnings.showwarning
-
-    def show(message: Any, category: Any, *place: Any, **more: Any) -> None:
-        if category is UserWarning:
-            warn(f"vocoder: warning: {message}")
-        else:
-            before(message, category, *place, **more)
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield

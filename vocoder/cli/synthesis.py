@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 import vocoder
 from vocoder.atomic import write_atomic
@@ -25,10 +26,7 @@ from vocoder.cli.output import (
 
 def synthesize(
     mel: Annotated[
-        Path,
-        typer.Argument(
-            help="Log-mel spectrogram: a .npy array (bands, frames), or a batch of one."
-        ),
+        Path, Argument(help="Log-mel spectrogram: a .npy array (bands, frames), or a batch of one.")
     ],
     output: options.AudioOutput,
     checkpoint: options.Checkpoint = None,
@@ -74,10 +72,8 @@ def resynthesize(
 
 def mel(
     audio: options.AudioInput,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, .npy.")],
-    preset: Annotated[
-        str, typer.Option("--mel-spec", help="Preset that the mel follows.")
-    ] = "ljspeech",
+    output: Annotated[Path, Option("--output", "-o", help="File to write, .npy.")],
+    preset: options.MelSpec = "ljspeech",
     force: options.Force = False,
 ) -> None:
     """The log-mel spectrogram of a recording, as a .npy array (bands, frames)."""
@@ -100,14 +96,10 @@ def mel(
 
 def refine(
     audio: options.AudioInput,
-    mel: Annotated[Path, typer.Argument(help="The log-mel spectrogram that it should have, .npy.")],
+    mel: Annotated[Path, Argument(help="The log-mel spectrogram that it should have, .npy.")],
     output: options.AudioOutput,
-    iterations: Annotated[
-        int, typer.Option("--iterations", "-n", help="Number of iterations.")
-    ] = 16,
-    preset: Annotated[
-        str, typer.Option("--mel-spec", help="Preset that the mel follows.")
-    ] = "ljspeech",
+    iterations: Annotated[int, Option("--iterations", "-n", help="Number of iterations.")] = 16,
+    preset: options.MelSpec = "ljspeech",
     force: options.Force = False,
 ) -> None:
     """Match any audio to a mel by Griffin-Lim-style iterations, without a model."""
@@ -132,44 +124,30 @@ def refine(
 
 def say(
     output: options.AudioOutput,
-    text: Annotated[
-        str | None, typer.Argument(help="English text to read, or - for standard input.")
-    ] = None,
-    file: Annotated[
-        Path | None, typer.Option("--file", help="Text file to read (UTF-8), of any length.")
-    ] = None,
+    text: Annotated[str | None, Argument(help="English text, or - for standard input.")] = None,
+    file: Annotated[Path | None, Option(help="Text file to read (UTF-8), of any length.")] = None,
     checkpoint: options.Checkpoint = None,
     acoustic: options.Acoustic = None,
-    voice: Annotated[
-        str | None, typer.Option("--voice", help="Of the acoustic model. \\[default: its first]")
-    ] = None,
+    voice: Annotated[str | None, Option(help="Of the acoustic model. \\[default: first]")] = None,
     speaking_rate: Annotated[
-        float, typer.Option("--rate", "--speaking-rate", "-r", help="2 is twice as fast, 0.5 half.")
+        float, Option("--rate", "--speaking-rate", "-r", help="2 is twice as fast, 0.5 half.")
     ] = 1.0,
-    pitch: Annotated[
-        float, typer.Option("--pitch", "-p", help="Semitones higher, or lower if negative.")
-    ] = 0.0,
+    pitch: Annotated[float, Option("--pitch", "-p", help="Semitones up; down if negative.")] = 0.0,
     temperature: options.Temperature = None,
     seed: options.Seed = 0,
     refine: options.Refine = None,
     restore: options.Restore = None,
     lines: Annotated[
         Path | None,
-        typer.Option(
-            "--lines",
+        Option(
             help="Text file with a text, or id|text, on each line: -o is the folder of a file for "
-            "each, 0001.wav or ID.wav. What is there and newer stays, unless --force is given.",
+            "each, 0001.wav or ID.wav. What is there and newer stays, unless --force is given."
         ),
     ] = None,
     are_phonemes: Annotated[
-        bool,
-        typer.Option(
-            "--phonemes", help="The text is phonemes, separated by spaces, with _ between words."
-        ),
+        bool, Option("--phonemes", help="The text is phonemes, spaces between, _ between words.")
     ] = False,
-    timestamps: Annotated[
-        Path | None, typer.Option("--timestamps", help="JSON file for the words and their times.")
-    ] = None,
+    timestamps: Annotated[Path | None, Option(help="JSON file for words and their times.")] = None,
     device: options.Device = "auto",
     force: options.Force = False,
 ) -> None:
@@ -194,14 +172,11 @@ def say(
     how |= {"temperature": temperature, "seed": seed, "refine": refine, "restore": restore}
     if lines is not None:
         speak([], reader, model, **how)  # refuses wrong arguments before the first line
-        say_lines(
-            lines,
-            to_read,
-            output,
-            model.sample_rate,
-            force,
-            lambda text: speak(read(text), reader, model, **how),
-        )
+
+        def line(text: str) -> Iterator[Any]:
+            return speak(read(text), reader, model, **how)
+
+        say_lines(lines, to_read, output, model.sample_rate, force, line)
         return
     for part in parts:
         reader.indices(part.read_by(reader))  # checks them
@@ -217,28 +192,22 @@ def say(
 
     write_pieces(output, spoken(), model.sample_rate)
     if timestamps is not None:
-        content = [word._asdict() for word in words]
-        write_atomic(
-            timestamps, (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode()
-        )
+        content = json.dumps([word._asdict() for word in words], ensure_ascii=False, indent=1)
+        write_atomic(timestamps, f"{content}\n".encode())
 
 
 def _read_text(text: str | None, file: Path | None) -> str:
     """The text to say: from the argument, standard input (-) or the file."""
     if (text is None) == (file is None):
         raise ValueError('give what to say, once: "some text", - for standard input, or --file')
-    if text is not None and text != "-":
-        if any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise ValueError("the text is not UTF-8: give it in a file, saved as UTF-8")
-        return text
     try:
         if file is not None:
             return file.read_text(encoding="utf-8-sig")
+        if text != "-":
+            return str(text).encode().decode()
         if sys.stdin is None:
             raise ValueError("standard input is closed: give the text, or --file")
         return sys.stdin.buffer.read().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{file or 'standard input'} is not UTF-8 text ({error.reason} at byte {error.start}): "
-            "save it as UTF-8"
-        ) from error
+    except UnicodeError as error:
+        name = file or ("standard input" if text == "-" else "the text")
+        raise ValueError(f"{name} is not UTF-8 ({error}): save it in a file as UTF-8") from error
