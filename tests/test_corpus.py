@@ -240,23 +240,11 @@ def test_without_a_network_it_says_what_to_do_and_does_not_hang(tmp_path):
         assert words in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "last, words",
-    [
-        (["coqui"] * 2, "same in every line"),
-        (["ann", "bob", "ann", "bob", "bob", "ann"], "does not repeat the words"),
-        (["wavs/x0.wav", "wavs/x1.wav"], "does not repeat the words"),
-        (["0.5s", "1.25s", "2s"], "does not repeat the words"),
-        (["17", "18", "19", "20", "21", "x"], "hardly any letters"),
-    ],
-)
-def test_a_last_column_that_is_no_text_is_refused(tmp_path, last, words):
-    ids = [f"u{i}" for i in range(len(last))]
-    lines = [
-        f"{id}|The cat sat on it, number {id}.|{end}" for id, end in zip(ids, last, strict=True)
-    ]
-    corpus = read_corpus(write_corpus(tmp_path, lines, [f"{id}.wav" for id in ids]))
-    with pytest.raises(CorpusError, match=words):
+@pytest.mark.parametrize("last", [["ann", "bob"], ["wavs/x0.wav"] * 2, ["0.5s", "2s"], ["17", "x"]])
+def test_a_last_column_that_is_no_text_is_refused(tmp_path, last):
+    lines = [f"u{i}|The cat sat on it, number {i}.|{end}" for i, end in enumerate(last)]
+    corpus = read_corpus(write_corpus(tmp_path, lines, ["u0.wav", "u1.wav"]))
+    with pytest.raises(CorpusError, match=f"{last[0]}', does not repeat the words"):
         check_texts(corpus)
 
 

@@ -34,7 +34,7 @@ from vocoder.corpus import Corpus, CorpusError, read_corpus, split
 log = logging.getLogger("vocoder.training")
 
 SILENT_RMS = 1e-3
-"""Root mean square, of full scale 1, below which a file is left out as silent (-60 dB)."""
+"""Root mean square, of full scale 1, below which a file is left out as silent."""
 
 SHORTEST_SECONDS = 0.1
 """Files shorter than this are left out."""
