@@ -139,10 +139,8 @@ def check_texts(corpus: Corpus) -> None:
     def words(text: str) -> set[str]:
         return set(re.findall(r"[^\W\d_]+", text.casefold()))
 
-    labels = [
-        u for u in corpus.utterances
-        if words(u.text) and words(u.text).isdisjoint(words(u.normalised))
-    ]  # fmt: skip
+    worded = [u for u in corpus.utterances if words(u.text)]
+    labels = [u for u in worded if words(u.text).isdisjoint(words(u.normalised))]
     shorter = sum(len(u.normalised) - len(u.text) for u in labels) < 0
     if shorter and 2 * len(labels) > len(corpus.utterances):
         raise CorpusError(

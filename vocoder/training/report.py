@@ -134,6 +134,7 @@ def setting_facts(model: Any, data: Any) -> dict[str, str]:
 def run_facts(run: Finished) -> dict[str, str]:
     """What was trained, on what data and hardware, and for how long; `RECORD` has the options."""
     module, trainer, record = run.module, run.trainer, read_record(run.folder)
+    seconds = round(module.timer.time_elapsed())
     machine, start = machine_facts(trainer.strategy.root_device), record["start_from"]
     cpu = f"CPU process of {torch.get_num_threads()} threads, {machine['cpu']}"
     return {
@@ -142,7 +143,7 @@ def run_facts(run: Finished) -> dict[str, str]:
         "weights": run.validations.words(),
         "audio seen": f"{module.samples_seen / module.model.sample_rate:,.0f} s",
         "steps": f"{trainer.global_step:,}, of which {module.skipped} skipped (not finite)",
-        "training time": f"{timedelta(seconds=round(module.seconds))} (validation included)",
+        "training time": f"{timedelta(seconds=seconds)} (validation included)",
         "hardware": f"{trainer.world_size} x {machine['gpu'] or cpu}, {trainer.precision}",
         "seed": str(record["seed"]),
         "version": record["flow_vocoder"],
