@@ -83,13 +83,8 @@ def write_report(
 ) -> None:
     """Write report.md, report.json and held-out/, and log a command that uses the model.
 
-    Args:
-        columns: titles of the validation scores, by name.
-        explained: what the scores are.
-        test: further values of the JSON.
-
-    Raises:
-        DivergedError: some of the examples are not finite; all that could be written is.
+    `columns` are titles of the validation scores, by name; `explained` says what they are; `test`
+    goes into the JSON. DivergedError, after all is written, if some of the examples are not finite.
     """
     rows, facts = run.validations.rows(), run_facts(run)
     scores = {example.id: example.scores for example in examples}
@@ -121,7 +116,6 @@ def write_report(
 def setting_facts(model: Any, data: Any) -> dict[str, str]:
     """What is trained, and on what data."""
     prepared, split = data.prepared, data.split
-    # Counted without weight normalisation.
     size = sum(p.numel() for p in fuse_weight_norm(dict(model.named_parameters())).values())
     return {
         "model": f"{type(model).__name__}, {size / 1e6:.2f}M parameters, {model.sample_rate} Hz",
