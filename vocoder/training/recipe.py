@@ -72,15 +72,6 @@ _MENDABLE = (
 
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
-HELP = {
-    "data": "folder of a corpus in LJSpeech's layout, or 'sample' for the one that comes with the "
-    "recipe; by default LJSpeech, from $LJSPEECH or data/, else downloaded",
-    "run": "folder of the run (default: runs/NAME OF THE CONFIG); a run in it is resumed",
-    "max_time": "training time, that before a resume included: 10m, 1h30m or 2d",
-    "start_from": "checkpoint directory of a model of the same sizes, or name of a bundled one, to "
-    "initialise a new run from",
-}
-
 CONFIGS = Path(__file__).parent / "config"
 """Folder of the configurations that come with the package."""
 
@@ -128,10 +119,6 @@ class Recipe:
     def begin(self, module: Any, data: Any, started: bool) -> None:
         """Called once before a new run starts; `started` if it has weights of `--start_from`."""
 
-    def callbacks(self) -> list[lightning.Callback]:
-        """Callbacks in addition to those that every recipe has."""
-        return []
-
     def load(self, path: str, model: Any) -> Any:
         """The model of a checkpoint, not fused, for its weights to be copied into `model`."""
         return load_checkpoint(path)
@@ -146,8 +133,15 @@ def parser(recipe: Recipe) -> ArgumentParser:
     options = ArgumentParser(prog=recipe.shown, description=recipe.description)
     add = options.add_argument
     add("--config", action="config", help="YAML of these options; of several, later ones win")
-    for name in ("data", "run", "max_time", "start_from"):
-        add(f"--{name}", type=str | None, help=HELP[name])
+    for name, what in {
+        "data": "folder of a corpus in LJSpeech's layout, or 'sample' for that of the recipe; by "
+        "default LJSpeech, from $LJSPEECH or data/, else downloaded",
+        "run": "folder of the run (default: runs/NAME OF THE CONFIG); a run in it is resumed",
+        "max_time": "training time, that before a resume included: 10m, 1h30m or 2d",
+        "start_from": "checkpoint of a model of the same sizes, or name of a bundled one, to "
+        "initialise a new run from",
+    }.items():
+        add(f"--{name}", type=str | None, help=what)
     add("--max_steps", type=int | None, help="total number of steps")
     better = "validation score of which the best selects the weights, such as val/mel_distance"
     add("--monitor", type=str, default="val/log_likelihood", help=better)
@@ -216,8 +210,7 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
     budget = duration(config.max_time) if config.max_time else None
     if budget is None and not config.max_steps:
         raise TrainingError("no budget is set: give --max_time (such as 2h) or --max_steps")
-    names = (Path(str(path)).stem for path in config.config)
-    run = Path(config.run or Path("runs", "+".join(names)))
+    run = Path(config.run or Path("runs", "+".join(Path(str(path)).stem for path in config.config)))
     lightning.seed_everything(config.seed, verbose=False)
     with readable("the configuration cannot be built"):
         objects = options.instantiate(config)
@@ -238,8 +231,7 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
         )
     validations = Validations(run, averaged, config.monitor, config.patience, started)
     shown = [Progress()] * (config.trainer.enable_progress_bar is not False)  # Lightning's default
-    own = [*recipe.callbacks(), validations, *shown, LastCheckpoint(run / LAST, config.save_every)]
-    callbacks = [Timer(budget, verbose=False), averaged, *own]
+    saves = LastCheckpoint(run / LAST, config.save_every)
     with readable("the trainer cannot be built"):
         trainer = lightning.Trainer(
             **{**objects.trainer.as_dict(), "enable_progress_bar": False},
@@ -251,7 +243,7 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
             use_distributed_sampler=False,  # `Batches` does it
             default_root_dir=run,
             logger=TensorBoardLogger(run, name="", version="tensorboard"),
-            callbacks=callbacks,
+            callbacks=[Timer(budget, verbose=False), averaged, validations, *shown, saves],
         )
     corpus = {
         "name": data.prepared.name,
