@@ -258,15 +258,10 @@ def download_ljspeech(
     data_dir: str | Path = "data", url: str = LJSPEECH_URL, timeout: float = 60.0
 ) -> Path:
     """Download LJSpeech (2.6 GB), verify its checksum and unpack it, with a progress bar, in
-    `data_dir`/.NAME.download; the corpus is moved to its place when it is complete.
+    `data_dir`/.NAME.download; it is moved to `data_dir`/NAME when it is complete.
 
-    Args:
-        data_dir: the corpus goes to `data_dir`/LJSpeech-1.1.
-        url: of the archive, `NAME.tar.bz2` with a folder NAME in it.
-        timeout: in seconds, of the connection and of every answer.
-
-    Raises:
-        CorpusError: no connection, a broken transfer or a wrong checksum.
+    `url` is that of `NAME.tar.bz2` with a folder NAME in it; `timeout`, in seconds, is of the
+    connection and of every answer. CorpusError if there is none, or the checksum is wrong.
     """
     import pooch  # type: ignore[import-untyped]
 
@@ -285,8 +280,7 @@ def download_ljspeech(
     except (OSError, ValueError, tarfile.TarError, EOFError) as error:
         raise CorpusError(
             f"{url} could not be downloaded ({error}): download it by hand and unpack it to "
-            f"{final}, or train on another corpus with --data DIR, or try the recipe with "
-            "--data sample"
+            f"{final}, or train on another corpus with --data DIR or --data sample"
         ) from error
     os.replace(staging / name, final)
     shutil.rmtree(staging)

@@ -21,8 +21,6 @@ from vocoder.audio.validation import Clamp, as_tensor
 from vocoder.extras import require
 from vocoder.models import FlowVocoder, Noise
 
-OPSET = 18  # the ONNX operator set of exported graphs
-
 
 class InferenceGraph(nn.Module):
     r"""What is exported: :math:`(m, \epsilon) \mapsto f^{-1}(\epsilon; m)`, refined and clipped.
@@ -75,7 +73,7 @@ def export_onnx(
     # Sizes of 0 and 1 the exporter would take for constants; the graph runs on any.
     example = (torch.zeros(2, spec.n_mels, 5), torch.zeros(2, 5, model.noise_per_frame))
     batch_size, length = torch.export.Dim("batch"), torch.export.Dim("frames", min=3)
-    how: dict[str, Any] = {"dynamo": True, "opset_version": OPSET, "verbose": False}
+    how: dict[str, Any] = {"dynamo": True, "opset_version": 18, "verbose": False}
     how["dynamic_shapes"] = {0: batch_size, 2: length}, {0: batch_size, 1: length}
     how |= {"input_names": ["mel", "noise"], "output_names": ["audio"]}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

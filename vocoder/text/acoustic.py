@@ -84,16 +84,10 @@ class AcousticModel(SavedModel):
     prosody_mean: Tensor
 
     def __init__(
-        self,
-        symbols: Sequence[str],
-        mel_spec: MelSpec | str = "ljspeech",
-        voices: Sequence[str] = ("speaker",),
-        channels: int = 256,
-        encoder_blocks: int = 6,
-        prosody_blocks: int = 4,
-        decoder_blocks: int = 8,
-        states: int = 2,
-    ) -> None:
+        self, symbols: Sequence[str], mel_spec: MelSpec | str = "ljspeech",
+        voices: Sequence[str] = ("speaker",), channels: int = 256, encoder_blocks: int = 6,
+        prosody_blocks: int = 4, decoder_blocks: int = 8, states: int = 2,
+    ) -> None:  # fmt: skip
         super().__init__(mel_spec)
         self.symbols = tuple(symbols)
         self.voices = tuple(voices)

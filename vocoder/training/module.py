@@ -55,17 +55,10 @@ class Training(lightning.LightningModule):
     """Fraction of the budget from which on all losses apply."""
 
     def __init__(
-        self,
-        model: Any,
-        learning_rate: float = 1e-3,
-        final_learning_rate: float = 0.02,
-        warmup_steps: int = 200,
-        betas: tuple[float, float] = (0.9, 0.99),
-        weight_decay: float = 0.0,
-        gradient_clip: float = 1.0,
-        max_skipped: int = 50,
-        seed: int = 0,
-    ) -> None:
+        self, model: Any, learning_rate: float = 1e-3, final_learning_rate: float = 0.02,
+        warmup_steps: int = 200, betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0, gradient_clip: float = 1.0, max_skipped: int = 50, seed: int = 0,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.model = model
         self.learning_rate, self.final_learning_rate = learning_rate, final_learning_rate
@@ -180,15 +173,10 @@ class VocoderTraining(Training):
     model: Vocoder
 
     def __init__(
-        self,
-        model: Vocoder,
-        losses: Sequence[Loss],
-        temperature: float | None = None,
-        validation_syntheses: int = 20,
-        sample_temperature: float = 0.7,
-        sample_fraction: float = 0.5,
-        **optimisation: Any,
-    ) -> None:
+        self, model: Vocoder, losses: Sequence[Loss], temperature: float | None = None,
+        validation_syntheses: int = 20, sample_temperature: float = 0.7,
+        sample_fraction: float = 0.5, **optimisation: Any,
+    ) -> None:  # fmt: skip
         super().__init__(model, **optimisation)
         if all(loss.start > 0 for loss in losses):
             raise ValueError("no loss applies at first: one of the losses must have start 0")

@@ -43,15 +43,7 @@ from vocoder.training.data import CorpusData, SpeechData, manifest
 from vocoder.training.losses import Loss
 from vocoder.training.module import DivergedError, Training, TrainingError, VocoderTraining
 from vocoder.training.report import Finished, report_vocoder, setting_facts
-from vocoder.training.run import (
-    LAST,
-    RECORD,
-    describe,
-    locked,
-    newest_resume_file,
-    refuse_another,
-    resume_files,
-)
+from vocoder.training.run import LAST, RECORD, describe, locked, newest_resume_file, resume_files
 
 log = logging.getLogger("vocoder.training")
 
@@ -216,8 +208,8 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
         objects = options.instantiate(config)
         module, data = recipe.build(objects, config)
         averaged = AveragedWeights(**objects.average.as_dict())
-    started, new = bool(config.start_from), not resume_files(run)
-    if started and new:
+    started = bool(config.start_from)
+    if started and not resume_files(run):
         trained = recipe.load(config.start_from, module.model)
         start_from(module.model, trained, config.start_from)
     data.setup()  # before Lightning starts other processes, which would wait if this one failed
@@ -251,9 +243,7 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
         "sha256": manifest(data.corpus, data.prepared, data.trains_on_text),
     }
     items = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
-    record = describe(recipe.program, config, corpus, items, new)
-    if not new:
-        refuse_another(run, record)
+    record = describe(run, recipe.program, config, corpus, items)
     with locked(run) if first else nullcontext():
         checkpoint = newest_resume_file(run)
         if first:

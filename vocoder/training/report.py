@@ -52,8 +52,7 @@ class Example(NamedTuple):
 def report_vocoder(run: Finished) -> None:
     """Write the report of a vocoder; see `write_report`."""
     model, data, temperature = run.module.model.fused(), run.data, run.module.temperature
-    columns = {"val/log_likelihood": "log-likelihood, nats per sample",
-               "val/mel_distance": "mel distance, nats"}  # fmt: skip
+    titles = "log-likelihood, nats per sample", "mel distance, nats"
     examples = []
     # Whole utterances of the test set, which no choice was based on.
     for item in data.held_out(data.split.test[:HELD_OUT]):
@@ -62,11 +61,11 @@ def report_vocoder(run: Finished) -> None:
         generated = model.synthesize(mel, temperature, seed=0).cpu()
         if model.likelihood:
             likelihood = model.log_prob(torch.from_numpy(item["audio"]), mel) / len(original)
-            scores[columns["val/log_likelihood"]] = float(likelihood)
-        distance = model.mel_spec.distance(mel_of_hops(model, generated), mel)
-        scores[columns["val/mel_distance"]] = float(distance)
+            scores[titles[0]] = float(likelihood)
+        scores[titles[1]] = float(model.mel_spec.distance(mel_of_hops(model, generated), mel))
         files = {".original.wav": original, ".wav": generated}
         examples.append(Example(item["id"], scores, files))
+    columns = dict(zip(("val/log_likelihood", "val/mel_distance"), titles, strict=True))
     recording = run.folder / "held-out" / f"{file_name(data.split.test[0])}.original.wav"
     words = ["vocoder", "resynthesize", recording, "--checkpoint", run.folder / "model"]
     explained = f"Test utterances are copies by synthesis at temperature {temperature:g}."
@@ -74,13 +73,9 @@ def report_vocoder(run: Finished) -> None:
 
 
 def write_report(
-    run: Finished,
-    columns: Mapping[str, str],
-    command: str,
-    explained: str = "",
-    examples: Sequence[Example] = (),
-    **test: Any,
-) -> None:
+    run: Finished, columns: Mapping[str, str], command: str, explained: str = "",
+    examples: Sequence[Example] = (), **test: Any,
+) -> None:  # fmt: skip
     """Write report.md, report.json and held-out/, and log a command that uses the model.
 
     `columns` are titles of the validation scores, by name; `explained` says what they are; `test`

@@ -61,13 +61,14 @@ def locked(run: Path) -> Iterator[None]:
         yield
 
 
-def describe(program: str, config: Namespace, corpus: Record, items: int, new: bool) -> Record:
-    """What makes a run: recipe, options, corpus, and items per step on all devices together."""
-    start: Record | None = None
+def describe(run: Path, program: str, config: Namespace, corpus: Record, items: int) -> Record:
+    """What makes a run: recipe, options, corpus, and items per step on all devices together;
+    TrainingError if the run in the folder was made by other values."""
+    new, start = not resume_files(run), None
     if config.start_from:  # of which a resumed run needs no more, and it may be gone
         digest = checkpoint_hash(config.start_from) if new else None
         start = {"path": config.start_from, "sha256": digest}
-    return {
+    record = {
         "flow_vocoder": vocoder.__version__,
         "program": program,
         "seed": config.seed,
@@ -77,10 +78,12 @@ def describe(program: str, config: Namespace, corpus: Record, items: int, new: b
         "corpus": corpus,
         "items_per_step": items,
     }
+    if not new:
+        _refuse_another(run, record)
+    return record
 
 
-def refuse_another(run: Path, record: Record) -> None:
-    """Refuse to resume a run that was made by other values."""
+def _refuse_another(run: Path, record: Record) -> None:
     try:
         before, now = _facts(read_record(run)), _facts(record)
     except (OSError, ValueError, LookupError) as error:
@@ -88,11 +91,8 @@ def refuse_another(run: Path, record: Record) -> None:
             f"{run / RECORD} is missing or damaged, so what made the run in {run} is not known: "
             "choose another folder with --run, or remove that one"
         ) from error
-    differences = [
-        f"{name} was {_shown(before[name])}, is now {_shown(now[name])}"
-        for name in before
-        if name in now and before[name] != now[name]
-    ]
+    different = [name for name in before if name in now and before[name] != now[name]]
+    differences = [f"{n} was {_shown(before[n])}, is now {_shown(now[n])}" for n in different]
     if differences:
         raise TrainingError(
             f"{run} holds another run (different: {'; '.join(differences)}): give the values it "
