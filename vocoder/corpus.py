@@ -62,12 +62,11 @@ class Split:
     validation: tuple[str, ...]
     test: tuple[str, ...]
 
-    def only(self, usable: Container[str], folder: Path, why: str = "") -> Split:
+    def only(self, usable: Container[str], folder: Path, why: str) -> Split:
         """The split with only the usable ids, of the corpus in `folder`; CorpusError, which says
         `why`, if nothing is left of one of the three."""
         left = {name: tuple(id for id in ids if id in usable) for name, ids in vars(self).items()}
         if empty := [name for name, ids in left.items() if not ids]:
-            why = why or "none can be used"
             raise CorpusError(f"{folder}: every utterance for {empty[0]} was left out ({why})")
         return Split(**left)
 

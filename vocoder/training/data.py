@@ -134,9 +134,10 @@ def _write(corpus: Corpus, sample_rate: int, folder: Path) -> None:
     entries: list[Entry] = []
     left_out: dict[str, list[str]] = defaultdict(list)
     rates: set[int] = set()
-    bar: Any = {"console": (console := Console(stderr=True)), "disable": not console.is_terminal}
+    console, what = Console(stderr=True), f"preparing {corpus.name}"
+    bar = track(corpus.utterances, what, console=console, disable=not console.is_terminal)
     with (folder / "audio.int16").open("wb") as file:
-        for utterance in track(corpus.utterances, f"preparing {corpus.name}", **bar):
+        for utterance in bar:
             id, path = utterance.id, utterance.path
             try:
                 audio = read_audio(path, sample_rate)[0].numpy()
@@ -332,7 +333,7 @@ class CorpusData(lightning.LightningDataModule):
         self.prepared = prepare(self.corpus, self.mel_spec.sample_rate, self.cache)
         # Split before files are left out, so that the choice does not depend on the sample rate.
         whole = split([utterance.id for utterance in self.corpus.utterances])
-        self.split = whole.only(self.usable(), self.folder, self.prepared.missing)
+        self.split = whole.only(self.usable(), self.folder, self.prepared.missing or "unusable")
 
     def train_dataloader(self) -> DataLoader[Any]:
         trainer: Any = self.trainer

@@ -52,7 +52,7 @@ class Example(NamedTuple):
 def report_vocoder(run: Finished) -> None:
     """Write the report of a vocoder; see `write_report`."""
     model, data, temperature = run.module.model.fused(), run.data, run.module.temperature
-    titles = "log-likelihood, nats per sample", "mel distance, nats"
+    likelihood, distance = "log-likelihood, nats per sample", "mel distance, nats"
     examples = []
     # Whole utterances of the test set, which no choice was based on.
     for item in data.held_out(data.split.test[:HELD_OUT]):
@@ -60,12 +60,12 @@ def report_vocoder(run: Finished) -> None:
         mel = mel_of_hops(model, original)
         generated = model.synthesize(mel, temperature, seed=0).cpu()
         if model.likelihood:
-            likelihood = model.log_prob(torch.from_numpy(item["audio"]), mel) / len(original)
-            scores[titles[0]] = float(likelihood)
-        scores[titles[1]] = float(model.mel_spec.distance(mel_of_hops(model, generated), mel))
+            density = model.log_prob(torch.from_numpy(item["audio"]), mel)
+            scores[likelihood] = float(density / len(original))
+        scores[distance] = float(model.mel_spec.distance(mel_of_hops(model, generated), mel))
         files = {".original.wav": original, ".wav": generated}
         examples.append(Example(item["id"], scores, files))
-    columns = dict(zip(("val/log_likelihood", "val/mel_distance"), titles, strict=True))
+    columns = {"val/log_likelihood": likelihood, "val/mel_distance": distance}
     recording = run.folder / "held-out" / f"{file_name(data.split.test[0])}.original.wav"
     words = ["vocoder", "resynthesize", recording, "--checkpoint", run.folder / "model"]
     explained = f"Test utterances are copies by synthesis at temperature {temperature:g}."
