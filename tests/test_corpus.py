@@ -14,15 +14,7 @@ import soundfile
 
 import vocoder.corpus
 from tests.conftest import ROOT
-from vocoder.corpus import (
-    CorpusError,
-    check_texts,
-    download_ljspeech,
-    find_ljspeech,
-    held_out,
-    read_corpus,
-    split,
-)
+from vocoder.corpus import CorpusError, check_texts, download_ljspeech, find_ljspeech, read_corpus
 
 SAMPLE = ROOT / "recipes" / "ljspeech" / "sample"
 
@@ -160,7 +152,7 @@ def test_other_folders_are_refused(tmp_path):
 
 def test_split_is_disjoint_and_stays_when_files_are_added():
     ids = [f"LJ{i:05}" for i in range(5000)]
-    before, after = split(ids[:3000]), split(list(reversed(ids)))
+    before, after = vocoder.corpus.split(ids[:3000]), vocoder.corpus.split(list(reversed(ids)))
     assert set(before.train) | set(before.validation) | set(before.test) == set(ids[:3000])
     assert len(before.train) + len(before.validation) + len(before.test) == 3000
     assert 30 < len(before.validation) < 90
@@ -171,16 +163,16 @@ def test_split_is_disjoint_and_stays_when_files_are_added():
 
 @pytest.mark.parametrize("count, held", [(3, 1), (5, 2), (26, 3)])
 def test_small_corpora_hold_something_out(count, held):
-    parts = split([f"u{i}" for i in range(count)])
+    parts = vocoder.corpus.split([f"u{i}" for i in range(count)])
     assert (len(parts.validation), len(parts.test)) == (held, held)
     assert len(parts.train) == count - 2 * held
     with pytest.raises(CorpusError, match="at least 3"):
-        split(["a", "b"])
+        vocoder.corpus.split(["a", "b"])
 
 
 def test_the_split_of_the_sample_is_fixed():
     """The make target for first sound and all published scores name these utterances."""
-    parts = held_out(SAMPLE)
+    parts = vocoder.corpus.held_out(SAMPLE)
     assert parts.validation == ("ru_0069", "ru_0151", "ru_0633")
     assert parts.test == ("ru_0209", "ru_0502", "ru_0813")
 
@@ -240,23 +232,11 @@ def test_without_a_network_it_says_what_to_do_and_does_not_hang(tmp_path):
         assert words in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "last, words",
-    [
-        (["coqui"] * 2, "same in every line"),
-        (["ann", "bob", "ann", "bob", "bob", "ann"], "does not repeat the words"),
-        (["wavs/x0.wav", "wavs/x1.wav"], "does not repeat the words"),
-        (["0.5s", "1.25s", "2s"], "does not repeat the words"),
-        (["17", "18", "19", "20", "21", "x"], "hardly any letters"),
-    ],
-)
-def test_a_last_column_that_is_no_text_is_refused(tmp_path, last, words):
-    ids = [f"u{i}" for i in range(len(last))]
-    lines = [
-        f"{id}|The cat sat on it, number {id}.|{end}" for id, end in zip(ids, last, strict=True)
-    ]
-    corpus = read_corpus(write_corpus(tmp_path, lines, [f"{id}.wav" for id in ids]))
-    with pytest.raises(CorpusError, match=words):
+@pytest.mark.parametrize("last", [["ann", "bob"], ["wavs/x0.wav"] * 2, ["0.5s", "2s"], ["17", "x"]])
+def test_a_last_column_that_is_no_text_is_refused(tmp_path, last):
+    lines = [f"u{i}|The cat sat on it, number {i}.|{end}" for i, end in enumerate(last)]
+    corpus = read_corpus(write_corpus(tmp_path, lines, ["u0.wav", "u1.wav"]))
+    with pytest.raises(CorpusError, match=f"{last[0]}', does not repeat the words"):
         check_texts(corpus)
 
 

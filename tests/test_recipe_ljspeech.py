@@ -52,8 +52,10 @@ class Tiny(Recipe):
         super().__init__("", TINY, SAMPLE)
         self.every_step, self.reports = every_step, report
 
-    def callbacks(self):
-        return [EveryStep(self.every_step)]
+    def build(self, *args):
+        module, data = super().build(*args)
+        module.configure_callbacks = lambda: [EveryStep(self.every_step)]
+        return module, data
 
     def report(self, *args):
         if self.reports:
@@ -221,9 +223,6 @@ def test_two_devices_stop_together_and_resume(tmp_path):
         assert "Traceback" not in output
         before, step = step, torch.load(run / "last.ckpt", weights_only=True)["global_step"]
         assert step > before
-
-
-# -- configuration -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", OF_VOCODERS, ids=lambda path: path.stem)

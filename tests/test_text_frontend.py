@@ -13,12 +13,8 @@ SPOKEN = {
     "$3.50": "three dollars and fifty cents",
     "£20": "twenty pounds",
     "$1.2 billion": "one point two billion dollars",
-    "Dr. Smith lives at 221B Baker St.": (
-        "Dr Smith lives at two hundred twenty-one B Baker Street."
-    ),
-    "On 3 March 1999 at 5:45 p.m.": (
-        "On the third of March nineteen ninety-nine at five forty-five P.M."
-    ),
+    "Dr. Smith at 221B Baker St.": "Dr Smith at two hundred twenty-one B Baker Street.",
+    "on 3 March 1999, 5:45 pm": "on the third of March nineteen ninety-nine, five forty-five P.M.",
     "at 3 a.m. or 9:05": "at three A.M. or nine oh five",
     "died on 12/10/1978": "died on December tenth, nineteen seventy-eight",
     "2026-11-21": "November twenty-first, twenty twenty-six",
@@ -51,13 +47,10 @@ SPOKEN = {
     "5 m²": "five meters squared",
     "Write to john.smith@mail.co.uk.": "Write to john dot smith at mail dot co dot U K.",
     "a_b-c@example.org": "a underscore b dash c at example dot org",
-    "See https://www.example.com/a?b=1 now": (
-        "See W W W dot example dot com slash a question mark b equals one now"
-    ),
+    "https://www.ab.com/a?b=1": "W W W dot ab dot com slash a question mark b equals one",
     "example.com": "example dot com",
-    "$5bn, £2.5tn and €3 mn": (
-        "five billion dollars, two point five trillion pounds and three million euros"
-    ),
+    "$5bn and £2.5tn": "five billion dollars and two point five trillion pounds",
+    "€3 mn": "three million euros",
     "the '90s, the ’80s and mid-1970's": "the nineties, the eighties and mid-nineteen seventies",
     "class of '05": "class of oh five",
     "5 x 4": "five by four",

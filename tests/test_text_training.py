@@ -12,13 +12,7 @@ from vocoder.audio import MelSpec, read_audio
 from vocoder.corpus import CorpusError
 from vocoder.text.acoustic import load_checkpoint
 from vocoder.text.frontend import SYMBOLS
-from vocoder.training.acoustic import (
-    COLUMNS,
-    AcousticRecipe,
-    Excerpts,
-    Item,
-    TextAndSpeech,
-)
+from vocoder.training.acoustic import COLUMNS, AcousticRecipe, Excerpts, Item, TextAndSpeech
 from vocoder.training.recipe import CONFIGS, duration, parser
 
 CONFIG = CONFIGS / "acoustic.yaml"
@@ -45,10 +39,8 @@ def corpus(tmp_path_factory):
     for index, text in enumerate(SENTENCES):
         voice = "ann" if index < 8 else "bob"
         audio, rate = read_audio(recordings[index])
-        seconds = 1.5 + 0.1 * index
-        soundfile.write(
-            folder / "wavs" / f"{voice}-{index}.wav", audio[: int(seconds * rate)].numpy(), rate
-        )
+        excerpt = audio[: int((1.5 + 0.1 * index) * rate)].numpy()
+        soundfile.write(folder / "wavs" / f"{voice}-{index}.wav", excerpt, rate)
         lines.append(f"{voice}-{index}|{text}|{text}\n")
     # Two that cannot be used: no text that can be read, and a text too long for its sound.
     for id, text in (("ann-x", "привет"), ("ann-y", "Far too many words for this. " * 12)):

@@ -16,14 +16,7 @@ from tests.conftest import full_disk
 from tests.test_recipe_ljspeech import ROOT, SAMPLE
 from vocoder.audio import MelSpec
 from vocoder.corpus import CorpusError, read_corpus, split
-from vocoder.training.data import (
-    Batches,
-    Crops,
-    SpeechData,
-    held_out,
-    manifest,
-    prepare,
-)
+from vocoder.training.data import Batches, Crops, SpeechData, held_out, manifest, prepare
 
 
 def write_corpus(folder, audio, rate=8000):
@@ -47,9 +40,6 @@ def prepared(folder, audio, rate=8000):
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory):
     return prepare(read_corpus(SAMPLE), 16000, tmp_path_factory.mktemp("cache"))
-
-
-# -- preparation -------------------------------------------------------------------------------
 
 
 def test_prepared_audio_is_that_of_the_files(sample):
@@ -143,9 +133,6 @@ def test_a_cache_that_cannot_be_written_leaves_nothing_half_prepared(tmp_path, m
             prepare(corpus, 8000, tmp_path / "cache")
     assert all(path.suffix == ".lock" for path in (tmp_path / "cache").iterdir())
     assert len(prepare(corpus, 8000, tmp_path / "cache").entries) == 1
-
-
-# -- crops -------------------------------------------------------------------------------------
 
 
 def test_a_crop_depends_on_seed_and_index_alone(sample):

@@ -52,9 +52,6 @@ def last_line(capsys):
     return error.strip().splitlines()[-1]
 
 
-# -- a run is what it says it is ---------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "words, named",
     [
@@ -120,9 +117,6 @@ def test_two_processes_do_not_train_in_one_folder(trained, capsys):
     assert "another process is training in run: wait until it ends, or choose" in last_line(capsys)
 
 
-# -- resume files ------------------------------------------------------------------------------
-
-
 class Malicious:
     """Creates a file when it is unpickled."""
 
@@ -183,9 +177,6 @@ def test_two_resume_files_are_kept_and_a_full_disk_costs_neither(tmp_path, monke
             files.save_checkpoint({"global_step": 4}, path)
     assert str(path) in str(sentence(caught.value))
     assert steps() == {"last.ckpt": 3, "previous.ckpt": 2}  # and no partial file
-
-
-# -- after training ----------------------------------------------------------------------------
 
 
 def test_what_fails_after_training_costs_neither_model_nor_report(copied, capsys, monkeypatch):

@@ -1,8 +1,5 @@
-"""Corpora of speech in LJSpeech's layout: finding or downloading one, reading its list, and
-splitting it into training, validation and test.
-
-The layout is a folder with `metadata.csv`, one utterance a line as `id|text|normalised text`
-(UTF-8), and `wavs/ID.wav` (or .flac, .ogg, .mp3) at any sample rate; see `read_corpus`.
+"""Corpora of speech in LJSpeech's layout (see `read_corpus`): finding or downloading one, reading
+its list, and splitting it into training, validation and test.
 """
 
 from __future__ import annotations
@@ -33,9 +30,6 @@ LJSPEECH_URL = "https://data.keithito.com/data/speech/LJSpeech-1.1.tar.bz2"
 LJSPEECH_SHA256 = "be1a30453f28eb8dd26af4101ae40cbf2c50413b1bb21936cbcdc6fae3de8aa5"
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
-
-SHARE = 0.02
-"""Of the utterances, for validation and for the test each."""
 
 
 @dataclass(frozen=True)
@@ -68,23 +62,18 @@ class Split:
     validation: tuple[str, ...]
     test: tuple[str, ...]
 
-    def only(self, usable: Container[str], folder: Path, why: str = "") -> Split:
-        """The split with only the usable ids, of the corpus in `folder`.
-
-        `why` says in the message what the others lack.
-
-        Raises:
-            CorpusError: nothing is left of one of the three.
-        """
+    def only(self, usable: Container[str], folder: Path, why: str) -> Split:
+        """The split with only the usable ids, of the corpus in `folder`; CorpusError, which says
+        `why`, if nothing is left of one of the three."""
         left = {name: tuple(id for id in ids if id in usable) for name, ids in vars(self).items()}
         if empty := [name for name, ids in left.items() if not ids]:
-            reason = f" ({why})" if why else ""
-            raise CorpusError(f"{folder}: every utterance for {empty[0]} was left out{reason}")
+            raise CorpusError(f"{folder}: every utterance for {empty[0]} was left out ({why})")
         return Split(**left)
 
 
 def read_corpus(folder: str | Path) -> Corpus:
-    """Read the list of a corpus in LJSpeech's layout.
+    """Read the list of a corpus in LJSpeech's layout: a folder with `metadata.csv` (UTF-8), one
+    utterance a line, and `wavs/ID.wav` (or .flac, .ogg, .mp3) at any sample rate.
 
     A line has two, three or four columns: id, text; id, text, normalised text; id, speaker, text,
     normalised text. A column may be quoted as in CSV. The id may also be written as the file's
@@ -142,30 +131,22 @@ def check_texts(corpus: Corpus) -> None:
     """Check that what a corpus gives as its normalised texts are texts, for training on them.
 
     Raises:
-        CorpusError: they are all the same, mostly numbers, or labels: shorter than the column
-            before them, whose words they do not repeat.
+        CorpusError: most are labels: on the whole shorter than the column before them, whose words
+            they do not repeat.
     """
-    spoken = [u.normalised.strip() for u in corpus.utterances]
-    labels = [u for u in corpus.utterances if not _words(u.text, u.normalised)]
+
+    def words(text: str) -> set[str]:
+        return set(re.findall(r"[^\W\d_]+", text.casefold()))
+
+    worded = [u for u in corpus.utterances if words(u.text)]
+    labels = [u for u in worded if words(u.text).isdisjoint(words(u.normalised))]
     shorter = sum(len(u.normalised) - len(u.text) for u in labels) < 0
-    if 2 * sum(any(map(str.isalpha, text)) for text in spoken) < len(spoken):
-        problem = "has hardly any letters"
-    elif len(spoken) > 1 and len(set(spoken)) == 1:
-        problem = "is the same in every line"
-    elif shorter and 2 * len(labels) > len(spoken):
-        problem = "does not repeat the words of the text before it"
-    else:
-        return
-    raise CorpusError(
-        f"the last column of {corpus.folder / 'metadata.csv'}, such as {spoken[0]!r}, {problem}: "
-        "write id|text|normalised text, with further columns between id and text"
-    )
-
-
-def _words(text: str, normalised: str) -> bool:
-    """Whether the normalised text repeats a word of the text, or the text has no words."""
-    words, others = (set(re.findall(r"[^\W\d_]+", t.casefold())) for t in (text, normalised))
-    return not words or not words.isdisjoint(others)
+    if shorter and 2 * len(labels) > len(corpus.utterances):
+        raise CorpusError(
+            f"the last column of {corpus.folder / 'metadata.csv'}, such as "
+            f"{labels[0].normalised.strip()!r}, does not repeat the words of the text before it: "
+            "write id|text|normalised text, with further columns between id and text"
+        )
 
 
 def columns(line: str) -> list[str]:
@@ -178,12 +159,8 @@ def columns(line: str) -> list[str]:
 
 
 class AudioFiles:
-    """The audio files of a corpus, found by the names that its list gives them.
-
-    Args:
-        folder: the corpus, with the files in `wavs` or below, or where the list says.
-        suffixes: of the files, in lower case.
-    """
+    """The audio files of a corpus, in `wavs` or below or where its list says, found by the names
+    that the list gives them; `suffixes` are in lower case."""
 
     def __init__(self, folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> None:
         self.folder, self.suffixes = folder, suffixes
@@ -191,11 +168,8 @@ class AudioFiles:
         self._names = functools.cache(self._list)
 
     def find(self, name: str) -> tuple[str, Path | None]:
-        """The id that `name` stands for, and its file, or None if there is none.
-
-        Raises:
-            CorpusError: the name, or a link, leads out of the corpus.
-        """
+        """The id that `name` stands for, and its file, if there is one; CorpusError if the name, or
+        a link, leads out of the corpus."""
         inner = unicodedata.normalize("NFC", name.replace("\\", "/")).removeprefix("wavs/")
         if inner.startswith("/") or ".." in inner.split("/") or re.match("[A-Za-z]:", inner):
             raise CorpusError(
@@ -257,8 +231,8 @@ def split(ids: Sequence[str]) -> Split:
     u = {id: int.from_bytes(digest[:8], "big") / 2**64 for id, digest in hashes.items()}
     ranked = sorted(ids, key=u.__getitem__)
     most = (len(ids) - 1) // 2
-    n_test = min(max(3, sum(u[id] < SHARE for id in ids)), most)
-    n_validation = min(max(3, sum(u[id] >= 1 - SHARE for id in ids)), most)
+    n_test = min(max(3, sum(u[id] < 0.02 for id in ids)), most)
+    n_validation = min(max(3, sum(u[id] >= 0.98 for id in ids)), most)
     held = dict.fromkeys(ranked[:n_test], "test")
     held |= dict.fromkeys(ranked[-n_validation:], "validation")
     sets = ("train", "validation", "test")
@@ -282,18 +256,11 @@ def find_ljspeech(data_dir: str | Path = "data") -> Path | None:
 def download_ljspeech(
     data_dir: str | Path = "data", url: str = LJSPEECH_URL, timeout: float = 60.0
 ) -> Path:
-    """Download LJSpeech (2.6 GB), verify its checksum and unpack it, with a progress bar.
+    """Download LJSpeech (2.6 GB), verify its checksum and unpack it, with a progress bar, in
+    `data_dir`/.NAME.download; it is moved to `data_dir`/NAME when it is complete.
 
-    All of this happens in `data_dir`/.NAME.download; the corpus is moved to its place when it is
-    complete.
-
-    Args:
-        data_dir: the corpus goes to `data_dir`/LJSpeech-1.1.
-        url: of the archive, `NAME.tar.bz2` with a folder NAME in it.
-        timeout: in seconds, of the connection and of every answer.
-
-    Raises:
-        CorpusError: no connection, a broken transfer or a wrong checksum.
+    `url` is that of `NAME.tar.bz2` with a folder NAME in it; `timeout`, in seconds, is of the
+    connection and of every answer. CorpusError if there is none, or the checksum is wrong.
     """
     import pooch  # type: ignore[import-untyped]
 
@@ -312,8 +279,7 @@ def download_ljspeech(
     except (OSError, ValueError, tarfile.TarError, EOFError) as error:
         raise CorpusError(
             f"{url} could not be downloaded ({error}): download it by hand and unpack it to "
-            f"{final}, or train on another corpus with --data DIR, or try the recipe with "
-            "--data sample"
+            f"{final}, or train on another corpus with --data DIR or --data sample"
         ) from error
     os.replace(staging / name, final)
     shutil.rmtree(staging)

@@ -21,8 +21,6 @@ from vocoder.audio.validation import Clamp, as_tensor
 from vocoder.extras import require
 from vocoder.models import FlowVocoder, Noise
 
-OPSET = 18  # the ONNX operator set of exported graphs
-
 
 class InferenceGraph(nn.Module):
     r"""What is exported: :math:`(m, \epsilon) \mapsto f^{-1}(\epsilon; m)`, refined and clipped.
@@ -52,13 +50,10 @@ def export_onnx(
     refine: Refine | None = None,
     restore: float | None = None,
 ) -> Path:
-    """Write a flow as an ONNX graph ``(mel, noise) -> audio`` with dynamic batch and length.
-
-    The mel convention is in the graph's metadata.
+    """Write a flow as an ONNX graph ``(mel, noise) -> audio`` with dynamic batch and length, the
+    mel convention in its metadata, to `path`, a file ``.onnx``.
 
     Args:
-        model: a trained flow.
-        path: file to write, ``.onnx``.
         refine: as in `Vocoder.synthesize`; ten times as slow as outside of a graph.
         restore: as in `Vocoder.synthesize`; in the graph a mel is restored to its mean.
 
@@ -78,10 +73,9 @@ def export_onnx(
     # Sizes of 0 and 1 the exporter would take for constants; the graph runs on any.
     example = (torch.zeros(2, spec.n_mels, 5), torch.zeros(2, 5, model.noise_per_frame))
     batch_size, length = torch.export.Dim("batch"), torch.export.Dim("frames", min=3)
-    how: dict[str, Any] = {"dynamo": True, "opset_version": OPSET, "verbose": False}
+    how: dict[str, Any] = {"dynamo": True, "opset_version": 18, "verbose": False}
     how["dynamic_shapes"] = {0: batch_size, 2: length}, {0: batch_size, 1: length}
     how |= {"input_names": ["mel", "noise"], "output_names": ["audio"]}
-    # The exporter's own warnings (deprecations, optional packages) do not help users.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -94,23 +88,19 @@ def export_onnx(
 
 
 class OnnxVocoder:
-    """An exported flow, run by onnxruntime on the CPU; ValueError if it is none.
-
-    ``threads`` are those within one operator; 0 leaves the choice to onnxruntime.
-    """
+    """An exported flow, run by onnxruntime on the CPU; ValueError if it is none. ``threads`` are
+    those within one operator; 0 leaves the choice to onnxruntime."""
 
     def __init__(self, path: str | os.PathLike[str], threads: int = 0) -> None:
         onnxruntime = require("onnxruntime", "running ONNX", "export")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        cpu = {"providers": ["CPUExecutionProvider"]}
         try:
-            self.session = onnxruntime.InferenceSession(
-                os.fspath(path), options, providers=["CPUExecutionProvider"]
-            )
+            self.session = onnxruntime.InferenceSession(os.fspath(path), options, **cpu)
         except Exception as error:  # onnxruntime's own kinds have no common base
-            raise ValueError(
-                f"{path} is not an ONNX graph: write it with vocoder export --onnx"
-            ) from error
+            what = "is not an ONNX graph: write it with vocoder export --onnx"
+            raise ValueError(f"{path} {what}") from error
         facts = self.session.get_modelmeta().custom_metadata_map
         if "mel_spec" not in facts:
             raise ValueError(f"{path} has no mel_spec: write it with vocoder export --onnx")
@@ -121,14 +111,11 @@ class OnnxVocoder:
         self.refine: Refine = values["refine"]
 
     def synthesize(
-        self,
-        mel: NDArray[np.float32],
-        temperature: float | None = None,
+        self, mel: NDArray[np.float32], temperature: float | None = None,
         seed: int | Sequence[int] | None = 0,
-    ) -> NDArray[np.float32]:
+    ) -> NDArray[np.float32]:  # fmt: skip
         """Audio from a mel (n_mels, frames) or (batch, n_mels, frames), equal to that of
-        `Vocoder.synthesize` with the same seed and iterations (to 1e-4), with its errors.
-        """
+        `Vocoder.synthesize` with the same seed and iterations (to 1e-4), with its errors."""
         check_mel(as_tensor(mel), self.mel_spec)
         temperature = self.default_temperature if temperature is None else temperature
         check_temperature(temperature)

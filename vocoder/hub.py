@@ -17,17 +17,14 @@ class HubError(CheckpointError):
 
 
 def download(name: str) -> Path:
-    """The checkpoint directory of a model on the Hub, downloaded on first use and cached.
+    """The checkpoint directory of ``hf:owner/name``, or ``hf:owner/name@revision`` with a branch, a
+    tag or a commit, downloaded on first use and cached.
 
-    Without a network, or with ``HF_HUB_OFFLINE=1``, the cached files are used. The cache, the
-    endpoint and the login are those of `huggingface_hub`.
-
-    Args:
-        name: ``hf:owner/name``, or ``hf:owner/name@revision`` with a branch, a tag or a commit.
+    The cache, which serves without a network, the endpoint and the login are those of
+    `huggingface_hub`; MissingExtraError if that is not installed.
 
     Raises:
         HubError: the name is not of this form, or the model cannot be had.
-        MissingExtraError: `huggingface_hub` is not installed.
     """
     parts = _NAME.fullmatch(name)
     if parts is None:

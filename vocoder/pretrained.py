@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from vocoder.text.speech import TextToMel
 
 Name = str | os.PathLike[str]
-
 DEFAULT_NAME, ACOUSTIC_NAME, RESTORATION_NAME = "default", "acoustic", "restoration"
 
 
@@ -71,16 +70,15 @@ def find_model(name: Name | None = None, default: str = DEFAULT_NAME) -> Path:
         raise CheckpointError(
             f"there is no checkpoint at {name}: check the name (hf:OWNER/NAME is on the Hub)"
         )
-    acoustic = default == ACOUSTIC_NAME
-    names = set(bundled_models()) - {RESTORATION_NAME}
-    names = names & {ACOUSTIC_NAME} if acoustic else names - {ACOUSTIC_NAME}
-    if wanted in names:
+    kind, script = "model", "train.py --data sample"
+    known = set(bundled_models()) - {RESTORATION_NAME, ACOUSTIC_NAME}
+    if default == ACOUSTIC_NAME:
+        kind, script = "acoustic model", "train_acoustic.py"
+        known = set(bundled_models()) & {ACOUSTIC_NAME}
+    if wanted in known:
         return bundled_models()[wanted]
-    kind = "acoustic model" if acoustic else "model"
-    script = "train_acoustic.py" if acoustic else "train.py --data sample"
-    known = ", ".join(sorted(names)) or "none"
     raise CheckpointError(
-        f"there is no {kind} {wanted!r} (the bundled models are {known}): "
+        f"there is no {kind} {wanted!r} (the bundled models are {', '.join(sorted(known))}): "
         f"train one (python recipes/ljspeech/{script}) and name what it writes, runs/NAME/model"
     )
 
@@ -132,9 +130,8 @@ def say(
     refine: Refine | None = None,
     restore: float | None = None,
 ) -> npt.NDArray[np.float32]:
-    """English text read aloud, sentence by sentence, with pauses between.
-
-    The models are loaded on the first call and kept.
+    """English text read aloud, sentence by sentence, with pauses between. The models are loaded on
+    the first call and kept.
 
     Args:
         text: English; empty lines separate paragraphs.
@@ -163,7 +160,6 @@ def say(
 
 @functools.cache
 def _restoration() -> Restoration | None:
-    """The bundled restoring flow."""
     path = bundled_models().get(RESTORATION_NAME)
     return None if path is None else load_restoration(path).fused()
 

@@ -54,16 +54,12 @@ class Turns:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.jobs: set[Future[None]] = set()
-        """Of the requests that run or wait."""
+        self.jobs: set[Future[None]] = set()  # of the requests that run or wait
         self._thread = ThreadPoolExecutor(1, "synthesis")
 
     def answer(self, pieces: Iterator[Any], sample_rate: int, form: str) -> StreamingResponse:
         """Audio as it is made of `pieces`; the client's speed does not hold up the next request.
-
-        Raises:
-            HTTPException: 503, the queue is full.
-        """
+        HTTPException 503 if the queue is full."""
         if len(self.jobs) > self.limit:
             message = f"{self.limit} requests are waiting already: try again later"
             raise HTTPException(503, message, {"Retry-After": "5"})
@@ -118,7 +114,6 @@ class BodyLimit:
         self.app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass on, and count."""
         size = 0
 
         async def counted() -> Any:
@@ -133,17 +128,8 @@ class BodyLimit:
 
 
 def create_app(model: Vocoder, acoustic: TextToMel, name: str, queue: int) -> FastAPI:
-    """The application.
-
-    Args:
-        model: mel to audio.
-        acoustic: text to mel, of the same `MelSpec`.
-        name: of the model in requests.
-        queue: how many requests may wait.
-
-    Raises:
-        ValueError: the models have different mel conventions.
-    """
+    """The application: `model` is mel to audio, `acoustic` text to mel, of the same `MelSpec` or
+    ValueError; `name` is that of the model in requests; `queue`, how many requests may wait."""
     list(speak(sentences("A."), acoustic, model))  # the first call compiles
     app = FastAPI(title="flow-vocoder", version=vocoder.__version__)
     app.add_middleware(BodyLimit)
@@ -170,18 +156,11 @@ def create_app(model: Vocoder, acoustic: TextToMel, name: str, queue: int) -> Fa
 
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        return {
-            "status": "ok",
-            "version": vocoder.__version__,
-            "model": name,
-            "voices": list(acoustic.voices),
-            "sample_rate": model.sample_rate,
-            "queue": {
-                "running": min(len(turns.jobs), 1),
-                "waiting": max(len(turns.jobs) - 1, 0),
-                "limit": queue,
-            },
-        }
+        running = min(len(turns.jobs), 1)
+        waiting = {"running": running, "waiting": len(turns.jobs) - running, "limit": queue}
+        facts = {"status": "ok", "version": vocoder.__version__, "model": name}
+        made = {"voices": list(acoustic.voices), "sample_rate": model.sample_rate}
+        return {**facts, **made, "queue": waiting}
 
     @app.post("/v1/audio/speech", response_class=StreamingResponse)
     async def speech(request: SpeechRequest) -> StreamingResponse:
@@ -215,7 +194,6 @@ def serve(app: FastAPI, listening: socket.socket) -> None:
     host, port = listening.getsockname()[:2]
     print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)  # noqa: T201
     warnings.filterwarnings("ignore", "The mel|Clipped|Clamped", UserWarning)
-    config = uvicorn.Config(
-        app, log_level="warning", lifespan="off", timeout_graceful_shutdown=2, ws="none"
-    )
+    how: Any = {"log_level": "warning", "lifespan": "off", "ws": "none"}
+    config = uvicorn.Config(app, timeout_graceful_shutdown=2, **how)
     uvicorn.Server(config).run(sockets=[listening])

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from vocoder.audio import MelSpec
-from vocoder.checkpoints import CheckpointError
 from vocoder.models import SavedModel
 from vocoder.models.card import ACOUSTIC
 from vocoder.nn import ConvNeXtBlock
@@ -25,47 +24,28 @@ _HARMONICS = 8
 
 
 class Batch(NamedTuple):
-    """Excerpts of utterances, padded with zeros; B excerpts, S symbols, T frames.
+    """Excerpts of utterances, padded with zeros; B excerpts, S symbols, T frames."""
 
-    symbols: (B, S) int64, of the whole texts, as `AcousticModel.indices` gives them.
-    symbol_counts: symbols of each text, (B,).
-    voice: index of the voice, (B,).
-    durations: frames of every state of the whole text, (B, S * states).
-    place: state, frame within the state and frames of the state for every frame of the excerpt,
-        (B, T, 3) int64; see `places`.
-    mel: log-mel, (B, T, n_mels).
-    pitch, voicing: log(F0 / 150 Hz) and the probability that the frame is voiced, (B, T).
-    mask: 1 where there are frames and 0 in the padding, (B, T, 1).
-    """
-
-    symbols: Tensor
-    symbol_counts: Tensor
-    voice: Tensor
-    durations: Tensor
-    place: Tensor
-    mel: Tensor
-    pitch: Tensor
-    voicing: Tensor
-    mask: Tensor
+    symbols: Tensor  # (B, S) int64, of the whole texts, as `AcousticModel.indices` gives them
+    symbol_counts: Tensor  # symbols of each text, (B,)
+    voice: Tensor  # index of the voice, (B,)
+    durations: Tensor  # frames of every state of the whole text, (B, S * states)
+    place: Tensor  # of every frame of the excerpt, as `places` gives it, (B, T, 3) int64
+    mel: Tensor  # log-mel, (B, T, n_mels)
+    pitch: Tensor  # log(F0 / 150 Hz), (B, T)
+    voicing: Tensor  # probability that the frame is voiced, (B, T)
+    mask: Tensor  # 1 where there are frames and 0 in the padding, (B, T, 1)
 
 
 class Predicted(NamedTuple):
-    """What `AcousticModel.forward` predicts of a `Batch`.
+    """What `AcousticModel.forward` predicts of a `Batch`."""
 
-    log_duration: log of the mean duration of every state in frames, (B, S * states).
-    symbol_mask: 1 where that is no padding, (B, S * states).
-    pitch: log(F0 / 150 Hz), (B, T).
-    voicing: logits, (B, T).
-    loudness: mean over the bands of the normalised mel, (B, T).
-    mel: the log-mel given the true pitch, voicing and loudness, (B, T, n_mels).
-    """
-
-    log_duration: Tensor
-    symbol_mask: Tensor
-    pitch: Tensor
-    voicing: Tensor
-    loudness: Tensor
-    mel: Tensor
+    log_duration: Tensor  # log of the mean duration of every state in frames, (B, S * states)
+    symbol_mask: Tensor  # 1 where that is no padding, (B, S * states)
+    pitch: Tensor  # log(F0 / 150 Hz), (B, T)
+    voicing: Tensor  # logits, (B, T)
+    loudness: Tensor  # mean over the bands of the normalised mel, (B, T)
+    mel: Tensor  # the log-mel given the true pitch, voicing and loudness, (B, T, n_mels)
 
 
 class AcousticModel(SavedModel):
@@ -104,16 +84,10 @@ class AcousticModel(SavedModel):
     prosody_mean: Tensor
 
     def __init__(
-        self,
-        symbols: Sequence[str],
-        mel_spec: MelSpec | str = "ljspeech",
-        voices: Sequence[str] = ("speaker",),
-        channels: int = 256,
-        encoder_blocks: int = 6,
-        prosody_blocks: int = 4,
-        decoder_blocks: int = 8,
-        states: int = 2,
-    ) -> None:
+        self, symbols: Sequence[str], mel_spec: MelSpec | str = "ljspeech",
+        voices: Sequence[str] = ("speaker",), channels: int = 256, encoder_blocks: int = 6,
+        prosody_blocks: int = 4, decoder_blocks: int = 8, states: int = 2,
+    ) -> None:  # fmt: skip
         super().__init__(mel_spec)
         self.symbols = tuple(symbols)
         self.voices = tuple(voices)
@@ -124,12 +98,8 @@ class AcousticModel(SavedModel):
         self.voice = nn.Embedding(len(self.voices), channels)
         self.symbol_place = nn.Linear(4, channels)
         self.encoder = _blocks(encoder_blocks, channels, 9, 2)
-        self.duration = nn.Sequential(
-            nn.LayerNorm(channels),
-            nn.Linear(channels, channels),
-            nn.GELU(approximate="tanh"),
-            nn.Linear(channels, states),
-        )
+        hidden = nn.Linear(channels, channels), nn.GELU(approximate="tanh")
+        self.duration = nn.Sequential(nn.LayerNorm(channels), *hidden, nn.Linear(channels, states))
         self.state = nn.Parameter(torch.randn(states, channels) * 0.1)
         self.frame_place = nn.Linear(5, channels)
         self.prosody = _blocks(prosody_blocks, channels, 9, 2)
@@ -141,15 +111,6 @@ class AcousticModel(SavedModel):
         self.register_buffer("mel_mean", torch.zeros(n_mels))
         self.register_buffer("mel_scale", torch.ones(n_mels))
         self.register_buffer("prosody_mean", torch.zeros(len(self.voices), 2))
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        if "n_flows" in config:
-            raise CheckpointError(
-                "it is an acoustic model of version 0.2, which this version does not read: train "
-                "it anew, or install flow-vocoder 0.2"
-            )
-        return super().from_config(config)
 
     def fused(self) -> AcousticModel:
         """The model in evaluation mode, its weights without gradients."""
@@ -166,8 +127,6 @@ class AcousticModel(SavedModel):
             )
         model.load_state_dict(state)
         return model
-
-    # -- synthesis -----------------------------------------------------------------------------
 
     @torch.no_grad()
     def synthesize(
@@ -237,15 +196,9 @@ class AcousticModel(SavedModel):
         if voice is not None and voice not in self.voices:
             raise ValueError(f"there is no voice {voice!r}: choose {' or '.join(self.voices)}")
         if not 0.25 <= speaking_rate <= 4:
-            raise ValueError(
-                f"speaking_rate is {speaking_rate}: it must be from 0.25 (slow) to 4 (fast); 1 is "
-                "the rate of the recordings"
-            )
+            raise ValueError(f"speaking_rate is {speaking_rate}: it must be from 0.25 to 4 (fast)")
         if not -12 <= pitch <= 12:
-            raise ValueError(
-                f"pitch is {pitch}: it must be from -12 (lower) to 12 (higher) semitones; 0 leaves "
-                "the voice as it is"
-            )
+            raise ValueError(f"pitch is {pitch}: it must be from -12 to 12 semitones")
 
     def indices(self, phonemes: Sequence[str]) -> Tensor:
         """Indices of the symbols for the network: (symbols + 2,) int64, with a mark at either end;
@@ -254,19 +207,13 @@ class AcousticModel(SavedModel):
             raise ValueError("phonemes is one string: give a list with one string a phoneme")
         if not phonemes:
             raise ValueError("there are no phonemes to say: the text is empty")
-        if len(phonemes) > LONGEST_TEXT:
-            raise ValueError(
-                f"{len(phonemes)} phonemes are too many at once (at most {LONGEST_TEXT}): split "
-                "the text into sentences"
-            )
-        if unknown := sorted(set(phonemes) - self._index.keys()):
-            raise ValueError(
-                f"the model knows no phoneme {', '.join(map(repr, unknown))}; it knows "
-                f"{' '.join(self.symbols)}"
-            )
+        if (count := len(phonemes)) > LONGEST_TEXT:
+            limit = f"(at most {LONGEST_TEXT}): split the text into sentences"
+            raise ValueError(f"{count} phonemes are too many at once {limit}")
+        if unknown := ", ".join(map(repr, sorted(set(phonemes) - self._index.keys()))):
+            known = " ".join(self.symbols)
+            raise ValueError(f"the model knows no phoneme {unknown}; it knows {known}")
         return torch.tensor([0, *(self._index[p] for p in phonemes), 0])
-
-    # -- training ------------------------------------------------------------------------------
 
     def forward(self, batch: Batch) -> Predicted:
         """Everything that the model predicts of a batch, given its durations."""
@@ -348,8 +295,7 @@ def _blocks(count: int, channels: int, kernel_size: int, expansion: int) -> nn.M
 
 def places(durations: Tensor) -> Tensor:
     """State, frame within the state, and frames of the state, for every frame: (frames, 3) int64,
-    from the frames of every state, (states,) int64.
-    """
+    from the frames of every state, (states,) int64."""
     durations = durations.cpu()
     state = torch.repeat_interleave(torch.arange(len(durations)), durations)
     start = durations.cumsum(dim=0) - durations
@@ -358,10 +304,6 @@ def places(durations: Tensor) -> Tensor:
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> AcousticModel:
-    """The acoustic model of a checkpoint directory, in evaluation mode, on the CPU, in float32.
-
-    Raises:
-        CheckpointError: no checkpoint there, or not one of an acoustic model that this version
-            reads.
-    """
+    """The acoustic model of a checkpoint directory, in evaluation mode, on the CPU, in float32;
+    CheckpointError if there is none that this version reads."""
     return AcousticModel.load(path, "recipes/ljspeech/train_acoustic.py")

@@ -16,23 +16,12 @@ def monotonic_alignment_search(scores: Tensor) -> Tensor:
 
     .. math:: \hat d = \arg\max_{d \ge 1,\; \sum_s d_s = T} \sum_{t=1}^{T} q_{t, s(t; d)}
 
-    where s(t; d) is the state of frame t when state s lasts d_s frames. Paper: Glow-TTS (Kim et
-    al., 2020), algorithm 1.
-
-    Args:
-        scores: q, (frames, states), finite.
-
-    Returns:
-        Durations (states,), int64.
-
-    Raises:
-        ValueError: there are more states than frames.
+    for scores q, (frames, states), finite, where s(t; d) is the state of frame t when state s lasts
+    d_s frames. Returns d, (states,) int64; the states may not outnumber the frames. Paper: Glow-TTS
+    (Kim et al., 2020), algorithm 1.
     """
     frames, states = scores.shape
-    if states > frames:
-        raise ValueError(
-            f"{states} states do not fit into {frames} frames: every state lasts at least one frame"
-        )
+    assert states <= frames
     # The library overwrites its input, so it gets a copy; it wants (batch, states, frames).
     values = scores.T.float().numpy()[np.newaxis].copy()
     path = np.zeros_like(values, dtype=np.int32)
@@ -80,16 +69,11 @@ def align(
 
     Returns:
         Durations, (symbols * states,) int64, of each utterance.
-
-    Raises:
-        ValueError: an utterance has fewer frames than states.
     """
     features = [_cepstra(mel) for _, mel in utterances]
     if voicing is not None:
-        features = [
-            torch.cat([f, 2 * v.float().unsqueeze(1) - 1], dim=1)
-            for f, v in zip(features, voicing, strict=True)
-        ]
+        signs = [2 * v.float().unsqueeze(1) - 1 for v in voicing]
+        features = [torch.cat(pair, dim=1) for pair in zip(features, signs, strict=True)]
     chosen = range(0, len(features), math.ceil(len(features) / fit_on))
     sample = torch.cat([features[k] for k in chosen])
     average, deviation = sample.mean(dim=0), sample.std(dim=0).clamp_min(1e-6)

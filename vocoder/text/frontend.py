@@ -1,8 +1,6 @@
-"""English text to phonemes: sentences, normalised words, symbols.
-
-Normaliser, pronunciation dictionary and sentence splitter are three small libraries that need no
-network: hibari-tts, normt2s and sentencex (docs/text.md says why these). This module joins them,
-maps their output to a closed inventory of symbols, and refuses what cannot be read.
+"""English text to phonemes: sentences, normalised words, symbols. Joins three small libraries that
+need no network, hibari-tts, normt2s and sentencex (docs/text.md says why these), maps their output
+to a closed inventory of symbols, and refuses what cannot be read.
 """
 
 from __future__ import annotations
@@ -36,31 +34,20 @@ MAX_SENTENCE = 400
 
 WORD_BOUNDARY = " "
 PUNCTUATION = (".", ",", "?", "!", ";", ":")
-CONSONANTS = (
-    "b", "d", "dʒ", "f", "h", "j", "k", "l", "m", "n", "p", "s", "t", "tʃ", "v", "w", "z",
-    "ð", "ŋ", "ɡ", "ɹ", "ɾ", "ʃ", "ʒ", "θ",
-)  # fmt: skip
-VOWELS = (
-    "aɪ", "aʊ", "eɪ", "i", "oʊ", "u", "æ", "ɑ", "ɔ", "ɔɪ", "ɛ", "ɜ", "ɪ", "ʊ", "ʌ",
-)  # fmt: skip
+CONSONANTS = ("b", "d", "dʒ", "f", "h", "j", "k", "l", "m", "n", "p", "s", "t", "tʃ", "v", "w", "z",
+              "ð", "ŋ", "ɡ", "ɹ", "ɾ", "ʃ", "ʒ", "θ")  # fmt: skip
+VOWELS = ("aɪ", "aʊ", "eɪ", "i", "oʊ", "u", "æ", "ɑ", "ɔ", "ɔɪ", "ɛ", "ɜ", "ɪ", "ʊ", "ʌ")
 REDUCED_VOWELS = ("ə", "ᵊ", "ᵻ")  # never stressed
-STRESSES = ("", "ˌ", "ˈ")  # none, secondary, primary
+_STRESSED = (stress + vowel for vowel in VOWELS for stress in ("", "ˌ", "ˈ"))
 
-SYMBOLS: tuple[str, ...] = (
-    *PUNCTUATION,
-    WORD_BOUNDARY,
-    *CONSONANTS,
-    *REDUCED_VOWELS,
-    *(stress + vowel for vowel in VOWELS for stress in STRESSES),
-)
+SYMBOLS = (*PUNCTUATION, WORD_BOUNDARY, *CONSONANTS, *REDUCED_VOWELS, *_STRESSED)
 """Every symbol that `phonemes` can give, in a fixed order: the input table of acoustic models.
 
 A vowel carries its stress (`ˈeɪ`, `ˌeɪ`, `eɪ`), so each symbol is a stretch of sound or a pause, as
 an alignment of symbols to frames assumes.
 """
 
-# hibari-tts writes General American with one character per sound. The last two lines are rare
-# variants from its network for unknown words.
+# Of hibari-tts; the last two lines are rare variants from its network for unknown words.
 _IPA = {
     "A": "eɪ", "I": "aɪ", "O": "oʊ", "W": "aʊ", "Y": "ɔɪ", "T": "ɾ", "ʤ": "dʒ", "ʧ": "tʃ",
     "ɐ": "ə", "…": ".", "—": ",", "–": ",",
@@ -78,6 +65,7 @@ _LIST_NUMBER = re.compile(r"^\d{1,3}\.(?=\s[^\W\d_])")
 _HELD = "\ue000"  # of the private use area: no text has it, and no sentence ends with it
 PARAGRAPHS = re.compile(r"\n\s*\n")
 _CLAUSE_END = re.compile(r"(?<=[,;:—])\s+")
+_FAILURES = ValueError, LookupError, ArithmeticError, RecursionError  # of the libraries
 
 
 @lru_cache(maxsize=1)
@@ -106,10 +94,8 @@ def _number_words() -> Normalizer:
 
 
 def normalise(text: str) -> str:
-    """Write out numbers, money, dates, times and units as they are spoken.
-
-    "Dr. Smith paid $3.50." becomes "Dr Smith paid three dollars and fifty cents." White space
-    becomes single spaces; letter case and punctuation stay.
+    """Write out numbers, money, dates, times and units as they are spoken: "Dr. Smith paid $3.50."
+    becomes "Dr Smith paid three dollars and fifty cents." White space becomes single spaces.
 
     Raises:
         TextError: only white space, longer than `MAX_CHARACTERS`, or something that cannot be read.
@@ -129,10 +115,8 @@ def normalise(text: str) -> str:
         text = normalize(_NO.sub(_HELD, text)).replace(_HELD, "")
         text = _YEAR.sub(lambda match: numbers.year(int(match[1])).replace(",", ""), text)
         return _number_words().normalize(text).strip()
-    except (ValueError, LookupError, ArithmeticError, RecursionError) as error:  # of the libraries
-        raise TextError(
-            f"{_shortened(text)} cannot be read ({error}): write it in words"
-        ) from error
+    except _FAILURES as error:
+        raise TextError(f"{_quoted(text)} cannot be read ({error}): write it in words") from error
 
 
 def phonemes(text: str) -> list[str]:
@@ -151,10 +135,8 @@ def phonemes(text: str) -> list[str]:
     _refuse_other_scripts(words)
     try:
         read = list(_symbols(_g2p()(words, normalize_text=False)))
-    except (ValueError, LookupError) as error:  # from a library, on a rare character
-        raise TextError(
-            f"{_shortened(text)} cannot be read ({error}): write it in words"
-        ) from error
+    except _FAILURES as error:
+        raise TextError(f"{_quoted(text)} cannot be read ({error}): write it in words") from error
     symbols: list[str] = []
     for between, run in itertools.groupby(read, lambda s: s == WORD_BOUNDARY or s in PUNCTUATION):
         if not between:
@@ -164,20 +146,19 @@ def phonemes(text: str) -> list[str]:
     if symbols[-1:] == [WORD_BOUNDARY]:
         symbols.pop()
     if not symbols:
-        raise TextError(f"nothing in {_shortened(text)} can be pronounced: give at least one word")
+        raise TextError(f"nothing in {_quoted(text)} can be pronounced: give at least one word")
     if symbols[-1] not in PUNCTUATION:
         symbols.append(".")
     return symbols
 
 
 def _symbols(pronunciation: str) -> Iterator[str]:
+    """Without brackets, quotation marks, and marks from the unknown-word network."""
     stress = ""
-    for character in pronunciation:
-        if character in ("ˈ", "ˌ"):
-            stress = character
-            continue
-        symbol = _IPA.get(character, character)
-        if symbol in _VOWELS:
+    for symbol in (_IPA.get(character, character) for character in pronunciation):
+        if symbol in ("ˈ", "ˌ"):
+            stress = symbol
+        elif symbol in _VOWELS:
             yield stress + symbol
             stress = ""
         elif symbol in _PHONES or symbol in PUNCTUATION:
@@ -186,7 +167,6 @@ def _symbols(pronunciation: str) -> Iterator[str]:
                 stress = ""
         elif symbol.isspace():
             yield WORD_BOUNDARY
-        # The rest are brackets, quotation marks, and marks from the unknown-word network.
 
 
 def _refuse_other_scripts(text: str) -> None:
@@ -198,12 +178,12 @@ def _refuse_other_scripts(text: str) -> None:
             script = unicodedata.name(character, "unknown").split()[0].capitalize()
             script = script.replace("Cjk", "Chinese")
             raise TextError(
-                f"{_shortened(word)} is written in {script} letters: only English can be read"
+                f"{_quoted(word)} is written in {script} letters: only English can be read"
             )
 
 
-def _shortened(text: str, characters: int = 40) -> str:
-    return repr(text if len(text) <= characters else text[: characters - 1] + "…")
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:39] + "…")
 
 
 def split_sentences(text: str, max_characters: int = MAX_SENTENCE) -> list[str]:
@@ -215,26 +195,18 @@ def split_sentences(text: str, max_characters: int = MAX_SENTENCE) -> list[str]:
     """
     import sentencex
 
+    def hold(match: re.Match[str]) -> str:
+        return match[0].replace(".", _HELD)
+
     sentences: list[str] = []
     for paragraph in PARAGRAPHS.split(text):
-        for item in _items(paragraph):
-            held = _LIST_NUMBER.sub(_held, UNFINISHED.sub(_held, " ".join(item.split())))
+        starts = [match.start() for match in _ITEM.finditer(paragraph)]
+        bounds = [0, *(starts if len(starts) > 1 else []), len(paragraph)]
+        for a, b in itertools.pairwise(bounds):
+            held = _LIST_NUMBER.sub(hold, UNFINISHED.sub(hold, " ".join(paragraph[a:b].split())))
             for sentence in sentencex.segment("en", held):
                 sentences.extend(_cut(sentence.strip().replace(_HELD, "."), max_characters))
     return sentences
-
-
-def _items(paragraph: str) -> list[str]:
-    """A paragraph, or the items of the list that it is."""
-    starts = [match.start() for match in _ITEM.finditer(paragraph)]
-    if len(starts) < 2:
-        return [paragraph]
-    return [paragraph[a:b] for a, b in itertools.pairwise([0, *starts, len(paragraph)])]
-
-
-def _held(match: re.Match[str]) -> str:
-    """The same with a sign for its full stop that ends no sentence."""
-    return match[0].replace(".", _HELD)
 
 
 def _cut(sentence: str, max_characters: int) -> Iterator[str]:

@@ -1,7 +1,5 @@
-"""Text to audio, sentence by sentence: sentences -> phonemes -> mel -> audio.
-
-`sentences` turns text into phonemes, and refuses what cannot be read before any audio is generated.
-`speak` makes audio one sentence at a time: a book takes no more memory than its longest sentence.
+"""Text to audio, sentence by sentence: `sentences` turns text into phonemes, and refuses what
+cannot be read before any audio is made; `speak` makes audio one sentence at a time.
 """
 
 from __future__ import annotations
@@ -34,12 +32,10 @@ if TYPE_CHECKING:
     from vocoder.text.tacotron2 import Tacotron2
 
     TextToMel = AcousticModel | Tacotron2
+    Audio = npt.NDArray[np.float32]
 
-SENTENCE_PAUSE = 0.3
-"""Seconds of silence between sentences, at speaking rate 1."""
-
-PARAGRAPH_PAUSE = 0.7
-"""Seconds of silence between paragraphs, at speaking rate 1."""
+SENTENCE_PAUSE, PARAGRAPH_PAUSE = 0.3, 0.7
+"""Seconds of silence after a sentence and after a paragraph, at speaking rate 1."""
 
 LEVEL_DB = -20.0
 """Root mean square of every sentence in dB of full scale, as other text to speech has it."""
@@ -67,25 +63,19 @@ class Word(NamedTuple):
 
 
 def sentences(text: str) -> list[Sentence]:
-    """The sentences of a text of any length, with their phonemes.
-
-    Empty lines separate paragraphs. Sentences without a letter or digit (a row of asterisks) are
-    left out.
+    """The sentences of a text of any length, with their phonemes. Empty lines separate paragraphs;
+    sentences without a letter or digit (a row of asterisks) are left out.
 
     Raises:
         TextError: nothing to say at all, or something that cannot be read; the message names it.
     """
     script: list[Sentence] = []
     for paragraph in PARAGRAPHS.split(text):
-        first = len(script)
-        for sentence, sounds in _breaths(paragraph):
-            script.append(Sentence(sentence, sounds, SENTENCE_PAUSE))
-        if len(script) > first:
-            script[-1] = replace(script[-1], pause=PARAGRAPH_PAUSE)
+        if breaths := [Sentence(*breath, SENTENCE_PAUSE) for breath in _breaths(paragraph)]:
+            script += [*breaths[:-1], replace(breaths[-1], pause=PARAGRAPH_PAUSE)]
     if not script:
         raise TextError("there is no text to read: give at least one word")
-    script[-1] = replace(script[-1], pause=0.0)
-    return script
+    return [*script[:-1], replace(script[-1], pause=0.0)]
 
 
 def phoneme_sentences(text: str) -> list[Sentence]:
@@ -96,24 +86,18 @@ def phoneme_sentences(text: str) -> list[Sentence]:
     Raises:
         TextError: there are none.
     """
-    script = [
-        Sentence(line, tuple(s.replace("_", WORD_BOUNDARY) for s in line.split()), SENTENCE_PAUSE)
-        for line in text.splitlines()
-        if line.strip()
-    ]
-    if not script:
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
         raise TextError("there are no phonemes to say: give at least one")
-    script[-1] = replace(script[-1], pause=0.0)
-    return script
+    sounds = [tuple(s.replace("_", WORD_BOUNDARY) for s in line.split()) for line in lines]
+    pauses = [SENTENCE_PAUSE] * (len(lines) - 1) + [0.0]
+    return list(map(Sentence, lines, sounds, pauses))
 
 
 def _breaths(
     paragraph: str, max_characters: int = MAX_SENTENCE
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Sentences with their phonemes, at most `LONGEST_TEXT` of them.
-
-    Digits stand for many phonemes, so a sentence of few characters may still have to be cut.
-    """
+    """Sentences with their phonemes, at most `LONGEST_TEXT`: digits stand for many."""
     for sentence in split_sentences(paragraph, max_characters):
         if not any(character.isalnum() for character in sentence):
             continue
@@ -137,7 +121,7 @@ def speak(
     refine: Refine | None = None,
     restore: float | None = None,
     words: list[Word] | None = None,
-) -> Iterator[npt.NDArray[np.float32]]:
+) -> Iterator[Audio]:
     """The audio of each sentence in turn, followed by its pause.
 
     Silence at the ends of the generated audio is cut off, and every sentence has the level
@@ -181,19 +165,17 @@ def speak(
             "give two models that were trained with the same mel_spec"
         )
 
-    def pieces() -> Iterator[npt.NDArray[np.float32]]:
+    def pieces() -> Iterator[Audio]:
         samples = 0
         for sentence in script:
-            symbols = sentence.read_by(acoustic)
-            durations = None  # `synthesize` predicts them, so that the text is encoded once
+            symbols, durations = sentence.read_by(acoustic), None
             if words is not None:
                 durations = acoustic.durations(symbols, voice, speaking_rate)
             mel = acoustic.synthesize(symbols, voice, speaking_rate, pitch, durations)
             # An untrained model's mels leave the range of recordings, which vocoders refuse.
             mel = limited(mel.clamp(spec.log_floor, spec.log_ceiling), spec)
             made = vocoder.synthesize(mel, temperature, seed, refine=refine, restore=restore)
-            audio = made.cpu().numpy()
-            kept, first = _trimmed(audio, sample_rate)
+            kept, first = _trimmed(made.cpu().numpy(), sample_rate)
             if words is not None and durations is not None:
                 ends = durations.reshape(-1, acoustic.states).sum(1).cumsum(0).numpy()
                 bounds = np.clip(ends * spec.hop_length - first, 0, len(kept)) + samples
@@ -236,12 +218,9 @@ def _words(sentence: Sentence, bounds: npt.NDArray[np.float64]) -> Iterator[Word
     yield from (Word(word, float(start), float(end)) for word, start, end in runs)
 
 
-def _trimmed(
-    audio: npt.NDArray[np.float32], sample_rate: int
-) -> tuple[npt.NDArray[np.float32], int]:
+def _trimmed(audio: Audio, sample_rate: int) -> tuple[Audio, int]:
     """Audio without the silence at its ends (50 dB below the loudest 10 ms), faded in and out; the
-    place of its first sample."""
-    # librosa.effects.trim does the same, but importing it takes longer than speaking a sentence.
+    place of its first sample. (Importing `librosa.effects.trim` takes seconds.)"""
     block = round(0.01 * sample_rate)
     blocks = np.pad(audio, (0, -len(audio) % block)).reshape(-1, block)
     power = np.square(blocks, dtype=np.float64).mean(axis=1)
@@ -256,7 +235,7 @@ def _trimmed(
     return kept, first
 
 
-def _levelled(audio: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _levelled(audio: Audio) -> Audio:
     """Audio at `LEVEL_DB`; silence stays silence."""
     rms = math.sqrt(float(np.square(audio, dtype=np.float64).mean())) if len(audio) else 0.0
     if rms < 1e-4:

@@ -17,19 +17,14 @@ class Tacotron2:
     """Text to log-mel by Tacotron 2, letter by letter, in the voice of LJSpeech.
 
     The pipeline TACOTRON2_GRIFFINLIM_CHAR_LJSPEECH of torchaudio. Its weights (about 110 MB) are
-    downloaded when the first model is made, and kept in the folder of `torch.hub`. Paper: Shen et
-    al., 2018, arXiv 1712.05884.
-
-    Raises:
-        CheckpointError: the weights are not there and cannot be downloaded.
+    downloaded when the first model is made, and kept in the folder of `torch.hub`; CheckpointError
+    if that fails. Paper: Shen et al., 2018, arXiv 1712.05884.
     """
 
     reads_text = True
     """`synthesize` takes the letters of normalised text, not phonemes."""
 
-    voices = ("ljspeech",)
-
-    states = 1
+    voices, states = ("ljspeech",), 1
 
     def __init__(self) -> None:
         from torchaudio.pipelines import TACOTRON2_GRIFFINLIM_CHAR_LJSPEECH as PIPELINE
@@ -57,16 +52,11 @@ class Tacotron2:
         if voice not in (None, *self.voices):
             raise ValueError(f"there is no voice {voice!r}: Tacotron 2 has {self.voices[0]} alone")
         if speaking_rate != 1 or pitch != 0:
-            raise ValueError(
-                "Tacotron 2 has no control of rate and pitch: leave them out, or take the bundled "
-                "acoustic model"
-            )
+            raise ValueError("Tacotron 2 has no control of rate and pitch: leave them out")
 
     def durations(self, *_: Any) -> Tensor:
         """Raises ValueError: Tacotron 2 does not know when a word is heard."""
-        raise ValueError(
-            "Tacotron 2 gives no timestamps: leave them out, or take the bundled acoustic model"
-        )
+        raise ValueError("Tacotron 2 gives no timestamps: leave them out")
 
     def indices(self, text: Sequence[str]) -> Tensor:
         """Indices of letters and punctuation for the network, (letters,); ValueError if none."""

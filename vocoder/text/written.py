@@ -1,9 +1,7 @@
 """Written forms that the normalising libraries misread, rewritten into ones that they read.
 
-Two steps, before the libraries: `plain_characters` takes out what is not seen and writes
-look-alikes in ASCII; `spelled_out` rewrites addresses, amounts, abbreviations, decades and their
-kin. Each rule matches one written form and leaves all other text as it is. `UNFINISHED` finds the
-full stops that end no sentence.
+`plain_characters` takes out what is not seen and writes look-alikes in ASCII; then `spelled_out`
+rewrites addresses, amounts, abbreviations, decades and their kin, each by its own rule.
 """
 
 from __future__ import annotations
@@ -11,8 +9,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
-
-# -- characters ------------------------------------------------------------------------------------
 
 _SPELLINGS = str.maketrans(
     {"‐": "-", "‑": "-", "‒": "-", "º": "°", "№": "No. ", "`": "'", "℃": "°C", "℉": "°F"}
@@ -41,8 +37,6 @@ def _fraction(match: re.Match[str]) -> str:
     fraction = unicodedata.normalize("NFKC", match[2]).replace("\N{FRACTION SLASH}", "/")
     return fraction if match[1] is None else f"{match[1]} and {fraction}"
 
-
-# -- abbreviations ---------------------------------------------------------------------------------
 
 _BEFORE_NUMBER = {
     "vol": "volume", "vols": "volumes", "ch": "chapter", "chap": "chapter", "sec": "section",
@@ -73,8 +67,6 @@ def _without_stop(match: re.Match[str]) -> str:
     spoken = _SPELLED.get(word.lower(), word)
     return match[0] if spoken.endswith(".") else spoken  # the libraries know it with its stop
 
-
-# -- words -----------------------------------------------------------------------------------------
 
 _SIGNS = {
     ".": "dot", "@": "at", "/": "slash", "_": "underscore", "-": "dash", "+": "plus",
@@ -115,11 +107,6 @@ def _address(match: re.Match[str]) -> str:
     return " ".join(" ".join(p.upper()) if p in spelled else _SIGNS.get(p, p) for p in parts)
 
 
-def _amount(match: re.Match[str]) -> str:
-    """$5bn as $5 billion, and 5bn as 5 billion."""
-    return f"{match[1]} {_SCALES[match[2]]}"
-
-
 def _digits(match: re.Match[str]) -> str:
     """A telephone number: digit by digit, in its groups."""
     groups = [" ".join(group) for group in re.findall(r"\d+", match[0].replace("(0)", " "))]
@@ -143,8 +130,8 @@ _RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
         (r"\bC\+\+", "C plus plus"),
         (r"(?<=\d)\s?[xX]\s?(?=\d)", " by "),
         # Money and large numbers.
-        (r"(\$\d[\d,.]*)\s?(k|K|m|M|b|B|T)\b", _amount),
-        (r"\b(\d[\d,]*(?:\.\d+)?)\s?(mn|bn|tn)\b", _amount),
+        (r"(\$\d[\d,.]*)\s?(k|K|m|M|b|B|T)\b", lambda m: f"{m[1]} {_SCALES[m[2]]}"),
+        (r"\b(\d[\d,]*(?:\.\d+)?)\s?(mn|bn|tn)\b", lambda m: f"{m[1]} {_SCALES[m[2]]}"),
         # Decades and years of a century.
         (r"\b(1\d|20)([1-9]0)['’]s\b", r"\1\2s"),
         (r"(?<![\w.,])['’‘]?(\d0)['’]?s\b", lambda match: _TENS[match[1]]),

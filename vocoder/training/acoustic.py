@@ -40,14 +40,8 @@ COLUMNS = {
 }
 """Titles of the scores of `held_out_scores`."""
 
-LEAST_SHARE = 0.4
-"""Utterances of a voice are repeated in an epoch until it has about this share of the largest's."""
-
 _WEIGHTS = {"mel": 1.0, "slope": 0.3, "duration": 0.1, "pitch": 1.0, "bend": 2.0,
             "voicing": 0.3, "loudness": 0.3}  # fmt: skip
-
-
-# -- data ----------------------------------------------------------------------------------------
 
 
 class Item(NamedTuple):
@@ -78,10 +72,8 @@ def collate(items: Sequence[Item]) -> Batch:
 
 @dataclass
 class Excerpts(Dataset[Item]):
-    """An endless set of excerpts at random places, of which draw n depends on (seed, n) alone.
-
-    Every epoch is a new order of all utterances.
-    """
+    """An endless set of excerpts at random places, of which draw n depends on (seed, n) alone; each
+    epoch is a new order of all utterances."""
 
     items: Sequence[Item]
     frames: int
@@ -97,17 +89,15 @@ class Excerpts(Dataset[Item]):
 
 
 def balanced(items: Sequence[Item]) -> list[Item]:
-    """The items, those of voices with few of them several times; see `LEAST_SHARE`."""
+    """The items, repeated until each voice has about 0.4 times as many as the largest."""
     counts = Counter(item.voice for item in items)
-    least = max(counts.values(), default=0) * LEAST_SHARE
-    # Whole copies, so that an epoch still holds every utterance.
-    copies = {voice: max(1, round(least / count)) for voice, count in counts.items()}
+    most = max(counts.values(), default=0)
+    copies = {voice: max(1, round(most * 0.4 / count)) for voice, count in counts.items()}
     return [item for item in items for _ in range(copies[item.voice])]
 
 
 @functools.lru_cache(maxsize=2)
 def _order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The utterances of an epoch, which all its draws ask for."""
     return np.random.default_rng((seed, epoch)).permutation(count)
 
 
@@ -139,13 +129,13 @@ class TextAndSpeech(CorpusData):
     def read(self) -> Corpus:
         corpus = super().read()
         check_texts(corpus)
-        for voice, prefix in self.prefixes.items():
-            if not any(u.id.startswith(prefix) for u in corpus.utterances):
-                raise CorpusError(
-                    f"no utterance of {self.folder} has an id that begins with {prefix!r} (voice "
-                    f"{voice}): the first is {corpus.utterances[0].id}"
-                )
         kept = tuple(u for u in corpus.utterances if self._voice(u.id) is not None)
+        if missing := self.prefixes.keys() - {self._voice(u.id) for u in kept}:
+            voice = min(missing)
+            raise CorpusError(
+                f"no utterance of {self.folder} has an id that begins with "
+                f"{self.prefixes[voice]!r} (voice {voice}): the first is {corpus.utterances[0].id}"
+            )
         return replace(corpus, utterances=kept)
 
     def _voice(self, id: str) -> str | None:
@@ -159,15 +149,11 @@ class TextAndSpeech(CorpusData):
         self.mels: dict[str, Tensor] = {}
         self._pitch: dict[str, tuple[Tensor, Tensor]] = {}
         self._items: dict[str, Item] = {}  # aligned when first asked for
-        short = [
-            u
-            for u in self.corpus.utterances
-            if u.id in self.prepared.entries and self.prepared.entries[u.id].samples <= longest
-        ]
-        for utterance in track(short, "mels and pitch", transient=True):
-            id = utterance.id
+        texts = {utterance.id: utterance.normalised for utterance in self.corpus.utterances}
+        short = [id for id, entry in self.prepared.entries.items() if entry.samples <= longest]
+        for id in track(short, "mels and pitch", transient=True):
             try:
-                self.phonemes[id] = phonemes(utterance.normalised)
+                self.phonemes[id] = phonemes(texts[id])
             except TextError as error:
                 unreadable.append(f"{id} ({error})")
                 continue
@@ -194,13 +180,11 @@ class TextAndSpeech(CorpusData):
         return {id: self._items[id] for id in ids if id in self._items}
 
     def _aligned(self, ids: list[str], voice: int, model: AcousticModel) -> dict[str, Item]:
-        symbols: dict[str, Tensor] = {}
+        symbols = {id: model.indices(self.phonemes[id]) for id in ids}
         for id in ids:
-            found = model.indices(self.phonemes[id])
-            if len(found) * model.states > self.mels[id].shape[1]:
+            if len(symbols[id]) * model.states > self.mels[id].shape[1]:
                 log.warning("%s is left out: its text is too long for its audio", id)
-            else:
-                symbols[id] = found
+                del symbols[id]
         if not symbols:
             return {}
         pairs = [(found, self.mels[id].float()) for id, found in symbols.items()]
@@ -232,9 +216,6 @@ class TextAndSpeech(CorpusData):
     def held_out(self, ids: Sequence[str], excerpts: bool = False) -> list[Item]:
         trainer: Any = self.trainer
         return list(self.items(ids, trainer.lightning_module.model).values())
-
-
-# -- module --------------------------------------------------------------------------------------
 
 
 class AcousticTraining(Training):
@@ -308,14 +289,11 @@ def held_out_scores(model: AcousticModel, batch: Batch) -> dict[str, float]:
     }
 
 
-# -- report --------------------------------------------------------------------------------------
-
-
 @torch.no_grad()
 def report_acoustic(run: Finished) -> None:
     """Write the report of an acoustic model; see `write_report`."""
     model: AcousticModel = run.module.model.fused()
-    data, griffin_lim = run.data, GriffinLim(model.mel_spec)
+    data, spec = run.data, model.mel_spec
     examples: list[Example] = []
     scores: list[dict[str, Any]] = []
     for id, item in data.items(data.split.test, model).items():
@@ -326,9 +304,8 @@ def report_acoustic(run: Finished) -> None:
             mel = model.synthesize(data.phonemes[id], model.voices[item.voice]).cpu()
             files = {".original.wav": torch.from_numpy(data.audio(id)), ".npy": mel}
             if mel.isfinite().all():
-                # Mels of a model that has hardly learnt leave the range of recordings.
-                audible = griffin_lim.synthesize(limited(mel, model.mel_spec))
-                files[".griffin-lim.wav"] = audible
+                # A model that has hardly learnt leaves the range of recordings.
+                files[".griffin-lim.wav"] = GriffinLim(spec).synthesize(limited(mel, spec))
             titled = {title: found[key] for key, title in COLUMNS.items()}
             examples.append(Example(id, titled, files))
     means = {key: float(np.mean([score[key] for score in scores])) for key in COLUMNS}
@@ -336,16 +313,12 @@ def report_acoustic(run: Finished) -> None:
     explained = (
         f"Means over {len(scores)} test utterances: {shown}. Mel distance and pitch error are "
         "those of predictions with the durations, pitch, voicing and loudness of the recording. "
-        "Held-out mels are predicted from the text alone, and made audible by Griffin-Lim, which "
-        "needs no trained vocoder and sounds accordingly."
+        "Held-out mels are predicted from the text alone, and made audible by Griffin-Lim."
     )
     trained = shlex.quote(str(run.folder / "model"))
     command = f'vocoder say "A sentence." --acoustic {trained} -o out.wav'
     columns = {f"val/{key}": label for key, label in COLUMNS.items()}
     write_report(run, columns, command, explained, examples, test=scores, test_mean=means)
-
-
-# -- recipe --------------------------------------------------------------------------------------
 
 
 class AcousticRecipe(Recipe):

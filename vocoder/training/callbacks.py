@@ -30,8 +30,8 @@ class AveragedWeights(WeightAveraging):
     .. math:: \bar\theta \leftarrow \bar\theta + (1 - d_n)(\theta - \bar\theta), \qquad
         d_n = \min\Bigl(decay, \frac{1 + n}{10 + n}\Bigr)
 
-    after update n, so that a short run is not an average over its random start, as that of
-    Lightning's `EMAWeightAveraging` is. Checkpoints hold both sets of weights.
+    after update n; Lightning's `EMAWeightAveraging` has no such warm-up. Checkpoints hold both sets
+    of weights.
 
     Args:
         decay: of the average, in [0, 1).
@@ -50,9 +50,7 @@ class AveragedWeights(WeightAveraging):
         return averaged + step * (current - averaged)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Lightning would replace the weights here, before the last checkpoint is saved, so a run
-        # resumed with a larger budget would continue from the average. See `apply_to`.
-        pass
+        pass  # Lightning would replace the weights before the last checkpoint; see `apply_to`
 
     def apply_to(self, pl_module: LightningModule) -> None:
         """Replace the weights by their average, permanently."""
@@ -69,25 +67,20 @@ class Validations(Callback):
     """Records every validation, keeps the best averaged weights, and ends a run that gets no
     better.
 
-    ``history.jsonl`` gets a line for each: steps, seconds, audio seen, scores. When a run resumes,
-    the lines of steps after its checkpoint are dropped, since those steps are repeated. The best
-    weights are a checkpoint in ``best``.
-
-    Lightning's `ModelCheckpoint` and `EarlyStopping` would write a pickle, and count validations
-    that do not count here: those before all losses apply (`Training.settled`), and, without
-    `from_start`, before the first step. `monitor` is ``val/log_likelihood``, of which more is
-    better, or an error such as ``val/mel_distance``. Training ends after `patience` validations
-    without a better one; 0 for never.
+    ``history.jsonl`` gets a line for each, without those of steps that a resumed run repeats. The
+    best weights are a checkpoint in ``best``. Unlike in Lightning's `ModelCheckpoint`, which writes
+    a pickle, and `EarlyStopping`, those before all losses apply (`Training.settled`) do not count,
+    nor, without `from_start`, the one before the first step. More of ``log_likelihood`` is better,
+    less of any other `monitor`. A run ends after `patience` validations without a better one; 0 for
+    never.
     """
 
     def __init__(
         self, run: Path, average: AveragedWeights, monitor: str, patience: int, from_start: bool
     ) -> None:
         self.history, self.folder = run / "history.jsonl", run / "best"
-        self.average = average
-        self.monitor = monitor
-        self.patience = patience
-        self.from_start = from_start
+        self.average, self.from_start = average, from_start
+        self.monitor, self.patience = monitor, patience
 
     def rows(self, steps: float = math.inf) -> list[dict[str, Any]]:
         """What is recorded, up to a number of steps."""
@@ -120,7 +113,7 @@ class Validations(Callback):
             settled = module.budget_used >= module.settled
             row = {
                 "step": step,
-                "train_seconds": round(module.seconds, 1),
+                "train_seconds": round(module.timer.time_elapsed(), 1),
                 "audio_seconds": round(module.samples_seen / module.model.sample_rate, 1),
                 "skipped": module.skipped,
                 "counts": settled if training else bool(step) or self.from_start,
@@ -161,9 +154,7 @@ class Validations(Callback):
 
 class Progress(Callback):
     """A line on stderr, redrawn in a terminal and repeated every 30 seconds in a log file.
-
-    Lightning's bars count epochs, of which there are none here.
-    """
+    Lightning's bars count epochs, of which there are none here."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         module: Any = pl_module
@@ -176,10 +167,9 @@ class Progress(Callback):
         now, terminal = time.monotonic(), sys.stderr.isatty()
         elapsed, samples = now - self._drawn, module.samples_seen
         if trainer.is_global_zero and elapsed >= (0.5 if terminal else 30):
-            metrics = trainer.callback_metrics.items()
-            scores = [
-                f"{n} {float(v):.3f}" for n, v in metrics if n == "train/loss" or n[:4] == "val/"
-            ]
+            metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            shown = [name for name in metrics if name == "train/loss" or name[:4] == "val/"]
+            scores = [f"{name} {metrics[name]:.3f}" for name in shown]
             speed = (samples - self._samples) / module.model.sample_rate / elapsed
             used = f"{module.measure_budget():4.0%} step {trainer.global_step:,}"
             line = ", ".join([used, *scores, f"{speed:.1f} s audio/s"])
@@ -191,25 +181,19 @@ class Progress(Callback):
 
 
 class Interrupted(Exception):  # noqa: N818  (not an error)
-    """Signal `number` stopped the training. Everything is saved."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
+    """The signal that is its argument stopped the training. Everything is saved."""
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves what a run resumes from, always whole, and again before the run stops.
+    """Saves what a run resumes from, always whole: every `seconds`, at the end, and, after SIGTERM
+    or Ctrl-C, at the end of the current step and of the validation that follows it, if one does.
 
-    It is saved every `seconds`, at the end, and, after SIGTERM or Ctrl-C, at the end of the current
-    step, after the validation that follows it if one does; all devices stop after the same step.
-    Lightning's `ModelCheckpoint` saves before that validation, and its handler of SIGTERM lets
-    devices stop after different steps. A second signal stops at once, without saving.
+    Unlike with Lightning's `ModelCheckpoint` and its handler of SIGTERM, all devices stop after the
+    same step. A second signal stops at once, without saving.
     """
 
     def __init__(self, path: Path, seconds: float) -> None:
-        self.path = path
-        self.seconds = seconds
+        self.path, self.seconds = path, seconds
         self._saved_at = 0.0
         self._asked = 0  # the number of the signal that asked to stop
         self._after_validation = (0, 0)

@@ -1,5 +1,5 @@
-"""Data of training: a corpus decoded once, random crops and held-out excerpts of it, each a pure
-function of a seed and an index, and the Lightning data modules.
+"""A corpus decoded once, random crops and held-out excerpts of it, each a pure function of a seed
+and an index, and the Lightning data modules.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,25 +27,22 @@ from rich.progress import track
 from scipy.signal import lfilter
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from vocoder.audio import MelSpec, dequantise, fade, from_pcm16, read_audio, to_pcm16
+from vocoder.audio import MelSpec, fade, read_audio, to_pcm16
 from vocoder.audio.reading import openable
 from vocoder.corpus import Corpus, CorpusError, read_corpus, split
 
 log = logging.getLogger("vocoder.training")
 
 SILENT_RMS = 1e-3
-"""Root mean square, of full scale 1, below which a file counts as silent (-60 dB)."""
+"""Root mean square, of full scale 1, below which a file is left out as silent."""
 
 SHORTEST_SECONDS = 0.1
-"""Files shorter than this are left out; those shorter than a crop are padded when cropped."""
+"""Files shorter than this are left out."""
 
 _LAYOUT = 3
 """Part of the fingerprint: raised when the format of a prepared corpus changes."""
 
 Item = dict[str, Any]
-
-
-# -- a corpus decoded once -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -59,33 +57,23 @@ class Entry:
 
 
 class PreparedCorpus:
-    """A corpus as 16-bit mono at one sample rate in one memory-mapped file, so that a random crop
-    costs microseconds and no worker processes. Pickled, it is the path of its folder.
-
-    Attributes:
-        original_sample_rate: the lowest among the original files, Hz.
-        entries: the utterances, by id.
-        left_out: ids of the files left out (of unreadable ones, the message), by reason.
-    """
+    """A corpus as 16-bit mono at one sample rate, in one memory-mapped file. Pickled, for worker
+    processes, it is the path of its folder."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         index = json.loads((self.folder / "index.json").read_text(encoding="utf-8"))
         self.name: str = index["name"]
         self.sample_rate: int = index["sample_rate"]
-        self.original_sample_rate: int = index["original_sample_rate"]
-        self.left_out: dict[str, list[str]] = index["left_out"]
+        self.original_sample_rate: int = index["original_sample_rate"]  # the lowest of the files
         self.entries = {e["id"]: Entry(**e) for e in index["utterances"]}
+        left_out = [f"{len(ids)} {why}" for why, ids in index["left_out"].items()]
+        self.missing = ", ".join(left_out)
+        """How many files were left out, and why; empty if none were."""
         self._audio = np.memmap(self.folder / "audio.int16", dtype="<i2", mode="r")
 
     def __reduce__(self) -> tuple[type[PreparedCorpus], tuple[Path]]:
-        # A worker process that is spawned, not forked, gets everything by pickle.
         return PreparedCorpus, (self.folder,)
-
-    @property
-    def missing(self) -> str:
-        """How many files were left out, and why; empty if none were."""
-        return ", ".join(f"{len(ids)} {why}" for why, ids in self.left_out.items())
 
     def audio(self, id: str) -> NDArray[np.int16]:
         """(samples,) int16 of an utterance; divide by 32768 for [-1, 1)."""
@@ -105,10 +93,9 @@ def prepare(corpus: Corpus, sample_rate: int, cache: str | Path) -> PreparedCorp
     are silent, too short or unreadable are left out, counted, and reported as warnings.
     """
     digest = hashlib.sha256(f"{_LAYOUT} {sample_rate}\n".encode())
-    for utterance in corpus.utterances:
-        stat = utterance.path.stat()
-        line = f"{utterance.id} {utterance.path.name} {stat.st_size} {stat.st_mtime_ns}\n"
-        digest.update(line.encode())
+    for u in corpus.utterances:
+        stat = u.path.stat()
+        digest.update(f"{u.id} {u.path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     folder = Path(cache) / f"{corpus.name[:40]}-{sample_rate}-{digest.hexdigest()[:12]}"
     partial = folder.with_name(f".{folder.name}.part")
     try:
@@ -148,24 +135,24 @@ def _write(corpus: Corpus, sample_rate: int, folder: Path) -> None:
     left_out: dict[str, list[str]] = defaultdict(list)
     rates: set[int] = set()
     console, what = Console(stderr=True), f"preparing {corpus.name}"
-    silent = not console.is_terminal
+    bar = track(corpus.utterances, what, console=console, disable=not console.is_terminal)
     with (folder / "audio.int16").open("wb") as file:
-        for utterance in track(corpus.utterances, what, console=console, disable=silent):
+        for utterance in bar:
             id, path = utterance.id, utterance.path
             try:
-                # Resampling overshoots slightly in loud recordings; the rounding clips that, as a
-                # recorder does.
-                samples = to_pcm16(read_audio(path, sample_rate)[0].numpy()).astype("<i2")
+                audio = read_audio(path, sample_rate)[0].numpy()
                 rates.add(soundfile.info(openable(path)).samplerate)
             except (OSError, ValueError) as error:
                 left_out["unreadable"].append(str(error))
                 continue
+            samples = to_pcm16(audio).astype("<i2")  # clips what resampling overshoots
+            levels = samples.astype(np.float32)
             if samples.size < SHORTEST_SECONDS * sample_rate:
                 left_out["too short"].append(id)
-            elif np.sqrt(np.mean(from_pcm16(samples) ** 2)) < SILENT_RMS:
+            elif np.sqrt(np.mean((levels / 32768) ** 2)) < SILENT_RMS:
                 left_out["silent"].append(id)
             else:
-                peak, content = int(np.abs(samples.astype(np.int32)).max()), samples.tobytes()
+                peak, content = int(np.abs(levels).max()), samples.tobytes()
                 digest = hashlib.sha256(content).hexdigest()
                 entries.append(Entry(id, file.tell() // 2, samples.size, peak, digest))
                 file.write(content)
@@ -184,21 +171,19 @@ def _write(corpus: Corpus, sample_rate: int, folder: Path) -> None:
     (folder / "index.json").write_text(json.dumps(index, ensure_ascii=False), encoding="utf-8")
 
 
-# -- crops and excerpts --------------------------------------------------------------------------
-
-
 @dataclass
 class Crops(Dataset[Item]):
     r"""An endless set of random crops; crop i depends on (seed, i) and its length alone.
 
     A crop is drawn from an utterance chosen in proportion to its length, at any sample, and scaled
     by a gain g, uniform in decibels within `gain_db` and limited so that the utterance does not
-    clip. Its ends are faded (`fade`), so that its own mel describes it to the ends, and it is
-    rounded to 16 bits again: q = round(g n) for recorded samples n. Utterances shorter than a crop
-    are padded with zeros.
+    clip. Its ends are faded (`vocoder.audio.fade`), so that its own mel describes it to the ends,
+    and it is rounded to 16 bits again: q = round(g n) for recorded samples n. Utterances shorter
+    than a crop are padded with zeros.
 
-    Item: `audio`, (frames * hop,) float32, is q dequantised (see `dequantise`); `clean`, of the
-    same shape, is q / 32768, whose mel the model is conditioned on.
+    Item: `audio`, (frames * hop,) float32, is q dequantised, (q + u) / 32768 with u uniform in
+    [-1/2, 1/2) (see `vocoder.audio.dequantise`); `clean`, of the same shape, is q / 32768, whose
+    mel the model is conditioned on.
 
     A share `noisy` of the crops gets Gaussian noise, a first-order autoregressive process of a
     coefficient between 0 and 0.97, at a signal-to-noise ratio between 0 and 40 dB.
@@ -231,14 +216,14 @@ class Crops(Dataset[Item]):
         id = self.ids[int(which)]
         recorded = self.corpus.audio(id)
         offset = int(rng.integers(max(recorded.size - samples, 0) + 1))
-        gain = 10 ** (rng.uniform(*self.gain_db) / 20)
-        gain = min(gain, 32767 / max(self.corpus.entries[id].peak, 1))
+        loudest = 32767 / max(self.corpus.entries[id].peak, 1)
+        gain = min(10 ** (rng.uniform(*self.gain_db) / 20), loudest)
         crop = np.zeros(samples, dtype=np.float32)
         piece = recorded[offset : offset + samples]
         np.multiply(piece, gain, out=crop[: piece.size], casting="unsafe")
         if self.noisy and rng.random() < self.noisy:
             crop = _with_noise(crop, rng)
-        return _item(np.rint(fade(crop, self.hop_length)), rng)
+        return _item(crop, self.hop_length, rng)
 
 
 def _with_noise(crop: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -252,32 +237,37 @@ def _with_noise(crop: NDArray[np.float32], rng: np.random.Generator) -> NDArray[
     return crop * np.float32(min(1.0, 32767 / loudest))
 
 
-def _item(levels: NDArray[Any], rng: np.random.Generator) -> Item:
-    """16-bit levels q, dequantised as `audio` and exact as `clean`."""
-    return {"audio": dequantise(levels, rng), "clean": from_pcm16(levels)}
+@cache
+def _ramp(hop: int) -> NDArray[np.float32]:
+    """The rising half of the fade of a crop, (hop,)."""
+    return fade(np.ones(2 * hop, dtype=np.float32), hop)[:hop]
+
+
+def _item(samples: NDArray[np.float32], hop: int, rng: np.random.Generator) -> Item:
+    """`audio` and `clean` of samples in 16-bit steps; see `Crops`."""
+    samples[:hop] *= _ramp(hop)
+    samples[-hop:] *= _ramp(hop)[::-1]
+    q = np.rint(samples)
+    u = rng.random(q.size, dtype=np.float32) - np.float32(0.5)
+    return {"audio": (q + u) / 32768, "clean": q / 32768}
 
 
 def held_out(corpus: PreparedCorpus, id: str, hop: int, seconds: float | None = None) -> Item:
     """An utterance, or its middle, in whole hops, its ends faded: `id`, `audio` and `clean` as in
     `Crops`. Its noise depends on the id alone."""
     recorded = corpus.audio(id)
-    frames, start = recorded.size // hop, 0
+    longest = frames = recorded.size // hop
     if seconds is not None:
         longest = max(int(seconds * corpus.sample_rate / hop), 2)
-        start = max(frames - longest, 0) // 2
-        frames = min(frames, longest)
-    samples = np.array(recorded[start * hop : (start + frames) * hop], dtype=np.float32)
-    levels = np.rint(fade(samples, hop))
-    return {"id": id, **_item(levels, np.random.default_rng(zlib.crc32(id.encode())))}
+    start = max(frames - longest, 0) // 2
+    samples = recorded[start * hop : min(start + longest, frames) * hop].astype(np.float32)
+    return {"id": id, **_item(samples, hop, np.random.default_rng(zlib.crc32(id.encode())))}
 
 
 @dataclass
 class Batches(Sampler[list[int]]):
-    """Endless batches of draws 0, 1, 2 ..., from draw `start` on.
-
-    Device `rank` of `world_size` takes its share of each, so n devices see what one would with n
-    times the batch size, and a resumed run repeats and skips nothing.
-    """
+    """Endless batches of draws 0, 1, 2 ..., from draw `start` on, so that a resumed run repeats and
+    skips nothing; n devices see what one would with n times the batch size."""
 
     batch_size: int
     start: int = 0
@@ -288,9 +278,6 @@ class Batches(Sampler[list[int]]):
         first = self.start + self.rank * self.batch_size
         for index in itertools.count(first, self.batch_size * self.world_size):
             yield list(range(index, index + self.batch_size))
-
-
-# -- data modules --------------------------------------------------------------------------------
 
 
 @dataclass(eq=False)
@@ -304,8 +291,7 @@ class CorpusData(lightning.LightningDataModule):
         batch_size: crops or excerpts per step and device.
         validation_utterances: at most this many are used at each validation.
         seed: of what is drawn.
-        workers: processes that load crops; 0 loads them in the training process. null is 4 with a
-            GPU, which would otherwise wait, and 0 when training on the CPU.
+        workers: processes that load crops; 0 for none, null for 4 with a GPU and 0 without.
     """
 
     mel_spec: MelSpec
@@ -347,16 +333,16 @@ class CorpusData(lightning.LightningDataModule):
         self.prepared = prepare(self.corpus, self.mel_spec.sample_rate, self.cache)
         # Split before files are left out, so that the choice does not depend on the sample rate.
         whole = split([utterance.id for utterance in self.corpus.utterances])
-        self.split = whole.only(self.usable(), self.folder, self.prepared.missing)
+        self.split = whole.only(self.usable(), self.folder, self.prepared.missing or "unusable")
 
     def train_dataloader(self) -> DataLoader[Any]:
         trainer: Any = self.trainer
-        start = trainer.lightning_module.items_seen  # saved in its checkpoints
+        start, devices = trainer.lightning_module.items_seen, trainer.world_size
         gpu = trainer.strategy.root_device.type != "cpu"
         workers = 4 * gpu if self.workers is None else self.workers
         return DataLoader(
-            self.training_set(self.batch_size * trainer.world_size),
-            batch_sampler=Batches(self.batch_size, start, trainer.global_rank, trainer.world_size),
+            self.training_set(self.batch_size * devices),
+            batch_sampler=Batches(self.batch_size, start, trainer.global_rank, devices),
             collate_fn=self.collate,
             num_workers=workers,
             persistent_workers=workers > 0,

@@ -25,11 +25,8 @@ from vocoder.models import Vocoder
 
 
 def mel_of_hops(model: Vocoder, audio: Tensor) -> Tensor:
-    """The mel of audio (..., frames * hop) with a frame for each hop: (..., n_mels, frames).
-
-    Unlike `Vocoder.mel` it takes whatever a model generates: what is not finite makes a loss that
-    is not, and such steps are skipped.
-    """
+    """The mel of audio (..., frames * hop) with a frame for each hop: (..., n_mels, frames). Unlike
+    `Vocoder.mel` it takes whatever a model generates: what is not finite makes such a loss."""
     mel: Tensor = _log_mel(model.mel_spec, audio.device)(audio)
     return mel[..., : audio.shape[-1] // model.mel_spec.hop_length]
 
@@ -88,11 +85,8 @@ class Step:
         """Audio from the first items of the batch; NotImplementedError if it has no gradient."""
         items = max(1, round(self.fraction * self.audio.shape[0]))
         audio, mel = self.audio[:items], self.mel[:items]
-        noise = torch.randn(
-            (items, self.model.noise_per_frame, mel.shape[2]),
-            generator=self.generator,
-            device=audio.device,
-        )
+        size = items, self.model.noise_per_frame, mel.shape[2]
+        noise = torch.randn(size, generator=self.generator, device=audio.device)
         generated = self.model.sample(mel, noise.transpose(1, 2), self.temperature)
         with torch.autocast(audio.device.type, enabled=False):
             generated = generated.float()
@@ -124,11 +118,8 @@ class Loss(nn.Module):
 
 
 class Likelihood(Loss):
-    r"""Negative log-likelihood of the audio in nats per sample: :math:`-\log p(x \mid m) / T`.
-
-    It is the model's `training_loss`. That is exact but for a flow with a source, which is trained
-    on the likelihood given the phase of the recording's fundamental.
-    """
+    r"""Negative log-likelihood of the audio in nats per sample: :math:`-\log p(x \mid m) / T`; of a
+    flow with a source, given the phase of the recording's fundamental."""
 
     name = "nll"
 
@@ -138,9 +129,7 @@ class Likelihood(Loss):
 
 class Mel(Loss):
     r"""Mean absolute difference of log-mels in nats: :math:`\operatorname{mean} |m - M(\hat x)|`.
-
-    M is the model's own log-mel and x̂ the step's sample.
-    """
+    M is the model's own log-mel and x̂ the step's sample."""
 
     name = "mel_distance"
 

@@ -36,8 +36,6 @@ class Training(lightning.LightningModule):
     .. math:: \eta_n = \eta \min\Bigl(1, \frac{n + 1}{warmup}\Bigr)
         \Bigl(r + (1 - r) \frac{1 + \cos \pi b}{2}\Bigr)
 
-    So a run resumed with a larger budget continues at the rate of the larger budget.
-
     A step with a non-finite loss or gradient changes no weight, on all devices alike. Training ends
     where such steps outnumber the others by `max_skipped`, counted from where they last were no
     majority.
@@ -57,26 +55,16 @@ class Training(lightning.LightningModule):
     """Fraction of the budget from which on all losses apply."""
 
     def __init__(
-        self,
-        model: Any,
-        learning_rate: float = 1e-3,
-        final_learning_rate: float = 0.02,
-        warmup_steps: int = 200,
-        betas: tuple[float, float] = (0.9, 0.99),
-        weight_decay: float = 0.0,
-        gradient_clip: float = 1.0,
-        max_skipped: int = 50,
-        seed: int = 0,
-    ) -> None:
+        self, model: Any, learning_rate: float = 1e-3, final_learning_rate: float = 0.02,
+        warmup_steps: int = 200, betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0, gradient_clip: float = 1.0, max_skipped: int = 50, seed: int = 0,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.model = model
-        self.learning_rate = learning_rate
-        self.final_learning_rate = final_learning_rate
+        self.learning_rate, self.final_learning_rate = learning_rate, final_learning_rate
         self.warmup_steps = warmup_steps
-        self.adamw = {"betas": betas, "weight_decay": weight_decay}
-        self.gradient_clip = gradient_clip
-        self.max_skipped = max_skipped
-        self.seed = seed
+        self.adamw: dict[str, Any] = {"betas": betas, "weight_decay": weight_decay}
+        self.gradient_clip, self.max_skipped, self.seed = gradient_clip, max_skipped, seed
         self.items_seen = 0  # crops or utterances drawn by all devices: sampling resumes there
         self.samples_seen = 0  # of audio, by all devices
         self.skipped = 0
@@ -84,13 +72,10 @@ class Training(lightning.LightningModule):
         self.budget_used = 0.0  # fraction of the training budget, in [0, 1]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(
-            [p for p in self.model.parameters() if p.requires_grad],
-            self.learning_rate,
-            **self.adamw,  # type: ignore[arg-type]
-            # Several times as fast. In fp16 it would undo the loss scaling after our clipping.
-            fused=self.trainer.precision != "16-mixed",
-        )
+        weights = [p for p in self.model.parameters() if p.requires_grad]
+        # Several times as fast. In fp16 it would undo the loss scaling after our clipping.
+        fused = self.trainer.precision != "16-mixed"
+        return torch.optim.AdamW(weights, self.learning_rate, fused=fused, **self.adamw)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # Clocks differ, and devices that disagree on the learning rate drift apart.
@@ -106,26 +91,21 @@ class Training(lightning.LightningModule):
 
     @property
     def timer(self) -> Timer:
-        """The timer of the trainer; one that has not run if there is none."""
+        """The timer of the trainer, resumes included; one that has not run if there is none."""
         callbacks: list[lightning.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         return next((found for found in callbacks if isinstance(found, Timer)), Timer())
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of training so far, including those before a resume."""
-        return self.timer.time_elapsed()
 
     def measure_budget(self) -> float:
         """Fraction of the budget used up by now, in [0, 1], by this device's clock."""
         steps, left = self.trainer.max_steps, self.timer.time_remaining()
         used = self.global_step / steps if steps > 0 else 0.0
         if left is not None:
-            used = max(used, self.seconds / max(self.seconds + left, 1e-9))
+            seconds = self.timer.time_elapsed()
+            used = max(used, seconds / max(seconds + left, 1e-9))
         return min(used, 1.0)
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
-        """Of the random numbers of this step and device: a resumed run draws what an unbroken one
-        would."""
+        """Of this step and device, so that a resumed run draws what an unbroken one would."""
         draw = self.seed * 1_000_003 + self.items_seen
         draw = draw * self.trainer.world_size + self.global_rank
         return torch.Generator(device).manual_seed(draw % 2**63)
@@ -134,13 +114,11 @@ class Training(lightning.LightningModule):
         """Log the scalars of a training step, and count its data. Returns the loss."""
         self.items_seen += items * self.trainer.world_size
         self.samples_seen += samples * self.trainer.world_size
-        for name, value in values.items():
-            self.log(f"train/{name}", value.detach())
+        self.log_dict({f"train/{name}": value.detach() for name, value in values.items()})
         self.log("train/learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
-        loss = values["loss"]
         # A loss that is not finite may have finite gradients. Multiplied by NaN it has none, on any
         # device once gradients are averaged: so all of them skip the step.
-        return loss * torch.where(loss.detach().isfinite(), 1.0, math.nan)
+        return values["loss"] * torch.where(values["loss"].detach().isfinite(), 1.0, math.nan)
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         parameters = optimizer.param_groups[0]["params"]
@@ -149,8 +127,7 @@ class Training(lightning.LightningModule):
             self.log("train/gradient_norm", norm)
             self.surplus_skipped = max(self.surplus_skipped - 1, 0)
             return
-        for parameter in parameters:
-            parameter.grad = None  # without one, the optimiser leaves a parameter alone
+        optimizer.zero_grad()  # which leaves the weights alone
         self.skipped += 1
         self.surplus_skipped += 1
 
@@ -167,20 +144,17 @@ class Training(lightning.LightningModule):
         raise NotImplementedError
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        # Every device validates on everything: means are complete and the same on each. In float32
-        # whatever the precision of the training, so that runs can be compared.
+        # On everything on every device, and in float32 whatever the precision of the training.
         with torch.autocast(self.device.type, enabled=False):
             for name, (score, weight) in self.scores(batch, batch_idx).items():
                 self.log(f"val/{name}", score, batch_size=weight, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["vocoder_training"] = {
-            name: getattr(self, name) for name in ("items_seen", "samples_seen", "skipped")
-        }
+        saved = ("items_seen", "samples_seen", "skipped")
+        checkpoint["vocoder_training"] = {name: getattr(self, name) for name in saved}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        for name, value in checkpoint["vocoder_training"].items():
-            setattr(self, name, value)
+        vars(self).update(checkpoint["vocoder_training"])
 
 
 class VocoderTraining(Training):
@@ -199,15 +173,10 @@ class VocoderTraining(Training):
     model: Vocoder
 
     def __init__(
-        self,
-        model: Vocoder,
-        losses: Sequence[Loss],
-        temperature: float | None = None,
-        validation_syntheses: int = 20,
-        sample_temperature: float = 0.7,
-        sample_fraction: float = 0.5,
-        **optimisation: Any,
-    ) -> None:
+        self, model: Vocoder, losses: Sequence[Loss], temperature: float | None = None,
+        validation_syntheses: int = 20, sample_temperature: float = 0.7,
+        sample_fraction: float = 0.5, **optimisation: Any,
+    ) -> None:  # fmt: skip
         super().__init__(model, **optimisation)
         if all(loss.start > 0 for loss in losses):
             raise ValueError("no loss applies at first: one of the losses must have start 0")
@@ -228,8 +197,7 @@ class VocoderTraining(Training):
         return self.logged(values, audio.shape[0], audio.numel())
 
     def on_validation_epoch_start(self) -> None:
-        # In a list, so that Lightning does not register it as a part of the module.
-        self._fused = [self.model.fused()]
+        self._fused = [self.model.fused()]  # in a list: no part of the module
 
     def scores(self, batch: dict[str, Any], index: int) -> Scores:
         """Log-likelihood in nats per sample, and the mel distance of copy synthesis in nats."""
@@ -239,7 +207,6 @@ class VocoderTraining(Training):
             likelihood = model.log_prob(batch["audio"], mel).sum() / samples
             found["log_likelihood"] = likelihood, samples
         if index < self.validation_syntheses:
-            # NaN of a model that has diverged stays NaN, and the run ends with its report.
             generated = model.synthesize(mel, self.temperature, seed=0)
             found["mel_distance"] = model.mel_spec.distance(mel_of_hops(model, generated), mel), 1
         return found

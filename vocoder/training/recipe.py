@@ -43,15 +43,7 @@ from vocoder.training.data import CorpusData, SpeechData, manifest
 from vocoder.training.losses import Loss
 from vocoder.training.module import DivergedError, Training, TrainingError, VocoderTraining
 from vocoder.training.report import Finished, report_vocoder, setting_facts
-from vocoder.training.run import (
-    LAST,
-    RECORD,
-    describe,
-    locked,
-    newest_resume_file,
-    refuse_another,
-    resume_files,
-)
+from vocoder.training.run import LAST, RECORD, describe, locked, newest_resume_file, resume_files
 
 log = logging.getLogger("vocoder.training")
 
@@ -72,18 +64,6 @@ _MENDABLE = (
 
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
-HELP = {
-    "data": "folder of a corpus in LJSpeech's layout, or 'sample' for the one that comes with the "
-    "recipe; by default LJSpeech, from $LJSPEECH or data/, else downloaded",
-    "run": "folder of the run (default: runs/NAME OF THE CONFIG); a run in it is resumed",
-    "max_time": "training time, that before a resume included: 10m, 1h30m or 2d",
-    "start_from": "checkpoint directory of a model of the same sizes, or name of a bundled one, to "
-    "initialise a new run from",
-    "monitor": "validation score that selects the best weights: val/log_likelihood, or "
-    "val/mel_distance for configurations with spectral losses",
-    "patience": "end training after this many validations without a better score; 0 for never",
-}
-
 CONFIGS = Path(__file__).parent / "config"
 """Folder of the configurations that come with the package."""
 
@@ -103,9 +83,7 @@ class Recipe:
         self, description: str, default_config: Path, sample: Path, program: str | None = None
     ) -> None:
         self.shown = program or self.program
-        self.description = description
-        self.default_config = default_config
-        self.sample = sample
+        self.description, self.default_config, self.sample = description, default_config, sample
 
     def add_model(self, options: ArgumentParser) -> None:
         """Add the options of `model`, and of what the module takes besides it."""
@@ -123,15 +101,15 @@ class Recipe:
         if "losses" in objects:
             how["losses"] = objects.losses
         module = self.module_class(self.model(objects), **how)
-        places = module.model.mel_spec, corpus_folder(config.data, self.sample), Path(config.cache)
+        if config.data == "sample" and not Path(config.data).is_dir():
+            folder = self.sample
+        else:
+            folder = Path(config.data) if config.data else find_ljspeech() or download_ljspeech()
+        places = module.model.mel_spec, folder, Path(config.cache)
         return module, self.data_class(*places, **objects.speech.as_dict(), seed=config.seed)
 
     def begin(self, module: Any, data: Any, started: bool) -> None:
         """Called once before a new run starts; `started` if it has weights of `--start_from`."""
-
-    def callbacks(self) -> list[lightning.Callback]:
-        """Callbacks in addition to those that every recipe has."""
-        return []
 
     def load(self, path: str, model: Any) -> Any:
         """The model of a checkpoint, not fused, for its weights to be copied into `model`."""
@@ -142,19 +120,24 @@ class Recipe:
         report_vocoder(run)
 
 
-# -- options --------------------------------------------------------------------------------------
-
-
 def parser(recipe: Recipe) -> ArgumentParser:
     """The options of a training recipe; the keys of its YAML files are the same."""
     options = ArgumentParser(prog=recipe.shown, description=recipe.description)
     add = options.add_argument
     add("--config", action="config", help="YAML of these options; of several, later ones win")
-    for name in ("data", "run", "max_time", "start_from"):
-        add(f"--{name}", type=str | None, help=HELP[name])
+    for name, what in {
+        "data": "folder of a corpus in LJSpeech's layout, or 'sample' for that of the recipe; by "
+        "default LJSpeech, from $LJSPEECH or data/, else downloaded",
+        "run": "folder of the run (default: runs/NAME OF THE CONFIG); a run in it is resumed",
+        "max_time": "training time, that before a resume included: 10m, 1h30m or 2d",
+        "start_from": "checkpoint of a model of the same sizes, or name of a bundled one, to "
+        "initialise a new run from",
+    }.items():
+        add(f"--{name}", type=str | None, help=what)
     add("--max_steps", type=int | None, help="total number of steps")
-    add("--monitor", type=str, default="val/log_likelihood", help=HELP["monitor"])
-    add("--patience", type=NonNegativeInt, default=20, help=HELP["patience"])
+    better = "validation score of which the best selects the weights, such as val/mel_distance"
+    add("--monitor", type=str, default="val/log_likelihood", help=better)
+    add("--patience", type=NonNegativeInt, default=20, help="validations to wait for a better one")
     add("--seed", type=Seed, default=0, help="of weights, crops and noise")
     add("--save_every", type=float, default=180, help="seconds between saves of last.ckpt")
     add("--cache", type=str, default="data/prepared", help="folder of decoded corpora")
@@ -171,8 +154,8 @@ def parser(recipe: Recipe) -> ArgumentParser:
 
 
 def command_line(words: Sequence[str], default_config: Path) -> list[str]:
-    """The words with the default configuration if they have none, and paths for the names of
-    those in `CONFIGS`, such as ``--config sound``."""
+    """The words with the default configuration if they have none, and paths for names of those in
+    `CONFIGS`, such as ``--config sound``."""
     given = [part for word in words for part in re.split("(?<=^--config)=", word)]
     for index, word in enumerate(given[1:], 1):
         named = CONFIGS / f"{word}.yaml"
@@ -188,8 +171,7 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
     after signal n. `arguments` are `sys.argv[1:]` by default.
     """
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    # Lightning's tips are for authors of training scripts. What is in evaluation mode when training
-    # starts (the pitch network) is meant to be.
+    # Lightning's tips are for authors of training scripts.
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for tip in ("does not have many workers", "LeafSpec", "in eval mode at the start of train"):
@@ -202,7 +184,7 @@ def main(recipe: Recipe, arguments: Sequence[str] | None = None) -> int:
     try:
         train(recipe, options, config)
     except (Interrupted, SIGTERMException) as stop:  # the latter is before the first step
-        number = getattr(stop, "number", signal.SIGTERM)
+        number = stop.args[0] if isinstance(stop, Interrupted) else signal.SIGTERM
         which = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         log.info("stopped by %s; run the same command again to resume", which)
         return 128 + number
@@ -220,23 +202,28 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
     budget = duration(config.max_time) if config.max_time else None
     if budget is None and not config.max_steps:
         raise TrainingError("no budget is set: give --max_time (such as 2h) or --max_steps")
-    names = (Path(str(path)).stem for path in config.config)
-    run = Path(config.run or Path("runs", "+".join(names)))
+    run = Path(config.run or Path("runs", "+".join(Path(str(path)).stem for path in config.config)))
     lightning.seed_everything(config.seed, verbose=False)
     with readable("the configuration cannot be built"):
         objects = options.instantiate(config)
         module, data = recipe.build(objects, config)
         averaged = AveragedWeights(**objects.average.as_dict())
-    started, new = bool(config.start_from), not resume_files(run)
-    if started and new:
+    started = bool(config.start_from)
+    if started and not resume_files(run):
         trained = recipe.load(config.start_from, module.model)
         start_from(module.model, trained, config.start_from)
     data.setup()  # before Lightning starts other processes, which would wait if this one failed
     first = getattr(rank_zero_only, "rank", 0) == 0
-    if first:
-        check_rate(data)
+    original, rate = data.prepared.original_sample_rate, data.mel_spec.sample_rate
+    if first and original < rate:
+        log.warning(
+            f"{data.prepared.name} is recorded at {original} Hz and the model works at {rate} Hz: "
+            f"there is nothing to learn above {original // 2} Hz; for speech at 16 kHz give "
+            "--model.mel_spec speech-16k"
+        )
     validations = Validations(run, averaged, config.monitor, config.patience, started)
-    shows_progress = config.trainer.enable_progress_bar is not False  # as Lightning's own default
+    shown = [Progress()] * (config.trainer.enable_progress_bar is not False)  # Lightning's default
+    saves = LastCheckpoint(run / LAST, config.save_every)
     with readable("the trainer cannot be built"):
         trainer = lightning.Trainer(
             **{**objects.trainer.as_dict(), "enable_progress_bar": False},
@@ -248,14 +235,7 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
             use_distributed_sampler=False,  # `Batches` does it
             default_root_dir=run,
             logger=TensorBoardLogger(run, name="", version="tensorboard"),
-            callbacks=[
-                Timer(budget, verbose=False),
-                averaged,
-                *recipe.callbacks(),
-                validations,
-                *[Progress()] * shows_progress,
-                LastCheckpoint(run / LAST, config.save_every),
-            ],
+            callbacks=[Timer(budget, verbose=False), averaged, validations, *shown, saves],
         )
     corpus = {
         "name": data.prepared.name,
@@ -263,9 +243,7 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
         "sha256": manifest(data.corpus, data.prepared, data.trains_on_text),
     }
     items = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
-    record = describe(recipe.program, config, corpus, items, new)
-    if not new:
-        refuse_another(run, record)
+    record = describe(run, recipe.program, config, corpus, items)
     with locked(run) if first else nullcontext():
         checkpoint = newest_resume_file(run)
         if first:
@@ -281,17 +259,15 @@ def train(recipe: Recipe, options: ArgumentParser, config: Namespace) -> None:
             recipe.begin(module, data, started)
         fit(recipe, Finished(run, trainer, module, data, validations), checkpoint)
         if trainer.world_size > 1:
-            # The others wait for the report: Lightning takes an early exit for a failure and kills
-            # the rest, and exiting with an open process group may abort.
+            # Lightning takes an exit before the report for a failure and kills the rest, and
+            # exiting with an open process group may abort.
             trainer.strategy.barrier()
             torch.distributed.destroy_process_group()
 
 
 def fit(recipe: Recipe, run: Finished, checkpoint: Path | None) -> None:
     """Train, leave the best averaged weights in the module and in `run`/model, write the report.
-
-    The model is written even if training diverges or the report fails; the message says where.
-    """
+    The model is written even if training diverges or the report fails; the message says where."""
     trainer, module, model = run.trainer, run.module, run.folder / "model"
 
     def save_best() -> None:
@@ -347,27 +323,6 @@ def start_from(model: nn.Module, trained: nn.Module, path: str) -> None:
                     getattr(module, attribute).copy_(value)
     except RuntimeError as error:
         raise TrainingError(f"the weights in {path} are of another model: {error}") from error
-
-
-def corpus_folder(data: str | None, sample: Path) -> Path:
-    """The folder that `--data` stands for; LJSpeech is downloaded if it is not found."""
-    if data == "sample" and not Path(data).is_dir():
-        return sample
-    return Path(data) if data else find_ljspeech() or download_ljspeech()
-
-
-def check_rate(data: Any) -> None:
-    """Warn if the recordings have a lower sample rate than the model."""
-    original, rate = data.prepared.original_sample_rate, data.mel_spec.sample_rate
-    if original < rate:
-        log.warning(
-            f"{data.prepared.name} is recorded at {original} Hz and the model works at {rate} Hz: "
-            f"there is nothing to learn above {original // 2} Hz; for speech at 16 kHz give "
-            "--model.mel_spec speech-16k"
-        )
-
-
-# -- times and messages ----------------------------------------------------------------------------
 
 
 def duration(text: str) -> timedelta:

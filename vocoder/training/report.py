@@ -52,8 +52,7 @@ class Example(NamedTuple):
 def report_vocoder(run: Finished) -> None:
     """Write the report of a vocoder; see `write_report`."""
     model, data, temperature = run.module.model.fused(), run.data, run.module.temperature
-    columns = {"val/log_likelihood": "log-likelihood, nats per sample",
-               "val/mel_distance": "mel distance, nats"}  # fmt: skip
+    likelihood, distance = "log-likelihood, nats per sample", "mel distance, nats"
     examples = []
     # Whole utterances of the test set, which no choice was based on.
     for item in data.held_out(data.split.test[:HELD_OUT]):
@@ -61,12 +60,12 @@ def report_vocoder(run: Finished) -> None:
         mel = mel_of_hops(model, original)
         generated = model.synthesize(mel, temperature, seed=0).cpu()
         if model.likelihood:
-            likelihood = model.log_prob(torch.from_numpy(item["audio"]), mel) / len(original)
-            scores[columns["val/log_likelihood"]] = float(likelihood)
-        distance = model.mel_spec.distance(mel_of_hops(model, generated), mel)
-        scores[columns["val/mel_distance"]] = float(distance)
+            density = model.log_prob(torch.from_numpy(item["audio"]), mel)
+            scores[likelihood] = float(density / len(original))
+        scores[distance] = float(model.mel_spec.distance(mel_of_hops(model, generated), mel))
         files = {".original.wav": original, ".wav": generated}
         examples.append(Example(item["id"], scores, files))
+    columns = {"val/log_likelihood": likelihood, "val/mel_distance": distance}
     recording = run.folder / "held-out" / f"{file_name(data.split.test[0])}.original.wav"
     words = ["vocoder", "resynthesize", recording, "--checkpoint", run.folder / "model"]
     explained = f"Test utterances are copies by synthesis at temperature {temperature:g}."
@@ -74,22 +73,13 @@ def report_vocoder(run: Finished) -> None:
 
 
 def write_report(
-    run: Finished,
-    columns: Mapping[str, str],
-    command: str,
-    explained: str = "",
-    examples: Sequence[Example] = (),
-    **test: Any,
-) -> None:
+    run: Finished, columns: Mapping[str, str], command: str, explained: str = "",
+    examples: Sequence[Example] = (), **test: Any,
+) -> None:  # fmt: skip
     """Write report.md, report.json and held-out/, and log a command that uses the model.
 
-    Args:
-        columns: titles of the validation scores, by name.
-        explained: what the scores are.
-        test: further values of the JSON.
-
-    Raises:
-        DivergedError: some of the examples are not finite; all that could be written is.
+    `columns` are titles of the validation scores, by name; `explained` says what they are; `test`
+    goes into the JSON. DivergedError, after all is written, if some of the examples are not finite.
     """
     rows, facts = run.validations.rows(), run_facts(run)
     scores = {example.id: example.scores for example in examples}
@@ -121,7 +111,6 @@ def write_report(
 def setting_facts(model: Any, data: Any) -> dict[str, str]:
     """What is trained, and on what data."""
     prepared, split = data.prepared, data.split
-    # Counted without weight normalisation.
     size = sum(p.numel() for p in fuse_weight_norm(dict(model.named_parameters())).values())
     return {
         "model": f"{type(model).__name__}, {size / 1e6:.2f}M parameters, {model.sample_rate} Hz",
@@ -134,6 +123,7 @@ def setting_facts(model: Any, data: Any) -> dict[str, str]:
 def run_facts(run: Finished) -> dict[str, str]:
     """What was trained, on what data and hardware, and for how long; `RECORD` has the options."""
     module, trainer, record = run.module, run.trainer, read_record(run.folder)
+    seconds = round(module.timer.time_elapsed())
     machine, start = machine_facts(trainer.strategy.root_device), record["start_from"]
     cpu = f"CPU process of {torch.get_num_threads()} threads, {machine['cpu']}"
     return {
@@ -142,7 +132,7 @@ def run_facts(run: Finished) -> dict[str, str]:
         "weights": run.validations.words(),
         "audio seen": f"{module.samples_seen / module.model.sample_rate:,.0f} s",
         "steps": f"{trainer.global_step:,}, of which {module.skipped} skipped (not finite)",
-        "training time": f"{timedelta(seconds=round(module.seconds))} (validation included)",
+        "training time": f"{timedelta(seconds=seconds)} (validation included)",
         "hardware": f"{trainer.world_size} x {machine['gpu'] or cpu}, {trainer.precision}",
         "seed": str(record["seed"]),
         "version": record["flow_vocoder"],

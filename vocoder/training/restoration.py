@@ -27,10 +27,9 @@ def in_a_room(audio: Tensor, sample_rate: int, generator: torch.Generator) -> Te
     are. Each crop gets, half of the time, an exponential decay by 60 dB in 0.08 to 1.6 s at -3 to
     20 dB below the direct sound; and, half of the time, coloured noise 12 to 50 dB below.
     """
-    return torch.cat([_in_a_room(one, sample_rate, generator) for one in audio.split(1)])
+    if len(audio) > 1:
+        return torch.cat([in_a_room(one, sample_rate, generator) for one in audio.split(1)])
 
-
-def _in_a_room(audio: Tensor, sample_rate: int, generator: torch.Generator) -> Tensor:
     def between(low: float, high: float) -> float:
         return low + (high - low) * float(torch.rand((), generator=generator))
 
@@ -60,10 +59,9 @@ def degrade(mel: Tensor, generator: torch.Generator) -> Tensor:
     over 3 to 7 frames and over 3 bands, and jittered by up to 0.4 nats (white noise, or smooth in
     time or frequency). Level and tilt stay: undoing them would teach the colour of the voices.
     """
-    return torch.cat([_degraded(one, generator) for one in mel.split(1)])
+    if len(mel) > 1:
+        return torch.cat([degrade(one, generator) for one in mel.split(1)])
 
-
-def _degraded(mel: Tensor, generator: torch.Generator) -> Tensor:
     def chance() -> float:
         return float(torch.rand((), generator=generator))
 
@@ -105,27 +103,21 @@ class RestorationTraining(Training):
     """
 
     model: Restoration
-    unit = "mel element"
 
     def __init__(
-        self,
-        model: Restoration,
-        likelihood_weight: float = 0.1,
-        noise: float = 0.05,
+        self, model: Restoration, likelihood_weight: float = 0.1, noise: float = 0.05,
         **optimisation: Any,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(model, **optimisation)
         self.log_mel = LogMel(model.mel_spec)
-        self.likelihood_weight = likelihood_weight
-        self.noise = noise
+        self.likelihood_weight, self.noise = likelihood_weight, noise
 
     def _mel(self, audio: Tensor, generator: torch.Generator) -> Tensor:
         mel = self.log_mel(in_a_room(audio, self.model.sample_rate, generator))
         return mel[..., : mel.shape[-1] // PAIR * PAIR]
 
     def _parts(self, mel: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        floor = self.model.mel_spec.log_floor
-        degraded = degrade(mel, generator).clamp_min(floor)
+        degraded = degrade(mel, generator).clamp_min(self.model.mel_spec.log_floor)
         h, mean = self.model.read(degraded)
         error = mean - mel
         noise = self.noise * torch.randn(mel.shape, generator=generator).to(mel)
@@ -139,11 +131,10 @@ class RestorationTraining(Training):
         }
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        generator = self.generator()
-        scores = self._parts(self._mel(batch["clean"], generator), generator)
+        generator, audio = self.generator(), batch["clean"]
+        scores = self._parts(self._mel(audio, generator), generator)
         loss = scores["error"] + 0.3 * scores["slopes"]
         loss = loss - self.likelihood_weight * scores["log_likelihood"]
-        audio = batch["clean"]
         return self.logged({"loss": loss, **scores}, len(audio), audio.numel())
 
     def scores(self, batch: dict[str, Any], index: int) -> Scores:

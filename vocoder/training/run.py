@@ -10,7 +10,7 @@ import logging
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,35 +48,27 @@ Record = dict[str, Any]
 @contextmanager
 def locked(run: Path) -> Iterator[None]:
     """Create the folder of a run, and keep other processes from training in it within the block.
-
-    The system releases the lock of a process that is killed.
-    """
+    The system releases the lock of a process that is killed."""
     run.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run / ".lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise TrainingError(
-            f"another process is training in {run}: wait until it ends, or choose another folder "
-            "with --run"
-        ) from None
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(run / ".lock", blocking=False))
+        except Timeout:
+            raise TrainingError(
+                f"another process is training in {run}: wait until it ends, or choose another "
+                "folder with --run"
+            ) from None
         yield
-    finally:
-        lock.release()
 
 
-# -- what made a run -----------------------------------------------------------------------------
-
-
-def describe(program: str, config: Namespace, corpus: Record, items: int, new: bool) -> Record:
-    """What makes a run: recipe, options, corpus, and items per step on all devices together."""
-    start: Record | None = None
-    if config.start_from:
-        # A run that is resumed needs it no longer, and it may be gone.
-        start = {"path": config.start_from}
-        start["sha256"] = checkpoint_hash(config.start_from) if new else None
-    return {
+def describe(run: Path, program: str, config: Namespace, corpus: Record, items: int) -> Record:
+    """What makes a run: recipe, options, corpus, and items per step on all devices together;
+    TrainingError if the run in the folder was made by other values."""
+    new, start = not resume_files(run), None
+    if config.start_from:  # of which a resumed run needs no more, and it may be gone
+        digest = checkpoint_hash(config.start_from) if new else None
+        start = {"path": config.start_from, "sha256": digest}
+    record = {
         "flow_vocoder": vocoder.__version__,
         "program": program,
         "seed": config.seed,
@@ -86,10 +78,12 @@ def describe(program: str, config: Namespace, corpus: Record, items: int, new: b
         "corpus": corpus,
         "items_per_step": items,
     }
+    if not new:
+        _refuse_another(run, record)
+    return record
 
 
-def refuse_another(run: Path, record: Record) -> None:
-    """Refuse to resume a run that was made by other values."""
+def _refuse_another(run: Path, record: Record) -> None:
     try:
         before, now = _facts(read_record(run)), _facts(record)
     except (OSError, ValueError, LookupError) as error:
@@ -97,11 +91,8 @@ def refuse_another(run: Path, record: Record) -> None:
             f"{run / RECORD} is missing or damaged, so what made the run in {run} is not known: "
             "choose another folder with --run, or remove that one"
         ) from error
-    differences = [
-        f"{name} was {_shown(before[name])}, is now {_shown(now[name])}"
-        for name in before
-        if name in now and before[name] != now[name]
-    ]
+    different = [name for name in before if name in now and before[name] != now[name]]
+    differences = [f"{n} was {_shown(before[n])}, is now {_shown(now[n])}" for n in different]
     if differences:
         raise TrainingError(
             f"{run} holds another run (different: {'; '.join(differences)}): give the values it "
@@ -145,15 +136,9 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-# -- resume files --------------------------------------------------------------------------------
-
-
 class ResumeFiles(TorchCheckpointIO):
-    """Reads and writes resume files for a trainer.
-
-    The file before a new one becomes `PREVIOUS`, once the new one is complete on the disk. If it
-    does not fit there, what was written of it is removed and both others stay.
-    """
+    """Reads and writes resume files for a trainer. The file before a new one becomes `PREVIOUS`
+    once that is complete on the disk; if it does not fit there, the two before it stay."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
@@ -181,10 +166,8 @@ class ResumeFiles(TorchCheckpointIO):
 
 
 def read_resume_file(path: Path) -> dict[str, Any]:
-    """The content of a resume file, tensors on the CPU wherever they were.
-
-    PyTorch's weights-only unpickler builds tensors and plain values, and runs no code.
-    """
+    """The content of a resume file, tensors on the CPU; PyTorch's weights-only unpickler builds
+    tensors and plain values, and runs no code."""
     try:
         with zipfile.ZipFile(path) as archive:
             if broken := archive.testzip():
