@@ -50,6 +50,7 @@ class LogMel(ExactBuffers):
     def __init__(self, mel_spec: MelSpec) -> None:
         super().__init__()
         self.mel_spec = mel_spec
+        self.padding, self.nats = mel_spec.padding, mel_spec.nats
         # Computed on the CPU, but modules are expected on the default device.
         filters = mel_spec.filters().to(torch.get_default_device())
         self.register_buffer("filters", filters, persistent=False)
@@ -73,7 +74,7 @@ class LogMel(ExactBuffers):
         check_layout(audio)
         if not spec.center:
             audio = F.pad(audio, (0, -audio.shape[-1] % spec.hop_length))
-        return torch.cat(list(self._tiles(_reflect(audio, *spec.padding))), dim=-1)
+        return torch.cat(list(self._tiles(_reflect(audio, *self.padding))), dim=-1)
 
     def stream(self, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         """The log-mel of audio that comes in pieces, in constant memory.
@@ -87,7 +88,7 @@ class LogMel(ExactBuffers):
             (n_mels, frames), float32, of 1,024 frames or fewer.
         """
         hop, n_fft = self.mel_spec.hop_length, self.mel_spec.n_fft
-        left, right = self.mel_spec.padding
+        left, right = self.padding
         step = TILE * hop
         # Enough at the start to be reflected, and at the end to know that it is not needed.
         needed = step + n_fft + left + right
@@ -137,7 +138,7 @@ class LogMel(ExactBuffers):
             # The gradient of abs() at 0 is 0; that of sqrt(re² + im²) would be NaN.
             spectrogram = spectrum.abs().pow(spec.power)
             mel = torch.matmul(self.filters.to(dtype), spectrogram).clamp(min=spec.floor)
-            return (mel.log() / spec.nats).float()
+            return (mel.log() / self.nats).float()
 
 
 def _reflect(audio: Tensor, left: int, right: int) -> Tensor:
