@@ -158,9 +158,7 @@ SCORES = (
 def refine_table(result: Mapping[str, Any]) -> str:
     """A result of `vocoder evaluate --refine`: quality and speed by the number of iterations."""
     measures = {name: result["measures"][name] for name in SCORES if name in result["measures"]}
-    shown = [
-        name for name in measures if any(row[name]["n"] for row in result["rows"].values())
-    ]
+    shown = [name for name in measures if any(row[name]["n"] for row in result["rows"].values())]
     rows = [
         [name, *(mean(row.get(measure)) for measure in shown)]
         for name, row in result["rows"].items()
