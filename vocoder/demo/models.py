@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import vocoder
 from vocoder.checkpoints import CheckpointError
@@ -10,7 +11,9 @@ from vocoder.devices import device_named
 from vocoder.models import Vocoder
 from vocoder.pretrained import DEFAULT_NAME, bundled_models, load_text_to_mel
 from vocoder.text.acoustic import AcousticModel
-from vocoder.text.speech import TextToMel
+
+if TYPE_CHECKING:
+    from vocoder.text.speech import TextToMel
 
 
 class Models:
