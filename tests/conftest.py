@@ -70,10 +70,9 @@ def one_thread() -> Iterator[None]:
 
 @contextlib.contextmanager
 def scripts(folder: str) -> Iterator[Callable[[str], Any]]:
-    """Imports scripts of a folder by name; they find each other as when one of them is run.
+    """Imports scripts of a folder by name: ``with scripts("docs/scripts") as get: get("load")``.
 
-    ``with scripts("docs/scripts") as script: load = script("load")``. Scripts of several folders
-    share names, so all of the folder are forgotten in the end; what was imported keeps working.
+    Scripts of several folders share names, so all of the folder are forgotten in the end.
     """
     place = ROOT / folder
 
@@ -103,10 +102,7 @@ def double_precision() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_flow() -> Callable[..., MdctFlow]:
-    """Builds a `MdctFlow` of a few thousand weights, all of them perturbed, in evaluation mode.
-
-    ``tiny_flow(mel_spec="speech-16k", **arguments)``; the same call gives the same weights.
-    """
+    """Builds a `MdctFlow` of a few thousand weights, all perturbed, the same for the same call."""
 
     def build(mel_spec: Any = "speech-16k", **arguments: Any) -> MdctFlow:
         sizes: dict[str, Any] = {"n_flows": 1, "channels": 8, "n_layers": 1, "scale_channels": 8}
@@ -121,11 +117,8 @@ def tiny_flow() -> Callable[..., MdctFlow]:
 
 @pytest.fixture(scope="session")
 def tiny_acoustic() -> Callable[..., AcousticModel]:
-    """Builds an `AcousticModel` of a few thousand weights, all perturbed, in evaluation mode.
-
-    ``tiny_acoustic(mel_spec="speech-16k", symbols=SYMBOLS, perturbed=0.01, **arguments)``; the same
-    call gives the same weights. Its mels have the level of speech, between loud and silent.
-    """
+    """Builds an `AcousticModel` of a few thousand weights, all perturbed, the same for the same
+    call. Its mels have the level of speech."""
 
     def build(
         mel_spec: Any = "speech-16k",

@@ -5,16 +5,12 @@ import pytest
 from tests.conftest import scripts
 
 
-@pytest.fixture(scope="module")
-def script():
+def test_visitors_at_once_get_their_own_audio_or_a_full_queue():
     pytest.importorskip("gradio", reason="gradio is not installed (extra demo)")
-    with scripts("docs/scripts") as script:
-        yield script("load")
-
-
-def test_visitors_at_once_get_their_own_audio_or_a_full_queue(script):
     import httpx
 
+    with scripts("docs/scripts") as get:
+        script = get("load")
     texts = script.TEXTS[:4]
     with script.server("--device", "cpu") as (address, pid):
         with httpx.Client(timeout=None) as client:

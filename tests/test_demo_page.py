@@ -30,7 +30,6 @@ from vocoder.pretrained import ACOUSTIC_NAME, DEFAULT_NAME
 RECORDING = ROOT / "recipes/ljspeech/sample/wavs/ru_0502.flac"
 # Not imported here: it leaves an event loop open, which these tests take for an error.
 HAS_GRADIO = importlib.util.find_spec("gradio") is not None
-needs_gradio = pytest.mark.skipif(not HAS_GRADIO, reason="gradio is not installed (extra demo)")
 
 SCRIPT = """
 import pkgutil, sys
@@ -56,10 +55,8 @@ print("second end", flush=True)
 
 
 class Server:
-    """A process that imports the demo, builds a page without bundled models, and runs the command.
-
-    All in one process, since gradio and PyTorch take long to import.
-    """
+    """A process that imports the demo, builds a page without bundled models, and runs the command:
+    one for all, since gradio and PyTorch take long to import."""
 
     def __init__(self, folder, flow, *options):
         self.log = folder / "server.log"
@@ -104,10 +101,8 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(tiny_flow, models, tmp_path_factory):
-    """A demo of `models`; it may still be starting.
-
-    At the end it is stopped in both ways, and leaves nothing behind.
-    """
+    """A demo of `models`, which may still be starting; at the end it is stopped in both ways, and
+    leaves nothing behind."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     folder = tmp_path_factory.mktemp("server")
@@ -132,7 +127,7 @@ def server(tiny_flow, models, tmp_path_factory):
         started.kill()
 
 
-@needs_gradio
+@pytest.mark.skipif(not HAS_GRADIO, reason="gradio is not installed (extra demo)")
 def test_a_missing_acoustic_model_is_named_in_the_page(server):
     assert "No acoustic model fits this vocoder" in server.wait("bare page:")
 
@@ -141,13 +136,6 @@ def test_without_gradio_the_command_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(MissingExtraError, match=r'pip install "flow-vocoder\[demo\]"'):
         cli.demo()
-
-
-def test_a_taken_port_is_refused():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(OSError, match=rf"^cannot listen on 127.0.0.1, port {port} \(.*in use"):
-            cli.demo(port=port)
 
 
 class Browser:
@@ -198,9 +186,7 @@ class Browser:
 
     def hosts(self):
         """Machines that the page has sent a request to since the last call."""
-        log = [
-            json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")
-        ]
+        log = [json.loads(e["message"])["message"] for e in self.driver.get_log("performance")]
         sent = [event for event in log if event["method"] == "Network.requestWillBeSent"]
         urls = [urllib.parse.urlsplit(event["params"]["request"]["url"]) for event in sent]
         return {url.hostname for url in urls if url.scheme not in ("data", "blob")}
@@ -218,10 +204,6 @@ class Browser:
 
         wait = WebDriverWait(self.driver, seconds, 0.1, [StaleElementReferenceException])
         return wait.until(lambda _: condition())
-
-    def click(self, text):
-        """Click the visible button of this text."""
-        self.press("button", text)
 
     def press(self, selector, text=""):
         """Click the visible element of this selector, and of this text if one is given."""
@@ -275,11 +257,8 @@ class Browser:
 
 
 @pytest.fixture(scope="module")
-def browser(
-    server,  # so that it starts first, meanwhile
-    tmp_path_factory,
-):
-    """Chromium, with a recording at the microphone."""
+def browser(server, tmp_path_factory):
+    """Chromium, with a recording at the microphone; the server starts meanwhile."""
     if not HAS_GRADIO:
         pytest.skip("gradio is not installed (extra demo)")
     pytest.importorskip("selenium", reason="selenium is not installed (extra dev)")
@@ -333,7 +312,7 @@ def test_the_page_opens_with_a_sentence_and_speaks_what_is_typed(page, models):
 
 
 def test_an_uploaded_recording_is_compared_and_switched_in_place(page, models):
-    page.click("Copy synthesis")
+    page.press("button", "Copy synthesis")
     page.press("#copy-button")
     assert "There is no recording: choose, record or upload one" in page.toast("recording")
     page.only("default", "WaveNet", "Griffin-Lim")  # HiFi-GAN takes long
@@ -360,7 +339,7 @@ def test_an_uploaded_recording_is_compared_and_switched_in_place(page, models):
 
 
 def test_the_microphone_is_heard(page):
-    page.click("Copy synthesis")
+    page.press("button", "Copy synthesis")
     page.only("default)", "Griffin-Lim")
     page.press("#copy-recording [aria-label='Record audio']")
     page.press("#copy-recording .record-button")
@@ -375,7 +354,7 @@ def test_the_microphone_is_heard(page):
 
 def test_a_file_that_is_not_audio_is_refused_in_the_page(page, tmp_path):
     page.errors_expected = True  # the browser's player complains of the file, too
-    page.click("Copy synthesis")
+    page.press("button", "Copy synthesis")
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"this is no sound" * 100)
     page.upload("copy-recording", broken)
@@ -395,7 +374,7 @@ def test_the_page_fits_a_phone(page):
             box = page.all(selector)[0].rect
             assert box["y"] + box["height"] <= 844  # on the first screen
         for title in ("Text to speech", "Copy synthesis"):
-            page.click(title)
+            page.press("button", title)
             assert page.all("html")[0].get_property("scrollWidth") == 390, title
         page.only("default)", "Griffin-Lim")
         page.upload("copy-recording", RECORDING)

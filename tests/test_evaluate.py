@@ -4,7 +4,6 @@ import json
 import math
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,20 +11,15 @@ import soundfile
 import torch
 from torch import nn
 
-from tests.conftest import command
+from tests.conftest import ROOT, command
 from vocoder.audio import MelSpec, read_audio
 from vocoder.corpus import held_out
 from vocoder.evaluation import copy_synthesis, tables
-from vocoder.evaluation.copy_synthesis import (
-    MEASURES,
-    EvaluationError,
-    evaluate,
-    find_recordings,
-)
+from vocoder.evaluation.copy_synthesis import MEASURES, EvaluationError, evaluate, find_recordings
 from vocoder.evaluation.results import estimate
 from vocoder.models import Vocoder
 
-SAMPLE = Path(__file__).parents[1] / "recipes/ljspeech/sample"
+SAMPLE = ROOT / "recipes/ljspeech/sample"
 RATE = 16000
 SEVERAL = {"clean": 0.0, "hiss": 0.002, "roar": 0.05}  # level of the noise that a stand-in adds
 
@@ -232,16 +226,12 @@ def checkpoints(tiny_flow, tmp_path_factory):
     return [tiny_flow(n_layers=n).save(folder / f"{n}") for n in (1, 2)]
 
 
-def run(*arguments):
-    return command("evaluate", *arguments)
-
-
 @pytest.mark.usefixtures("quick")
 def test_the_command_writes_json_and_markdown(wavs, checkpoints, tmp_path):
     model, other = checkpoints
     out, table = tmp_path / "e.json", tmp_path / "e.md"
     arguments = (wavs, "-c", model, "--against", other, "--refine", "0, 2", "--device", "cpu")
-    done = run(*arguments, "--json", "--output", out, "--table", table)
+    done = command("evaluate", *arguments, "--json", "--output", out, "--table", table)
     assert done.exit_code == 0, done.stderr
     result = json.loads(done.stdout)
     assert json.loads(out.read_text()) == result
@@ -261,7 +251,7 @@ def test_the_command_writes_json_and_markdown(wavs, checkpoints, tmp_path):
     # It prints a table, too, and what was left out.
     shutil.copy(wavs / "a.wav", tmp_path)
     (tmp_path / "b.wav").write_text("no audio")
-    done = run(tmp_path, "-c", model)
+    done = command("evaluate", tmp_path, "-c", model)
     assert done.exit_code == 0, done.stderr
     words = " ".join(done.stdout.split())
     for expected in ("Griffin-Lim", "Left out, not installed: pesq.", "Skipped: b.wav."):
@@ -275,7 +265,6 @@ def test_the_command_writes_json_and_markdown(wavs, checkpoints, tmp_path):
     [
         (["none"], "no folder"),
         ([SAMPLE.parents[1] / "restoration" / "config"], "no audio"),
-        ([SAMPLE / "metadata.csv"], "no folder"),
         ([SAMPLE, "--refine", "two"], "refine must be"),
         ([SAMPLE, "--refine", "-1"], "0 to 1,000"),
         ([SAMPLE, "--against", "default", "-c", "default"], "itself"),
@@ -283,7 +272,7 @@ def test_the_command_writes_json_and_markdown(wavs, checkpoints, tmp_path):
     ],
 )
 def test_a_wrong_argument_is_one_sentence(arguments, words, checkpoints):
-    done = run("-c", checkpoints[0], *arguments)
+    done = command("evaluate", "-c", checkpoints[0], *arguments)
     assert done.exit_code == 2
     assert words in done.stderr
     assert not done.stdout

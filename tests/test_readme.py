@@ -20,6 +20,7 @@ import vocoder
 from tests.conftest import ROOT, command
 from vocoder import MelSpec, cli
 from vocoder.audio import PRESETS, LogMel
+from vocoder.corpus import held_out
 from vocoder.models import MdctFlow
 from vocoder.training.acoustic import AcousticRecipe
 from vocoder.training.recipe import CONFIGS, Recipe, command_line, parser
@@ -33,9 +34,6 @@ PAGES = [
     *sorted((ROOT / "recipes").glob("*/README.md")),
 ]
 DOCUMENTS = [*PAGES, ROOT / "CHANGELOG.md", *sorted((ROOT / "recipes").glob("*/*/README.md"))]
-WRAPPED = [
-    page for page in DOCUMENTS if page.parent.name not in {"festvox-ru", "synthetic-english"}
-]
 
 RUN = {"info", "mel", "refine", "resynthesize", "say", "synthesize"}
 """Commands of `vocoder` that are run; the others serve, measure for minutes or need an extra."""
@@ -98,18 +96,16 @@ def workplace(tmp_path, monkeypatch, tiny_flow, tiny_acoustic):
 @pytest.fixture(scope="module")
 def recipes():
     """Script -> its default configuration and its options."""
-    found = {}
-    for script, recipe, config in (
-        ("ljspeech/train", Recipe, CONFIGS / "source.yaml"),
-        ("ljspeech/train_acoustic", AcousticRecipe, CONFIGS / "acoustic.yaml"),
-        (
-            "restoration/train",
-            RestorationRecipe,
-            ROOT / "recipes/restoration/config/restoration.yaml",
-        ),
-    ):
-        found[f"recipes/{script}.py"] = config, parser(recipe("", config, SAMPLE))
-    return found
+    restoration = ROOT / "recipes/restoration/config/restoration.yaml"
+    found = {
+        "ljspeech/train": (Recipe, CONFIGS / "source.yaml"),
+        "ljspeech/train_acoustic": (AcousticRecipe, CONFIGS / "acoustic.yaml"),
+        "restoration/train": (RestorationRecipe, restoration),
+    }
+    return {
+        f"recipes/{script}.py": (config, parser(recipe("", config, SAMPLE)))
+        for script, (recipe, config) in found.items()
+    }
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=named)
@@ -169,7 +165,7 @@ def test_links_lead_somewhere_lines_are_short_and_blocks_say_what_they_are(page)
         target = page.parent / file if file else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
-    if page in WRAPPED:
+    if page.parent.name not in {"festvox-ru", "synthetic-english"}:
         assert not [line for line in text.splitlines() if len(line) > 120 and line[0] != "|"]
     fences = re.findall(r"^```(.*)$", text, re.MULTILINE)
     assert set(fences[::2]) <= {"bash", "python"}
@@ -220,3 +216,9 @@ def test_the_look_ahead_is_that_of_the_configurations(files):
     seconds = frames * model.mel_spec.hop_length / model.sample_rate
     text = (ROOT / "docs/limits.md").read_text(encoding="utf-8").replace("\n ", "")
     assert f"looks {frames} frames ahead ({seconds:.2g} s" in text
+
+
+def test_the_sentence_of_make_sound_was_never_trained_on():
+    sentences = re.findall(r"sample/wavs/(\w+)\.flac", (ROOT / "Makefile").read_text())
+    assert sentences
+    assert set(sentences) <= set(held_out(SAMPLE).test)

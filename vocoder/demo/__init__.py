@@ -14,10 +14,7 @@ from unittest.mock import patch
 
 @contextmanager
 def without_proxies() -> Iterator[None]:
-    """Ignore the environment's proxies within the block.
-
-    gradio asks its own page whether it is there, through the proxy that the environment names if it
-    names one, and cannot even be imported where it does not understand the name.
-    """
+    """Ignore the environment's proxies within the block: gradio asks its own page through one, and
+    cannot be imported where it does not understand its name."""
     with patch.dict(os.environ, no_proxy="*", NO_PROXY="*"):
         yield

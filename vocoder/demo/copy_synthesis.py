@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from vocoder.audio import MelSpec, Refine
@@ -14,11 +15,18 @@ from vocoder.evaluation.metrics import METRICS, installed_metrics, measure
 from vocoder.models import Vocoder
 
 from .models import Models
-from .sound import Notify, Version, read_recording, silent
+from .sound import LONGEST_SECONDS, Notify, Version, read_recording
 
 TITLE = "Copy synthesis"
 
 HIFI_GAN, GRIFFIN_LIM = "HiFi-GAN", "Griffin-Lim"
+
+# Where they come from: NOTICE in their folder.
+_EXAMPLES = {
+    "russian": "recorded, Russian",
+    "english-female": "synthetic",
+    "english-male": "synthetic, unseen speaker",
+}
 
 
 def systems(models: Models) -> dict[str, str]:
@@ -35,9 +43,9 @@ def compare(
     refine: Refine | None = None,
     temperature: float | None = None,
     seed: int | None = 0,
-    notify: Notify = silent,
+    notify: Notify = lambda *_: None,
 ) -> Iterator[list[Version]]:
-    """A recording through each of several systems, by a mel of its own convention each.
+    """A recording through several systems, by a mel of the convention of each.
 
     Args:
         path: audio file.
@@ -65,8 +73,11 @@ def compare(
         samples = model.synthesize(mel, *how, refine=refine).cpu()[: len(original)]
         taken = time.perf_counter() - start
         remark = f"{'sample by sample' if model.sequential else 'all at once'}, {taken:.2g} s"
-        speed: dict[str, float | None] = {"× real time": len(original) / spec.sample_rate / taken}
-        version = Version(title, samples, spec, remark, speed).compare(mel)
+        version = Version(title, samples, spec, remark)
+        frames = min(version.mel.shape[1], mel.shape[1])
+        distance = spec.distance(version.mel[:, :frames], mel[:, :frames].cpu())
+        version.figures["× real time"] = len(original) / spec.sample_rate / taken
+        version.figures["log-mel distance, nats"] = float(distance)
         scores = measure(original, samples, spec.sample_rate, spec, metrics)
         version.figures.update({METRICS[key].title: score for key, score in scores.items()})
         versions.append(version)
@@ -87,20 +98,25 @@ def layout(models: Models) -> None:
     titles = systems(models)
     with gr.Row():
         with gr.Column(scale=2):
-            recording = widgets.recorder("Recording", "copy-recording")
+            recording = gr.Audio(
+                label=f"Recording, at most {LONGEST_SECONDS:g} s",
+                sources=["upload", "microphone"],
+                type="filepath",
+                buttons=["download"],
+                elem_id="copy-recording",
+            )
             gr.Examples(
-                [[path] for path in widgets.RECORDINGS],
+                [[str(Path(__file__).parent / f"examples/{name}.flac")] for name in _EXAMPLES],
                 [recording],
                 label="Examples",
-                example_labels=["recorded, Russian", "synthetic", "synthetic, unseen speaker"],
+                example_labels=list(_EXAMPLES.values()),
             )
             choices = [(title, name) for name, title in titles.items()]
             names = gr.CheckboxGroup(
                 choices, value=list(titles), label="Vocoders", elem_id="copy-vocoders"
             )
             with gr.Group():
-                refine = widgets.refinement("copy-refine")
-                temperature, seed = widgets.temperature(models), widgets.seed()
+                refine, temperature, seed = widgets.settings(models, "copy")
             with gr.Row():
                 button = gr.Button("Compare", variant="primary", elem_id="copy-button")
                 stop = gr.Button("Stop")
@@ -117,11 +133,6 @@ def layout(models: Models) -> None:
         )
         yield results.show(versions, notes)
 
-    started = widgets.compute(
-        [button.click],
-        answer,
-        [recording, names, refine, temperature, seed],
-        results.outputs,
-        api_name="copy_synthesis",
-    )
+    inputs = [recording, names, refine, temperature, seed]
+    started = widgets.compute([button.click], answer, inputs, results.outputs, "copy_synthesis")
     stop.click(None, cancels=[started])

@@ -21,14 +21,12 @@ class Models:
 
     Args:
         checkpoint: the page's vocoder, named as in `vocoder.load`; None for the bundled default.
-        autoregressive: the model to compare it with, likewise; None for the bundled one.
-        acoustic: the acoustic model (text to mel), likewise.
+        autoregressive, acoustic: models to compare it with and to speak by, likewise.
         device: where they run: "auto", "cpu" or "cuda".
 
     Raises:
         ValueError: there is no such device.
-        CheckpointError: a named model does not exist or is of the wrong kind, or no default is
-            bundled and no other model named.
+        CheckpointError: a model does not exist or is of the wrong kind.
     """
 
     def __init__(
@@ -40,12 +38,9 @@ class Models:
     ) -> None:
         target = device_named(device)
         self.page = page = vocoder.load(checkpoint, device=target)
-        """The page's own vocoder."""
         own = checkpoint or DEFAULT_NAME
-        self.vocoders: dict[str, Vocoder] = {own: page}
-        """By name; the page's own comes first."""
-        self.voices: dict[str, TextToMel] = {}
-        """Acoustic models by name, likewise."""
+        self.vocoders: dict[str, Vocoder] = {own: page}  # by name; the page's own comes first
+        self.voices: dict[str, TextToMel] = {}  # acoustic models, likewise
         if page.config.get("source"):
             # The base density without the network on top: pitch and noise.
             alone = type(page).from_config({**page.config, "n_flows": 0})

@@ -45,14 +45,8 @@ def build(models: Models) -> gr.Blocks:
 
 
 def serve(models: Models, host: str, port: int | None) -> None:
-    """Serve the page until it is interrupted.
-
-    Args:
-        host: address to listen on; 127.0.0.1 is this machine alone.
-        port: the port; None for the first free one from 7860 on.
-
-    Raises:
-        OSError: the port is taken.
+    """Serve the page until it is interrupted, on ``host`` (127.0.0.1 is this machine alone) and
+    ``port``, or the first free one from 7860 on; OSError if it is taken.
     """
     with (
         exit_on_termination(0),

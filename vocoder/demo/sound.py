@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -16,23 +17,15 @@ from torch import Tensor
 
 from vocoder.audio import LogMel, MelSpec, read_audio
 
-Notify = Callable[[float, str], object]
-"""Called with the share that is done, 0 to 1, and what comes next."""
+Notify = Callable[[float, str], object]  # takes the share that is done, 0 to 1, and what is next
 
-SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 60.0
-"""Of recordings that are accepted."""
-
-
-def silent(share: float, message: str) -> None:
-    """A `Notify` that does nothing."""
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 60.0  # of recordings that are accepted
 
 
 @dataclass(frozen=True)
 class Version:
-    """Audio on the page: (samples,), float32 in [-1, 1], with its mel convention.
-
-    The page shows its name, a remark below it, and figures by the headings of their columns.
-    """
+    """Audio on the page: (samples,), float32 in [-1, 1]. The page shows its name, a remark below
+    it, and figures by the headings of their columns."""
 
     name: str
     samples: Tensor
@@ -44,13 +37,6 @@ class Version:
     def mel(self) -> Tensor:
         """(n_mels, frames)."""
         return LogMel(self.mel_spec)(self.samples)
-
-    def compare(self, mel: Tensor) -> Version:
-        """The same, with the distance of its mel from another among its figures."""
-        frames = min(self.mel.shape[1], mel.shape[1])
-        distance = self.mel_spec.distance(self.mel[:, :frames], mel[:, :frames].cpu())
-        self.figures["log-mel distance, nats"] = float(distance)
-        return self
 
 
 def read_recording(path: str | None, sample_rate: int) -> Tensor:
@@ -84,19 +70,13 @@ def picture_of(versions: Sequence[Version]) -> NDArray[np.uint8]:
     figure = Figure(figsize=(9, 0.4 + 1.7 * rows), dpi=130, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     low, high = np.percentile(versions[0].mel.numpy(), [1, 99.8]).tolist()
+    high = max(high, low + 1e-3)  # the range of silence is 0
+    look: Any = {"origin": "lower", "aspect": "auto", "cmap": "magma", "vmin": low, "vmax": high}
     for axis in axes[len(versions) :]:
         axis.set_axis_off()
     for axis, version in zip(axes, versions, strict=False):
         spec, seconds = version.mel_spec, len(version.samples) / version.mel_spec.sample_rate
-        axis.imshow(
-            version.mel.numpy(),
-            origin="lower",
-            aspect="auto",
-            cmap="magma",
-            extent=(0, seconds, 0, spec.n_mels),
-            vmin=low,
-            vmax=max(high, low + 1e-3),  # the range of silence is 0
-        )
+        axis.imshow(version.mel.numpy(), extent=(0, seconds, 0, spec.n_mels), **look)
         hertz = spec.filters().argmax(dim=1) * spec.sample_rate / spec.n_fft  # of the bands
         places = np.interp([500, 1000, 2000, 4000], hertz, np.arange(spec.n_mels) + 0.5)
         axis.set_yticks(places, ["0.5", "1", "2", "4"])

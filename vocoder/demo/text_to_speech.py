@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
+from vocoder.text import speech
+
 from .models import Models
-from .sound import Notify, Version, picture_of, silent
+from .sound import Notify, Version, picture_of
 
 TITLE = "Text to speech"
 
@@ -24,7 +26,7 @@ _EXAMPLES = [
 
 
 def speak(
-    models: Models, text: str, voice: str, name: str, notify: Notify = silent, **settings: Any
+    models: Models, text: str, voice: str, name: str, notify: Notify | None = None, **settings: Any
 ) -> Version:
     """Text to speech, sentence by sentence.
 
@@ -39,8 +41,6 @@ def speak(
     """
     if len(text) > LONGEST_TEXT:
         raise ValueError(f"the text has {len(text)} characters: type at most {LONGEST_TEXT}")
-    from vocoder.text import speech
-
     sentences, pieces = speech.sentences(text), []
     acoustic, _, settings["voice"] = voice.rpartition("/")
     pair = models.voices[acoustic], models.vocoders[name]
@@ -48,7 +48,8 @@ def speak(
     start = time.perf_counter()
     for piece in speech.speak(sentences, *pair, **settings):
         pieces.append(torch.from_numpy(piece))
-        notify(len(pieces) / len(sentences), f"sentence {len(pieces)} of {len(sentences)}")
+        if notify is not None:
+            notify(len(pieces) / len(sentences), f"sentence {len(pieces)} of {len(sentences)}")
     taken = time.perf_counter() - start
     phonemes = "  ".join("".join(sentence.phonemes) for sentence in sentences)
     return Version("Speech", torch.cat(pieces), pair[1].mel_spec, phonemes, {"time, s": taken})
@@ -84,39 +85,31 @@ def layout(models: Models) -> None:
             )
             gr.Examples([[example] for example in _EXAMPLES], [text], label="Examples")
         with gr.Column(scale=2), gr.Group():
-            voices = [
-                (voice, f"{name}/{voice}")
-                for name, model in models.voices.items()
-                for voice in model.voices
-            ]
+            named = models.voices.items()
+            voices = [(voice, f"{name}/{voice}") for name, model in named for voice in model.voices]
             voice = gr.Dropdown(voices, label="Voice", elem_id="say-voice")
-            name = widgets.vocoder(models, readers, "say-model")
-            refine = widgets.refinement("say-refine")
+            titles = [(models.title(name), name) for name in readers]
+            name = gr.Dropdown(titles, value=readers[0], label="Model", elem_id="say-model")
             rate = gr.Slider(0.5, 2.0, 1.0, step=0.05, label="Speaking rate")
             pitch = gr.Slider(-6, 6, 0, step=0.5, label="Pitch, semitones")
-            temperature, seed = widgets.temperature(models), widgets.seed()
+            refine, temperature, seed = widgets.settings(models, "say")
     note = gr.Markdown(elem_id="say-note")
     picture = widgets.picture("say-picture")
 
     def answer(text: str, voice: str, name: str, *settings: Any) -> Iterator[list[Any]]:
         refine, rate, pitch, temperature, seed, notify = settings
         options = {"speaking_rate": rate, "pitch": pitch, "temperature": temperature}
-        options["seed"] = seed or 0
-        speech = speak(models, text, voice, name, notify, refine=refine, **options)
-        taken = speech.figures["time, s"] or 0.0
-        seconds = len(speech.samples) / speech.mel_spec.sample_rate
-        said = (
+        said = speak(models, text, voice, name, notify, refine=refine, seed=seed or 0, **options)
+        taken = said.figures["time, s"] or 0.0
+        seconds = len(said.samples) / said.mel_spec.sample_rate
+        remark = (
             f"{seconds:.2f} s of speech in {taken:.2g} s, {seconds / taken:.2g} times real time. "
-            f"{widgets.MACHINE}\n\nPhonemes: {speech.remark}"
+            f"{widgets.MACHINE}\n\nPhonemes: {said.remark}"
         )
-        yield [said, picture_of([speech]), widgets.playable(speech)]
+        yield [remark, picture_of([said]), widgets.playable(said)]
 
     assert Context.root_block is not None
-    widgets.compute(
-        # On load, so that a sentence is there to play when the page opens.
-        [Context.root_block.load, button.click, text.submit],
-        answer,
-        [text, voice, name, refine, rate, pitch, temperature, seed],
-        [note, picture, audio],
-        api_name="say",
-    )
+    # On load, so that a sentence is there to play when the page opens.
+    triggers = [Context.root_block.load, button.click, text.submit]
+    inputs = [text, voice, name, refine, rate, pitch, temperature, seed]
+    widgets.compute(triggers, answer, inputs, [note, picture, audio], "say")

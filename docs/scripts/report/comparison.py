@@ -1,6 +1,6 @@
 """Tables of docs/comparison.md: what was measured here, and facts from elsewhere with sources."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from report import results
@@ -106,36 +106,29 @@ def footprint_table(result: Mapping[str, Any]) -> str:
     )
 
 
-SOURCES = {
-    "HiFi-GAN": "https://arxiv.org/abs/2010.05646",
-    "hifi-gan 7": "https://github.com/jik876/hifi-gan/issues/7",
-    "Vocos": "https://arxiv.org/abs/2306.00814",
-    "VOCODE": "https://github.com/rahul1-bot/VOCODE-Efficient-Neural-Vocoders",
-    "DeepLearningExamples": "https://github.com/NVIDIA/DeepLearningExamples",
-    "wavenet_vocoder 41": "https://github.com/r9y9/wavenet_vocoder/issues/41",
-    "DiffWave": "https://arxiv.org/abs/2009.09761",
-    "piper 93": "https://github.com/rhasspy/piper/issues/93",
-    "piper1-gpl": "https://github.com/OHF-Voice/piper1-gpl",
-    "vocos 26": "https://github.com/gemelo-ai/vocos/issues/26",
-    "model card": "../vocoder/weights/default/MODEL_CARD.md",
-    "streaming": "backends.md#streaming",
-}
-
-FACTS: dict[str, tuple[str, str, str, str, tuple[str, ...]]] = {
-    # training, likelihood, streaming, licence of code and weights, sources
+FACTS: dict[str, tuple[str, str, str, str]] = {
+    # training, likelihood, streaming, licence of code and weights
     "HiFi-GAN V1": (
-        "13 to 14 days of two V100", "no", "no; sees 16 frames ahead", "MIT", ("hifi-gan 7",),
+        "[13 to 14 days of two V100](https://github.com/jik876/hifi-gan/issues/7)", "no",
+        "no; sees 16 frames ahead", "MIT",
     ),
-    "Vocos": ("4.8 h of one L40S, 125k steps", "no", "no", "MIT", ("VOCODE", "vocos 26")),
-    "Griffin-Lim": ("none", "no", "no", "BSD-2-Clause (torchaudio)", ()),
-    "WaveGlow": ("188 h of one A100", "exact", "no", "BSD-3-Clause", ("DeepLearningExamples",)),
+    "Vocos": (
+        "[4.8 h of one L40S](https://github.com/rahul1-bot/VOCODE-Efficient-Neural-Vocoders)",
+        "no", "[no](https://github.com/gemelo-ai/vocos/issues/26)", "MIT",
+    ),
+    "Griffin-Lim": ("none", "no", "no", "BSD-2-Clause (torchaudio)"),
+    "WaveGlow": (
+        "[188 h of one A100](https://github.com/NVIDIA/DeepLearningExamples)", "exact", "no",
+        "BSD-3-Clause",
+    ),
     "WaveNet": (
-        "8 days of one GTX 1080 Ti", "exact", "sample by sample", "MIT (wavenet_vocoder)",
-        ("wavenet_vocoder 41",),
+        "[8 days of one GTX 1080 Ti](https://github.com/r9y9/wavenet_vocoder/issues/41)", "exact",
+        "sample by sample", "MIT (wavenet_vocoder)",
     ),
     "piper": (
-        "one model from text to audio: takes no mel", "no", "by the sentence",
-        "MIT, its phonemes GPL-3.0; successor GPL-3.0", ("piper 93", "piper1-gpl"),
+        "text to audio, takes no mel", "no",
+        "[by the sentence](https://github.com/rhasspy/piper/issues/93)",
+        "MIT, phonemes GPL-3.0; [successor](https://github.com/OHF-Voice/piper1-gpl) GPL-3.0",
     ),
 }  # fmt: skip
 
@@ -143,42 +136,15 @@ FACTS: dict[str, tuple[str, str, str, str, tuple[str, ...]]] = {
 def facts_table(result: Mapping[str, Any]) -> str:
     """What can be looked up; our own delay is from docs/results/streaming.json."""
     delay = next(row for row in result["rows"] if row["name"] == "default")["look_ahead_seconds"]
-    trained = results.card("default") or {}
+    trained = results.card("default")
     own = (
-        f"{trained['training']} of {trained['on']}", "exact",
-        f"yes, {1000 * delay:.0f} ms without refinement", "Apache-2.0",
-        ("model card", "streaming"),
-    )  # fmt: skip
-    rows = [
-        [title, *cells, _links(sources)]
-        for title, (*cells, sources) in {"**`default`**": own, **FACTS}.items()
-    ]
-    return markdown(
-        ["", "training", "likelihood", "streaming", "licence", "source"], rows, range(6)
+        f"[{trained['training']} of {trained['on']}](../vocoder/weights/default/MODEL_CARD.md)",
+        "exact",
+        f"[{1000 * delay:.0f} ms ahead](backends.md#streaming), without refinement",
+        "Apache-2.0",
     )
-
-
-QUOTED: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
-    # test, measure, values, sources
-    ("LJSpeech, listeners", "MOS", "ground truth 4.52, WaveNet 4.43, WaveGlow 4.33", ("DiffWave",)),
-    (
-        "LibriTTS, 24 kHz", "PESQ / UTMOS",
-        "Vocos 3.70 / 3.73, HiFi-GAN V1 3.09 / 3.67, ground truth UTMOS 4.06", ("Vocos",),
-    ),
-    ("LJSpeech, short training", "PESQ / UTMOS", "Vocos 3.61 / 4.09", ("VOCODE",)),
-    ("times real time, CPU", "", "HiFi-GAN V1 1.43", ("HiFi-GAN",)),
-    ("times real time, CPU of many cores", "", "Vocos 170", ("Vocos",)),
-)  # fmt: skip
-
-
-def quoted_table(_: Mapping[str, Any]) -> str:
-    """Figures of papers."""
-    rows = [[test, measure, values, _links(sources)] for test, measure, values, sources in QUOTED]
-    return markdown(["test", "measure", "figures", "source"], rows, range(4))
-
-
-def _links(sources: Iterable[str]) -> str:
-    return ", ".join(f"[{name}]({SOURCES[name]})" for name in sources)
+    rows = [[title, *cells] for title, cells in {"**`default`**": own, **FACTS}.items()]
+    return markdown(["", "training", "likelihood", "streaming", "licence"], rows, range(5))
 
 
 TABLES: Tables = {
@@ -186,5 +152,4 @@ TABLES: Tables = {
     "spoken": ("scores/acoustic.speech.json", spoken_table),
     "footprint": ("footprint.json", footprint_table),
     "facts": ("streaming.json", facts_table),
-    "quoted": ("footprint.json", quoted_table),
 }

@@ -2,13 +2,13 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from paths import ROOT
 from report.markdown import Tables, mean, on
 from vocoder.evaluation import tables
-from vocoder.evaluation.copy_synthesis import row_name
+from vocoder.evaluation.copy_synthesis import SAY, row_name
 from vocoder.evaluation.results import estimate
 from vocoder.evaluation.tables import heading, markdown
 
@@ -36,10 +36,6 @@ def milliseconds(row: Mapping[str, Any]) -> str:
     """Computing for a second of audio, from the times real time of a row."""
     speed = row.get("times_real_time") or {"mean": None}
     return tables.two_digits(1000 / speed["mean"]) if speed["mean"] else ""
-
-
-MEASURES = ("pesq", "stoi", "distillmos", "dnsmos", "envelope_depth")
-"""Measures of the short tables; those that a result lacks are left out."""
 
 
 STANDING = ("pesq", "distillmos", "dnsmos", "envelope_depth")
@@ -154,90 +150,60 @@ def trained_table(_: Mapping[str, Any]) -> str:
 
 SCORES = (
     "pesq", "stoi", "distillmos", "dnsmos", "envelope_depth", "log_mel_distance",
-    "periodicity_error", "speaker_similarity", "word_error_rate", "tonal_artifacts",
+    "tonal_artifacts", "times_real_time",
 )  # fmt: skip
-"""Measures of quality, in the order of the columns; a column that is empty is left out."""
-
-
-def scores_table(totals: Mapping[str, Any]) -> str:
-    """docs/results/scores.json, the scores of the bundled weights."""
-    results = [(name, *item) for name, labels in sorted(totals.items()) for item in labels.items()]
-    among = (*MEASURES, "log_mel_distance", "log_likelihood")
-    shown, headings = _columns([result for *_, result in results], among)
-    rows = []
-    for name, label, result in results:
-        speech = f"{label.replace('-', ' ')}, {result['recordings']} recordings"
-        for system, row in result["rows"].items():
-            if system == "Griffin-Lim, 0 iterations":
-                continue
-            own = system == name or system.startswith(f"{name}, ")
-            cells = [f"`{name}`", speech, f"**{system}**" if own else system]
-            rows.append([*cells, *(mean(row.get(measure)) for measure in shown)])
-    return markdown(["weights", "held-out speech", "", *headings], rows, [0, 1, 2])
+"""Measures in the order of the columns; a column that is empty is left out."""
 
 
 def refine_table(result: Mapping[str, Any]) -> str:
     """A result of `vocoder evaluate --refine`: quality and speed by the number of iterations."""
-    shown, headings = _columns([result], (*SCORES, "times_real_time"))
+    measures = {name: result["measures"][name] for name in SCORES if name in result["measures"]}
+    shown = [name for name in measures if any(row[name]["n"] for row in result["rows"].values())]
     rows = [
         [name, *(mean(row.get(measure)) for measure in shown)]
         for name, row in result["rows"].items()
     ]
     about = result["about"]
     return (
-        f"{markdown(['', *headings], rows)}\n\n"
+        f"{markdown(['', *(heading(measures[name]) for name in shown)], rows)}\n\n"
         f"Means over {len(result['files'])} recordings; ± is half a 95 % interval. Speed: "
         f"{about['threads']} thread, {about['machine']['cpu']}."
     )
 
 
-def _columns(
-    results: Sequence[Mapping[str, Any]], among: Sequence[str]
-) -> tuple[list[str], list[str]]:
-    """The measures that any of the results has, and their headings."""
-    found = {
-        name: heading(measure)
-        for result in results
-        for name, measure in result["measures"].items()
-        if any(row[name]["n"] for row in result["rows"].values())
-    }
-    shown = [name for name in among if name in found]
-    return shown, [found[name] for name in shown]
-
-
-def samples_table(groups: Mapping[str, Any]) -> str:
-    """docs/results/samples.json: links to the sound, with the scores of each."""
-    shown = {"pesq": "PESQ ↑", "stoi": "STOI ↑"}
-    rows = []
+def samples_list(groups: Mapping[str, Any]) -> str:
+    """docs/results/samples.json: links to the sound, with the PESQ of each."""
+    lines = []
     for name, group in groups.items():
+        sounds = []
         for row in group["rows"]:
-            scores = row.get("scores", {})
-            cells = [f"{scores[key]:.2f}" if scores.get(key) is not None else "" for key in shown]
-            rows.append([name, f"[{row['name']}](samples/{row['file']})", *cells])
-    return markdown(["sample", "sound", *shown.values()], rows, [0, 1])
+            score = row.get("scores", {}).get("pesq")
+            link = f"[{row['name']}](samples/{row['file']})"
+            sounds.append(link if score is None else f"{link} {score:.2f}")
+        lines.append(f"- {name}: {', '.join(sounds)}")
+    return "\n".join(lines)
 
 
 def speech_table(result: Mapping[str, Any]) -> str:
-    """Word error rates of a result of `vocoder evaluate --acoustic`."""
-    about = result["about"]
-    headings = ["", "word error rate, %", "less the recording"]
+    """Word error rates of a result of `vocoder evaluate --acoustic`, through our vocoder."""
     rows = [
-        [name, _percent(row["word_error_rate"]), _percent(_less_recording(result, name))]
-        for name, row in result["rows"].items()
-        if row["word_error_rate"]["n"]
+        [name, _percent(result["rows"][name]["word_error_rate"]), *_less_recording(result, name)]
+        for name in ("recording", "default", SAY)
     ]
     return (
-        f"{markdown(headings, rows)}\n\n"
-        f"Means over {len(result['files'])} sentences of {about['corpus']} that were kept from "
-        f"training, transcribed by {about['recogniser']}; ± is half a 95 % interval. "
-        f"{on(about['machine'])}"
+        f"{markdown(['', 'word error rate, %', 'less the recording'], rows)}\n\n"
+        f"Means over {len(result['files'])} sentences of {result['about']['corpus']} that were "
+        f"kept from training, transcribed by {result['about']['recogniser']}; ± is half a 95 % "
+        f"interval. {on(result['about']['machine'])}"
     )
 
 
-def _less_recording(result: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _less_recording(result: Mapping[str, Any], name: str) -> list[str]:
+    if name == "recording":
+        return [""]
     values = [file["values"] for file in result["files"]]
     rates = [(v[name]["word_error_rate"], v["recording"]["word_error_rate"]) for v in values]
-    return estimate([own - other for own, other in rates if None not in (own, other)])
+    return [_percent(estimate([own - other for own, other in rates if None not in (own, other)]))]
 
 
 def _percent(row: Mapping[str, Any]) -> str:
@@ -247,7 +213,7 @@ def _percent(row: Mapping[str, Any]) -> str:
 def restoration_table(result: Mapping[str, Any]) -> str:
     """docs/results/restoration.json: degraded mels, as they are and restored."""
     columns = {
-        "pesq": ("PESQ ↑", 2), "stoi": ("STOI ↑", 3), "dnsmos": ("DNSMOS ↑", 2),
+        "pesq": ("PESQ ↑", 2), "dnsmos": ("DNSMOS ↑", 2),
         "distillmos": ("DistillMOS ↑", 2), "mel_error": ("error of the mel, nats ↓", 3),
     }  # fmt: skip
     headings = ["mel", "", *(title for title, _ in columns.values())]
@@ -294,10 +260,10 @@ TABLES: Tables = {
     "standing": ("scores/default.unseen-speakers.json", standing_table),
     "trained": ("scores.json", trained_table),
     "cost": ("benchmark.json", cost_sentence),
-    "scores": ("scores.json", scores_table),
+    "scores": ("scores/autoregressive.seen-speaker.json", refine_table),
     "refine": ("scores/default.unseen-speakers.json", refine_table),
     "conventions": ("conventions.json", refine_table),
-    "samples": ("samples.json", samples_table),
+    "samples": ("samples.json", samples_list),
     "benchmark": ("benchmark.json", tables.benchmark),
     "speech": ("scores/acoustic.speech.json", speech_table),
 }
