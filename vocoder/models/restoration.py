@@ -31,6 +31,10 @@ T = TypeVar("T")
 PAIR = 2
 """Frames that the flow handles as one step."""
 
+GATE_FRAMES = 16
+GATE_NATS = 0.01, 0.03
+"""See `Restoration.restore`."""
+
 
 class Restoration(SavedModel):
     r"""A normalizing flow over log-mels x, given a degraded mel y of the same speech.
@@ -95,7 +99,8 @@ class Restoration(SavedModel):
         last.weight.data.copy_(undo)  # so that the flow starts as the scale alone
         self.flow = Chain([*pieces, last])
         # In a coupling a pair sees 2 others on either side.
-        self.context_frames = PAIR * (n_blocks * (kernel_size // 2) + 2 * n_flows)
+        own = PAIR * n_blocks * (kernel_size // 2)
+        self.context_frames = own + max(2 * PAIR * n_flows, GATE_FRAMES)
         """Frames before and after a frame on which its restoration depends; even."""
 
     def fused(self) -> Restoration:
@@ -147,7 +152,10 @@ class Restoration(SavedModel):
         strength: float = 1.0,
         first_frame: int = 0,
     ) -> Tensor:
-        """The restored mel, of the same shape: (n_mels, frames) or (batch, n_mels, frames).
+        r"""The restored mel, of the same shape: (n_mels, frames) or (batch, n_mels, frames).
+
+        Recordings stay as they are: with c the mean absolute change in nats of the 33 frames around
+        a frame, only a part of it is made, :math:`\min(1, \max(0, (c - 0.01) / 0.02))`.
 
         Args:
             mel: log-mel in the convention of `mel_spec`.
@@ -164,15 +172,24 @@ class Restoration(SavedModel):
             )
         batch = mel if mel.ndim == 3 else mel.unsqueeze(0)
         h, restored = self.read(batch)
+        gate = self._gate(restored - batch)
         if temperature:
             noise = Noise(seed) if isinstance(seed, int) else seed
             drawn = noise.normal(first_frame, PAIR * h.shape[2], self.mel_spec.n_mels)
             z, _ = self.squeeze(drawn.reshape(-1, *drawn.shape[-2:]).mT.to(h))
             z = temperature * z.expand(len(batch), -1, -1)
             restored = restored + self._frames(self.flow.inverse(z, h), batch.shape[2])
-        restored = batch + strength * (restored - batch)
+        restored = batch + strength * gate * (restored - batch)
         restored = restored.clamp_min(self.mel_spec.log_floor)
         return restored if mel.ndim == 3 else restored[0]
+
+    def _gate(self, change: Tensor) -> Tensor:
+        """The part of a change (batch, n_mels, frames) that is made, (batch, 1, frames)."""
+        size = change.abs().mean(dim=1, keepdim=True) * self.mel_spec.nats
+        width = 2 * GATE_FRAMES + 1
+        around = F.avg_pool1d(size, width, 1, GATE_FRAMES, count_include_pad=False)
+        least, full = GATE_NATS
+        return ((around - least) / (full - least)).clamp(0, 1)
 
     def stream(
         self,
