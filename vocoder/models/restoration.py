@@ -32,7 +32,7 @@ PAIR = 2
 """Frames that the flow handles as one step."""
 
 GATE_FRAMES = 16
-GATE_NATS = 0.01, 0.03
+GATE_NATS = 0.04, 0.08
 """See `Restoration.restore`."""
 
 
@@ -155,7 +155,7 @@ class Restoration(SavedModel):
         r"""The restored mel, of the same shape: (n_mels, frames) or (batch, n_mels, frames).
 
         Recordings stay as they are: with c the mean absolute change in nats of the 33 frames around
-        a frame, only a part of it is made, :math:`\min(1, \max(0, (c - 0.01) / 0.02))`.
+        a frame, only a part of it is made, :math:`\min(1, \max(0, (c - 0.04) / 0.04))`.
 
         Args:
             mel: log-mel in the convention of `mel_spec`.
