@@ -73,12 +73,21 @@ def _tables(mel_spec: MelSpec, decimation: int) -> _Tables:
     padded = np.concatenate([spread, np.zeros_like(spread[:1])])
     begin = np.concatenate([[0], np.cumsum(ends - first)])
     weights = np.concatenate([row[a:b] for row, a, b in zip(filters, first, ends, strict=True)])
-    own, other = spread[lower, np.arange(bins)], padded[lower + 1, np.arange(bins)]
-    power, floor = int(mel_spec.power), np.float32(mel_spec.floor)
     return _Tables(
-        level.hop, *level.padding, level.phases, power, floor, level.window.numpy(), first, begin,
-        weights, lower, own, other,
-    )  # fmt: skip
+        hop=level.hop,
+        left=level.padding[0],
+        right=level.padding[1],
+        phases=level.phases,
+        power=int(mel_spec.power),
+        floor=np.float32(mel_spec.floor),
+        window=level.window.numpy(),
+        first=first,
+        begin=begin,
+        weights=weights,
+        lower=lower,
+        own=spread[lower, np.arange(bins)],
+        other=padded[lower + 1, np.arange(bins)],
+    )
 
 
 @_inner

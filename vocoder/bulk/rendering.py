@@ -53,7 +53,8 @@ class Settings:
 class Renderer:
     """Turns items into files; what a worker holds.
 
-    ValueError if the model has another hash: on another machine, its name could be of another one.
+    ValueError if the model does not have `model_hash`: on another machine the same name may be that
+    of another model.
     """
 
     def __init__(self, settings: Settings, output: Path, model_hash: str | None = None) -> None:
@@ -62,6 +63,7 @@ class Renderer:
             raise ValueError(f"{path} is another model here than where the run was started")
         self.settings, self.output = settings, output
         self.model = load(path, device=settings.device)
+        self._log_mel = LogMel(self.model.mel_spec)
 
     def render(self, item: Item) -> Outcome:
         """Write the audio of an item, unless something is wrong with it."""
@@ -81,7 +83,7 @@ class Renderer:
             yield model.synthesize(np.concatenate(pieces, axis=1), **how)
         else:
             recording, _ = read_audio(source, model.sample_rate)
-            yield model.synthesize(LogMel(model.mel_spec)(recording), **how)[: len(recording)]
+            yield model.synthesize(self._log_mel(recording), **how)[: len(recording)]
 
 
 def write(item: Item, output: Path, rate: int, audio: Callable[[], Iterator[Any]]) -> Outcome:

@@ -31,9 +31,8 @@ T = TypeVar("T")
 PAIR = 2
 """Frames that the flow handles as one step."""
 
-GATE_FRAMES = 16
-GATE_NATS = 0.04, 0.08
-"""See `Restoration.restore`."""
+GATE_FRAMES, GATE_NATS = 16, (0.04, 0.08)
+"""Frames on either side, and the changes between which the gate of `Restoration.restore` opens."""
 
 
 class Restoration(SavedModel):
@@ -154,8 +153,9 @@ class Restoration(SavedModel):
     ) -> Tensor:
         r"""The restored mel, of the same shape: (n_mels, frames) or (batch, n_mels, frames).
 
-        Recordings stay as they are: with c the mean absolute change in nats of the 33 frames around
-        a frame, only a part of it is made, :math:`\min(1, \max(0, (c - 0.04) / 0.04))`.
+        With c the mean absolute change in nats over the 33 frames around a frame, the change of the
+        frame is multiplied by :math:`\min(1, \max(0, (c - 0.04) / 0.04))`: mels of recordings,
+        which change little, stay as they are.
 
         Args:
             mel: log-mel in the convention of `mel_spec`.
@@ -184,7 +184,7 @@ class Restoration(SavedModel):
         return restored if mel.ndim == 3 else restored[0]
 
     def _gate(self, change: Tensor) -> Tensor:
-        """The part of a change (batch, n_mels, frames) that is made, (batch, 1, frames)."""
+        """Factor of a change (batch, n_mels, frames), (batch, 1, frames)."""
         size = change.abs().mean(dim=1, keepdim=True) * self.mel_spec.nats
         width = 2 * GATE_FRAMES + 1
         around = F.avg_pool1d(size, width, 1, GATE_FRAMES, count_include_pad=False)

@@ -237,14 +237,13 @@ _LARGEST_SHARE = 0.99
 
 PULSES_HZ, PULSES_FADE_HZ = 1800.0, 340.0
 PULSES_END_HZ = 5500.0
-CLEAR_VOICING, FADE_OF_UNCLEAR = 0.97, 12
-"""Where and how far `SourceFilter.generate` sets harmonics in phase; see
-docs/what-was-tried.md. The mel of reverberant speech shows voicing less clearly than that of dry
-speech, and its pulses are smeared."""
+CLEAR_VOICING, CLARITY_POWER = 0.97, 12
+"""See `SourceFilter.generate`; chosen in docs/what-was-tried.md. Reverberation smears pulses, and
+the mel of reverberant speech shows voicing less clearly."""
 
 
 def _share(centres: Tensor, edge: float) -> Tensor:
-    """Of the tone in the amplitude of bands: 0.95 below the edge, 0.1 above it."""
+    """Share of the tone in each band: 0.95 below the edge, 0.1 above it."""
     return 0.95 - (0.95 - 0.1) * torch.sigmoid((centres - edge) / 500.0)
 
 
@@ -318,12 +317,12 @@ class SourceFilter(Bijection):
 
         .. math:: h = p\, \min(1, v / 0.97)^{12},
 
-        with p 0.95 below `PULSES_END_HZ` and 0.1 above it: the less clear the voicing, the fewer.
+        with p 0.95 below `PULSES_END_HZ` and 0.1 above it: unclear voicing weakens the pulses.
         """
         assert condition is not None
         e, q, of_e, of_q, log_sigma = self._parts(condition)
         voicing = condition[:, self.n_seen - 2 : self.n_seen - 1].to(of_e.dtype)
-        clear = (voicing / CLEAR_VOICING).clamp_max(1) ** FADE_OF_UNCLEAR
+        clear = (voicing / CLEAR_VOICING).clamp_max(1) ** CLARITY_POWER
         pulses, in_phase = clear * self.pulses, self.in_phase.to(of_e.dtype)
         before = of_e.square() + of_q.square()
         of_e = of_e + in_phase * (pulses - of_e)

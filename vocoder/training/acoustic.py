@@ -294,6 +294,7 @@ def report_acoustic(run: Finished) -> None:
     """Write the report of an acoustic model; see `write_report`."""
     model: AcousticModel = run.module.model.fused()
     data, spec = run.data, model.mel_spec
+    griffin_lim = GriffinLim(spec)
     examples: list[Example] = []
     scores: list[dict[str, Any]] = []
     for id, item in data.items(data.split.test, model).items():
@@ -305,7 +306,7 @@ def report_acoustic(run: Finished) -> None:
             files = {".original.wav": torch.from_numpy(data.audio(id)), ".npy": mel}
             if mel.isfinite().all():
                 # A model that has hardly learnt leaves the range of recordings.
-                files[".griffin-lim.wav"] = GriffinLim(spec).synthesize(limited(mel, spec))
+                files[".griffin-lim.wav"] = griffin_lim.synthesize(limited(mel, spec))
             titled = {title: found[key] for key, title in COLUMNS.items()}
             examples.append(Example(id, titled, files))
     means = {key: float(np.mean([score[key] for score in scores])) for key in COLUMNS}

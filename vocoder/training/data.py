@@ -13,7 +13,6 @@ import zlib
 from collections import defaultdict
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,7 +26,7 @@ from rich.progress import track
 from scipy.signal import lfilter
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from vocoder.audio import MelSpec, fade, read_audio, to_pcm16
+from vocoder.audio import MelSpec, dequantise, fade, from_pcm16, read_audio, to_pcm16
 from vocoder.audio.reading import openable
 from vocoder.corpus import Corpus, CorpusError, read_corpus, split
 
@@ -146,13 +145,12 @@ def _write(corpus: Corpus, sample_rate: int, folder: Path) -> None:
                 left_out["unreadable"].append(str(error))
                 continue
             samples = to_pcm16(audio).astype("<i2")  # clips what resampling overshoots
-            levels = samples.astype(np.float32)
             if samples.size < SHORTEST_SECONDS * sample_rate:
                 left_out["too short"].append(id)
-            elif np.sqrt(np.mean((levels / 32768) ** 2)) < SILENT_RMS:
+            elif np.sqrt(np.mean(from_pcm16(samples) ** 2)) < SILENT_RMS:
                 left_out["silent"].append(id)
             else:
-                peak, content = int(np.abs(levels).max()), samples.tobytes()
+                peak, content = int(np.abs(samples.astype(np.int32)).max()), samples.tobytes()
                 digest = hashlib.sha256(content).hexdigest()
                 entries.append(Entry(id, file.tell() // 2, samples.size, peak, digest))
                 file.write(content)
@@ -181,9 +179,8 @@ class Crops(Dataset[Item]):
     and it is rounded to 16 bits again: q = round(g n) for recorded samples n. Utterances shorter
     than a crop are padded with zeros.
 
-    Item: `audio`, (frames * hop,) float32, is q dequantised, (q + u) / 32768 with u uniform in
-    [-1/2, 1/2) (see `vocoder.audio.dequantise`); `clean`, of the same shape, is q / 32768, whose
-    mel the model is conditioned on.
+    Item: `audio`, (frames * hop,) float32, is q dequantised (see `vocoder.audio.dequantise`);
+    `clean`, of the same shape, is q / 32768, whose mel the model is conditioned on.
 
     A share `noisy` of the crops gets Gaussian noise, a first-order autoregressive process of a
     coefficient between 0 and 0.97, at a signal-to-noise ratio between 0 and 40 dB.
@@ -237,19 +234,10 @@ def _with_noise(crop: NDArray[np.float32], rng: np.random.Generator) -> NDArray[
     return crop * np.float32(min(1.0, 32767 / loudest))
 
 
-@cache
-def _ramp(hop: int) -> NDArray[np.float32]:
-    """The rising half of the fade of a crop, (hop,)."""
-    return fade(np.ones(2 * hop, dtype=np.float32), hop)[:hop]
-
-
 def _item(samples: NDArray[np.float32], hop: int, rng: np.random.Generator) -> Item:
     """`audio` and `clean` of samples in 16-bit steps; see `Crops`."""
-    samples[:hop] *= _ramp(hop)
-    samples[-hop:] *= _ramp(hop)[::-1]
-    q = np.rint(samples)
-    u = rng.random(q.size, dtype=np.float32) - np.float32(0.5)
-    return {"audio": (q + u) / 32768, "clean": q / 32768}
+    levels = np.rint(fade(samples, hop))
+    return {"audio": dequantise(levels, rng), "clean": from_pcm16(levels)}
 
 
 def held_out(corpus: PreparedCorpus, id: str, hop: int, seconds: float | None = None) -> Item:
