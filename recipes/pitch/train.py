@@ -252,11 +252,11 @@ def crop(example: Example, frames: int, rng: np.random.Generator) -> tuple[Tenso
 def loss_of(network: MelPitch, mel: Tensor, f0: Tensor, voicing: Tensor) -> Tensor:
     """Cross-entropy of the candidates in voiced frames, plus twice that of the voicing."""
     logits, voiced = network.scores(mel)
-    cents = torch.log2(candidates()).float().view(1, -1, 1) - torch.log2(f0).unsqueeze(1)
+    cents = torch.log2(candidates()).float() - torch.log2(f0).unsqueeze(2)
     target = torch.exp(-0.5 * (cents * BINS_PER_OCTAVE).square())
-    weight = (voicing > 0.99).float() * (target.sum(dim=1) > 0.5)
-    target = target / target.sum(dim=1, keepdim=True).clamp_min(1e-6)
-    cross = -(target * F.log_softmax(logits, dim=1)).sum(dim=1)
+    weight = (voicing > 0.99).float() * (target.sum(dim=2) > 0.5)
+    target = target / target.sum(dim=2, keepdim=True).clamp_min(1e-6)
+    cross = -(target * F.log_softmax(logits, dim=2)).sum(dim=2)
     pitch = (cross * weight).sum() / weight.sum().clamp_min(1)
     return pitch + 2 * F.binary_cross_entropy_with_logits(voiced, voicing)
 

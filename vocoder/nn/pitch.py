@@ -60,26 +60,27 @@ class MelPitch(nn.Module):
         self.context_frames = (sum(_BACK), sum(_AHEAD))
 
     def scores(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of the candidates (batch, N_CANDIDATES, frames) and of voicing (batch, frames)."""
+        """Logits of the candidates (batch, frames, N_CANDIDATES) and of voicing (batch, frames)."""
+        mel = mel.mT.contiguous()
         salience = self.salience(mel)
-        best = salience.amax(dim=1, keepdim=True)
-        x = _pointwise(self.first, torch.cat([salience, best, self.levels(mel)], dim=1))
+        best = salience.amax(dim=2, keepdim=True)
+        x = _pointwise(self.first, torch.cat([salience, best, self.levels(mel)], dim=2))
         for block in self.blocks:
             x = block(_gelu(x))
         y = _pointwise(self.last, _gelu(x))
-        logits = y[:, :-1] + _SALIENCE_GAIN * salience
-        certainty = torch.log_softmax(logits, dim=1).amax(dim=1)
-        return logits, y[:, -1] + self.certainty.to(mel.dtype) * certainty
+        logits = y[..., :-1] + _SALIENCE_GAIN * salience
+        certainty = logits.amax(dim=2) - logits.logsumexp(dim=2)
+        return logits, y[..., -1] + self.certainty.to(mel.dtype) * certainty
 
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
         """F0 in Hz, of unvoiced frames too, and the probability that a frame is voiced:
         (batch, n_mels, frames) to (batch, frames) each.
         """
         logits, voicing = self.scores(mel)
-        index = torch.arange(logits.shape[1], device=logits.device).unsqueeze(1)
-        near = (index - logits.argmax(dim=1, keepdim=True)).abs() <= 3
-        weight = torch.softmax(logits.masked_fill(~near, -math.inf), dim=1)
-        octaves = (weight * (index / BINS_PER_OCTAVE).to(logits.dtype)).sum(dim=1)
+        index = torch.arange(N_CANDIDATES, device=logits.device)
+        near = (index - logits.argmax(dim=2, keepdim=True)).abs() <= 3
+        weight = torch.softmax(logits.masked_fill(~near, -math.inf), dim=2)
+        octaves = weight @ (index / BINS_PER_OCTAVE).to(logits.dtype)
         return LOWEST_HZ * torch.exp2(octaves), torch.sigmoid(voicing)
 
 
@@ -91,27 +92,28 @@ class _Block(nn.Module):
         self.pointwise = nn.Conv1d(_CHANNELS, _CHANNELS, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = _pointwise(self.pointwise, _gelu(_depthwise(self.depthwise, F.pad(x, self.padding))))
+        padded = F.pad(x, (0, 0, *self.padding))
+        y = _pointwise(self.pointwise, _gelu(_depthwise(self.depthwise, padded)))
         return x + y
 
 
-# In float64 neither PyTorch nor onnxruntime has fast convolutions; products and sums are fast.
+# In float64 neither PyTorch nor onnxruntime has fast convolutions; products and sums are fast. Time
+# comes before channels: so the products of a batch are one.
 
 
 def _pointwise(layer: Any, x: Tensor) -> Tensor:
-    """A 1x1 convolution in the dtype of x."""
-    weight, bias = layer.weight.to(x.dtype), layer.bias.to(x.dtype)
-    return torch.matmul(weight.squeeze(2), x) + bias.unsqueeze(1)
+    """A 1x1 convolution of x (batch, time, channels) in its dtype."""
+    return F.linear(x, layer.weight.to(x.dtype).squeeze(2), layer.bias.to(x.dtype))
 
 
 def _depthwise(layer: Any, x: Tensor) -> Tensor:
-    """A depthwise convolution, without padding, in the dtype of x."""
-    weight, bias = layer.weight.to(x.dtype), layer.bias.to(x.dtype)
+    """A depthwise convolution of x (batch, time, channels), without padding, in its dtype."""
+    weight = layer.weight.to(x.dtype)
     taps = weight.shape[2]
-    frames = x.shape[2] - taps + 1
-    y = bias.unsqueeze(1).expand(-1, frames)
+    frames = x.shape[1] - taps + 1
+    y = layer.bias.to(x.dtype).expand(frames, -1)
     for tap in range(taps):
-        y = torch.addcmul(y, weight[:, :, tap], x[:, :, tap : tap + frames])
+        y = torch.addcmul(y, weight[:, 0, tap], x[:, tap : tap + frames])
     return y
 
 
@@ -137,7 +139,7 @@ class HarmonicSalience(nn.Module):
     m is the log-mel of one frame below 1.8 kHz, :math:`\tau_c` that of a tone of equal harmonics of
     frequency c, and L subtracts a running mean over 11 bands. :math:`\epsilon` keeps silence at 0.
 
-    Shapes: mel (batch, n_mels, frames) to (batch, N_CANDIDATES, frames).
+    Shapes: mel (batch, frames, n_mels) to (batch, frames, N_CANDIDATES).
     """
 
     def __init__(self, mel_spec: MelSpec) -> None:
@@ -157,16 +159,16 @@ class HarmonicSalience(nn.Module):
         self.templates = nn.Buffer((templates / norm).to(dtype), persistent=False)
 
     def forward(self, mel: Tensor) -> Tensor:
-        ripple = torch.matmul(self.lifter.to(mel.dtype), mel[:, : self.lifter.shape[1]])
-        norm = (ripple.square().sum(dim=1, keepdim=True) + _EPSILON**2).sqrt()
-        return torch.matmul(self.templates.to(mel.dtype), ripple / norm)
+        ripple = F.linear(mel[..., : self.lifter.shape[1]], self.lifter.to(mel.dtype))
+        norm = (ripple.square().sum(dim=2, keepdim=True) + _EPSILON**2).sqrt()
+        return F.linear(ripple / norm, self.templates.to(mel.dtype))
 
 
 class BandLevels(nn.Module):
     r"""Mean log magnitude in 12 bands up to 7.4 kHz, whatever the filters of the mel.
 
     In units of 5 nats, 0 at 5 nats below the spectral peak of a full-scale sine.
-    Shapes: mel (batch, n_mels, frames) to (batch, 12, frames).
+    Shapes: mel (batch, frames, n_mels) to (batch, frames, 12).
     """
 
     count = len(_LEVEL_EDGES_HZ) - 1
@@ -187,7 +189,7 @@ class BandLevels(nn.Module):
         self.bias = nn.Buffer((1 - weight @ gain / 5).to(dtype), persistent=False)
 
     def forward(self, mel: Tensor) -> Tensor:
-        return torch.matmul(self.weight.to(mel.dtype), mel) + self.bias.to(mel.dtype)
+        return F.linear(mel, self.weight.to(mel.dtype), self.bias.to(mel.dtype)[:, 0])
 
 
 def filters_of(mel_spec: MelSpec) -> tuple[Tensor, Tensor]:
