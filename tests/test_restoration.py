@@ -1,18 +1,22 @@
 """The restoring flow: exact density, what it leaves alone, checkpoints."""
 
 import json
+import runpy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from tests.conftest import ROOT, perturb
-from vocoder.audio import MelSpec
+from vocoder.audio import LogMel, MelSpec, read_audio
 from vocoder.checkpoints import CheckpointError
+from vocoder.corpus import CorpusError
 from vocoder.models.restoration import Restoration, load_checkpoint
 from vocoder.training.recipe import main
-from vocoder.training.restoration import RestorationRecipe, degrade, in_a_room
+from vocoder.training.restoration import RestorationData, RestorationRecipe, degrade, in_a_room
 
+SAMPLE = ROOT / "recipes/ljspeech/sample"
 SPEC = replace(MelSpec.preset("ljspeech"), n_mels=6)
 SMALL = {"channels": 8, "n_blocks": 2, "kernel_size": 3, "n_flows": 2, "coupling_channels": 8}
 
@@ -194,3 +198,52 @@ def test_the_recipe_trains_and_resumes(tmp_path, monkeypatch):
     assert "nats per mel element" in (tmp_path / "r/report.md").read_text()
     restored = load_checkpoint(tmp_path / "r/model").restore(torch.full((80, 20), -5.0))
     assert restored.shape == (80, 20)
+
+
+def made_data(folder, **options):
+    return RestorationData(MelSpec.preset("speech-16k"), SAMPLE, folder / "cache", **options)
+
+
+def test_made_mels_are_in_time_with_their_crops(tmp_path):
+    spec, folder = MelSpec.preset("speech-16k"), tmp_path / "made"
+    folder.mkdir()
+    log_mel = LogMel(spec)
+    for path in sorted((SAMPLE / "wavs").iterdir()):
+        np.save(folder / f"{path.stem}.npy", log_mel(read_audio(path, 16000)[0]).numpy())
+    data = made_data(tmp_path, crop_frames=40, mels=(str(folder),), made=0.5)
+    data.setup()
+    items = data.training_set(1)
+    found = 0
+    for item in (items[n] for n in range(40)):
+        kept = np.isfinite(item["made"]).all(axis=0)
+        mel = log_mel(torch.from_numpy(item["clean"])).numpy()
+        np.testing.assert_allclose(item["made"][:, kept], mel[:, kept], atol=0.02)
+        found += kept.sum() >= 30
+    assert 10 <= found <= 30
+
+
+def test_made_mels_that_do_not_fit_are_named(tmp_path):
+    folder = tmp_path / "made"
+    folder.mkdir()
+    with pytest.raises(CorpusError, match="holds no mel of an utterance"):
+        made_data(tmp_path, mels=(str(folder),)).setup()
+    for path in (SAMPLE / "wavs").iterdir():
+        np.save(folder / f"{path.stem}.npy", np.zeros((40, 100), dtype=np.float32))
+    with pytest.raises(CorpusError, match=r"the shape \(40, 100\)"):
+        made_data(tmp_path, mels=(str(folder),)).setup()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_mels_are_made_by_a_vocoder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    script = ROOT / "recipes/restoration/make_mels.py"
+    words = ["--data", str(SAMPLE), "--vocoder", "griffin-lim", "--limit", "2", "--output", "made"]
+    monkeypatch.setattr("sys.argv", [str(script), *words])
+    runpy.run_path(str(script), run_name="__main__")
+    made = [np.load(path) for path in sorted((tmp_path / "made").glob("*.npy"))]
+    assert len(made) == 2
+    recorded = sorted((SAMPLE / "wavs").iterdir())[0]
+    true = LogMel(MelSpec.preset("ljspeech"))(read_audio(recorded, 22050)[0]).numpy()
+    frames = min(true.shape[1], made[0].shape[1])
+    error = np.abs(made[0][:, :frames] - true[:, :frames]).mean()
+    assert 0.01 < error < 0.5

@@ -1,12 +1,14 @@
 """The recipe of the acoustic model, on recorded speech with English text to go with it."""
 
 import json
+import runpy
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 
+from tests.conftest import ROOT
 from tests.test_recipe_ljspeech import RECIPE, rows, train_here
 from vocoder.audio import MelSpec, read_audio
 from vocoder.corpus import CorpusError
@@ -108,6 +110,18 @@ def test_run_leaves_a_model_that_speaks_and_a_report(trained):
         assert rate == 16000
         assert len(made) == mel.shape[1] * 256
     assert "vocoder say" in page
+
+
+def test_mels_are_made_by_an_acoustic_model(trained, corpus, tmp_path, monkeypatch):
+    script = ROOT / "recipes/restoration/make_mels.py"
+    words = ["--data", str(corpus), "--acoustic", str(trained / "whole/model")]
+    places = ["--output", str(tmp_path / "made"), "--cache", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", [str(script), *words, *places])
+    runpy.run_path(str(script), run_name="__main__")
+    made = {path.stem: np.load(path) for path in (tmp_path / "made").glob("*.npy")}
+    assert {"ann-0", "ann-7", "bob-8"} <= made.keys()
+    frames = -(-len(read_audio(corpus / "wavs/ann-0.wav", 16000)[0]) // 256)
+    assert made["ann-0"].shape == (80, frames)
 
 
 def speech(model, corpus, cache, **voices):

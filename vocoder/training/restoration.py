@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jsonargparse import ArgumentParser
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 
-from vocoder.audio import LogMel
+from vocoder.audio import LogMel, MelSpec, from_pcm16
+from vocoder.corpus import CorpusError
 from vocoder.models.restoration import PAIR, Restoration, load_checkpoint
+from vocoder.training.data import Crops, Item, SpeechData
 from vocoder.training.module import Scores, Training
 from vocoder.training.recipe import Recipe
 from vocoder.training.report import Finished, write_report
@@ -84,14 +91,95 @@ def smooth(x: Tensor, width: int) -> Tensor:
     return F.avg_pool1d(F.pad(x, (width // 2, width // 2), mode="replicate"), width, 1)
 
 
+@dataclass
+class CropsWithMels(Dataset[Item]):
+    """`Crops`, of which a share has the mel that something made of the recording.
+
+    Item: `clean` as in `Crops`, and `made`, (n_mels, frames) float32: the made mel, NaN where there
+    is none and in the frames that see the ends of the crop.
+
+    Args:
+        crops: what to draw from.
+        mels: for each utterance with made mels, their files, in time with it.
+        share: of the crops that have one.
+        mel_spec: their convention.
+    """
+
+    crops: Crops
+    mels: Mapping[str, list[Path]]
+    share: float
+    mel_spec: MelSpec
+
+    def __getitem__(self, index: int) -> Item:
+        clean = self.crops[index]["clean"]
+        spec, hop = self.mel_spec, self.mel_spec.hop_length
+        frames = len(clean) // hop
+        made = np.full((spec.n_mels, frames), np.nan, dtype=np.float32)
+        rng = np.random.default_rng((self.crops.seed, 1, index))
+        if self.mels and rng.random() < self.share:
+            id = sorted(self.mels)[rng.integers(len(self.mels))]
+            mel = np.load(self.mels[id][rng.integers(len(self.mels[id]))], mmap_mode="r")
+            recorded = self.crops.corpus.audio(id)
+            whole = min(mel.shape[1], len(recorded) // hop)
+            first = int(rng.integers(whole - frames + 1))
+            clean = from_pcm16(recorded[first * hop :][: frames * hop])
+            edge = spec.win_length // (2 * hop) + 1
+            made[:, edge:-edge] = mel[:, first + edge : first + frames - edge]
+        return {"clean": clean, "made": made}
+
+
+@dataclass(eq=False)
+class RestorationData(SpeechData):
+    """`SpeechData`, and mels that acoustic models or other vocoders made of the recordings.
+
+    Args:
+        mels: folders of ID.npy, as `recipes/restoration/make_mels.py` writes them: log-mels
+            (n_mels, frames) in the model's convention, in time with the utterance ID.
+        made: share of the crops that have such a mel, if there are any.
+    """
+
+    mels: tuple[str, ...] = ()
+    made: float = 0.25
+
+    def setup(self, stage: str | None = None) -> None:
+        super().setup(stage)
+        self.mel_files: dict[str, list[Path]] = {}
+        for folder in map(Path, self.mels):
+            files = {path.stem: path for path in folder.glob("*.npy")}
+            if not files.keys() & self.prepared.entries.keys():
+                raise CorpusError(
+                    f"{folder} holds no mel of an utterance of {self.folder}: give a folder of "
+                    "ID.npy, or leave --speech.mels out"
+                )
+            for id in files.keys() & set(self.split.train):
+                if self._frames(files[id], id) >= self.crop_frames:
+                    self.mel_files.setdefault(id, []).append(files[id])
+
+    def _frames(self, path: Path, id: str) -> int:
+        """Of a made mel, in whole hops of its recording; CorpusError if it cannot be its mel."""
+        shape, spec = np.load(path, mmap_mode="r").shape, self.mel_spec
+        whole = self.prepared.entries[id].samples // spec.hop_length
+        if len(shape) != 2 or shape[0] != spec.n_mels or shape[1] > whole + 1:
+            raise CorpusError(
+                f"{path} has the shape {shape}: a mel of this recording has {spec.n_mels} bands "
+                f"and {whole} frames"
+            )
+        return min(int(shape[1]), whole)
+
+    def training_set(self, batch: int) -> Any:
+        crops = super().training_set(batch)
+        return CropsWithMels(crops, self.mel_files, self.made, self.mel_spec)
+
+
 class RestorationTraining(Training):
     r"""Trains a `Restoration`: its mean by regression, its density by exact likelihood.
 
     .. math:: \rho(\mu - x) + 0.3\, [\rho(\Delta_t (\mu - x)) + \rho(\Delta_f (\mu - x))]
         - \frac{\lambda}{T M} \log p(x + \epsilon \mid y), \qquad \rho(d) = \sqrt{d^2 + 0.04}
 
-    x are the mels of crops `in_a_room`, y the same after `degrade`, and :math:`\epsilon` noise of
-    0.05 nats, since the density of an undegraded mel would be unbounded. :math:`\rho` is smooth at
+    x are the mels of crops `in_a_room`, y the same after `degrade` (or x the mels of crops and y
+    those made of them, see `RestorationData`), and :math:`\epsilon` noise of 0.05 nats, since the
+    density of an undegraded mel would be unbounded. :math:`\rho` is smooth at
     zero: with an absolute error and many undegraded examples the network stays the identity. The
     likelihood trains the flow alone: neither h nor the mean sees its gradient.
 
@@ -112,12 +200,12 @@ class RestorationTraining(Training):
         self.log_mel = LogMel(model.mel_spec)
         self.likelihood_weight, self.noise = likelihood_weight, noise
 
-    def _mel(self, audio: Tensor, generator: torch.Generator) -> Tensor:
-        mel = self.log_mel(in_a_room(audio, self.model.sample_rate, generator))
+    def _mel(self, audio: Tensor) -> Tensor:
+        mel: Tensor = self.log_mel(audio)
         return mel[..., : mel.shape[-1] // PAIR * PAIR]
 
-    def _parts(self, mel: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        degraded = degrade(mel, generator).clamp_min(self.model.mel_spec.log_floor)
+    def _parts(self, mel: Tensor, degraded: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        degraded = degraded.clamp_min(self.model.mel_spec.log_floor)
         h, mean = self.model.read(degraded)
         error = mean - mel
         noise = self.noise * torch.randn(mel.shape, generator=generator).to(mel)
@@ -132,7 +220,12 @@ class RestorationTraining(Training):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         generator, audio = self.generator(), batch["clean"]
-        scores = self._parts(self._mel(audio, generator), generator)
+        given = batch["made"].isfinite().any(dim=2).any(dim=1)
+        heard = in_a_room(audio, self.model.sample_rate, generator)
+        mel = self._mel(torch.where(given.unsqueeze(1), audio, heard))
+        made = batch["made"][..., : mel.shape[-1]]
+        degraded = torch.where(made.isnan(), degrade(mel, generator), made)
+        scores = self._parts(mel, degraded, generator)
         loss = scores["error"] + 0.3 * scores["slopes"]
         loss = loss - self.likelihood_weight * scores["log_likelihood"]
         return self.logged({"loss": loss, **scores}, len(audio), audio.numel())
@@ -140,8 +233,9 @@ class RestorationTraining(Training):
     def scores(self, batch: dict[str, Any], index: int) -> Scores:
         """Of a held-out excerpt, degraded in four ways that depend on its index alone."""
         generator = torch.Generator().manual_seed(index)
-        mel = self._mel(batch["clean"], generator).expand(4, -1, -1)
-        found = self._parts(mel, generator)
+        heard = in_a_room(batch["clean"], self.model.sample_rate, generator)
+        mel = self._mel(heard).expand(4, -1, -1)
+        found = self._parts(mel, degrade(mel, generator), generator)
         return {name: (found[name], 1) for name in ("log_likelihood", "distance", "degraded")}
 
 
@@ -153,6 +247,7 @@ class RestorationRecipe(Recipe):
     """Trains the restoring flow on a folder of speech; no text is needed."""
 
     module_class = RestorationTraining
+    data_class = RestorationData
 
     def add_model(self, options: ArgumentParser) -> None:
         options.add_class_arguments(Restoration, "model")
