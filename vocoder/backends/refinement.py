@@ -16,6 +16,7 @@ import rocket_fft  # noqa: F401  (numba finds it by itself: this says if it is m
 import scipy.fft
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vocoder.audio import refinement as reference
 from vocoder.audio.mel_spec import MelSpec
@@ -402,17 +403,22 @@ def refine_audio(
     Without gradients. The recordings of a batch are worked on at once, by PyTorch's threads.
     """
     schedule(iterations, mel_spec)
-    samples, target = (x.detach() for x in pair(audio, mel, mel_spec))
+    samples, target = pair(audio, mel, mel_spec)
+    result = refine_checked(samples, target, mel_spec, iterations)
+    return result if isinstance(audio, torch.Tensor) else result.numpy()
+
+
+def refine_checked(samples: Tensor, mel: Tensor, mel_spec: MelSpec, iterations: Refine) -> Tensor:
+    """`refine_audio` of tensors that are known to fit."""
 
     def refined(item: Floats, own: Floats) -> Floats:
         return RefineStream(mel_spec, iterations).push(item, own, final=True)
 
-    items = samples.float().numpy().reshape(-1, samples.shape[-1])
-    mels = target.float().numpy().reshape(-1, *target.shape[-2:])
+    items = samples.detach().float().numpy().reshape(-1, samples.shape[-1])
+    mels = mel.detach().float().numpy().reshape(-1, *mel.shape[-2:])
     with ThreadPoolExecutor(min(torch.get_num_threads(), len(items))) as pool:
         stacked = np.stack(list(pool.map(refined, items, mels)))
-    result = torch.from_numpy(stacked).reshape(samples.shape).to(samples.dtype)
-    return result if isinstance(audio, torch.Tensor) else result.numpy()
+    return torch.from_numpy(stacked).reshape(samples.shape).to(samples.dtype)
 
 
 class RefineStream:

@@ -450,9 +450,9 @@ class Vocoder(SavedModel, ABC):
     def _refined(self, audio: Tensor, mel: Tensor, refine: Refine) -> Tensor:
         if not refine or audio.device.type != "cpu":
             return self.refine_audio(audio, mel, refine) if refine else audio
-        from vocoder.backends.refinement import refine_audio  # numba takes a second to import
+        from vocoder.backends.refinement import refine_checked  # numba takes a second to import
 
-        return refine_audio(audio, self.refine_target(mel), self.mel_spec, refine)
+        return refine_checked(audio, self.refine_target(mel), self.mel_spec, refine)
 
     def _refiner(self, refine: Refine | None) -> Any:
         levels = schedule(self.default_refine if refine is None else refine, self.mel_spec)

@@ -204,7 +204,9 @@ class RestorationTraining(Training):
         mel: Tensor = self.log_mel(audio)
         return mel[..., : mel.shape[-1] // PAIR * PAIR]
 
-    def _parts(self, mel: Tensor, degraded: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def _parts(
+        self, mel: Tensor, degraded: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
         degraded = degraded.clamp_min(self.model.mel_spec.log_floor)
         h, mean = self.model.read(degraded)
         error = mean - mel
