@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,13 +100,13 @@ class CropsWithMels(Dataset[Item]):
 
     Args:
         crops: what to draw from.
-        mels: for each utterance with made mels, their files, in time with it.
+        mels: utterances and made mels in time with them.
         share: of the crops that have one.
         mel_spec: their convention.
     """
 
     crops: Crops
-    mels: Mapping[str, list[Path]]
+    mels: Sequence[tuple[str, Path]]
     share: float
     mel_spec: MelSpec
 
@@ -117,9 +117,8 @@ class CropsWithMels(Dataset[Item]):
         made = np.full((spec.n_mels, frames), np.nan, dtype=np.float32)
         rng = np.random.default_rng((self.crops.seed, 1, index))
         if self.mels and rng.random() < self.share:
-            id = sorted(self.mels)[rng.integers(len(self.mels))]
-            mel = np.load(self.mels[id][rng.integers(len(self.mels[id]))], mmap_mode="r")
-            recorded = self.crops.corpus.audio(id)
+            id, path = self.mels[rng.integers(len(self.mels))]
+            mel, recorded = np.load(path, mmap_mode="r"), self.crops.corpus.audio(id)
             whole = min(mel.shape[1], len(recorded) // hop)
             first = int(rng.integers(whole - frames + 1))
             clean = from_pcm16(recorded[first * hop :][: frames * hop])
@@ -143,7 +142,7 @@ class RestorationData(SpeechData):
 
     def setup(self, stage: str | None = None) -> None:
         super().setup(stage)
-        self.mel_files: dict[str, list[Path]] = {}
+        self.mel_files: list[tuple[str, Path]] = []
         for folder in map(Path, self.mels):
             files = {path.stem: path for path in folder.glob("*.npy")}
             if not files.keys() & self.prepared.entries.keys():
@@ -151,11 +150,10 @@ class RestorationData(SpeechData):
                     f"{folder} holds no mel of an utterance of {self.folder}: give a folder of "
                     "ID.npy, or leave --speech.mels out"
                 )
-            for id in files.keys() & set(self.split.train):
-                if self._frames(files[id], id) >= self.crop_frames:
-                    self.mel_files.setdefault(id, []).append(files[id])
+            own = ((id, files[id]) for id in self.split.train if id in files)
+            self.mel_files += [pair for pair in own if self._frames(*pair) >= self.crop_frames]
 
-    def _frames(self, path: Path, id: str) -> int:
+    def _frames(self, id: str, path: Path) -> int:
         """Of a made mel, in whole hops of its recording; CorpusError if it cannot be its mel."""
         shape, spec = np.load(path, mmap_mode="r").shape, self.mel_spec
         whole = self.prepared.entries[id].samples // spec.hop_length
