@@ -117,7 +117,7 @@ class CropsWithMels(Dataset[Item]):
         made = np.full((spec.n_mels, frames), np.nan, dtype=np.float32)
         rng = np.random.default_rng((self.crops.seed, 1, index))
         if self.mels and rng.random() < self.share:
-            id, path = self.mels[rng.integers(len(self.mels))]
+            id, path = self.mels[int(rng.integers(len(self.mels)))]
             mel, recorded = np.load(path, mmap_mode="r"), self.crops.corpus.audio(id)
             whole = min(mel.shape[1], len(recorded) // hop)
             first = int(rng.integers(whole - frames + 1))
