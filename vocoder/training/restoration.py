@@ -100,30 +100,29 @@ class CropsWithMels(Dataset[Item]):
 
     Args:
         crops: what to draw from.
-        mels: utterances and made mels in time with them.
+        mels: utterances, files of mels in time with them, and their frames.
         share: of the crops that have one.
         mel_spec: their convention.
     """
 
     crops: Crops
-    mels: Sequence[tuple[str, Path]]
+    mels: Sequence[tuple[str, Path, int]]
     share: float
     mel_spec: MelSpec
 
     def __getitem__(self, index: int) -> Item:
+        rng = np.random.default_rng((self.crops.seed, 1, index))
         clean = self.crops[index]["clean"]
         spec, hop = self.mel_spec, self.mel_spec.hop_length
         frames = len(clean) // hop
         made = np.full((spec.n_mels, frames), np.nan, dtype=np.float32)
-        rng = np.random.default_rng((self.crops.seed, 1, index))
         if self.mels and rng.random() < self.share:
-            id, path = self.mels[int(rng.integers(len(self.mels)))]
-            mel, recorded = np.load(path, mmap_mode="r"), self.crops.corpus.audio(id)
-            whole = min(mel.shape[1], len(recorded) // hop)
+            id, path, whole = self.mels[int(rng.integers(len(self.mels)))]
             first = int(rng.integers(whole - frames + 1))
-            clean = from_pcm16(recorded[first * hop :][: frames * hop])
+            recorded = self.crops.corpus.audio(id)[first * hop :][: frames * hop]
+            clean = from_pcm16(recorded)
             edge = spec.win_length // (2 * hop) + 1
-            made[:, edge:-edge] = mel[:, first + edge : first + frames - edge]
+            made[:, edge:-edge] = np.load(path, mmap_mode="r")[:, first:][:, edge : frames - edge]
         return {"clean": clean, "made": made}
 
 
@@ -142,7 +141,7 @@ class RestorationData(SpeechData):
 
     def setup(self, stage: str | None = None) -> None:
         super().setup(stage)
-        self.mel_files: list[tuple[str, Path]] = []
+        self.made_mels: list[tuple[str, Path, int]] = []
         for folder in map(Path, self.mels):
             files = {path.stem: path for path in folder.glob("*.npy")}
             if not files.keys() & self.prepared.entries.keys():
@@ -150,8 +149,9 @@ class RestorationData(SpeechData):
                     f"{folder} holds no mel of an utterance of {self.folder}: give a folder of "
                     "ID.npy, or leave --speech.mels out"
                 )
-            own = ((id, files[id]) for id in self.split.train if id in files)
-            self.mel_files += [pair for pair in own if self._frames(*pair) >= self.crop_frames]
+            for id in filter(files.__contains__, self.split.train):
+                if (frames := self._frames(id, files[id])) >= self.crop_frames:
+                    self.made_mels.append((id, files[id], frames))
 
     def _frames(self, id: str, path: Path) -> int:
         """Of a made mel, in whole hops of its recording; CorpusError if it cannot be its mel."""
@@ -166,7 +166,7 @@ class RestorationData(SpeechData):
 
     def training_set(self, batch: int) -> Any:
         crops = super().training_set(batch)
-        return CropsWithMels(crops, self.mel_files, self.made, self.mel_spec)
+        return CropsWithMels(crops, self.made_mels, self.made, self.mel_spec)
 
 
 class RestorationTraining(Training):
@@ -177,9 +177,9 @@ class RestorationTraining(Training):
 
     x are the mels of crops `in_a_room`, y the same after `degrade` (or x the mels of crops and y
     those made of them, see `RestorationData`), and :math:`\epsilon` noise of 0.05 nats, since the
-    density of an undegraded mel would be unbounded. :math:`\rho` is smooth at
-    zero: with an absolute error and many undegraded examples the network stays the identity. The
-    likelihood trains the flow alone: neither h nor the mean sees its gradient.
+    density of an undegraded mel would be unbounded. :math:`\rho` is smooth at zero: with an
+    absolute error and many undegraded examples the network stays the identity. The likelihood
+    trains the flow alone: neither h nor the mean sees its gradient.
 
     Args:
         model: what to train.
